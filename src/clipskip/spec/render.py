@@ -1,0 +1,157 @@
+"""What a user asks, and what it resolves to: every setting of one picture."""
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass, fields, replace
+
+from clipskip.errors import SpecError
+from clipskip.spec.skip import ClipSkip
+
+MAX_SEED = 2**64 - 1
+LATENT_PX = 8
+"""Pixels per latent cell, each way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraRef:
+    """One LoRA at its strengths, as `<lora:name:text_encoder:unet>` says it."""
+
+    name: str
+    """File stem, alias or path, as the user wrote it."""
+    text_encoder: float = 1.0
+    unet: float = 1.0
+    hash: str = ""
+    """AutoV3, 12 hex digits (sha256 of everything after the safetensors header); empty until resolved."""
+
+    def __post_init__(self) -> None:
+        for value in (self.text_encoder, self.unet):
+            if not math.isfinite(value):
+                raise SpecError(f"LoRA {self.name!r} has strength {value}; give a finite number such as 0.8", field="lora")
+
+    @classmethod
+    def parse(cls, text: str) -> "LoraRef":
+        """The LoRA that a user typed: name, name:0.8 or name:text_encoder:unet."""
+        found = re.fullmatch(r"(.+?)((?::[^:/\\]*){0,2})", text.strip())
+        if found is None:
+            raise SpecError("a LoRA needs a name: --lora name, or name:0.8", field="lora")
+        try:
+            strengths = [float(part) for part in found[2].split(":")[1:]]
+        except ValueError:
+            raise SpecError(f"LoRA {text!r}: a strength is a number, as in {found[1]}:0.8", field="lora") from None
+        te = strengths[0] if strengths else 1.0
+        return cls(name=found[1], text_encoder=te, unet=strengths[1] if len(strengths) > 1 else te)
+
+    @property
+    def tag(self) -> str:
+        """The LoRA as A1111's prompts write it."""
+        te, unet = f"{self.text_encoder:g}", f"{self.unet:g}"
+        return f"<lora:{self.name}:{te}>" if te == unet else f"<lora:{self.name}:{te}:{unet}>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRef:
+    """A file by name and content."""
+
+    name: str
+    """Stem of the file, free of commas, colons and quotes: it goes into infotexts."""
+    hash: str = ""
+    """Leading hex digits of the sha256 that the field knows it by: 10 for checkpoints, 12 for embeddings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a user asks of one picture; None where they left it to us. Files are names."""
+
+    prompt: str
+    negative_prompt: str = ""
+    model: str | None = None
+    """Name, stem, path or hash of the checkpoint."""
+    model_hash: str | None = None
+    loras: tuple[LoraRef, ...] = ()
+    clip_skip: ClipSkip | None = None
+    negative_clip_skip: ClipSkip | None = None
+    """Clip Skip of the negative prompt; None is the prompt's."""
+    steps: int = 20
+    sampler: str = "Euler a"
+    scheduler: str = "Automatic"
+    cfg_scale: float = 7.0
+    seed: int = -1
+    """-1 is any seed."""
+    width: int | None = None
+    height: int | None = None
+    emphasis: str = "Original"
+    rng: str = "CPU"
+    ensd: int = 0
+    variation_seed: int = 0
+    variation_strength: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Render:
+    """Every setting that made one picture's pixels: cache key, PNG text, file name and sweep axis."""
+
+    prompt: str
+    """Without its LoRA tags: those are `loras`."""
+    negative_prompt: str = ""
+    model: FileRef
+    loras: tuple[LoraRef, ...] = ()
+    embeddings: tuple[FileRef, ...] = ()
+    clip_skip: ClipSkip = ClipSkip(1)
+    negative_clip_skip: ClipSkip | None = None
+    """None is the prompt's."""
+    steps: int = 20
+    """1 to 150."""
+    sampler: str = "Euler a"
+    scheduler: str = "Automatic"
+    cfg_scale: float = 7.0
+    """1 to 30."""
+    seed: int = 0
+    """0 to 2**64 - 1."""
+    width: int = 512
+    """Pixels, a multiple of 8."""
+    height: int = 512
+    emphasis: str = "Original"
+    """Original, No norm, Ignore or None (A1111's names)."""
+    rng: str = "CPU"
+    """Noise source: CPU, GPU or NV (CUDA's Philox numbers on any device; GPU is the same)."""
+    ensd: int = 0
+    """A1111's eta noise seed delta."""
+    variation_seed: int = 0
+    variation_strength: float = 0.0
+    """0 to 1."""
+    version: str = ""
+    """Of the code that drew it."""
+
+    def __post_init__(self) -> None:
+        _in_range("steps", self.steps, 1, 150)
+        _in_range("cfg_scale", self.cfg_scale, 1, 30)
+        _in_range("seed", self.seed, 0, MAX_SEED)
+        _in_range("variation_strength", self.variation_strength, 0, 1)
+        for name, pixels in (("width", self.width), ("height", self.height)):
+            _in_range(name, pixels, 64, 2048)
+            if pixels % LATENT_PX:
+                near = pixels // LATENT_PX * LATENT_PX
+                raise SpecError(f"{name} {pixels} is not a multiple of {LATENT_PX}; use {near} or {near + LATENT_PX}", field="size")
+        _one_of("emphasis", self.emphasis, ("Original", "No norm", "Ignore", "None"))
+        _one_of("rng", self.rng, ("CPU", "GPU", "NV"))
+
+    @property
+    def key(self) -> str:
+        """12 hex digits that differ when any setting differs."""
+        text = "\n".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "version")
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def at(self, clip_skip: ClipSkip) -> "Render":
+        """The same picture at another Clip Skip."""
+        return replace(self, clip_skip=clip_skip)
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
+        raise SpecError(f"{name.replace('_', ' ')} {value} is out of range; use {low} to {high}", field=name)
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SpecError(f"{name} {value!r} is not known; use one of {', '.join(choices)}", field=name)
