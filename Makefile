@@ -1,0 +1,45 @@
+# Everything from nothing: needs only python3 (3.11+) and make.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test check fix bench docs clean
+
+# The guide's grid from the embedded model: Clip Skip 1 to 5, without and with the ogre LoRA.
+demo: .venv/run
+	$(BIN)/clipskip sweep "best quality, highest detail, 8k, swamp, fireflies, ogre, reeds" \
+	  --negative "lowres, worst quality, low quality, jpeg artifacts, text, signature, watermark, username, blurry, sketch, monochrome" \
+	  --lora ogre --steps 30 --seed 5 --out demo
+
+# The tests: no network, no GPU, about a minute.
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+# All that CI runs: style, types, tests.
+check: .venv/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+# Put the style right.
+fix: .venv/dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Full-size benchmarks against diffusers on the same weights (builds a 2.1 GB random checkpoint; takes long).
+bench: .venv/dev
+	$(BIN)/python benchmarks/sweep.py
+
+clean:
+	rm -rf .venv build dist demo
+
+.venv/run: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("clipskip needs Python 3.11 or newer; set PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/dev: .venv/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
