@@ -1,0 +1,69 @@
+"""Pictures -> one labelled sheet: Clip Skip across, LoRAs down, the shared settings once underneath."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Pixels = NDArray[np.uint8]
+"""uint8 [height, width, 3]"""
+
+CELL_PX = 256
+"""Smaller pictures are enlarged to at least this height, so that labels and pictures read together."""
+PAPER, INK, FAINT = (255, 255, 255), (20, 20, 24), (90, 90, 98)
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def draw_grid(cells: Sequence[Sequence[Pixels | None]], *, columns: Sequence[str], rows: Sequence[str], footer: str) -> Pixels:
+    """The sheet: `cells[row][column]`, None where a picture is missing; all pictures have one size."""
+    size = next(cell.shape for row in cells for cell in row if cell is not None)
+    scale = max(1, -(-CELL_PX // size[0]))
+    height, width = size[0] * scale, size[1] * scale
+    label_px = max(16, height // 14)
+    font, small = ImageFont.load_default(label_px), ImageFont.load_default(max(13, int(label_px * 0.72)))
+    gap, line = max(4, height // 64), int(label_px * 1.35)
+    names = [wrap(name, font, width * 3 // 4) for name in rows]
+    left = max((font.getlength(text) for name in names for text in name), default=0.0)
+    x0, y0 = int(left) + 3 * gap, 2 * line
+    notes = wrap(footer, small, x0 + len(columns) * (width + gap) - 4 * gap)
+    below = y0 + len(rows) * (height + gap) + gap
+    sheet = Image.new("RGB", (x0 + len(columns) * (width + gap) + gap, below + len(notes) * line + 2 * gap), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for i, name in enumerate(columns):
+        pen.text((x0 + i * (width + gap) + width // 2, y0 // 2), name, INK, font, anchor="mm")
+    for j, row in enumerate(cells):
+        top = y0 + j * (height + gap)
+        for k, text in enumerate(names[j]):
+            pen.text((x0 - 2 * gap, top + height // 2 + (k - (len(names[j]) - 1) / 2) * line), text, INK, font, anchor="rm")
+        for i, cell in enumerate(row):
+            place = (x0 + i * (width + gap), top)
+            if cell is None:
+                pen.rectangle((*place, place[0] + width, place[1] + height), outline=FAINT)
+                pen.text((place[0] + width // 2, top + height // 2), "not drawn", FAINT, small, anchor="mm")
+            else:
+                sheet.paste(Image.fromarray(cell).resize((width, height), Image.Resampling.LANCZOS), place)
+    for k, text in enumerate(notes):
+        pen.text((2 * gap, below + k * line), text, FAINT, small)
+    return np.asarray(sheet)
+
+
+def wrap(text: str, font: Font, width_px: int) -> list[str]:
+    """The text in lines no wider than `width_px`; a word wider than that is broken."""
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in paragraph.split():
+            if font.getlength(f"{line} {word}".strip()) <= width_px:
+                line = f"{line} {word}".strip()
+                continue
+            if line:
+                lines.append(line)
+            while font.getlength(word) > width_px and len(word) > 1:
+                cut = max(1, int(len(word) * width_px / font.getlength(word)))
+                lines.append(word[:cut])
+                word = word[cut:]
+            line = word
+        lines.append(line)
+    return lines

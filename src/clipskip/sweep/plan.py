@@ -1,0 +1,72 @@
+"""One Render -> the cells of a sweep: Clip Skip across, LoRAs on and off down."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from clipskip.errors import SpecError
+from clipskip.spec import ClipSkip, LoraRef, Render
+
+MAX_CELLS = 1000
+
+LoraRow = tuple[LoraRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """The same picture at several Clip Skips, once for each row of LoRAs. All cells share one seed."""
+
+    base: Render
+    skips: tuple[ClipSkip, ...]
+    """The columns."""
+    rows: tuple[LoraRow, ...] = ((),)
+    """The LoRAs that are on, row by row; () is a row without any."""
+
+    def __post_init__(self) -> None:
+        if not self.skips or not self.rows:
+            raise SpecError("a sweep needs at least one Clip Skip and one row", field="clip_skip")
+        if len(self.skips) * len(self.rows) > MAX_CELLS:
+            raise SpecError(
+                f"this sweep has {len(self.skips) * len(self.rows)} pictures; {MAX_CELLS} is the most", field="clip_skip"
+            )
+
+    def cell(self, row: int, column: int) -> Render:
+        """The picture at one place of the grid."""
+        return replace(self.base, clip_skip=self.skips[column], loras=self.rows[row])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column labels, as users name them."""
+        return tuple(f"Clip Skip {skip}" for skip in self.skips)
+
+    @property
+    def row_names(self) -> tuple[str, ...]:
+        """Row labels, as users name them."""
+        return tuple(name_row(row) for row in self.rows)
+
+    @property
+    def key(self) -> str:
+        """8 hex digits that differ when any cell differs: the name of the sweep's folder."""
+        keys = ",".join(self.cell(r, c).key for r in range(len(self.rows)) for c in range(len(self.skips)))
+        return hashlib.sha256(keys.encode()).hexdigest()[:8]
+
+
+def with_and_without(loras: LoraRow) -> tuple[LoraRow, ...]:
+    """The guide's rows: without LoRAs, then with all of them."""
+    return ((), loras) if loras else ((),)
+
+
+def name_row(loras: LoraRow) -> str:
+    """The LoRAs of a row in words: "ogre", "ogre 0.8 + ink 0.5", "without LoRA"."""
+    return " + ".join(_name(lora) for lora in loras) or "without LoRA"
+
+
+def _name(lora: LoraRef) -> str:
+    if lora.text_encoder != lora.unet:
+        return f"{lora.name} {lora.text_encoder:g}/{lora.unet:g}"
+    return lora.name if lora.unet == 1 else f"{lora.name} {lora.unet:g}"
+
+
+def file_name(render: Render, *, row: int) -> str:
+    """The name of a cell's picture: sorts as the grid reads, and differs when any setting differs."""
+    skip = f"{render.clip_skip.shallow:02d}" + (f"{render.clip_skip.fraction:g}"[1:] if render.clip_skip.fraction else "")
+    return f"row{row}-clipskip{skip}-seed{render.seed}-{render.key}.png"
