@@ -1,0 +1,324 @@
+"""What a model file says about itself, read without touching a weight.
+
+The format is the one that https://github.com/huggingface/safetensors describes: eight bytes of little-endian length N,
+N bytes of JSON, then the data, each byte of it belonging to exactly one tensor.
+"""
+
+import json
+import math
+import os
+import stat
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO
+
+from clipskip.errors import DamagedFile, FileError, NotFound, UnsafeFile, WrongKind
+
+MAX_HEADER = 100_000_000
+"""Bytes; the safetensors library has the same limit."""
+MAX_DIMENSIONS = 16
+BITS = MappingProxyType(
+    {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6}
+    | {
+        "F4": 4,
+        "C64": 64,
+        "BOOL": 8,
+        "I64": 64,
+        "I32": 32,
+        "I16": 16,
+        "I8": 8,
+        "U64": 64,
+        "U32": 32,
+        "U16": 16,
+        "U8": 8,
+    }
+)
+"""Bits of one element, by the format's dtype names."""
+EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorInfo:
+    """Where one tensor lies and what it looks like."""
+
+    dtype: str
+    """The format's name: F16, BF16, F32..."""
+    shape: tuple[int, ...]
+    start: int = 0
+    """First byte, counted from the start of the file."""
+    end: int = 0
+    """The byte after the last."""
+    file: Path
+
+    @property
+    def count(self) -> int:
+        """Numbers in the tensor."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """What tells one state of a file from another without reading it."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Stamp":
+        """The stamp of the file as it is now."""
+        found = path.stat()
+        return cls(size=found.st_size, mtime_ns=found.st_mtime_ns, inode=found.st_ino)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """A model file's, or a diffusers folder's, table of contents."""
+
+    path: Path
+    size: int
+    """Bytes, of all weight files together."""
+    tensors: Mapping[str, TensorInfo]
+    """In a diffusers folder each name starts with its component: `unet/conv_in.weight`."""
+    metadata: Mapping[str, str] = EMPTY
+    data_start: int = 0
+    """First byte after the header of a single file."""
+    configs: Mapping[str, Mapping[str, object]] = field(default_factory=lambda: MappingProxyType({}))
+    """Of a diffusers folder: component -> its config.json; `model_index` among them. Empty for a single file."""
+    stamps: Mapping[Path, Stamp] = field(default_factory=lambda: MappingProxyType({}))
+    """Every weight file, as it was when the header was read."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether this is a diffusers folder."""
+        return bool(self.configs)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Tensor name -> shape."""
+        return {name: info.shape for name, info in self.tensors.items()}
+
+
+def read_file_header(path: Path) -> Header:
+    """The header of one safetensors file; every way in which it is not one is its own error."""
+    with open_model(path) as file:
+        stamp = Stamp.of(path)
+        start = file.read(512)
+        check_start(path, start, size=stamp.size)
+        file.seek(8)
+        length = int.from_bytes(start[:8], "little")
+        table = _parse(path, file.read(length))
+    metadata = _metadata(path, table.pop("__metadata__", {}))
+    tensors = {name: _info(path, name, entry, data_start=8 + length) for name, entry in table.items()}
+    _check_cover(path, tensors.items(), data_start=8 + length, size=stamp.size)
+    return Header(
+        path=path,
+        size=stamp.size,
+        tensors=MappingProxyType(tensors),
+        metadata=MappingProxyType(metadata),
+        data_start=8 + length,
+        stamps=MappingProxyType({path: stamp}),
+    )
+
+
+def open_model(path: Path) -> BinaryIO:
+    """The file opened for reading, or the error that says why not."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise WrongKind(f"{path} is a folder; give the .safetensors file in it, or a diffusers folder")
+        if not stat.S_ISREG(mode):
+            raise WrongKind(f"{path} is not a regular file; give a .safetensors file")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise NotFound(f"{path} does not exist; check the path") from None
+    except PermissionError:
+        raise FileError(f"{path} may not be read by this user; give it read permission (chmod u+r)") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FileError(f"{str(path)!r} cannot be opened: {reason}") from None
+
+
+def check_start(path: Path, start: bytes, *, size: int) -> None:
+    """Nothing when a file that starts so can be safetensors; else the error that says what it is."""
+    if size == 0:
+        raise DamagedFile(f"{path.name} is not a model: 0 bytes; download it again")
+    length = int.from_bytes(start[:8], "little")
+    if len(start) > 8 and start[8:9] == b"{" and 2 <= length <= MAX_HEADER:
+        if length > size - 8:
+            raise DamagedFile(
+                f"{path.name} is truncated: its header alone needs {8 + length:,} bytes, the file has {size:,}; "
+                "download it again"
+            )
+        return
+    _check_text(path, start)
+    kind = pickle_kind(path, start)
+    if kind is not None:
+        raise UnsafeFile(
+            f"{path.name} is a pickle ({kind}), which could run code when loaded, not safetensors; "
+            "convert it, or allow pickles (--allow-pickle) if you trust its author"
+        )
+    _check_other(path, start, size=size)
+
+
+def pickle_kind(path: Path, start: bytes) -> str | None:
+    """How this file is a pickle, or None."""
+    if start[:4] == b"PK\x03\x04":
+        return "a zip as torch.save writes" if any(n.endswith("data.pkl") for n in zip_sizes(path)) else None
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "a bare one, as old torch.save writes"
+    return "a tar as very old torch.save writes" if start[257:262] == b"ustar" else None
+
+
+def zip_sizes(path: Path) -> dict[str, int]:
+    """Name -> unpacked bytes, from the zip's directory alone."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {entry.filename: entry.file_size for entry in archive.infolist()}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeDecodeError):
+        raise DamagedFile(
+            f"{path.name} is a zip whose directory is missing or broken, as a truncated download has; download it again"
+        ) from None
+
+
+def read_json(path: Path, *, limit: int) -> Mapping[str, object]:
+    """The JSON object in a small file."""
+    with open_model(path) as file:
+        text = file.read(limit + 1)
+    if len(text) > limit:
+        raise DamagedFile(f"{path} is larger than {limit:,} bytes, far too large for a model's JSON file")
+    return _parse(path, text)
+
+
+def _check_text(path: Path, start: bytes) -> None:
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith(b"version https://git-lfs"):
+        size = next(
+            (
+                f" of {int(line[5:]):,} bytes"
+                for line in text.split(b"\n")
+                if line.startswith(b"size ") and line[5:].isdigit()
+            ),
+            "",
+        )
+        raise DamagedFile(
+            f"{path.name} is a git-lfs pointer, not the model; download the real file{size} (git lfs pull)"
+        )
+    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--", b"<body")):
+        what = "an XML message" if text.startswith(b"<?xml") else "a web page (HTML)"
+        raise DamagedFile(
+            f"{path.name} is {what} saved under a model's name, not a model; "
+            "download it again, logged in if the site asks"
+        )
+    if text.startswith((b'{"', b"{'", b"{\n", b"{ ", b"[")):
+        raise DamagedFile(f"{path.name} is JSON text, such as a site's error message, not a model; download it again")
+
+
+def _check_other(path: Path, start: bytes, *, size: int) -> None:
+    if len(start) < 9:
+        raise DamagedFile(f"{path.name} is not a model: {size} bytes; download it again")
+    for magic, what in (
+        (b"GGUF", "GGUF"),
+        (b"PK\x03\x04", "zip"),
+        (b"7z\xbc\xaf", "7z"),
+        (b"Rar!", "RAR"),
+        (b"\x1f\x8b", "gzip"),
+    ):
+        if start.startswith(magic):
+            raise WrongKind(f"{path.name} is a {what} file, not safetensors; give the model as .safetensors")
+    length = int.from_bytes(start[:8], "little")
+    if length == 0:
+        raise DamagedFile(f"{path.name} starts with zeros, as an unfinished download does; download it again")
+    if length > MAX_HEADER:
+        raise DamagedFile(
+            f"{path.name} is not safetensors: it claims a header of {length:,} bytes; the file has {size:,}"
+        )
+    raise DamagedFile(
+        f"{path.name} is not safetensors: no header of {length:,} bytes follows its first 8; download it again"
+    )
+
+
+def _parse(path: Path, text: bytes) -> dict[str, object]:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name is there twice")
+        return found
+
+    try:
+        table = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error).splitlines()[0][:120]
+        raise DamagedFile(f"{path.name} is damaged: its JSON cannot be read ({reason}); download it again") from None
+    if not isinstance(table, dict):
+        raise DamagedFile(f"{path.name} is damaged: its JSON is not an object; download it again")
+    return table
+
+
+def _metadata(path: Path, entry: object) -> dict[str, str]:
+    if not isinstance(entry, dict):
+        raise DamagedFile(f"{path.name} is damaged: its __metadata__ is not an object")
+    bad = next((name for name, value in entry.items() if not isinstance(value, str)), None)
+    if bad is not None:
+        raise DamagedFile(f"{path.name} is damaged: its metadata {bad[:60]!r} is not text")
+    return entry
+
+
+def _info(path: Path, name: str, entry: object, *, data_start: int) -> TensorInfo:
+    def damaged(what: str) -> DamagedFile:
+        return DamagedFile(f"{path.name} is damaged: tensor {name[:120]!r} {what}; download it again")
+
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise damaged("needs exactly dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise damaged(f"has the unknown dtype {str(dtype)[:20]!r}")
+    if not _naturals(shape) or len(shape) > MAX_DIMENSIONS or math.prod(shape) >= 2**48:
+        raise damaged("has a shape that no tensor has")
+    if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise damaged("has offsets that are not two ascending byte numbers")
+    need = -(-math.prod(shape) * BITS[dtype] // 8)
+    if offsets[1] - offsets[0] != need:
+        raise damaged(f"of shape {list(shape)} in {dtype} needs {need:,} bytes but has {offsets[1] - offsets[0]:,}")
+    return TensorInfo(
+        dtype=dtype, shape=tuple(shape), start=data_start + offsets[0], end=data_start + offsets[1], file=path
+    )
+
+
+def _naturals(values: object) -> bool:
+    return isinstance(values, list) and all(type(v) is int and 0 <= v < 2**63 for v in values)
+
+
+def _check_cover(path: Path, tensors: Iterable[tuple[str, TensorInfo]], *, data_start: int, size: int) -> None:
+    """Each byte after the header belongs to one tensor, or an error."""
+    at, before = data_start, "the header"
+    for name, info in sorted(tensors, key=lambda item: (item[1].start, item[1].end)):
+        if info.start != at:
+            what = "overlaps" if info.start < at else f"leaves {info.start - at:,} bytes between itself and"
+            raise DamagedFile(
+                f"{path.name} is damaged: tensor {name[:120]!r} {what} {before[:120]!r}; download it again"
+            )
+        at, before = info.end, name
+    if at > size:
+        raise DamagedFile(f"{path.name} is truncated: expected {at:,} bytes, the file has {size:,}; download it again")
+    if at < size:
+        raise DamagedFile(
+            f"{path.name} is damaged: {size - at:,} bytes follow its last tensor; "
+            f"expected {at:,} bytes, the file has {size:,}"
+        )
+
+
+def same_file(path: Path, stamp: Stamp) -> bool:
+    """Whether the file is still the one that was stamped."""
+    try:
+        return Stamp.of(path) == stamp
+    except OSError:
+        return False
+
+
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """The path as a user typed it, `~` included."""
+    return Path(path).expanduser()
