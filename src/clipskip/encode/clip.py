@@ -1,0 +1,166 @@
+"""CLIP's text encoder: token ids in, every layer's output out, in one pass.
+
+Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 2.4: a causal
+transformer with the norm before each block. Parameters carry Hugging Face's flat names, so that a checkpoint and a
+LoRA find their modules by name. h[0] is token plus position embeddings, h[k] the output of the k-th layer, before any
+final norm.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from clipskip.errors import DamagedFile
+from clipskip.weights.shapes import TextShape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Injection:
+    """Vectors that stand in for tokens, as a textual inversion does: before the first layer, so at every Clip Skip."""
+
+    row: int
+    """Which sequence of the batch."""
+    position: int
+    """The first token replaced."""
+    vectors: Float[Tensor, "vectors width"]
+
+
+class QuickGelu(nn.Module):
+    """x * sigmoid(1.702 x), the GELU of OpenAI's CLIP (Hendrycks and Gimpel 2016, section 2)."""
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {"quick_gelu": QuickGelu, "gelu": nn.GELU}
+
+
+class Embeddings(nn.Module):
+    """Token ids to h[0]."""
+
+    def __init__(self, shape: TextShape) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(shape.vocabulary, shape.width)
+        self.position_embedding = nn.Embedding(shape.positions, shape.width)
+
+    def forward(
+        self, ids: Int[Tensor, "batch tokens"], injected: Sequence[Injection] = ()
+    ) -> Float[Tensor, "batch tokens width"]:
+        tokens = self.token_embedding(ids)
+        for one in injected:
+            tokens[one.row, one.position : one.position + len(one.vectors)] = one.vectors.to(tokens)
+        out: Tensor = tokens + self.position_embedding.weight[: ids.shape[1]]
+        return out
+
+
+class Attention(nn.Module):
+    """Causal self-attention: a token sees itself and those before it.
+
+    For 77 tokens torch's kernel takes 0.33 ms against 1.0 ms for explicit products (float32, batch 2, 2 cores).
+    """
+
+    def __init__(self, shape: TextShape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.q_proj = nn.Linear(shape.width, shape.width)
+        self.k_proj = nn.Linear(shape.width, shape.width)
+        self.v_proj = nn.Linear(shape.width, shape.width)
+        self.out_proj = nn.Linear(shape.width, shape.width)
+
+    def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        q, k, v = (
+            proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(-2))
+        return out
+
+
+class Mlp(nn.Module):
+    """Out to the hidden width and back."""
+
+    def __init__(self, shape: TextShape) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(shape.width, shape.mlp_width)
+        self.activation = ACTIVATIONS[shape.activation]()
+        self.fc2 = nn.Linear(shape.mlp_width, shape.width)
+
+    def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        out: Tensor = self.fc2(self.activation(self.fc1(x)))
+        return out
+
+
+class Layer(nn.Module):
+    """h[k-1] to h[k]."""
+
+    def __init__(self, shape: TextShape) -> None:
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(shape.width)
+        self.self_attn = Attention(shape)
+        self.layer_norm2 = nn.LayerNorm(shape.width)
+        self.mlp = Mlp(shape)
+
+    def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        x = x + self.self_attn(self.layer_norm1(x))
+        out: Tensor = x + self.mlp(self.layer_norm2(x))
+        return out
+
+
+class Stack(nn.Module):
+    """The layers, under the name that checkpoints give them."""
+
+    def __init__(self, shape: TextShape) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.depth))
+
+
+class TextEncoder(nn.Module):
+    """CLIP's text half; `layers` gives what every Clip Skip reads, calling it gives the encoder's own output."""
+
+    def __init__(self, shape: TextShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embeddings = Embeddings(shape)
+        self.encoder = Stack(shape)
+        self.final_layer_norm = nn.LayerNorm(shape.width)
+
+    def layers(
+        self, ids: Int[Tensor, "batch tokens"], *, upto: int | None = None, injected: Sequence[Injection] = ()
+    ) -> tuple[Float[Tensor, "batch tokens width"], ...]:
+        """h[0] to h[upto] (all of them by default); the layers after `upto` are not run."""
+        states = [self.embeddings(ids, injected)]
+        for layer in self.encoder.layers[:upto]:
+            states.append(layer(states[-1]))
+        return tuple(states)
+
+    def forward(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
+        out: Tensor = self.final_layer_norm(self.layers(ids)[-1])
+        return out
+
+
+def build_text_encoder(state: Mapping[str, Tensor], shape: TextShape) -> TextEncoder:
+    """The encoder with these weights (not copied); DamagedFile when they are not exactly its own."""
+    with torch.device("meta"):
+        encoder = TextEncoder(shape)
+    wanted = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
+    wrong = sorted(
+        [f"{name} is missing" for name in wanted.keys() - state.keys()]
+        + [f"{name} is not part of it" for name in state.keys() - wanted.keys()]
+        + [
+            f"{name} is {tuple(state[name].shape)}, not {size}"
+            for name, size in wanted.items()
+            if name in state and tuple(state[name].shape) != size
+        ]
+    )
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise DamagedFile(
+            f"the text encoder's weights do not make {shape.depth} layers x {shape.width}: "
+            f"{'; '.join(wrong[:3])}{more}; get the file again"
+        )
+    encoder.load_state_dict(dict(state), assign=True)
+    return encoder.eval().requires_grad_(False)
