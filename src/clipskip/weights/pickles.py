@@ -1,0 +1,103 @@
+"""Pickled checkpoints and embeddings, behind a switch: tensors out, and no code of the file run."""
+
+import pickle
+import re
+import warnings
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from clipskip.errors import DamagedFile, UnsafeFile, WrongKind
+from clipskip.weights.container import Header, Stamp, TensorInfo, open_model, pickle_kind, zip_sizes
+from clipskip.weights.reading import DTYPE_NAMES
+
+LIGHTNING = "pytorch_lightning"
+UNPACKED_AT_MOST = 2
+"""Times the size of a pickle's zip: torch.save does not compress, so more is no model."""
+
+
+def read_pickle(path: Path) -> tuple[Header, dict[str, Shaped[Tensor, "..."]]]:
+    """The tensors of a .ckpt, .pt or .pth by torch's `weights_only` reader, which builds tensors and nothing else.
+
+    Its zip directory is checked first, so that a small file cannot unpack into all of the memory.
+    """
+    stamp = Stamp.of(path)
+    content = unpickle(path)
+    state = content.get("state_dict", content)
+    pairs = (state if isinstance(state, dict) else content).items()
+    flat = {str(name): value for name, value in pairs if isinstance(value, Tensor)}
+    if not flat:
+        raise WrongKind(f"{path.name} is a pickle without tensors, not a model")
+    for name, tensor in flat.items():
+        _check_solid(path, name, tensor)
+    tensors = {
+        name: TensorInfo(dtype=DTYPE_NAMES.get(t.dtype, str(t.dtype)), shape=tuple(t.shape), file=path)
+        for name, t in flat.items()
+    }
+    header = Header(
+        path=path, size=stamp.size, tensors=MappingProxyType(tensors), stamps=MappingProxyType({path: stamp})
+    )
+    return header, flat
+
+
+def unpickle(path: Path) -> dict[object, object]:
+    """What a pickle of tensors holds, read without running code from it."""
+    with open_model(path) as file:
+        start = file.read(512)
+    if start[:4] == b"PK\x03\x04":
+        _check_zip(path)
+    elif pickle_kind(path, start) is None:
+        raise DamagedFile(f"{path.name} is neither safetensors nor a pickle of tensors; download it again")
+    content = _weights_only(path)
+    if not isinstance(content, dict):
+        raise WrongKind(f"{path.name} is a pickle of a {type(content).__name__}, not of a model's tensors")
+    return content
+
+
+def _check_zip(path: Path) -> None:
+    total, size = sum(zip_sizes(path).values()), path.stat().st_size
+    if total > UNPACKED_AT_MOST * size + 1_000_000:
+        raise UnsafeFile(
+            f"{path.name} would unpack from {size:,} to {total:,} bytes, which no model does; it is refused"
+        )
+
+
+def _weights_only(path: Path) -> object:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of newer pickle protocols; what cannot be read is an error below
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+    except MemoryError:
+        raise DamagedFile(f"{path.name} asks for more memory than there is; it is damaged or far too large") from None
+    except Exception as error:  # torch.load names no set of errors: a damaged pickle can raise nearly any
+        text = str(error)
+        if LIGHTNING in text:
+            raise UnsafeFile(
+                f"{path.name} was saved by PyTorch Lightning with objects beside its tensors, which are not loaded; "
+                "use its .safetensors version, or convert it once with a tool that keeps only its state_dict"
+            ) from None
+        asked = re.search(r"(?:GLOBAL|operand|[Gg]lobal:) (\S+)", text)
+        if asked or isinstance(error, pickle.UnpicklingError):
+            what = asked[1].strip("'`,.")[:80] if asked else "objects"
+            raise UnsafeFile(
+                f"{path.name} is refused: it asks for {what}, more than tensors; nothing of it was run"
+            ) from None
+        raise DamagedFile(f"{path.name} is a damaged pickle ({type(error).__name__}); download it again") from None
+
+
+def _check_solid(path: Path, name: str, tensor: Shaped[Tensor, "..."]) -> None:
+    """An error for a tensor that claims more numbers than it stores, and so would grow when it is copied."""
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not plain or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise DamagedFile(f"{path.name}: {name[:120]} is not a plain tensor with all its numbers; it is refused")
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether the file is a pickle, whatever its name ends in."""
+    with open_model(path) as file:
+        start = file.read(512)
+    plausible = start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+    return not plausible and pickle_kind(path, start) is not None

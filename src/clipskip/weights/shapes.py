@@ -1,0 +1,268 @@
+"""The networks' dimensions: read off tensor shapes, and from what our own files' metadata or a folder's configs add."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clipskip.errors import DamagedFile, WrongKind
+from clipskip.weights.container import Header
+from clipskip.weights.keys import Shapes, unet_layout, vae_layout
+
+HEAD_WIDTH = 64
+"""Numbers per attention head in every CLIP text encoder that Stable Diffusion uses."""
+TEXT_HEADS = "clipskip.text.attention_heads"
+UNET_HEADS = "clipskip.unet.attention_heads"
+UNET_GROUPS = "clipskip.unet.norm_num_groups"
+VAE_GROUPS = "clipskip.vae.norm_num_groups"
+VAE_SCALE = "clipskip.vae.scaling_factor"
+"""Names of metadata that our own files carry, because shapes cannot tell; SD 1.x's constants where they are absent."""
+SD1_HEADS, SD1_GROUPS, SD1_VAE_SCALE, SD1_NATIVE_PX = 8, 32, 0.18215, 512
+LATENT_PX = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextShape:
+    """A CLIP text encoder's dimensions."""
+
+    depth: int
+    """Layers."""
+    width: int
+    heads: int
+    positions: int = 77
+    vocabulary: int = 49408
+    mlp_width: int
+    activation: str = "quick_gelu"
+    """quick_gelu (OpenAI's CLIP) or gelu (OpenCLIP)."""
+
+    def config(self) -> dict[str, object]:
+        """What transformers' CLIPTextConfig takes."""
+        return {
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.width,
+            "intermediate_size": self.mlp_width,
+            "num_hidden_layers": self.depth,
+            "num_attention_heads": self.heads,
+            "max_position_embeddings": self.positions,
+            "hidden_act": self.activation,
+            "projection_dim": self.width,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UNetShape:
+    """A UNet's dimensions."""
+
+    in_channels: int = 4
+    out_channels: int = 4
+    block_out_channels: tuple[int, ...]
+    layers_per_block: int
+    cross_attention_dim: int
+    attention: tuple[bool, ...]
+    """Whether each level has attention, from the outermost in."""
+    attention_heads: tuple[int, ...]
+    """Heads per level."""
+    norm_num_groups: int = SD1_GROUPS
+    use_linear_projection: bool = False
+    sample_size: int = SD1_NATIVE_PX // LATENT_PX
+    """Side of the latent that it was trained on."""
+
+    def config(self) -> dict[str, object]:
+        """What diffusers' UNet2DConditionModel takes; its `attention_head_dim` is the number of heads."""
+        cross, plain = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D"), ("DownBlock2D", "UpBlock2D")
+        types = [cross if attended else plain for attended in self.attention]
+        heads = self.attention_heads[0] if len(set(self.attention_heads)) == 1 else self.attention_heads
+        return {
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "block_out_channels": self.block_out_channels,
+            "layers_per_block": self.layers_per_block,
+            "cross_attention_dim": self.cross_attention_dim,
+            "attention_head_dim": heads,
+            "norm_num_groups": self.norm_num_groups,
+            "use_linear_projection": self.use_linear_projection,
+            "sample_size": self.sample_size,
+            "down_block_types": tuple(down for down, _ in types),
+            "up_block_types": tuple(up for _, up in reversed(types)),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VAEShape:
+    """A VAE's dimensions."""
+
+    in_channels: int = 3
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...]
+    layers_per_block: int
+    norm_num_groups: int = SD1_GROUPS
+    scaling_factor: float = SD1_VAE_SCALE
+
+    def config(self) -> dict[str, object]:
+        """What diffusers' AutoencoderKL takes."""
+        levels = len(self.block_out_channels)
+        return {
+            "in_channels": self.in_channels,
+            "out_channels": self.in_channels,
+            "latent_channels": self.latent_channels,
+            "block_out_channels": self.block_out_channels,
+            "layers_per_block": self.layers_per_block,
+            "norm_num_groups": self.norm_num_groups,
+            "scaling_factor": self.scaling_factor,
+            "down_block_types": ("DownEncoderBlock2D",) * levels,
+            "up_block_types": ("UpDecoderBlock2D",) * levels,
+        }
+
+
+def text_shape(tensors: Shapes, header: Header, *, component: str = "text_encoder") -> TextShape:
+    """The dimensions of a text encoder from its canonical tensors."""
+    name = header.path.name
+    vocabulary, width = _shape(tensors, "embeddings.token_embedding.weight", 2, name)
+    positions = _shape(tensors, "embeddings.position_embedding.weight", 2, name)[0]
+    depth = text_depth(tensors)
+    if not depth:
+        raise DamagedFile(f"{name} has no text encoder layer; download it again")
+    mlp = next((s[0] for key, s in tensors.items() if key.endswith(".mlp.fc1.bias") and s), 4 * width)
+    config = header.configs.get(component, {})
+    heads = _natural(config.get("num_attention_heads") or header.metadata.get(TEXT_HEADS) or width // HEAD_WIDTH, name)
+    if heads < 1 or width % heads:
+        raise WrongKind(
+            f"{name}: a text encoder {width} wide cannot have {heads} attention heads; "
+            f"a file of an unusual width must carry the metadata {TEXT_HEADS}"
+        )
+    openclip = component == "text_encoder_2" or any("resblocks" in key for key in header.tensors)
+    activation = str(config.get("hidden_act", "gelu" if openclip else "quick_gelu"))
+    if activation not in ("gelu", "quick_gelu"):
+        raise WrongKind(f"{name}: the text encoder's activation {activation[:40]!r} is not CLIP's (quick_gelu or gelu)")
+    return TextShape(
+        depth=depth,
+        width=width,
+        heads=heads,
+        positions=positions,
+        vocabulary=vocabulary,
+        mlp_width=mlp,
+        activation=activation,
+    )
+
+
+def text_layers(names: Mapping[str, object]) -> tuple[int, ...]:
+    """The numbers of the layers of which a text encoder has at least one tensor, ascending."""
+    start = "encoder.layers."
+    numbers = {key.split(".")[2] for key in names if key.startswith(start)}
+    return tuple(sorted(int(n) for n in numbers if n.isascii() and n.isdecimal() and len(n) < 3))
+
+
+def text_depth(names: Mapping[str, object]) -> int:
+    """Layers that a text encoder must have had: one more than the highest number."""
+    return max(text_layers(names), default=-1) + 1
+
+
+def unet_shape(tensors: Shapes, header: Header) -> UNetShape:
+    """The dimensions of a UNet from its canonical tensors."""
+    name, config = header.path.name, header.configs.get("unet", {})
+    _refuse_unusual(config, name)
+    layout = unet_layout(tensors)
+    levels = range(len(layout.attention))
+    channels = tuple(_shape(tensors, f"down_blocks.{i}.resnets.0.conv1.weight", 4, name)[0] for i in levels)
+    cross = next((s[1] for key, s in tensors.items() if key.endswith(".attn2.to_k.weight") and len(s) == 2), 0)
+    if not channels or not cross:
+        raise DamagedFile(f"{name}: its UNet has no {'cross-attention' if channels else 'blocks'}; download it again")
+    heads = config.get("num_attention_heads") or config.get("attention_head_dim") or header.metadata.get(UNET_HEADS)
+    projection = next((s for key, s in tensors.items() if key.endswith(".attentions.0.proj_in.weight")), ())
+    return UNetShape(
+        in_channels=_shape(tensors, "conv_in.weight", 4, name)[1],
+        out_channels=_shape(tensors, "conv_out.weight", 4, name)[0],
+        block_out_channels=channels,
+        layers_per_block=layout.layers_per_block,
+        cross_attention_dim=cross,
+        attention=layout.attention,
+        attention_heads=_heads(heads or SD1_HEADS, channels, name),
+        norm_num_groups=_groups(config.get("norm_num_groups") or header.metadata.get(UNET_GROUPS), channels, name),
+        use_linear_projection=len(projection) == 2,
+        sample_size=native_px(header) // LATENT_PX,
+    )
+
+
+def vae_shape(tensors: Shapes, header: Header) -> VAEShape:
+    """The dimensions of a VAE from its canonical tensors."""
+    name, config = header.path.name, header.configs.get("vae", {})
+    levels, layers = vae_layout(tensors)
+    channels = tuple(
+        _shape(tensors, f"encoder.down_blocks.{i}.resnets.0.conv1.weight", 4, name)[0] for i in range(levels)
+    )
+    if not channels:
+        raise DamagedFile(f"{name}: its VAE has no blocks; download it again")
+    return VAEShape(
+        in_channels=_shape(tensors, "encoder.conv_in.weight", 4, name)[1],
+        latent_channels=_shape(tensors, "decoder.conv_in.weight", 4, name)[1],
+        block_out_channels=channels,
+        layers_per_block=layers,
+        norm_num_groups=_groups(config.get("norm_num_groups") or header.metadata.get(VAE_GROUPS), channels, name),
+        scaling_factor=_positive(
+            config.get("scaling_factor") or header.metadata.get(VAE_SCALE) or SD1_VAE_SCALE, VAE_SCALE, name
+        ),
+    )
+
+
+def native_px(header: Header) -> int:
+    """The side in pixels that a model was trained at: its metadata, its folder's UNet config, else 512."""
+    resolution = header.metadata.get("modelspec.resolution", "")
+    side = resolution.lower().partition("x")[0].strip()
+    if side.isdecimal() and 64 <= int(side[:6]) <= 4096:
+        return int(side) // LATENT_PX * LATENT_PX
+    latent = header.configs.get("unet", {}).get("sample_size")
+    return latent * LATENT_PX if type(latent) is int and 8 <= latent <= 512 else SD1_NATIVE_PX
+
+
+def _refuse_unusual(config: Mapping[str, object], name: str) -> None:
+    """An error for a UNet config that asks for what no Stable Diffusion UNet of these families has."""
+    known = {"CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UNetMidBlock2DCrossAttn"}
+    for key in ("down_block_types", "up_block_types", "mid_block_type"):
+        value = config.get(key) or ()
+        for kind in (value,) if isinstance(value, str) else value if isinstance(value, list) else ():
+            if kind not in known:
+                raise WrongKind(
+                    f"{name}: its UNet has blocks of the kind {str(kind)[:60]!r}, which Stable Diffusion has not"
+                )
+    if config.get("act_fn", "silu") != "silu":
+        raise WrongKind(f"{name}: its UNet's activation is {str(config['act_fn'])[:40]!r}; Stable Diffusion's is silu")
+
+
+def _shape(tensors: Shapes, key: str, dimensions: int, name: str) -> tuple[int, ...]:
+    shape = tensors.get(key)
+    if shape is None:
+        raise DamagedFile(f"{name} is incomplete: it has no {key}; download it again")
+    if len(shape) != dimensions or 0 in shape:
+        raise DamagedFile(f"{name} is damaged: {key} has the shape {list(shape)}; download it again")
+    return shape
+
+
+def _heads(value: object, channels: Sequence[int], name: str) -> tuple[int, ...]:
+    listed = isinstance(value, list | tuple)
+    heads = tuple(_natural(v, name) for v in value) if isinstance(value, list | tuple) else (_natural(value, name),)
+    heads = heads if listed else heads * len(channels)
+    if len(heads) != len(channels) or any(h < 1 or c % h for h, c in zip(heads, channels, strict=False)):
+        raise WrongKind(f"{name}: a UNet {list(channels)} wide cannot have {list(heads)} attention heads")
+    return heads
+
+
+def _groups(value: object, channels: Sequence[int], name: str) -> int:
+    groups = _natural(value or SD1_GROUPS, name)
+    if groups < 1 or math.gcd(*channels) % groups:
+        raise WrongKind(f"{name}: channels {list(channels)} cannot be normed in {groups} groups")
+    return groups
+
+
+def _natural(value: object, name: str) -> int:
+    if type(value) is int or (isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 7):
+        return int(value)
+    raise DamagedFile(f"{name}: {str(value)[:40]!r} in its metadata or config is not a number")
+
+
+def _positive(value: object, key: str, name: str) -> float:
+    try:
+        number = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise DamagedFile(f"{name}: its {key} is {str(value)[:40]!r}, not a positive number")
+    return number
