@@ -37,7 +37,6 @@ BITS = MappingProxyType(
     }
 )
 """Bits of one element, by the format's dtype names."""
-EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +82,7 @@ class Header:
     """Bytes, of all weight files together."""
     tensors: Mapping[str, TensorInfo]
     """In a diffusers folder each name starts with its component: `unet/conv_in.weight`."""
-    metadata: Mapping[str, str] = EMPTY
+    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     data_start: int = 0
     """First byte after the header of a single file."""
     configs: Mapping[str, Mapping[str, object]] = field(default_factory=lambda: MappingProxyType({}))

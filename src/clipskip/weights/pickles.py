@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -43,15 +44,15 @@ def read_pickle(path: Path) -> tuple[Header, dict[str, Shaped[Tensor, "..."]]]:
     return header, flat
 
 
-def unpickle(path: Path) -> dict[object, object]:
-    """What a pickle of tensors holds, read without running code from it."""
+def unpickle(path: Path, *, allow: Sequence[type] = ()) -> dict[object, object]:
+    """What a pickle of tensors (and of the classes allowed) holds, read without running code from it."""
     with open_model(path) as file:
         start = file.read(512)
     if start[:4] == b"PK\x03\x04":
         _check_zip(path)
     elif pickle_kind(path, start) is None:
         raise DamagedFile(f"{path.name} is neither safetensors nor a pickle of tensors; download it again")
-    content = _weights_only(path)
+    content = _weights_only(path, allow)
     if not isinstance(content, dict):
         raise WrongKind(f"{path.name} is a pickle of a {type(content).__name__}, not of a model's tensors")
     return content
@@ -65,9 +66,9 @@ def _check_zip(path: Path) -> None:
         )
 
 
-def _weights_only(path: Path) -> object:
+def _weights_only(path: Path, allow: Sequence[type]) -> object:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(allow)):
             warnings.simplefilter("ignore")  # of newer pickle protocols; what cannot be read is an error below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except MemoryError:

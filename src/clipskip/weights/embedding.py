@@ -1,0 +1,104 @@
+"""Textual inversions: a word that stands for vectors which somebody trained (Gal et al. 2022)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clipskip.errors import DamagedFile, FileError, UnsafeFile, WrongKind
+from clipskip.weights.container import as_path, read_file_header
+from clipskip.weights.hashes import hash_file
+from clipskip.weights.keys import Source
+from clipskip.weights.pickles import is_pickle, unpickle
+from clipskip.weights.reading import all_finite, read_tensors
+
+CHUNK = 75
+"""Tokens that the text encoder reads at a time, beside its start and end."""
+WIDTHS = {768: "SD 1.x", 1024: "SD 2.x", 1280: "SDXL"}
+MOST_VECTORS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Embedding:
+    """The vectors of one textual inversion."""
+
+    name: str
+    """The file's stem: the word that calls it, whatever the file says inside."""
+    vectors: Float[Tensor, "vectors width"]
+    hash: str
+    """12 digits of the file's sha256, as A1111 writes under "TI hashes"."""
+
+    @property
+    def warning(self) -> str | None:
+        """What its user should know before it is used."""
+        count = len(self.vectors)
+        if count <= CHUNK:
+            return None
+        return (
+            f"embedding {self.name!r} has {count} vectors, more than the {CHUNK} tokens that fit one chunk of a prompt"
+        )
+
+
+def load_embedding(path: str | Path, *, width: int, allow_pickle: bool = False) -> Embedding:
+    """The textual inversion in a file, in float32, for a text encoder `width` numbers wide."""
+    file = as_path(path)
+    if is_pickle(file):
+        if not allow_pickle:
+            raise UnsafeFile(
+                f"embedding {file.name} is a pickle, which could run code when loaded; "
+                "convert it to safetensors, or allow pickles (--allow-pickle) if you trust its author"
+            )
+        tensors = dict(_pickled(unpickle(file, allow=(nn.ParameterDict, nn.Parameter))))
+    else:
+        header = read_file_header(file)
+        _check_count(len(header.tensors), header.tensors, file)
+        sources = {name: Source(name=name, shape=info.shape) for name, info in header.tensors.items()}
+        tensors = read_tensors(header, sources, dtype=torch.float32)
+    return Embedding(name=file.stem, vectors=_only(tensors, file, width=width), hash=hash_file(file).sha256[:12])
+
+
+def _check_count(count: int, names: Mapping[str, object], file: Path) -> None:
+    if count > 4:
+        raise WrongKind(
+            f"{file.name} holds {count} tensors (such as {next(iter(names))[:60]}), so it is not an embedding; "
+            "a checkpoint goes to --model, a LoRA to --lora"
+        )
+
+
+def _pickled(content: Mapping[object, object]) -> Iterator[tuple[str, Tensor]]:
+    """The vectors in what A1111, kohya or diffusers pickled."""
+    params = content.get("string_to_param", content)
+    # A ParameterDict is read through its state alone, since torch moved its entries between versions.
+    params = params.__dict__.get("_parameters", {}) if isinstance(params, nn.ParameterDict) else params
+    for name, value in params.items() if isinstance(params, Mapping) else ():
+        if isinstance(value, Tensor):
+            yield str(name), value.detach()
+
+
+def _only(tensors: Mapping[str, Tensor], file: Path, *, width: int) -> Float[Tensor, "vectors width"]:
+    if {"clip_l", "clip_g"} <= set(tensors):
+        raise WrongKind(f"embedding {file.name} is for SDXL (clip_l and clip_g); this model needs one for SD 1.x")
+    _check_count(len(tensors), tensors, file)
+    if len(tensors) != 1:
+        known = ", ".join(sorted(tensors)) or "nothing"
+        raise WrongKind(
+            f"{file.name} is not an embedding that is known here: it holds {known[:80]}, not one set of vectors"
+        )
+    name, raw = next(iter(tensors.items()))
+    vectors = raw[None] if raw.dim() == 1 else raw
+    if vectors.dim() != 2 or not 0 < len(vectors) <= MOST_VECTORS or not vectors.is_floating_point():
+        raise DamagedFile(f"embedding {file.name}: {name[:60]} has the shape {list(raw.shape)}, not vectors by width")
+    if vectors.shape[1] != width:
+        whose = WIDTHS.get(vectors.shape[1])
+        raise WrongKind(
+            f"embedding {file.name} holds vectors {vectors.shape[1]} wide{f' ({whose})' if whose else ''}; "
+            f"this model's text encoder is {width} wide"
+        )
+    if vectors.untyped_storage().nbytes() < vectors.numel() * vectors.element_size():
+        raise FileError(f"embedding {file.name} claims more numbers than it stores; it is refused")
+    if not all_finite(vectors):
+        raise DamagedFile(f"embedding {file.name} is damaged: it holds NaN or Inf; download it again")
+    return vectors.float().clone()

@@ -1,0 +1,19 @@
+"""A LoRA file in; what it changes by module, the model with it merged, or a report on it out."""
+
+from clipskip.weights.lora.file import Lora, LoraModule, load_lora
+from clipskip.weights.lora.merge import merged
+from clipskip.weights.lora.names import NameTable, module_names, sd1_table
+from clipskip.weights.lora.report import LoraReport, inspect_lora, report_lora
+
+__all__ = [
+    "Lora",
+    "LoraModule",
+    "LoraReport",
+    "NameTable",
+    "inspect_lora",
+    "load_lora",
+    "merged",
+    "module_names",
+    "report_lora",
+    "sd1_table",
+]

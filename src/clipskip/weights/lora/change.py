@@ -1,0 +1,123 @@
+"""One module's parts -> the change to one weight and bias, by A1111's rules (its Lora extension, network.py, 1.10).
+
+weight += strength * scale * (delta + bias), where scale is the file's `scale`, else alpha / rank, else 1. DoRA comes
+after the scale and before the strength, on the weight as the LoRAs before have left it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clipskip.weights.lora.kinds import Kind, Parts
+
+SMALLEST = torch.finfo(torch.float32).eps
+"""The least norm that DoRA divides by: a row of zeros stays zeros."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoraModule:
+    """What a LoRA does to one module of the model."""
+
+    name: str
+    """Canonical full name: `unet.down_blocks.0...` or `text_encoder.encoder.layers.0...`."""
+    kind: Kind
+    parts: Mapping[str, Tensor]
+    """By the names of `keys.py`, in the file's dtype."""
+    scale: float
+    """What the change is multiplied by, besides the strength."""
+    rank: int | None
+    alpha: float | None
+    key: str
+    """One of its keys in the file."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it belongs to the text encoder; else to the UNet."""
+        return self.name.startswith("text_encoder.")
+
+    def fits(self, weight: tuple[int, ...], bias: tuple[int, ...] | None) -> bool:
+        """Whether this changes a weight and a bias of these shapes."""
+        added = self._bias_part()
+        dense, values = self.parts.get("bias"), self.parts.get("bias_values")
+        count = 1
+        for side in weight:
+            count *= side
+        return (
+            self.kind.fits(self.parts, weight)
+            and (added is None or tuple(added.shape) == (bias or weight[:1]))
+            and (dense is None or dense.numel() == count)
+            and (values is None or _sparse_fits(self.parts, count))
+            and _magnitude_axis(self.parts, weight) != -1
+        )
+
+    def apply(self, weight: Float[Tensor, "..."], *, strength: float) -> None:
+        """Change a float32 weight in place."""
+        parts = {
+            name: part.to(weight.device, torch.float32 if part.is_floating_point() else part.dtype)
+            for name, part in self.parts.items()
+            if name != "diff_b"
+        }
+        delta = self.kind.delta(parts, weight)
+        extra = _dense_bias(parts)
+        if extra is not None:
+            delta = delta + extra.reshape(weight.shape)
+        axis = _magnitude_axis(parts, tuple(weight.shape))
+        if axis is not None:
+            magnitude = parts.get("magnitude", parts.get("dora_scale"))
+            assert magnitude is not None
+            delta = _decompose(weight + self.scale * delta, magnitude, axis) - weight
+        weight.add_(delta, alpha=strength if axis is not None else strength * self.scale)
+
+    def bias_change(self, *, strength: float) -> Float[Tensor, " out"] | None:
+        """What is added to the module's bias. A1111 does not scale a bias by alpha; peft does scale its `lora_B.bias`."""
+        added = self._bias_part()
+        factor = self.scale if "up_bias" in self.parts else 1.0
+        return None if added is None else added.to(torch.float32) * (factor * strength)
+
+    def _bias_part(self) -> Tensor | None:
+        return next((self.parts[part] for part in ("diff_b", "b_norm", "up_bias") if part in self.parts), None)
+
+
+def _decompose(weight: Float[Tensor, "..."], magnitude: Float[Tensor, "..."], axis: int) -> Float[Tensor, "..."]:
+    """The weight with the given norm along each index of one axis (DoRA, Liu et al. 2024, eq. 5)."""
+    others = [i for i in range(weight.dim()) if i != axis]
+    norm = weight.norm(dim=others, keepdim=True).clamp_min(SMALLEST)
+    return weight * (magnitude.reshape(norm.shape) / norm)
+
+
+def _magnitude_axis(parts: Parts, shape: tuple[int, ...]) -> int | None:
+    """Which axis DoRA's magnitudes run along: 0 outputs, 1 inputs, None no DoRA, -1 neither fits.
+
+    kohya and early LyCORIS keep one per input, as (1, in); LyCORIS since 3.0 and peft one per output, as (out, 1).
+    A1111 1.10 norms per input always, and so scrambles the second form; the shape tells, so we follow it.
+    """
+    magnitude = parts.get("magnitude", parts.get("dora_scale"))
+    if magnitude is None:
+        return None
+    if len(shape) < 2:
+        return -1
+    per_input = magnitude.dim() > 1 and magnitude.shape[0] == 1 and "magnitude" not in parts
+    if per_input and magnitude.numel() == shape[1]:
+        return 1
+    return 0 if magnitude.numel() == shape[0] else -1
+
+
+def _dense_bias(parts: Parts) -> Tensor | None:
+    """What is added to every number of the change: A1111's `bias`, whole or as LyCORIS' extraction keeps it, sparse."""
+    if "bias" in parts:
+        return parts["bias"]
+    if "bias_values" not in parts:
+        return None
+    size = [int(side) for side in parts["bias_size"]]
+    return torch.sparse_coo_tensor(parts["bias_indices"].long(), parts["bias_values"], size).to_dense()
+
+
+def _sparse_fits(parts: Parts, count: int) -> bool:
+    indices, size = parts.get("bias_indices"), parts.get("bias_size")
+    if indices is None or size is None or size.numel() != 2 or indices.shape != (2, parts["bias_values"].numel()):
+        return False
+    rows, columns = (int(side) for side in size)
+    return rows * columns == count and bool((indices >= 0).all() and (indices.long() < size.long()[:, None]).all())

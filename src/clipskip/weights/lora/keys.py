@@ -1,0 +1,103 @@
+"""A file's keys -> which part of which module each one is."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from clipskip.weights.keys import Shapes
+from clipskip.weights.lora.names import NameTable
+
+DIFFUSERS = r"(?:\.lora|_lora|\.lora_linear_layer)"
+ADAPTER = r"(?:\.[\w-]+)?"
+"""peft's adapter name, when it was left in: `.lora_A.default.weight`."""
+ENDS = tuple(
+    (re.compile(rf"(?P<head>.+?)(?:{pattern})"), part)
+    for pattern, part in (
+        (rf"\.lora_down\.weight|{DIFFUSERS}\.down\.weight|\.lora_A{ADAPTER}\.weight", "down"),
+        (rf"\.lora_up\.weight|{DIFFUSERS}\.up\.weight|\.lora_B{ADAPTER}\.weight", "up"),
+        (r"\.lora_mid\.weight", "mid"),
+        (rf"\.lora_up\.bias|\.lora_B{ADAPTER}\.bias", "up_bias"),
+        (rf"\.lora_magnitude_vector{ADAPTER}(?:\.weight)?", "magnitude"),
+        (rf"{DIFFUSERS}?\.alpha", "alpha"),
+    )
+)
+"""How the keys of a plain LoRA end, in kohya's, diffusers' and peft's way, and which part they are."""
+NAMED = (
+    *("scale", "dora_scale", "bias", "bias_indices", "bias_values", "bias_size"),
+    *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
+    *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+    *("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
+    *("oft_blocks", "oft_diag", "rescale", "diff", "diff_b", "w_norm", "b_norm", "on_input", "weight"),
+)
+"""Parts that all files call the same. `weight` alone is IA3's, so it comes after all others that end so."""
+BUNDLED = re.compile(r"bundle_emb\.(?P<name>.+?)\.(?:string_to_param\..+|emb_params)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyMap:
+    """What each key of a file is."""
+
+    modules: Mapping[str, Mapping[str, str]]
+    """Canonical module -> part -> key."""
+    embeddings: Mapping[str, str]
+    """Name of a bundled embedding -> key."""
+    unknown: tuple[str, ...]
+    twice: tuple[str, ...]
+    """Keys that say again what another one says."""
+
+
+def read_keys(keys: Iterable[str], table: NameTable) -> KeyMap:
+    """What each key is, by the names of one model."""
+    modules: dict[str, dict[str, str]] = {}
+    embeddings: dict[str, str] = {}
+    unknown, twice = [], []
+    for key in keys:
+        bundled = BUNDLED.fullmatch(key)
+        place = None if bundled else _place(key, table)
+        if bundled:
+            if embeddings.setdefault(bundled["name"], key) != key:
+                twice.append(key)
+        elif place is None:
+            unknown.append(key)
+        elif modules.setdefault(place[0], {}).setdefault(place[1], key) != key:
+            twice.append(key)
+    return KeyMap(modules=modules, embeddings=embeddings, unknown=tuple(unknown), twice=tuple(twice))
+
+
+def _place(key: str, table: NameTable) -> tuple[str, str] | None:
+    """The module and part that a key names, or None."""
+    for pattern, part in ENDS:
+        found = pattern.fullmatch(key)
+        module = table.resolve(found["head"]) if found else None
+        if module is not None:
+            return module, part
+    for part in NAMED:
+        if key.endswith(f".{part}"):
+            module = table.resolve(key[: -len(part) - 1])
+            return None if module is None else (module, part)
+    return None
+
+
+FAMILIES = (
+    (
+        r"lora_te3_|lora_transformer_|(lora_unet_|transformer\.|diffusion_model\.)(double|single|joint)_?",
+        "Flux or SD 3",
+    ),
+    (r"transformer\.|(lora_unet_|diffusion_model\.)?(blocks|layers)[._]\d", "a transformer model (Flux, SD 3, video)"),
+    (r"lora_te2_|text_encoder_2\.|lora_unet_(label_emb|add_embedding)", "SDXL"),
+    (r"(lora_)?unet.*transformer_blocks[._][1-9]", "SDXL"),
+)
+"""Keys that SD 1.x cannot have, and whose they are."""
+WIDTHS: Mapping[int, str] = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
+"""Width of the text that the UNet attends to -> family."""
+
+
+def guess_family(shapes: Shapes) -> str | None:
+    """The family of models that a LoRA's keys and shapes were made for, or None when they do not tell."""
+    for pattern, family in FAMILIES:
+        if any(re.match(pattern, key) for key in shapes):
+            return family
+    for key, shape in shapes.items():
+        if re.search(r"attn2[._]to_k[._].*(down|lora_A|w1_b)", key) and len(shape) > 1:
+            return WIDTHS.get(shape[1])
+    return None
