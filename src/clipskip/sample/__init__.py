@@ -1,0 +1,26 @@
+"""A UNet's weights, conditioning and a render in; the steps from noise to the latent out."""
+
+from clipskip.sample.attention import best_dtype
+from clipskip.sample.denoise import Denoiser, Picture, Step, sample
+from clipskip.sample.noise import PictureNoise
+from clipskip.sample.samplers import SAMPLERS, Sampler, find_sampler, find_schedule
+from clipskip.sample.schedules import SCHEDULES
+from clipskip.sample.sigmas import NoiseTable, stable_diffusion
+from clipskip.sample.unet import build_unet
+
+__all__ = [
+    "SAMPLERS",
+    "SCHEDULES",
+    "Denoiser",
+    "NoiseTable",
+    "Picture",
+    "PictureNoise",
+    "Sampler",
+    "Step",
+    "best_dtype",
+    "build_unet",
+    "find_sampler",
+    "find_schedule",
+    "sample",
+    "stable_diffusion",
+]

@@ -1,0 +1,194 @@
+"""The loop from noise to latent: guidance over one or several pictures, handed out step by step."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clipskip.encode.conditioning import Conditioning, vectors_at
+from clipskip.errors import SpecError
+from clipskip.sample.attention import Memory
+from clipskip.sample.noise import Latent, PictureNoise, draws, paths
+from clipskip.sample.samplers import Sampler, find_sampler
+from clipskip.sample.sigmas import NoiseTable
+from clipskip.spec import Render
+
+Text = Float[Tensor, "tokens width"]
+
+LCM_SIGMA_DATA = 0.5
+LCM_TIME_SCALE = 10.0
+PREDICTIONS = ("epsilon", "v")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Picture:
+    """One picture to draw."""
+
+    render: Render
+    conditioning: Conditioning
+    index: int = 0
+    """Its number in a batch of one seed: A1111 adds it to the seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Step:
+    """Where the pictures are after a step."""
+
+    number: int
+    """From 1."""
+    total: int
+    latent: Latent
+    """After the last step: what the VAE decodes (times 1 / its scaling factor)."""
+    denoised: Latent
+    """What the model takes the pictures to be at this step, for previews."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Run:
+    """Rows that the UNet takes at once: texts of one length."""
+
+    pictures: Float[Tensor, " rows"]
+    """Which picture each row is of."""
+    shares: Float[Tensor, "rows 1 1 1"]
+    """What each row's prediction counts in its picture's."""
+    texts: Float[Tensor, "rows tokens width"]
+
+
+@torch.no_grad()
+def sample(
+    unet: Any,  # diffusers' UNet2DConditionModel: not typed
+    pictures: Sequence[Picture],
+    *,
+    prediction: str = "epsilon",
+    rows: int | None = None,
+) -> Iterator[Step]:
+    """The steps of drawing several pictures at once; stop iterating to cancel.
+
+    The pictures may differ in text, guidance and seed, but share sampler, schedule type, steps and size. Each comes
+    out as if it were drawn alone, up to rounding. `rows` limits how many texts the UNet takes at once: 2 is best on
+    a CPU, None (all) on a GPU with the memory for it.
+    """
+    render = _shared(pictures)
+    sampler, schedule = find_sampler(render.sampler, render.scheduler)
+    sigmas = sampler.sigmas(render.steps, schedule=schedule)
+    noises = [PictureNoise(p.render, index=p.index) for p in pictures]
+    x = torch.stack([noise.first() for noise in noises]).to(unet.device) * _start(sampler, sigmas[0])
+    model = Denoiser(unet, pictures, table=sampler.table, prediction=prediction, rows=rows)
+    noise = paths(noises, sigmas, device=unet.device) if sampler.brownian else draws(noises, device=unet.device)
+    moves = sampler.solve(model, x, sigmas, noise)
+    for number, (latent, denoised) in enumerate(moves, start=1):
+        yield Step(number=number, total=len(sigmas) - 1, latent=latent, denoised=denoised)
+
+
+@final
+class Denoiser:
+    """model(x, sigma) -> denoised, guided, for one run: it counts its calls, which prompt editing goes by."""
+
+    def __init__(
+        self, unet: Any, pictures: Sequence[Picture], *, table: NoiseTable, prediction: str, rows: int | None = None
+    ) -> None:
+        if prediction not in PREDICTIONS:
+            raise SpecError(f"prediction {prediction!r} is not known; use one of {', '.join(PREDICTIONS)}")
+        self._unet = unet
+        self._cfg = [p.render.cfg_scale for p in pictures]
+        self._conditionings = [p.conditioning.to(device=unet.device, dtype=unet.dtype) for p in pictures]
+        self._table = table
+        self._prediction = prediction
+        self._rows = rows
+        self._calls = 0
+        self._runs: dict[tuple[int, ...], list[Run]] = {}
+        self._memory: Memory = {}
+
+    def __call__(self, x: Latent, sigma: float) -> Latent:
+        """The pictures without their noise, as the model sees them."""
+        timestep = self._table.timestep(sigma)
+        predicted = self._predict(x / math.hypot(1, sigma), timestep)
+        if self._prediction == "v":
+            denoised = x / (sigma**2 + 1) - predicted * (sigma / math.hypot(1, sigma))
+        else:
+            denoised = x - predicted * sigma
+        return _at_boundary(x, denoised, timestep) if self._table.quantized else denoised
+
+    def _predict(self, x: Latent, timestep: float) -> Latent:
+        """The UNet's guided prediction: uncond + sum of w cfg (cond - uncond), as one weighted sum over rows."""
+        scaled = x.to(self._unet.dtype)
+        total = torch.zeros_like(x)
+        for run in self._current_runs():
+            (out,) = self._unet(
+                scaled[run.pictures].contiguous(memory_format=torch.channels_last),
+                torch.tensor(timestep, device=x.device, dtype=torch.float32),
+                encoder_hidden_states=run.texts,
+                cross_attention_kwargs={"memory": self._memory},
+                return_dict=False,
+            )
+            total.index_add_(0, run.pictures, out.float() * run.shares)
+        self._calls += 1
+        return total
+
+    def _current_runs(self) -> list[Run]:
+        """This call's rows. The same texts give the same tensors again, by which attention knows them."""
+        shares = [
+            share
+            for picture, (conditioning, cfg) in enumerate(zip(self._conditionings, self._cfg, strict=True))
+            for share in _shares(picture, conditioning, cfg=cfg, call=self._calls)
+        ]
+        key = tuple(id(text) for _, _, text in shares)
+        if key not in self._runs:
+            self._runs[key] = _runs(shares, limit=self._rows or len(shares), device=self._unet.device)
+        return self._runs[key]
+
+
+def _shares(picture: int, conditioning: Conditioning, *, cfg: float, call: int) -> list[tuple[int, float, Text]]:
+    """(picture, share, text) for each text that counts: at a guidance of 1 the negative prompt does not."""
+    parts = [(cfg * p.weight, vectors_at(p.schedule, call)) for p in conditioning.positive]
+    negative = (1 - sum(share for share, _ in parts), vectors_at(conditioning.negative, call))
+    return [(picture, share, text) for share, text in (*parts, negative) if share]
+
+
+def _runs(shares: Sequence[tuple[int, float, Text]], *, limit: int, device: torch.device) -> list[Run]:
+    """Rows put together by their number of tokens, at most `limit` in one run."""
+    by_length: defaultdict[int, list[tuple[int, float, Text]]] = defaultdict(list)
+    for share in shares:
+        by_length[share[2].shape[0]].append(share)
+    groups = [group[i : i + limit] for group in by_length.values() for i in range(0, len(group), limit)]
+    return [
+        Run(
+            pictures=torch.tensor([picture for picture, _, _ in group], device=device),
+            shares=torch.tensor([share for _, share, _ in group], device=device).view(-1, 1, 1, 1),
+            texts=torch.stack([text for _, _, text in group]),
+        )
+        for group in groups
+    ]
+
+
+def _at_boundary(x: Latent, denoised: Latent, timestep: float) -> Latent:
+    """An LCM's picture: its boundary condition mixes in the input near timestep 0 (Luo et al. 2023, equation 7)."""
+    scaled = timestep * LCM_TIME_SCALE
+    whole = math.hypot(scaled, LCM_SIGMA_DATA)
+    return denoised * (scaled / whole) + x * (LCM_SIGMA_DATA / whole) ** 2
+
+
+def _start(sampler: Sampler, sigma: float) -> float:
+    """The size of the first latent: k-diffusion's sigma, or what the model was trained to see where DDIM begins."""
+    return sigma if sampler.own_times is None else math.hypot(1, sigma)
+
+
+def _shared(pictures: Sequence[Picture]) -> Render:
+    """One of the renders, after a check that they can be drawn together."""
+    if not pictures:
+        raise SpecError("there is no picture to draw; give at least one")
+    render = pictures[0].render
+    for other in (p.render for p in pictures[1:]):
+        for field in ("sampler", "scheduler", "steps", "width", "height"):
+            if getattr(other, field) != getattr(render, field):
+                raise SpecError(
+                    f"pictures drawn together share their {field}, but one has {getattr(render, field)!r} and another "
+                    f"{getattr(other, field)!r}; draw them apart",
+                    field=field,
+                )
+    return render

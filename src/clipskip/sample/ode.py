@@ -1,0 +1,168 @@
+"""Samplers that add no noise: from a latent at the first sigma down the others.
+
+Each takes `model(x, sigma) -> denoised` and yields (latent, denoised) per step. Scalars are Python floats, so that
+nothing waits for the device. Formulas: Karras et al. 2022 (arXiv:2206.00364), Lu et al. 2022 (arXiv:2206.00927,
+2211.01095), Zhao et al. 2023 (arXiv:2302.04867), as k-diffusion applies them.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.polynomial.polynomial import Polynomial, polyfromroots
+
+from clipskip.sample.noise import Latent, StepNoise
+
+Model = Callable[[Latent, float], Latent]
+Steps = Iterator[tuple[Latent, Latent]]
+Solver = Callable[[Model, Latent, Sequence[float], StepNoise], Steps]
+
+LMS_ORDER = 4
+UNIPC_ORDER = 3
+
+
+def euler(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """Karras et al. 2022, algorithm 1 without its correction."""
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = model(x, sigma)
+        x = x + slope(x, denoised, sigma) * (sigma_next - sigma)
+        yield x, denoised
+
+
+def heun(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """Karras et al. 2022, algorithm 1."""
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = model(x, sigma)
+        d = slope(x, denoised, sigma)
+        ahead = x + d * (sigma_next - sigma)
+        if sigma_next > 0:
+            d = (d + slope(ahead, model(ahead, sigma_next), sigma_next)) / 2
+        x = x + d * (sigma_next - sigma)
+        yield x, denoised
+
+
+def dpm2(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """DPM-Solver-2 in k-diffusion's form: the slope at the geometric mean of the two sigmas."""
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = model(x, sigma)
+        x = midpoint(model, x, denoised, sigma=sigma, target=sigma_next)
+        yield x, denoised
+
+
+def midpoint(model: Model, x: Latent, denoised: Latent, *, sigma: float, target: float) -> Latent:
+    """A move by the slope half-way in log sigma; straight to 0 where the target is 0."""
+    d = slope(x, denoised, sigma)
+    if target == 0:
+        return x - d * sigma
+    middle = math.sqrt(sigma * target)
+    half = x + d * (middle - sigma)
+    return x + slope(half, model(half, middle), middle) * (target - sigma)
+
+
+def lms(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """Linear multistep of order 4 (Adams-Bashforth over uneven sigmas, Liu et al. 2022)."""
+    slopes: list[Latent] = []
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        denoised = model(x, sigma)
+        slopes = [slope(x, denoised, sigma), *slopes[: LMS_ORDER - 1]]
+        past = [sigmas[i - k] for k in range(len(slopes))]
+        for d, share in zip(slopes, multistep_shares(past, sigma_next), strict=True):
+            x = x + d * share
+        yield x, denoised
+
+
+def multistep_shares(past: Sequence[float], end: float) -> list[float]:
+    """The integral from past[0] to `end` of each Lagrange polynomial over the past sigmas, exactly."""
+    shares = []
+    for own in past:
+        others = [s for s in past if s != own]
+        integral = Polynomial(polyfromroots(others)).integ(lbnd=past[0])
+        shares.append(float(integral(end)) / math.prod(own - s for s in others))
+    return shares
+
+
+def dpmpp_2m(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """DPM-Solver++(2M): Lu et al. 2022 (arXiv:2211.01095), algorithm 2."""
+    before: Latent | None = None
+    h_before = 0.0
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = model(x, sigma)
+        h = log_ratio(sigma, sigma_next)
+        ahead = denoised
+        if before is not None and sigma_next > 0:
+            ahead = denoised + (denoised - before) * (h / h_before / 2)
+        x = x * (sigma_next / sigma) - ahead * math.expm1(-h)
+        before, h_before = denoised, h
+        yield x, denoised
+
+
+def ddim(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """DDIM without noise (Song et al. 2020), which is Euler's step.
+
+    As A1111's, it stops above 0, and yields the latent at the model's own scale.
+    """
+    for (moved, denoised), sigma in zip(euler(model, x, sigmas, noise), sigmas[1:], strict=True):
+        yield moved / math.hypot(1, sigma), denoised
+
+
+def unipc(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """UniPC of order 3 with B(h) = h and predicted pictures (Zhao et al. 2023, algorithm 3), as A1111 sets it.
+
+    The last order falls (lower_order_final) and the last step is not corrected. It stops above 0, and yields the
+    latent at the model's own scale.
+    """
+    moves = len(sigmas) - 1
+    known = [(sigmas[0], model(x, sigmas[0]))]
+    for i, sigma_next in enumerate(sigmas[1:]):
+        order = min(UNIPC_ORDER, i + 1, moves - i)
+        denoised = known[0][1]
+        ahead = _unipc_move(x, known[:order], sigma_next)
+        if i < moves - 1:
+            known = [(sigma_next, model(ahead, sigma_next)), *known[: UNIPC_ORDER - 1]]
+            ahead = _unipc_move(x, known[1 : order + 1], sigma_next, corrected=known[0][1])
+        x = ahead
+        yield x / math.hypot(1, sigma_next), denoised
+
+
+def _unipc_move(
+    x: Latent, known: Sequence[tuple[float, Latent]], target: float, *, corrected: Latent | None = None
+) -> Latent:
+    """One move from known[0]: the predictor, or the corrector when the picture at the target is given.
+
+    Equations 5 and 9 of the paper with h the gain in log signal to noise; rho solves R rho = b, and is 1/2 outright
+    where one difference is used by a predictor of order 2 or a corrector of order 1.
+    """
+    sigma, latest = known[0]
+    h = log_ratio(sigma, target)
+    ratios = [log_ratio(sigma, s) / h for s, _ in known[1:]]
+    differences = [(denoised - latest) / r for r, (_, denoised) in zip(ratios, known[1:], strict=True)]
+    if corrected is not None:
+        ratios, differences = [*ratios, 1.0], [*differences, corrected - latest]
+    result = x * (target / sigma) - latest * math.expm1(-h)
+    for rho, difference in zip(_unipc_shares(ratios, h), differences, strict=True):
+        result = result + difference * (h * rho)
+    return result
+
+
+def _unipc_shares(ratios: Sequence[float], h: float) -> list[float]:
+    """The rho that solve the order conditions: sum of rho_m r_m^(k-1) = k! phi_(k+1) / B for k = 1, 2, ..."""
+    if len(ratios) < 2:
+        return [0.5] * len(ratios)
+    phi, wanted = math.expm1(-h) / -h - 1, []
+    for k in range(1, len(ratios) + 1):
+        wanted.append(phi * math.factorial(k) / -h)
+        phi = phi / -h - 1 / math.factorial(k + 1)
+    powers = np.vander(np.array(ratios), increasing=True).T
+    solved: list[float] = np.linalg.solve(powers, np.array(wanted)).tolist()
+    return solved
+
+
+def slope(x: Latent, denoised: Latent, sigma: float) -> Latent:
+    """dx / dsigma of the probability flow (Karras et al. 2022, equation 3)."""
+    return (x - denoised) / sigma
+
+
+def log_ratio(sigma: float, sigma_next: float) -> float:
+    """h: how much log signal to noise a move gains; endless when it reaches 0."""
+    return math.log(sigma / sigma_next) if sigma_next > 0 else math.inf

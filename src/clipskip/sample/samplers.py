@@ -1,0 +1,154 @@
+"""The samplers that we have, under A1111's names, and the noise levels that each one visits."""
+
+from dataclasses import dataclass
+
+from clipskip.errors import SpecError
+from clipskip.sample import ode, sde
+from clipskip.sample.schedules import SCHEDULES, Schedule, Sigmas, timesteps_ddim, timesteps_unipc
+from clipskip.sample.sigmas import NoiseTable, latent_consistency, stable_diffusion
+
+AUTOMATIC = "Automatic"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """One sampler as A1111 1.10 sets it up (modules/sd_samplers_kdiffusion.py and its neighbours)."""
+
+    name: str
+    solve: ode.Solver
+    aliases: tuple[str, ...] = ()
+    order: int = 1
+    """Denoiser calls per step: integer steps of prompt editing count calls."""
+    schedule: str = "Uniform"
+    """The schedule type that Automatic stands for."""
+    own_times: Schedule | None = None
+    """Set where a sampler visits its own noise levels, whatever schedule type is asked for."""
+    uses_ensd: bool = False
+    """A1111 notes the eta noise seed delta for it."""
+    discard_penultimate: bool = False
+    """One level more is made, and the last before the end left out."""
+    brownian: bool = False
+    """Its noise is a Brownian path's, not the picture's next draw."""
+    consistency: bool = False
+    """For LCM models only: their 50 noise levels and boundary condition."""
+
+    @property
+    def table(self) -> NoiseTable:
+        """The noise levels of the models that it is for."""
+        return latent_consistency() if self.consistency else stable_diffusion()
+
+    def sigmas(self, steps: int, *, schedule: str = AUTOMATIC) -> Sigmas:
+        """The noise levels of a run, falling. `schedule` is a name of SCHEDULES, or Automatic."""
+        if self.own_times is not None:
+            if schedule != AUTOMATIC:
+                raise SpecError(
+                    f"{self.name} visits its own timesteps, so schedule type {schedule} would change nothing; "
+                    f"use {AUTOMATIC}",
+                    field="scheduler",
+                )
+            return self._moving(self.own_times(steps, self.table), steps)
+        levels = SCHEDULES[self.schedule if schedule == AUTOMATIC else schedule](
+            steps + self.discard_penultimate, self.table
+        )
+        return (*levels[:-2], levels[-1]) if self.discard_penultimate else levels
+
+    def _moving(self, levels: Sigmas, steps: int) -> Sigmas:
+        if len(levels) < 2:
+            raise SpecError(
+                f"{self.name} moves between timesteps and {steps} step has only one; use 2 or more", field="steps"
+            )
+        return levels
+
+
+SAMPLERS = (
+    Sampler(name="DPM++ 2M", solve=ode.dpmpp_2m, aliases=("k_dpmpp_2m",), schedule="Karras"),
+    Sampler(name="DPM++ SDE", solve=sde.dpmpp_sde, aliases=("k_dpmpp_sde",), order=2, schedule="Karras", brownian=True),
+    Sampler(
+        name="DPM++ 2M SDE",
+        solve=sde.dpmpp_2m_sde,
+        aliases=("k_dpmpp_2m_sde",),
+        schedule="Exponential",
+        brownian=True,
+    ),
+    Sampler(
+        name="DPM++ 2M SDE Heun",
+        solve=sde.dpmpp_2m_sde_heun,
+        aliases=("k_dpmpp_2m_sde_heun",),
+        schedule="Exponential",
+        brownian=True,
+    ),
+    Sampler(
+        name="DPM++ 2S a",
+        solve=sde.dpmpp_2s_a,
+        aliases=("k_dpmpp_2s_a",),
+        order=2,
+        schedule="Karras",
+        uses_ensd=True,
+    ),
+    Sampler(
+        name="DPM++ 3M SDE",
+        solve=sde.dpmpp_3m_sde,
+        aliases=("k_dpmpp_3m_sde",),
+        schedule="Exponential",
+        discard_penultimate=True,
+        brownian=True,
+    ),
+    Sampler(name="Euler a", solve=sde.euler_a, aliases=("k_euler_a", "k_euler_ancestral"), uses_ensd=True),
+    Sampler(name="Euler", solve=ode.euler, aliases=("k_euler",)),
+    Sampler(name="LMS", solve=ode.lms, aliases=("k_lms",)),
+    Sampler(name="Heun", solve=ode.heun, aliases=("k_heun",), order=2),
+    Sampler(name="DPM2", solve=ode.dpm2, aliases=("k_dpm_2",), order=2, schedule="Karras", discard_penultimate=True),
+    Sampler(
+        name="DPM2 a",
+        solve=sde.dpm2_a,
+        aliases=("k_dpm_2_a",),
+        order=2,
+        schedule="Karras",
+        uses_ensd=True,
+        discard_penultimate=True,
+    ),
+    Sampler(name="DDIM", solve=ode.ddim, aliases=("k_ddim",), own_times=timesteps_ddim),
+    Sampler(name="UniPC", solve=ode.unipc, aliases=("k_unipc",), own_times=timesteps_unipc),
+    Sampler(name="LCM", solve=sde.lcm, aliases=("k_lcm",), consistency=True),
+)
+
+
+def find_sampler(name: str, scheduler: str = AUTOMATIC) -> tuple[Sampler, str]:
+    """The sampler and schedule type of a name in any of A1111's spellings, whatever the case.
+
+    Up to A1111 1.8 a name carried its schedule ("DPM++ 2M Karras", "k_dpmpp_2m_ka"); that wins over Automatic.
+    """
+    schedule = find_schedule(scheduler)
+    wanted = name.strip().casefold()
+    by_name = {n.casefold(): s for s in SAMPLERS for n in (s.name, *s.aliases)}
+    if wanted in by_name:
+        return by_name[wanted], schedule
+    for kind, label in _suffixes().items():
+        sampler = by_name.get(wanted.removesuffix(kind)) if wanted.endswith(kind) else None
+        if sampler is not None:
+            if schedule not in (AUTOMATIC, label):
+                raise SpecError(
+                    f"sampler {name!r} and schedule type {scheduler!r} disagree; give one", field="scheduler"
+                )
+            return sampler, label
+    ours = ", ".join(s.name for s in SAMPLERS)
+    raise SpecError(f"sampler {name!r} is not one that we have; use one of {ours}", field="sampler")
+
+
+def find_schedule(name: str) -> str:
+    """A1111's name of a schedule type, whatever the case and however the words are joined."""
+    plain = {_joined(n): n for n in (AUTOMATIC, *SCHEDULES)}
+    if _joined(name) not in plain:
+        ours = ", ".join((AUTOMATIC, *SCHEDULES))
+        raise SpecError(f"schedule type {name!r} is not one that we have; use one of {ours}", field="scheduler")
+    return plain[_joined(name)]
+
+
+def _joined(name: str) -> str:
+    return name.casefold().replace(" ", "").replace("_", "")
+
+
+def _suffixes() -> dict[str, str]:
+    """What may follow a sampler's name, longest first, and the schedule type that it means."""
+    spelled = {f" {n.casefold()}": n for n in SCHEDULES}
+    return dict(sorted(spelled.items(), key=lambda kind: -len(kind[0]))) | {"_ka": "Karras", "_exp": "Exponential"}

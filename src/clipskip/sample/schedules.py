@@ -1,0 +1,151 @@
+"""Schedule types: the noise levels that a run of n steps visits, under A1111's names.
+
+Each gives falling sigmas; all but KL Optimal, as in A1111, end with 0. Formulas as A1111 1.10 applies them
+(modules/sd_schedulers.py); where another paper or tool defines one, it is named.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from clipskip.sample.sigmas import TRAINED_STEPS, NoiseTable
+
+Sigmas = tuple[float, ...]
+Schedule = Callable[[int, NoiseTable], Sigmas]
+
+ALIGN_YOUR_STEPS = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
+"""SD 1.5, from the page of Sabour et al. 2024, "Align Your Steps"."""
+BETA_SHAPE = 0.6
+"""Both parameters of the beta distribution, A1111's default (Lee et al. 2024, arXiv:2407.12173)."""
+KARRAS_RHO = 7.0
+
+
+def uniform(steps: int, table: NoiseTable) -> Sigmas:
+    """Evenly spaced timesteps from the last to the first (k-diffusion's own, A1111's old default)."""
+    times = np.linspace(table.timesteps[-1], table.timesteps[0], steps)
+    return (*(table.sigma(t) for t in times), 0.0)
+
+
+def karras(steps: int, table: NoiseTable) -> Sigmas:
+    """Even in sigma^(1/7) (Karras et al. 2022, equation 5)."""
+    ends = table.high ** (1 / KARRAS_RHO), table.low ** (1 / KARRAS_RHO)
+    return (*(np.linspace(*ends, steps) ** KARRAS_RHO).tolist(), 0.0)
+
+
+def exponential(steps: int, table: NoiseTable) -> Sigmas:
+    """Even in log sigma. Polyexponential at its default rho of 1 is the same."""
+    return (*np.exp(np.linspace(math.log(table.high), math.log(table.low), steps)).tolist(), 0.0)
+
+
+def sgm_uniform(steps: int, table: NoiseTable) -> Sigmas:
+    """Evenly spaced timesteps that stop one short of the first (Stability's generative-models)."""
+    times = np.linspace(table.timesteps[-1], table.timesteps[0], steps + 1)[:-1]
+    return (*(table.sigma(t) for t in times), 0.0)
+
+
+def simple(steps: int, table: NoiseTable) -> Sigmas:
+    """Every (1000 / n)-th of the model's sigmas, counted down from the largest, rounded down."""
+    stride = len(table.sigmas) / steps
+    return (*(table.sigmas[-1 - int(i * stride)] for i in range(steps)), 0.0)
+
+
+def ddim(steps: int, table: NoiseTable) -> Sigmas:
+    """Every (1000 // n)-th of the model's sigmas from the second up: more than n of them when n is no divisor."""
+    stride = max(len(table.sigmas) // steps, 1)
+    return (*reversed(table.sigmas[1::stride]), 0.0)
+
+
+def turbo(steps: int, table: NoiseTable) -> Sigmas:
+    """Timesteps 1000 i / n - 1, rounded (Forge; ComfyUI's SDTurboScheduler)."""
+    times = np.clip(np.round(np.arange(steps, 0, -1) * (TRAINED_STEPS / steps) - 1), 0, TRAINED_STEPS - 1)
+    return (*(table.sigma(t) for t in times), 0.0)
+
+
+def align_your_steps(steps: int, table: NoiseTable) -> Sigmas:
+    """The published sigmas for SD 1.5, log-linearly stretched to n."""
+    given = np.linspace(0, 1, len(ALIGN_YOUR_STEPS))
+    logs = np.interp(np.linspace(0, 1, steps), given, np.log(ALIGN_YOUR_STEPS))
+    return (*np.exp(logs).tolist(), 0.0)
+
+
+def kl_optimal(steps: int, table: NoiseTable) -> Sigmas:
+    """Even in atan sigma, down to the smallest and not to 0 (Align Your Steps, theorem 3.1)."""
+    return tuple(np.tan(np.linspace(math.atan(table.high), math.atan(table.low), steps + 1)).tolist())
+
+
+def beta(steps: int, table: NoiseTable) -> Sigmas:
+    """Quantiles of the beta distribution, stretched between the model's sigmas.
+
+    A1111 stretches over sigma; ComfyUI, under the same name, over timesteps.
+    """
+    parts = [_beta_quantile(p, BETA_SHAPE) for p in np.linspace(1, 0, steps)]
+    return (*(table.low + p * (table.high - table.low) for p in parts), 0.0)
+
+
+def timesteps_ddim(steps: int, table: NoiseTable) -> Sigmas:
+    """What A1111's DDIM visits: timesteps 1, 1 + s, 1 + 2s ... with s = 1000 // n, downwards, ending at 1.
+
+    It makes one move fewer than it has timesteps and stops at timestep 1, not at 0: 19 moves for 20 steps
+    (modules/sd_samplers_timesteps_impl.py).
+    """
+    times = range(0, TRAINED_STEPS, TRAINED_STEPS // steps)
+    return tuple(table.sigma(min(t + 1, TRAINED_STEPS - 1)) for t in reversed(times))
+
+
+def timesteps_unipc(steps: int, table: NoiseTable) -> Sigmas:
+    """What A1111's UniPC visits: evenly spaced times between which log alpha is linear, ending at timestep 0.
+
+    n is what DDIM has for its number of timesteps: 31 for 30 steps (Zhao et al. 2023, "time_uniform").
+    """
+    count = len(range(0, TRAINED_STEPS, TRAINED_STEPS // steps))
+    times = np.linspace(TRAINED_STEPS - 1, 0, count + 1)
+    log_alphas = np.interp(times, table.timesteps, -0.5 * np.log1p(np.square(table.sigmas)))
+    return tuple(np.sqrt(np.expm1(-2 * log_alphas)).tolist())
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "Uniform": uniform,
+    "Karras": karras,
+    "Exponential": exponential,
+    "Polyexponential": exponential,
+    "SGM Uniform": sgm_uniform,
+    "KL Optimal": kl_optimal,
+    "Align Your Steps": align_your_steps,
+    "Simple": simple,
+    "Normal": uniform,
+    "DDIM": ddim,
+    "Beta": beta,
+    "Turbo": turbo,
+}
+"""A1111's schedule types (Turbo: Forge's), apart from Automatic, which is the sampler's own."""
+
+
+def _beta_quantile(p: float, shape: float) -> float:
+    """The x below which a symmetric beta distribution has the share p, by bisection to float64's end."""
+    low, high = 0.0, 1.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        if _beta_share(middle, shape) < p:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _beta_share(x: float, shape: float) -> float:
+    """The regularized incomplete beta function I_x(shape, shape).
+
+    The hypergeometric series x^a (1-x)^b / (a B(a, b)) * sum of (a+b)_n / (a+1)_n x^n (DLMF 8.17.8), which
+    converges fast for x up to 1/2; the rest by symmetry.
+    """
+    if x > 0.5:
+        return 1 - _beta_share(1 - x, shape)
+    if x == 0:
+        return 0.0
+    term = total = 1.0
+    for n in range(200):
+        term *= (2 * shape + n) / (shape + 1 + n) * x
+        total += term
+    log_beta = 2 * math.lgamma(shape) - math.lgamma(2 * shape)
+    return math.exp(shape * math.log(x * (1 - x)) - log_beta) * total / shape

@@ -1,0 +1,143 @@
+"""Samplers that add noise at each step, in the same form as those of `ode`.
+
+Formulas: Karras et al. 2022, Lu et al. 2022 (arXiv:2211.01095), Luo et al. 2023 (arXiv:2310.04378), as k-diffusion
+and A1111 apply them, with eta = 1 and noise of size 1.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from clipskip.sample.noise import Latent, StepNoise
+from clipskip.sample.ode import Model, Steps, log_ratio, midpoint, slope
+
+
+def ancestral(sigma: float, sigma_next: float) -> tuple[float, float]:
+    """The sigma to step down to, and the size of the noise that then leads back up to the next one."""
+    up = min(sigma_next, math.sqrt(sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2))
+    return math.sqrt(sigma_next**2 - up**2), up
+
+
+def euler_a(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """Ancestral sampling with Euler's step."""
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = model(x, sigma)
+        down, up = ancestral(sigma, sigma_next)
+        x = x + slope(x, denoised, sigma) * (down - sigma)
+        if sigma_next > 0:
+            x = x + noise(sigma, sigma_next) * up
+        yield x, denoised
+
+
+def dpm2_a(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """Ancestral sampling with DPM2's step."""
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = model(x, sigma)
+        down, up = ancestral(sigma, sigma_next)
+        x = midpoint(model, x, denoised, sigma=sigma, target=down)
+        if sigma_next > 0:
+            x = x + noise(sigma, sigma_next) * up
+        yield x, denoised
+
+
+def dpmpp_2s_a(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """Ancestral sampling with DPM-Solver++(2S), its middle half-way in log sigma."""
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = model(x, sigma)
+        down, up = ancestral(sigma, sigma_next)
+        ahead = denoised
+        if down > 0:
+            middle = math.sqrt(sigma * down)
+            ahead = model(towards(x, denoised, sigma=sigma, target=middle), middle)
+        x = towards(x, ahead, sigma=sigma, target=down)
+        if sigma_next > 0:
+            x = x + noise(sigma, sigma_next) * up
+        yield x, denoised
+
+
+def dpmpp_sde(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """DPM-Solver++ SDE with its middle half-way in log sigma: there the second picture alone leads on."""
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = model(x, sigma)
+        ahead = denoised
+        if sigma_next > 0:
+            middle = math.sqrt(sigma * sigma_next)
+            down, up = ancestral(sigma, middle)
+            half = towards(x, denoised, sigma=sigma, target=down) + noise(sigma, middle) * up
+            ahead = model(half, middle)
+        down, up = ancestral(sigma, sigma_next)
+        x = towards(x, ahead, sigma=sigma, target=down)
+        if sigma_next > 0:
+            x = x + noise(sigma, sigma_next) * up
+        yield x, denoised
+
+
+def dpmpp_2m_sde(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """DPM-Solver++(2M) SDE, midpoint form."""
+    yield from _two_step_sde(model, x, sigmas, noise, heun=False)
+
+
+def dpmpp_2m_sde_heun(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """DPM-Solver++(2M) SDE, Heun form."""
+    yield from _two_step_sde(model, x, sigmas, noise, heun=True)
+
+
+def _two_step_sde(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, *, heun: bool) -> Steps:
+    before: Latent | None = None
+    h_before = 0.0
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = model(x, sigma)
+        h = log_ratio(sigma, sigma_next)
+        gone = -math.expm1(-2 * h)
+        x = x * (sigma_next / sigma * math.exp(-h)) + denoised * gone
+        if before is not None and sigma_next > 0:
+            share = 1 - gone / (2 * h) if heun else gone / 2
+            x = x + (denoised - before) * (share * h / h_before)
+        if sigma_next > 0:
+            x = x + noise(sigma, sigma_next) * (sigma_next * math.sqrt(gone))
+        before, h_before = denoised, h
+        yield x, denoised
+
+
+def dpmpp_3m_sde(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """DPM-Solver++(3M) SDE, k-diffusion's."""
+    past: list[tuple[Latent, float]] = []
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = model(x, sigma)
+        h = log_ratio(sigma, sigma_next)
+        gone = -math.expm1(-2 * h)
+        x = x * (sigma_next / sigma * math.exp(-h)) + denoised * gone
+        if sigma_next > 0:
+            if past:
+                x = x + _curve(denoised, past, h)
+            x = x + noise(sigma, sigma_next) * (sigma_next * math.sqrt(gone))
+        past = [(denoised, h), *past[:1]]
+        yield x, denoised
+
+
+def _curve(denoised: Latent, past: Sequence[tuple[Latent, float]], h: float) -> Latent:
+    """What the last one or two pictures add: first and second differences over the past moves, in units of h."""
+    span = 2 * h
+    phi_2 = math.expm1(-span) / span + 1
+    latest, h_1 = past[0]
+    first = (denoised - latest) * (h / h_1)
+    if len(past) == 1:
+        return first * phi_2
+    older, h_2 = past[1]
+    r_0, r_1 = h_1 / h, h_2 / h
+    second = (first - (latest - older) / r_1) / (r_0 + r_1)
+    return (first + second * r_0) * phi_2 - second * (phi_2 / span - 0.5)
+
+
+def lcm(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """Multistep consistency sampling: jump to the picture, add fresh noise (Luo et al. 2023, algorithm 3)."""
+    for sigma, sigma_next in pairwise(sigmas):
+        x = denoised = model(x, sigma)
+        if sigma_next > 0:
+            x = denoised + noise(sigma, sigma_next) * sigma_next
+        yield x, denoised
+
+
+def towards(x: Latent, denoised: Latent, *, sigma: float, target: float) -> Latent:
+    """A move to a smaller sigma along a straight line to the picture, which is exact while that stays the same."""
+    return denoised + (x - denoised) * (target / sigma)
