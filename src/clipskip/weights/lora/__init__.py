@@ -1,6 +1,7 @@
 """A LoRA file in; what it changes by module, the model with it merged, or a report on it out."""
 
-from clipskip.weights.lora.file import Lora, LoraModule, load_lora
+from clipskip.weights.lora.change import LoraModule
+from clipskip.weights.lora.file import Lora, load_lora
 from clipskip.weights.lora.merge import merged
 from clipskip.weights.lora.names import NameTable, module_names, sd1_table
 from clipskip.weights.lora.report import LoraReport, inspect_lora, report_lora

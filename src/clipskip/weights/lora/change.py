@@ -16,6 +16,9 @@ from clipskip.weights.lora.kinds import Kind, Parts
 SMALLEST = torch.finfo(torch.float32).eps
 """The least norm that DoRA divides by: a row of zeros stays zeros."""
 
+BIASES = ("diff_b", "b_norm", "up_bias")
+"""Parts that change the module's bias."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoraModule:
@@ -40,14 +43,14 @@ class LoraModule:
 
     def fits(self, weight: tuple[int, ...], bias: tuple[int, ...] | None) -> bool:
         """Whether this changes a weight and a bias of these shapes."""
-        added = self._bias_part()
+        added = [self.parts[part] for part in BIASES if part in self.parts]
         dense, values = self.parts.get("bias"), self.parts.get("bias_values")
         count = 1
         for side in weight:
             count *= side
         return (
             self.kind.fits(self.parts, weight)
-            and (added is None or tuple(added.shape) == (bias or weight[:1]))
+            and all(tuple(part.shape) == (bias or weight[:1]) for part in added)
             and (dense is None or dense.numel() == count)
             and (values is None or _sparse_fits(self.parts, count))
             and _magnitude_axis(self.parts, weight) != -1
@@ -72,20 +75,21 @@ class LoraModule:
         weight.add_(delta, alpha=strength if axis is not None else strength * self.scale)
 
     def bias_change(self, *, strength: float) -> Float[Tensor, " out"] | None:
-        """What is added to the module's bias. A1111 does not scale a bias by alpha; peft does scale its `lora_B.bias`."""
-        added = self._bias_part()
-        factor = self.scale if "up_bias" in self.parts else 1.0
-        return None if added is None else added.to(torch.float32) * (factor * strength)
-
-    def _bias_part(self) -> Tensor | None:
-        return next((self.parts[part] for part in ("diff_b", "b_norm", "up_bias") if part in self.parts), None)
+        """What is added to the bias. A1111 does not scale a bias by alpha; peft does scale its `lora_B.bias`."""
+        factors = {part: self.scale if part == "up_bias" else 1.0 for part in BIASES if part in self.parts}
+        if not factors:
+            return None
+        return sum(
+            (self.parts[part].float() * (factor * strength) for part, factor in factors.items()), torch.zeros(())
+        )
 
 
 def _decompose(weight: Float[Tensor, "..."], magnitude: Float[Tensor, "..."], axis: int) -> Float[Tensor, "..."]:
     """The weight with the given norm along each index of one axis (DoRA, Liu et al. 2024, eq. 5)."""
     others = [i for i in range(weight.dim()) if i != axis]
     norm = weight.norm(dim=others, keepdim=True).clamp_min(SMALLEST)
-    return weight * (magnitude.reshape(norm.shape) / norm)
+    out: Tensor = weight * (magnitude.reshape(norm.shape) / norm)
+    return out
 
 
 def _magnitude_axis(parts: Parts, shape: tuple[int, ...]) -> int | None:

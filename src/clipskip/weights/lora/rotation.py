@@ -1,11 +1,10 @@
 """OFT and BOFT: the outputs of a layer turned by orthogonal blocks, so that no neuron's angle to another changes.
 
-OFT: Qiu et al. 2023, section 3, with COFT's constraint; BOFT: Liu et al. 2024, eq. 5, butterfly stages in LyCORIS' order.
+OFT: Qiu et al. 2023, section 3, with COFT's constraint; BOFT: Liu et al. 2024, eq. 5, its stages in LyCORIS' order.
 Files: kohya (`oft_blocks`, alpha is the constraint per output), LyCORIS (the same, `rescale`; four axes is BOFT), and
 LyCORIS before 2.0 (`oft_diag`: the blocks themselves, already orthogonal).
 """
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -49,12 +48,14 @@ def cayley(
         norm = skew.norm()
         skew = skew * ((norm.clamp(max=limit) + 1e-8) / (norm + 1e-8))
     eye = torch.eye(blocks.shape[-1], device=blocks.device, dtype=blocks.dtype)
-    return torch.linalg.solve(eye - skew, eye + skew, left=False)
+    turned: Tensor = torch.linalg.solve(eye - skew, eye + skew, left=False)
+    return turned
 
 
 def _blockwise(blocks: Float[Tensor, "count size size"], weight: Float[Tensor, "out *rest"]) -> Float[Tensor, "..."]:
     """Each block of outputs turned by its own matrix: R' W, as kohya and LyCORIS both have it."""
-    return torch.einsum("knm,kn...->km...", blocks, weight.unflatten(0, blocks.shape[:2])).reshape(weight.shape)
+    grouped = weight.reshape(*blocks.shape[:2], -1)
+    return torch.einsum("knm,knr->kmr", blocks, grouped).reshape(weight.shape)
 
 
 def _butterfly(
@@ -65,7 +66,7 @@ def _butterfly(
     half = blocks.shape[2] // 2
     for stage, rotations in enumerate(blocks):
         distance = half * 2**stage
-        paired = flat.unflatten(0, (-1, 2, distance)).transpose(1, 2).reshape(flat.shape)
-        turned = torch.einsum("bij,bjn->bin", rotations, paired.unflatten(0, rotations.shape[:2]))
-        flat = turned.reshape(-1, distance, 2, math.prod(weight.shape[1:])).transpose(1, 2).reshape(flat.shape)
+        paired = flat.reshape(-1, 2, distance, flat.shape[1]).transpose(1, 2)
+        turned = torch.einsum("bij,bjn->bin", rotations, paired.reshape(*rotations.shape[:2], -1))
+        flat = turned.reshape(-1, distance, 2, flat.shape[1]).transpose(1, 2).reshape(flat.shape)
     return flat.reshape(weight.shape)

@@ -1,0 +1,196 @@
+"""A LoRA file in, what it changes by module out; anything in it that is not understood is an error that names it."""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import safetensors
+import safetensors.torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clipskip.errors import DamagedFile, LoraError, WrongKind
+from clipskip.weights.container import Header, open_model
+from clipskip.weights.header import read_header
+from clipskip.weights.lora.adapter import AdapterConfig, read_adapter
+from clipskip.weights.lora.change import LoraModule
+from clipskip.weights.lora.keys import KeyMap, guess_family, read_keys
+from clipskip.weights.lora.kinds import kind_of
+from clipskip.weights.lora.names import NameTable, sd1_table
+from clipskip.weights.reading import all_finite, check_unchanged
+
+NAMED = 3
+"""Keys that a message names; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lora:
+    """One LoRA file, read whole."""
+
+    name: str
+    """The file's stem, as prompts name it."""
+    path: Path
+    sha256: str
+    """Of everything after the header, 64 hex digits."""
+    metadata: Mapping[str, str]
+    """As the file has it: text that others wrote."""
+    modules: Mapping[str, LoraModule]
+    """By canonical full module name, in the file's order."""
+    embeddings: Mapping[str, Float[Tensor, "vectors width"]]
+    """Textual inversions that came with it, by name."""
+    unknown: tuple[str, ...] = ()
+    """Keys that name nothing in this table; empty when it was loaded to be used."""
+    family: str | None = None
+    """The family of models it seems to be for."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """AutoV3, 12 hex digits: what infotexts call this LoRA."""
+        return self.sha256[:12]
+
+    @property
+    def alias(self) -> str:
+        """The name that its trainer gave it, or the file's."""
+        return self.metadata.get("ss_output_name") or self.name
+
+
+def load_lora(path: str | os.PathLike[str], *, table: NameTable | None = None, strict: bool = True) -> Lora:
+    """The LoRA in a safetensors file, its modules named after `table` (SD 1.x's block structure by default).
+
+    With `strict=False` keys that the table does not know are listed in `unknown` instead of being an error; such a
+    LoRA can be reported on, never merged.
+    """
+    header = read_header(path)
+    if header.is_folder:
+        raise WrongKind(f"{header.path} is a diffusers folder, not a LoRA; give a LoRA's .safetensors file")
+    keys = read_keys(header.tensors, table or sd1_table())
+    _check_keys(header, keys, strict=strict)
+    tensors, digest = _read_all(header)
+    for key, tensor in tensors.items():
+        _check_tensor(header, key, tensor)
+    config = read_adapter(header)
+    modules = {name: _module(header, name, parts, tensors, config) for name, parts in keys.modules.items()}
+    return Lora(
+        name=header.path.stem,
+        path=header.path,
+        sha256=digest,
+        metadata=header.metadata,
+        modules=MappingProxyType(modules),
+        embeddings=MappingProxyType({name: _vectors(header, key, tensors) for name, key in keys.embeddings.items()}),
+        unknown=keys.unknown,
+        family=guess_family(header.shapes),
+        warnings=tuple(_warnings(modules.values(), config)),
+    )
+
+
+def few(names: Iterable[str]) -> str:
+    """At most three names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
+    return ", ".join(repr(name[:120]) for name in listed[:NAMED]) + more
+
+
+def _check_keys(header: Header, keys: KeyMap, *, strict: bool) -> None:
+    file = header.path.name
+    if not keys.modules and not keys.embeddings:
+        family = guess_family(header.shapes)
+        if family is not None and family != "SD 1.x" and strict:
+            raise LoraError(f"{file} is a LoRA for {family}, not for SD 1.x: its keys are {few(keys.unknown)}")
+        if family is None:
+            what = few(keys.unknown) if keys.unknown else "none at all"
+            raise WrongKind(f"{file} is not a LoRA for Stable Diffusion 1.x: its keys are {what}")
+    if keys.twice:
+        raise LoraError(f"{file} names the same weights twice: {few(keys.twice)}; its writer was at fault, get another")
+    if keys.unknown and strict:
+        family = guess_family(header.shapes)
+        known = f"it seems to be for {family}" if family not in (None, "SD 1.x") else "nothing of it was used"
+        raise LoraError(
+            f"{file} has {len(keys.unknown)} of {len(header.tensors)} keys that name nothing in an SD 1.x model: "
+            f"{few(keys.unknown)}; {known}"
+        )
+
+
+def _read_all(header: Header) -> tuple[dict[str, Tensor], str]:
+    """Every tensor, and the sha256 of everything after the header: the same bytes for both, read once."""
+    with open_model(header.path) as file:
+        data = file.read()
+    try:
+        tensors = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise DamagedFile(f"{header.path.name} cannot be read ({reason}); download it again") from None
+    check_unchanged(header)
+    return tensors, hashlib.sha256(memoryview(data)[header.data_start :]).hexdigest()
+
+
+def _check_tensor(header: Header, key: str, tensor: Tensor) -> None:
+    file = header.path.name
+    if tensor.numel() == 0:
+        what = "rank 0" if "lora" in key else "no numbers"
+        raise LoraError(f"{file}: {key[:120]!r} has {what} (shape {list(tensor.shape)}); get another copy")
+    if tensor.is_floating_point():
+        if not all_finite(tensor):
+            raise LoraError(f"{file}: {key[:120]!r} holds NaN or Inf; its training diverged, get another copy")
+    elif not key.endswith((".alpha", ".on_input", ".bias_indices", ".bias_size", ".scale")):
+        raise LoraError(f"{file}: {key[:120]!r} is stored as {tensor.dtype}; only floating-point weights can be used")
+
+
+def _module(
+    header: Header, name: str, keys: Mapping[str, str], tensors: Mapping[str, Tensor], config: AdapterConfig | None
+) -> LoraModule:
+    kind = kind_of(keys)
+    if isinstance(kind, str):
+        raise LoraError(f"{header.path.name}: {name} {kind}; its keys are {few(keys.values())}")
+    parts = {part: tensors[key] for part, key in keys.items()}
+    for part in ("alpha", "scale"):
+        if part in parts and parts[part].numel() != 1:
+            raise LoraError(f"{header.path.name}: {keys[part][:120]!r} has {parts[part].numel()} numbers, not one")
+    rank = kind.rank(parts) if kind.scaled else None
+    alpha = float(parts["alpha"].float()) if "alpha" in parts else None
+    scale = 1.0
+    if kind.scaled and "scale" in parts:
+        scale = float(parts["scale"].float())
+    elif rank is not None and alpha is not None:
+        scale = alpha / rank
+    elif rank is not None and config is not None and kind.name == "LoRA":
+        alpha, told = config.alpha(name), config.scale(name, rank)
+        scale = 1.0 if told is None else told
+    return LoraModule(
+        name=name,
+        kind=kind,
+        parts=MappingProxyType(parts),
+        scale=scale,
+        rank=rank,
+        alpha=alpha,
+        key=next(iter(keys.values())),
+    )
+
+
+def _vectors(header: Header, key: str, tensors: Mapping[str, Tensor]) -> Float[Tensor, "vectors width"]:
+    tensor = tensors[key]
+    if tensor.dim() not in (1, 2) or not tensor.is_floating_point():
+        raise LoraError(f"{header.path.name}: {key[:120]!r} is not an embedding: its shape is {list(tensor.shape)}")
+    return tensor.reshape(-1, tensor.shape[-1]).float()
+
+
+def _warnings(modules: Iterable[LoraModule], config: AdapterConfig | None) -> list[str]:
+    """What is applied as the file says, although it is odd."""
+    scaled = [module for module in modules if module.kind.scaled and module.rank is not None]
+    found = []
+    dead = [module.name for module in scaled if module.scale == 0]
+    if dead:
+        found.append(f"alpha or scale is 0 in {len(dead)} modules ({few(dead)}): they are applied, and do nothing")
+    turned = [module.name for module in scaled if module.scale < 0]
+    if turned:
+        found.append(f"alpha or scale is negative in {len(turned)} modules ({few(turned)}): applied, so they subtract")
+    outside = [m for m in scaled if m.alpha is not None and not {"alpha", "scale"} & m.parts.keys()]
+    if outside and config is not None and any(not math.isclose(module.scale, 1.0) for module in outside):
+        found.append(
+            f"alpha {outside[0].alpha:g} comes from {config.source}, as peft and diffusers read it; A1111 uses the rank"
+        )
+    return found

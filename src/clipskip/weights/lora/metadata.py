@@ -1,0 +1,104 @@
+"""What a LoRA's trainer wrote about it: text by strangers in, plain short text and numbers out.
+
+Names are kohya's (`ss_...`, sd-scripts train_util.py) and the Stability ModelSpec's (`modelspec...`).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+LIMIT = 200
+"""Characters of one text that are kept."""
+JSON_LIMIT = 20_000_000
+SKIPS = ("ss_clip_skip", "modelspec.encoder_layer")
+DEEPEST_SKIP = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedSkip:
+    """The Clip Skip that a LoRA was trained at."""
+
+    clip_skip: int | None
+    """None when the file does not tell."""
+    source: str
+    """The metadata that tells, or why none does."""
+
+
+def plain(text: object, *, limit: int = LIMIT) -> str:
+    """One line of printable text: no control characters, at most `limit` long. Markup stays the text that it is."""
+    line = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * limit])
+    line = " ".join(line.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def trained_skip(metadata: Mapping[str, str]) -> TrainedSkip:
+    """The Clip Skip that it was trained at: kohya writes the number as text, or "None" for the last layer."""
+    for name in SKIPS:
+        text = metadata.get(name, "").strip()
+        if text == "None":
+            return TrainedSkip(clip_skip=1, source=f'{name} = "None", which is the last layer')
+        if text.isascii() and text.isdecimal() and 1 <= int(text[:4]) <= DEEPEST_SKIP:
+            return TrainedSkip(clip_skip=int(text), source=f'{name} = "{text}"')
+    return TrainedSkip(clip_skip=None, source="the file does not tell")
+
+
+def skip_warnings(metadata: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with what it says about Clip Skip."""
+    told = {name: metadata[name].strip() for name in SKIPS if metadata.get(name, "").strip()}
+    for name, text in told.items():
+        if text != "None" and not (text.isascii() and text.isdecimal() and 1 <= int(text[:4]) <= DEEPEST_SKIP):
+            yield f"{name} is {plain(text, limit=40)!r}, which is no Clip Skip of 1 to {DEEPEST_SKIP}"
+    numbers = {name: "1" if text == "None" else text for name, text in told.items()}
+    if len(set(numbers.values())) > 1:
+        yield f"it names two Clip Skips: {' and '.join(f'{n} {plain(t, limit=40)!r}' for n, t in told.items())}"
+
+
+def tag_counts(metadata: Mapping[str, str]) -> Counter[str] | None:
+    """How often each tag was in the training captions, over all folders; None when that is not told or unreadable."""
+    table = _json(metadata, "ss_tag_frequency")
+    if table is None:
+        return None
+    found: Counter[str] = Counter()
+    for tags in table.values():
+        for tag, count in tags.items() if isinstance(tags, dict) else ():
+            if type(count) is int and 0 < count < 10**9:
+                found[plain(tag)] += count
+    return found
+
+
+def folders(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """The training folders, which kohya's users name `repeats_trigger words`."""
+    return tuple(plain(name) for name in _json(metadata, "ss_tag_frequency") or ())
+
+
+def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """The words that its author says call it."""
+    text = plain(metadata.get("modelspec.trigger_phrase", ""))
+    return tuple(word for part in text.split(",") if (word := part.strip()))
+
+
+def base_model(metadata: Mapping[str, str]) -> str | None:
+    """What it was trained on, in its trainer's words."""
+    found = [plain(metadata[n]) for n in ("ss_base_model_version", "modelspec.architecture") if metadata.get(n)][:1]
+    name = metadata.get("ss_sd_model_name")
+    digits = metadata.get("ss_new_sd_model_hash", "")[:10] or metadata.get("ss_sd_model_hash", "")
+    if name:
+        found.append(plain(name) + (f" [{plain(digits, limit=16)}]" if digits else ""))
+    return ", ".join(found) or None
+
+
+def network_args(metadata: Mapping[str, str]) -> Mapping[str, object]:
+    """The trainer's settings of the network: `algo`, `conv_dim`, ..."""
+    return _json(metadata, "ss_network_args") or {}
+
+
+def _json(metadata: Mapping[str, str], name: str) -> dict[str, object] | None:
+    text = metadata.get(name, "")
+    if not text or len(text) > JSON_LIMIT:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
