@@ -1,0 +1,53 @@
+"""What the denoiser is given: vectors per token, over its calls, for the prompt's parts and the negative prompt."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Schedule = tuple[tuple[int, Float[Tensor, "tokens width"]], ...]
+"""Vectors over the denoiser's calls: those up to and including call `until_step`, counted from 0; all of one length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """One side of an AND."""
+
+    weight: float
+    """Its share of the guidance; 1 where the prompt has no AND."""
+    schedule: Schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Conditioning:
+    """Everything that text says to one picture.
+
+    The parts of the prompt all have one number of tokens, the negative prompt may have another: then A1111 calls the
+    denoiser once for each, and so should a sampler. Where the same text returns (alternation), so does the same tensor.
+    """
+
+    positive: tuple[Part, ...]
+    negative: Schedule
+
+    def at(self, call: int) -> tuple[Float[Tensor, "parts tokens width"], Float[Tensor, "tokens width"]]:
+        """The prompt's parts and the negative prompt for the denoiser's `call`-th call, counted from 0."""
+        return torch.stack([vectors_at(part.schedule, call) for part in self.positive]), vectors_at(self.negative, call)
+
+    def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Conditioning":
+        """The same on another device or in another dtype; what was shared stays shared."""
+        moved: dict[int, Tensor] = {}
+
+        def move(schedule: Schedule) -> Schedule:
+            for _, vectors in schedule:
+                if id(vectors) not in moved:
+                    moved[id(vectors)] = vectors.to(device=device, dtype=dtype)
+            return tuple((until, moved[id(vectors)]) for until, vectors in schedule)
+
+        parts = tuple(Part(weight=part.weight, schedule=move(part.schedule)) for part in self.positive)
+        return Conditioning(positive=parts, negative=move(self.negative))
+
+
+def vectors_at(schedule: Schedule, call: int) -> Float[Tensor, "tokens width"]:
+    """The first entry with call <= until_step, as A1111 chooses it (prompt_parser.py reconstruct_cond_batch)."""
+    return next((vectors for until, vectors in schedule if call <= until), schedule[-1][1])

@@ -1,0 +1,40 @@
+"""Weights on vectors: what `(a cat:1.3)` does to the layer that was read, after the final norm (A1111 sd_emphasis.py)."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clipskip.errors import PromptError
+
+
+def emphasise(
+    vectors: Float[Tensor, "texts chunks tokens width"],
+    weights: Float[Tensor, "texts chunks tokens"],
+    *,
+    counts: Sequence[int],
+    restore_mean: bool,
+) -> Float[Tensor, "texts chunks tokens width"]:
+    """The vectors times their weights; "Original" restores their mean, "No norm" does not.
+
+    The mean is over all the texts that one prompt's schedule holds, chunk by chunk: A1111 encodes them as one batch, in
+    which a text that comes back at `counts` steps is there that many times.
+    """
+    weighted = vectors * weights[..., None].to(vectors)
+    if not restore_mean:
+        return weighted
+    ratio = _mean(vectors, counts) / _mean(weighted, counts)
+    if not torch.isfinite(ratio).all():
+        raise PromptError(
+            "the weights of this prompt leave vectors whose mean is 0, so it cannot be restored; "
+            'use other weights, or the emphasis "No norm"',
+            field="emphasis",
+        )
+    return weighted * ratio[:, None, None]
+
+
+def _mean(vectors: Float[Tensor, "texts chunks tokens width"], counts: Sequence[int]) -> Float[Tensor, " chunks"]:
+    """The mean of each chunk over all texts, each as often as it is counted."""
+    often = torch.tensor(counts, dtype=vectors.dtype, device=vectors.device)
+    return often @ vectors.mean(dim=(2, 3)) / often.sum()
