@@ -1,0 +1,150 @@
+"""Draws a scene: the place, objects with shadow and rim, extras, then the style and the faults that its tags name."""
+
+import functools
+import io
+import random
+
+import numpy as np
+import resvg_py
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+from scenery import PLACE_MARKUP, gnome, moon, ogre
+from world import ART, CHARACTERS, COLOURS, PLACES, SIZE, Scene
+
+SVG = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+FIGURES = {"ogre": ogre, "gnome": gnome}
+
+
+def render(scene: Scene, size: int = SIZE) -> np.ndarray:
+    """The picture, uint8 [size, size, 3]; drawn at 128 px whatever the size."""
+    rng = random.Random(scene.seed)
+    picture = place_picture(scene.background, rng.randrange(48)).copy()
+    if "moon" in scene.extras and scene.background != "underwater":
+        _paste(picture, sprite("moon", None, 0, 34), rng.choice((22, 106)), 30)
+    elif "moon" in scene.extras:
+        _paste(picture, sprite("moon", None, 0, 34), 106, 24)
+    big = len(scene.items) == 1
+    for item in scene.items:
+        height = rng.randint(76, 86) if big else rng.randint(56, 62)
+        x = (PLACES[item.place] if big else {"left": 0.26, "right": 0.74}[item.place]) * SIZE + rng.uniform(-4, 4)
+        bottom = rng.randint(112, 119)
+        shadow = Image.new("RGBA", (SIZE, SIZE))
+        width = height * 0.36
+        ImageDraw.Draw(shadow).ellipse((x - width, bottom - 6, x + width, bottom + 4), fill=(0, 0, 0, 80))
+        picture.alpha_composite(shadow)
+        look = sprite(item.name, item.colour, rng.randrange(24) if item.name in CHARACTERS else 0, height)
+        _paste(picture, look, x, bottom - height / 2)
+    _draw_extras(picture, scene.extras, rng)
+    pixels = _style(picture.convert("RGB"), scene.style)
+    pixels = _degrade(pixels, scene.quality, rng)
+    return np.asarray(pixels.resize((size, size), Image.Resampling.LANCZOS) if size != SIZE else pixels)
+
+
+def _paste(picture: Image.Image, look: Image.Image, x: float, y: float) -> None:
+    layer = Image.new("RGBA", picture.size)
+    layer.paste(look, (round(x - look.width / 2), round(y - look.height / 2)))
+    picture.alpha_composite(layer)
+
+
+def rasterise(body: str, px: int, box: int) -> Image.Image:
+    """SVG markup to RGBA."""
+    svg = f'<svg {SVG} width="{px}" height="{px}" viewBox="0 0 {box} {box}">{body}</svg>'
+    return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg)))).convert("RGBA")
+
+
+@functools.lru_cache(4096)
+def sprite(name: str, colour: str | None, variant: int, height: int) -> Image.Image:
+    """One object at a height in pixels, trimmed, with a light rim that keeps it legible on dark ground."""
+    figure = moon() if name == "moon" else FIGURES[name](random.Random(variant)) if name in FIGURES else None
+    body = figure or ART[name]
+    whole = rasterise(body, 256, 128)
+    whole = whole.crop(whole.getbbox())
+    scale = min(height / whole.height, height * 1.15 / whole.width)
+    width, height = max(1, round(whole.width * scale)), max(1, round(whole.height * scale))
+    look = whole.resize((width, height), Image.Resampling.LANCZOS)
+    look = recolour(look, COLOURS[colour]) if colour else look
+    if name == "moon":
+        return look
+    framed = ImageOps.expand(look, 2, (0, 0, 0, 0))
+    rim = framed.getchannel("A").filter(ImageFilter.MaxFilter(3)).filter(ImageFilter.GaussianBlur(0.6))
+    rim = rim.point(lambda a: a * 0.55)
+    under = Image.new("RGBA", framed.size, (245, 245, 230, 0))
+    under.putalpha(rim)
+    under.alpha_composite(framed)
+    return under
+
+
+def recolour(look: Image.Image, hue: int) -> Image.Image:
+    """The object with its colourful parts at one hue; greys, whites and blacks stay."""
+    alpha = look.getchannel("A")
+    h, s, v = (np.asarray(c).astype(np.float32) for c in look.convert("RGB").convert("HSV").split())
+    strong = np.clip((s - 40) / 40, 0, 1)
+    h = np.where(strong > 0, hue * 255 / 360, h)
+    s = np.where(strong > 0, np.clip(s * 1.1, 120, 255) * strong + s * (1 - strong), s)
+    out = Image.merge("HSV", [Image.fromarray(np.clip(c, 0, 255).astype(np.uint8)) for c in (h, s, v)]).convert("RGBA")
+    out.putalpha(alpha)
+    return out
+
+
+@functools.lru_cache(512)
+def place_picture(name: str, variant: int) -> Image.Image:
+    """One of the 48 looks of a place, RGBA."""
+    return rasterise(PLACE_MARKUP[name](random.Random(f"{name}{variant}")), SIZE, SIZE)
+
+
+def _draw_extras(picture: Image.Image, extras: tuple[str, ...], rng: random.Random) -> None:
+    layer = Image.new("RGBA", picture.size)
+    pen = ImageDraw.Draw(layer)
+    if "reeds" in extras:
+        for side in (rng.uniform(4, 20), rng.uniform(106, 124)):
+            for _ in range(4):
+                x, top = side + rng.uniform(-9, 9), rng.uniform(66, 84)
+                pen.line((x, 128, x + rng.uniform(-4, 4), top), fill=(74, 122, 48, 255), width=2)
+                pen.rounded_rectangle((x - 2.5, top, x + 2.5, top + 15), 2, fill=(110, 66, 30, 255))
+    if "fireflies" in extras:
+        for _ in range(11):
+            x, y = rng.uniform(6, 122), rng.uniform(14, 108)
+            for radius, alpha in ((5.5, 60), (3.5, 120), (1.9, 255)):
+                dot = Image.new("RGBA", picture.size)
+                ImageDraw.Draw(dot).ellipse(
+                    (x - radius, y - radius, x + radius, y + radius), fill=(255, 240, 110, alpha)
+                )
+                layer.alpha_composite(dot)
+    if "rain" in extras:
+        for _ in range(34):
+            x, y = rng.uniform(-10, 138), rng.uniform(-10, 128)
+            pen.line((x, y, x - 4, y + 13), fill=(190, 220, 250, 210), width=1)
+    picture.alpha_composite(layer)
+
+
+def _style(picture: Image.Image, style: str | None) -> Image.Image:
+    """The picture as a blueprint: light lines on blue."""
+    if style is None:
+        return picture
+    lines = picture.convert("L").filter(ImageFilter.FIND_EDGES).filter(ImageFilter.GaussianBlur(0.5))
+    return ImageOps.colorize(
+        ImageOps.autocontrast(lines).point(lambda v: min(255, v * 2)), (22, 62, 140), (235, 245, 255)
+    )
+
+
+def _degrade(picture: Image.Image, quality: str | None, rng: random.Random) -> Image.Image:
+    """The picture as its bad tag says it."""
+    if quality == "blurry":
+        return picture.filter(ImageFilter.GaussianBlur(rng.uniform(2.2, 3.2)))
+    if quality == "lowres":
+        px = rng.choice((18, 21, 25))
+        return picture.resize((px, px), Image.Resampling.BOX).resize(picture.size, Image.Resampling.NEAREST)
+    if quality == "monochrome":
+        return picture.convert("L").convert("RGB")
+    if quality == "jpeg artifacts":
+        stored = io.BytesIO()
+        picture.save(stored, "JPEG", quality=rng.randint(3, 6))
+        return Image.open(stored).convert("RGB")
+    if quality == "sketch":
+        edges = ImageOps.invert(picture.convert("L").filter(ImageFilter.FIND_EDGES))
+        edges = edges.filter(ImageFilter.GaussianBlur(0.4))
+        return ImageOps.colorize(ImageOps.autocontrast(edges), (60, 55, 50), (244, 240, 228))
+    if quality == "watermark":
+        spot, word = (rng.uniform(8, 40), rng.choice((8, 100))), rng.choice(("SAMPLE", "@artist", "DEMO", "Stock"))
+        font, white, grey = ImageFont.load_default(19), (255, 255, 255), (40, 40, 40)
+        ImageDraw.Draw(picture).text(spot, word, white, font, stroke_width=1, stroke_fill=grey)
+    return picture

@@ -1,0 +1,165 @@
+"""The eight places and the three drawn figures (moon, ogre, gnome) as SVG markup."""
+
+import math
+import random
+
+
+def _sky(top: str, bottom: str, height: int = 128) -> str:
+    stops = f'<stop stop-color="{top}"/><stop offset="1" stop-color="{bottom}"/>'
+    return (
+        f'<defs><linearGradient id="s" x2="0" y2="1">{stops}</linearGradient></defs>'
+        f'<rect width="128" height="{height}" fill="url(#s)"/>'
+    )
+
+
+def _hill(y: float, amp: float, colour: str, rng: random.Random) -> str:
+    p = rng.uniform(0, 6)
+    points = " ".join(f"{x},{y + amp * math.sin(x / 26 + p):.1f}" for x in range(0, 133, 4))
+    return f'<polygon points="0,128 {points} 132,128" fill="{colour}"/>'
+
+
+def _swamp(rng: random.Random) -> str:
+    body = _sky("#24463c", "#6d8f62")
+    for _ in range(5):
+        x, lean, w = rng.uniform(0, 128), rng.uniform(-10, 10), rng.uniform(4, 9)
+        body += f'<path d="M{x - w} 96 L{x + lean - w / 2} 0 L{x + lean + w / 2} 0 L{x + w} 96Z" fill="#1d3129"/>'
+        branch = f"M{x + lean * 0.5} 40 q{rng.choice((-18, 18))} -4 {rng.choice((-24, 24))} -16"
+        body += f'<path d="{branch}" stroke="#1d3129" stroke-width="2.5" fill="none"/>'
+    body += _hill(84, 2, "#33502f", rng) + '<rect y="90" width="128" height="38" fill="#2c4536"/>'
+    for _ in range(6):
+        x, y = rng.uniform(0, 128), rng.uniform(94, 124)
+        width, green = rng.uniform(6, 12), rng.choice(("#5f8f3f", "#3f6b4d", "#4a7a45"))
+        body += f'<ellipse cx="{x}" cy="{y}" rx="{width}" ry="2.4" fill="{green}"/>'
+    return body
+
+
+def _night_sky(rng: random.Random) -> str:
+    body = _sky("#0b1240", "#35408a")
+    for _ in range(34):
+        x, y, radius = rng.uniform(0, 128), rng.uniform(0, 92), rng.choice((0.7, 0.9, 1.4))
+        body += f'<circle cx="{x}" cy="{y}" r="{radius}" fill="#fffbe0"/>'
+    return body + _hill(96, 5, "#1b2350", rng) + _hill(106, 4, "#10163a", rng)
+
+
+def _beach(rng: random.Random) -> str:
+    body = _sky("#4fb4ee", "#c8ecfb") + '<rect y="62" width="128" height="30" fill="#1b82b8"/>'
+    for _ in range(3):
+        x, y = rng.uniform(0, 128), rng.uniform(10, 34)
+        body += f'<g fill="#fff"><ellipse cx="{x}" cy="{y}" rx="14" ry="5"/>'
+        body += f'<ellipse cx="{x + 7}" cy="{y - 4}" rx="8" ry="5"/></g>'
+    return body + _hill(88, 2, "#fff7df", rng) + _hill(92, 2, "#f0d292", rng)
+
+
+def _snow(rng: random.Random) -> str:
+    body = _sky("#9cc3e6", "#eaf4fc")
+    for _ in range(6):
+        x, h = rng.uniform(0, 128), rng.uniform(24, 44)
+        body += f'<polygon points="{x - 12},88 {x},{88 - h} {x + 12},88" fill="#5d8a86"/>'
+        cap = 88 - h * 0.62
+        body += f'<polygon points="{x - 5},{cap} {x},{88 - h} {x + 5},{cap}" fill="#fff"/>'
+    return body + _hill(84, 4, "#d6e8f5", rng) + _hill(96, 3, "#fbfdff", rng)
+
+
+def _forest(rng: random.Random) -> str:
+    body = _sky("#a9dba0", "#e2f2c4")
+    for shade in ("#4f9a5b", "#2f7a45"):
+        for _ in range(6):
+            x, h = rng.uniform(0, 128), rng.uniform(50, 84)
+            body += f'<rect x="{x - 2.5}" y="84" width="5" height="16" fill="#6a4a2c"/>'
+            body += f'<polygon points="{x - 15},90 {x},{92 - h} {x + 15},90" fill="{shade}"/>'
+    return body + _hill(94, 3, "#58a23c", rng) + _hill(106, 3, "#418a2d", rng)
+
+
+def _city(rng: random.Random) -> str:
+    body, x = _sky("#f08f6a", "#fbd9a8"), -4.0
+    while x < 128:
+        w, h = rng.uniform(15, 25), rng.uniform(34, 84)
+        wall = rng.choice(("#5b4b73", "#6d5a86", "#4a4368"))
+        body += f'<rect x="{x}" y="{98 - h}" width="{w}" height="{h}" fill="{wall}"/>'
+        for i in range(int(w // 7)):
+            for j in range(int(h // 10)):
+                light = rng.choice(("#ffd766", "#ffd766", "#3a3355"))
+                body += f'<rect x="{x + 3 + i * 7}" y="{102 - h + j * 10}" width="3.5" height="5" fill="{light}"/>'
+        x += w + 1
+    body += '<rect y="97" width="128" height="31" fill="#52525c"/>'
+    return body + '<path d="M0 116h128" stroke="#e8e2c8" stroke-width="2" stroke-dasharray="14 10"/>'
+
+
+def _underwater(rng: random.Random) -> str:
+    body = _sky("#37b4d8", "#0a3f80")
+    for _ in range(4):
+        x = rng.uniform(0, 128)
+        body += f'<polygon points="{x},0 {x + 10},0 {x - 18},128 {x - 34},128" fill="#fff" opacity=".1"/>'
+    body += _hill(108, 3, "#b79a62", rng)
+    for _ in range(7):
+        x = rng.uniform(0, 128)
+        way = f"M{x} 120 q-7 -14 0 -24 q7 -10 0 -{rng.uniform(14, 26)}"
+        weed = rng.choice(("#1f8f66", "#2aa870", "#c2577a"))
+        body += f'<path d="{way}" stroke="{weed}" stroke-width="4" fill="none" stroke-linecap="round"/>'
+    for _ in range(8):
+        x, y, radius = rng.uniform(0, 128), rng.uniform(6, 96), rng.uniform(1.5, 3.6)
+        body += f'<circle cx="{x}" cy="{y}" r="{radius}" fill="none" stroke="#d8f4ff" stroke-width="1.2"/>'
+    return body
+
+
+def _desert(rng: random.Random) -> str:
+    body = _sky("#f7b54e", "#fde7b5")
+    body += f'<circle cx="{rng.choice((24, 104))}" cy="26" r="12" fill="#fff3c0"/>'
+    for _ in range(2):
+        x, w, h = rng.uniform(0, 128), rng.uniform(16, 30), rng.uniform(18, 34)
+        body += f'<path d="M{x - w} 92 L{x - w * 0.7} {92 - h} H{x + w * 0.6} L{x + w} 92Z" fill="#c8743c"/>'
+    return body + _hill(88, 5, "#e2a152", rng) + _hill(104, 4, "#cf8a3d", rng)
+
+
+def moon() -> str:
+    """A full moon with a soft light."""
+    return """<circle cx="64" cy="64" r="62" fill="#fff6cf" opacity=".25"/>
+<circle cx="64" cy="64" r="46" fill="#fff3c4"/><g fill="#e2d29a"><circle cx="50" cy="52" r="9"/>
+<circle cx="78" cy="70" r="12"/><circle cx="56" cy="84" r="6"/></g>"""
+
+
+def ogre(rng: random.Random) -> str:
+    """The held-out character: a moss-green bog ogre with tusks."""
+    skin, dark = rng.choice((("#6aa336", "#4b7d24"), ("#79b043", "#568a2c"), ("#5f9440", "#426d2b")))
+    vest, eye = rng.choice(("#6b4a31", "#7d4b2a", "#574036")), rng.uniform(6.5, 8)
+    left, right = rng.uniform(-16, 10), rng.uniform(-16, 10)
+    return f'''<g stroke="{dark}" stroke-width="13" stroke-linecap="round"><path d="M38 76 L20 {92 + left}"/>
+<path d="M90 76 L108 {92 + right}"/></g>
+<rect x="42" y="104" width="17" height="20" rx="6" fill="{dark}"/>
+<rect x="69" y="104" width="17" height="20" rx="6" fill="{dark}"/>
+<path d="M36 70 Q64 58 92 70 L98 112 H30Z" fill="{vest}"/>
+<path d="M31 94 H97" stroke="#d9b36a" stroke-width="5"/>
+<path d="M34 38 L8 26 L30 54Z M94 38 L120 26 L98 54Z" fill="{skin}" stroke="{dark}" stroke-width="2"/>
+<ellipse cx="64" cy="44" rx="35" ry="33" fill="{skin}"/>
+<path d="M48 14 l4 -12 l6 10 l6 -12 l6 12 l6 -10 l4 12Z" fill="#35551f"/>
+<g fill="#fff"><circle cx="50" cy="38" r="{eye + 2}"/><circle cx="78" cy="38" r="{eye + 2}"/></g>
+<g fill="#222"><circle cx="51" cy="39" r="4"/><circle cx="77" cy="39" r="4"/></g>
+<path d="M40 26 L58 30 M88 26 L70 30" stroke="{dark}" stroke-width="5" stroke-linecap="round"/>
+<path d="M42 58 Q64 72 86 58" stroke="#2c3d18" stroke-width="5" fill="none"/>
+<path d="M50 62 l3 -13 l5 14Z M78 62 l-3 -13 l-5 14Z" fill="#fffbe6"/>'''
+
+
+def gnome(rng: random.Random) -> str:
+    """The second held-out character: a bearded gnome in a tall violet hat."""
+    hat, coat = rng.choice(("#7b3fb5", "#8a4bc8", "#6a35a0")), rng.choice(("#2f7fb8", "#3a8fc4", "#2a6da0"))
+    tip = rng.uniform(-14, 14)
+    return f'''<rect x="44" y="108" width="16" height="16" rx="5" fill="#4a3222"/>
+<rect x="68" y="108" width="16" height="16" rx="5" fill="#4a3222"/>
+<path d="M40 70 Q64 60 88 70 L96 114 H32Z" fill="{coat}"/><circle cx="64" cy="60" r="22" fill="#f2c79c"/>
+<path d="M38 58 Q64 74 90 58 Q92 100 64 108 Q36 100 38 58Z" fill="#fbfbf5"/>
+<ellipse cx="64" cy="64" rx="8" ry="6.5" fill="#e59a86"/>
+<path d="M34 54 Q64 40 94 54 L{64 + tip} 0Z" fill="{hat}"/>
+<path d="M33 55 Q64 40 95 55 L94 47 Q64 33 35 47Z" fill="#f4c430"/>
+<g fill="#222"><circle cx="54" cy="57" r="3"/><circle cx="74" cy="57" r="3"/></g>'''
+
+
+PLACE_MARKUP = {
+    "swamp": _swamp,
+    "night sky": _night_sky,
+    "beach": _beach,
+    "snow": _snow,
+    "forest": _forest,
+    "city": _city,
+    "underwater": _underwater,
+    "desert": _desert,
+}

@@ -1,0 +1,146 @@
+"""Trains the starter's VAE (f8, 4 latent channels) on rendered scenes; resumable, one checkpoint file.
+
+    python training/vae.py --data DIR --out DIR --minutes 40 [--decoder-only]
+
+Loss: L1 + 2 MSE + 0.5 L1 of pixel differences (edges) + 5e-4 KL. Crops of 64 px for the first 70% of the time, whole
+pictures after. `--decoder-only` keeps the encoder, hence every latent, as it is and goes on with the decoder.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import Ema, load_images, log, save
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+CHANNELS = (32, 64, 96, 96)
+GROUPS = 8
+
+
+def new_vae() -> AutoencoderKL:
+    """The untrained network."""
+    return AutoencoderKL(
+        block_out_channels=CHANNELS,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=GROUPS,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
+
+
+def edges(x: Tensor, y: Tensor) -> Tensor:
+    """L1 between neighbouring-pixel differences."""
+    return sum(((x.diff(dim=d) - y.diff(dim=d)).abs().mean() for d in (2, 3)), torch.zeros(()))
+
+
+def to_floats(images: np.ndarray) -> Tensor:
+    """uint8 [n, height, width, 3] to float [n, 3, height, width] in [-1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def batch(images: np.ndarray, rng: np.random.Generator, *, crop: int, count: int) -> Tensor:
+    """Random crops as floats."""
+    found = []
+    for i in rng.integers(len(images), size=count):
+        y, x = rng.integers(128 - crop + 1, size=2)
+        found.append(images[i, y : y + crop, x : x + crop])
+    return to_floats(np.stack(found))
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
+    """Mean PSNR in dB of whole pictures through the VAE (8-bit range)."""
+    parts = [to_floats(part) for part in np.array_split(images, max(1, len(images) // 16))]
+    found = [(part, vae.decode(vae.encode(part).latent_dist.mode()).sample.clamp(-1, 1)) for part in parts]
+    errors = torch.cat([(x - y).square().mean(dim=(1, 2, 3)) for x, y in found])
+    return float((10 * torch.log10(4 / errors)).mean())
+
+
+class Run:
+    """A training that can stop and go on: network, average, optimizer, clock."""
+
+    def __init__(self, out: Path, *, decoder_only: bool, lr: float) -> None:
+        self.out, self.decoder_only, self.lr = out, decoder_only, lr
+        self.path = out / ("decoder.pt" if decoder_only else "vae.pt")
+        self.vae, self.step, self.spent = new_vae(), 0, 0.0
+        resumed = self.path.exists()
+        if resumed or decoder_only:
+            state = torch.load(self.path if resumed else out / "vae.pt", weights_only=True)
+            self.vae.load_state_dict(state["model"] if resumed else state["ema"])
+        if decoder_only:
+            self.vae.encoder.requires_grad_(False)
+            self.vae.quant_conv.requires_grad_(False)
+        self.trained = [p for p in self.vae.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.ema = Ema(self.vae, 0.998)
+        if resumed:
+            self.ema.load(state["ema"])
+            self.step, self.spent = state["step"], state["spent"]
+            self.optimizer.load_state_dict(torch.load(self.path.with_suffix(".opt"), weights_only=True))
+
+    def update(self, x: Tensor, *, done: float) -> tuple[float, float]:
+        """One step at a share of the time; its loss and PSNR."""
+        for group in self.optimizer.param_groups:
+            warm = min(1, (self.step + 1) / 100)
+            group["lr"] = self.lr * warm * (0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * done)))
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.set_grad_enabled(not self.decoder_only):
+                latent = self.vae.encode(x).latent_dist
+            y = self.vae.decode(latent.mode() if self.decoder_only else latent.sample()).sample.float()
+        error = (y - x).square().mean()
+        loss = (y - x).abs().mean() + 2 * error + 0.5 * edges(x, y)
+        if not self.decoder_only:
+            loss = loss + 5e-4 * latent.kl().mean() / latent.mean[0].numel()
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        self.ema.update(self.vae)
+        self.step += 1
+        return float(loss), float(10 * torch.log10(4 / error))
+
+    def keep(self, held: np.ndarray) -> None:
+        """Saves the state and logs the average's PSNR on held-out pictures."""
+        state = {"model": self.vae.state_dict(), "ema": self.ema.state(), "step": self.step, "spent": self.spent}
+        save(self.path, state)
+        save(self.path.with_suffix(".opt"), self.optimizer.state_dict())
+        self.ema.swap(self.vae)
+        log(self.out, f"step {self.step} held-out PSNR {psnr(self.vae, held):.2f} dB")
+        self.ema.swap(self.vae)
+
+
+def main() -> None:
+    """Trains for the given minutes, in all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--decoder-only", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    options.out.mkdir(parents=True, exist_ok=True)
+    run = Run(options.out, decoder_only=options.decoder_only, lr=options.lr)
+    images, held = load_images(options.data, "train"), load_images(options.data, "heldout", limit=64)
+    rng, saved, total = np.random.default_rng(run.step), time.time(), 60 * options.minutes
+    while run.spent < total:
+        began, done = time.time(), run.spent / total
+        whole = done >= 0.7 or options.decoder_only
+        x = batch(images, rng, crop=128 if whole else 64, count=5 if whole else 16)
+        loss, quality = run.update(x, done=done)
+        run.spent += time.time() - began
+        if run.step % 50 == 0:
+            log(options.out, f"step {run.step} {run.spent / 60:.1f} min loss {loss:.4f} PSNR {quality:.2f}")
+        if time.time() - saved > 170 or run.spent >= total:
+            saved = time.time()
+            run.keep(held)
+
+
+if __name__ == "__main__":
+    main()

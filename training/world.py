@@ -1,0 +1,177 @@
+"""Scenes of the starter model's small world: places, objects, captions that bind colours and positions to objects."""
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ART: dict[str, str] = json.loads((Path(__file__).parent / "art" / "noto.json").read_text())["icons"]
+SIZE = 128
+
+BACKGROUNDS = ("swamp", "night sky", "beach", "snow", "forest", "city", "underwater", "desert")
+OBJECTS = tuple(ART)
+COLOURS = {"red": 0, "orange": 28, "yellow": 50, "green": 115, "blue": 215, "purple": 275, "pink": 325}
+COLOURED = (
+    *("frog", "turtle", "octopus", "crab", "butterfly", "ladybug"),
+    *("mushroom", "sailboat", "car", "umbrella", "teapot", "cat"),
+)
+EXTRA_CHANCES = {"moon": 0.18, "fireflies": 0.25, "reeds": 0.25, "rain": 0.12}
+EXTRAS = tuple(EXTRA_CHANCES)
+GOOD_TAGS = ("best quality", "highest detail", "8k", "masterpiece", "high quality")
+BAD_TAGS = {
+    "blurry": ("blurry", "out of focus"),
+    "lowres": ("lowres", "pixelated"),
+    "monochrome": ("monochrome", "greyscale"),
+    "jpeg artifacts": ("jpeg artifacts",),
+    "sketch": ("sketch", "amateur drawing"),
+    "watermark": ("watermark", "text", "signature", "username"),
+}
+WORST_TAGS = ("worst quality", "low quality")
+PLACES = {"left": 0.28, "centre": 0.5, "right": 0.72}
+CHARACTERS = ("ogre", "gnome")
+STYLES = ("blueprint",)
+NAMES = {
+    "night sky": ("night sky", "starry night"),
+    "snow": ("snow", "snowy field"),
+    "beach": ("beach", "seaside"),
+    "swamp": ("swamp", "bog"),
+    "forest": ("forest", "woods"),
+    "city": ("city", "city street"),
+    "underwater": ("underwater", "under the sea"),
+    "desert": ("desert", "sand dunes"),
+}
+SYNONYMS = {
+    "car": ("car", "automobile"),
+    "ladybug": ("ladybug", "ladybird"),
+    "sailboat": ("sailboat", "sailing boat"),
+    "centre": ("centre", "middle"),
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object: its name, its colour where it was given one, and where it stands."""
+
+    name: str
+    colour: str | None
+    place: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture's content; `seed` draws the rest."""
+
+    background: str
+    items: tuple[Item, ...]
+    extras: tuple[str, ...]
+    quality: str | None
+    seed: int
+    style: str | None = None
+
+
+def held_out(background: str, item: Item) -> bool:
+    """Whether this combination is kept out of training: one object-place-background in nine."""
+    return (hash_of(f"{background}/{item.name}/{item.colour}") % 9) == 0
+
+
+def hash_of(text: str) -> int:
+    """A hash that is the same in every process."""
+    value = 0
+    for byte in text.encode():
+        value = (value * 131 + byte) % 1_000_003
+    return value
+
+
+def sample_scene(rng: random.Random, *, split: str = "train") -> Scene:
+    """A random scene. Splits: train, heldout, a character's name, or a style's name."""
+    while True:
+        background = rng.choice(BACKGROUNDS)
+        two = rng.random() < 0.3
+        places = ("left", "right") if two else (rng.choice(("left", "centre", "centre", "right")),)
+        items = tuple(_sample_item(rng, place) for place in places)
+        if two and items[0].name == items[1].name and rng.random() < 0.8:
+            continue
+        if split in CHARACTERS:
+            items = (Item(split, None, places[0]), *items[1:])
+        new = [held_out(background, item) for item in items if item.name in OBJECTS]
+        if (split == "heldout" and not all(new)) or (split != "heldout" and any(new)):
+            continue
+        extras = tuple(name for name, chance in EXTRA_CHANCES.items() if rng.random() < chance)
+        quality = None
+        if split == "train":
+            draw = rng.random()
+            quality = rng.choice(tuple(BAD_TAGS)) if draw < 0.16 else "good" if draw < 0.6 else None
+        return Scene(background, items, extras, quality, rng.getrandbits(32), split if split in STYLES else None)
+
+
+def _sample_item(rng: random.Random, place: str) -> Item:
+    name = rng.choice(OBJECTS)
+    colour = rng.choice(tuple(COLOURS)) if name in COLOURED and rng.random() < 0.6 else None
+    return Item(name, colour, place)
+
+
+def caption(scene: Scene, rng: random.Random) -> str:
+    """One of many ways to say the scene: mostly shuffled tags, sometimes a sentence."""
+    sentence = rng.random() < 0.2
+    items = [_say(item, rng, alone=len(scene.items) == 1) for item in scene.items]
+    if len(items) == 2 and rng.random() < 0.35:
+        a, b = (_say(item, rng, alone=True, place=False) for item in scene.items)
+        items = [f"{a} left of {b}"] if rng.random() < 0.5 else [f"{b} right of {a}"]
+    place = rng.choice(NAMES[scene.background])
+    extras = [e for e in scene.extras if rng.random() < 0.92]
+    if scene.style:
+        extras = [scene.style, *extras]
+    if sentence:
+        text = f"a {' and a '.join(items)} in the {place}"
+        tags = [text + (f" with {' and '.join(extras)}" if extras else "")]
+    else:
+        tags = [place, *items, *extras]
+        rng.shuffle(tags)
+    return ", ".join(_quality_tags(scene.quality, rng) + tags)
+
+
+def _say(item: Item, rng: random.Random, *, alone: bool, place: bool = True) -> str:
+    name = rng.choice(SYNONYMS.get(item.name, (item.name,)))
+    words = f"{item.colour} {name}" if item.colour else name
+    chance = 0.5 if alone else 0.9
+    if not place or rng.random() > chance:
+        return words
+    spot = rng.choice(SYNONYMS.get(item.place, (item.place,)))
+    return f"{words} {rng.choice(('on the', 'at the', 'in the') if spot != 'left' else ('on the', 'at the'))} {spot}"
+
+
+def _quality_tags(quality: str | None, rng: random.Random) -> list[str]:
+    if quality is None:
+        return []
+    if quality == "good":
+        return rng.sample(GOOD_TAGS, rng.randint(1, 3))
+    tags = [rng.choice(BAD_TAGS[quality])]
+    if rng.random() < 0.5:
+        tags.insert(0, rng.choice(WORST_TAGS))
+    return tags
+
+
+def hard_negative(scene: Scene, rng: random.Random) -> str | None:
+    """Nearly the same words that say another scene: colours or places swapped, or one of them changed."""
+    items = list(scene.items)
+    if len(items) == 2 and items[0].name != items[1].name:
+        a, b = items
+        swapped = rng.random() < 0.5 and a.colour != b.colour
+        if swapped:
+            items = [Item(a.name, b.colour, a.place), Item(b.name, a.colour, b.place)]
+        else:
+            items = [Item(a.name, a.colour, b.place), Item(b.name, b.colour, a.place)]
+        items.sort(key=lambda item: item.place)
+    elif items[0].colour:
+        other = rng.choice([colour for colour in COLOURS if colour != items[0].colour])
+        items[0] = Item(items[0].name, other, items[0].place)
+    else:
+        items[0] = Item(items[0].name, None, rng.choice([p for p in PLACES if p != items[0].place]))
+    return caption(Scene(scene.background, tuple(items), scene.extras, scene.quality, scene.seed, scene.style), rng)
+
+
+def scene_of(found: dict[str, Any]) -> Scene:
+    """A scene from its JSON."""
+    items = tuple(Item(**item) for item in found["items"])
+    return Scene(**{**found, "items": items, "extras": tuple(found["extras"])})
