@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_ancestral_steps_split_the_golden_sigmas() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 7, 30])
 def test_every_schedule_falls_from_within_the_table_to_its_end(name: str, steps: int) -> None:
     sigmas = SCHEDULES[name](steps, TABLE)
-    assert all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
+    assert all(a > b for a, b in pairwise(sigmas))
     assert sigmas[0] <= TABLE.high * 1.0001
     assert sigmas[-1] == (pytest.approx(TABLE.low) if name == "KL Optimal" else 0)
     if name != "DDIM":
@@ -84,7 +85,13 @@ def test_schedules_over_timesteps_visit_those_that_a1111_visits() -> None:
     assert SCHEDULES["DDIM"](4, TABLE) == (*at(751, 501, 251, 1), 0)
     assert SCHEDULES["SGM Uniform"](3, TABLE) == pytest.approx((*at(999, 666, 333), 0), rel=EXACT)
     assert timesteps_ddim(4, TABLE) == pytest.approx(at(751, 501, 251, 1), rel=EXACT)
-    assert timesteps_unipc(9, TABLE)[::3] == pytest.approx((*at(999), *timesteps_unipc(9, TABLE)[3::3],), rel=EXACT)
+    assert timesteps_unipc(9, TABLE)[::3] == pytest.approx(
+        (
+            *at(999),
+            *timesteps_unipc(9, TABLE)[3::3],
+        ),
+        rel=EXACT,
+    )
 
 
 def test_unipc_interpolates_log_alpha() -> None:
