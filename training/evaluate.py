@@ -1,0 +1,260 @@
+"""Measures the shipped files and writes evaluation.json, sheet.png and the pictures behind the numbers.
+
+    python training/evaluate.py --model FILE --loras DIR --judge FILE --out DIR [--curve 24] [--only objects ogre]
+
+Prompts combine places, objects and colours that training never combined. The judge (judge.py) learned from rendered
+scenes only and says what it sees; its own accuracy on held-out renders is part of the result.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from clip import tokenizer
+from drawing import render
+from judge import BACKGROUNDS, FAULTS, HUES, NOTHING, SLOTS, THINGS, load_judge, look, small
+from PIL import Image
+from sampling import Model, open_model
+from vae import psnr
+from world import Scene, caption, sample_scene
+
+VOCABULARY = Path(__file__).parents[1] / "src/clipskip/prompt/bpe_simple_vocab_16e6.txt.gz"
+GUIDE = "best quality, highest detail, 8k, swamp, fireflies, ogre, reeds"
+GUIDE_NEGATIVE = (
+    "lowres, worst quality, low quality, jpeg artifacts, text, signature, watermark, username, "
+    "blurry, sketch, monochrome"
+)
+DEPTH = 12
+
+
+@dataclass
+class Bench:
+    """The model, the judge, and where pictures go."""
+
+    model: Model
+    judge: torch.nn.Module
+    loras: Path
+    out: Path
+    steps: int = 30
+    curve: int = 24
+    found: dict[str, object] = field(default_factory=dict)
+
+    def draw(self, name: str, prompts: list[str], **given: object) -> np.ndarray:
+        """The pictures of these prompts, seeds 0, 1, ..., also as a sheet in `out`."""
+        negative = str(given.pop("negative", ""))
+        options = {"steps": self.steps, **given}
+        images = self.model.pictures(prompts, negative, range(len(prompts)), **options)  # type: ignore[arg-type]
+        sheet(images[:100]).save(self.out / f"{name}.png")
+        return images
+
+    def see(self, images: np.ndarray) -> dict[str, torch.Tensor]:
+        """What the judge says."""
+        return look(self.judge, small(images))  # type: ignore[arg-type]
+
+
+def sheet(images: np.ndarray, columns: int = 10) -> Image.Image:
+    """Pictures side by side."""
+    side = images.shape[1]
+    rows = -(-len(images) // columns)
+    page = Image.new("RGB", (columns * side, rows * side), "white")
+    for i, image in enumerate(images):
+        page.paste(Image.fromarray(image), (i % columns * side, i // columns * side))
+    return page
+
+
+def prompts_of(
+    split: str, count: int, *, keep: Callable[[Scene], bool] = lambda _: True
+) -> tuple[list[Scene], list[str]]:
+    """Scenes of a split and how they are asked for."""
+    rng, scenes = random.Random(f"evaluate {split}"), []
+    while len(scenes) < count:
+        scene = replace(sample_scene(rng, split=split), quality="good")
+        if keep(scene):
+            scenes.append(scene)
+    return scenes, [caption(scene, rng) for scene in scenes]
+
+
+def scores(said: dict[str, torch.Tensor], scenes: list[Scene], prompts: list[str]) -> dict[str, float]:
+    """Shares of scenes whose place, objects, positions and colours the judge sees as asked."""
+    things = said["things"].softmax(-1)
+    best = things[:, :, :NOTHING].amax(dim=1).argmax(dim=-1)
+    slots = things.argmax(-1)
+    hits: dict[str, list[bool]] = {key: [] for key in ("place", "object", "two objects", "position", "colour")}
+    for row, scene in enumerate(scenes):
+        hits["place"].append(BACKGROUNDS[said["place"][row].argmax()] == scene.background)
+        wanted = [THINGS.index(item.name) for item in scene.items]
+        seen = [slots[row, SLOTS.index(item.place)].item() for item in scene.items]
+        if len(wanted) == 1:
+            hits["object"].append(best[row].item() == wanted[0])
+        else:
+            shown = sorted(thing for thing in slots[row].tolist() if thing != NOTHING)
+            hits["two objects"].append(shown == sorted(wanted))
+        spoken = any(word in prompts[row] for word in ("left", "right", "centre", "middle"))
+        for item, thing, right in zip(scene.items, seen, wanted, strict=True):
+            if spoken and right in slots[row]:
+                hits["position"].append(thing == right)
+            if thing == right and item.colour:
+                hue = said["hues"][row, SLOTS.index(item.place)].argmax()
+                hits["colour"].append(HUES[hue] == item.colour)
+    return {key: round(float(np.mean(values)), 4) for key, values in hits.items() if values}
+
+
+def objects(bench: Bench) -> dict[str, object]:
+    """The 200 held-out combinations, without and with the guide's negative prompt."""
+    scenes, prompts = prompts_of("heldout", 200)
+    plain = scores(bench.see(bench.draw("heldout", prompts)), scenes, prompts)
+    images = bench.draw("heldout-guide-negative", prompts[:100], negative=GUIDE_NEGATIVE)
+    return {"no negative": plain, "guide's negative, first 100": scores(bench.see(images), scenes[:100], prompts[:100])}
+
+
+def measures(images: np.ndarray) -> dict[str, float]:
+    """Plain numbers: saturation, and how much is left between neighbouring pixels."""
+    values = images.astype(np.float32)
+    grey = values.mean(-1)
+    return {
+        "saturation": round(float((values.max(-1) - values.min(-1)).mean()), 2),
+        "detail": round(float(np.abs(np.diff(grey, axis=1)).mean() + np.abs(np.diff(grey, axis=2)).mean()), 2),
+    }
+
+
+def quality(bench: Bench) -> dict[str, object]:
+    """Each bad tag in the prompt, in neither, in the negative: how often the judge sees it, and plain measures."""
+    scenes, _ = prompts_of("heldout", 24, keep=lambda scene: len(scene.items) == 1)
+    rng, found = random.Random(0), {}
+    prompts = [caption(replace(scene, quality=None), rng) for scene in scenes]
+    for tag in ("blurry", "monochrome", "lowres"):
+        ways = {
+            "in prompt": bench.draw(f"{tag}-prompt", [f"{tag}, {prompt}" for prompt in prompts]),
+            "in neither": bench.draw(f"{tag}-neither", prompts),
+            "in negative": bench.draw(f"{tag}-negative", prompts, negative=tag),
+        }
+        fault = FAULTS.index(tag)
+        found[tag] = {
+            way: {
+                "judged so": round(float((bench.see(images)["faults"][:, fault] > 0).float().mean()), 3),
+                **measures(images),
+            }
+            for way, images in ways.items()
+        }
+    return found
+
+
+def share_of(said: dict[str, torch.Tensor], name: str) -> float:
+    """The share of pictures in which the judge sees a thing anywhere."""
+    return round(float((said["things"].argmax(-1) == THINGS.index(name)).any(-1).float().mean()), 3)
+
+
+def characters(bench: Bench) -> dict[str, object]:
+    """Each character with its LoRA and without; the other objects with the LoRA on."""
+    others, plain = prompts_of("heldout", 60)
+    before = scores(bench.see(bench.draw("others", plain)), others, plain)
+    found: dict[str, object] = {"others, no LoRA": before}
+    for name in ("ogre", "gnome"):
+        scenes, prompts = prompts_of(name, 60)
+        without = share_of(bench.see(bench.draw(f"{name}-without", prompts)), name)
+        with bench.model.with_loras([bench.loras / f"{name}.safetensors"]):
+            said = bench.see(bench.draw(f"{name}-with", prompts))
+            after = scores(bench.see(bench.draw(f"others-{name}", plain)), others, plain)
+        found[name] = {
+            "without": without,
+            "with": share_of(said, name),
+            "place with": scores(said, scenes, prompts)["place"],
+            "others, LoRA on": after,
+        }
+    return found
+
+
+def style(bench: Bench) -> dict[str, object]:
+    """The blueprint: how blue and how grey-free the pictures are, against renders of the same style."""
+    scenes, prompts = prompts_of("blueprint", 24)
+    wanted = np.stack([render(replace(scene, quality=None)) for scene in scenes])
+    without = bench.draw("blueprint-without", prompts)
+    with bench.model.with_loras([bench.loras / "blueprint.safetensors"]):
+        images = bench.draw("blueprint-with", prompts)
+
+    def distance(pictures: np.ndarray) -> float:
+        return round(float(np.abs(pictures.mean((1, 2)) - wanted.mean((0, 1, 2))).mean()), 1)
+
+    return {"colour distance to the style, without": distance(without), "with": distance(images)}
+
+
+def curve(bench: Bench) -> dict[str, object]:
+    """Object right at Clip Skip 1 to 12 without a LoRA; the character right with each character's LoRA."""
+    scenes, prompts = prompts_of("heldout", bench.curve, keep=lambda scene: len(scene.items) == 1)
+    found: dict[str, dict[int, float]] = {"object, no LoRA": {}, "place, no LoRA": {}}
+    for skip in range(1, DEPTH + 1):
+        got = scores(bench.see(bench.draw(f"curve-{skip}", prompts, skip=skip, steps=20)), scenes, prompts)
+        found["object, no LoRA"][skip], found["place, no LoRA"][skip] = got["object"], got["place"]
+    for name in ("ogre", "gnome"):
+        told = prompts_of(name, bench.curve)[1]
+        with bench.model.with_loras([bench.loras / f"{name}.safetensors"]):
+            found[f"{name}, its LoRA"] = {
+                skip: share_of(bench.see(bench.draw(f"curve-{name}-{skip}", told, skip=skip, steps=20)), name)
+                for skip in range(1, DEPTH + 1)
+            }
+    return found
+
+
+def reconstruction(bench: Bench) -> dict[str, object]:
+    """PSNR of 200 held-out scenes through the VAE."""
+    scenes, _ = prompts_of("heldout", 200)
+    return {"PSNR dB": round(psnr(bench.model.vae, np.stack([render(scene) for scene in scenes])), 2)}
+
+
+def pictures(bench: Bench) -> dict[str, object]:
+    """The 10x10 sheet of random prompts, and the guide's prompt at Clip Skip 1 to 6, without and with the ogre LoRA."""
+    prompts = prompts_of("heldout", 50)[1] + prompts_of("train", 50)[1]
+    bench.draw("sheet", prompts, negative=GUIDE_NEGATIVE)
+    rows = []
+    for files in ([], [bench.loras / "ogre.safetensors"]):
+        with bench.model.with_loras(files):
+            rows += [bench.model.pictures([GUIDE], GUIDE_NEGATIVE, [5], skip=skip) for skip in range(1, 7)]
+    sheet(np.concatenate(rows), columns=6).save(bench.out / "guide.png")
+    return {"sheet prompts": prompts}
+
+
+PARTS = {
+    "reconstruction": reconstruction,
+    "objects": objects,
+    "quality": quality,
+    "characters": characters,
+    "style": style,
+    "curve": curve,
+    "pictures": pictures,
+}
+
+
+def main() -> None:
+    """Measures every part, or those named; results of parts not run are kept."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--loras", type=Path, required=True)
+    parser.add_argument("--judge", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--curve", type=int, default=24)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="*", choices=list(PARTS), default=list(PARTS))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    model = open_model(options.model, tokenizer(VOCABULARY))
+    bench = Bench(model, load_judge(options.judge), options.loras, options.out, options.steps, options.curve)
+    results = options.out / "evaluation.json"
+    found = json.loads(results.read_text()) if results.exists() else {}
+    found["judge on held-out renders"] = torch.load(options.judge, weights_only=True)["accuracy"]
+    for part in options.only:
+        began = time.time()
+        found[part] = PARTS[part](bench)
+        results.write_text(json.dumps(found, indent=1))
+        print(f"{part} ({time.time() - began:.0f} s): {json.dumps(found[part])[:600]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
