@@ -1,6 +1,37 @@
 """Files in, tensors under canonical names out: checkpoints, LoRAs, embeddings and the folders they are found in."""
 
+from clipskip.weights.checkpoint import Checkpoint, SourceFile, TextWeights, load_checkpoint, load_text, source_file
+from clipskip.weights.embedding import Embedding, load_embedding
+from clipskip.weights.hashes import Hashes, hash_file
 from clipskip.weights.header import Header, TensorInfo, read_header
+from clipskip.weights.identify import FileKind, Identity, check_loadable, identify
+from clipskip.weights.library import Found, Library
+from clipskip.weights.save import save_folder, save_single_file
 from clipskip.weights.shapes import TextShape, UNetShape, VAEShape
 
-__all__ = ["Header", "TensorInfo", "TextShape", "UNetShape", "VAEShape", "read_header"]
+__all__ = [
+    "Checkpoint",
+    "Embedding",
+    "FileKind",
+    "Found",
+    "Hashes",
+    "Header",
+    "Identity",
+    "Library",
+    "SourceFile",
+    "TensorInfo",
+    "TextShape",
+    "TextWeights",
+    "UNetShape",
+    "VAEShape",
+    "check_loadable",
+    "hash_file",
+    "identify",
+    "load_checkpoint",
+    "load_embedding",
+    "load_text",
+    "read_header",
+    "save_folder",
+    "save_single_file",
+    "source_file",
+]

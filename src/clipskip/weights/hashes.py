@@ -62,6 +62,7 @@ def autov1(path: Path) -> str:
 
 def hash_file(path: Path, *, cache: Path | None = None, progress: Progress | None = None) -> Hashes:
     """All hashes of a file, from the cache while its path, size, time and inode are the same."""
+    open_model(path).close()  # for its errors
     where = path.resolve()
     stamp = Stamp.of(where)
     store = cache_file() if cache is None else cache
@@ -77,8 +78,12 @@ def hash_file(path: Path, *, cache: Path | None = None, progress: Progress | Non
 
 def cached_hashes(path: Path, *, cache: Path | None = None) -> Hashes | None:
     """The hashes of a file where they are known without reading it."""
-    where = path.resolve()
-    return _look_up(cache_file() if cache is None else cache, where, Stamp.of(where))
+    try:
+        where = path.resolve()
+        stamp = Stamp.of(where)
+    except (OSError, RuntimeError):
+        return None
+    return _look_up(cache_file() if cache is None else cache, where, stamp)
 
 
 def cache_file() -> Path:

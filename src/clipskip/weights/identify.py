@@ -1,0 +1,333 @@
+"""What a file is, from its header alone: kind, family, layers by width, what is missing, what it was trained at.
+
+The telltales are those that A1111, Forge and ComfyUI go by (ComfyUI: model_detection.py).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from clipskip.errors import FileError, WrongKind
+from clipskip.spec.family import Family
+from clipskip.weights.container import Header
+from clipskip.weights.inventory import text_tensors, unet_tensors, vae_tensors
+from clipskip.weights.keys import Source, canonical
+from clipskip.weights.shapes import text_depth, text_layers, text_shape, unet_shape, vae_shape
+
+PARTS = {"text_encoder": "text encoder", "text_encoder_2": "second text encoder", "unet": "UNet", "vae": "VAE"}
+LORA = re.compile(
+    r"lora_(te\d?|unet|transformer|prior)_|lycoris_|bundle_emb\."
+    r"|.*[._](lora_(down|up|mid|A|B)|lora\.(down|up)|lora_linear_layer|hada_[wt]\d|lokr_[wt]\d|oft_blocks|oft_diag|dora_scale)"
+    r"|.*\.(on_input|diff|diff_b|w_norm|b_norm)$"
+)
+"""How a LoRA's or LyCORIS' tensors are named (kohya, diffusers, PEFT, LyCORIS)."""
+OTHERS = (
+    (r"control_model\.|controlnet_|.*\.controlnet_cond_embedding", "a ControlNet"),
+    (r"image_proj|ip_adapter", "an IP-Adapter"),
+    (r".*\.?motion_modules\.", "a motion module"),
+    (r"(model\.)?(model\.\d|conv_first|params_ema|body\.\d)", "an upscaler"),
+    (r"(text_encoders?\.)?(t5xxl|encoder\.block\.0\.layer)", "a T5 text encoder"),
+)
+"""What files of no kind that this room reads are likely to be."""
+DEPTHS = {(768, False): 12, (1024, False): 24, (1280, False): 32, (768, True): 12, (1024, True): 23, (1280, True): 32}
+"""(Width, in a diffusers folder) -> layers of the field's text encoders; folders of SD 2 leave the last one out."""
+
+
+STATED = (
+    (r"sdxl|xl-v1", Family.SDXL),
+    (r"sd3|diffusion-3", Family.SD3),
+    (r"flux", Family.FLUX),
+    (r"sd_v2|diffusion-v2", Family.SD2),
+    (r"sd_v1|diffusion-v1", Family.SD1),
+)
+"""What metadata says of a LoRA's base model (kohya's ss_base_model_version, Stability's modelspec.architecture)."""
+
+
+class FileKind(StrEnum):
+    """What a file can be used as."""
+
+    CHECKPOINT = "checkpoint"
+    LORA = "LoRA"
+    EMBEDDING = "embedding"
+    VAE = "VAE"
+    UNET = "UNet only"
+    TEXT_ENCODER = "text encoder only"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoder:
+    """One text encoder of a file."""
+
+    name: str
+    layers: int
+    """That it should have: the field's number for its width, else one more than the highest it holds."""
+    width: int
+    missing_layers: tuple[int, ...] = ()
+    """Counted from 0 at the input, as the file's names count them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One network of a file."""
+
+    name: str
+    tensors: int
+    parameters: int
+    dtypes: tuple[str, ...]
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Everything that `inspect` shows of a file."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    kind: FileKind
+    family: Family | None
+    """None where it cannot be told."""
+    likely: str = ""
+    """What a file of unknown kind may be."""
+    encoders: tuple[Encoder, ...] = ()
+    parts: tuple[Part, ...] = ()
+    missing: tuple[str, ...] = ()
+    """What a whole model of this kind would hold beside: parts, layers, single tensors."""
+    unused_tensors: int = 0
+    """Tensors that belong to no part: training state, schedules."""
+    has_ema: bool = False
+    """A second, averaged UNet, which is not used."""
+    variant: str = ""
+    """inpainting (9 input channels), instruct-pix2pix (8), or nothing."""
+    prediction: str = ""
+    """epsilon or v, where the file says so."""
+    zero_terminal_snr: bool = False
+    trained_clip_skip: int | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+
+    def plain(self) -> dict[str, object]:
+        """The same as values that JSON has."""
+        family = None if self.family is None else self.family.label
+        return asdict(self) | {"path": str(self.path), "family": family, "metadata": dict(self.metadata)}
+
+
+def identify(header: Header) -> Identity:
+    """What a file is."""
+    parts = canonical(header.shapes)
+    kind = _kind(header, parts)
+    family = _lora_family(header) if kind is FileKind.LORA else _family(header, parts)
+    if kind is FileKind.UNKNOWN and family is not None and not family.usable:
+        kind = FileKind.CHECKPOINT
+    mapped = {source.name for sources in parts.values() for source in sources.values()}
+    whole = kind is FileKind.CHECKPOINT and family is Family.SD1
+    return Identity(
+        path=header.path,
+        size=header.size,
+        kind=kind,
+        family=family,
+        likely=_likely(header.tensors) if kind is FileKind.UNKNOWN else "",
+        encoders=tuple(_encoder(name, parts[name], header) for name in PARTS if "text" in name and name in parts),
+        parts=tuple(_part(name, sources, header) for name, sources in sorted(parts.items())),
+        missing=tuple(_missing(parts, header)) if whole else (),
+        unused_tensors=len(set(header.tensors) - mapped),
+        has_ema=any(name.startswith("model_ema.") and name != "model_ema.decay" for name in header.tensors),
+        variant={9: "inpainting", 8: "instruct-pix2pix"}.get(_axis(parts.get("unet", {}), "conv_in.weight", 1), ""),
+        prediction=stated_prediction(header),
+        zero_terminal_snr=any(name.removeprefix("state_dict.") == "ztsnr" for name in header.tensors),
+        trained_clip_skip=None if family is Family.SDXL else stated_clip_skip(header.metadata),
+        metadata=tuple(sorted(header.metadata.items())),
+    )
+
+
+def check_loadable(identity: Identity) -> None:
+    """Nothing for an SD 1.x checkpoint; WrongKind with one clear line for any other file."""
+    name, kind, family = identity.path.name, identity.kind, identity.family
+    guess = f"; it looks like {identity.likely}" if identity.likely else ""
+    line = {
+        FileKind.LORA: "is a LoRA, not a model; give it with --lora, and a checkpoint with --model",
+        FileKind.EMBEDDING: "is an embedding (textual inversion), not a model; its name goes into the prompt",
+        FileKind.VAE: "holds only a VAE, no text encoder and no UNet; give a whole checkpoint",
+        FileKind.UNET: "holds only a UNet, no text encoder and no VAE; give a whole checkpoint",
+        FileKind.TEXT_ENCODER: "holds only a text encoder, no UNet and no VAE; give a whole checkpoint",
+        FileKind.UNKNOWN: f"is not a model that is known here{guess}",
+    }.get(kind)
+    if line is None and (family is None or family is not Family.SD1):
+        line = _other_family(family)
+    if line is None and identity.variant:
+        line = f"is an {identity.variant} checkpoint, which draws over a picture; give one that draws from text alone"
+    if line is not None:
+        raise WrongKind(f"{name} {line}")
+
+
+def stated_prediction(header: Header) -> str:
+    """What the UNet predicts (epsilon, v, "" for unsaid) by the file, its folder's scheduler or a .yaml beside it."""
+    scheduler = header.configs.get("scheduler", {})
+    said = header.metadata.get("modelspec.prediction_type") or scheduler.get("prediction_type")
+    if isinstance(said, str) and said in ("v", "v_prediction", "v-prediction", "epsilon", "eps"):
+        return "v" if said.startswith("v") else "epsilon"
+    names = {name.removeprefix("state_dict.") for name in header.tensors}
+    if "v_pred" in names or header.metadata.get("ss_v_parameterization") == "True":
+        return "v"
+    return "" if header.is_folder else _prediction_beside(header.path)
+
+
+def stated_clip_skip(metadata: Mapping[str, str]) -> int | None:
+    """The Clip Skip that the metadata says it was trained at; kohya writes "None" for 1 by default."""
+    for key in ("modelspec.encoder_layer", "ss_clip_skip"):
+        said = metadata.get(key, "").strip()
+        if said.isascii() and said.isdecimal() and 1 <= int(said[:4]) <= 99:
+            return int(said)
+    return None
+
+
+def _prediction_beside(path: Path) -> str:
+    """A1111's convention: a .yaml of the same name says `parameterization: "v"`."""
+    try:
+        with path.with_suffix(".yaml").open(encoding="utf-8", errors="replace") as file:
+            found = re.search(r'parameterization:\s*["\']?(v|eps)\b', file.read(65536))
+    except (OSError, ValueError):
+        return ""
+    return {"v": "v", "eps": "epsilon"}[found[1]] if found else ""
+
+
+def _kind(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> FileKind:
+    names = header.tensors
+    if any(LORA.match(name) for name in names):
+        return FileKind.LORA
+    if {"emb_params"} == set(names) or {"clip_l", "clip_g"} == set(names) or _one_vector(header):
+        return FileKind.EMBEDDING
+    present = {name for name, sources in parts.items() if len(sources) > 3}
+    if not present or any(re.match(OTHERS[0][0], name) for name in names):
+        return FileKind.UNKNOWN
+    alone = {"unet": FileKind.UNET, "vae": FileKind.VAE}
+    if header.is_folder or ("unet" in present and len(present) > 1):
+        return FileKind.CHECKPOINT
+    return alone.get(next(iter(present)), FileKind.TEXT_ENCODER) if len(present) == 1 else FileKind.UNKNOWN
+
+
+def _one_vector(header: Header) -> bool:
+    """A diffusers embedding: the word and its vectors, nothing else."""
+    shapes = list(header.shapes.values())
+    return len(shapes) == 1 and len(shapes[0]) in (1, 2) and shapes[0][-1] in (768, 1024, 1280)
+
+
+def _family(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> Family | None:
+    text, unet = parts.get("text_encoder", {}), parts.get("unet", {})
+    pipeline = str(header.configs.get("model_index", {}).get("_class_name", ""))
+    names = "\n".join(header.tensors)
+    if re.search(r"joint_blocks\.0|joint_transformer_blocks", names) or "StableDiffusion3" in pipeline:
+        return Family.SD3
+    if re.search(r"double_blocks\.0|single_transformer_blocks\.0|distilled_guidance", names) or "Flux" in pipeline:
+        return Family.FLUX
+    cross = next(
+        (s.shape[1] for name, s in unet.items() if name.endswith("attn2.to_k.weight") and len(s.shape) == 2), 0
+    )
+    width = _axis(text, "embeddings.token_embedding.weight", 1)
+    if "text_encoder_2" in parts or "add_embedding.linear_1.weight" in unet or cross in (1280, 2048):
+        return Family.SDXL
+    if 1024 in (cross, width) or any("resblocks" in source.name for source in text.values()):
+        return Family.SD2
+    own = header.metadata.get("modelspec.architecture", "").startswith("stable-diffusion-v1")
+    return Family.SD1 if own or 768 in (cross, width) or (text and cross == width) else None
+
+
+def _lora_family(header: Header) -> Family | None:
+    said = header.metadata.get("ss_base_model_version", "") + header.metadata.get("modelspec.architecture", "").lower()
+    for pattern, family in STATED:
+        if re.search(pattern, said):
+            return family
+    names = "\n".join(header.tensors)
+    if re.search(r"lora_te[12]_|text_encoder_2\.", names):
+        return Family.SDXL
+    if re.search(r"(single|double)_(transformer_)?blocks", names):
+        return Family.FLUX
+    widths = {
+        info.shape[1]
+        for name, info in header.tensors.items()
+        if re.search(r"(attn2[._]to_k|self_attn[._]q_proj).*(lora_down|lora_A|lora\.down)", name)
+        and len(info.shape) > 1
+    }
+    by_width = {2048: Family.SDXL, 1024: Family.SD2, 768: Family.SD1}
+    return next((family for width, family in by_width.items() if width in widths), None)
+
+
+def _other_family(family: Family | None) -> str:
+    if family is None:
+        return "is a checkpoint of a family that is not known here; SD 1.x checkpoints are"
+    if family in (Family.SD2, Family.SDXL):
+        return (
+            f"is {family.label}: Clip Skip for {family.label} text encoders is not supported by this version; "
+            "SD 1.x checkpoints are"
+        )
+    return f"is {family.label}: Clip Skip means nothing here, {family.why_not}"
+
+
+def _likely(names: Iterable[str]) -> str:
+    for name in names:
+        for pattern, what in OTHERS:
+            if re.match(pattern, name):
+                return what
+    return ""
+
+
+def _encoder(part: str, sources: Mapping[str, Source], header: Header) -> Encoder:
+    found = text_layers(sources)
+    width = _axis(sources, "embeddings.token_embedding.weight", 1)
+    stated = header.configs.get(part, {}).get("num_hidden_layers")
+    usual = stated if type(stated) is int and 0 < stated < 100 else DEPTHS.get((width, header.is_folder), 0)
+    depth = max(text_depth(sources), usual)
+    missing = tuple(sorted(set(range(depth)) - set(found)))
+    return Encoder(name=PARTS[part], layers=depth, width=width, missing_layers=missing)
+
+
+def _part(part: str, sources: Mapping[str, Source], header: Header) -> Part:
+    infos = [header.tensors[name] for name in {source.name for source in sources.values()}]
+    return Part(
+        name=PARTS[part],
+        tensors=len(infos),
+        parameters=sum(info.count for info in infos),
+        dtypes=tuple(sorted({info.dtype for info in infos})),
+        size=sum(info.end - info.start for info in infos),
+    )
+
+
+def _missing(parts: Mapping[str, Mapping[str, Source]], header: Header) -> Iterable[str]:
+    """What an SD 1.x checkpoint lacks, each as a few words."""
+    for part in ("text_encoder", "unet", "vae"):
+        if part not in parts:
+            yield f"the {PARTS[part]}"
+            continue
+        layers = _encoder(part, parts[part], header).missing_layers if part == "text_encoder" else ()
+        yield from (f"text encoder layer {layer} (counted from 0)" for layer in layers)
+        if not layers:
+            yield from missing_tensors(part, parts[part], header)
+
+
+def missing_tensors(part: str, sources: Mapping[str, Source], header: Header) -> list[str]:
+    """Of one part: the tensors that it lacks, and those of a shape that does not fit the rest."""
+    shapes = {name: source.shape for name, source in sources.items()}
+    try:
+        if part == "unet":
+            needed = unet_tensors(unet_shape(shapes, header))
+        elif part == "vae":
+            needed = vae_tensors(vae_shape(shapes, header))
+        else:
+            needed = text_tensors(text_shape(shapes, header, component=part))
+    except FileError as error:
+        return [str(error)]
+    absent = [f"{PARTS[part]}: {name}" for name in needed if name not in shapes]
+    return absent + [
+        f"{PARTS[part]}: {name} of shape {list(shape)} (it has {list(shapes[name])})"
+        for name, shape in needed.items()
+        if name in shapes and shapes[name] != shape
+    ]
+
+
+def _axis(sources: Mapping[str, Source], name: str, axis: int) -> int:
+    """The length of a tensor's axis, 0 where there is none."""
+    shape = sources[name].shape if name in sources else ()
+    return shape[axis] if len(shape) > axis else 0

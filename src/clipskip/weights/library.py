@@ -1,0 +1,227 @@
+"""The user's model folders: a name, an alias or a hash in, the path of one file out, and never one outside them."""
+
+import difflib
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipskip.errors import ClipskipError, FileError, NotFound
+from clipskip.weights.folder import INDEX
+from clipskip.weights.hashes import Progress, autov1, cached_hashes, hash_file
+from clipskip.weights.header import read_header
+from clipskip.weights.identify import FileKind, identify
+
+VARIABLE = "CLIPSKIP_MODELS"
+"""Environment variable: more folders, separated as in PATH."""
+STARTER = Path(__file__).parents[1] / "starter"
+"""The embedded model, found by the name `starter`, and its LoRAs."""
+LAYOUT = {
+    FileKind.CHECKPOINT: ("models/Stable-diffusion", "Stable-diffusion", "models/checkpoints", "checkpoints"),
+    FileKind.LORA: ("models/Lora", "Lora", "models/LyCORIS", "LyCORIS", "models/loras", "loras"),
+    FileKind.EMBEDDING: ("embeddings", "models/embeddings"),
+}
+"""Where A1111, Forge and ComfyUI keep each kind, below their folder."""
+SAFE, PICKLED = (".safetensors",), (".ckpt", ".pt", ".pth", ".bin")
+OPTION = {FileKind.CHECKPOINT: "model", FileKind.LORA: "lora", FileKind.EMBEDDING: "prompt"}
+MOST_FILES = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One file (or diffusers folder) of a library."""
+
+    path: Path
+    name: str
+    """Below its folder, with `/`, as A1111's titles show it."""
+
+    @property
+    def stem(self) -> str:
+        """The last part of the name, without its ending."""
+        return Path(self.name).name.removesuffix(self.path.suffix) if self.is_weights else Path(self.name).name
+
+    @property
+    def is_weights(self) -> bool:
+        """Whether the name ends as weight files' do; a diffusers folder's need not."""
+        return self.path.suffix.lower() in SAFE + PICKLED
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """Folders that models, LoRAs and embeddings are looked for in, in their order; the first that has a name wins."""
+
+    folders: tuple[Path, ...]
+
+    @classmethod
+    def of_user(cls, folders: Sequence[str | Path] = ()) -> "Library":
+        """The folders given, those of the environment variable CLIPSKIP_MODELS, and the embedded starter."""
+        named = [Path(text) for text in os.environ.get(VARIABLE, "").split(os.pathsep) if text]
+        return cls((*(Path(folder).expanduser() for folder in (*folders, *named)), STARTER))
+
+    def files(self, kind: FileKind) -> tuple[Found, ...]:
+        """All files of a kind, in the folders' order, then by name."""
+        return tuple(found for folder in self.folders for found in _of_kind(folder, kind))
+
+    def find(self, name: str, kind: FileKind, *, allow_path: bool = True, progress: Progress | None = None) -> Path:
+        """The file meant by a path, name, stem, alias or hash of 8 to 64 digits; NotFound says where it was looked for.
+
+        With `allow_path` false only names count, and none of them leads out of the folders. Files are hashed only for a
+        hash that is not known yet.
+        """
+        path = Path(name).expanduser() if "\0" not in name else Path()
+        looks_like_path = os.sep in name or name.startswith("~") or path.suffix.lower() in SAFE + PICKLED
+        if allow_path and name and looks_like_path and os.path.exists(path):
+            return path
+        title = re.fullmatch(r"(.+?)\s*\[[0-9a-fA-F]{8,64}\]", name)
+        wanted = title[1] if title else name
+        found = self._by_name(wanted, kind) or self._by_alias(wanted, kind)
+        if found is None and re.fullmatch(r"[0-9a-fA-F]{8,64}", name):
+            found = self.find_hash(name, kind, progress=progress)
+        if found is None:
+            raise NotFound(self._nowhere(name, kind), field=OPTION[kind])
+        return found
+
+    def find_hash(self, digits: str, kind: FileKind, *, progress: Progress | None = None) -> Path | None:
+        """The file of which these 8 to 64 digits are a hash; hashes not known yet are computed, small files first."""
+        candidates = [found.path for found in self.files(kind) if not found.path.is_dir()]
+        unknown = []
+        for path in sorted(candidates, key=lambda path: path.stat().st_size):
+            known = cached_hashes(path)
+            if known is not None and known.matches(digits):
+                return path
+            if len(digits) == 8 and autov1(path) == digits.lower():
+                return path
+            unknown += [path] if known is None else []
+        for path in unknown:
+            if hash_file(path, progress=progress).matches(digits):
+                return path
+        return None
+
+    def _by_name(self, name: str, kind: FileKind) -> Path | None:
+        """Exact spellings in any folder before those that differ in case or Unicode form."""
+        for plain in (str, fold):
+            for folder in self.folders:
+                hits = [found for found in _below(folder, kind) if plain(name) in map(plain, _spellings(found))]
+                chosen = _one(hits, name, kind)
+                if chosen is not None:
+                    return chosen
+        return None
+
+    def _by_alias(self, name: str, kind: FileKind) -> Path | None:
+        """A LoRA by the name that its trainer gave it."""
+        if kind is not FileKind.LORA:
+            return None
+        for found in self.files(kind):
+            if found.path.suffix.lower() in SAFE and fold(_alias(found.path)) == fold(name):
+                return found.path
+        return None
+
+    def _nowhere(self, name: str, kind: FileKind) -> str:
+        places = ", ".join(str(folder) for folder in self.folders if folder != STARTER) or "the embedded starter"
+        known = {fold(found.stem): found.stem for found in self.files(kind)}
+        near = [known[key] for key in difflib.get_close_matches(fold(Path(name).stem), known, n=3)]
+        hint = f"near names: {', '.join(near)}" if near else f"give its path, or name its folder in {VARIABLE}"
+        what = "model" if kind is FileKind.CHECKPOINT else str(kind)
+        return f"no {what} called {name[:120]!r} in {places}; {hint}"
+
+
+def fold(name: str) -> str:
+    """A name without what keyboards and file systems disagree on: case and Unicode form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _spellings(found: Found) -> tuple[str, ...]:
+    """Every name that a file answers to."""
+    bare = found.name[: -len(found.path.suffix)] if found.is_weights else found.name
+    return found.name, bare, Path(found.name).name, found.stem
+
+
+def _one(hits: Sequence[Found], name: str, kind: FileKind) -> Path | None:
+    """The one file meant: safetensors before pickles, then those of the kind; NotFound when there are still several."""
+    if len(hits) > 1:
+        hits = [found for found in hits if found.path.suffix.lower() not in PICKLED] or hits
+    if len(hits) > 1:
+        hits = [found for found in hits if _kind(found.path) is kind] or hits
+    if len(hits) > 1:
+        names = ", ".join(found.name for found in hits[:4])
+        raise NotFound(f"{name!r} could be any of {names}; write one of these in full", field=OPTION[kind])
+    return hits[0].path if hits else None
+
+
+def _of_kind(folder: Path, kind: FileKind) -> Iterator[Found]:
+    """The files of a kind: by the subfolder that they are in, elsewhere by what they are."""
+    for root in _layout(folder, kind):
+        yield from _walk(root)
+    for found in _walk(folder, deep=not _sorted_by_kind(folder)):
+        if _kind(found.path) in (kind, None):
+            yield found
+
+
+def _below(folder: Path, kind: FileKind) -> Iterator[Found]:
+    """The files that could be of a kind, by name alone."""
+    for root in _layout(folder, kind):
+        yield from _walk(root)
+    yield from _walk(folder, deep=not _sorted_by_kind(folder))
+
+
+def _layout(folder: Path, kind: FileKind) -> tuple[Path, ...]:
+    """The subfolders that a web UI keeps a kind in."""
+    return tuple(folder / part for part in LAYOUT.get(kind, ()) if os.path.isdir(folder / part))
+
+
+def _sorted_by_kind(folder: Path) -> bool:
+    """Whether a folder is laid out as A1111's or ComfyUI's is."""
+    return any(os.path.isdir(folder / part) for parts in LAYOUT.values() for part in parts)
+
+
+def _walk(root: Path, *, deep: bool = True) -> Iterator[Found]:
+    """Weight files and diffusers folders below a root, by name; links that lead out of it are left alone.
+
+    Not `deep`, only those directly in it.
+    """
+    try:
+        home = root.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return
+    count = 0
+    for place, folders, files in os.walk(home):
+        here = Path(place)
+        if INDEX in files:
+            folders.clear()
+            yield Found(path=here, name=here.relative_to(home).as_posix() if here != home else home.name)
+            continue
+        shallow = [] if deep else [name for name in folders if not os.path.isfile(here / name / INDEX)]
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in shallow)
+        for name in sorted(files):
+            path = here / name
+            if path.suffix.lower() in SAFE + PICKLED and not name.startswith(".") and _inside(path, home):
+                count += 1
+                if count > MOST_FILES:
+                    raise FileError(f"{root} holds more than {MOST_FILES:,} model files; name a smaller folder")
+                yield Found(path=path, name=path.relative_to(home).as_posix())
+
+
+def _inside(path: Path, home: Path) -> bool:
+    """Whether a file, links followed, is a file below a folder."""
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return False
+    return real.is_relative_to(home) and real.is_file()
+
+
+def _kind(path: Path) -> FileKind | None:
+    """What a file is; None where its header does not say, as a pickle's."""
+    try:
+        return identify(read_header(path)).kind
+    except ClipskipError:
+        return None
+
+
+def _alias(path: Path) -> str:
+    try:
+        return read_header(path).metadata.get("ss_output_name", "")
+    except ClipskipError:
+        return ""

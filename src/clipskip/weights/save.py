@@ -1,0 +1,173 @@
+"""Models written so that other tools read them: one LDM-layout file, or a diffusers folder."""
+
+import gzip
+import json
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clipskip.errors import OutputError
+from clipskip.weights.checkpoint import Checkpoint, Prediction
+from clipskip.weights.keys import ldm_names
+from clipskip.weights.shapes import TEXT_HEADS, UNET_GROUPS, UNET_HEADS, VAE_GROUPS, VAE_SCALE
+
+READABLE = 0o644
+"""safetensors writes 0600, which nobody else in a shared folder can read."""
+MERGES = 48894
+"""Byte pairs that CLIP's vocabulary uses: 49408 tokens less 2 x 256 bytes and 2 ends (OpenAI's simple_tokenizer.py)."""
+START, END = "<|startoftext|>", "<|endoftext|>"
+TENSORS = {"format": "pt"}
+
+
+def save_single_file(checkpoint: Checkpoint, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a model as one safetensors file in LDM's layout; it appears under its name when it is whole."""
+    state: dict[str, Tensor] = {}
+    for part, tensors in (("text_encoder", checkpoint.text), ("unet", checkpoint.unet), ("vae", checkpoint.vae)):
+        names = ldm_names(part, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        state |= {names[name]: _as_ldm(part, name, tensor) for name, tensor in tensors.items()}
+    _write_tensors(state, path, dict(checkpoint.metadata) | facts(checkpoint) | dict(metadata or {}))
+
+
+def facts(checkpoint: Checkpoint) -> dict[str, str]:
+    """The metadata without which shapes alone would not give this model back."""
+    unet, vae = checkpoint.unet_shape, checkpoint.vae_shape
+    if len(set(unet.attention_heads)) > 1:
+        raise OutputError("a UNet whose levels differ in heads cannot be told from one file; save it as a folder")
+    found = {
+        TEXT_HEADS: str(checkpoint.text_shape.heads),
+        UNET_HEADS: str(unet.attention_heads[0]),
+        UNET_GROUPS: str(unet.norm_num_groups),
+        VAE_GROUPS: str(vae.norm_num_groups),
+        VAE_SCALE: str(vae.scaling_factor),
+        "modelspec.architecture": "stable-diffusion-v1",
+        "modelspec.prediction_type": checkpoint.prediction,
+        "modelspec.resolution": f"{checkpoint.native_px}x{checkpoint.native_px}",
+    }
+    if checkpoint.trained_clip_skip is not None:
+        found["modelspec.encoder_layer"] = str(checkpoint.trained_clip_skip)
+    return found
+
+
+def save_folder(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a model as a folder that diffusers' StableDiffusionPipeline.from_pretrained reads, where none is yet."""
+    if path.exists():
+        raise OutputError(f"{path} is already there; name a folder that is not")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+            folder = Path(temporary) / "model"
+            _write_folder(checkpoint, folder)
+            folder.rename(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _write_folder(checkpoint: Checkpoint, folder: Path) -> None:
+    parts = {
+        "text_encoder": ("transformers", "CLIPTextModel"),
+        "unet": ("diffusers", "UNet2DConditionModel"),
+        "vae": ("diffusers", "AutoencoderKL"),
+        "scheduler": ("diffusers", "PNDMScheduler"),
+        "tokenizer": ("transformers", "CLIPTokenizer"),
+    }
+    for name in parts:
+        (folder / name).mkdir(parents=True)
+    empty = {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
+    index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.36.0", **empty}
+    _write_json(folder / "model_index.json", index | {name: list(kind) for name, kind in parts.items()})
+    # With the prefix, transformers before 5.6 and after both read it.
+    text = {f"text_model.{name}": tensor for name, tensor in checkpoint.text.items()}
+    text_config = {
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        **checkpoint.text_shape.config(),
+    }
+    _write_part(folder / "text_encoder" / "model.safetensors", text, text_config)
+    unet = {"_class_name": "UNet2DConditionModel", **checkpoint.unet_shape.config()}
+    _write_part(folder / "unet" / "diffusion_pytorch_model.safetensors", checkpoint.unet, unet)
+    vae = {"_class_name": "AutoencoderKL", **checkpoint.vae_shape.config(), "sample_size": checkpoint.native_px}
+    _write_part(folder / "vae" / "diffusion_pytorch_model.safetensors", checkpoint.vae, vae)
+    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler_config(checkpoint.prediction))
+    _write_tokenizer(folder / "tokenizer", positions=checkpoint.text_shape.positions)
+
+
+def scheduler_config(prediction: Prediction) -> dict[str, object]:
+    """SD 1.x's noise schedule, as its own repository states it."""
+    return {
+        "_class_name": "PNDMScheduler",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "num_train_timesteps": 1000,
+        "prediction_type": "v_prediction" if prediction == "v" else "epsilon",
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+    }
+
+
+def _write_part(path: Path, state: Mapping[str, Tensor], config: Mapping[str, object]) -> None:
+    _write_json(path.parent / "config.json", config)
+    _write_tensors(state, path, TENSORS)
+
+
+def _write_tokenizer(folder: Path, *, positions: int) -> None:
+    """CLIP's tokenizer as transformers reads it, from the vocabulary that this package carries."""
+    text = gzip.decompress(resources.files("clipskip.prompt").joinpath("bpe_simple_vocab_16e6.txt.gz").read_bytes())
+    merges = text.decode("utf-8").split("\n")[1 : MERGES + 1]
+    letters = _byte_letters()
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(m.split()) for m in merges), START, END]
+    ends = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
+    _write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
+    _write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges, ""]))
+    _write_json(folder / "special_tokens_map.json", ends)
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": positions, "do_lower_case": True, **ends}
+    _write_json(folder / "tokenizer_config.json", config)
+
+
+def _byte_letters() -> list[str]:
+    """The letter that stands for each byte, the printable first (GPT-2's byte-level BPE)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return [chr(n) for n in printable] + [chr(256 + n) for n in range(256 - len(printable))]
+
+
+def _as_ldm(part: str, name: str, tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """LDM's attention in the VAE is made of 1x1 convolutions."""
+    linear = part == "vae" and ".attentions." in name and tensor.dim() == 2
+    return tensor[:, :, None, None] if linear else tensor
+
+
+def _write_tensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+    try:
+        save_file(own, temporary, metadata=metadata)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(READABLE)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{path} cannot be written: {error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
+    _write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(READABLE)

@@ -1,0 +1,61 @@
+"""A random SD 1.x checkpoint of a few hundred kilobytes, whole in every part."""
+
+from pathlib import Path
+
+import torch
+from clipskip.spec.family import Family
+from torch import Tensor
+
+from clipskip.weights.checkpoint import Checkpoint, SourceFile
+from clipskip.weights.inventory import text_tensors, unet_tensors, vae_tensors
+from clipskip.weights.keys import ldm_names
+from clipskip.weights.save import facts
+from clipskip.weights.shapes import TextShape, UNetShape, VAEShape
+
+WIDTH = 64
+
+
+def random_state(tensors: dict[str, tuple[int, ...]], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: torch.randn(shape).mul(0.05).to(dtype) for name, shape in tensors.items()}
+
+
+def tiny_checkpoint(*, vocabulary: int = 100, dtype: torch.dtype = torch.float16, layers: int = 3) -> Checkpoint:
+    torch.manual_seed(0)
+    text = TextShape(depth=layers, width=WIDTH, heads=2, mlp_width=4 * WIDTH, vocabulary=vocabulary)
+    unet = UNetShape(
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention=(True, False),
+        attention_heads=(4, 4),
+        norm_num_groups=16,
+        sample_size=16,
+    )
+    vae = VAEShape(block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, scaling_factor=0.25)
+    return Checkpoint(
+        family=Family.SD1,
+        text=random_state(text_tensors(text), dtype),
+        unet=random_state(unet_tensors(unet), dtype),
+        vae=random_state(vae_tensors(vae), dtype),
+        text_shape=text,
+        unet_shape=unet,
+        vae_shape=vae,
+        prediction="v",
+        trained_clip_skip=2,
+        native_px=128,
+        source=SourceFile(name="tiny", path=Path("tiny.safetensors"), sha256=""),
+        metadata={},
+    )
+
+
+def single_file(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors under LDM's names, and the metadata, of a single file that one may then spoil."""
+    state: dict[str, Tensor] = {}
+    for part, tensors in (("text_encoder", checkpoint.text), ("unet", checkpoint.unet), ("vae", checkpoint.vae)):
+        names = ldm_names(part, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        state |= {names[name]: tensor for name, tensor in tensors.items()}
+    return state, facts(checkpoint)
+
+
+def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
