@@ -58,7 +58,9 @@ def main() -> None:
             if turn >= 3:
                 times[name].append(took)
     one = median(times["Clip Skip 1 (one encoding)"])
-    print(f"CLIP-L, 77 tokens, {asked.dtype}, {asked.device}, {torch.get_num_threads()} threads, {asked.rounds} rounds\n")
+    print(
+        f"CLIP-L, 77 tokens, {asked.dtype}, {asked.device}, {torch.get_num_threads()} threads, {asked.rounds} rounds\n"
+    )
     print(f"| {'what':28} | median ms | ratio |\n|{'-' * 30}|{'-' * 11}|{'-' * 7}|")
     for name, taken in times.items():
         print(f"| {name:28} | {median(taken) * 1e3:9.2f} | {median(taken) / one:5.2f} |")

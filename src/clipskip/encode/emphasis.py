@@ -1,4 +1,4 @@
-"""Weights on vectors: what `(a cat:1.3)` does to the layer that was read, after the final norm (A1111 sd_emphasis.py)."""
+"""Weights on vectors: what `(a cat:1.3)` does to what was read, after the final norm (A1111 sd_emphasis.py)."""
 
 from collections.abc import Sequence
 

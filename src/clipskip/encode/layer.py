@@ -1,6 +1,6 @@
 """Clip Skip: the number a user types, and the layer that it reads."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -8,19 +8,27 @@ from torch import Tensor, nn
 
 from clipskip.spec import ClipSkip
 
+States = Sequence[Float[Tensor, "batch tokens width"]] | Mapping[int, Float[Tensor, "batch tokens width"]]
+
 
 def last_layer_needed(skips: Iterable[ClipSkip], *, depth: int) -> int:
     """The k of the last h[k] that any of these read; SkipOutOfRange when this depth has not all of them."""
-    return depth + 1 - min(skip.check(depth).shallow for skip in skips)
+    return max(layers_read(skips, depth=depth))
+
+
+def layers_read(skips: Iterable[ClipSkip], *, depth: int) -> tuple[int, ...]:
+    """The k of each h[k] that any of these read, rising."""
+    checked = [skip.check(depth) for skip in skips]
+    return tuple(sorted({depth + 1 - n for skip in checked for n in (skip.shallow, skip.deep)}))
 
 
 def read_layer(
-    states: Sequence[Float[Tensor, "batch tokens width"]], skip: ClipSkip, *, depth: int, final_norm: nn.Module | None
+    states: States, skip: ClipSkip, *, depth: int, final_norm: nn.Module | None
 ) -> Float[Tensor, "batch tokens width"]:
-    """h[depth + 1 - skip] through the final norm, whose absence is SDXL's; `states` starts at h[0].
+    """h[depth + 1 - skip] through the final norm, whose absence is SDXL's; `states[k]` is h[k].
 
     A whole skip is the layer bit for bit. A fraction mixes two layers before the norm, as SD.Next does
-    (prompt_parser_diffusers.py): 1.25 is three quarters of the last layer and one of the one before it.
+    (prompt_parser_diffusers.py): 1.25 is three quarters of the last layer and a quarter of the one before it.
     """
     skip.check(depth)
     state = states[depth + 1 - skip.shallow]
