@@ -1,0 +1,93 @@
+"""Writes the trained networks as one LDM-layout file, and such a file as a diffusers folder.
+
+    python training/export.py --text DIR --unet DIR/unet.pt --vae DIR/vae.pt --scale DIR/scale.json --out FILE
+    python training/export.py --read FILE --folder DIR
+
+What shapes alone cannot tell (heads, groups, scaling factor, v-prediction, trained Clip Skip) goes into the metadata.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from transformers import CLIPTextModel
+from unet import new_unet, weights
+from vae import new_vae
+
+from clipskip.weights import load_checkpoint, save_folder, save_single_file
+
+DESCRIPTION = {
+    "modelspec.sai_model_spec": "1.0.0",
+    "modelspec.title": "clipskip starter",
+    "modelspec.author": "clipskip",
+    "modelspec.license": "MIT; drawn after Noto Emoji (Google, Apache-2.0)",
+    "modelspec.encoder_layer": "2",
+    "modelspec.prediction_type": "v",
+    "modelspec.resolution": "128x128",
+    "modelspec.description": "A small Stable Diffusion of composed scenes, trained at Clip Skip 2; see docs/starter.md",
+}
+
+
+def write_parts(folder: Path, text: CLIPTextModel, unet: UNet2DConditionModel, *, vae: AutoencoderKL) -> None:
+    """The networks as a folder in diffusers' layout."""
+    text.save_pretrained(folder / "text_encoder")
+    unet.save_pretrained(folder / "unet")
+    vae.save_pretrained(folder / "vae")
+    scheduler = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
+        skip_prk_steps=True, steps_offset=1,
+    )  # fmt: skip
+    scheduler.save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def trained_vae(path: Path, decoder: Path | None, scale: float) -> AutoencoderKL:
+    """The averaged VAE; a later decoder replaces its own where one is given."""
+    vae = new_vae()
+    vae.load_state_dict(torch.load(path, weights_only=True)["ema"])
+    if decoder:
+        later = torch.load(decoder, weights_only=True)["ema"]
+        vae.load_state_dict({n: v for n, v in later.items() if n.startswith(("decoder", "post_quant"))}, strict=False)
+    vae.register_to_config(scaling_factor=scale)
+    return vae
+
+
+def main() -> None:
+    """Writes the file, or reads one back into a folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path)
+    parser.add_argument("--unet", type=Path)
+    parser.add_argument("--vae", type=Path)
+    parser.add_argument("--decoder", type=Path)
+    parser.add_argument("--scale", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--read", type=Path)
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    if options.read:
+        save_folder(load_checkpoint(options.read, dtype=torch.float16), options.folder)
+        return
+    unet = new_unet()
+    unet.load_state_dict(weights(options.unet))
+    vae = trained_vae(options.vae, options.decoder, json.loads(options.scale.read_text())["scaling_factor"])
+    with tempfile.TemporaryDirectory() as temporary:
+        write_parts(Path(temporary), CLIPTextModel.from_pretrained(options.text), unet, vae=vae)
+        whole = load_checkpoint(temporary, dtype=torch.float16)
+        said = {**DESCRIPTION, "modelspec.date": time.strftime("%Y-%m-%d")}
+        save_single_file(whole, options.out, said)
+    print(options.out, f"{options.out.stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Trains a LoRA in kohya's format (text encoder and UNet) on the shipped single file, at any Clip Skip.
+
+    python training/lora.py ogre --model FILE --data DIR --latents DIR --vocabulary FILE --out DIR --skip 2 --steps 300
+
+A third of every batch is the base's own scenes (kohya's regularisation images), so that the rest of the world stays as
+it was. The three networks stay frozen; only down and up matrices move. A file that exists is kept.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+from clip import tokenizer
+from common import load_words, log
+from safetensors.torch import save, save_file
+from sampling import Model, open_model
+from torch import Tensor, nn
+from unet import v_loss
+from world import Scene, caption, scene_of
+
+from clipskip.weights import hash_file
+
+TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+PLAIN_SHARE = 1 / 3
+
+
+class Adapter(nn.Module):
+    """What is added to one module: up(down(x)) * alpha / rank."""
+
+    def __init__(self, base: nn.Linear | nn.Conv2d, rank: int, *, alpha: float) -> None:
+        super().__init__()
+        self.rank, self.alpha = rank, alpha
+        if isinstance(base, nn.Conv2d):
+            self.down: nn.Module = nn.Conv2d(
+                base.in_channels,
+                rank,
+                base.kernel_size,
+                base.stride,
+                base.padding,
+                bias=False,  # type: ignore[arg-type]
+            )
+            self.up: nn.Module = nn.Conv2d(rank, base.out_channels, 1, bias=False)
+        else:
+            self.down, self.up = (
+                nn.Linear(base.in_features, rank, bias=False),
+                nn.Linear(rank, base.out_features, bias=False),
+            )
+        nn.init.zeros_(self.up.weight)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The change."""
+        change: Tensor = self.up(self.down(x)) * (self.alpha / self.rank)
+        return change
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As kohya names them."""
+        alpha = torch.tensor(self.alpha)
+        return {"lora_down.weight": self.down.weight, "lora_up.weight": self.up.weight, "alpha": alpha}  # type: ignore[dict-item]
+
+
+def attach(model: Model, rank: int, conv_rank: int) -> dict[str, Adapter]:
+    """An adapter on every linear layer and 1x1 convolution of attention, and on the residual blocks' convolutions."""
+    found: dict[str, Adapter] = {}
+    networks = (("lora_te_text_model_", model.text), ("lora_unet_", model.unet))
+    for prefix, network in networks:
+        for name, module in network.named_modules():
+            wanted = 0
+            if isinstance(module, nn.Linear) and (
+                name.endswith(TEXT) if network is model.text else "attentions" in name
+            ):
+                wanted = rank
+            elif isinstance(module, nn.Conv2d) and ("attentions" in name or "resnets" in name):
+                wanted = rank if "attentions" in name else conv_rank
+            if wanted and isinstance(module, (nn.Linear, nn.Conv2d)):
+                adapter = found[prefix + name.replace(".", "_")] = Adapter(module, wanted, alpha=float(wanted))
+                adapter.to(module.weight.device)
+                module.register_forward_hook(lambda _, given, out, adapter=adapter: out + adapter(given[0]))
+    return found
+
+
+def pairs(options: argparse.Namespace, split: str) -> tuple[Tensor, list[Scene]]:
+    """A split's scaled latents and its scenes."""
+    files = sorted(options.latents.glob(f"{split}-*.latents.pt"))
+    latents = torch.cat([torch.load(path, weights_only=True)["latents"] for path in files]).float()
+    scenes = [scene_of(scene) for scene in load_words(options.data, split)[2]]
+    return latents, scenes[: len(latents)]
+
+
+def train(model: Model, adapters: dict[str, Adapter], options: argparse.Namespace) -> None:
+    """Moves the adapters."""
+    own, plain = pairs(options, options.name), pairs(options, "train")
+    text = [p for name, a in adapters.items() if name.startswith("lora_te") for p in a.parameters()]
+    unet = [p for name, a in adapters.items() if name.startswith("lora_unet") for p in a.parameters()]
+    groups = [{"params": text, "lr": options.text_lr}, {"params": unet, "lr": options.lr}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0)
+    rates = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda n: min(1, (n + 1) / 20) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * n / options.steps)))
+    )
+    rng, generator = random.Random(0), torch.Generator().manual_seed(0)
+    began, mean = time.time(), 0.0
+    for step in range(options.steps):
+        latents, texts = [], []
+        for i in range(options.batch):
+            images, scenes = plain if i < options.batch * PLAIN_SHARE else own
+            n = rng.randrange(len(images))
+            latents.append(images[n])
+            texts.append("" if images is plain[0] and rng.random() < 0.1 else caption(scenes[n], rng))
+        ids = model.tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        with torch.autocast(options.device, torch.bfloat16):
+            context = model.text.final_layer_norm(model.text.layers(ids["input_ids"].to(options.device))[-options.skip])
+        loss = v_loss(model.unet, torch.stack(latents).to(options.device), context.float(), generator=generator)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(text + unet, 1.0)
+        optimizer.step()
+        rates.step()
+        mean += (float(loss.detach()) - mean) * max(0.03, 1 / (step + 1))
+        if (step + 1) % 50 == 0:
+            speed = (step + 1) * options.batch / (time.time() - began)
+            log(options.out, f"{options.name} skip {options.skip} step {step + 1} loss {mean:.4f} {speed:.1f}/s")
+
+
+def metadata(options: argparse.Namespace, tensors: dict[str, Tensor]) -> dict[str, str]:
+    """What kohya's trainer writes, as far as it applies."""
+    rng, tags = random.Random(0), Counter[str]()
+    scenes = pairs(options, options.name)[1]
+    for scene in scenes:
+        tags.update(caption(scene, rng).split(", "))
+    hashes = hash_file(options.model)
+    payload = save(tensors)
+    body = payload[8 + int.from_bytes(payload[:8], "little") :]
+    return {
+        "ss_output_name": options.name, "ss_network_module": "networks.lora", "ss_clip_skip": str(options.skip),
+        "ss_network_dim": str(options.rank), "ss_network_alpha": str(float(options.rank)),
+        "ss_network_args": json.dumps({"conv_dim": options.conv_rank, "conv_alpha": float(options.conv_rank)}),
+        "ss_base_model_version": "sd_v1", "ss_v2": "False", "ss_sd_model_name": options.model.name,
+        "ss_sd_model_hash": hashes.autov1, "ss_new_sd_model_hash": hashes.sha256,
+        "ss_steps": str(options.steps), "ss_max_train_steps": str(options.steps),
+        "ss_num_train_images": str(len(scenes)), "ss_total_batch_size": str(options.batch),
+        "ss_unet_lr": str(options.lr), "ss_text_encoder_lr": str(options.text_lr),
+        "ss_resolution": "(128, 128)", "ss_seed": "0", "ss_mixed_precision": "bf16",
+        "ss_tag_frequency": json.dumps({f"1_{options.name}": dict(tags.most_common(60))}),
+        "sshs_model_hash": hashlib.sha256(body).hexdigest(),
+        "modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.title": options.name, "modelspec.trigger_phrase": options.name,
+        "modelspec.encoder_layer": str(options.skip), "modelspec.prediction_type": "v",
+        "modelspec.resolution": "128x128", "modelspec.license": "MIT",
+    }  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="the split to learn: ogre, gnome or blueprint; also the trigger word")
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--latents", type=Path, required=True)
+    parser.add_argument("--vocabulary", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--skip", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--conv-rank", type=int, default=2)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--text-lr", type=float, default=1e-3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Trains one file, `NAME.safetensors`, or `NAME-skip3.safetensors` at another Clip Skip than the base's 2."""
+    options = arguments()
+    path = options.out / f"{options.name}{'' if options.skip == 2 else f'-skip{options.skip}'}.safetensors"
+    if path.exists():
+        return
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    options.out.mkdir(parents=True, exist_ok=True)
+    model = open_model(options.model, tokenizer(options.vocabulary))
+    for network in (model.text, model.unet):
+        network.requires_grad_(False).to(options.device)
+    adapters = attach(model, options.rank, options.conv_rank)
+    train(model, adapters, options)
+    tensors = {
+        f"{name}.{part}": value.detach().half().cpu().contiguous()
+        for name, adapter in adapters.items()
+        for part, value in adapter.tensors().items()
+    }
+    save_file(tensors, path, metadata=metadata(options, tensors))
+    path.chmod(0o644)
+    log(options.out, f"{path.name} {path.stat().st_size / 2**20:.2f} MiB, {len(adapters)} modules")
+
+
+if __name__ == "__main__":
+    main()

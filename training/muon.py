@@ -1,0 +1,130 @@
+"""Weights, gradients and averages as flat vectors that workers share; a step of Muon and Adam on a worker's part."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+BETAS, MOMENTUM, DECAY, AVERAGE = (0.9, 0.99), 0.95, 0.01, 0.998
+SMALL = ("conv_in", "conv_out", "time_embedding")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A range of the flat vector: `count` matrices of rows x columns (Muon), or loose values (Adam: rows 0)."""
+
+    start: int
+    count: int
+    rows: int
+    columns: int
+
+    @property
+    def size(self) -> int:
+        """How many values."""
+        return self.count * max(1, self.rows) * self.columns
+
+
+class Flat:
+    """One vector for each of: weights, their average, two moments, and every worker's gradients."""
+
+    def __init__(self, model: nn.Module, *, workers: int, device: str = "cpu") -> None:
+        named = dict(model.named_parameters())
+        loose = [n for n, p in named.items() if p.ndim < 2 or n.startswith(SMALL)]
+        shapes: dict[tuple[int, int], list[str]] = {}
+        for name, value in named.items():
+            if name not in loose:
+                shapes.setdefault((value.shape[0], value[0].numel()), []).append(name)
+        self.names = loose + [name for names in shapes.values() for name in names]
+        self.shapes = {name: named[name].shape for name in self.names}
+        sizes = [named[n].numel() for n in self.names]
+        self.starts = dict(zip(self.names, torch.tensor([0, *sizes]).cumsum(0).tolist(), strict=False))
+        self.blocks = [Block(0, 1, 0, sum(named[n].numel() for n in loose))]
+        for (rows, columns), names in shapes.items():
+            self.blocks += [Block(self.starts[name], 1, rows, columns) for name in names]
+        self.weights = torch.cat([named[n].detach().reshape(-1) for n in self.names]).to(device)
+        self.average, self.first, self.second = self.weights.clone(), *(torch.zeros_like(self.weights) for _ in "12")
+        self.grads = [torch.zeros_like(self.weights) for _ in range(workers)]
+        self.shares = _shares(self.blocks, workers)
+
+    def share(self) -> None:
+        """Moves everything into shared memory."""
+        for value in (self.weights, self.average, self.first, self.second, *self.grads):
+            if value.device.type == "cpu":
+                value.share_memory_()
+
+    def attach(self, model: nn.Module, rank: int) -> None:
+        """Makes the model's parameters and gradients views of the vectors."""
+        for name, value in model.named_parameters():
+            place = slice(self.starts[name], self.starts[name] + value.numel())
+            value.data = self.weights[place].view(value.shape)
+            value.grad = self.grads[rank][place].view(value.shape)
+
+    def unpack(self, vector: Tensor) -> dict[str, Tensor]:
+        """A state dict out of a flat vector."""
+        return {n: vector[self.starts[n] :][: s.numel()].view(s).clone() for n, s in self.shapes.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        return {"weights": self.weights, "ema": self.average, "first": self.first, "second": self.second}
+
+    def load(self, found: dict[str, Tensor]) -> None:
+        """Goes on from a checkpoint."""
+        for name, value in self.state().items():
+            value.copy_(found[name])
+
+
+def _shares(blocks: list[Block], workers: int) -> list[list[Block]]:
+    """Blocks dealt out by cost, matrices of one shape that lie together joined again."""
+    dealt: list[list[Block]] = [[] for _ in range(workers)]
+    spent = [0.0] * workers
+    for block in sorted(blocks, key=lambda b: -b.size * max(50, min(b.rows, b.columns))):
+        rank = spent.index(min(spent))
+        dealt[rank].append(block)
+        spent[rank] += block.size * max(50, min(block.rows, block.columns))
+    return [_joined(sorted(part, key=lambda b: b.start)) for part in dealt]
+
+
+def _joined(blocks: list[Block]) -> list[Block]:
+    found: list[Block] = []
+    for block in blocks:
+        last = found[-1] if found else None
+        if last and last.rows and (last.rows, last.columns) == (block.rows, block.columns) and (
+            last.start + last.size == block.start
+        ):  # fmt: skip
+            found[-1] = Block(last.start, last.count + block.count, block.rows, block.columns)
+        else:
+            found.append(block)
+    return found
+
+
+def orthogonal(x: Tensor) -> Tensor:
+    """The nearest matrices with equal singular values, roughly: five Newton-Schulz steps (Jordan 2024)."""
+    flip = x.shape[-2] > x.shape[-1]
+    x = x.mT if flip else x
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return (x.mT if flip else x).float()
+
+
+@torch.no_grad()
+def orthogonal_step(flat: Flat, rank: int, *, lr: float, adam_lr: float, step: int) -> None:
+    """Moves one worker's share: matrices by orthogonalised momentum, loose values by Adam; then the average."""
+    for block in flat.shares[rank]:
+        place = slice(block.start, block.start + block.size)
+        weight, grad = flat.weights[place], flat.grads[0][place]
+        for other in flat.grads[1:]:
+            grad = grad + other[place]
+        first, second = flat.first[place], flat.second[place]
+        if block.rows:
+            first.lerp_(grad, 1 - MOMENTUM)
+            move = grad.lerp(first, MOMENTUM).view(block.count, block.rows, block.columns)
+            scale = max(1.0, block.rows / block.columns) ** 0.5
+            weight.mul_(1 - lr * DECAY).add_(orthogonal(move).reshape(-1), alpha=-lr * scale)
+        else:
+            first.lerp_(grad, 1 - BETAS[0])
+            second.lerp_(grad.square(), 1 - BETAS[1])
+            corrected = (second / (1 - BETAS[1] ** (step + 1))).sqrt() + 1e-8
+            weight.addcdiv_(first, corrected, value=-adam_lr / (1 - BETAS[0] ** (step + 1)))
+        flat.average[place].lerp_(weight, 1 - min(AVERAGE, (1 + step) / (10 + step)))
