@@ -133,7 +133,7 @@ def accuracy(judge: Judge, images: Tensor, scenes: list[Scene]) -> dict[str, flo
         "all things": float((said["things"].argmax(-1) == true["things"]).all(-1).float().mean()),
         "hues": float((said["hues"].argmax(-1) == true["hues"])[told].float().mean()) if told.any() else 1.0,
         "extras": float(((said["extras"] > 0) == (true["extras"] > 0)).float().mean()),
-        "faults": float(((said["faults"] > 0) == (true["faults"] > 0)).float().mean()),
+        "faults": float(((said["faults"] > 0) == (true["faults"] > 0)).all(-1).float().mean()),
     }
 
 
@@ -158,17 +158,24 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     images, scenes = load(options.data, "train")
     tests = {"heldout": load(options.data, "heldout")}
+    more_images: list[Tensor] = []
+    more_scenes: list[Scene] = []
     for name in CHARACTERS:
         more, told = load(options.data, name)
-        images, scenes = torch.cat([images, more[200:]]), scenes + told[200:]
+        more_images, more_scenes = [*more_images, more[200:]], more_scenes + told[200:]
         tests[name] = more[:200], told[:200]
+    tests["kept out of train, with faults"] = images[-500:], scenes[-500:]
+    images, scenes = torch.cat([images[:-500], *more_images]), scenes[:-500] + more_scenes
     true, judge = truth(scenes), Judge()
+    faulty = true["faults"].any(dim=1).nonzero().flatten()
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=1e-2)
     began, step, total = time.process_time(), 0, 60 * options.minutes
     while (spent := time.process_time() - began) < total:
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1, (step + 1) / 100) * (0.5 + 0.5 * float(np.cos(np.pi * min(1, spent / total))))
         chosen = torch.randint(len(images), (options.batch,))
+        third = options.batch // 3
+        chosen[:third] = faulty[torch.randint(len(faulty), (third,))]
         with torch.autocast("cpu", torch.bfloat16):
             said = judge(augment(images[chosen].float() / 127.5 - 1))
         loss = objective(
