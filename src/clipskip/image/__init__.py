@@ -1,0 +1,8 @@
+"""Latents in; pixels, PNG files with their settings, labelled grids and pages out, and the settings of any picture back."""
+
+from clipskip.image.grid import draw_grid
+from clipskip.image.metadata import read_infotext, write_bytes, write_png
+from clipskip.image.page import Cell, write_page
+from clipskip.image.vae import build_vae, decode
+
+__all__ = ["Cell", "build_vae", "decode", "draw_grid", "read_infotext", "write_bytes", "write_page", "write_png"]

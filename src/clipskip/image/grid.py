@@ -16,7 +16,9 @@ PAPER, INK, FAINT = (255, 255, 255), (20, 20, 24), (90, 90, 98)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def draw_grid(cells: Sequence[Sequence[Pixels | None]], *, columns: Sequence[str], rows: Sequence[str], footer: str) -> Pixels:
+def draw_grid(
+    cells: Sequence[Sequence[Pixels | None]], *, columns: Sequence[str], rows: Sequence[str], footer: str
+) -> Pixels:
     """The sheet: `cells[row][column]`, None where a picture is missing; all pictures have one size."""
     size = next(cell.shape for row in cells for cell in row if cell is not None)
     scale = max(1, -(-CELL_PX // size[0]))
@@ -36,7 +38,9 @@ def draw_grid(cells: Sequence[Sequence[Pixels | None]], *, columns: Sequence[str
     for j, row in enumerate(cells):
         top = y0 + j * (height + gap)
         for k, text in enumerate(names[j]):
-            pen.text((x0 - 2 * gap, top + height // 2 + (k - (len(names[j]) - 1) / 2) * line), text, INK, font, anchor="rm")
+            pen.text(
+                (x0 - 2 * gap, top + height // 2 + (k - (len(names[j]) - 1) / 2) * line), text, INK, font, anchor="rm"
+            )
         for i, cell in enumerate(row):
             place = (x0 + i * (width + gap), top)
             if cell is None:

@@ -19,7 +19,9 @@ class Cell:
     """Its infotext."""
 
 
-def write_page(cells: Sequence[Sequence[Cell | None]], *, columns: Sequence[str], rows: Sequence[str], prompt: str) -> str:
+def write_page(
+    cells: Sequence[Sequence[Cell | None]], *, columns: Sequence[str], rows: Sequence[str], prompt: str
+) -> str:
     """The page as text. It asks no network: pictures are data URLs, and its policy allows only its own script and style."""
     here = files("clipskip.image")
     script, style = (here.joinpath(name).read_text("utf-8") for name in ("page.js", "page.css"))
@@ -27,7 +29,9 @@ def write_page(cells: Sequence[Sequence[Cell | None]], *, columns: Sequence[str]
         "prompt": prompt,
         "columns": list(columns),
         "rows": list(rows),
-        "cells": [[cell and {"image": _data_url(cell.png), "settings": cell.settings} for cell in row] for row in cells],
+        "cells": [
+            [cell and {"image": _data_url(cell.png), "settings": cell.settings} for cell in row] for row in cells
+        ],
     }
     parts = {
         "title": html.escape(f"Clip Skip sweep: {prompt[:80]}"),

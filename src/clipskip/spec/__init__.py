@@ -1,6 +1,29 @@
 """What is wanted: plain values in, plain values out, no tensors; their text form is the infotext."""
 
+from clipskip.spec.dialect import Dialect, conversion_table, from_dialect, to_dialect
+from clipskip.spec.family import Family
+from clipskip.spec.infotext import Infotext, format_infotext, parse_infotext, quote
 from clipskip.spec.render import FileRef, LoraRef, Render, Request
+from clipskip.spec.settings import render_infotext, request_from_infotext, request_from_text
 from clipskip.spec.skip import ClipSkip, parse_skips
 
-__all__ = ["ClipSkip", "FileRef", "LoraRef", "Render", "Request", "parse_skips"]
+__all__ = [
+    "ClipSkip",
+    "Dialect",
+    "Family",
+    "FileRef",
+    "Infotext",
+    "LoraRef",
+    "Render",
+    "Request",
+    "conversion_table",
+    "format_infotext",
+    "from_dialect",
+    "parse_infotext",
+    "parse_skips",
+    "quote",
+    "render_infotext",
+    "request_from_infotext",
+    "request_from_text",
+    "to_dialect",
+]

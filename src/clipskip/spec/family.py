@@ -42,8 +42,12 @@ class Family(Enum):
     SD1 = FamilyRow(label="SD 1.x", encoders=(CLIP_L,))
     SD2 = FamilyRow(label="SD 2.x", encoders=(OPENCLIP_H,), default_skip=2)
     SDXL = FamilyRow(label="SDXL", encoders=(CLIP_L, OPENCLIP_G), default_skip=2, final_norm=False, pooled=True)
-    SD3 = FamilyRow(label="SD 3", why_not="its T5 encoder carries the prompt, and its CLIP layers are fixed by training")
-    FLUX = FamilyRow(label="Flux", why_not="its T5 encoder carries the prompt, and CLIP gives it one pooled vector alone")
+    SD3 = FamilyRow(
+        label="SD 3", why_not="its T5 encoder carries the prompt, and its CLIP layers are fixed by training"
+    )
+    FLUX = FamilyRow(
+        label="Flux", why_not="its T5 encoder carries the prompt, and CLIP gives it one pooled vector alone"
+    )
 
     @property
     def label(self) -> str:

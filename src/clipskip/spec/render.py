@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from clipskip.errors import SpecError
 from clipskip.spec.skip import ClipSkip
 
+LAST_LAYER = ClipSkip(1)
 MAX_SEED = 2**64 - 1
 LATENT_PX = 8
 """Pixels per latent cell, each way."""
@@ -27,7 +28,9 @@ class LoraRef:
     def __post_init__(self) -> None:
         for value in (self.text_encoder, self.unet):
             if not math.isfinite(value):
-                raise SpecError(f"LoRA {self.name!r} has strength {value}; give a finite number such as 0.8", field="lora")
+                raise SpecError(
+                    f"LoRA {self.name!r} has strength {value}; give a finite number such as 0.8", field="lora"
+                )
 
     @classmethod
     def parse(cls, text: str) -> "LoraRef":
@@ -85,6 +88,10 @@ class Request:
     ensd: int = 0
     variation_seed: int = 0
     variation_strength: float = 0.0
+    lora_hashes: tuple[tuple[str, str], ...] = ()
+    """Name and hash of LoRAs, as settings texts note them: they find a file that has another name here."""
+    unused: tuple[tuple[str, str], ...] = ()
+    """Fields of a settings text that this program has no use for, as they were."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +104,7 @@ class Render:
     model: FileRef
     loras: tuple[LoraRef, ...] = ()
     embeddings: tuple[FileRef, ...] = ()
-    clip_skip: ClipSkip = ClipSkip(1)
+    clip_skip: ClipSkip = LAST_LAYER
     negative_clip_skip: ClipSkip | None = None
     """None is the prompt's."""
     steps: int = 20
@@ -132,7 +139,9 @@ class Render:
             _in_range(name, pixels, 64, 2048)
             if pixels % LATENT_PX:
                 near = pixels // LATENT_PX * LATENT_PX
-                raise SpecError(f"{name} {pixels} is not a multiple of {LATENT_PX}; use {near} or {near + LATENT_PX}", field="size")
+                raise SpecError(
+                    f"{name} {pixels} is not a multiple of {LATENT_PX}; use {near} or {near + LATENT_PX}", field="size"
+                )
         _one_of("emphasis", self.emphasis, ("Original", "No norm", "Ignore", "None"))
         _one_of("rng", self.rng, ("CPU", "GPU", "NV"))
 

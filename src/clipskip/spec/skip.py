@@ -20,16 +20,57 @@ class ClipSkip:
     def __post_init__(self) -> None:
         number = self.from_end
         if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-            raise SkipOutOfRange(f"clip skip {number!r} is not a number; use 1 (the last layer) or more", field="clip_skip")
+            raise SkipOutOfRange(
+                f"clip skip {number!r} is not a number; use 1 (the last layer) or more", field="clip_skip"
+            )
         if number < 1:
-            raise SkipOutOfRange(f"clip skip {number:g} does not exist: 1 is the last layer; use 1 or more", field="clip_skip")
+            raise SkipOutOfRange(
+                f"clip skip {number:g} does not exist: 1 is the last layer; use 1 or more", field="clip_skip"
+            )
         object.__setattr__(self, "from_end", int(number) if float(number).is_integer() else float(number))
+
+    @classmethod
+    def from_a1111(cls, clip_skip: int) -> "ClipSkip":
+        """A1111's and Forge's slider on SD 1.x."""
+        return cls(clip_skip)
+
+    @classmethod
+    def from_comfy(cls, stop_at_clip_layer: int) -> "ClipSkip":
+        """ComfyUI's CLIPSetLastLayer: -1 is the last layer."""
+        return cls(-stop_at_clip_layer)
+
+    @classmethod
+    def from_diffusers(cls, clip_skip: int | None) -> "ClipSkip":
+        """diffusers' argument on SD 1.x: layers skipped, None for none."""
+        return cls(1 + (clip_skip or 0))
+
+    @classmethod
+    def from_invoke(cls, skipped_layers: int) -> "ClipSkip":
+        """InvokeAI's field on SD 1.x: layers skipped."""
+        return cls(1 + skipped_layers)
+
+    @classmethod
+    def from_sdnext(cls, clip_skip: float) -> "ClipSkip":
+        """SD.Next's slider on SD 1.x, fractions included."""
+        return cls(clip_skip)
+
+    @classmethod
+    def from_kohya(cls, clip_skip: int | None) -> "ClipSkip":
+        """kohya's --clip_skip and ss_clip_skip on SD 1.x: None is the last layer."""
+        return cls(clip_skip or 1)
+
+    @classmethod
+    def from_sdcpp(cls, clip_skip: int) -> "ClipSkip":
+        """stable-diffusion.cpp's --clip-skip on SD 1.x: 0 and below leave it to the model, which is 1."""
+        return cls(max(clip_skip, 1))
 
     @classmethod
     def parse(cls, text: str) -> "ClipSkip":
         """The Clip Skip that a user typed: "2" or "1.5"."""
         if not re.fullmatch(r"\s*[+-]?\d+(\.\d*)?\s*", text):
-            raise SkipOutOfRange(f"clip skip {text!r} is not a number; use 1 (the last layer) or more", field="clip_skip")
+            raise SkipOutOfRange(
+                f"clip skip {text!r} is not a number; use 1 (the last layer) or more", field="clip_skip"
+            )
         return cls(float(text))
 
     def __str__(self) -> str:
@@ -69,7 +110,9 @@ def parse_skips(text: str) -> tuple[ClipSkip, ...]:
             continue
         first, last, step = float(span[1]), float(span[2]), float(span[3] or 1)
         if last < first or step <= 0 or (last - first) / step > 1000:
-            raise SpecError(f"clip skip range {part.strip()!r} is empty or too long; write it as 1-5 or 1-3:0.5", field="clip_skip")
+            raise SpecError(
+                f"clip skip range {part.strip()!r} is empty or too long; write it as 1-5 or 1-3:0.5", field="clip_skip"
+            )
         count = math.floor((last - first) / step + 1e-9)
         found += [ClipSkip(round(first + i * step, 6)) for i in range(count + 1)]
     return tuple(dict.fromkeys(found))

@@ -26,7 +26,8 @@ class Sweep:
             raise SpecError("a sweep needs at least one Clip Skip and one row", field="clip_skip")
         if len(self.skips) * len(self.rows) > MAX_CELLS:
             raise SpecError(
-                f"this sweep has {len(self.skips) * len(self.rows)} pictures; {MAX_CELLS} is the most", field="clip_skip"
+                f"this sweep has {len(self.skips) * len(self.rows)} pictures; {MAX_CELLS} is the most",
+                field="clip_skip",
             )
 
     def cell(self, row: int, column: int) -> Render:
@@ -66,7 +67,22 @@ def _name(lora: LoraRef) -> str:
     return lora.name if lora.unet == 1 else f"{lora.name} {lora.unet:g}"
 
 
-def file_name(render: Render, *, row: int) -> str:
-    """The name of a cell's picture: sorts as the grid reads, and differs when any setting differs."""
-    skip = f"{render.clip_skip.shallow:02d}" + (f"{render.clip_skip.fraction:g}"[1:] if render.clip_skip.fraction else "")
-    return f"row{row}-clipskip{skip}-seed{render.seed}-{render.key}.png"
+def file_name(render: Render, *, row: int | None = None) -> str:
+    """A picture's name: a sweep's sort as its grid reads; it differs when any setting differs."""
+    skip = f"{render.clip_skip.shallow:02d}" + (
+        f"{render.clip_skip.fraction:g}"[1:] if render.clip_skip.fraction else ""
+    )
+    start = "" if row is None else f"row{row}-"
+    return f"{start}clipskip{skip}-seed{render.seed}-{render.key}.png"
+
+
+def footer(sweep: Sweep) -> str:
+    """The settings that all cells share, as three short lines under the grid."""
+    r = sweep.base
+    scheduler = "" if r.scheduler == "Automatic" else f", Schedule type: {r.scheduler}"
+    settings = (
+        f"Steps: {r.steps}, Sampler: {r.sampler}{scheduler}, CFG scale: {r.cfg_scale:g}, Seed: {r.seed}, "
+        f"Size: {r.width}x{r.height}, Model hash: {r.model.hash}, Model: {r.model.name}"
+    )
+    negative = f"Negative prompt: {r.negative_prompt}" if r.negative_prompt else ""
+    return "\n".join(line for line in (r.prompt, negative, settings) if line)

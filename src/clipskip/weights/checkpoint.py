@@ -105,13 +105,15 @@ def load_checkpoint(
     path: str | os.PathLike[str],
     *,
     dtype: torch.dtype,
+    text_dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
     allow_pickle: bool = False,
     prediction: Prediction | None = None,
 ) -> Checkpoint:
     """The SD 1.x model in a single file or a diffusers folder.
 
-    Complete and finite, or an error that names what is wrong. `prediction` overrides what the file says.
+    Complete and finite, or an error that names what is wrong. `prediction` overrides what the file says;
+    `text_dtype` is the text encoder's, where it is not `dtype`.
     Pickles (.ckpt, .pt) need `allow_pickle`.
     """
     file = as_path(path)
@@ -127,7 +129,7 @@ def load_checkpoint(
         said = opened.identity.prediction
         return Checkpoint(
             family=Family.SD1,
-            text=opened.read("text_encoder", text_tensors(text), dtype=dtype, device=device),
+            text=opened.read("text_encoder", text_tensors(text), dtype=text_dtype or dtype, device=device),
             unet=opened.read("unet", unet_tensors(unet), dtype=dtype, device=device),
             vae=opened.read("vae", vae_tensors(vae), dtype=dtype, device=device),
             text_shape=text,

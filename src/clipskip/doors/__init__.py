@@ -1,0 +1,1 @@
+"""What users type, in; what rooms give back, shown. No logic of its own."""

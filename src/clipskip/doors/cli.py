@@ -1,0 +1,194 @@
+"""The command line: parse, call a room, show the result. Heavy imports wait until a command needs them."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipskip import __version__
+from clipskip.doors import options as o
+from clipskip.errors import ClipskipError, SpecError
+from clipskip.spec import Dialect, Family, conversion_table, from_dialect, parse_skips, to_dialect
+
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Clip Skip for Stable Diffusion: draw, compare and measure what each value does to your prompt and LoRAs.",
+)
+
+Skips = Annotated[str, typer.Option("--clip-skip", help="The columns: 1-5, 1,2,4 or 1-3:0.5. 1 is the last layer.")]
+Skip = Annotated[str | None, typer.Option("--clip-skip", help="1 is the last layer; the model's own when not given.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """The `clipskip` command: one line and exit code 2 for whatever the user can put right."""
+    try:
+        app()
+    except ClipskipError as error:
+        print(f"clipskip: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR) from None
+
+
+@app.command()
+def sweep(
+    prompt: o.Prompt = None,
+    *,
+    clip_skip: Skips = "1-5",
+    negative: o.Negative = None,
+    lora: o.Loras = None,
+    settings: o.Settings = None,
+    model: o.ModelName = None,
+    steps: o.Steps = None,
+    sampler: o.Sampler = None,
+    scheduler: o.Scheduler = None,
+    cfg: o.Cfg = None,
+    seed: o.Seed = None,
+    size: o.Size = None,
+    negative_clip_skip: o.NegativeSkip = None,
+    rng: o.Noise = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures, the grid and the page.")] = None,
+    models_folder: o.Folders = None,
+    allow_pickle: o.Pickle = False,
+) -> None:
+    """Draw the grid: Clip Skip across, without and with the LoRAs down."""
+    from clipskip.doors.work import run_sweep
+
+    skips = parse_skips(clip_skip)
+    request = o.build_request(
+        prompt, settings=settings, loras=lora, size=size, negative_prompt=negative, model=model, steps=steps, sampler=sampler,
+        scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng,
+    )  # fmt: skip
+    _finish(run_sweep(request, skips, folders=models_folder or [], allow_pickle=allow_pickle, out=out))
+
+
+@app.command()
+def generate(
+    prompt: o.Prompt = None,
+    *,
+    clip_skip: Skip = None,
+    negative: o.Negative = None,
+    lora: o.Loras = None,
+    settings: o.Settings = None,
+    model: o.ModelName = None,
+    steps: o.Steps = None,
+    sampler: o.Sampler = None,
+    scheduler: o.Scheduler = None,
+    cfg: o.Cfg = None,
+    seed: o.Seed = None,
+    size: o.Size = None,
+    negative_clip_skip: o.NegativeSkip = None,
+    rng: o.Noise = None,
+    count: Annotated[int, typer.Option(help="How many pictures, with seeds counting up.", min=1, max=1000)] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures; clipskip-out when not given.")] = None,
+    models_folder: o.Folders = None,
+    allow_pickle: o.Pickle = False,
+) -> None:
+    """Draw pictures at one Clip Skip."""
+    from clipskip.doors.work import run_generate
+
+    request = o.build_request(
+        prompt, settings=settings, loras=lora, size=size, negative_prompt=negative, model=model, steps=steps, sampler=sampler,
+        scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng, clip_skip=clip_skip,
+    )  # fmt: skip
+    _finish(run_generate(request, count, folders=models_folder or [], allow_pickle=allow_pickle, out=out))
+
+
+@app.command()
+def encode(
+    prompt: Annotated[str, typer.Argument(help="The text, in A1111's language.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The safetensors file to write.")],
+    clip_skip: Skips = "1-12",
+    model: o.ModelName = None,
+    models_folder: o.Folders = None,
+    allow_pickle: o.Pickle = False,
+) -> None:
+    """Write the conditioning: one tensor clip_skip_N [tokens, width] for each Clip Skip, from one pass."""
+    from clipskip.doors.looking import encode_to
+
+    skips = parse_skips(clip_skip)
+    lines = encode_to(prompt, skips, model=model, out=out, folders=models_folder or [], allow_pickle=allow_pickle)
+    print("\n".join([*lines, str(out.resolve())]))
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A checkpoint, LoRA or embedding.")], as_json: Json = False
+) -> None:
+    """Say what a model file is: family, layers x width, hashes, what it was trained at, what is missing."""
+    from clipskip.doors.looking import inspect_file
+
+    print(inspect_file(file, as_json=as_json))
+
+
+@app.command()
+def prompt(
+    text: Annotated[str, typer.Argument(help="The prompt, in A1111's language.")],
+    steps: Annotated[int, typer.Option(help="Denoiser calls that prompt editing counts.")] = 20,
+    negative: Annotated[bool, typer.Option("--negative", help="Read it as a negative prompt.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how a prompt is read: tokens, chunks, weights, LoRAs, what is cut, what changes at which step."""
+    from clipskip.doors.reading import read_aloud
+
+    print(read_aloud(text, steps=steps, negative=negative, as_json=as_json))
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def dialect(
+    number: Annotated[str, typer.Argument(help="The tool's number, as in 2, or -2 for ComfyUI.")],
+    source: Annotated[str, typer.Option("--from", help="The tool that the number is of.")] = "a1111",
+    target: Annotated[
+        str | None, typer.Option("--to", help="The tool to say it for; all of them when not given.")
+    ] = None,
+    family: Annotated[str, typer.Option(help="sd1, sd2 or sdxl.")] = "sd1",
+    as_json: Json = False,
+) -> None:
+    """Say the same Clip Skip in another tool's numbers."""
+    kind = _family(family)
+    skip = from_dialect(_number(number), Dialect.parse(source), family=kind)
+    if target is not None:
+        print(f"{to_dialect(skip, Dialect.parse(target), family=kind):g}")
+        return
+    rows = list(conversion_table(skip, family=kind))
+    if as_json:
+        print(json.dumps([{"tool": r.dialect.value, "number": r.number, "note": r.note} for r in rows], indent=2))
+        return
+    layer = kind.depth + 1 - skip.from_end
+    print(f"Clip Skip {skip} on {kind.label}: layer {layer:g} of {kind.depth}")
+    for row in rows:
+        print(f"  {row.dialect.value:<20} {row.number:>4}  {row.note}".rstrip())
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"clipskip {__version__}")
+        raise typer.Exit
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SpecError(f"{text!r} is not a number; write 2, or -2 for ComfyUI", field="number") from None
+
+
+def _family(text: str) -> Family:
+    names = {family.name.lower(): family for family in Family}
+    plain = text.strip().lower().replace(" ", "").replace(".x", "").replace("-", "")
+    if plain not in names:
+        raise SpecError(f"family {text!r} is not known; use one of {', '.join(names)}", field="family")
+    return names[plain]
+
+
+def _finish(complete: bool) -> None:
+    if not complete:
+        raise typer.Exit(EXIT_INTERRUPTED)

@@ -1,0 +1,84 @@
+"""The commands that only look: what a file is, what every layer says, how a prompt is read."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from clipskip.encode import TextReader, build_text_encoder, encode_layers
+from clipskip.errors import NotFound, OutputError
+from clipskip.spec import ClipSkip
+from clipskip.sweep import find_model
+from clipskip.weights import FileKind, Identity, Library, hash_file, identify, load_text, read_header
+from clipskip.weights.lora import inspect_lora
+
+
+def inspect_file(path: Path, *, as_json: bool) -> str:
+    """What a model file is, as lines or JSON."""
+    if not path.exists():
+        raise NotFound(f"{path} does not exist; give the path of a checkpoint, a LoRA or an embedding", field="file")
+    header = read_header(path)
+    identity = identify(header)
+    lora = inspect_lora(path) if identity.kind is FileKind.LORA else None
+    hashes = hash_file(path) if path.is_file() else None
+    if as_json:
+        facts = {"identity": identity, "hashes": hashes, "lora": lora}
+        plain = {name: dataclasses.asdict(value) for name, value in facts.items() if value is not None}
+        return json.dumps(plain, indent=2, ensure_ascii=False, default=_plain)
+    lines = [("file", str(path)), *_identity_lines(identity)]
+    if hashes is not None:
+        lines.append(("hashes", f"AutoV2 {hashes.autov2}" + (f", AutoV3 {hashes.autov3}" if hashes.autov3 else "")))
+    if lora is not None:
+        lines += [line for line in lora.lines if line[0] not in ("kind", "family")]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines if text)
+
+
+def _identity_lines(identity: Identity) -> Iterator[tuple[str, str]]:
+    yield "kind", " ".join(filter(None, (str(identity.kind), identity.variant, identity.likely)))
+    yield "family", identity.family.label if identity.family else "unknown"
+    for encoder in identity.encoders:
+        yield (
+            "text encoder",
+            f"{encoder.name}: {encoder.layers} layers x {encoder.width}; Clip Skip 1 to {encoder.layers}",
+        )
+    for part in identity.parts:
+        yield (
+            part.name,
+            f"{part.parameters / 1e6:,.1f} million numbers, {', '.join(part.dtypes)}, {part.size / 1e6:,.1f} MB",
+        )
+    yield "missing", ", ".join(identity.missing)
+    if identity.kind is FileKind.CHECKPOINT:
+        yield "predicts", identity.prediction or "epsilon (not said; the usual)"
+        yield "trained at", f"Clip Skip {identity.trained_clip_skip}" if identity.trained_clip_skip else "not said"
+    if identity.has_ema:
+        yield "beside", "an averaged (EMA) UNet, which is not used"
+
+
+def _plain(value: object) -> object:
+    """What JSON lacks: paths, enums, families."""
+    label = getattr(value, "label", None)
+    return label if isinstance(label, str) else str(value)
+
+
+def encode_to(
+    text: str, skips: Sequence[ClipSkip], *, model: str | None, out: Path, folders: Sequence[Path], allow_pickle: bool
+) -> list[str]:
+    """Writes one tensor `clip_skip_N` [tokens, width] for each Clip Skip, from one pass; says what was written."""
+    path = find_model(model, hash=None, library=Library.of_user(folders))
+    weights = load_text(path, dtype=torch.float32, allow_pickle=allow_pickle)
+    reader = TextReader(encoder=build_text_encoder(weights.state, weights.shape), family=weights.family)
+    layers = {f"clip_skip_{skip}": state.contiguous() for skip, state in encode_layers(reader, text, skips).items()}
+    metadata = {"prompt": text, "model": weights.source.name, "model_sha256": weights.source.sha256}
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        save_file(layers, partial, metadata=metadata)
+        partial.chmod(0o644)
+        partial.replace(out)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {out}: {error}", field="out") from None
+    return [f"{name}  {tuple(state.shape)}" for name, state in layers.items()]

@@ -1,0 +1,90 @@
+"""What was typed -> a Request: settings block first, options on top."""
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clipskip.errors import SpecError
+from clipskip.spec import ClipSkip, LoraRef, Request, request_from_text
+
+Prompt = Annotated[str | None, typer.Argument(help="The prompt, in A1111's language. Not needed with --settings.")]
+Settings = Annotated[
+    str | None,
+    typer.Option(
+        help="Settings to repeat: a text file (the guide's or A1111's block), a picture that carries them, or - for standard input."
+    ),
+]
+Negative = Annotated[str | None, typer.Option("--negative", help="The negative prompt.")]
+ModelName = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Checkpoint by name, path or hash; the embedded starter when not given."),
+]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option("--lora", help="LoRA as name, name:0.8 or name:text_encoder:unet. Repeat for several."),
+]
+Steps = Annotated[int | None, typer.Option(help="Sampling steps, 1 to 150.")]
+Sampler = Annotated[str | None, typer.Option(help='Sampling method, as A1111 names it: "Euler a", "DPM++ 2M Karras".')]
+Scheduler = Annotated[str | None, typer.Option(help="Schedule type: Automatic, Karras, Exponential, ...")]
+Cfg = Annotated[float | None, typer.Option("--cfg", help="CFG scale, 1 to 30.")]
+Seed = Annotated[int | None, typer.Option(help="Seed; -1 draws one.")]
+Size = Annotated[str | None, typer.Option(help="Width x height in pixels, multiples of 8: 512x768.")]
+NegativeSkip = Annotated[
+    str | None,
+    typer.Option("--negative-clip-skip", help="Clip Skip of the negative prompt; the prompt's when not given."),
+]
+Noise = Annotated[str | None, typer.Option("--rng", help="Noise source: CPU, GPU or NV (A1111's names).")]
+Folders = Annotated[
+    list[Path] | None,
+    typer.Option("--models-folder", help="Where your models are; CLIPSKIP_MODELS does the same. Repeatable."),
+]
+Pickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Also read .ckpt and .pt files (weights only, never code).")
+]
+
+
+def read_settings(source: str) -> Request:
+    """The Request in a settings block: a text file, a picture, or standard input."""
+    if source == "-":
+        return request_from_text(sys.stdin.read())
+    from clipskip.image.metadata import read_infotext  # Pillow is not loaded for --help
+
+    return request_from_text(read_infotext(Path(source).expanduser()))
+
+
+def build_request(
+    prompt: str | None, *, settings: str | None, loras: list[str] | None, size: str | None, **typed: Any
+) -> Request:
+    """The Request: the settings block's, with every option that was typed in its place."""
+    asked = read_settings(settings) if settings else None
+    if asked is None:
+        if prompt is None:
+            raise SpecError(
+                'give a prompt, as in: clipskip sweep "best quality, swamp", or --settings FILE', field="prompt"
+            )
+        asked = Request(prompt=prompt)
+    changes = {name: value for name, value in typed.items() if value is not None}
+    for name in ("clip_skip", "negative_clip_skip"):
+        if name in changes:
+            changes[name] = ClipSkip.parse(changes[name])
+    if prompt is not None:
+        changes["prompt"] = prompt
+    if "model" in changes:
+        changes["model_hash"] = None
+    if loras:
+        changes["loras"] = asked.loras + tuple(LoraRef.parse(text) for text in loras)
+    if size is not None:
+        changes["width"], changes["height"] = parse_size(size)
+    return replace(asked, **changes)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Width and height in pixels from "512x768"."""
+    found = re.fullmatch(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*", text)
+    if found is None:
+        raise SpecError(f"size {text!r} is not width x height; write it as 512x768", field="size")
+    return int(found[1]), int(found[2])

@@ -1,0 +1,92 @@
+"""The commands that draw: open the model, show progress, write pictures, end cleanly on Ctrl-C."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from clipskip.spec import ClipSkip, Request
+from clipskip.sweep import (
+    Advance,
+    Model,
+    Saved,
+    Sweep,
+    SweepFolder,
+    draw_missing,
+    draw_to,
+    footer,
+    open_model,
+    resolve,
+    with_and_without,
+)
+from clipskip.weights import Library
+
+OUT = Path("clipskip-out")
+
+
+def run_sweep(
+    request: Request, skips: tuple[ClipSkip, ...], *, folders: Sequence[Path], allow_pickle: bool, out: Path | None
+) -> bool:
+    """Draws what is missing of the sweep, then its grid and page; False when it was interrupted."""
+    console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
+    model = _open(request, library, console, allow_pickle=allow_pickle)
+    for skip in skips:
+        skip.check(model.depth)
+    base, extras = resolve(replace(request, clip_skip=skips[0]), model, library, allow_pickle=allow_pickle)
+    sweep = Sweep(base=replace(base, loras=()), skips=skips, rows=with_and_without(base.loras))
+    folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep)
+    pictures = len(sweep.skips) * len(sweep.rows)
+    complete = _show(draw_missing(model, folder, extras), console=console, pictures=pictures)
+    grid, page = folder.finish(footer=footer(sweep))
+    if not complete:
+        console.print(f"Stopped. The same command goes on from what is in {folder.path}.", markup=False)
+    print(f"grid  {grid.resolve()}")
+    print(f"page  {page.resolve()}")
+    return complete
+
+
+def run_generate(
+    request: Request, count: int, *, folders: Sequence[Path], allow_pickle: bool, out: Path | None
+) -> bool:
+    """Draws `count` pictures with seeds counting up; False when it was interrupted."""
+    console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
+    model = _open(request, library, console, allow_pickle=allow_pickle)
+    base, extras = resolve(request, model, library, allow_pickle=allow_pickle)
+    renders = [replace(base, seed=base.seed + i) for i in range(count)]
+    events = draw_to(model, renders, extras, folder=out or OUT)
+    return _show(events, console=console, pictures=count, tell=True)
+
+
+def _open(request: Request, library: Library, console: Console, *, allow_pickle: bool) -> Model:
+    """The model that the request names; says what of a settings text is not used."""
+    if request.unused:
+        names = ", ".join(name for name, _ in request.unused[:8])
+        console.print(f"Not used of these settings: {names}", style="yellow", markup=False)
+    with console.status("Opening the model"):
+        return open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
+
+
+def _show(events: Iterator[Advance | Saved], *, console: Console, pictures: int, tell: bool = False) -> bool:
+    """Follows the drawing with a progress bar; False when the user stopped it."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f}%"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task, done = bar.add_task(f"0 of {pictures} pictures", total=float(pictures)), 0
+        try:
+            for event in events:
+                if isinstance(event, Saved):
+                    done += 1
+                    bar.update(task, completed=done, description=f"{done} of {pictures} pictures")
+                    if tell:
+                        print(event.path)
+                else:
+                    bar.update(task, completed=done + len(event.indices) * event.step / (event.steps + 1))
+        except KeyboardInterrupt:
+            return False
+    return True

@@ -1,0 +1,146 @@
+"""An open model: settings in, finished pictures out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clipskip.encode import TextReader, build_text_encoder, condition_all
+from clipskip.errors import DamagedFile
+from clipskip.image import build_vae, decode
+from clipskip.sample import Picture, build_unet, find_sampler, sample
+from clipskip.spec import ClipSkip, FileRef, Render
+from clipskip.weights import Checkpoint, Embedding, read_header
+from clipskip.weights.lora import Lora, merged
+
+CELLS_AT_ONCE = {"cpu": 64 * 64}
+"""Latent cells drawn together: one 512 x 512 picture fills a CPU, small ones go together."""
+GPU_CELLS = 8 * 64 * 64
+Numbered = tuple[int, Render]
+"""A render and its place among those asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Drawn:
+    """One finished picture."""
+
+    index: int
+    """Its place among the renders that were asked for."""
+    render: Render
+    pixels: NDArray[np.uint8]
+    """[height, width, 3]"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """A step of these pictures is done."""
+
+    indices: tuple[int, ...]
+    step: int
+    """From 1."""
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Extras:
+    """The files beside the checkpoint that renders name."""
+
+    loras: Mapping[str, Lora]
+    """By hash."""
+    embeddings: tuple[Embedding, ...] = ()
+
+
+@final
+class Model:
+    """A checkpoint's three networks on one device."""
+
+    def __init__(self, checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype) -> None:
+        self.ref: FileRef = checkpoint.source.ref
+        self.native_px = checkpoint.native_px
+        self.trained_clip_skip = checkpoint.trained_clip_skip
+        self.device = device
+        self._path = checkpoint.source.path
+        self._stamps = read_header(self._path).stamps
+        self._prediction = checkpoint.prediction
+        self.reader = TextReader(
+            encoder=build_text_encoder(checkpoint.text, checkpoint.text_shape), family=checkpoint.family
+        )
+        self._unet = build_unet(checkpoint.unet, checkpoint.unet_shape, dtype=dtype, device=device)
+        self._vae = build_vae(checkpoint.vae, checkpoint.vae_shape)
+
+    @property
+    def depth(self) -> int:
+        """Layers of the text encoder: the deepest Clip Skip."""
+        return self.reader.depth
+
+    @property
+    def default_clip_skip(self) -> ClipSkip:
+        """What the file says it was trained at, else its family's default."""
+        return ClipSkip(self.trained_clip_skip or self.reader.family.value.default_skip)
+
+    def draw(self, renders: Sequence[Render], extras: Extras) -> Iterator[Advance | Drawn]:
+        """Draws the pictures; those with the same LoRAs after one another, so that each set is merged once.
+
+        Stop iterating to cancel: the weights are put back.
+        """
+        sets = list(dict.fromkeys(render.loras for render in renders))
+        numbered = sorted(enumerate(renders), key=lambda pair: sets.index(pair[1].loras))
+        for wanted, group in groupby(numbered, key=lambda pair: pair[1].loras):
+            self._check_file()
+            weighted = [(extras.loras[ref.hash], ref.text_encoder, ref.unet) for ref in wanted]
+            bundled = tuple(
+                Embedding(name=name, vectors=vectors, hash=lora.hash)
+                for lora, _, _ in weighted
+                for name, vectors in lora.embeddings.items()
+            )
+            with merged({"text_encoder": self.reader.encoder, "unet": self._unet}, weighted):
+                yield from self._draw_alike(list(group), extras.embeddings + bundled)
+
+    def _draw_alike(self, numbered: Sequence[Numbered], embeddings: tuple[Embedding, ...]) -> Iterator[Advance | Drawn]:
+        """Pictures with the same LoRAs: one text pass for all, then as many at once as suits the device."""
+        reader = replace(self.reader, embeddings=embeddings)
+        made = condition_all(reader, [render for _, render in numbered], calls=denoiser_calls)
+        pictures = [(i, Picture(render=r, conditioning=c)) for (i, r), c in zip(numbered, made, strict=True)]
+        for _, alike in groupby(pictures, key=lambda pair: _together(pair[1].render)):
+            waiting = list(alike)
+            size = self._batch_size(waiting[0][1].render)
+            for start in range(0, len(waiting), size):
+                yield from self._draw_batch(waiting[start : start + size])
+
+    def _draw_batch(self, batch: Sequence[tuple[int, Picture]]) -> Iterator[Advance | Drawn]:
+        indices, latents = tuple(i for i, _ in batch), None
+        for step in sample(self._unet, [picture for _, picture in batch], prediction=self._prediction):
+            latents = step.latent
+            yield Advance(indices=indices, step=step.number, steps=step.total)
+        assert latents is not None
+        for (i, picture), latent in zip(batch, latents, strict=True):
+            yield Drawn(index=i, render=picture.render, pixels=decode(self._vae, latent[None])[0])
+
+    def _batch_size(self, render: Render) -> int:
+        most = CELLS_AT_ONCE.get(self.device.type, GPU_CELLS)
+        return max(1, most * 64 // (render.width * render.height))
+
+    def _check_file(self) -> None:
+        """DamagedFile when the checkpoint's file is not the one that was loaded."""
+        try:
+            same = read_header(self._path).stamps == self._stamps
+        except OSError:
+            same = False
+        if not same:
+            raise DamagedFile(
+                f"{self._path} changed while it was in use; start again with the file that you want", field="model"
+            )
+
+
+def denoiser_calls(render: Render) -> int:
+    """How often the UNet is asked for a picture, which prompt editing counts."""
+    return render.steps * find_sampler(render.sampler, render.scheduler)[0].order
+
+
+def _together(render: Render) -> tuple[object, ...]:
+    """What pictures must share to be drawn in one batch."""
+    return (render.sampler, render.scheduler, render.steps, render.width, render.height)

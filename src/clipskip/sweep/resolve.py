@@ -1,0 +1,70 @@
+"""What a user asks -> what it resolves to: names become files by content, every default is filled in."""
+
+import secrets
+from dataclasses import replace
+
+from clipskip import __version__
+from clipskip.prompt import Emphasis, Rules, read_prompt
+from clipskip.sample import find_sampler
+from clipskip.spec import FileRef, LoraRef, Render, Request
+from clipskip.sweep.model import Extras, Model
+from clipskip.weights import Embedding, FileKind, Library, load_embedding
+from clipskip.weights.lora import Lora, load_lora
+
+MAX_RANDOM_SEED = 2**32 - 2
+"""A1111 draws seeds below this (modules/processing.py get_fixed_seed)."""
+
+
+def resolve(request: Request, model: Model, library: Library, *, allow_pickle: bool = False) -> tuple[Render, Extras]:
+    """The render that was asked for, on this model, and the files that it names.
+
+    LoRAs of the prompt's tags come before those named beside it.
+    """
+    sampler, schedule = find_sampler(request.sampler, request.scheduler)
+    rules = Rules(emphasis=Emphasis.parse(request.emphasis))
+    prompt = read_prompt(request.prompt, steps=request.steps * sampler.order, rules=rules)
+    skip = (request.clip_skip or model.default_clip_skip).check(model.depth)
+    if request.negative_clip_skip is not None:
+        request.negative_clip_skip.check(model.depth)
+    found = [_find_lora(ref, library) for ref in (*prompt.loras, *request.loras)]
+    embeddings = find_embeddings(f"{prompt.text}\n{request.negative_prompt}", model, library, allow_pickle=allow_pickle)
+    render = Render(
+        prompt=prompt.text.strip(),
+        negative_prompt=request.negative_prompt.strip(),
+        model=model.ref,
+        loras=tuple(ref for ref, _ in found),
+        embeddings=tuple(FileRef(name=e.name, hash=e.hash) for e in embeddings),
+        clip_skip=skip,
+        negative_clip_skip=None if request.negative_clip_skip == skip else request.negative_clip_skip,
+        steps=request.steps,
+        sampler=sampler.name,
+        scheduler=schedule,
+        cfg_scale=request.cfg_scale,
+        seed=secrets.randbelow(MAX_RANDOM_SEED) if request.seed == -1 else request.seed,
+        width=request.width or model.native_px,
+        height=request.height or model.native_px,
+        emphasis=request.emphasis,
+        rng=request.rng,
+        ensd=request.ensd,
+        variation_seed=request.variation_seed,
+        variation_strength=request.variation_strength,
+        version=__version__,
+    )
+    return render, Extras(loras={lora.hash: lora for _, lora in found}, embeddings=embeddings)
+
+
+def _find_lora(ref: LoraRef, library: Library) -> tuple[LoraRef, Lora]:
+    """The LoRA of this name, and the reference with its stem and content hash."""
+    lora = load_lora(library.find(ref.name, FileKind.LORA))
+    return replace(ref, name=lora.name, hash=lora.hash), lora
+
+
+def find_embeddings(text: str, model: Model, library: Library, *, allow_pickle: bool) -> tuple[Embedding, ...]:
+    """The embeddings that the text may name: files whose stem occurs in it, whatever the case."""
+    plain, width = text.casefold(), model.reader.encoder.shape.width
+    named = {
+        found.stem: found.path
+        for found in reversed(library.files(FileKind.EMBEDDING))
+        if found.stem.casefold() in plain
+    }
+    return tuple(load_embedding(path, width=width, allow_pickle=allow_pickle) for _, path in sorted(named.items()))

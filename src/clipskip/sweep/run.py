@@ -1,0 +1,100 @@
+"""Opens a model; draws renders and sweeps into a folder, each picture written when it is done."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from clipskip.errors import NotFound
+from clipskip.image import write_png
+from clipskip.sample import best_dtype
+from clipskip.spec import Render, render_infotext
+from clipskip.sweep.folder import SweepFolder, ensure_writable
+from clipskip.sweep.model import Advance, Drawn, Extras, Model
+from clipskip.sweep.plan import file_name
+from clipskip.weights import FileKind, Library, load_checkpoint
+
+STARTER = "starter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """One picture is written."""
+
+    index: int
+    """Its place among the renders; of a sweep, row by row."""
+    path: Path
+    render: Render
+
+
+def open_model(
+    name: str | None = None,
+    *,
+    hash: str | None = None,
+    library: Library | None = None,
+    device: str | None = None,
+    allow_pickle: bool = False,
+) -> Model:
+    """The checkpoint of this name, path or hash, ready to draw; the embedded starter when nothing is given.
+
+    A hash says more than a name: the file of that content is taken whatever it is called.
+    """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = best_dtype(place)
+    path = find_model(name, hash=hash, library=library or Library.of_user())
+    checkpoint = load_checkpoint(path, dtype=dtype, text_dtype=torch.float32, device=place, allow_pickle=allow_pickle)
+    return Model(checkpoint, device=place, dtype=dtype)
+
+
+def find_model(name: str | None, *, hash: str | None, library: Library) -> Path:
+    """The checkpoint's file: by hash where one is given and found, else by name."""
+    by_hash = library.find_hash(hash, FileKind.CHECKPOINT) if hash else None
+    if by_hash is not None:
+        return by_hash
+    try:
+        return library.find(name or (hash or STARTER), FileKind.CHECKPOINT)
+    except NotFound as error:
+        if hash and name:
+            raise NotFound(f"{error}; no file there has the hash {hash} either", field="model") from None
+        raise
+
+
+def draw_to(model: Model, renders: Sequence[Render], extras: Extras, *, folder: Path) -> Iterator[Advance | Saved]:
+    """Draws the pictures into a folder; names that are taken there are left alone and a number is added."""
+    ensure_writable(folder)
+    for event in model.draw(renders, extras):
+        if isinstance(event, Drawn):
+            path = _unused(folder / file_name(event.render))
+            write_png(path, event.pixels, render_infotext(event.render))
+            yield Saved(index=event.index, path=path, render=event.render)
+        else:
+            yield event
+
+
+def draw_missing(model: Model, folder: SweepFolder, extras: Extras) -> Iterator[Advance | Saved]:
+    """Draws what the sweep's folder does not have yet, each LoRA row after the other."""
+    sweep = folder.sweep
+    places = [(r, c) for r in range(len(sweep.rows)) for c in range(len(sweep.skips))]
+    missing = []
+    for index, (row, column) in enumerate(places):
+        if folder.has(row, column):
+            yield Saved(index=index, path=folder.place(row, column), render=sweep.cell(row, column))
+        else:
+            missing.append((index, row, column))
+    for event in model.draw([sweep.cell(row, column) for _, row, column in missing], extras):
+        if isinstance(event, Drawn):
+            index, row, column = missing[event.index]
+            path = folder.save(row, column, event.pixels)
+            yield Saved(index=index, path=path, render=event.render)
+        else:
+            yield event
+
+
+def _unused(path: Path) -> Path:
+    number, free = 1, path
+    while os.path.lexists(free):
+        free = path.with_stem(f"{path.stem}-{number}")
+        number += 1
+    return free

@@ -1,0 +1,42 @@
+"""The page of a sweep: one file, no network, nothing in a prompt can become code."""
+
+import base64
+import hashlib
+import io
+import json
+import re
+
+import numpy as np
+from PIL import Image
+
+from clipskip.image.page import Cell, write_page
+
+HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(1)> & "quotes"'
+
+
+def page() -> str:
+    picture = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture, "PNG")
+    cell = Cell(png=picture.getvalue(), settings=f"{HOSTILE}\nSteps: 2, Clip skip: 1")
+    return write_page([[cell, None]], columns=["Clip Skip 1", "Clip Skip 2"], rows=[HOSTILE], prompt=HOSTILE)
+
+
+def test_hostile_text_stays_text() -> None:
+    text = page()
+    assert text.count("<script") == 2 and text.count("</script>") == 2 and "<img src=x" not in text
+
+
+def test_the_page_carries_every_setting_and_a_gap_for_the_missing_cell() -> None:
+    found = re.search(r'<script type="application/json" id="sweep">(.*?)</script>', page(), re.S)
+    assert found is not None
+    sweep = json.loads(found[1])
+    assert sweep["cells"][0][0]["settings"].endswith("Clip skip: 1") and sweep["cells"][0][1] is None
+    assert sweep["prompt"] == HOSTILE
+
+
+def test_the_policy_allows_exactly_the_pages_own_script_and_no_network() -> None:
+    text = page()
+    script = re.findall(r"<script>(.*?)</script>", text, re.S)[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text and "default-src 'none'" in text
+    assert not re.search(r"https?://", text)
