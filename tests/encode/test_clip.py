@@ -2,33 +2,13 @@
 
 import pytest
 import torch
+from clip_reference import CLIP_L, TINY, random_model, relative
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextModel
 
 from clipskip.encode import Injection, TextEncoder, build_text_encoder
 from clipskip.errors import DamagedFile
-from clipskip.weights.shapes import TextShape
-
-TINY = TextShape(depth=5, width=32, heads=4, mlp_width=64, vocabulary=200)
-CLIP_L = TextShape(depth=12, width=768, heads=12, mlp_width=3072)
-
-
-def reference(shape: TextShape) -> CLIPTextModel:
-    """transformers' model with random weights whose norms and biases are far from trivial."""
-    config = CLIPTextConfig(**shape.config(), bos_token_id=shape.vocabulary - 2, eos_token_id=shape.vocabulary - 1)
-    model = CLIPTextModel(config).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(5)
-    for name, value in model.named_parameters():
-        noise = torch.randn(value.shape, generator=generator)
-        if "norm" in name:
-            value.copy_(noise * 0.3 + (1.0 if name.endswith("weight") else 0.0))
-        elif "embedding" in name:
-            value.copy_(noise * 0.3)
-        elif name.endswith("bias"):
-            value.copy_(noise * 0.1)
-        else:
-            value.copy_(noise * value.shape[1] ** -0.5)
-    return model
+from clipskip.weights import TextShape
 
 
 def some_ids(shape: TextShape, *, batch: int = 2) -> Tensor:
@@ -37,13 +17,9 @@ def some_ids(shape: TextShape, *, batch: int = 2) -> Tensor:
     return ids
 
 
-def relative(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours.float() - theirs).abs().max() / theirs.abs().max())
-
-
 @pytest.fixture(scope="module")
 def theirs() -> CLIPTextModel:
-    return reference(TINY)
+    return random_model(TINY)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +44,7 @@ def test_calling_the_encoder_gives_the_last_hidden_state(ours: TextEncoder, thei
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 def test_both_activations_agree_with_transformers(activation: str) -> None:
     shape = TextShape(depth=2, width=32, heads=2, mlp_width=48, vocabulary=50, activation=activation)
-    other, ids = reference(shape), some_ids(shape)
+    other, ids = random_model(shape), some_ids(shape)
     assert relative(build_text_encoder(other.state_dict(), shape)(ids), other(ids).last_hidden_state) < 1e-5
 
 
@@ -123,7 +99,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(theirs: CLIPTextModel, chan
 
 @pytest.mark.slow
 def test_full_size_clip_l_agrees_with_transformers_at_all_12_skips() -> None:
-    theirs = reference(CLIP_L)
+    theirs = random_model(CLIP_L)
     ours = build_text_encoder(theirs.state_dict(), CLIP_L)
     ids = some_ids(CLIP_L)
     expected = theirs(ids, output_hidden_states=True).hidden_states

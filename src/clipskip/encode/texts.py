@@ -162,7 +162,8 @@ class Run:
         reader = self._reader
         norm = reader.encoder.final_layer_norm if reader.family.value.final_norm else None
         layer = read_layer(self._states, skip, depth=reader.depth, final_norm=norm)
-        return layer[[[self._rows[_content(chunk)] for chunk in text] for text in texts]].float()
+        rows = torch.tensor([[self._rows[_content(chunk)] for chunk in text] for text in texts], device=layer.device)
+        return layer[rows].float()
 
 
 def _contents(prompts: Iterable[Prompt]) -> Iterator[Chunk]:
