@@ -1,0 +1,48 @@
+"""A prompt's text in; its parts, schedule and weighted chunks of tokens out, as A1111 reads them."""
+
+from clipskip.prompt.attention import BREAK, parse_attention
+from clipskip.prompt.chunks import CHUNK, Chunk, Chunked, EmbeddingNames, Slot, chunk_segments, name_embeddings
+from clipskip.prompt.composition import parse_composition
+from clipskip.prompt.reading import DEFAULT_RULES, Emphasis, Entry, Part, Prompt, Rules, read_prompt, strip_comments
+from clipskip.prompt.report import ChunkReport, PartReport, Report, TextReport, TokenReport, describe, report_lines
+from clipskip.prompt.schedule import parse_schedule, text_at
+from clipskip.prompt.tags import LoraTag, Tag, extract_tags, lora_refs
+from clipskip.prompt.tokens import END, START, token_ids, token_pieces
+
+__all__ = [
+    "BREAK",
+    "CHUNK",
+    "DEFAULT_RULES",
+    "END",
+    "START",
+    "Chunk",
+    "ChunkReport",
+    "Chunked",
+    "EmbeddingNames",
+    "Emphasis",
+    "Entry",
+    "LoraTag",
+    "Part",
+    "PartReport",
+    "Prompt",
+    "Report",
+    "Rules",
+    "Slot",
+    "Tag",
+    "TextReport",
+    "TokenReport",
+    "chunk_segments",
+    "describe",
+    "extract_tags",
+    "lora_refs",
+    "name_embeddings",
+    "parse_attention",
+    "parse_composition",
+    "parse_schedule",
+    "read_prompt",
+    "report_lines",
+    "strip_comments",
+    "text_at",
+    "token_ids",
+    "token_pieces",
+]
