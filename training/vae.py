@@ -1,12 +1,15 @@
 """Trains the starter's VAE (f8, 4 latent channels) on rendered scenes; resumable, one checkpoint file.
 
-    python training/vae.py --data DIR --out DIR --minutes 40 [--decoder-only]
+    python training/vae.py --data DIR --out DIR --minutes 40
+    python training/vae.py --data DIR --out DIR --minutes 40 --decoder-only DIR/latents
 
 Loss: L1 + 2 MSE + 0.5 L1 of pixel differences (edges) + 5e-4 KL. Crops of 64 px for the first 70% of the time, whole
-pictures after. `--decoder-only` keeps the encoder, hence every latent, as it is and goes on with the decoder.
+pictures after. `--decoder-only` goes on with the decoder alone, from the latents that latents.py has cached, which
+stay as they are; there matrices move by orthogonalised momentum (muon.py).
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -14,7 +17,8 @@ import numpy as np
 import torch
 from common import Ema, load_images, log, save
 from diffusers import AutoencoderKL
-from torch import Tensor
+from muon import orthogonal
+from torch import Tensor, nn
 
 CHANNELS = (32, 64, 96, 96)
 GROUPS = 8
@@ -60,6 +64,44 @@ def psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
     return float((10 * torch.log10(4 / errors)).mean())
 
 
+class Pairs:
+    """Whole pictures with their cached latents (unscaled again)."""
+
+    def __init__(self, data: Path, latents: Path) -> None:
+        scale = json.loads((latents / "scale.json").read_text())["scaling_factor"]
+        self.images, self.latents = [], []
+        for path in sorted(latents.glob("*.latents.pt")):
+            self.latents.append(torch.load(path, weights_only=True)["latents"].float() / scale)
+            self.images.append(np.load(data / path.name.replace(".latents.pt", ".npz"))["images"])
+        self.sizes = [len(part) for part in self.images]
+
+    def batch(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
+        """Pictures as floats and their latents."""
+        shards = rng.choice(len(self.sizes), size=count, p=np.array(self.sizes) / sum(self.sizes))
+        rows = [(shard, int(rng.integers(self.sizes[shard]))) for shard in shards]
+        images = to_floats(np.stack([self.images[shard][row] for shard, row in rows]))
+        return images, torch.stack([self.latents[shard][row] for shard, row in rows])
+
+
+class Muon:
+    """Moves matrices by orthogonalised momentum (Jordan 2024)."""
+
+    def __init__(self, matrices: list[nn.Parameter], lr: float) -> None:
+        self.matrices, self.lr = matrices, lr
+        self.momenta = [torch.zeros_like(matrix) for matrix in matrices]
+
+    @torch.no_grad()
+    def step(self, factor: float) -> None:
+        """One step at a share of the rate."""
+        for matrix, momentum in zip(self.matrices, self.momenta, strict=True):
+            if matrix.grad is None:
+                continue
+            momentum.lerp_(matrix.grad, 0.05)
+            move = matrix.grad.lerp(momentum, 0.95).flatten(1)
+            scale = max(1.0, move.shape[0] / move.shape[1]) ** 0.5
+            matrix.add_(orthogonal(move).view_as(matrix), alpha=-self.lr * factor * scale)
+
+
 class Run:
     """A training that can stop and go on: network, average, optimizer, clock."""
 
@@ -74,67 +116,82 @@ class Run:
         if decoder_only:
             self.vae.encoder.requires_grad_(False)
             self.vae.quant_conv.requires_grad_(False)
-        self.trained = [p for p in self.vae.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.trained = {name: p for name, p in self.vae.named_parameters() if p.requires_grad}
+        matrices = [n for n, p in self.trained.items() if decoder_only and p.ndim > 1 and "conv_out" not in n]
+        self.muon = Muon([self.trained[name] for name in matrices], 0.01)
+        loose = [p for name, p in self.trained.items() if name not in matrices]
+        self.optimizer = torch.optim.AdamW(loose, lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
         self.ema = Ema(self.vae, 0.998)
         if resumed:
             self.ema.load(state["ema"])
             self.step, self.spent = state["step"], state["spent"]
-            self.optimizer.load_state_dict(torch.load(self.path.with_suffix(".opt"), weights_only=True))
+            optimizers = torch.load(self.path.with_suffix(".opt"), weights_only=True)
+            self.optimizer.load_state_dict(optimizers["adam"])
+            self.muon.momenta = optimizers["muon"]
 
-    def update(self, x: Tensor, *, done: float) -> tuple[float, float]:
-        """One step at a share of the time; its loss and PSNR."""
-        for group in self.optimizer.param_groups:
-            warm = min(1, (self.step + 1) / 100)
-            group["lr"] = self.lr * warm * (0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * done)))
+    def loss(self, x: Tensor, latent: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The loss and the mean squared error of pictures, from their latents or through the encoder."""
         with torch.autocast("cpu", torch.bfloat16):
-            with torch.set_grad_enabled(not self.decoder_only):
-                latent = self.vae.encode(x).latent_dist
-            y = self.vae.decode(latent.mode() if self.decoder_only else latent.sample()).sample.float()
+            kl = torch.zeros(())
+            if latent is None:
+                found = self.vae.encode(x).latent_dist
+                latent, kl = found.sample(), found.kl().mean() / found.mean[0].numel()
+            y = self.vae.decode(latent).sample.float()
         error = (y - x).square().mean()
-        loss = (y - x).abs().mean() + 2 * error + 0.5 * edges(x, y)
-        if not self.decoder_only:
-            loss = loss + 5e-4 * latent.kl().mean() / latent.mean[0].numel()
-        self.optimizer.zero_grad()
+        return (y - x).abs().mean() + 2 * error + 0.5 * edges(x, y) + 5e-4 * kl, error
+
+    def update(self, x: Tensor, latent: Tensor | None, *, done: float) -> tuple[float, float]:
+        """One step at a share of the time; its loss and PSNR."""
+        factor = min(1, (self.step + 1) / 100) * (0.02 + 0.98 * (0.5 + 0.5 * float(np.cos(np.pi * min(1, done)))))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * factor
+        loss, error = self.loss(x, latent)
+        self.vae.zero_grad()
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         self.optimizer.step()
+        self.muon.step(factor)
         self.ema.update(self.vae)
         self.step += 1
-        return float(loss), float(10 * torch.log10(4 / error))
+        return float(loss.detach()), float(10 * torch.log10(4 / error.detach()))
 
     def keep(self, held: np.ndarray) -> None:
         """Saves the state and logs the average's PSNR on held-out pictures."""
         state = {"model": self.vae.state_dict(), "ema": self.ema.state(), "step": self.step, "spent": self.spent}
         save(self.path, state)
-        save(self.path.with_suffix(".opt"), self.optimizer.state_dict())
+        save(self.path.with_suffix(".opt"), {"adam": self.optimizer.state_dict(), "muon": self.muon.momenta})
         self.ema.swap(self.vae)
         log(self.out, f"step {self.step} held-out PSNR {psnr(self.vae, held):.2f} dB")
         self.ema.swap(self.vae)
 
 
 def main() -> None:
-    """Trains for the given minutes, in all."""
+    """Trains for the given minutes of processor time, in all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--decoder-only", action="store_true")
+    parser.add_argument("--decoder-only", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     options.out.mkdir(parents=True, exist_ok=True)
-    run = Run(options.out, decoder_only=options.decoder_only, lr=options.lr)
-    images, held = load_images(options.data, "train"), load_images(options.data, "heldout", limit=64)
+    run = Run(options.out, decoder_only=options.decoder_only is not None, lr=options.lr)
+    pairs = Pairs(options.data, options.decoder_only) if options.decoder_only else None
+    held = load_images(options.data, "heldout", limit=64)
+    images = held if pairs else load_images(options.data, "train")
     rng, saved, total = np.random.default_rng(run.step), time.time(), 60 * options.minutes
     while run.spent < total:
-        began, done = time.time(), run.spent / total
-        whole = done >= 0.7 or options.decoder_only
-        x = batch(images, rng, crop=128 if whole else 64, count=5 if whole else 16)
-        loss, quality = run.update(x, done=done)
-        run.spent += time.time() - began
+        began, done = time.process_time(), run.spent / total
+        if pairs:
+            loss, quality = run.update(*pairs.batch(rng, 6), done=done)
+        else:
+            whole = done >= 0.7
+            x = batch(images, rng, crop=128 if whole else 64, count=5 if whole else 16)
+            loss, quality = run.update(x, None, done=done)
+        run.spent += time.process_time() - began
         if run.step % 50 == 0:
             log(options.out, f"step {run.step} {run.spent / 60:.1f} min loss {loss:.4f} PSNR {quality:.2f}")
         if time.time() - saved > 170 or run.spent >= total:
