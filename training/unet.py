@@ -26,6 +26,7 @@ from torch import Tensor
 CHANNELS, CONTEXT, HEADS = (64, 128, 192, 128), 128, 4
 ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, dim=0).float()
 EMPTY = 0.1
+COUNTERS = {"step": "q", "spent": "d", "seen": "q", "mean": "d"}
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -91,7 +92,7 @@ def work(rank: int, shared: dict[str, Any], options: argparse.Namespace) -> None
     unet = new_unet().to(device)
     flat.attach(unet, rank)
     pairs, generator = Pairs(options.latents), torch.Generator()
-    saved, mean, logged = time.time(), 0.0, time.time()
+    saved, logged = time.time(), time.time()
     parts, total = options.batch // options.micro, 60 * options.minutes
     while state["spent"].value < total:
         began, step = time.time(), int(state["step"].value)
@@ -111,15 +112,21 @@ def work(rank: int, shared: dict[str, Any], options: argparse.Namespace) -> None
         if rank == 0:
             state["step"].value = step + 1
             state["spent"].value += time.time() - began
-            mean += (sum(state["loss"][:parts]) - mean) * max(0.02, 1 / (step + 1))
+            state["seen"].value += options.batch
+            loss_now = sum(state["loss"][:parts])
+            state["mean"].value += (loss_now - state["mean"].value) * max(0.02, 1 / (step + 1))
+            kept = {name: state[name].value for name in COUNTERS}
             if (step + 1) % 50 == 0:
-                spent, seen = state["spent"].value, (step + 1) * options.batch
-                speed, logged = 50 * options.batch / (time.time() - logged), time.time()
-                log(options.out, f"step {step + 1} {spent / 60:.1f} min {seen} samples {speed:.1f}/s loss {mean:.4f}")
-            if time.time() - saved > 170 or state["spent"].value >= total:
+                log(options.out, f"{_said(kept)} last 50 steps in {time.time() - logged:.0f} s")
+                logged = time.time()
+            if time.time() - saved > 170 or kept["spent"] >= total:
                 saved = time.time()
-                save(options.out / "unet.pt", {**flat.state(), "step": step + 1, "spent": state["spent"].value})
+                save(options.out / "unet.pt", {**flat.state(), **kept})
         shared["barrier"].wait()
+
+
+def _said(kept: dict[str, float]) -> str:
+    return f"step {kept['step']} {kept['spent'] / 60:.1f} min {kept['seen']} samples loss {kept['mean']:.4f}"
 
 
 def _take(counter: Any, end: int) -> int | None:
@@ -154,17 +161,15 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     context = mp.get_context("spawn")
     flat = Flat(new_unet(), workers=options.workers, device=options.device)
-    step, spent, path = 0, 0.0, options.out / "unet.pt"
+    path, kept = options.out / "unet.pt", dict.fromkeys(COUNTERS, 0)
     if path.exists():
         found = torch.load(path, weights_only=True)
         flat.load(found)
-        step, spent = found["step"], found["spent"]
+        kept |= {name: found[name] for name in COUNTERS}
     flat.share()
-    state = {
-        "step": context.Value("q", step), "spent": context.Value("d", spent),
-        "part": context.Value("q", step * (options.batch // options.micro)),
-        "loss": context.Array("d", options.batch // options.micro),
-    }  # fmt: skip
+    parts = options.batch // options.micro
+    state: dict[str, Any] = {name: context.Value(kind, kept[name]) for name, kind in COUNTERS.items()}
+    state |= {"part": context.Value("q", kept["step"] * parts), "loss": context.Array("d", parts)}
     shared = {"flat": flat, "state": state, "barrier": context.Barrier(options.workers)}
     if options.workers == 1:
         work(0, shared, options)
