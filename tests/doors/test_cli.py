@@ -1,0 +1,214 @@
+"""The command line: what it prints, and one line and exit code 2 for whatever the user can put right."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from clipskip.doors.cli import main
+from clipskip.image import read_infotext
+
+Run = "tuple[int, str, str]"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path):
+    """Runs the command in an empty folder; gives exit code, output and errors."""
+    monkeypatch.setenv("CLIPSKIP_MODELS", str(folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["clipskip", *words])
+        try:
+            main()
+            code = 0
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+TINY = ("--model", "tiny", "--steps", "1", "--size", "64x64")
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys, clipskip.doors.cli; print('torch' in sys.modules, 'PIL' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"] * 3
+
+
+def test_a_sweep_draws_the_grid_without_and_with_the_lora(run) -> None:
+    code, out, err = run("sweep", "swamp, ogre", "--lora", "ogre:0.8", "--clip-skip", "1-3", "--out", "o", *TINY)
+    assert code == 0, err
+    assert [line.split()[0] for line in out.splitlines()] == ["grid", "page"]
+    pictures = sorted(Path("o").glob("row*.png"))
+    assert len(pictures) == 6 and Path("o/grid.png").exists() and Path("o/index.html").exists()
+    assert "<lora:ogre:0.8>" in read_infotext(pictures[3]) and "Clip skip: 1," in read_infotext(pictures[3])
+
+
+def test_generate_counts_seeds_up(run) -> None:
+    code, out, err = run("generate", "swamp", "--count", "2", "--seed", "5", "--out", "o", *TINY)
+    assert code == 0, err
+    texts = [read_infotext(Path(line)) for line in out.splitlines()]
+    assert ["Seed: 5," in texts[0], "Seed: 6," in texts[1]] == [True, True]
+    assert all("Clip skip: 2," in text for text in texts), "the tiny model was trained at 2"
+
+
+def test_a_picture_is_a_settings_block_and_typed_options_win(run) -> None:
+    first = run("generate", "swamp, (ogre:1.2)", "--negative", "blurry", "--clip-skip", "3", "--seed", "7", "--out", "o", *TINY)[1]
+    again = run("generate", "--settings", first.strip(), "--out", "o")[1]
+    assert Image.open(first.strip()).tobytes() == Image.open(again.strip()).tobytes()
+    other = run("generate", "--settings", first.strip(), "--clip-skip", "4", "--out", "o")[1]
+    assert "Clip skip: 4," in read_infotext(Path(other.strip())) and "Seed: 7," in read_infotext(Path(other.strip()))
+
+
+def test_encode_writes_one_tensor_for_each_clip_skip(run) -> None:
+    code, _, err = run("encode", "a swamp", "--model", "tiny", "-o", "layers.safetensors")
+    assert code == 0, err
+    layers = load_file("layers.safetensors")
+    assert sorted(layers) == sorted(f"clip_skip_{n}" for n in range(1, 13))
+    assert {tuple(layer.shape) for layer in layers.values()} == {(77, 64)}
+
+
+def test_inspect_tells_a_checkpoint_and_a_lora(run, folder: Path) -> None:
+    _, text, _ = run("inspect", str(folder / "tiny.safetensors"))
+    assert "SD 1.x" in text and "12 layers x 64" in text and "Clip Skip 2" in text
+    facts = json.loads(run("inspect", str(folder / "loras" / "ogre.safetensors"), "--json")[1])
+    assert facts["identity"]["kind"] == "LoRA" and facts["lora"]["trained_clip_skip"] == 2
+    assert facts["lora"]["text_dead_from"] == 10, "it changes layer 4 of 12 alone"
+
+
+def test_dialect_says_the_same_layer_in_every_tools_number(run) -> None:
+    assert run("dialect", "2", "--from", "a1111", "--to", "diffusers")[1].strip() == "1"
+    assert run("dialect", "-2", "--from", "comfy", "--to", "a1111")[1].strip() == "2"
+    rows = {row["tool"]: row["number"] for row in json.loads(run("dialect", "2", "--json")[1])}
+    assert rows["comfyui"] == "-2" and rows["invokeai"] == "1" and rows["kohya"] == "2"
+
+
+def test_prompt_shows_how_it_is_read(run) -> None:
+    _, text, _ = run("prompt", "a (red:1.3) [cat:dog:0.5]", "--steps", "10")
+    assert "1.3" in text and "steps 1-6" in text
+    assert json.loads(run("prompt", "a", "--json")[1])["parts"]
+
+
+@pytest.mark.parametrize("skip", ["0", "13", "1e9", "two", "-1", "12.5", "nan", ""])
+def test_a_clip_skip_that_does_not_exist_is_one_line(run, skip: str) -> None:
+    code, out, err = run("sweep", "swamp", "--clip-skip", skip, "--out", "o", *TINY)
+    assert (code, out, Path("o").exists()) == (2, "", False)
+    assert err.startswith("clipskip: ") and err.count("\n") == 1 and "1" in err
+
+
+BAD_FILES = {
+    "empty": (b"", "0 bytes"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4265380512\n", "LFS"),
+    "html": (b"<!DOCTYPE html><html><body>404</body></html>", "page"),
+    "pickle": (b"\x80\x02}q\x00.", "pickle"),
+    "cut": (None, "download"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_file_that_is_no_model_is_one_line(run, folder: Path, tmp_path: Path, kind: str) -> None:
+    content, word = BAD_FILES[kind]
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes((folder / "tiny.safetensors").read_bytes()[:5000] if content is None else content)
+    code, out, err = run("sweep", "swamp", "--model", str(path), "--out", "o")
+    assert (code, out, Path("o").exists()) == (2, "", False)
+    assert err.startswith("clipskip: ") and err.count("\n") == 1 and word in err
+
+
+def test_files_of_another_kind_say_what_they_are(run, folder: Path, tmp_path: Path) -> None:
+    lora, model = folder / "loras" / "ogre.safetensors", folder / "tiny.safetensors"
+    save_file({"conditioner.embedders.1.model.ln_final.weight": torch.zeros(1280)}, tmp_path / "xl.safetensors")
+    (tmp_path / "old.ckpt").write_bytes(b"\x80\x02}q\x00.")
+    for words, said in (
+        (("--model", str(lora)), "LoRA"),
+        (("--model", "tiny", "--lora", str(model)), "checkpoint"),
+        (("--model", str(tmp_path / "xl.safetensors")), "SDXL"),
+        (("--model", str(tmp_path / "old.ckpt")), "--allow-pickle"),
+    ):
+        code, _, err = run("sweep", "swamp", "--out", "o", *words)
+        assert code == 2 and err.count("\n") == 1 and said in err, err
+
+
+@pytest.mark.parametrize("damage", ["missing layer", "NaN"])
+def test_a_checkpoint_that_is_not_whole_is_refused(run, folder: Path, tmp_path: Path, damage: str) -> None:
+    tensors = load_file(folder / "tiny.safetensors")
+    layer = "cond_stage_model.transformer.text_model.encoder.layers.11."
+    if damage == "NaN":
+        tensors[f"{layer}mlp.fc1.weight"][0, 0] = float("nan")
+    else:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(layer)}
+    save_file(tensors, tmp_path / "bad.safetensors", metadata={"clipskip.text.attention_heads": "2"})
+    code, _, err = run("sweep", "swamp", "--model", str(tmp_path / "bad.safetensors"), "--out", "o")
+    assert code == 2 and err.count("\n") == 1 and ("11" in err or "12" in err or "NaN" in err), err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--size", "63x64"), "multiple of 8"),
+        (("--size", "big"), "512x768"),
+        (("--size", "100000x64"), "100000"),
+        (("--steps", "0"), "steps"),
+        (("--steps", "1000000000"), "steps"),
+        (("--cfg", "nan"), "cfg"),
+        (("--seed", "18446744073709551616"), "seed"),
+        (("--sampler", "Best"), "Euler a"),
+        (("--lora", "ogre:much"), "ogre"),
+        (("--lora", "shrek"), "shrek"),
+        (("--rng", "TPU"), "CPU"),
+        (("--settings", "nothing.txt"), "nothing.txt"),
+        (("--model", "nothing"), "nothing"),
+    ],
+)
+def test_a_setting_out_of_range_says_what_is_right(run, words: tuple[str, ...], said: str) -> None:
+    base = {"--model": "tiny", "--steps": "1", "--size": "64x64"} | dict(zip(words[::2], words[1::2], strict=True))
+    code, out, err = run("sweep", "swamp", "--out", "o", *(word for pair in base.items() for word in pair))
+    assert (code, out, Path("o").exists()) == (2, "", False)
+    assert err.count("\n") == 1 and said in err, err
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ("swamp\nSteps: many, Sampler: Euler a, CFG scale: 7", "many"),
+        ("swamp\nSteps: 2, Sampler: Euler a, CFG scale: x, Seed: 1", "CFG scale"),
+        ("swamp\nSteps: 2, Sampler: Nonsense, CFG scale: 7, Seed: 1", "Nonsense"),
+        ("swamp\nSteps: 2, Sampler: Euler a, CFG scale: 7, Clip skip: 13", "13"),
+        ("swamp\nSteps: 2, Sampler: Euler a, CFG scale: 7, Clip skip: two", "two"),
+        ("", "empty"),
+    ],
+)
+def test_nonsense_in_a_settings_block_is_named(run, tmp_path: Path, block: str, said: str) -> None:
+    (tmp_path / "s.txt").write_text(block)
+    code, _, err = run("generate", "--settings", "s.txt", "--model", "tiny", "--size", "64x64", "--out", "o")
+    assert code == 2 and err.count("\n") == 1 and said in err, err
+    assert not Path("o").exists()
+
+
+def test_the_guides_own_block_draws_and_names_the_model_that_is_missing(run, tmp_path: Path) -> None:
+    block = (
+        "Positive Prompt: best quality, swamp, Shrek\n\nNegative Prompt: lowres\n\n"
+        "Steps: 1, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 64x64, Model hash: 69528490df, Model: anything-v4.0-pruned\n"
+    )
+    (tmp_path / "guide.txt").write_text(block)
+    code, _, err = run("sweep", "--settings", "guide.txt", "--clip-skip", "1-2", "--out", "o")
+    assert code == 2 and "anything-v4.0-pruned" in err and "69528490df" in err
+    code, _, err = run("sweep", "--settings", "guide.txt", "--model", "tiny", "--clip-skip", "1-2", "--out", "o")
+    assert code == 0, err
+    assert "Seed: 5, Size: 64x64" in read_infotext(next(Path("o").glob("row0*.png")))
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = run("sweep", "swamp", "--out", "file/o", *TINY)
+    assert code == 2 and err.count("\n") == 1 and "--out" in err
