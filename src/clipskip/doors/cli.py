@@ -9,7 +9,7 @@ import typer
 
 from clipskip import __version__
 from clipskip.doors import options as o
-from clipskip.errors import ClipskipError, SpecError
+from clipskip.errors import ClipskipError
 from clipskip.spec import Dialect, Family, conversion_table, from_dialect, parse_skips, to_dialect
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
@@ -152,10 +152,10 @@ def dialect(
     as_json: Json = False,
 ) -> None:
     """Say the same Clip Skip in another tool's numbers."""
-    kind = _family(family)
-    skip = from_dialect(_number(number), Dialect.parse(source), family=kind)
+    kind = Family.parse(family)
+    skip = from_dialect(number, Dialect.parse(source), family=kind)
     if target is not None:
-        print(f"{to_dialect(skip, Dialect.parse(target), family=kind):g}")
+        print(to_dialect(skip, Dialect.parse(target), family=kind))
         return
     rows = list(conversion_table(skip, family=kind))
     if as_json:
@@ -172,21 +172,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         print(f"clipskip {__version__}")
         raise typer.Exit
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise SpecError(f"{text!r} is not a number; write 2, or -2 for ComfyUI", field="number") from None
-
-
-def _family(text: str) -> Family:
-    names = {family.name.lower(): family for family in Family}
-    plain = text.strip().lower().replace(" ", "").replace(".x", "").replace("-", "")
-    if plain not in names:
-        raise SpecError(f"family {text!r} is not known; use one of {', '.join(names)}", field="family")
-    return names[plain]
 
 
 def _finish(complete: bool) -> None:

@@ -1,10 +1,11 @@
 """What is wanted: plain values in, plain values out, no tensors; their text form is the infotext."""
 
-from clipskip.spec.dialect import Dialect, conversion_table, from_dialect, to_dialect
+from clipskip.spec.dialect import Spelling, conversion_table, convert, from_dialect, to_dialect
 from clipskip.spec.family import Family
 from clipskip.spec.infotext import Infotext, format_infotext, parse_infotext, quote
+from clipskip.spec.numbering import Dialect
 from clipskip.spec.render import FileRef, LoraRef, Render, Request
-from clipskip.spec.settings import render_infotext, request_from_infotext, request_from_text
+from clipskip.spec.settings import render_infotext, request_from_infotext, request_from_text, with_defaults
 from clipskip.spec.skip import ClipSkip, parse_skips
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "LoraRef",
     "Render",
     "Request",
+    "Spelling",
     "conversion_table",
+    "convert",
     "format_infotext",
     "from_dialect",
     "parse_infotext",
@@ -26,4 +29,5 @@ __all__ = [
     "request_from_infotext",
     "request_from_text",
     "to_dialect",
+    "with_defaults",
 ]

@@ -1,7 +1,10 @@
 """What differs between families of models: a row in one table, not a branch."""
 
+import re
 from dataclasses import dataclass
 from enum import Enum
+
+from clipskip.errors import SpecError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +24,8 @@ class FamilyRow:
     """One family's rule."""
 
     label: str
+    names: tuple[str, ...] = ()
+    """What users call it besides; compared without case, spaces and punctuation."""
     encoders: tuple[TextReading, ...] = ()
     default_skip: int = 1
     final_norm: bool = True
@@ -39,14 +44,30 @@ OPENCLIP_G = TextReading(name="OpenCLIP-bigG", depth=32, width=1280)
 class Family(Enum):
     """A family of models that one rule of Clip Skip fits."""
 
-    SD1 = FamilyRow(label="SD 1.x", encoders=(CLIP_L,))
-    SD2 = FamilyRow(label="SD 2.x", encoders=(OPENCLIP_H,), default_skip=2)
-    SDXL = FamilyRow(label="SDXL", encoders=(CLIP_L, OPENCLIP_G), default_skip=2, final_norm=False, pooled=True)
+    SD1 = FamilyRow(label="SD 1.x", names=("sd1", "sd14", "sd15", "starter"), encoders=(CLIP_L,))
+    SD2 = FamilyRow(label="SD 2.x", names=("sd2", "sd20", "sd21"), encoders=(OPENCLIP_H,), default_skip=2)
+    SDXL = FamilyRow(
+        label="SDXL",
+        names=("xl", "sdxl10", "pony", "illustrious", "noobai"),
+        encoders=(CLIP_L, OPENCLIP_G),
+        default_skip=2,
+        final_norm=False,
+        pooled=True,
+    )
     SD3 = FamilyRow(
-        label="SD 3", why_not="its T5 encoder carries the prompt, and its CLIP layers are fixed by training"
+        label="SD 3",
+        names=("sd3", "sd35"),
+        why_not="its T5 encoder carries the prompt, and its CLIP layers are fixed by training",
     )
     FLUX = FamilyRow(
-        label="Flux", why_not="its T5 encoder carries the prompt, and CLIP gives it one pooled vector alone"
+        label="Flux",
+        names=("flux1",),
+        why_not="its T5 encoder carries the prompt, and CLIP gives it one pooled vector alone",
+    )
+    T5 = FamilyRow(
+        label="models with T5 alone",
+        names=("chroma", "pixart", "auraflow"),
+        why_not="no CLIP encoder reads the prompt, so there is no layer to skip to",
     )
 
     @property
@@ -68,3 +89,22 @@ class Family(Enum):
     def depth(self) -> int:
         """The deepest Clip Skip: that of the shallowest encoder."""
         return min((encoder.depth for encoder in self.value.encoders), default=0)
+
+    @property
+    def default_skip(self) -> int:
+        """The Clip Skip of a picture that names none."""
+        return self.value.default_skip
+
+    @classmethod
+    def parse(cls, name: str) -> "Family":
+        """The family that a user typed: sd1, "SD 1.5", sdxl, pony."""
+        plain = _plain(name)
+        for family in cls:
+            if plain in (_plain(family.label), family.name.lower(), *family.value.names):
+                return family
+        known = ", ".join(family.name.lower() for family in cls)
+        raise SpecError(f"family {name!r} is not known; use one of {known}", field="family")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()

@@ -5,8 +5,8 @@ Grammar and quoting are AUTOMATIC1111's (1.10, modules/infotext_utils.py and mod
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from clipskip.errors import SpecError
 
@@ -17,9 +17,11 @@ LEAST_PAIRS = 3
 _KEY = re.compile(r"\w[\w \-/]*+")
 _VALUE = re.compile(r'\s*+("(?:\\.|[^\\"])++"(?=,|$)|[^,]*+)(?:,|$)')
 _SIZE = re.compile(r"(\d+)x(\d+)")
-_POSITIVE_LINE = re.compile(r"\s*positive prompt:", re.IGNORECASE)
+_POSITIVE_LINE = re.compile(r"\s*Positive [Pp]rompt:")
 _NEGATIVE_LINE = re.compile(r"\s*negative prompt:", re.IGNORECASE)
+_HASHES = re.compile(r"(?:^|,)\s*Hashes:\s*\{")
 _STEPS_LINE = re.compile(r"\s*steps:\s*\S", re.IGNORECASE)
+_LABELS = re.compile(r"Negative prompt:|^[^\S\n]*(?:Steps:|Positive [Pp]rompt:)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,9 @@ class Infotext:
     negative_prompt: str = ""
     fields: Mapping[str, str]
     """In their order; "Size: 512x768" is "Size-1" and "Size-2", as A1111 reads it."""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Of "Hashes: {json}", which A1111 and Civitai's tools add: "model" and "lora:name" to hash. A1111's own grammar
+    cuts it at its commas, so `fields` has its pieces as well."""
 
 
 def parse_infotext(text: str) -> Infotext:
@@ -37,9 +42,8 @@ def parse_infotext(text: str) -> Infotext:
     if any(_POSITIVE_LINE.match(line) for line in text.split("\n")):
         return _parse_guide(text)
     *lines, last = text.strip().split("\n")
-    pairs = list(_pairs(last))
-    if len(pairs) < LEAST_PAIRS:
-        lines, pairs = [*lines, last], []
+    if len(list(_pairs(last))) < LEAST_PAIRS:
+        lines, last = [*lines, last], ""
     prompt: list[str] = []
     negative: list[str] = []
     in_negative = False
@@ -47,26 +51,48 @@ def parse_infotext(text: str) -> Infotext:
         if line.startswith(NEGATIVE):
             in_negative, line = True, line.removeprefix(NEGATIVE).strip()
         (negative if in_negative else prompt).append(line)
-    return Infotext(prompt=_joined(prompt), negative_prompt=_joined(negative), fields=_fields(pairs))
+    return _infotext(prompt, negative, last)
 
 
 def _parse_guide(text: str) -> Infotext:
     """The guide's block: labelled prompts, blank lines between, one line of settings; what stands around it is prose."""
     prompt: list[str] = []
     negative: list[str] = []
-    pairs: list[tuple[str, str]] = []
+    settings = ""
     into: list[str] | None = None
     for line in map(str.strip, text.split("\n")):
         if found := _POSITIVE_LINE.match(line):
+            if prompt:
+                break  # a second block
             into, line = prompt, line[found.end() :].strip()
         elif found := _NEGATIVE_LINE.match(line):
             into, line = negative, line[found.end() :].strip()
-        elif _STEPS_LINE.match(line) and into is not None:
-            pairs, into = list(_pairs(line)), None
-            break
+        elif not settings and _STEPS_LINE.match(line):
+            settings, into = line, None
         if into is not None and line:
             into.append(line)
-    return Infotext(prompt=_joined(prompt), negative_prompt=_joined(negative), fields=_fields(pairs))
+    return _infotext(prompt, negative, settings)
+
+
+def _infotext(prompt: list[str], negative: list[str], settings: str) -> Infotext:
+    return Infotext(
+        prompt=_joined(prompt),
+        negative_prompt=_joined(negative),
+        fields=_fields(_pairs(settings)),
+        hashes=_hashes(settings),
+    )
+
+
+def _hashes(settings: str) -> dict[str, str]:
+    """The JSON after "Hashes:", or nothing where it is none."""
+    found = _HASHES.search(settings)
+    if found is None:
+        return {}
+    try:
+        hashes, _ = json.JSONDecoder().raw_decode(settings, found.end() - 1)
+    except (ValueError, RecursionError):
+        return {}
+    return {key: value for key, value in hashes.items() if isinstance(value, str)}
 
 
 def _joined(lines: list[str]) -> str:
@@ -87,7 +113,7 @@ def _pairs(line: str) -> Iterator[tuple[str, str]]:
             at = value.end()
 
 
-def _fields(pairs: list[tuple[str, str]]) -> dict[str, str]:
+def _fields(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     fields: dict[str, str] = {}
     for key, raw in pairs:
         if not raw:
@@ -118,16 +144,56 @@ def unquote(text: str) -> str:
 
 
 def format_infotext(infotext: Infotext) -> str:
-    """The text of these parts: A1111 reads it back as the same."""
-    for name, prompt in (("prompt", infotext.prompt), ("negative prompt", infotext.negative_prompt)):
-        if any(line.strip().startswith(NEGATIVE) for line in prompt.split("\n")):
+    """The text of these parts. A1111 reads it back as the same; SpecError for parts that no text can carry."""
+    text = compose(infotext).strip()
+    read = parse_infotext(text)
+    same = {
+        "prompt": _stripped(read.prompt) == _stripped(infotext.prompt),
+        "negative_prompt": _stripped(read.negative_prompt) == _stripped(infotext.negative_prompt),
+        "settings": _whole(read) == _whole(infotext) and read.hashes == infotext.hashes,
+    }
+    for name, kept in same.items():
+        if not kept:
             raise SpecError(
-                f"a line of the {name} starts with {NEGATIVE!r}, which settings texts cannot carry; put words before it",
-                field="prompt",
+                f"this {name.replace('_', ' ')} cannot be written as settings text: it would be read back otherwise; "
+                f"settings are {LEAST_PAIRS} or more, and no line of a prompt looks like them or starts with {NEGATIVE!r}",
+                field=name,
             )
-    negative = f"{NEGATIVE} {infotext.negative_prompt}" if infotext.negative_prompt else ""
-    pairs = ", ".join(f"{key}: {_quoted(value)}" for key, value in _with_sizes(infotext.fields))
-    return "\n".join(part for part in (infotext.prompt, negative, pairs) if part).strip()
+    return text
+
+
+def compose(infotext: Infotext) -> str:
+    """Prompt, negative prompt and settings below each other.
+
+    An empty prompt keeps its line: sd-prompt-reader looks for line breaks before its labels.
+    """
+    negative = f"\n{NEGATIVE} {infotext.negative_prompt}" if infotext.negative_prompt else ""
+    pairs = [f"{key}: {_quoted(value)}" for key, value in _with_sizes(_whole(infotext))]
+    if infotext.hashes:
+        pairs.append(_hashes_pair(infotext.hashes))
+    return f"{infotext.prompt}{negative}" + (f"\n{', '.join(pairs)}" if pairs else "")
+
+
+def hide_labels(prompt: str) -> str:
+    """The prompt with the labels of infotexts in it in lower case, so that no reader takes them for labels.
+
+    The tokenizer puts all text into lower case, so the picture is the same.
+    """
+    return _LABELS.sub(lambda found: found[0].lower(), prompt)
+
+
+def _whole(infotext: Infotext) -> dict[str, str]:
+    """The fields without the pieces that A1111's grammar makes of the hashes."""
+    pieces = _fields(_pairs(_hashes_pair(infotext.hashes)))
+    return {key: value for key, value in infotext.fields.items() if pieces.get(key) != value}
+
+
+def _hashes_pair(hashes: Mapping[str, str]) -> str:
+    return f"Hashes: {json.dumps(hashes, ensure_ascii=False)}" if hashes else ""
+
+
+def _stripped(text: str) -> str:
+    return "\n".join(line.strip() for line in text.split("\n")).strip()
 
 
 def _quoted(value: str) -> object:
@@ -136,16 +202,16 @@ def _quoted(value: str) -> object:
     return json.dumps(value, ensure_ascii=False) if changed else quote(value)
 
 
-def _with_sizes(fields: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The pairs with "Size-1", "Size-2" put together again."""
+def _with_sizes(fields: Mapping[str, str]) -> Sequence[tuple[str, str]]:
+    """The pairs, "Size-1" and "Size-2" put together again unless too few pairs would be left."""
+    pairs: list[tuple[str, str]] = []
     done: set[str] = set()
     for key, value in fields.items():
         stem, end = key[:-2], key[-2:]
-        other = f"{stem}-2" if end == "-1" else f"{stem}-1"
-        if key in done:
-            continue
-        if end in ("-1", "-2") and other in fields and value.isdecimal() and fields[other].isdecimal():
-            done |= {key, other}
-            yield stem, f"{fields[f'{stem}-1']}x{fields[f'{stem}-2']}"
-        else:
-            yield key, value
+        both = [fields.get(f"{stem}-{i}", "") for i in (1, 2)]
+        if end not in ("-1", "-2") or len(stem) < 2 or not all(part.isdecimal() for part in both):
+            pairs.append((key, value))
+        elif stem not in done:
+            done.add(stem)
+            pairs.append((stem, "x".join(both)))
+    return pairs if len(pairs) >= LEAST_PAIRS else list(fields.items())

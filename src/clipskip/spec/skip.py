@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 
 from clipskip.errors import SkipOutOfRange, SpecError
+from clipskip.spec.family import Family
+from clipskip.spec.numbering import Dialect, Value, layer_of, value_of
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -30,39 +32,48 @@ class ClipSkip:
         object.__setattr__(self, "from_end", int(number) if float(number).is_integer() else float(number))
 
     @classmethod
-    def from_a1111(cls, clip_skip: int) -> "ClipSkip":
-        """A1111's and Forge's slider on SD 1.x."""
-        return cls(clip_skip)
+    def from_dialect(cls, value: Value | None, dialect: Dialect, *, family: Family = Family.SD1) -> "ClipSkip":
+        """The layer that a tool's value names on a family; SpecError when it names none."""
+        return cls(layer_of(value, dialect, family))
+
+    def to_dialect(self, dialect: Dialect, *, family: Family = Family.SD1) -> Value:
+        """What to give a tool so that it reads this layer; SpecError when it cannot."""
+        return value_of(self.from_end, dialect, family)
 
     @classmethod
-    def from_comfy(cls, stop_at_clip_layer: int) -> "ClipSkip":
+    def from_a1111(cls, clip_skip: int, *, family: Family = Family.SD1) -> "ClipSkip":
+        """A1111's setting: 1 is the last layer."""
+        return cls.from_dialect(clip_skip, Dialect.A1111, family=family)
+
+    @classmethod
+    def from_comfy(cls, stop_at_clip_layer: int, *, family: Family = Family.SD1) -> "ClipSkip":
         """ComfyUI's CLIPSetLastLayer: -1 is the last layer."""
-        return cls(-stop_at_clip_layer)
+        return cls.from_dialect(stop_at_clip_layer, Dialect.COMFYUI, family=family)
 
     @classmethod
-    def from_diffusers(cls, clip_skip: int | None) -> "ClipSkip":
-        """diffusers' argument on SD 1.x: layers skipped, None for none."""
-        return cls(1 + (clip_skip or 0))
+    def from_diffusers(cls, clip_skip: int | None, *, family: Family = Family.SD1) -> "ClipSkip":
+        """diffusers' argument: on SD 1.x 1 is the layer before the last; None is the family's default."""
+        return cls.from_dialect(clip_skip, Dialect.DIFFUSERS, family=family)
 
     @classmethod
-    def from_invoke(cls, skipped_layers: int) -> "ClipSkip":
-        """InvokeAI's field on SD 1.x: layers skipped."""
-        return cls(1 + skipped_layers)
+    def from_invoke(cls, skipped_layers: int, *, family: Family = Family.SD1) -> "ClipSkip":
+        """InvokeAI's `skipped_layers`, and `clip_skip` in its metadata: 0 is the last layer of SD 1.x."""
+        return cls.from_dialect(skipped_layers, Dialect.INVOKEAI, family=family)
 
     @classmethod
-    def from_sdnext(cls, clip_skip: float) -> "ClipSkip":
-        """SD.Next's slider on SD 1.x, fractions included."""
-        return cls(clip_skip)
+    def from_sdnext(cls, clip_skip: float, *, family: Family = Family.SD1) -> "ClipSkip":
+        """SD.Next's slider: 1 is the family's default; fractions lie between two layers."""
+        return cls.from_dialect(clip_skip, Dialect.SDNEXT, family=family)
 
     @classmethod
-    def from_kohya(cls, clip_skip: int | None) -> "ClipSkip":
-        """kohya's --clip_skip and ss_clip_skip on SD 1.x: None is the last layer."""
-        return cls(clip_skip or 1)
+    def from_kohya(cls, clip_skip: int | None, *, family: Family = Family.SD1) -> "ClipSkip":
+        """kohya's --clip_skip and a LoRA's ss_clip_skip: 1 is the last layer; None is the family's default."""
+        return cls.from_dialect(clip_skip, Dialect.KOHYA, family=family)
 
     @classmethod
-    def from_sdcpp(cls, clip_skip: int) -> "ClipSkip":
-        """stable-diffusion.cpp's --clip-skip on SD 1.x: 0 and below leave it to the model, which is 1."""
-        return cls(max(clip_skip, 1))
+    def from_sdcpp(cls, clip_skip: int, *, family: Family = Family.SD1) -> "ClipSkip":
+        """stable-diffusion.cpp's --clip-skip: 1 is the last layer; 0 and below are the family's default."""
+        return cls.from_dialect(clip_skip, Dialect.SDCPP, family=family)
 
     @classmethod
     def parse(cls, text: str) -> "ClipSkip":
