@@ -1,16 +1,19 @@
 """A prompt's weighted token chunks in, the vectors that condition the picture out, at any Clip Skip."""
 
 from clipskip.encode.clip import Injection, TextEncoder, build_text_encoder
-from clipskip.encode.conditioning import Conditioning, Part, Schedule, vectors_at
+from clipskip.encode.conditioning import Conditioning, Part, Schedule, splice, vectors_at
 from clipskip.encode.embeds import PromptEmbeds, encode_layers, prompt_embeds
 from clipskip.encode.emphasis import emphasise
-from clipskip.encode.layer import last_layer_needed, layers_read, read_layer
+from clipskip.encode.layer import last_layer_needed, layers_read, read_layer, skip_schedule
+from clipskip.encode.phrases import PhraseSkip
+from clipskip.encode.opening import open_text_encoder
 from clipskip.encode.texts import Run, TextReader, condition, condition_all
 
 __all__ = [
     "Conditioning",
     "Injection",
     "Part",
+    "PhraseSkip",
     "PromptEmbeds",
     "Run",
     "Schedule",
@@ -23,7 +26,10 @@ __all__ = [
     "encode_layers",
     "last_layer_needed",
     "layers_read",
+    "open_text_encoder",
     "prompt_embeds",
     "read_layer",
+    "skip_schedule",
+    "splice",
     "vectors_at",
 ]

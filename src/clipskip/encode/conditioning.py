@@ -1,5 +1,6 @@
 """What the denoiser is given: vectors per token, over its calls, for the prompt's parts and the negative prompt."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,3 +52,22 @@ class Conditioning:
 def vectors_at(schedule: Schedule, call: int) -> Float[Tensor, "tokens width"]:
     """The first entry with call <= until_step, as A1111 chooses it (prompt_parser.py reconstruct_cond_batch)."""
     return next((vectors for until, vectors in schedule if call <= until), schedule[-1][1])
+
+
+def splice(spans: Sequence[tuple[int, Conditioning]]) -> Conditioning:
+    """Conditionings of the same texts by turns, each up to and including its call: a Clip Skip that changes by step."""
+    parts = zip(*(one.positive for _, one in spans), strict=True)
+    untils = [until for until, _ in spans]
+    return Conditioning(
+        positive=tuple(
+            Part(weight=same[0].weight, schedule=_splice(untils, [one.schedule for one in same])) for same in parts
+        ),
+        negative=_splice(untils, [one.negative for _, one in spans]),
+    )
+
+
+def _splice(untils: Sequence[int], schedules: Sequence[Schedule]) -> Schedule:
+    ends = sorted({*untils, *(until for schedule in schedules for until, _ in schedule)})
+    turns = tuple(zip(untils, schedules, strict=True))
+    current = (next((one for until, one in turns if end <= until), schedules[-1]) for end in ends)
+    return tuple((end, vectors_at(schedule, end)) for end, schedule in zip(ends, current, strict=True))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import final
 
 import torch
@@ -13,10 +14,10 @@ from clipskip.encode.clip import Injection, TextEncoder
 from clipskip.encode.conditioning import Conditioning, Part, Schedule
 from clipskip.encode.emphasis import emphasise
 from clipskip.encode.layer import last_layer_needed, layers_read, read_layer
+from clipskip.encode.phrases import PhraseSkip
 from clipskip.errors import PromptError, SkipOutOfRange
 from clipskip.prompt import Chunk, Emphasis, Entry, Prompt, Rules, read_prompt
-from clipskip.spec import ClipSkip, Render
-from clipskip.spec.family import Family
+from clipskip.spec import ClipSkip, Family, Render
 from clipskip.weights import Embedding
 
 ROWS = 32
@@ -85,24 +86,31 @@ class Wanted:
 
 
 def condition_all(
-    reader: TextReader, renders: Sequence[Render], *, calls: Callable[[Render], int] = lambda render: render.steps
+    reader: TextReader,
+    renders: Sequence[Render],
+    *,
+    calls: Callable[[Render], int] = lambda render: render.steps,
+    phrases: Sequence[PhraseSkip] = (),
 ) -> list[Conditioning]:
     """The conditioning of each picture, one and the same for pictures that differ in neither text nor Clip Skip.
 
     One pass of the encoder serves them all. `calls` says how often the denoiser is called for a picture, which prompt
     editing counts: twice its steps for samplers of second order, as A1111 has it (processing.py setup_conds).
+    `phrases` of the prompts (not the negative ones) are read at their own Clip Skips.
     """
     wanted = [_wanted(render, calls(render)) for render in renders]
     read = {texts: _read(texts, reader) for texts in dict.fromkeys(one.texts for one in wanted)}
-    skips = {skip for one in wanted for skip in (one.skip, one.negative_skip)}
+    for phrase, (positive, _) in product(phrases, read.values()):
+        phrase.check(positive)
+    skips = {skip for one in wanted for skip in (one.skip, one.negative_skip)} | {one.skip for one in phrases}
     run = Run(reader, [prompt for pair in read.values() for prompt in pair], skips)
-    made = {one: _condition(run, one, *read[one.texts]) for one in dict.fromkeys(wanted)}
+    made = {one: _condition(run, one, read[one.texts], phrases) for one in dict.fromkeys(wanted)}
     return [made[one] for one in wanted]
 
 
-def condition(reader: TextReader, render: Render) -> Conditioning:
-    """The conditioning of one picture."""
-    return condition_all(reader, [render])[0]
+def condition(reader: TextReader, render: Render, *, calls: int | None = None) -> Conditioning:
+    """The conditioning of one picture; `calls` of the denoiser are its steps where they are not given."""
+    return condition_all(reader, [render], calls=lambda one: calls or one.steps)[0]
 
 
 def _wanted(render: Render, calls: int) -> Wanted:
@@ -119,14 +127,14 @@ def _read(texts: Texts, reader: TextReader) -> tuple[Prompt, Prompt]:
     )
 
 
-def _condition(run: "Run", wanted: Wanted, positive: Prompt, negative: Prompt) -> Conditioning:
-    schedules = _same_length(
-        [run.schedule(part.schedule, positive.emphasis, skip=wanted.skip) for part in positive.parts]
-    )
-    parts = (Part(weight=one.weight, schedule=s) for one, s in zip(positive.parts, schedules, strict=True))
+def _condition(run: "Run", wanted: Wanted, read: tuple[Prompt, Prompt], phrases: Sequence[PhraseSkip]) -> Conditioning:
+    positive, negative = read
+    emphasis = positive.emphasis
+    schedules = [run.schedule(part.schedule, emphasis, skip=wanted.skip, phrases=phrases) for part in positive.parts]
+    parts = zip(positive.parts, _same_length(schedules), strict=True)
     return Conditioning(
-        positive=tuple(parts),
-        negative=run.schedule(negative.parts[0].schedule, negative.emphasis, skip=wanted.negative_skip),
+        positive=tuple(Part(weight=part.weight, schedule=schedule) for part, schedule in parts),
+        negative=run.schedule(negative.parts[0].schedule, emphasis, skip=wanted.negative_skip),
     )
 
 
@@ -145,11 +153,17 @@ class Run:
         self._states = {layer: torch.cat([batch[layer] for batch in batches]) for layer in kept}
 
     @torch.no_grad()
-    def schedule(self, entries: Sequence[Entry], emphasis: Emphasis, *, skip: ClipSkip) -> Schedule:
+    def schedule(
+        self, entries: Sequence[Entry], emphasis: Emphasis, *, skip: ClipSkip, phrases: Sequence[PhraseSkip] = ()
+    ) -> Schedule:
         """The vectors of each entry, in float32, weighted; the same tensor where a text comes again."""
         counts = Counter(entry.chunks for entry in entries)
-        weights = torch.tensor([[chunk.multipliers for chunk in text] for text in counts])
-        vectors = self._read(list(counts), skip)
+        texts = list(counts)
+        weights = torch.tensor([[chunk.multipliers for chunk in text] for text in texts])
+        vectors = self._read(texts, skip)
+        for one in phrases:
+            places = one.places(texts).to(vectors.device)[..., None]
+            vectors = torch.where(places, self._read(texts, one.skip), vectors)
         if emphasis in (Emphasis.ORIGINAL, Emphasis.NO_NORM):
             vectors = emphasise(
                 vectors, weights, counts=list(counts.values()), restore_mean=emphasis is Emphasis.ORIGINAL
