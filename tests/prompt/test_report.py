@@ -41,6 +41,8 @@ def test_a_refused_tag_is_told_and_the_rest_is_read() -> None:
         ("a|b [c:d:3]", "no edit"),
         ("[a:b:9]", "b is never used"),
         ("<lora:a:1><lora:a:0.5>", "named 2 times"),
+        ("a fox’s den", "’ is read as it stands"),
+        ("salt &amp; pepper", "&amp; is read as it stands"),
         ("cat " * 74 + "flufferdoodle" * 3, "cut in two between chunks 1 and 2"),
     ],
 )

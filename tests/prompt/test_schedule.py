@@ -94,7 +94,7 @@ def test_the_one_pass_reader_agrees_with_the_grammar(text: str) -> None:
 
 
 @pytest.mark.slow
-@settings(patient, max_examples=5000)
+@settings(patient, max_examples=1500)
 @given(st.one_of(MANY_PIECES, WELL_FORMED))
 def test_the_one_pass_reader_agrees_with_the_grammar_at_length(text: str) -> None:
     assert parse_schedule(text, 10) == by_grammar(text, 10)

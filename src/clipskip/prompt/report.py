@@ -1,5 +1,6 @@
 """How a prompt is read, for its author to see."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,6 +14,9 @@ from clipskip.prompt.schedule import is_literal
 from clipskip.prompt.tags import Tag, check_lora_tag, extract_tags, lora_refs
 from clipskip.prompt.tokens import ends_word, readable
 from clipskip.spec import LoraRef
+
+_FANCY = re.compile(r"[‘’‚‛“”„‟\uff01-\uff5e\ufb00-\ufb06]|&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,31});")
+"""What ftfy, which A1111's tokenizer runs first, makes plain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,13 +182,18 @@ def _language_notes(text: str, parts: tuple[Part, ...], rules: Rules, *, negativ
     """Where A1111's language reads something else than most people mean."""
     sides = [(text, 1.0)] if negative else parse_composition(text)
     for side, weight in sides:
-        if weight != 1:
+        if weight != 1 and len(sides) == 1:
             yield f"the prompt's end ': {weight:g}' is a weight: its guidance is multiplied by {weight:g}"
         if ("[" in side or "|" in side) and is_literal(side):
             yield (
                 "no edit [a:b:when] or [a|b] takes place, since the prompt has a '|' outside [a|b] or a '\\' "
                 "at the end of a line; write '\\|' for a bar that is text"
             )
+    if fancy := _FANCY.search(text):
+        yield (
+            f"{_shown(fancy[0])} is read as it stands; A1111 first makes curly quotes, full-width letters, ligatures "
+            "and HTML entities plain: write the plain form for its picture"
+        )
     if rules.emphasis is Emphasis.NONE:
         return
     for entry in (entry for part in parts for entry in part.schedule):
@@ -214,7 +223,7 @@ def report_lines(report: Report) -> list[str]:
             lines.append(f"part {number} of {len(report.parts)}, weight {part.weight:g}")
         for text in part.texts:
             stretches = ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in text.steps) or "none"
-            lines.append(f"steps {stretches}: {_shown(text.text)} ({text.count} of {text.limit} tokens)")
+            lines.append(f'steps {stretches}: "{_shown(text.text)}" ({text.count} of {text.limit} tokens)')
             for at, chunk in enumerate(text.chunks, 1):
                 lines += [f"  chunk {at}, {chunk.used} of {CHUNK}", *(f"    {line}" for line in _token_lines(chunk))]
     lines += [f"refused: {why}" for why in report.unknown]
