@@ -158,9 +158,9 @@ def test_every_layer_computes_a_fixed_texts_keys_once_per_render(tiny: Any, pict
 def test_pictures_drawn_together_are_those_drawn_alone(tiny: Any, picture: Build, sampler: str) -> None:
     long = Conditioning(positive=conditioning(3).positive, negative=((1000, text(9, tokens=14)),))
     pictures = [
-        picture(sampler=sampler, seed=1),
-        picture(conditioning(7), sampler=sampler, seed=2, cfg_scale=3.5),
-        picture(long, sampler=sampler, seed=2, index=1, rng="NV"),
+        picture(sampler=sampler, steps=2, seed=1),
+        picture(conditioning(7), sampler=sampler, steps=2, seed=2, cfg_scale=3.5),
+        picture(long, sampler=sampler, steps=2, seed=2, index=1, rng="NV"),
     ]
     together = last(tiny.ours, *pictures)
     alone = torch.cat([last(tiny.ours, one, rows=2) for one in pictures])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clipskip.errors import SpecError
-from clipskip.sample import SAMPLERS, Sampler, find_sampler
+from clipskip.sample import SAMPLERS, Sampler, find_sampler, ode
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/samplers.json").read_text())
 DATA = 0.7
@@ -20,7 +20,11 @@ def named(name: str) -> Sampler:
     return find_sampler(name)[0]
 
 
-def last(name: str, model: object, x: Tensor, sigmas: tuple[float, ...], noise: object = None) -> Tensor:
+def silence(sigma: float, sigma_next: float) -> Tensor:
+    return torch.zeros(1, 1, 1, 1)
+
+
+def last(name: str, model: ode.Model, x: Tensor, sigmas: tuple[float, ...], noise: ode.StepNoise = silence) -> Tensor:
     *_, (latent, _) = named(name).solve(model, x, sigmas, noise)
     return latent
 
@@ -112,7 +116,7 @@ def test_a_sampler_calls_the_denoiser_order_times_per_step_at_most(sampler: Samp
         return gaussian(x, sigma)
 
     sigmas = sampler.sigmas(6)
-    list(sampler.solve(model, torch.ones(1, 1, 1, 1), sigmas, lambda sigma, sigma_next: torch.zeros(1, 1, 1, 1)))
+    list(sampler.solve(model, torch.ones(1, 1, 1, 1), sigmas, silence))
     moves = len(sigmas) - 1
     assert len(calls) == moves * sampler.order - (sampler.order - 1)
 

@@ -58,7 +58,7 @@ def test_every_schedule_falls_from_within_the_table_to_its_end(name: str, steps:
 
 
 def test_timesteps_and_sigmas_are_each_others_inverse_and_not_rounded() -> None:
-    for timestep in (0, 0.25, 1, 499.5, 998.75, 999):
+    for timestep in (0.0, 0.25, 1.0, 499.5, 998.75, 999.0):
         assert TABLE.timestep(TABLE.sigma(timestep)) == pytest.approx(timestep, abs=1e-9)
     assert TABLE.timestep(20.0) == 999
     assert TABLE.timestep(0.001) == 0

@@ -8,9 +8,14 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 Rows = Float[Tensor, "batch tokens width"]
-KeysValues = tuple[Rows, Rows]
-Memory = dict[tuple[int, int], KeysValues]
-"""Keys and values of texts that stay the same, by (layer, text) identity. It lives as long as one render."""
+Others = Float[Tensor, "batch others width"]
+"""What the rows attend to: as many numbers wide, not as many tokens long."""
+Text = Float[Tensor, "batch others text_width"]
+Memory = dict[tuple[int, int], tuple[Tensor, Tensor]]
+"""Keys and values of texts that stay the same, by (layer, text) identity, each as wide as its layer.
+
+It lives as long as one render, and so do the texts: no identity is ever another text's.
+"""
 
 CHUNK = 512
 """Rows of scores at once: 512 x 4096 in bfloat16 is 4 MB."""
@@ -53,7 +58,7 @@ class Attention:
         self,
         attn: Any,  # diffusers' Attention module: not typed
         hidden_states: Rows,
-        encoder_hidden_states: Rows | None = None,
+        encoder_hidden_states: Text | None = None,
         attention_mask: None = None,
         memory: Memory | None = None,
     ) -> Rows:
@@ -69,7 +74,7 @@ class Attention:
         return result
 
 
-def _remembered(attn: Any, text: Rows, memory: Memory | None) -> KeysValues:
+def _remembered(attn: Any, text: Text, memory: Memory | None) -> tuple[Others, Others]:
     """The text's keys and values in this layer, computed once for as long as `memory` and the text live."""
     if memory is None:
         return attn.to_k(text), attn.to_v(text)
@@ -79,13 +84,13 @@ def _remembered(attn: Any, text: Rows, memory: Memory | None) -> KeysValues:
     return memory[place]
 
 
-def attend(queries: Rows, keys: Rows, values: Rows, *, heads: int) -> Rows:
+def attend(queries: Rows, keys: Others, values: Others, *, heads: int) -> Rows:
     """softmax(q k / sqrt(d)) v per head, by torch's fused attention."""
     q, k, v = (rows.view(*rows.shape[:2], heads, -1).transpose(1, 2) for rows in (queries, keys, values))
     return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def attend_in_chunks(queries: Rows, keys: Rows, values: Rows, *, heads: int) -> Rows:
+def attend_in_chunks(queries: Rows, keys: Others, values: Others, *, heads: int) -> Rows:
     """The same as plain matrix products, head by head and CHUNK rows at a time, so that the scores stay in cache."""
     result = torch.empty_like(queries)
     width = queries.shape[-1] // heads

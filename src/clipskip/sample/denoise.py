@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipskip.encode.conditioning import Conditioning, vectors_at
@@ -49,13 +49,21 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Row:
+    """One text that the UNet is asked about."""
+
+    picture: int
+    share: float
+    """What its prediction counts in the picture's."""
+    text: Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
     """Rows that the UNet takes at once: texts of one length."""
 
-    pictures: Float[Tensor, " rows"]
-    """Which picture each row is of."""
+    pictures: Int[Tensor, " rows"]
     shares: Float[Tensor, "rows 1 1 1"]
-    """What each row's prediction counts in its picture's."""
     texts: Float[Tensor, "rows tokens width"]
 
 
@@ -95,23 +103,20 @@ class Denoiser:
         if prediction not in PREDICTIONS:
             raise SpecError(f"prediction {prediction!r} is not known; use one of {', '.join(PREDICTIONS)}")
         self._unet = unet
-        self._cfg = [p.render.cfg_scale for p in pictures]
+        self._cfg = [float(p.render.cfg_scale) for p in pictures]
         self._conditionings = [p.conditioning.to(device=unet.device, dtype=unet.dtype) for p in pictures]
         self._table = table
         self._prediction = prediction
-        self._rows = rows
+        self._limit = rows
         self._calls = 0
         self._runs: dict[tuple[int, ...], list[Run]] = {}
         self._memory: Memory = {}
 
     def __call__(self, x: Latent, sigma: float) -> Latent:
         """The pictures without their noise, as the model sees them."""
-        timestep = self._table.timestep(sigma)
-        predicted = self._predict(x / math.hypot(1, sigma), timestep)
-        if self._prediction == "v":
-            denoised = x / (sigma**2 + 1) - predicted * (sigma / math.hypot(1, sigma))
-        else:
-            denoised = x - predicted * sigma
+        unit, timestep = math.hypot(1, sigma), self._table.timestep(sigma)
+        kept, removed = (1 / unit**2, sigma / unit) if self._prediction == "v" else (1.0, sigma)
+        denoised = x * kept - self._predict(x / unit, timestep) * removed
         return _at_boundary(x, denoised, timestep) if self._table.quantized else denoised
 
     def _predict(self, x: Latent, timestep: float) -> Latent:
@@ -132,35 +137,39 @@ class Denoiser:
 
     def _current_runs(self) -> list[Run]:
         """This call's rows. The same texts give the same tensors again, by which attention knows them."""
-        shares = [
-            share
+        rows = [
+            row
             for picture, (conditioning, cfg) in enumerate(zip(self._conditionings, self._cfg, strict=True))
-            for share in _shares(picture, conditioning, cfg=cfg, call=self._calls)
+            for row in _rows(picture, conditioning, cfg=cfg, call=self._calls)
         ]
-        key = tuple(id(text) for _, _, text in shares)
+        key = tuple(id(row.text) for row in rows)
         if key not in self._runs:
-            self._runs[key] = _runs(shares, limit=self._rows or len(shares), device=self._unet.device)
+            self._runs[key] = _runs(rows, limit=self._limit or len(rows), device=self._unet.device)
         return self._runs[key]
 
 
-def _shares(picture: int, conditioning: Conditioning, *, cfg: float, call: int) -> list[tuple[int, float, Text]]:
-    """(picture, share, text) for each text that counts: at a guidance of 1 the negative prompt does not."""
-    parts = [(cfg * p.weight, vectors_at(p.schedule, call)) for p in conditioning.positive]
-    negative = (1 - sum(share for share, _ in parts), vectors_at(conditioning.negative, call))
-    return [(picture, share, text) for share, text in (*parts, negative) if share]
+def _rows(picture: int, conditioning: Conditioning, *, cfg: float, call: int) -> list[Row]:
+    """Each text that counts at this call: at a guidance of 1 the negative prompt does not."""
+    parts = [
+        Row(picture=picture, share=cfg * part.weight, text=vectors_at(part.schedule, call))
+        for part in conditioning.positive
+    ]
+    rest = 1.0 - sum(part.share for part in parts)
+    negative = Row(picture=picture, share=rest, text=vectors_at(conditioning.negative, call))
+    return [row for row in (*parts, negative) if row.share]
 
 
-def _runs(shares: Sequence[tuple[int, float, Text]], *, limit: int, device: torch.device) -> list[Run]:
+def _runs(rows: Sequence[Row], *, limit: int, device: torch.device) -> list[Run]:
     """Rows put together by their number of tokens, at most `limit` in one run."""
-    by_length: defaultdict[int, list[tuple[int, float, Text]]] = defaultdict(list)
-    for share in shares:
-        by_length[share[2].shape[0]].append(share)
+    by_length: defaultdict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_length[row.text.shape[0]].append(row)
     groups = [group[i : i + limit] for group in by_length.values() for i in range(0, len(group), limit)]
     return [
         Run(
-            pictures=torch.tensor([picture for picture, _, _ in group], device=device),
-            shares=torch.tensor([share for _, share, _ in group], device=device).view(-1, 1, 1, 1),
-            texts=torch.stack([text for _, _, text in group]),
+            pictures=torch.tensor([row.picture for row in group], device=device),
+            shares=torch.tensor([row.share for row in group], device=device).view(-1, 1, 1, 1),
+            texts=torch.stack([row.text for row in group]),
         )
         for group in groups
     ]

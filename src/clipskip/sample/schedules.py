@@ -90,7 +90,7 @@ def timesteps_ddim(steps: int, table: NoiseTable) -> Sigmas:
     (modules/sd_samplers_timesteps_impl.py).
     """
     times = range(0, TRAINED_STEPS, TRAINED_STEPS // steps)
-    return tuple(table.sigma(min(t + 1, TRAINED_STEPS - 1)) for t in reversed(times))
+    return tuple(table.sigmas[min(t + 1, TRAINED_STEPS - 1)] for t in reversed(times))
 
 
 def timesteps_unipc(steps: int, table: NoiseTable) -> Sigmas:

@@ -43,7 +43,7 @@ class NoiseTable:
         low, high = math.log(self.sigmas[below]), math.log(self.sigmas[below + 1])
         part = min(max((math.log(sigma) - low) / (high - low), 0.0), 1.0)
         if self.quantized:
-            return self.timesteps[below + (part > 0.5)]
+            return float(self.timesteps[below + (part > 0.5)])
         return self.timesteps[below] + part * (self.timesteps[below + 1] - self.timesteps[below])
 
     def sigma(self, timestep: float) -> float:
