@@ -30,6 +30,8 @@ NAMED = (
     *("oft_blocks", "oft_diag", "rescale", "diff", "diff_b", "w_norm", "b_norm", "on_input", "weight"),
 )
 """Parts that all files call the same. `weight` alone is IA3's, so it comes after all others that end so."""
+WHOLE = {"weight", "bias"}
+"""What a checkpoint has of a module: without `on_input`, which IA3 has beside `weight`, these are not a LoRA's."""
 BUNDLED = re.compile(r"bundle_emb\.(?P<name>.+?)\.(?:string_to_param\..+|emb_params)", re.DOTALL)
 
 
@@ -61,6 +63,8 @@ def read_keys(keys: Iterable[str], table: NameTable) -> KeyMap:
             unknown.append(key)
         elif modules.setdefault(place[0], {}).setdefault(place[1], key) != key:
             twice.append(key)
+    for name in [name for name, parts in modules.items() if parts.keys() <= WHOLE]:
+        unknown += modules.pop(name).values()
     return KeyMap(modules=modules, embeddings=embeddings, unknown=tuple(unknown), twice=tuple(twice))
 
 

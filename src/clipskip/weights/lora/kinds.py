@@ -192,8 +192,10 @@ def _lokr_rank(parts: Parts) -> int | None:
 
 
 def _glora_new(parts: Parts) -> bool:
-    a1, a2, b1, b2 = (parts[part] for part in ("a1.weight", "a2.weight", "b1.weight", "b2.weight"))
-    return a1.shape[1] == a2.shape[0] == b1.shape[1] == b2.shape[0]
+    a1, a2, b1, b2 = (parts[part].shape for part in ("a1.weight", "a2.weight", "b1.weight", "b2.weight"))
+    new, old = (a1[1], a2[0], b1[1], b2[0]), (a1[0], a2[1], b1[0], b2[1])
+    # On a square weight both readings meet; the one that makes the rank the side of the square is wrong.
+    return len(set(new)) == 1 and (len(set(old)) > 1 or new[0] <= old[0])
 
 
 def _glora_factors(parts: Parts) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,0 +1,182 @@
+"""Every layout of keys names the same modules."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from lora_tools import MLP, TO_K, TO_OUT, Q, kohya, low_rank, merge_once, tiny_models, weight_of, write, write_kohya
+from torch import Tensor, nn
+
+from clipskip.errors import LoraError, WrongKind
+from clipskip.weights.lora import load_lora, module_names, sd1_table
+from clipskip.weights.lora.keys import guess_family
+from clipskip.weights.lora.names import name_table, sd1_names
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, nn.Module]:
+    return tiny_models()
+
+
+def test_the_built_in_names_are_those_of_transformers_and_diffusers(models: dict[str, nn.Module]) -> None:
+    assert set(sd1_names()) == set(module_names(models))
+
+
+def test_no_underscored_name_means_two_modules(models: dict[str, nn.Module]) -> None:
+    assert not sd1_table().ambiguous
+    assert not name_table(module_names(models)).ambiguous
+
+
+def test_an_underscored_name_that_two_modules_share_resolves_to_nothing() -> None:
+    table = name_table(["unet.a.b_c", "unet.a_b.c", "unet.d.e"])
+    assert table.resolve("lora_unet_a_b_c") is None
+    assert table.resolve("lora_unet_d_e") == "unet.d.e"
+
+
+def test_kohyas_spelling_of_every_module_resolves(models: dict[str, nn.Module]) -> None:
+    assert all(sd1_table().resolve(kohya(name)) == name for name in module_names(models))
+
+
+LDM = {
+    "unet.down_blocks.1.attentions.0.proj_in": "input_blocks_4_1_proj_in",
+    "unet.down_blocks.0.downsamplers.0.conv": "input_blocks_3_0_op",
+    "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0": (
+        "middle_block_1_transformer_blocks_0_attn1_to_out_0"
+    ),
+    "unet.mid_block.resnets.1.conv2": "middle_block_2_out_layers_3",
+    "unet.up_blocks.1.attentions.2.transformer_blocks.0.ff.net.0.proj": (
+        "output_blocks_5_1_transformer_blocks_0_ff_net_0_proj"
+    ),
+    "unet.up_blocks.0.upsamplers.0.conv": "output_blocks_2_1_conv",
+    "unet.up_blocks.1.upsamplers.0.conv": "output_blocks_5_2_conv",
+    "unet.up_blocks.3.resnets.0.conv_shortcut": "output_blocks_9_0_skip_connection",
+    "unet.time_embedding.linear_2": "time_embed_2",
+    "unet.conv_in": "input_blocks_0_0",
+    "unet.conv_out": "out_2",
+}
+"""By A1111's table in its Lora extension (networks.py, convert_diffusers_name_to_compvis)."""
+
+
+@pytest.mark.parametrize(("name", "spelling"), LDM.items())
+def test_ldm_names_resolve(name: str, spelling: str) -> None:
+    assert sd1_table().resolve(f"lora_unet_{spelling}") == name
+
+
+def peft_ends(parts: dict[str, Tensor], adapter: str = "") -> dict[str, Tensor]:
+    return {
+        f"lora_A{adapter}.weight": parts["lora_down.weight"],
+        f"lora_B{adapter}.weight": parts["lora_up.weight"],
+    }
+
+
+def diffusers_ends(parts: dict[str, Tensor], start: str) -> dict[str, Tensor]:
+    return {f"{start}.down.weight": parts["lora_down.weight"], f"{start}.up.weight": parts["lora_up.weight"]}
+
+
+def dotted(
+    head: Callable[[str], str], ends: Callable[[dict[str, Tensor]], dict[str, Tensor]], joint: str = "."
+) -> object:
+    """A layout: canonical name and kohya's parts in, the file's keys out."""
+    return lambda name, parts: {f"{head(name)}{joint}{end}": value for end, value in ends(parts).items()}
+
+
+def text_model(name: str) -> str:
+    return name.replace("text_encoder.", "text_encoder.text_model.")
+
+
+def first_diffusers(name: str) -> str:
+    """diffusers 0.14 to 0.20: processors, and the text encoder's projections under the UNet's names."""
+    name = text_model(name).replace(".q_proj", ".to_q").removesuffix(".0")
+    return name.replace(".attn1.", ".attn1.processor.").replace(".attn2.", ".attn2.processor.")
+
+
+def plain(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    return parts
+
+
+LAYOUTS = {
+    "kohya": dotted(kohya, plain),
+    "kohya, SDXL's first encoder": dotted(lambda n: kohya(n).replace("lora_te_", "lora_te1_"), plain),
+    "kohya, flat encoder": dotted(lambda n: kohya(n).replace("lora_te_text_model_", "lora_te_"), plain),
+    "kohya, to_out without its number": dotted(lambda n: kohya(n).replace("to_out_0", "to_out"), plain),
+    "lycoris": dotted(lambda n: "lycoris_" + n.partition(".")[2].replace(".", "_"), plain),
+    "diffusers": dotted(text_model, peft_ends),
+    "diffusers, flat encoder": dotted(lambda n: n, peft_ends),
+    "diffusers, .lora": dotted(text_model, lambda p: diffusers_ends(p, "lora")),
+    "diffusers, .lora_linear_layer": dotted(text_model, lambda p: diffusers_ends(p, "lora_linear_layer")),
+    "diffusers, processors": dotted(first_diffusers, lambda p: diffusers_ends(p, "_lora"), joint=""),
+    "peft, default adapter": dotted(text_model, lambda p: peft_ends(p, ".default")),
+    "peft, within the part": dotted(lambda n: n.replace(".", ".base_model.model.", 1), peft_ends),
+    "peft, before the part": dotted(lambda n: f"base_model.model.{text_model(n)}", peft_ends),
+    "peft, without the part": dotted(lambda n: f"base_model.model.{n.partition('.')[2]}", peft_ends),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", [Q, TO_K, TO_OUT])
+def test_every_layout_changes_the_same_module_by_the_same_bits(
+    layout: str, name: str, models: dict[str, nn.Module], tmp_path: Path
+) -> None:
+    parts = low_rank(weight_of(models, name), 4)
+    expected = merge_once(models, write_kohya(tmp_path / "kohya.safetensors", {name: parts}), name)
+    tensors = LAYOUTS[layout](name, parts)  # type: ignore[operator]
+    assert torch.equal(merge_once(models, write(tmp_path / "other.safetensors", tensors), name), expected)
+
+
+def test_oft_of_kohya_has_its_own_prefix() -> None:
+    assert sd1_table().resolve("oft_unet_mid_block_attentions_0_proj_in") == "unet.mid_block.attentions.0.proj_in"
+
+
+def test_keys_that_name_nothing_are_an_error_that_names_three_and_counts_them(tmp_path: Path) -> None:
+    tensors = {f"lora_unet_nowhere_{i}.lora_up.weight": torch.ones(2, 2) for i in range(5)}
+    good = {f"{kohya(Q)}.lora_up.weight": torch.ones(32, 2), f"{kohya(Q)}.lora_down.weight": torch.ones(2, 32)}
+    file = write(tmp_path / "strange.safetensors", tensors | good)
+    with pytest.raises(LoraError, match=r"5 of 7 keys .*nowhere_0.*nowhere_2.* and 2 more"):
+        load_lora(file)
+    assert len(load_lora(file, strict=False).unknown) == 5
+
+
+def test_a_known_module_with_an_unknown_part_is_an_error(tmp_path: Path) -> None:
+    file = write(tmp_path / "new.safetensors", {f"{kohya(Q)}.vera_lambda": torch.ones(4)})
+    with pytest.raises(WrongKind, match="vera_lambda"):
+        load_lora(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "family"),
+    [
+        ("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", (4, 1280), "SDXL"),
+        ("lora_unet_output_blocks_0_1_transformer_blocks_9_attn1_to_q.lora_down.weight", (4, 1280), "SDXL"),
+        ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", (4, 3072), "Flux or SD 3"),
+        ("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight", (4, 1024), "SD 2.x"),
+        ("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight", (4, 768), "SD 1.x"),
+        (f"{kohya(MLP)}.lora_down.weight", (4, 768), None),
+    ],
+)
+def test_the_family_is_seen_in_keys_and_shapes(key: str, shape: tuple[int, ...], family: str | None) -> None:
+    assert guess_family({key: shape}) == family
+
+
+def test_a_lora_for_another_family_is_named(tmp_path: Path) -> None:
+    keys = ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", "lora_unet_double_blocks_0_img_mlp_0.alpha")
+    file = write(tmp_path / "flux.safetensors", {key: torch.ones(2, 2) for key in keys})
+    with pytest.raises(LoraError, match="for Flux or SD 3"):
+        load_lora(file)
+
+
+def test_bundled_embeddings_come_with_the_lora(models: dict[str, nn.Module], tmp_path: Path) -> None:
+    vectors = torch.arange(64.0).reshape(2, 32)
+    tensors = {"bundle_emb.swamp.v2.string_to_param.*": vectors, "bundle_emb.reed.emb_params": vectors[:1]}
+    found = load_lora(write(tmp_path / "bundle.safetensors", tensors)).embeddings
+    assert set(found) == {"swamp.v2", "reed"}
+    assert torch.equal(found["swamp.v2"], vectors)
+
+
+def test_a_float_of_any_width_is_read(models: dict[str, nn.Module], tmp_path: Path) -> None:
+    parts = {key: value.half().float() for key, value in low_rank(weight_of(models, TO_K), 4).items()}
+    expected = merge_once(models, write_kohya(tmp_path / "full.safetensors", {TO_K: parts}), TO_K)
+    half = write_kohya(tmp_path / "half.safetensors", {TO_K: {key: value.half() for key, value in parts.items()}})
+    assert safetensors.torch.load_file(half)[f"{kohya(TO_K)}.lora_up.weight"].dtype == torch.float16
+    assert torch.equal(merge_once(models, half, TO_K), expected)
