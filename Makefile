@@ -27,9 +27,13 @@ fix: .venv/dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# The commands' own help, as a page.
+docs: .venv/dev
+	$(BIN)/python docs/render_help.py > docs/commands.md
+
 # Full-size benchmarks against diffusers on the same weights (builds a 2.1 GB random checkpoint; takes long).
 bench: .venv/dev
-	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/sweep.py --folder build/bench
 
 clean:
 	rm -rf .venv build dist demo

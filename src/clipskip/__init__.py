@@ -1,3 +1,40 @@
 """Clip Skip for Stable Diffusion: see, measure and choose the layer that conditions your picture."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clipskip.encode import encode_layers as encode_layers
+    from clipskip.encode import open_text_encoder as open_text_encoder
+    from clipskip.encode import prompt_embeds as prompt_embeds
+    from clipskip.spec import ClipSkip as ClipSkip
+    from clipskip.spec import LoraRef as LoraRef
+    from clipskip.spec import Request as Request
+    from clipskip.spec import parse_skips as parse_skips
+    from clipskip.sweep import draw_one as draw_one
+    from clipskip.sweep import draw_sweep as draw_sweep
+    from clipskip.sweep import open_model as open_model
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "ClipSkip": "spec",
+    "LoraRef": "spec",
+    "Request": "spec",
+    "parse_skips": "spec",
+    "encode_layers": "encode",
+    "open_text_encoder": "encode",
+    "prompt_embeds": "encode",
+    "draw_one": "sweep",
+    "draw_sweep": "sweep",
+    "open_model": "sweep",
+}
+"""Public names and the rooms they live in; a room is imported when its name is first asked for, since torch takes time."""
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(f"clipskip.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'clipskip' has no attribute {name!r}")

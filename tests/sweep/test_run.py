@@ -14,22 +14,22 @@ from clipskip.sweep import (
     Drawn,
     Model,
     Saved,
-    Sweep,
     SweepFolder,
     draw_missing,
     draw_to,
     open_model,
+    plan_sweep,
     resolve,
-    with_and_without,
 )
 from clipskip.weights import Library
 
-ASKED = Request(prompt="swamp, (ogre:1.2) <lora:ogre:0.8>", negative_prompt="blurry", steps=2, seed=5, width=64, height=64)
+ASKED = Request(
+    prompt="swamp, (ogre:1.2) <lora:ogre:0.8>", negative_prompt="blurry", steps=2, seed=5, width=64, height=64
+)
 
 
 def sweep_in(path: Path, model: Model, library: Library, *, skips: str = "1-2") -> tuple[SweepFolder, object]:
-    base, extras = resolve(ASKED, model, library)
-    sweep = Sweep(base=replace(base, loras=()), skips=parse_skips(skips), rows=with_and_without(base.loras))
+    sweep, extras = plan_sweep(ASKED, parse_skips(skips), model, library)
     return SweepFolder.create(path, sweep), extras
 
 
@@ -66,10 +66,10 @@ def test_a_sweep_writes_each_picture_with_its_settings_then_grid_and_page(
     for event in saved:
         assert read_infotext(event.path) == render_infotext(event.render)
         assert f"Clip skip: {event.render.clip_skip}," in read_infotext(event.path)
-    grid, page = folder.finish(footer="shared")
-    with Image.open(grid) as picture:
+    folder.finish()
+    with Image.open(folder.grid) as picture:
         assert picture.width > 2 * 256
-    assert page.read_text().count("data:image/png") == 4
+    assert folder.page.read_text().count("data:image/png") == 4
 
 
 def test_clip_skip_and_lora_each_change_the_picture(tmp_path: Path, model: Model, library: Library) -> None:

@@ -110,7 +110,10 @@ def encode(
     models_folder: o.Folders = None,
     allow_pickle: o.Pickle = False,
 ) -> None:
-    """Write the conditioning: one tensor clip_skip_N [tokens, width] for each Clip Skip, from one pass."""
+    """Write a prompt's conditioning at every Clip Skip.
+
+    One tensor clip_skip_N [tokens, width] for each Clip Skip, from one pass of the text encoder.
+    """
     from clipskip.doors.looking import encode_to
 
     skips = parse_skips(clip_skip)
@@ -122,7 +125,10 @@ def encode(
 def inspect(
     file: Annotated[Path, typer.Argument(help="A checkpoint, LoRA or embedding.")], as_json: Json = False
 ) -> None:
-    """Say what a model file is: family, layers x width, hashes, what it was trained at, what is missing."""
+    """Say what a model file is.
+
+    Family, layers x width, hashes, data types, what it was trained at, what is missing; of a LoRA also what it changes.
+    """
     from clipskip.doors.looking import inspect_file
 
     print(inspect_file(file, as_json=as_json))
@@ -135,7 +141,10 @@ def prompt(
     negative: Annotated[bool, typer.Option("--negative", help="Read it as a negative prompt.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show how a prompt is read: tokens, chunks, weights, LoRAs, what is cut, what changes at which step."""
+    """Show how a prompt is read.
+
+    Tokens, chunks, weights, LoRAs, what is cut or unknown, what changes at which step.
+    """
     from clipskip.doors.reading import read_aloud
 
     print(read_aloud(text, steps=steps, negative=negative, as_json=as_json))

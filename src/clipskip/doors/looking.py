@@ -5,14 +5,13 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 
-from clipskip.encode import TextReader, build_text_encoder, encode_layers
+from clipskip.encode import encode_layers, open_text_encoder
 from clipskip.errors import NotFound, OutputError
 from clipskip.spec import ClipSkip
 from clipskip.sweep import find_model
-from clipskip.weights import FileKind, Identity, Library, hash_file, identify, load_text, read_header
+from clipskip.weights import FileKind, Identity, Library, hash_file, identify, read_header, source_file
 from clipskip.weights.lora import inspect_lora
 
 
@@ -69,10 +68,9 @@ def encode_to(
 ) -> list[str]:
     """Writes one tensor `clip_skip_N` [tokens, width] for each Clip Skip, from one pass; says what was written."""
     path = find_model(model, hash=None, library=Library.of_user(folders))
-    weights = load_text(path, dtype=torch.float32, allow_pickle=allow_pickle)
-    reader = TextReader(encoder=build_text_encoder(weights.state, weights.shape), family=weights.family)
+    reader = open_text_encoder(path, allow_pickle=allow_pickle)
     layers = {f"clip_skip_{skip}": state.contiguous() for skip, state in encode_layers(reader, text, skips).items()}
-    metadata = {"prompt": text, "model": weights.source.name, "model_sha256": weights.source.sha256}
+    metadata = {"prompt": text, "model": path.stem, "model_sha256": source_file(read_header(path)).sha256}
     partial = out.with_name(f".{out.name}.partial")
     try:
         save_file(layers, partial, metadata=metadata)

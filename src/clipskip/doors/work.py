@@ -12,14 +12,12 @@ from clipskip.sweep import (
     Advance,
     Model,
     Saved,
-    Sweep,
     SweepFolder,
     draw_missing,
     draw_to,
-    footer,
     open_model,
+    plan_sweep,
     resolve,
-    with_and_without,
 )
 from clipskip.weights import Library
 
@@ -32,18 +30,16 @@ def run_sweep(
     """Draws what is missing of the sweep, then its grid and page; False when it was interrupted."""
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
-    for skip in skips:
-        skip.check(model.depth)
-    base, extras = resolve(replace(request, clip_skip=skips[0]), model, library, allow_pickle=allow_pickle)
-    sweep = Sweep(base=replace(base, loras=()), skips=skips, rows=with_and_without(base.loras))
+    sweep, extras = plan_sweep(request, skips, model, library, allow_pickle=allow_pickle)
     folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep)
     pictures = len(sweep.skips) * len(sweep.rows)
     complete = _show(draw_missing(model, folder, extras), console=console, pictures=pictures)
-    grid, page = folder.finish(footer=footer(sweep))
+    if complete or any(folder.path.glob("*.png")):
+        folder.finish()
     if not complete:
         console.print(f"Stopped. The same command goes on from what is in {folder.path}.", markup=False)
-    print(f"grid  {grid.resolve()}")
-    print(f"page  {page.resolve()}")
+    print(f"grid  {folder.grid.resolve()}")
+    print(f"page  {folder.page.resolve()}")
     return complete
 
 

@@ -4,7 +4,7 @@ from clipskip.sweep.folder import SweepFolder
 from clipskip.sweep.model import Advance, Drawn, Extras, Model
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
 from clipskip.sweep.resolve import resolve
-from clipskip.sweep.run import Saved, draw_missing, draw_to, find_model, open_model
+from clipskip.sweep.run import Saved, draw_missing, draw_one, draw_sweep, draw_to, find_model, open_model, plan_sweep
 
 __all__ = [
     "Advance",
@@ -15,11 +15,14 @@ __all__ = [
     "Sweep",
     "SweepFolder",
     "draw_missing",
+    "draw_one",
+    "draw_sweep",
     "draw_to",
     "find_model",
     "footer",
     "name_row",
     "open_model",
+    "plan_sweep",
     "resolve",
     "with_and_without",
 ]

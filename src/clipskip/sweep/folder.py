@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from clipskip.errors import ClipskipError, OutputError
 from clipskip.image import Cell, draw_grid, read_infotext, write_bytes, write_page, write_png
 from clipskip.spec import render_infotext
-from clipskip.sweep.plan import Sweep, file_name
+from clipskip.sweep.plan import Sweep, file_name, footer
 
 GRID, PAGE = "grid.png", "index.html"
 
@@ -51,17 +51,26 @@ class SweepFolder:
         write_png(path, pixels, render_infotext(self.sweep.cell(row, column)))
         return path
 
-    def finish(self, *, footer: str) -> tuple[Path, Path]:
-        """Writes the grid and the page from the pictures that are there, and says where they are."""
+    @property
+    def grid(self) -> Path:
+        """The labelled sheet."""
+        return self.path / GRID
+
+    @property
+    def page(self) -> Path:
+        """The self-contained page."""
+        return self.path / PAGE
+
+    def finish(self) -> None:
+        """Writes the grid and the page from the pictures that are there."""
         rows = [[self._cell(r, c) for c in range(len(self.sweep.skips))] for r in range(len(self.sweep.rows))]
         names = {"columns": self.sweep.columns, "rows": self.sweep.row_names}
         pixels = [
             [pixels_of(self.place(r, c)) if cell else None for c, cell in enumerate(row)] for r, row in enumerate(rows)
         ]
-        grid, page = self.path / GRID, self.path / PAGE
-        write_png(grid, draw_grid(pixels, footer=footer, **names), footer)
-        write_bytes(page, write_page(rows, prompt=self.sweep.base.prompt, **names).encode())
-        return grid, page
+        shared = footer(self.sweep)
+        write_png(self.grid, draw_grid(pixels, footer=shared, **names), shared)
+        write_bytes(self.page, write_page(rows, prompt=self.sweep.base.prompt, **names).encode())
 
     def _cell(self, row: int, column: int) -> Cell | None:
         if not self.has(row, column):

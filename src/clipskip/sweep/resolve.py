@@ -4,11 +4,12 @@ import secrets
 from dataclasses import replace
 
 from clipskip import __version__
+from clipskip.errors import WrongKind
 from clipskip.prompt import Emphasis, Rules, read_prompt
 from clipskip.sample import find_sampler
 from clipskip.spec import FileRef, LoraRef, Render, Request
 from clipskip.sweep.model import Extras, Model
-from clipskip.weights import Embedding, FileKind, Library, load_embedding
+from clipskip.weights import Embedding, FileKind, Library, identify, load_embedding, read_header
 from clipskip.weights.lora import Lora, load_lora
 
 MAX_RANDOM_SEED = 2**32 - 2
@@ -41,8 +42,8 @@ def resolve(request: Request, model: Model, library: Library, *, allow_pickle: b
         scheduler=schedule,
         cfg_scale=request.cfg_scale,
         seed=secrets.randbelow(MAX_RANDOM_SEED) if request.seed == -1 else request.seed,
-        width=request.width or model.native_px,
-        height=request.height or model.native_px,
+        width=model.native_px if request.width is None else request.width,
+        height=model.native_px if request.height is None else request.height,
         emphasis=request.emphasis,
         rng=request.rng,
         ensd=request.ensd,
@@ -55,7 +56,13 @@ def resolve(request: Request, model: Model, library: Library, *, allow_pickle: b
 
 def _find_lora(ref: LoraRef, library: Library) -> tuple[LoraRef, Lora]:
     """The LoRA of this name, and the reference with its stem and content hash."""
-    lora = load_lora(library.find(ref.name, FileKind.LORA))
+    path = library.find(ref.name, FileKind.LORA)
+    kind = identify(read_header(path)).kind
+    if kind not in (FileKind.LORA, FileKind.UNKNOWN):
+        raise WrongKind(
+            f"{path.name} is a {kind}, not a LoRA; give it with --model if that is what you want", field="lora"
+        )
+    lora = load_lora(path)
     return replace(ref, name=lora.name, hash=lora.hash), lora
 
 

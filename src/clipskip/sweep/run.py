@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,10 +10,11 @@ import torch
 from clipskip.errors import NotFound
 from clipskip.image import write_png
 from clipskip.sample import best_dtype
-from clipskip.spec import Render, render_infotext
+from clipskip.spec import ClipSkip, Render, Request, render_infotext
 from clipskip.sweep.folder import SweepFolder, ensure_writable
 from clipskip.sweep.model import Advance, Drawn, Extras, Model
-from clipskip.sweep.plan import file_name
+from clipskip.sweep.plan import Sweep, file_name, with_and_without
+from clipskip.sweep.resolve import resolve
 from clipskip.weights import FileKind, Library, load_checkpoint
 
 STARTER = "starter"
@@ -59,6 +60,40 @@ def find_model(name: str | None, *, hash: str | None, library: Library) -> Path:
         if hash and name:
             raise NotFound(f"{error}; no file there has the hash {hash} either", field="model") from None
         raise
+
+
+def plan_sweep(
+    request: Request,
+    skips: Sequence[ClipSkip],
+    model: Model,
+    library: Library | None = None,
+    *,
+    allow_pickle: bool = False,
+) -> tuple[Sweep, Extras]:
+    """The guide's grid for this request: the Clip Skips across, without and with its LoRAs down."""
+    for skip in skips:
+        skip.check(model.depth)
+    first = replace(request, clip_skip=skips[0])
+    base, extras = resolve(first, model, library or Library.of_user(), allow_pickle=allow_pickle)
+    return Sweep(base=replace(base, loras=()), skips=tuple(skips), rows=with_and_without(base.loras)), extras
+
+
+def draw_sweep(
+    request: Request, skips: Sequence[ClipSkip], model: Model, *, folder: Path, library: Library | None = None
+) -> SweepFolder:
+    """Draws the sweep into the folder, with its grid and page; what is there already is kept."""
+    sweep, extras = plan_sweep(request, skips, model, library)
+    into = SweepFolder.create(folder, sweep)
+    for _ in draw_missing(model, into, extras):
+        pass
+    into.finish()
+    return into
+
+
+def draw_one(request: Request, model: Model, *, library: Library | None = None) -> Drawn:
+    """One picture: its pixels [height, width, 3] and the render that made them."""
+    render, extras = resolve(request, model, library or Library.of_user())
+    return next(event for event in model.draw([render], extras) if isinstance(event, Drawn))
 
 
 def draw_to(model: Model, renders: Sequence[Render], extras: Extras, *, folder: Path) -> Iterator[Advance | Saved]:
