@@ -8,7 +8,7 @@ LyCORIS before 2.0 (`oft_diag`: the blocks themselves, already orthogonal).
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 Parts = Mapping[str, Tensor]
@@ -36,7 +36,7 @@ def rotation(parts: Parts, weight: Float[Tensor, "out *rest"]) -> Float[Tensor, 
 
 
 def cayley(
-    blocks: Float[Tensor, "*blocks size size"], alpha: Float[Tensor, "..."] | None, outputs: int
+    blocks: Float[Tensor, "*blocks size size"], alpha: Shaped[Tensor, "..."] | None, outputs: int
 ) -> Float[Tensor, "*blocks size size"]:
     """The orthogonal (I + Q)(I - Q)^-1 of the skew-symmetric Q = B - B'; the norm of all Q is at most alpha * outputs.
 
