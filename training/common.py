@@ -41,7 +41,9 @@ class Ema:
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Goes on from a saved average."""
-        self.shadow, self.count = {name: value.float() for name, value in state.items()}, 10**6
+        for name, value in state.items():
+            self.shadow[name].copy_(value)
+        self.count = 10**6
 
 
 def shards(data: Path, split: str) -> list[Path]:

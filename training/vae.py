@@ -2,9 +2,10 @@
 
     python training/vae.py --data DIR --out DIR --minutes 40
     python training/vae.py --data DIR --out DIR --minutes 40 --decoder-only DIR/latents
+    python training/vae.py --data DIR --out DIR --minutes 5 --device cuda --batch 256
 
-Loss: L1 + 2 MSE + 0.5 L1 of pixel differences (edges) + 5e-4 KL. Crops of 64 px for the first 70% of the time, whole
-pictures after. `--decoder-only` goes on with the decoder alone, from the latents that latents.py has cached, which
+Loss: L1 + 2 MSE + 0.5 L1 of pixel differences (edges) + 5e-4 KL. Crops of 64 px for the first 70% of the time (on a GPU
+never), whole pictures after. `--decoder-only` goes on with the decoder alone, from the latents that latents.py has cached, which
 stay as they are; there matrices move by orthogonalised momentum (muon.py).
 """
 
@@ -38,7 +39,7 @@ def new_vae() -> AutoencoderKL:
 
 def edges(x: Tensor, y: Tensor) -> Tensor:
     """L1 between neighbouring-pixel differences."""
-    return sum(((x.diff(dim=d) - y.diff(dim=d)).abs().mean() for d in (2, 3)), torch.zeros(()))
+    return (x.diff(dim=2) - y.diff(dim=2)).abs().mean() + (x.diff(dim=3) - y.diff(dim=3)).abs().mean()
 
 
 def to_floats(images: np.ndarray) -> Tensor:
@@ -58,7 +59,7 @@ def batch(images: np.ndarray, rng: np.random.Generator, *, crop: int, count: int
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
     """Mean PSNR in dB of whole pictures through the VAE (8-bit range)."""
-    parts = [to_floats(part) for part in np.array_split(images, max(1, len(images) // 16))]
+    parts = [to_floats(part).to(vae.device) for part in np.array_split(images, max(1, len(images) // 16))]
     found = [(part, vae.decode(vae.encode(part).latent_dist.mode()).sample.clamp(-1, 1)) for part in parts]
     errors = torch.cat([(x - y).square().mean(dim=(1, 2, 3)) for x, y in found])
     return float((10 * torch.log10(4 / errors)).mean())
@@ -105,14 +106,15 @@ class Muon:
 class Run:
     """A training that can stop and go on: network, average, optimizer, clock."""
 
-    def __init__(self, out: Path, *, decoder_only: bool, lr: float) -> None:
-        self.out, self.decoder_only, self.lr = out, decoder_only, lr
+    def __init__(self, out: Path, *, decoder_only: bool, lr: float, device: str) -> None:
+        self.out, self.decoder_only, self.lr, self.device = out, decoder_only, lr, device
         self.path = out / ("decoder.pt" if decoder_only else "vae.pt")
         self.vae, self.step, self.spent = new_vae(), 0, 0.0
         resumed = self.path.exists()
         if resumed or decoder_only:
-            state = torch.load(self.path if resumed else out / "vae.pt", weights_only=True)
+            state = torch.load(self.path if resumed else out / "vae.pt", weights_only=True, map_location=device)
             self.vae.load_state_dict(state["model"] if resumed else state["ema"])
+        self.vae.to(device)
         if decoder_only:
             self.vae.encoder.requires_grad_(False)
             self.vae.quant_conv.requires_grad_(False)
@@ -125,18 +127,19 @@ class Run:
         if resumed:
             self.ema.load(state["ema"])
             self.step, self.spent = state["step"], state["spent"]
-            optimizers = torch.load(self.path.with_suffix(".opt"), weights_only=True)
+            optimizers = torch.load(self.path.with_suffix(".opt"), weights_only=True, map_location=device)
             self.optimizer.load_state_dict(optimizers["adam"])
             self.muon.momenta = optimizers["muon"]
 
     def loss(self, x: Tensor, latent: Tensor | None) -> tuple[Tensor, Tensor]:
         """The loss and the mean squared error of pictures, from their latents or through the encoder."""
-        with torch.autocast("cpu", torch.bfloat16):
-            kl = torch.zeros(())
+        x = x.to(self.device)
+        with torch.autocast(self.vae.device.type, torch.bfloat16):
+            kl = torch.zeros((), device=x.device)
             if latent is None:
                 found = self.vae.encode(x).latent_dist
                 latent, kl = found.sample(), found.kl().mean() / found.mean[0].numel()
-            y = self.vae.decode(latent).sample.float()
+            y = self.vae.decode(latent.to(x.device)).sample.float()
         error = (y - x).square().mean()
         return (y - x).abs().mean() + 2 * error + 0.5 * edges(x, y) + 5e-4 * kl, error
 
@@ -166,32 +169,36 @@ class Run:
 
 
 def main() -> None:
-    """Trains for the given minutes of processor time, in all."""
+    """Trains for the given minutes in all, on a CPU of its own processor time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=5, help="whole pictures a step; three times as many crops")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--decoder-only", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     options.out.mkdir(parents=True, exist_ok=True)
-    run = Run(options.out, decoder_only=options.decoder_only is not None, lr=options.lr)
+    run = Run(options.out, decoder_only=options.decoder_only is not None, lr=options.lr, device=options.device)
     pairs = Pairs(options.data, options.decoder_only) if options.decoder_only else None
     held = load_images(options.data, "heldout", limit=64)
     images = held if pairs else load_images(options.data, "train")
+    clock = time.process_time if options.device == "cpu" else time.time
     rng, saved, total = np.random.default_rng(run.step), time.time(), 60 * options.minutes
     while run.spent < total:
-        began, done = time.process_time(), run.spent / total
+        began, done = clock(), run.spent / total
         if pairs:
-            loss, quality = run.update(*pairs.batch(rng, 6), done=done)
+            loss, quality = run.update(*pairs.batch(rng, options.batch), done=done)
         else:
-            whole = done >= 0.7
-            x = batch(images, rng, crop=128 if whole else 64, count=5 if whole else 16)
+            whole = done >= 0.7 or options.device != "cpu"
+            crop, count = (128, options.batch) if whole else (64, 3 * options.batch)
+            x = batch(images, rng, crop=crop, count=count)
             loss, quality = run.update(x, None, done=done)
-        run.spent += time.process_time() - began
+        run.spent += clock() - began
         if run.step % 50 == 0:
             log(options.out, f"step {run.step} {run.spent / 60:.1f} min loss {loss:.4f} PSNR {quality:.2f}")
         if time.time() - saved > 170 or run.spent >= total:
