@@ -95,6 +95,13 @@ def test_nothing_that_becomes_of_the_file_reaches_the_weights(tiny: Checkpoint, 
     else:
         file.unlink()
     assert same(loaded.text, tiny.text) and same(loaded.unet, tiny.unet) and same(loaded.vae, tiny.vae)
+    assert not loaded.source.unchanged
+
+
+def test_the_text_encoder_may_have_a_dtype_of_its_own(tiny: Checkpoint, file: Path) -> None:
+    loaded = load_checkpoint(file, dtype=torch.bfloat16, text_dtype=torch.float32)
+    assert same(loaded.text, {name: tensor.float() for name, tensor in tiny.text.items()})
+    assert loaded.unet["conv_in.bias"].dtype is torch.bfloat16 and loaded.source.unchanged
 
 
 def test_no_mapping_of_the_file_is_left(file: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from clipskip.errors import NotFound
 from clipskip.weights.hashes import hash_file
@@ -93,8 +93,10 @@ def test_unicode_forms_of_a_name_are_one_name(tmp_path: Path, form: str) -> None
 
 
 def test_safetensors_go_before_pickles_and_the_kind_before_others(tmp_path: Path) -> None:
-    (tmp_path / "model.ckpt").write_bytes(b"\x80\x02}.")
+    (tmp_path / "model.ckpt").write_bytes(b"\x80\x02}." + bytes(6_000_000))
+    (tmp_path / "swamp.pt").write_bytes(b"\x80\x02}.")
     assert Library((tmp_path,)).find("model", CHECKPOINT).suffix == ".ckpt"
+    assert [[f.stem for f in Library((tmp_path,)).files(k)] for k in (CHECKPOINT, EMBEDDING)] == [["model"], ["swamp"]]
     model = put(tmp_path / "model.safetensors")
     put(tmp_path / "loras-of-mine" / "model.safetensors", LORA)
     assert Library((tmp_path,)).find("model", CHECKPOINT) == model
@@ -109,8 +111,7 @@ def test_a_lora_is_found_by_its_trainers_name(tmp_path: Path) -> None:
 
 def test_a_hash_finds_its_file_and_the_smallest_are_hashed_first(tmp_path: Path) -> None:
     files = [put(tmp_path / f"{name}.safetensors") for name in "ab"]
-    with files[0].open("ab") as file:
-        file.write(bytes(100_000))
+    save_file(load_file(files[0]) | {"betas": torch.zeros(1000)}, files[0])
     library, seen = Library((tmp_path,)), []
     digits = hash_file(files[1], cache=tmp_path / "other.sqlite")
     for wanted in (digits.autov2, digits.sha256.upper(), digits.autov3):
@@ -118,6 +119,12 @@ def test_a_hash_finds_its_file_and_the_smallest_are_hashed_first(tmp_path: Path)
         assert found == files[1]
     assert seen == ["b.safetensors"]
     assert library.find_hash("0" * 10, CHECKPOINT) is None
+    first = hash_file(files[0], cache=tmp_path / "other.sqlite").autov2
+    for path in files:
+        path.touch()
+    seen.clear()
+    assert library.find_hash(first, CHECKPOINT, likely="A", progress=lambda name, *_: seen.append(name)) == files[0]
+    assert seen == ["a.safetensors"]
     assert library.find_hash(hash_file(files[0]).autov1, CHECKPOINT) is not None
 
 
@@ -136,6 +143,13 @@ def test_no_name_leads_out_of_the_folders(tmp_path: Path, monkeypatch: pytest.Mo
     refusal(library, str(secret), allow_path=False)
     assert library.files(CHECKPOINT) == ()
     assert library.find(str(secret), CHECKPOINT) == secret
+
+
+def test_a_damaged_file_is_found_by_its_name_alone(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    library = Library((tmp_path,))
+    assert library.find("model", CHECKPOINT) == tmp_path / "model.safetensors"
+    assert [library.files(kind) for kind in (CHECKPOINT, LORA, EMBEDDING)] == [(), (), ()]
 
 
 def test_a_link_within_a_folder_is_followed(tmp_path: Path) -> None:

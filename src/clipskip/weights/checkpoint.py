@@ -5,8 +5,9 @@ import os
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from clipskip.errors import DamagedFile
 from clipskip.spec.family import Family
 from clipskip.spec.render import FileRef
-from clipskip.weights.container import Header, as_path
+from clipskip.weights.container import Header, Stamp, as_path, same_file
 from clipskip.weights.hashes import hash_file
 from clipskip.weights.header import read_header
 from clipskip.weights.identify import (
@@ -46,11 +47,18 @@ class SourceFile:
     path: Path
     sha256: str
     """Of the file; of a diffusers folder, sha256 over its weight files' names and sha256, in order."""
+    stamps: Mapping[Path, Stamp] = field(default_factory=lambda: MappingProxyType({}))
+    """Every weight file, as it was when it was read."""
 
     @property
     def ref(self) -> FileRef:
         """Name and the 10 digits that the field knows a checkpoint by."""
         return FileRef(name=self.name, hash=self.sha256[:10])
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the files on disk are still those that were read, by size, time and inode."""
+        return all(same_file(path, stamp) for path, stamp in self.stamps.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -179,7 +187,7 @@ def source_file(header: Header) -> SourceFile:
         sha256, name = hashlib.sha256("".join(lines).encode()).hexdigest(), header.path.resolve().name
     else:
         sha256, name = digests[0][1], header.path.stem
-    return SourceFile(name=plain_name(name), path=header.path, sha256=sha256)
+    return SourceFile(name=plain_name(name), path=header.path, sha256=sha256, stamps=header.stamps)
 
 
 def plain_name(stem: str) -> str:

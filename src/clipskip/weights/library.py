@@ -27,6 +27,8 @@ LAYOUT = {
 SAFE, PICKLED = (".safetensors",), (".ckpt", ".pt", ".pth", ".bin")
 OPTION = {FileKind.CHECKPOINT: "model", FileKind.LORA: "lora", FileKind.EMBEDDING: "prompt"}
 MOST_FILES = 100_000
+LARGEST_EMBEDDING = 5_000_000
+"""Bytes; 75 vectors of SDXL take 0.6 MB, the smallest LoRA that is pickled some 10 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +85,17 @@ class Library:
             raise NotFound(self._nowhere(name, kind), field=OPTION[kind])
         return found
 
-    def find_hash(self, digits: str, kind: FileKind, *, progress: Progress | None = None) -> Path | None:
-        """The file of which these 8 to 64 digits are a hash; hashes not known yet are computed, small files first."""
-        candidates = [found.path for found in self.files(kind) if not found.path.is_dir()]
-        unknown = []
-        for path in sorted(candidates, key=lambda path: path.stat().st_size):
+    def find_hash(
+        self, digits: str, kind: FileKind, *, likely: str = "", progress: Progress | None = None
+    ) -> Path | None:
+        """The file of which these 8 to 64 digits are a hash.
+
+        Hashes not known yet are computed: of files with the likely name first, then of small ones before large.
+        """
+        candidates = [found for found in self.files(kind) if not found.path.is_dir()]
+        wanted, unknown = fold(Path(likely).name), []
+        ordered = sorted(candidates, key=lambda f: (wanted not in (fold(f.stem), fold(f.path.name)), _size(f.path)))
+        for path in (found.path for found in ordered):
             known = cached_hashes(path)
             if known is not None and known.matches(digits):
                 return path
@@ -155,7 +163,7 @@ def _of_kind(folder: Path, kind: FileKind) -> Iterator[Found]:
     for root in _layout(folder, kind):
         yield from _walk(root)
     for found in _walk(folder, deep=not _sorted_by_kind(folder)):
-        if _kind(found.path) in (kind, None):
+        if (_kind(found.path) or _pickled_kind(found.path)) is kind:
             yield found
 
 
@@ -218,6 +226,17 @@ def _kind(path: Path) -> FileKind | None:
         return identify(read_header(path)).kind
     except ClipskipError:
         return None
+
+
+def _pickled_kind(path: Path) -> FileKind | None:
+    """What a pickle, which is not opened for this, is likely to be by its size; None for a damaged file."""
+    if path.suffix.lower() not in PICKLED:
+        return None
+    return FileKind.EMBEDDING if _size(path) < LARGEST_EMBEDDING else FileKind.CHECKPOINT
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _alias(path: Path) -> str:

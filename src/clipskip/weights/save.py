@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clipskip.errors import OutputError
+from clipskip.prompt import END, START, token_pieces
 from clipskip.weights.checkpoint import Checkpoint, Prediction
 from clipskip.weights.keys import ldm_names
 from clipskip.weights.shapes import TEXT_HEADS, UNET_GROUPS, UNET_HEADS, VAE_GROUPS, VAE_SCALE
@@ -22,7 +23,6 @@ READABLE = 0o644
 """safetensors writes 0600, which nobody else in a shared folder can read."""
 MERGES = 48894
 """Byte pairs that CLIP's vocabulary uses: 49408 tokens less 2 x 256 bytes and 2 ends (OpenAI's simple_tokenizer.py)."""
-START, END = "<|startoftext|>", "<|endoftext|>"
 TENSORS = {"format": "pt"}
 
 
@@ -122,20 +122,14 @@ def _write_tokenizer(folder: Path, *, positions: int) -> None:
     """CLIP's tokenizer as transformers reads it, from the vocabulary that this package carries."""
     text = gzip.decompress(resources.files("clipskip.prompt").joinpath("bpe_simple_vocab_16e6.txt.gz").read_bytes())
     merges = text.decode("utf-8").split("\n")[1 : MERGES + 1]
-    letters = _byte_letters()
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(m.split()) for m in merges), START, END]
-    ends = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
+    tokens = token_pieces(range(END + 1))
+    start, end = tokens[START], tokens[END]
+    ends = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
     _write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
     _write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges, ""]))
     _write_json(folder / "special_tokens_map.json", ends)
     config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": positions, "do_lower_case": True, **ends}
     _write_json(folder / "tokenizer_config.json", config)
-
-
-def _byte_letters() -> list[str]:
-    """The letter that stands for each byte, the printable first (GPT-2's byte-level BPE)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    return [chr(n) for n in printable] + [chr(256 + n) for n in range(256 - len(printable))]
 
 
 def _as_ldm(part: str, name: str, tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
