@@ -6,6 +6,7 @@ user of diffusers must: hidden_states[-n] through the final norm.
 
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -49,7 +50,7 @@ def main() -> None:
                 prompt_embeds=embeds, negative_prompt_embeds=embeds, num_inference_steps=int(steps), guidance_scale=7.0,
                 generator=torch.Generator().manual_seed(5), callback_on_step_end=stamp,
             )  # fmt: skip
-            print(*(f"step_s={b - a:.3f}" for a, b in zip(stamps[1:], stamps[2:], strict=False)))
+            print(*(f"step_s={b - a:.3f}" for a, b in pairwise(stamps[1:])))
 
 
 if __name__ == "__main__":

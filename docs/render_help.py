@@ -4,10 +4,10 @@ import os
 
 os.environ["COLUMNS"] = "100"
 
-import typer  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
+import typer
+from typer.testing import CliRunner
 
-from clipskip.doors.cli import app  # noqa: E402
+from clipskip.doors.cli import app
 
 
 def page() -> str:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-from clipskip.spec.family import Family
 from torch import Tensor
 
+from clipskip.spec.family import Family
 from clipskip.weights.checkpoint import Checkpoint, SourceFile
 from clipskip.weights.inventory import text_tensors, unet_tensors, vae_tensors
 from clipskip.weights.keys import ldm_names

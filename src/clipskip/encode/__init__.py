@@ -5,8 +5,8 @@ from clipskip.encode.conditioning import Conditioning, Part, Schedule, splice, v
 from clipskip.encode.embeds import PromptEmbeds, encode_layers, prompt_embeds
 from clipskip.encode.emphasis import emphasise
 from clipskip.encode.layer import last_layer_needed, layers_read, read_layer, skip_schedule
-from clipskip.encode.phrases import PhraseSkip
 from clipskip.encode.opening import open_text_encoder
+from clipskip.encode.phrases import PhraseSkip
 from clipskip.encode.texts import Run, TextReader, condition, condition_all
 
 __all__ = [

@@ -1,0 +1,38 @@
+"""Ours: the sweep of `benchmarks/sweep.py`, in a process of its own; prints seconds per guided step."""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from clipskip.spec import LoraRef, Request, parse_skips
+from clipskip.sweep import Advance, SweepFolder, draw_missing, open_model, plan_sweep
+from clipskip.weights import Library
+
+
+def main() -> None:
+    """Draws every Clip Skip without and with the LoRA."""
+    checkpoint, lora, steps, skips = sys.argv[1:]
+    model = open_model(checkpoint)
+    request = Request(
+        prompt="best quality, swamp, fireflies, ogre, reeds",
+        negative_prompt="lowres, blurry",
+        loras=(LoraRef(name=lora),),
+        steps=int(steps),
+        seed=5,
+        width=512,
+        height=512,
+    )
+    sweep, extras = plan_sweep(request, parse_skips(skips), model, Library.of_user())
+    with tempfile.TemporaryDirectory() as out:
+        folder, last = SweepFolder.create(Path(out), sweep), time.perf_counter()
+        for event in draw_missing(model, folder, extras):
+            now = time.perf_counter()
+            if isinstance(event, Advance) and event.step > 1:
+                print(f"step_s={now - last:.3f}")
+            last = now
+        folder.finish()
+
+
+if __name__ == "__main__":
+    main()
