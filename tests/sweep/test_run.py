@@ -142,3 +142,9 @@ def test_a_model_is_found_by_the_hash_in_a_settings_text(library: Library, model
     assert open_model("some other name", hash=model.ref.hash, library=library).ref == model.ref
     with pytest.raises(NotFound, match="69528490df"):
         open_model("anything-v4.0-pruned", hash="69528490df", library=library)
+
+
+def test_a_lora_that_was_renamed_is_found_by_the_hash_in_a_settings_text(model: Model, library: Library) -> None:
+    known = resolve(ASKED, model, library)[0].loras[0].hash
+    asked = replace(ASKED, prompt="swamp <lora:shrek:0.8>", lora_hashes=(("shrek", known),))
+    assert resolve(asked, model, library)[0].loras[0].name == "ogre"

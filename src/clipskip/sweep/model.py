@@ -14,7 +14,7 @@ from clipskip.errors import DamagedFile
 from clipskip.image import build_vae, decode
 from clipskip.sample import Picture, build_unet, find_sampler, sample
 from clipskip.spec import ClipSkip, FileRef, Render
-from clipskip.weights import Checkpoint, Embedding, read_header
+from clipskip.weights import Checkpoint, Embedding
 from clipskip.weights.lora import Lora, merged
 
 CELLS_AT_ONCE = {"cpu": 64 * 64}
@@ -63,8 +63,7 @@ class Model:
         self.native_px = checkpoint.native_px
         self.trained_clip_skip = checkpoint.trained_clip_skip
         self.device = device
-        self._path = checkpoint.source.path
-        self._stamps = read_header(self._path).stamps
+        self._source = checkpoint.source
         self._prediction = checkpoint.prediction
         self.reader = TextReader(
             encoder=build_text_encoder(checkpoint.text, checkpoint.text_shape), family=checkpoint.family
@@ -126,13 +125,10 @@ class Model:
 
     def _check_file(self) -> None:
         """DamagedFile when the checkpoint's file is not the one that was loaded."""
-        try:
-            same = read_header(self._path).stamps == self._stamps
-        except OSError:
-            same = False
-        if not same:
+        if not self._source.unchanged:
             raise DamagedFile(
-                f"{self._path} changed while it was in use; start again with the file that you want", field="model"
+                f"{self._source.path} changed while it was in use; start again with the file that you want",
+                field="model",
             )
 
 

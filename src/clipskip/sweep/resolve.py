@@ -4,7 +4,7 @@ import secrets
 from dataclasses import replace
 
 from clipskip import __version__
-from clipskip.errors import WrongKind
+from clipskip.errors import NotFound, WrongKind
 from clipskip.prompt import Emphasis, Rules, read_prompt
 from clipskip.sample import find_sampler
 from clipskip.spec import FileRef, LoraRef, Render, Request
@@ -27,7 +27,8 @@ def resolve(request: Request, model: Model, library: Library, *, allow_pickle: b
     skip = (request.clip_skip or model.default_clip_skip).check(model.depth)
     if request.negative_clip_skip is not None:
         request.negative_clip_skip.check(model.depth)
-    found = [_find_lora(ref, library) for ref in (*prompt.loras, *request.loras)]
+    noted = dict(request.lora_hashes)
+    found = [_find_lora(ref, library, noted.get(ref.name, "")) for ref in (*prompt.loras, *request.loras)]
     embeddings = find_embeddings(f"{prompt.text}\n{request.negative_prompt}", model, library, allow_pickle=allow_pickle)
     render = Render(
         prompt=prompt.text.strip(),
@@ -54,9 +55,15 @@ def resolve(request: Request, model: Model, library: Library, *, allow_pickle: b
     return render, Extras(loras={lora.hash: lora for _, lora in found}, embeddings=embeddings)
 
 
-def _find_lora(ref: LoraRef, library: Library) -> tuple[LoraRef, Lora]:
-    """The LoRA of this name, and the reference with its stem and content hash."""
-    path = library.find(ref.name, FileKind.LORA)
+def _find_lora(ref: LoraRef, library: Library, noted: str) -> tuple[LoraRef, Lora]:
+    """The LoRA of this name, else of the hash that a settings text notes, and the reference with stem and content hash."""
+    try:
+        path = library.find(ref.name, FileKind.LORA)
+    except NotFound:
+        by_hash = library.find_hash(noted, FileKind.LORA) if noted else None
+        if by_hash is None:
+            raise
+        path = by_hash
     kind = identify(read_header(path)).kind
     if kind not in (FileKind.LORA, FileKind.UNKNOWN):
         raise WrongKind(

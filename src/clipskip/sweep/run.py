@@ -51,7 +51,7 @@ def open_model(
 
 def find_model(name: str | None, *, hash: str | None, library: Library) -> Path:
     """The checkpoint's file: by hash where one is given and found, else by name."""
-    by_hash = library.find_hash(hash, FileKind.CHECKPOINT) if hash else None
+    by_hash = library.find_hash(hash, FileKind.CHECKPOINT, likely=name or "") if hash else None
     if by_hash is not None:
         return by_hash
     try:
