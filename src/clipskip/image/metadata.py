@@ -1,46 +1,77 @@
 """Pictures and their settings: PNG out with its infotext, the settings of anybody's picture in."""
 
+import contextlib
 import errno
 import io
 import json
 import os
+import secrets
 import shutil
+import stat
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
-from clipskip.errors import DamagedFile, FileError, NotFound, OutputError, WrongKind
+from clipskip.errors import ClipskipError, DamagedFile, FileError, NotFound, OutputError, SpecError, WrongKind
 
-USER_COMMENT, EXIF_FOLDER = 0x9286, 0x8769
-MOST_PIXELS, MOST_TEXT = 300_000_000, 10_000_000
-TEXT_KEYS = ("parameters", "prompt", "invokeai_metadata", "sd-metadata", "Comment")
-"""PNG text chunks by tool: A1111 and most; ComfyUI; InvokeAI; InvokeAI 2; NovelAI."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+EXIF_FOLDER, USER_COMMENT, CAMERA_MODEL = 0x8769, 0x9286, 0x0110
+MOST_BYTES, MOST_TEXT = 512 * 2**20, 10 * 2**20
+MOST_PIXELS = 100_000_000
+"""Of a picture that is opened: its file is checked to the end, which decodes it."""
+TEXT_KEYS = ("parameters", "invokeai_metadata", "prompt")
+"""PNG text chunks by tool: A1111 and most; InvokeAI; ComfyUI."""
+EASY_DIFFUSION = ("use_stable_diffusion_model", "Stable Diffusion model")
+"""One of these among the chunks: Easy Diffusion writes one for each setting."""
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8], infotext: str) -> None:
-    """Writes pixels [height, width, 3] with their settings, whole or not at all, readable by whom the umask lets."""
+    """Writes pixels [height, width, 3] with their settings, whole or not at all, readable by whom the umask lets.
+
+    As in A1111 the chunk is tEXt where the text is Latin-1, else iTXt.
+    """
     stored = io.BytesIO()
     info = PngImagePlugin.PngInfo()
-    info.add_text("parameters", infotext)
+    try:
+        info.add_text("parameters", infotext)
+    except UnicodeEncodeError as error:
+        wrong = ascii(infotext[error.start : error.start + 1])
+        raise SpecError(
+            f"the settings hold {wrong}, which is no character; type the text again", field="prompt"
+        ) from None
     Image.fromarray(pixels).save(stored, "PNG", pnginfo=info)
     write_bytes(path, stored.getvalue())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file through a temporary one beside it, so that no reader ever meets half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{secrets.token_hex(6)}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        _sync_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise _cannot_write(path, error, len(content)) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the new name last through a power cut; where a folder cannot be synced, the file itself has been."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _cannot_write(path: Path, error: OSError, size: int) -> OutputError:
@@ -53,9 +84,13 @@ def _cannot_write(path: Path, error: OSError, size: int) -> OutputError:
 
 
 def read_infotext(path: Path) -> str:
-    """The settings in a PNG, JPEG or WebP, as the tool that made it wrote them, or a text file's text."""
+    """The settings in a PNG, JPEG or WebP, as the tool that made it wrote them, or a text file's text.
+
+    NovelAI's and Easy Diffusion's come in several pieces, which are put together as one JSON record.
+    """
+    path = Path(path)
     try:
-        content = path.read_bytes()
+        content = _read(path)
     except FileNotFoundError:
         raise NotFound(
             f"{path} does not exist; give a picture or a text file with settings", field="settings"
@@ -66,17 +101,7 @@ def read_infotext(path: Path) -> str:
         raise DamagedFile(f"{path.name} is empty; give a picture or a text file with settings", field="settings")
     if not _is_picture(content):
         return _read_text(path, content)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as picture:
-                text = _settings_of(picture)
-    except Image.DecompressionBombError:
-        raise WrongKind(
-            f"{path.name} claims more than {MOST_PIXELS:,} pixels and is not opened", field="settings"
-        ) from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise DamagedFile(f"{path.name} is a damaged picture ({error}); get it again", field="settings") from None
+    text = _read_picture(path, content)
     if text is None:
         raise WrongKind(
             f"{path.name} carries no settings: sites and editors often strip them; paste the settings into a text file",
@@ -85,54 +110,112 @@ def read_infotext(path: Path) -> str:
     return text
 
 
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        about = os.fstat(file.fileno())
+        start = file.read(16) if stat.S_ISREG(about.st_mode) else b""
+        most = MOST_BYTES if _is_picture(start) else MOST_TEXT
+        if not stat.S_ISREG(about.st_mode) or about.st_size > most:
+            what = f"{about.st_size:,} bytes, more than settings take" if start else "no file of its own"
+            raise WrongKind(f"{path.name} is {what}; give a picture or a text file with settings", field="settings")
+        return start + file.read()
+
+
 def _is_picture(content: bytes) -> bool:
     start = content[:12]
     return start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
 
 
 def _read_text(path: Path, content: bytes) -> str:
-    if len(content) > MOST_TEXT:
-        raise WrongKind(
-            f"{path.name} is {len(content):,} bytes, too long for settings; give a picture or a text file",
-            field="settings",
-        )
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError:
         raise WrongKind(
             f"{path.name} is neither a picture nor text; give a PNG, JPEG, WebP or a text file", field="settings"
         ) from None
     if text.lstrip().lower().startswith(("<svg", "<?xml", "<!doctype", "<html")):
         raise WrongKind(f"{path.name} is a web page or SVG, not settings; save the picture itself", field="settings")
+    if "\0" in text:
+        raise WrongKind(f"{path.name} is not a text file; give a PNG, JPEG, WebP or a text file", field="settings")
     return text
+
+
+def _read_picture(path: Path, content: bytes) -> str | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # Pillow's own limit, and broken EXIF in pictures that are read all the same
+            with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+                if picture.width * picture.height > MOST_PIXELS:
+                    raise _too_large(path, f"{picture.width} x {picture.height}")
+                picture.load()  # text may follow the pixels, and a file that was cut off is found
+                return _settings_of(picture)
+    except Image.DecompressionBombError:
+        raise _too_large(path, "far too many") from None
+    except ClipskipError:
+        raise
+    except Exception as error:  # whatever a decoder does with a hostile file, the user gets one line
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DamagedFile(
+            f"{path.name} is a damaged picture ({reason[:120]}); get it again", field="settings"
+        ) from None
+
+
+def _too_large(path: Path, claimed: str) -> WrongKind:
+    return WrongKind(
+        f"{path.name} claims {claimed} pixels and is not opened; {MOST_PIXELS:,} is the most; "
+        "paste the settings into a text file",
+        field="settings",
+    )
 
 
 def _settings_of(picture: Image.Image) -> str | None:
     """EXIF wins over PNG text where both are there, as in A1111 (modules/images.py read_info_from_image)."""
-    comment = picture.getexif().get_ifd(EXIF_FOLDER).get(USER_COMMENT)
-    if isinstance(comment, bytes) and (text := _user_comment(comment)):
-        return text
-    if picture.info.get("Software") == "NovelAI" and isinstance(picture.info.get("Comment"), str):
-        return _novelai(picture.info)
-    for key in TEXT_KEYS:
-        if isinstance(picture.info.get(key), str):
-            return str(picture.info[key])
-    comment = picture.info.get("comment")
-    return comment.decode("utf-8", "replace") if isinstance(comment, bytes) and comment else None
+    texts = {str(key): str(value) for key, value in picture.info.items() if isinstance(value, str)}
+    found = [*_exif_texts(picture), *_chunk_texts(texts), picture.info.get("comment")]
+    for text in found:
+        text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        if isinstance(text, str) and text.strip("\0 \r\n\t"):
+            return text
+    return None
 
 
-def _novelai(info: dict[str | tuple[int, int], object]) -> str:
+def _exif_texts(picture: Image.Image) -> Iterator[str]:
+    exif = picture.getexif()
+    for comment in (exif.get_ifd(EXIF_FOLDER).get(USER_COMMENT), exif.get(USER_COMMENT)):  # Fooocus has it outside
+        yield _user_comment(comment) if isinstance(comment, bytes) else str(comment or "")
+    model = exif.get(CAMERA_MODEL)  # ComfyUI's SaveAnimatedWEBP
+    if isinstance(model, str) and model.startswith("prompt:"):
+        yield model.removeprefix("prompt:")
+
+
+def _chunk_texts(texts: Mapping[str, str]) -> Iterator[str]:
+    if texts.get("Software") == "NovelAI" and "Comment" in texts:
+        yield _novelai(texts)
+    if any(key in texts for key in EASY_DIFFUSION):
+        yield json.dumps(texts)
+    yield from (texts[key] for key in TEXT_KEYS if key in texts)
+
+
+def _novelai(texts: Mapping[str, str]) -> str:
     """NovelAI keeps its prompt in the description and the rest in a JSON comment."""
-    record = json.loads(str(info["Comment"]))
-    return json.dumps({"prompt": info.get("Description", ""), "uc": ""} | record)
+    record = json.loads(texts["Comment"])
+    return json.dumps({"prompt": texts.get("Description", ""), "uc": ""} | record)
 
 
-def _user_comment(comment: bytes) -> str | None:
+def _user_comment(comment: bytes) -> str:
     """EXIF's UserComment: eight bytes say how the rest is encoded (Exif 2.32, 4.6.5)."""
     kind, text = comment[:8], comment[8:]
     if kind == b"UNICODE\0":
-        little = text[1:2] == b"\0" and text[:1] != b"\0"
-        return text.decode("utf-16-le" if little else "utf-16-be", "replace").strip("\0")
-    if kind == b"ASCII\0\0\0":
+        # A1111 writes big end first; others do not. Settings are mostly ASCII, whose high bytes are 0.
+        little = text[1::2].count(0) > text[0::2].count(0)
+        return (
+            text.removeprefix(b"\xff\xfe" if little else b"\xfe\xff")
+            .decode("utf-16-le" if little else "utf-16-be", "replace")
+            .strip("\0")
+        )
+    if kind in (b"ASCII\0\0\0", b"\0" * 8):
         return text.decode("utf-8", "replace").strip("\0")
-    return None
+    return comment.decode("utf-8", "ignore").strip("\0")

@@ -67,7 +67,7 @@ def markdown_table(family: Family) -> str:
     lines = ["| Tool | For Clip Skip n | Takes | Clip Skip 2 | Note |", "|---|---|---|---|---|"]
     for dialect in dialects(family):
         row = numbering(dialect, family)
-        span = f"{row.range}, fractions too" if row.fractions else row.range
+        span = row.range + (", fractions too" if row.fractions else "")
         example = f"`{row.spell(2)}`"
         lines.append(f"| {dialect.label} | {row.rule} | {span} | {example} | {full_note(dialect, family)} |")
     return "\n".join(lines) + "\n"

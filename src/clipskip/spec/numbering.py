@@ -120,9 +120,11 @@ class Numbering:
 
     @property
     def rule(self) -> str:
-        """The value as a formula in n."""
+        """The value as a formula in n, or in words."""
         if self.words:
-            return " or ".join(f"`{word}`" for _, word in self.words)
+            return "a word"
+        if self.first == self.last:
+            return f"always {self.first}"
         letter = "n" if self.sign == 1 else "-n"
         return f"{letter} {'+' if self.shift > 0 else '-'} {abs(self.shift)}" if self.shift else letter
 

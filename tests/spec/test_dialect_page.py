@@ -1,0 +1,35 @@
+"""The manual's tables are the program's own. `python tests/spec/test_dialect_page.py` writes them anew."""
+
+import re
+from pathlib import Path
+
+from clipskip.spec import Dialect, Family
+from clipskip.spec.dialect import markdown_table
+from clipskip.spec.settings import FRACTION, NEGATIVE_SKIP, SKIP_FIELDS
+
+PAGE = Path(__file__).parents[2] / "docs" / "clip-skip-in-every-tool.md"
+
+
+def filled(page: str) -> str:
+    """The page with the tables that the rules make."""
+
+    def table(found: re.Match[str]) -> str:
+        return f"<!-- {found[1]} -->\n{markdown_table(Family.parse(found[1]))}<!-- end -->"
+
+    return re.sub(r"<!-- (sd1|sd2|sdxl) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
+
+
+def test_the_tables_are_those_of_the_rules() -> None:
+    page = PAGE.read_text("utf-8")
+    assert filled(page) == page and page.count("<!-- end -->") == 3
+
+
+def test_every_tool_and_every_spelling_is_named() -> None:
+    page = PAGE.read_text("utf-8")
+    assert all(dialect.label in page for dialect in Dialect)
+    assert all(name in page for name in (FRACTION, NEGATIVE_SKIP, "Clip skip", "CLiP-skip", "Clip Skip", "clipSkip"))
+    assert {name.lower().replace("_", " ").replace("-", " ") for name in SKIP_FIELDS} == {"clip skip", "clipskip"}
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text("utf-8")), "utf-8")
