@@ -19,6 +19,8 @@ ALIGN_YOUR_STEPS = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.3
 BETA_SHAPE = 0.6
 """Both parameters of the beta distribution, A1111's default (Lee et al. 2024, arXiv:2407.12173)."""
 KARRAS_RHO = 7.0
+HALVINGS = 60
+"""Past float64's 53 bits: of an interval, and of a series whose terms at least halve."""
 
 
 def uniform(steps: int, table: NoiseTable) -> Sigmas:
@@ -124,7 +126,7 @@ SCHEDULES: dict[str, Schedule] = {
 def _beta_quantile(p: float, shape: float) -> float:
     """The x below which a symmetric beta distribution has the share p, by bisection to float64's end."""
     low, high = 0.0, 1.0
-    for _ in range(200):
+    for _ in range(HALVINGS):
         middle = (low + high) / 2
         if _beta_share(middle, shape) < p:
             low = middle
@@ -144,7 +146,7 @@ def _beta_share(x: float, shape: float) -> float:
     if x == 0:
         return 0.0
     term = total = 1.0
-    for n in range(200):
+    for n in range(HALVINGS):
         term *= (2 * shape + n) / (shape + 1 + n) * x
         total += term
     log_beta = 2 * math.lgamma(shape) - math.lgamma(2 * shape)
