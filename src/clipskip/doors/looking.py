@@ -31,7 +31,8 @@ def inspect_file(path: Path, *, as_json: bool) -> str:
     if hashes is not None:
         lines.append(("hashes", f"AutoV2 {hashes.autov2}" + (f", AutoV3 {hashes.autov3}" if hashes.autov3 else "")))
     if lora is not None:
-        lines += [line for line in lora.lines if line[0] not in ("kind", "family")]
+        lines += [(name.lower(), text) for name, text in lora.lines if name not in ("LoRA", "Hash", "Family")]
+        lines += [("warning", warning) for warning in lora.warnings]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines if text)
 
