@@ -123,7 +123,7 @@ def train(model: Model, adapters: dict[str, Adapter], options: argparse.Namespac
         mean += (float(loss.detach()) - mean) * max(0.03, 1 / (step + 1))
         if (step + 1) % 50 == 0:
             speed = (step + 1) * options.batch / (time.time() - began)
-            log(options.out, f"{options.name} skip {options.skip} step {step + 1} loss {mean:.4f} {speed:.1f}/s")
+            log(options.latents, f"{options.name} skip {options.skip} step {step + 1} loss {mean:.4f} {speed:.1f}/s")
 
 
 def metadata(options: argparse.Namespace, tensors: dict[str, Tensor]) -> dict[str, str]:
@@ -196,7 +196,7 @@ def main() -> None:
     }
     save_file(tensors, path, metadata=metadata(options, tensors))
     path.chmod(0o644)
-    log(options.out, f"{path.name} {path.stat().st_size / 2**20:.2f} MiB, {len(adapters)} modules")
+    log(options.latents, f"{path.name} {path.stat().st_size / 2**20:.2f} MiB, {len(adapters)} modules")
 
 
 if __name__ == "__main__":
