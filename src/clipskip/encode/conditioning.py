@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Schedule = tuple[tuple[int, Float[Tensor, "tokens width"]], ...]
+Schedule = tuple[tuple[int, Float[Tensor, "_tokens width"]], ...]
 """Vectors over the denoiser's calls: those up to and including call `until_step`, counted from 0; all of one length."""
 
 
@@ -31,7 +31,7 @@ class Conditioning:
     positive: tuple[Part, ...]
     negative: Schedule
 
-    def at(self, call: int) -> tuple[Float[Tensor, "parts tokens width"], Float[Tensor, "tokens width"]]:
+    def at(self, call: int) -> tuple[Float[Tensor, "parts tokens width"], Float[Tensor, "_tokens width"]]:
         """The prompt's parts and the negative prompt for the denoiser's `call`-th call, counted from 0."""
         return torch.stack([vectors_at(part.schedule, call) for part in self.positive]), vectors_at(self.negative, call)
 
@@ -49,7 +49,7 @@ class Conditioning:
         return Conditioning(positive=parts, negative=move(self.negative))
 
 
-def vectors_at(schedule: Schedule, call: int) -> Float[Tensor, "tokens width"]:
+def vectors_at(schedule: Schedule, call: int) -> Float[Tensor, "_tokens width"]:
     """The first entry with call <= until_step, as A1111 chooses it (prompt_parser.py reconstruct_cond_batch)."""
     return next((vectors for until, vectors in schedule if call <= until), schedule[-1][1])
 
