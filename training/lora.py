@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from clip import tokenizer
 from common import load_words, log
-from safetensors.torch import save, save_file
+from safetensors.torch import load_file, save, save_file
 from sampling import Model, open_model
 from torch import Tensor, nn
 from unet import v_loss
@@ -26,6 +26,8 @@ from world import Scene, caption, scene_of
 
 from clipskip.weights import hash_file
 
+ABSENT = "down_blocks.3.resnets.0.conv_shortcut"
+"""Ours alone: SD 1.x's innermost levels are equally wide, so tools that read its LoRAs know no such module."""
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 PLAIN_SHARE = 1 / 3
 
@@ -75,13 +77,22 @@ def attach(model: Model, rank: int, conv_rank: int) -> dict[str, Adapter]:
                 name.endswith(TEXT) if network is model.text else "attentions" in name
             ):
                 wanted = rank
-            elif isinstance(module, nn.Conv2d) and ("attentions" in name or "resnets" in name):
+            elif isinstance(module, nn.Conv2d) and ("attentions" in name or "resnets" in name) and name != ABSENT:
                 wanted = rank if "attentions" in name else conv_rank
             if wanted and isinstance(module, (nn.Linear, nn.Conv2d)):
                 adapter = found[prefix + name.replace(".", "_")] = Adapter(module, wanted, alpha=float(wanted))
                 adapter.to(module.weight.device)
                 module.register_forward_hook(lambda _, given, out, adapter=adapter: out + adapter(given[0]))
     return found
+
+
+def restore(adapters: dict[str, Adapter], path: Path) -> None:
+    """Goes on from a file of the same ranks."""
+    found = load_file(path)
+    with torch.no_grad():
+        for name, adapter in adapters.items():
+            for part, value in adapter.tensors().items():
+                value.copy_(found[f"{name}.{part}"])
 
 
 def pairs(options: argparse.Namespace, split: str) -> tuple[Tensor, list[Scene]]:
@@ -170,6 +181,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--conv-rank", type=int, default=2)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--text-lr", type=float, default=1e-3)
+    parser.add_argument("--start", type=Path, help="a LoRA of the same ranks to go on from")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     return parser.parse_args()
@@ -188,6 +200,8 @@ def main() -> None:
     for network in (model.text, model.unet):
         network.requires_grad_(False).to(options.device)
     adapters = attach(model, options.rank, options.conv_rank)
+    if options.start:
+        restore(adapters, options.start)
     train(model, adapters, options)
     tensors = {
         f"{name}.{part}": value.detach().half().cpu().contiguous()
