@@ -124,5 +124,8 @@ def sd1_names(*, text_layers: int = 12) -> tuple[str, ...]:
 
 @cache
 def sd1_table() -> NameTable:
-    """The table for SD 1.x and models of its block structure, with text layers to spare."""
-    return name_table(sd1_names(text_layers=DEEPEST))
+    """The table for SD 1.x and models of its block structure, with text layers to spare.
+
+    Where the innermost two levels differ in width, as in the starter, there is one module more than SD 1.x has.
+    """
+    return name_table((*sd1_names(text_layers=DEEPEST), "unet.down_blocks.3.resnets.0.conv_shortcut"))
