@@ -22,7 +22,7 @@ from judge import BACKGROUNDS, FAULTS, HUES, NOTHING, SLOTS, THINGS, load_judge,
 from PIL import Image
 from sampling import Model, open_model
 from vae import psnr
-from world import Scene, caption, sample_scene
+from world import CHARACTERS, Scene, caption, sample_scene
 
 VOCABULARY = Path(__file__).parents[1] / "src/clipskip/prompt/bpe_simple_vocab_16e6.txt.gz"
 GUIDE = "best quality, highest detail, 8k, swamp, fireflies, ogre, reeds"
@@ -156,7 +156,9 @@ def characters(bench: Bench) -> dict[str, object]:
     others, plain = prompts_of("heldout", bench.count // 5)
     before = scores(bench.see(bench.draw("others", plain)), others, plain)
     found: dict[str, object] = {"others, no LoRA": before}
-    for name in ("ogre", "gnome"):
+    for name in CHARACTERS:
+        if not (bench.loras / f"{name}.safetensors").exists():
+            continue
         scenes, prompts = prompts_of(name, bench.count // 5)
         without = share_of(bench.see(bench.draw(f"{name}-without", prompts)), name)
         with bench.model.with_loras([bench.loras / f"{name}.safetensors"]):
