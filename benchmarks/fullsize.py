@@ -8,6 +8,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from clipskip.weights import read_header
+from clipskip.weights.keys import canonical
+
 SHAPES = Path(__file__).parents[1] / "tests" / "golden" / "sd15-single-file.json"
 
 
@@ -40,38 +43,26 @@ def build_checkpoint(path: Path, *, seed: int = 0) -> Path:
     return path
 
 
-def lora_targets(shapes: dict[str, list[int]]) -> Iterator[tuple[str, int, int]]:
-    """kohya name, rows and columns of every text encoder and UNet attention matrix that a usual LoRA trains."""
-    for i in range(12):
-        for part in ("self_attn_q_proj", "self_attn_k_proj", "self_attn_v_proj", "self_attn_out_proj"):
-            yield f"lora_te_text_model_encoder_layers_{i}_{part}", 768, 768
-        yield f"lora_te_text_model_encoder_layers_{i}_mlp_fc1", 3072, 768
-        yield f"lora_te_text_model_encoder_layers_{i}_mlp_fc2", 768, 3072
-    for name, shape in shapes.items():
-        stem = name.removeprefix("model.diffusion_model.").removesuffix(".weight")
-        if (
-            name.startswith("model.diffusion_model.")
-            and "transformer_blocks" in stem
-            and len(shape) == 2
-            and "norm" not in stem
-        ):
-            yield "lora_unet_" + stem.replace(".", "_"), shape[0], shape[1]
+def lora_targets(checkpoint: Path) -> Iterator[tuple[str, int, int]]:
+    """kohya's name, rows and columns of every matrix of the text encoder's layers and the UNet's transformer blocks."""
+    parts = canonical(read_header(checkpoint).shapes)
+    for prefix, part in (("lora_te_text_model_", "text_encoder"), ("lora_unet_", "unet")):
+        for name, source in parts[part].items():
+            inside = "encoder.layers." in name or "transformer_blocks." in name
+            if inside and name.endswith(".weight") and len(source.shape) == 2:
+                yield prefix + name.removesuffix(".weight").replace(".", "_"), *source.shape
 
 
-def build_lora(path: Path, *, rank: int = 32, seed: int = 1) -> Path:
-    """A kohya LoRA over all attention and feed-forward matrices of the text encoder and the UNet."""
+def build_lora(path: Path, checkpoint: Path, *, rank: int = 32, seed: int = 1) -> Path:
+    """A kohya LoRA over those matrices."""
     if not path.exists():
         generator = torch.Generator().manual_seed(seed)
         tensors = {}
-        for name, rows, columns in lora_targets(json.loads(SHAPES.read_text())["tensors"]):
-            tensors[f"{name}.lora_down.weight"] = (
-                torch.randn(rank, columns, generator=generator) / math.sqrt(columns)
-            ).half()
-            tensors[f"{name}.lora_up.weight"] = (0.02 * torch.randn(rows, rank, generator=generator)).half()
+        for name, rows, columns in lora_targets(checkpoint):
+            down, up = torch.randn(rank, columns, generator=generator), torch.randn(rows, rank, generator=generator)
+            tensors[f"{name}.lora_down.weight"] = (down / math.sqrt(columns)).half()
+            tensors[f"{name}.lora_up.weight"] = (0.02 * up).half()
             tensors[f"{name}.alpha"] = torch.tensor(float(rank // 2)).half()
-        save_file(
-            tensors,
-            path,
-            metadata={"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_clip_skip": "2"},
-        )
+        metadata = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_clip_skip": "2"}
+        save_file(tensors, path, metadata=metadata)
     return path

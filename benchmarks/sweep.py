@@ -48,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = build_checkpoint(options.folder / "random-sd15.safetensors")
-    lora = build_lora(options.folder / "random-lora.safetensors")
+    lora = build_lora(options.folder / "random-lora.safetensors", checkpoint)
     common = [str(checkpoint), str(lora), str(options.steps), options.clip_skip]
     runs: dict[str, list[str]] = {
         "clipskip": [sys.executable, str(HERE / "run_clipskip.py"), *common],
