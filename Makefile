@@ -5,10 +5,10 @@ export HF_HUB_OFFLINE := 1
 
 .PHONY: demo test check fix bench docs clean
 
-# The guide's grid from the embedded model: Clip Skip 1 to 5, without and with the ogre LoRA.
+# The guide's grid from the embedded model: Clip Skip 1 to 5, without and with a LoRA.
 demo: .venv/run
-	$(BIN)/clipskip sweep "best quality, swamp, fireflies, ogre, reeds" --negative "blurry" \
-	  --lora ogre --steps 30 --cfg 4 --seed 5 --out demo
+	$(BIN)/clipskip sweep "best quality, swamp, fireflies, gnome, reeds" --negative "blurry" \
+	  --lora gnome --steps 30 --cfg 4 --seed 5 --out demo
 
 # The tests: no network, no GPU, about a minute.
 test: .venv/dev
