@@ -10,8 +10,7 @@ ClipskipError                 anything below; a door shows one line and exits 2 
 │   ├── UnsafeFile            it could run code when loaded (a pickle)
 │   └── WrongKind             a sound file of another kind or family (a LoRA as model, SDXL, Flux)
 ├── LoraError                 a LoRA that cannot be applied whole to this model
-├── OutputError               the pictures cannot be written where they were asked for
-└── Interrupted               the user stopped; what was finished is kept
+└── OutputError               the pictures cannot be written where they were asked for
 
 A message says what was asked, what is true here, and what to do.
 """
@@ -63,7 +62,3 @@ class LoraError(ClipskipError):
 
 class OutputError(ClipskipError):
     """The pictures cannot be written where they were asked for."""
-
-
-class Interrupted(ClipskipError):
-    """The user stopped the work; what was finished is kept."""
