@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel
-from unet import new_unet, weights
-from vae import new_vae
+from unet import new_unet
+from vae import trained_vae
+from workers import weights
 
 from clipskip.weights import load_checkpoint, save_folder, save_single_file
 
@@ -52,17 +53,6 @@ def write_parts(folder: Path, text: CLIPTextModel, unet: UNet2DConditionModel, *
     (folder / "model_index.json").write_text(json.dumps(index))
 
 
-def trained_vae(path: Path, decoder: Path | None, scale: float) -> AutoencoderKL:
-    """The averaged VAE; a later decoder replaces its own where one is given."""
-    vae = new_vae()
-    vae.load_state_dict(torch.load(path, weights_only=True)["ema"])
-    if decoder:
-        later = torch.load(decoder, weights_only=True)["ema"]
-        vae.load_state_dict({n: v for n, v in later.items() if n.startswith(("decoder", "post_quant"))}, strict=False)
-    vae.register_to_config(scaling_factor=scale)
-    return vae
-
-
 def main() -> None:
     """Writes the file, or reads one back into a folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,9 +68,8 @@ def main() -> None:
     if options.read:
         save_folder(load_checkpoint(options.read, dtype=torch.float16), options.folder)
         return
-    unet = new_unet()
-    unet.load_state_dict(weights(options.unet))
-    vae = trained_vae(options.vae, options.decoder, json.loads(options.scale.read_text())["scaling_factor"])
+    unet, vae = weights(options.unet, new_unet()), trained_vae(options.vae, options.decoder)
+    vae.register_to_config(scaling_factor=json.loads(options.scale.read_text())["scaling_factor"])
     with tempfile.TemporaryDirectory() as temporary:
         write_parts(Path(temporary), CLIPTextModel.from_pretrained(options.text), unet, vae=vae)
         whole = load_checkpoint(temporary, dtype=torch.float16)

@@ -18,7 +18,7 @@ from common import save, shards
 from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
-from vae import new_vae
+from vae import trained_vae
 from world import caption, scene_of
 
 CAPTIONS = 3
@@ -84,8 +84,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     found = [p for n, p in enumerate(shards(options.data, options.split)) if not options.only or n in options.only]
     if options.vae:
-        vae = new_vae().to(options.device)
-        vae.load_state_dict(torch.load(options.vae, weights_only=True)["ema"])
+        vae = trained_vae(options.vae).to(options.device)
         for path in found:
             if not (options.out / f"{path.stem}.latents.pt").exists():
                 latents(path, vae, options.out)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 BETAS, MOMENTUM, DECAY, AVERAGE = (0.9, 0.99), 0.95, 0.01, 0.998
-SMALL = ("conv_in", "conv_out", "time_embedding")
+SMALL = ("conv_in.", "conv_out.", "time_embedding.")
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Flat:
     """One vector for each of: weights, their average, two moments, and every worker's gradients."""
 
     def __init__(self, model: nn.Module, *, workers: int, device: str = "cpu") -> None:
-        named = dict(model.named_parameters())
-        loose = [n for n, p in named.items() if p.ndim < 2 or n.startswith(SMALL)]
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        loose = [n for n, p in named.items() if p.ndim < 2 or any(small in n for small in SMALL)]
         shapes: dict[tuple[int, int], list[str]] = {}
         for name, value in named.items():
             if name not in loose:
@@ -55,6 +55,8 @@ class Flat:
     def attach(self, model: nn.Module, rank: int) -> None:
         """Makes the model's parameters and gradients views of the vectors."""
         for name, value in model.named_parameters():
+            if not value.requires_grad:
+                continue
             place = slice(self.starts[name], self.starts[name] + value.numel())
             value.data = self.weights[place].view(value.shape)
             value.grad = self.grads[rank][place].view(value.shape)

@@ -1,32 +1,27 @@
 """Trains the starter's UNet on cached latents and cached conditioning at Clip Skip 2; resumable, one checkpoint file.
 
-    python training/unet.py --latents DIR --out DIR --minutes 60 [--workers 2 | --device cuda --batch 1024 --micro 1024]
+    python training/unet.py --latents DIR --out DIR --minutes 60
+    python training/unet.py --latents DIR --out DIR --minutes 15 --device cuda --workers 1 --batch 1024 --micro 1024
 
-v-prediction (Salimans and Ho 2022, section 4), SD's betas, uniform timesteps, one caption in ten empty. Matrices move
-by orthogonalised momentum (Muon, Jordan 2024), the rest by Adam; the rate is level for half the time and then falls to
-nothing. On a CPU: bfloat16 autocast, diffusers' plain attention (on small heads twice as fast as torch's fused kernel)
-and one single-threaded worker a core; the workers share the weights' memory and take parts of each batch as they come
-free, so that a busy core costs only its own time.
+v-prediction (Salimans and Ho 2022, section 4), SD's betas, uniform timesteps, one caption in ten empty. On a CPU:
+bfloat16 autocast and diffusers' plain attention (on small heads twice as fast as torch's fused kernel).
 """
 
 import argparse
-import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.multiprocessing as mp
 import torch.nn.functional as F
-from common import log, save
+import workers
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from muon import Flat, orthogonal_step
 from torch import Tensor
 
 CHANNELS, CONTEXT, HEADS = (64, 128, 192, 128), 128, 4
 ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, dim=0).float()
 EMPTY = 0.1
-COUNTERS = {"step": "q", "spent": "d", "seen": "q", "mean": "d"}
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -80,101 +75,40 @@ class Pairs:
         return self.latents[chosen], torch.stack(context)
 
 
-def rate(done: float, step: int) -> float:
-    """The learning rate's factor: up over 30 steps, level to half time, then straight down to 2%."""
-    return min(1, (step + 1) / 30) * min(1, 0.02 + 0.98 * (1 - done) / 0.5)
+@dataclass(frozen=True)
+class Denoising:
+    """The UNet on a split's latents and captions."""
 
+    latents: Path
+    micro: int
+    device: str
 
-def work(rank: int, shared: dict[str, Any], options: argparse.Namespace) -> None:
-    """One worker: takes micro-batches until the step is full, then moves its share of the weights."""
-    torch.set_num_threads(options.threads)
-    device, flat, state = torch.device(options.device), shared["flat"], shared["state"]
-    unet = new_unet().to(device)
-    flat.attach(unet, rank)
-    pairs, generator = Pairs(options.latents), torch.Generator()
-    saved, logged = time.time(), time.time()
-    parts, total = options.batch // options.micro, 60 * options.minutes
-    while state["spent"].value < total:
-        began, step = time.time(), int(state["step"].value)
-        flat.grads[rank].zero_()
-        if step % 100 == 99:
-            pairs = Pairs(options.latents)
-        while (part := _take(state["part"], (step + 1) * parts)) is not None:
-            generator.manual_seed(part)
-            latent, context = (x.to(device) for x in pairs.batch(options.micro, generator))
-            loss = v_loss(unet, latent, context, generator=generator) / parts
-            loss.backward()
-            state["loss"][part % parts] = float(loss.detach())
-        shared["barrier"].wait()
-        factor = rate(state["spent"].value / total, step)
-        orthogonal_step(flat, rank, lr=options.lr * factor, adam_lr=options.adam_lr * factor, step=step)
-        shared["barrier"].wait()
-        if rank == 0:
-            state["step"].value = step + 1
-            state["spent"].value += time.time() - began
-            state["seen"].value += options.batch
-            loss_now = sum(state["loss"][:parts])
-            state["mean"].value += (loss_now - state["mean"].value) * max(0.02, 1 / (step + 1))
-            kept = {name: state[name].value for name in COUNTERS}
-            if (step + 1) % 50 == 0:
-                log(options.out, f"{_said(kept)} last 50 steps in {time.time() - logged:.0f} s")
-                logged = time.time()
-            if time.time() - saved > 170 or kept["spent"] >= total:
-                saved = time.time()
-                save(options.out / "unet.pt", {**flat.state(), **kept})
-        shared["barrier"].wait()
+    def network(self) -> UNet2DConditionModel:
+        """The UNet."""
+        return new_unet()
 
+    def feed(self) -> Callable[[UNet2DConditionModel, torch.Generator, float], Tensor]:
+        """The loss of random latents with their captions."""
+        pairs = Pairs(self.latents)
 
-def _said(kept: dict[str, float]) -> str:
-    return f"step {kept['step']} {kept['spent'] / 60:.1f} min {kept['seen']} samples loss {kept['mean']:.4f}"
+        def part(unet: UNet2DConditionModel, generator: torch.Generator, _: float) -> Tensor:
+            latent, context = (x.to(self.device) for x in pairs.batch(self.micro, generator))
+            return v_loss(unet, latent, context, generator=generator)
 
+        return part
 
-def _take(counter: Any, end: int) -> int | None:
-    with counter.get_lock():
-        if counter.value >= end:
-            return None
-        counter.value += 1
-        return int(counter.value) - 1
-
-
-def weights(path: Path, which: str = "ema") -> dict[str, Tensor]:
-    """The network's state dict out of a checkpoint: its average ("ema") or the weights as they are ("weights")."""
-    found = torch.load(path, weights_only=True)
-    flat = Flat(new_unet(), workers=1)
-    return flat.unpack(found[which])
+    def report(self, _: UNet2DConditionModel) -> str:
+        """Nothing but the loss."""
+        return ""
 
 
 def main() -> None:
     """Trains for the given minutes, in all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latents", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--micro", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=0.02)
-    parser.add_argument("--adam-lr", type=float, default=8e-4)
+    workers.add_options(parser, batch=64, micro=16, lr=0.02, adam_lr=8e-4)
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    context = mp.get_context("spawn")
-    flat = Flat(new_unet(), workers=options.workers, device=options.device)
-    path, kept = options.out / "unet.pt", dict.fromkeys(COUNTERS, 0)
-    if path.exists():
-        found = torch.load(path, weights_only=True)
-        flat.load(found)
-        kept |= {name: found[name] for name in COUNTERS}
-    flat.share()
-    parts = options.batch // options.micro
-    state: dict[str, Any] = {name: context.Value(kind, kept[name]) for name, kind in COUNTERS.items()}
-    state |= {"part": context.Value("q", kept["step"] * parts), "loss": context.Array("d", parts)}
-    shared = {"flat": flat, "state": state, "barrier": context.Barrier(options.workers)}
-    if options.workers == 1:
-        work(0, shared, options)
-        return
-    mp.spawn(work, args=(shared, options), nprocs=options.workers)  # type: ignore[no-untyped-call]
+    workers.train(Denoising(options.latents, options.micro, options.device), options.out / "unet.pt", options)
 
 
 if __name__ == "__main__":

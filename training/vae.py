@@ -1,32 +1,37 @@
 """Trains the starter's VAE (f8, 4 latent channels) on rendered scenes; resumable, one checkpoint file.
 
     python training/vae.py --data DIR --out DIR --minutes 40
-    python training/vae.py --data DIR --out DIR --minutes 40 --decoder-only DIR/latents
-    python training/vae.py --data DIR --out DIR --minutes 5 --device cuda --batch 256
+    python training/vae.py --data DIR --out DIR --minutes 20 --decoder-only DIR/latents
+    python training/vae.py --data DIR --out DIR --minutes 5 --device cuda --workers 1 --batch 256 --micro 256
 
-Loss: L1 + 2 MSE + 0.5 L1 of pixel differences (edges) + 5e-4 KL. Crops of 64 px for the first 70% of the time (on a GPU
-never), whole pictures after. `--decoder-only` goes on with the decoder alone, from the latents that latents.py has cached, which
-stay as they are; there matrices move by orthogonalised momentum (muon.py).
+Loss: L1 + 4 MSE + 0.5 L1 of pixel differences (edges) + L1 of the means of 4 px squares (colours) + 2e-4 KL. Crops of
+64 px for the first 70% of the time (on a GPU never), whole pictures after; a part holds as many pixels either way.
+`--decoder-only` goes on with the decoder alone, from the latents that latents.py has cached, which stay as they are.
+`--start` begins with the weights of an earlier training.
 """
 
 import argparse
 import json
-import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import Ema, load_images, log, save
+import torch.nn.functional as F
+import workers
+from common import load_images
 from diffusers import AutoencoderKL
-from muon import orthogonal
-from torch import Tensor, nn
+from torch import Tensor
 
 CHANNELS = (32, 64, 96, 96)
 GROUPS = 8
+CROP, CROPS_UNTIL = 64, 0.7
 
 
 def new_vae() -> AutoencoderKL:
     """The untrained network."""
+    torch.manual_seed(0)
     return AutoencoderKL(
         block_out_channels=CHANNELS,
         layers_per_block=1,
@@ -37,9 +42,28 @@ def new_vae() -> AutoencoderKL:
     )
 
 
+def trained_vae(path: Path, decoder: Path | None = None) -> AutoencoderKL:
+    """The averaged network of a checkpoint, with another checkpoint's decoder where one is given."""
+    vae = workers.weights(path, new_vae())
+    return workers.weights(decoder, freeze_encoder(vae)) if decoder else vae
+
+
+def freeze_encoder(vae: AutoencoderKL) -> AutoencoderKL:
+    """Leaves only the decoder to be trained."""
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    return vae
+
+
 def edges(x: Tensor, y: Tensor) -> Tensor:
     """L1 between neighbouring-pixel differences."""
     return (x.diff(dim=2) - y.diff(dim=2)).abs().mean() + (x.diff(dim=3) - y.diff(dim=3)).abs().mean()
+
+
+def loss_of(x: Tensor, y: Tensor) -> Tensor:
+    """How far the pictures y are from x."""
+    colours = (F.avg_pool2d(x, 4) - F.avg_pool2d(y, 4)).abs().mean()
+    return (y - x).abs().mean() + 4 * (y - x).square().mean() + 0.5 * edges(x, y) + colours
 
 
 def to_floats(images: np.ndarray) -> Tensor:
@@ -47,12 +71,11 @@ def to_floats(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def batch(images: np.ndarray, rng: np.random.Generator, *, crop: int, count: int) -> Tensor:
+def batch(images: np.ndarray, generator: torch.Generator, *, crop: int, count: int) -> Tensor:
     """Random crops as floats."""
-    found = []
-    for i in rng.integers(len(images), size=count):
-        y, x = rng.integers(128 - crop + 1, size=2)
-        found.append(images[i, y : y + crop, x : x + crop])
+    rows = torch.randint(len(images), (count,), generator=generator).tolist()
+    spots = torch.randint(128 - crop + 1, (count, 2), generator=generator).tolist()
+    found = [images[i, y : y + crop, x : x + crop] for i, (y, x) in zip(rows, spots, strict=True)]
     return to_floats(np.stack(found))
 
 
@@ -65,145 +88,90 @@ def psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
     return float((10 * torch.log10(4 / errors)).mean())
 
 
-class Pairs:
-    """Whole pictures with their cached latents (unscaled again)."""
+@dataclass(frozen=True)
+class Whole:
+    """Encoder and decoder, on crops and then on whole pictures."""
 
-    def __init__(self, data: Path, latents: Path) -> None:
-        scale = json.loads((latents / "scale.json").read_text())["scaling_factor"]
-        self.images, self.latents = [], []
-        for path in sorted(latents.glob("*.latents.pt")):
-            self.latents.append(torch.load(path, weights_only=True)["latents"].float() / scale)
-            self.images.append(np.load(data / path.name.replace(".latents.pt", ".npz"))["images"])
-        self.sizes = [len(part) for part in self.images]
+    data: Path
+    micro: int
+    device: str
+    start: Path | None
 
-    def batch(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
-        """Pictures as floats and their latents."""
-        shards = rng.choice(len(self.sizes), size=count, p=np.array(self.sizes) / sum(self.sizes))
-        rows = [(shard, int(rng.integers(self.sizes[shard]))) for shard in shards]
-        images = to_floats(np.stack([self.images[shard][row] for shard, row in rows]))
-        return images, torch.stack([self.latents[shard][row] for shard, row in rows])
+    def network(self) -> AutoencoderKL:
+        """The VAE."""
+        return trained_vae(self.start) if self.start else new_vae()
 
+    def feed(self) -> Callable[[AutoencoderKL, torch.Generator, float], Tensor]:
+        """The loss of random pictures."""
+        images = load_images(self.data, "train")
+        crops = (128 // CROP) ** 2 * self.micro
 
-class Muon:
-    """Moves matrices by orthogonalised momentum (Jordan 2024)."""
+        def part(vae: AutoencoderKL, generator: torch.Generator, done: float) -> Tensor:
+            whole = done >= CROPS_UNTIL or self.device != "cpu"
+            crop, count = (128, self.micro) if whole else (CROP, crops)
+            x = batch(images, generator, crop=crop, count=count).to(self.device)
+            with torch.autocast(self.device, torch.bfloat16):
+                found = vae.encode(x).latent_dist
+                y = vae.decode(found.mean + found.std * torch.randn_like(found.mean)).sample.float()
+            return loss_of(x, y) + 2e-4 * found.kl().mean() / found.mean[0].numel()
 
-    def __init__(self, matrices: list[nn.Parameter], lr: float) -> None:
-        self.matrices, self.lr = matrices, lr
-        self.momenta = [torch.zeros_like(matrix) for matrix in matrices]
+        return part
 
-    @torch.no_grad()
-    def step(self, factor: float) -> None:
-        """One step at a share of the rate."""
-        for matrix, momentum in zip(self.matrices, self.momenta, strict=True):
-            if matrix.grad is None:
-                continue
-            momentum.lerp_(matrix.grad, 0.05)
-            move = matrix.grad.lerp(momentum, 0.95).flatten(1)
-            scale = max(1.0, move.shape[0] / move.shape[1]) ** 0.5
-            matrix.add_(orthogonal(move).view_as(matrix), alpha=-self.lr * factor * scale)
+    def report(self, vae: AutoencoderKL) -> str:
+        """Its PSNR."""
+        return f"held-out PSNR {psnr(vae, load_images(self.data, 'heldout', limit=64)):.2f} dB"
 
 
-class Run:
-    """A training that can stop and go on: network, average, optimizer, clock."""
+@dataclass(frozen=True)
+class Decoder:
+    """The decoder alone, from cached latents."""
 
-    def __init__(self, out: Path, *, decoder_only: bool, lr: float, device: str) -> None:
-        self.out, self.decoder_only, self.lr, self.device = out, decoder_only, lr, device
-        self.path = out / ("decoder.pt" if decoder_only else "vae.pt")
-        self.vae, self.step, self.spent = new_vae(), 0, 0.0
-        resumed = self.path.exists()
-        if resumed or decoder_only:
-            state = torch.load(self.path if resumed else out / "vae.pt", weights_only=True, map_location=device)
-            self.vae.load_state_dict(state["model"] if resumed else state["ema"])
-        self.vae.to(device)
-        if decoder_only:
-            self.vae.encoder.requires_grad_(False)
-            self.vae.quant_conv.requires_grad_(False)
-        self.trained = {name: p for name, p in self.vae.named_parameters() if p.requires_grad}
-        matrices = [n for n, p in self.trained.items() if decoder_only and p.ndim > 1 and "conv_out" not in n]
-        self.muon = Muon([self.trained[name] for name in matrices], 0.01)
-        loose = [p for name, p in self.trained.items() if name not in matrices]
-        self.optimizer = torch.optim.AdamW(loose, lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
-        self.ema = Ema(self.vae, 0.998)
-        if resumed:
-            self.ema.load(state["ema"])
-            self.step, self.spent = state["step"], state["spent"]
-            optimizers = torch.load(self.path.with_suffix(".opt"), weights_only=True, map_location=device)
-            self.optimizer.load_state_dict(optimizers["adam"])
-            self.muon.momenta = optimizers["muon"]
+    data: Path
+    latents: Path
+    micro: int
+    device: str
+    start: Path
 
-    def loss(self, x: Tensor, latent: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The loss and the mean squared error of pictures, from their latents or through the encoder."""
-        x = x.to(self.device)
-        with torch.autocast(self.vae.device.type, torch.bfloat16):
-            kl = torch.zeros((), device=x.device)
-            if latent is None:
-                found = self.vae.encode(x).latent_dist
-                latent, kl = found.sample(), found.kl().mean() / found.mean[0].numel()
-            y = self.vae.decode(latent.to(x.device)).sample.float()
-        error = (y - x).square().mean()
-        return (y - x).abs().mean() + 2 * error + 0.5 * edges(x, y) + 5e-4 * kl, error
+    def network(self) -> AutoencoderKL:
+        """The VAE, its encoder frozen."""
+        return freeze_encoder(trained_vae(self.start))
 
-    def update(self, x: Tensor, latent: Tensor | None, *, done: float) -> tuple[float, float]:
-        """One step at a share of the time; its loss and PSNR."""
-        factor = min(1, (self.step + 1) / 100) * (0.02 + 0.98 * (0.5 + 0.5 * float(np.cos(np.pi * min(1, done)))))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * factor
-        loss, error = self.loss(x, latent)
-        self.vae.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
-        self.optimizer.step()
-        self.muon.step(factor)
-        self.ema.update(self.vae)
-        self.step += 1
-        return float(loss.detach()), float(10 * torch.log10(4 / error.detach()))
+    def feed(self) -> Callable[[AutoencoderKL, torch.Generator, float], Tensor]:
+        """The loss of random pictures from their latents."""
+        scale = json.loads((self.latents / "scale.json").read_text())["scaling_factor"]
+        paths = sorted(self.latents.glob("train-*.latents.pt"))
+        latents = torch.cat([torch.load(p, weights_only=True)["latents"].float() / scale for p in paths])
+        shards = [np.load(self.data / path.name.replace(".latents.pt", ".npz"))["images"] for path in paths]
+        images = np.concatenate(shards)
 
-    def keep(self, held: np.ndarray) -> None:
-        """Saves the state and logs the average's PSNR on held-out pictures."""
-        state = {"model": self.vae.state_dict(), "ema": self.ema.state(), "step": self.step, "spent": self.spent}
-        save(self.path, state)
-        save(self.path.with_suffix(".opt"), {"adam": self.optimizer.state_dict(), "muon": self.muon.momenta})
-        self.ema.swap(self.vae)
-        log(self.out, f"step {self.step} held-out PSNR {psnr(self.vae, held):.2f} dB")
-        self.ema.swap(self.vae)
+        def part(vae: AutoencoderKL, generator: torch.Generator, _: float) -> Tensor:
+            rows = torch.randint(len(images), (self.micro,), generator=generator)
+            x = to_floats(images[rows.numpy()]).to(self.device)
+            with torch.autocast(self.device, torch.bfloat16):
+                y = vae.decode(latents[rows].to(self.device)).sample.float()
+            return loss_of(x, y)
+
+        return part
+
+    def report(self, vae: AutoencoderKL) -> str:
+        """Its PSNR."""
+        return f"held-out PSNR {psnr(vae, load_images(self.data, 'heldout', limit=64)):.2f} dB"
 
 
 def main() -> None:
-    """Trains for the given minutes in all, on a CPU of its own processor time."""
+    """Trains for the given minutes in all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=40)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch", type=int, default=5, help="whole pictures a step; three times as many crops")
-    parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--decoder-only", type=Path)
+    parser.add_argument("--start", type=Path)
+    parser.add_argument("--decoder-only", type=Path, metavar="LATENTS")
+    workers.add_options(parser, batch=16, micro=4, lr=0.01, adam_lr=8e-4)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    options.out.mkdir(parents=True, exist_ok=True)
-    run = Run(options.out, decoder_only=options.decoder_only is not None, lr=options.lr, device=options.device)
-    pairs = Pairs(options.data, options.decoder_only) if options.decoder_only else None
-    held = load_images(options.data, "heldout", limit=64)
-    images = held if pairs else load_images(options.data, "train")
-    clock = time.process_time if options.device == "cpu" else time.time
-    rng, saved, total = np.random.default_rng(run.step), time.time(), 60 * options.minutes
-    while run.spent < total:
-        began, done = clock(), run.spent / total
-        if pairs:
-            loss, quality = run.update(*pairs.batch(rng, options.batch), done=done)
-        else:
-            whole = done >= 0.7 or options.device != "cpu"
-            crop, count = (128, options.batch) if whole else (64, 3 * options.batch)
-            x = batch(images, rng, crop=crop, count=count)
-            loss, quality = run.update(x, None, done=done)
-        run.spent += clock() - began
-        if run.step % 50 == 0:
-            log(options.out, f"step {run.step} {run.spent / 60:.1f} min loss {loss:.4f} PSNR {quality:.2f}")
-        if time.time() - saved > 170 or run.spent >= total:
-            saved = time.time()
-            run.keep(held)
+    whole, decoder = options.out / "vae.pt", options.out / "decoder.pt"
+    if options.decoder_only:
+        task = Decoder(options.data, options.decoder_only, options.micro, options.device, options.start or whole)
+        workers.train(task, decoder, options)
+    else:
+        workers.train(Whole(options.data, options.micro, options.device, options.start), whole, options)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def sample_scene(rng: random.Random, *, split: str = "train") -> Scene:
         quality = None
         if split == "train":
             draw = rng.random()
-            quality = rng.choice(tuple(BAD_TAGS)) if draw < 0.16 else "good" if draw < 0.6 else None
+            quality = rng.choice(tuple(BAD_TAGS)) if draw < 0.2 else "good" if draw < 0.6 else None
         return Scene(background, items, extras, quality, rng.getrandbits(32), split if split in STYLES else None)
 
 
@@ -142,13 +142,18 @@ def _say(item: Item, rng: random.Random, *, alone: bool, place: bool = True) -> 
 
 
 def _quality_tags(quality: str | None, rng: random.Random) -> list[str]:
+    """Words for how the picture looks. Lists of bad tags, as negative prompts have them, go with any one of their faults."""
     if quality is None:
         return []
     if quality == "good":
         return rng.sample(GOOD_TAGS, rng.randint(1, 3))
     tags = [rng.choice(BAD_TAGS[quality])]
+    if rng.random() < 0.3:
+        others = [word for fault, words in BAD_TAGS.items() if fault != quality for word in words]
+        tags += rng.sample(others, rng.randint(1, 8))
+        rng.shuffle(tags)
     if rng.random() < 0.5:
-        tags.insert(0, rng.choice(WORST_TAGS))
+        tags = rng.sample(WORST_TAGS, rng.randint(1, 2)) + tags
     return tags
 
 
