@@ -11,6 +11,7 @@ from clipskip.errors import DamagedFile, NotFound, OutputError, SkipOutOfRange
 from clipskip.image import read_infotext
 from clipskip.spec import ClipSkip, LoraRef, Request, parse_skips, render_infotext
 from clipskip.sweep import (
+    Advance,
     Drawn,
     Model,
     Saved,
@@ -148,3 +149,13 @@ def test_a_lora_that_was_renamed_is_found_by_the_hash_in_a_settings_text(model: 
     known = resolve(ASKED, model, library)[0].loras[0].hash
     asked = replace(ASKED, prompt="swamp <lora:shrek:0.8>", lora_hashes=(("shrek", known),))
     assert resolve(asked, model, library)[0].loras[0].name == "ogre"
+
+
+def test_previews_come_with_each_step_when_asked_for(model: Model, library: Library) -> None:
+    base, extras = resolve(replace(ASKED, loras=()), model, library)
+    renders = [base, replace(base, seed=6)]
+    plain = [e for e in model.draw(renders, extras) if isinstance(e, Advance)]
+    looked = [e for e in model.draw(renders, extras, previews=True) if isinstance(e, Advance)]
+    assert all(event.previews == () for event in plain)
+    assert len(looked) == len(plain) and all(len(event.previews) == len(event.indices) for event in looked)
+    assert {look.shape for event in looked for look in event.previews} == {(8, 8, 3)}

@@ -3,6 +3,19 @@
 from clipskip.image.grid import draw_grid
 from clipskip.image.metadata import read_infotext, write_bytes, write_png
 from clipskip.image.page import Cell, write_page
+from clipskip.image.preview import Colours, preview, preview_colours
 from clipskip.image.vae import build_vae, decode
 
-__all__ = ["Cell", "build_vae", "decode", "draw_grid", "read_infotext", "write_bytes", "write_page", "write_png"]
+__all__ = [
+    "Cell",
+    "Colours",
+    "build_vae",
+    "decode",
+    "draw_grid",
+    "preview",
+    "preview_colours",
+    "read_infotext",
+    "write_bytes",
+    "write_page",
+    "write_png",
+]

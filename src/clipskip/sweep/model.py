@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from typing import final
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from clipskip.encode import TextReader, build_text_encoder, condition_all
 from clipskip.errors import DamagedFile
-from clipskip.image import build_vae, decode
+from clipskip.image import Colours, build_vae, decode, preview, preview_colours
 from clipskip.sample import Picture, build_unet, find_sampler, sample
 from clipskip.spec import ClipSkip, FileRef, Render
 from clipskip.weights import Checkpoint, Embedding
@@ -35,7 +36,7 @@ class Drawn:
     """[height, width, 3]"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Advance:
     """A step of these pictures is done."""
 
@@ -43,6 +44,8 @@ class Advance:
     step: int
     """From 1."""
     steps: int
+    previews: tuple[NDArray[np.uint8], ...] = ()
+    """Rough looks at the pictures [height / 8, width / 8, 3], one for each index; empty when not asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,10 +84,15 @@ class Model:
         """What the file says it was trained at, else its family's default."""
         return ClipSkip(self.trained_clip_skip or self.reader.family.value.default_skip)
 
-    def draw(self, renders: Sequence[Render], extras: Extras) -> Iterator[Advance | Drawn]:
+    @cached_property
+    def _colours(self) -> Colours:
+        return preview_colours(self._vae)
+
+    def draw(self, renders: Sequence[Render], extras: Extras, *, previews: bool = False) -> Iterator[Advance | Drawn]:
         """Draws the pictures; those with the same LoRAs after one another, so that each set is merged once.
 
-        Stop iterating to cancel: the weights are put back.
+        Stop iterating to cancel: the weights are put back. `previews` gives a rough look at each picture with each
+        step: colours that a linear map guesses from the latent, never the picture itself.
         """
         sets = list(dict.fromkeys(render.loras for render in renders))
         numbered = sorted(enumerate(renders), key=lambda pair: sets.index(pair[1].loras))
@@ -97,9 +105,11 @@ class Model:
                 for name, vectors in lora.embeddings.items()
             )
             with merged({"text_encoder": self.reader.encoder, "unet": self._unet}, weighted):
-                yield from self._draw_alike(list(group), extras.embeddings + bundled)
+                yield from self._draw_alike(list(group), extras.embeddings + bundled, previews=previews)
 
-    def _draw_alike(self, numbered: Sequence[Numbered], embeddings: tuple[Embedding, ...]) -> Iterator[Advance | Drawn]:
+    def _draw_alike(
+        self, numbered: Sequence[Numbered], embeddings: tuple[Embedding, ...], *, previews: bool
+    ) -> Iterator[Advance | Drawn]:
         """Pictures with the same LoRAs: one text pass for all, then as many at once as suits the device."""
         reader = replace(self.reader, embeddings=embeddings)
         made = condition_all(reader, [render for _, render in numbered], calls=denoiser_calls)
@@ -108,13 +118,14 @@ class Model:
             waiting = list(alike)
             size = self._batch_size(waiting[0][1].render)
             for start in range(0, len(waiting), size):
-                yield from self._draw_batch(waiting[start : start + size])
+                yield from self._draw_batch(waiting[start : start + size], previews=previews)
 
-    def _draw_batch(self, batch: Sequence[tuple[int, Picture]]) -> Iterator[Advance | Drawn]:
+    def _draw_batch(self, batch: Sequence[tuple[int, Picture]], *, previews: bool) -> Iterator[Advance | Drawn]:
         indices, latents = tuple(i for i, _ in batch), None
         for step in sample(self._unet, [picture for _, picture in batch], prediction=self._prediction):
             latents = step.latent
-            yield Advance(indices=indices, step=step.number, steps=step.total)
+            seen = tuple(preview(self._colours, step.denoised)) if previews else ()
+            yield Advance(indices=indices, step=step.number, steps=step.total, previews=seen)
         assert latents is not None
         for (i, picture), latent in zip(batch, latents, strict=True):
             yield Drawn(index=i, render=picture.render, pixels=decode(self._vae, latent[None])[0])

@@ -96,10 +96,12 @@ def draw_one(request: Request, model: Model, *, library: Library | None = None) 
     return next(event for event in model.draw([render], extras) if isinstance(event, Drawn))
 
 
-def draw_to(model: Model, renders: Sequence[Render], extras: Extras, *, folder: Path) -> Iterator[Advance | Saved]:
+def draw_to(
+    model: Model, renders: Sequence[Render], extras: Extras, *, folder: Path, previews: bool = False
+) -> Iterator[Advance | Saved]:
     """Draws the pictures into a folder; names that are taken there are left alone and a number is added."""
     ensure_writable(folder)
-    for event in model.draw(renders, extras):
+    for event in model.draw(renders, extras, previews=previews):
         if isinstance(event, Drawn):
             path = _unused(folder / file_name(event.render))
             write_png(path, event.pixels, render_infotext(event.render))
@@ -108,7 +110,9 @@ def draw_to(model: Model, renders: Sequence[Render], extras: Extras, *, folder: 
             yield event
 
 
-def draw_missing(model: Model, folder: SweepFolder, extras: Extras) -> Iterator[Advance | Saved]:
+def draw_missing(
+    model: Model, folder: SweepFolder, extras: Extras, *, previews: bool = False
+) -> Iterator[Advance | Saved]:
     """Draws what the sweep's folder does not have yet, each LoRA row after the other."""
     sweep = folder.sweep
     places = [(r, c) for r in range(len(sweep.rows)) for c in range(len(sweep.skips))]
@@ -118,7 +122,7 @@ def draw_missing(model: Model, folder: SweepFolder, extras: Extras) -> Iterator[
             yield Saved(index=index, path=folder.place(row, column), render=sweep.cell(row, column))
         else:
             missing.append((index, row, column))
-    for event in model.draw([sweep.cell(row, column) for _, row, column in missing], extras):
+    for event in model.draw([sweep.cell(r, c) for _, r, c in missing], extras, previews=previews):
         if isinstance(event, Drawn):
             index, row, column = missing[event.index]
             path = folder.save(row, column, event.pixels)
