@@ -14,7 +14,6 @@ from transformers import CLIPTokenizer
 
 from clipskip.encode import TextEncoder, build_text_encoder
 from clipskip.image.vae import build_vae, decode
-from clipskip.sample import build_unet
 from clipskip.weights.checkpoint import load_checkpoint
 from clipskip.weights.lora import load_lora, merged
 
@@ -91,7 +90,8 @@ class Model:
 def open_model(path: Path, tokenizer: CLIPTokenizer) -> Model:
     """The model in a single file."""
     loaded = load_checkpoint(path, dtype=torch.float32)
-    unet = build_unet(loaded.unet, loaded.unet_shape, dtype=torch.float32, device="cpu")
+    unet = UNet2DConditionModel(**loaded.unet_shape.config()).requires_grad_(False).eval()
+    unet.load_state_dict(loaded.unet)
     unet.set_attn_processor(AttnProcessor())
     text = build_text_encoder(loaded.text, loaded.text_shape)
     return Model(text, unet, build_vae(loaded.vae, loaded.vae_shape), tokenizer, loaded.native_px // 8)

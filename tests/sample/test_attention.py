@@ -55,36 +55,32 @@ def test_attention_is_its_definition(
     assert (way(q, k, v, heads=2) - expected).norm() / expected.norm() < tolerance
 
 
-def layer(cross: bool) -> TheirLayer:
+def layers(cross: bool) -> tuple[Attention, TheirLayer]:
+    """Ours and diffusers' with the same weights."""
     torch.manual_seed(0)
-    dimension = 16 if cross else None
-    return TheirLayer(32, cross_attention_dim=dimension, heads=4, dim_head=8, processor=AttnProcessor()).eval()
+    width = 16 if cross else None
+    theirs = TheirLayer(32, cross_attention_dim=width, heads=4, dim_head=8, processor=AttnProcessor()).eval()
+    ours = Attention(32, text_width=width, heads=4)
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
 
 
 @pytest.mark.parametrize("cross", [False, True])
-@pytest.mark.parametrize("chunked", [False, True])
 @torch.no_grad()
-def test_our_processor_gives_what_diffusers_gives(cross: bool, chunked: bool) -> None:
-    attn, hidden, text = layer(cross), rows(1100, 32), rows(9, 16, 1) if cross else None
-    expected = attn(hidden, encoder_hidden_states=text)
-    attn.set_processor(Attention(chunked=chunked))
-    assert torch.allclose(attn(hidden, encoder_hidden_states=text), expected, atol=1e-6)
+def test_our_layer_gives_what_diffusers_gives(cross: bool) -> None:
+    (ours, theirs), hidden, text = layers(cross), rows(1100, 32), rows(9, 16, 1) if cross else None
+    assert torch.allclose(ours(hidden, text), theirs(hidden, encoder_hidden_states=text), atol=1e-6)
 
 
 @torch.no_grad()
 def test_remembered_keys_and_values_are_used_again_and_change_nothing() -> None:
-    attn, hidden, text = layer(cross=True), rows(9, 32), rows(7, 16, 1)
-    attn.set_processor(Attention(chunked=False))
+    ours, hidden, text = layers(cross=True)[0], rows(9, 32), rows(7, 16, 1)
     memory: Memory = {}
-    plain = attn(hidden, encoder_hidden_states=text)
-    first, second = (attn(hidden, encoder_hidden_states=text, memory=memory) for _ in range(2))
-    assert torch.equal(first, plain)
-    assert torch.equal(second, plain)
-    assert list(memory) == [(id(attn), id(text))]
+    plain = ours(hidden, text)
+    assert all(torch.equal(ours(hidden, text, memory), plain) for _ in range(2))
+    assert list(memory) == [(id(ours), id(text))]
     other = rows(7, 16, 2)
-    assert torch.equal(
-        attn(hidden, encoder_hidden_states=other, memory=memory), attn(hidden, encoder_hidden_states=other)
-    )
+    assert torch.equal(ours(hidden, other, memory), ours(hidden, other))
 
 
 def test_a_gpu_runs_in_half_precision_and_a_cpu_in_what_it_multiplies() -> None:

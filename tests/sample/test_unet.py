@@ -1,14 +1,18 @@
 """Building the UNet: diffusers' numbers, no tensor held twice, no key overlooked."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from sample.conftest import SHAPE, text
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipskip.errors import DamagedFile
 from clipskip.sample import build_unet
+from clipskip.sample.blocks import convolve
+from clipskip.weights import UNetShape
 
 
 def build(state: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Any:
@@ -22,9 +26,8 @@ def weights(tiny: Any) -> dict[str, Tensor]:
 @torch.no_grad()
 def test_it_predicts_what_diffusers_predicts(tiny: Any) -> None:
     x, texts = torch.randn(2, 4, 8, 8), torch.stack([text(1), text(2)])
-    ours, theirs = (
-        unet(x, torch.tensor(17.25), encoder_hidden_states=texts).sample for unet in (tiny.ours, tiny.theirs)
-    )
+    ours = tiny.ours(x, torch.tensor(17.25), texts)
+    theirs = tiny.theirs(x, torch.tensor(17.25), encoder_hidden_states=texts).sample
     # float32, sums in another order (channels last).
     assert torch.allclose(ours, theirs, atol=1e-5)
 
@@ -54,3 +57,31 @@ def test_a_missing_an_extra_and_a_misshapen_tensor_are_named(tiny: Any) -> None:
     ):
         build(state)
     assert "conv_out.bias" in state
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        replace(SHAPE, block_out_channels=(16, 32, 48), layers_per_block=2, attention=(True, True, False)),
+        replace(SHAPE, use_linear_projection=True, attention=(True, True), attention_heads=(2, 8)),
+        replace(SHAPE, attention=(False, True)),
+    ],
+    ids=["three levels", "linear projections", "attention inside"],
+)
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (2, 2)])
+@torch.no_grad()
+def test_every_shape_and_size_is_diffusers(shape: UNetShape, size: tuple[int, int]) -> None:
+    shape = replace(shape, attention_heads=shape.attention_heads + (4,) * (len(shape.attention) - 2))
+    torch.manual_seed(0)
+    theirs = UNet2DConditionModel(**shape.config()).eval()
+    state = {key: tensor.clone() for key, tensor in theirs.state_dict().items()}
+    ours = build_unet(state, shape, dtype=torch.float32, device="cpu")
+    x, texts, times = torch.randn(2, 4, *size), torch.randn(2, 7, 16), torch.tensor([3.0, 961.5])
+    # float32, sums in another order; the smallest size takes the way of patches where weights outnumber pixels.
+    assert torch.allclose(ours(x, times, texts), theirs(x, times, encoder_hidden_states=texts).sample, atol=2e-5)
+
+
+@torch.no_grad()
+def test_a_convolution_by_patches_is_the_convolution() -> None:
+    layer, x = nn.Conv2d(5, 64, 3, padding=1), torch.randn(2, 5, 3, 4)
+    assert torch.allclose(convolve(layer, x), layer(x), atol=1e-6)

@@ -6,7 +6,7 @@ from clipskip.sample.noise import PictureNoise
 from clipskip.sample.samplers import SAMPLERS, Sampler, find_sampler, find_schedule
 from clipskip.sample.schedules import SCHEDULES
 from clipskip.sample.sigmas import NoiseTable, stable_diffusion
-from clipskip.sample.unet import build_unet
+from clipskip.sample.unet import UNet, build_unet
 
 __all__ = [
     "SAMPLERS",
@@ -17,6 +17,7 @@ __all__ = [
     "PictureNoise",
     "Sampler",
     "Step",
+    "UNet",
     "best_dtype",
     "build_unet",
     "find_sampler",

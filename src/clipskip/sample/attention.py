@@ -1,10 +1,12 @@
-"""Attention for the UNet's shapes on this device, set on the UNet that we build; no library is patched."""
+"""Attention for the UNet's shapes on this device, with a memory for texts that stay the same."""
 
-from typing import Any, final
+from collections.abc import Mapping
+from functools import cache
+from typing import final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 Rows = Float[Tensor, "batch tokens width"]
@@ -32,7 +34,8 @@ def best_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def capabilities() -> dict[str, object]:
+@cache
+def capabilities() -> Mapping[str, object]:
     """What this CPU can do, by torch's names; nothing where torch is too old to say (before 2.10)."""
     asked = getattr(torch.cpu, "get_capabilities", dict)
     return dict(asked())
@@ -48,40 +51,33 @@ def prefers_chunks(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 @final
-class Attention:
-    """An attention processor of diffusers: same numbers as its own, faster here, with a memory for fixed texts."""
+class Attention(nn.Module):
+    """Attention of the picture's cells to each other, or to the text; parameters as diffusers names them."""
 
-    def __init__(self, *, chunked: bool) -> None:
-        self._chunked = chunked
+    def __init__(self, width: int, *, text_width: int | None = None, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(text_width or width, width, bias=False)
+        self.to_v = nn.Linear(text_width or width, width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
-    def __call__(
-        self,
-        attn: Any,  # diffusers' Attention module: not typed
-        hidden_states: Rows,
-        encoder_hidden_states: Text | None = None,
-        attention_mask: None = None,
-        memory: Memory | None = None,
-    ) -> Rows:
-        """What the layer's tokens gather from the text, or from each other where there is none."""
-        queries = attn.to_q(hidden_states)
-        if encoder_hidden_states is None:
-            keys, values = attn.to_k(hidden_states), attn.to_v(hidden_states)
-        else:
-            keys, values = _remembered(attn, encoder_hidden_states, memory)
-        chunked = self._chunked and keys.shape[1] >= LONG
-        gathered = (attend_in_chunks if chunked else attend)(queries, keys, values, heads=attn.heads)
-        result: Rows = attn.to_out[0](gathered)
+    def forward(self, cells: Rows, text: Text | None = None, memory: Memory | None = None) -> Rows:
+        """What each cell gathers from the text, or from the other cells where there is none."""
+        keys, values = (self.to_k(cells), self.to_v(cells)) if text is None else self._remembered(text, memory)
+        chunked = keys.shape[1] >= LONG and prefers_chunks(cells.device, cells.dtype)
+        gathered = (attend_in_chunks if chunked else attend)(self.to_q(cells), keys, values, heads=self.heads)
+        result: Rows = self.to_out[0](gathered)
         return result
 
-
-def _remembered(attn: Any, text: Text, memory: Memory | None) -> tuple[Others, Others]:
-    """The text's keys and values in this layer, computed once for as long as `memory` and the text live."""
-    if memory is None:
-        return attn.to_k(text), attn.to_v(text)
-    place = (id(attn), id(text))
-    if place not in memory:
-        memory[place] = (attn.to_k(text), attn.to_v(text))
-    return memory[place]
+    def _remembered(self, text: Text, memory: Memory | None) -> tuple[Others, Others]:
+        """The text's keys and values, computed once for as long as `memory` and the text live."""
+        if memory is None:
+            return self.to_k(text), self.to_v(text)
+        place = (id(self), id(text))
+        if place not in memory:
+            memory[place] = (self.to_k(text), self.to_v(text))
+        return memory[place]
 
 
 def attend(queries: Rows, keys: Others, values: Others, *, heads: int) -> Rows:

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from clipskip.sample.attention import Memory
 from clipskip.sample.noise import Latent, PictureNoise, draws, paths
 from clipskip.sample.samplers import Sampler, find_sampler
 from clipskip.sample.sigmas import NoiseTable
+from clipskip.sample.unet import UNet
 from clipskip.spec import Render
 
 Text = Float[Tensor, "tokens width"]
@@ -69,7 +70,7 @@ class Run:
 
 @torch.no_grad()
 def sample(
-    unet: Any,  # diffusers' UNet2DConditionModel: not typed
+    unet: UNet,
     pictures: Sequence[Picture],
     *,
     prediction: str = "epsilon",
@@ -98,7 +99,7 @@ class Denoiser:
     """model(x, sigma) -> denoised, guided, for one run: it counts its calls, which prompt editing goes by."""
 
     def __init__(
-        self, unet: Any, pictures: Sequence[Picture], *, table: NoiseTable, prediction: str, rows: int | None = None
+        self, unet: UNet, pictures: Sequence[Picture], *, table: NoiseTable, prediction: str, rows: int | None = None
     ) -> None:
         if prediction not in PREDICTIONS:
             raise SpecError(f"prediction {prediction!r} is not known; use one of {', '.join(PREDICTIONS)}")
@@ -123,14 +124,9 @@ class Denoiser:
         """The UNet's guided prediction: uncond + sum of w cfg (cond - uncond), as one weighted sum over rows."""
         scaled = x.to(self._unet.dtype)
         total = torch.zeros_like(x)
+        time = torch.tensor(timestep, device=x.device, dtype=torch.float32)
         for run in self._current_runs():
-            (out,) = self._unet(
-                scaled[run.pictures].contiguous(memory_format=torch.channels_last),
-                torch.tensor(timestep, device=x.device, dtype=torch.float32),
-                encoder_hidden_states=run.texts,
-                cross_attention_kwargs={"memory": self._memory},
-                return_dict=False,
-            )
+            out = self._unet(scaled[run.pictures], time, run.texts, self._memory)
             total.index_add_(0, run.pictures, out.float() * run.shares)
         self._calls += 1
         return total
