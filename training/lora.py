@@ -2,7 +2,7 @@
 
     python training/lora.py ogre --model FILE --data DIR --latents DIR --vocabulary FILE --out DIR --skip 2 --steps 300
 
-A third of every batch is the base's own scenes (kohya's regularisation images), so that the rest of the world stays as
+Half of every batch is the base's own scenes (kohya's regularisation images), so that the rest of the world stays as
 it was. The three networks stay frozen; only down and up matrices move. A file that exists is kept.
 """
 
@@ -29,7 +29,7 @@ from clipskip.weights import hash_file
 ABSENT = "down_blocks.3.resnets.0.conv_shortcut"
 """Ours alone: SD 1.x's innermost levels are equally wide, so tools that read its LoRAs know no such module."""
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
-PLAIN_SHARE = 1 / 3
+PLAIN_SHARE = 1 / 2
 
 
 class Adapter(nn.Module):
