@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch.nn.functional import interpolate
 
 from clipskip.image import Colours, build_vae, decode, preview, preview_colours
+from clipskip.image.autoencoder import VAE
 from clipskip.weights import FileKind, Library, VAEShape, load_checkpoint
 
 
-def tiny_vae(scaling_factor: float) -> AutoencoderKL:
+def tiny_vae(scaling_factor: float) -> VAE:
     shape = VAEShape(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, scaling_factor=scaling_factor)
     torch.manual_seed(0)
-    return build_vae(AutoencoderKL(**shape.config()).state_dict(), shape)
+    return build_vae(VAE(shape).state_dict(), shape)
 
 
 class LinearVAE:
@@ -23,12 +23,13 @@ class LinearVAE:
 
     def __init__(self, channels: torch.Tensor, base: torch.Tensor) -> None:
         self.channels, self.base = channels, base
-        self.config = AutoencoderKL(latent_channels=len(channels), scaling_factor=0.5).config
+        self.shape = VAEShape(
+            block_out_channels=(8, 8), layers_per_block=1, latent_channels=len(channels), scaling_factor=0.5
+        )
 
-    def decode(self, latent: torch.Tensor) -> "LinearVAE":
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
         cells = (0.5 * latent).movedim(1, -1) @ self.channels + self.base
-        self.sample = cells.movedim(-1, 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
-        return self
+        return cells.movedim(-1, 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 
 def test_an_sd1_vae_has_the_published_colours() -> None:

@@ -4,14 +4,16 @@ from clipskip.image.grid import draw_grid
 from clipskip.image.metadata import read_infotext, write_bytes, write_png
 from clipskip.image.page import Cell, write_page
 from clipskip.image.preview import Colours, preview, preview_colours
-from clipskip.image.vae import build_vae, decode
+from clipskip.image.vae import build_vae, decode, decode_on_device, encode
 
 __all__ = [
     "Cell",
     "Colours",
     "build_vae",
     "decode",
+    "decode_on_device",
     "draw_grid",
+    "encode",
     "preview",
     "preview_colours",
     "read_infotext",

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
+
+from clipskip.image.autoencoder import VAE
 
 SD1_SCALE = 0.18215
 """The scaling factor by which an SD 1.x or 2.x VAE is known: they all share one latent space."""
@@ -35,19 +36,19 @@ class Colours:
     base: Float[Tensor, " 3"]
 
 
-def preview_colours(vae: AutoencoderKL) -> Colours:
+def preview_colours(vae: VAE) -> Colours:
     """The VAE's colours: published ones for SD 1.x, else a least-squares fit to what it decodes."""
-    known = vae.config.latent_channels == len(SD1_COLOURS) and vae.config.scaling_factor == SD1_SCALE
+    known = vae.shape.latent_channels == len(SD1_COLOURS) and vae.shape.scaling_factor == SD1_SCALE
     return Colours(channels=torch.tensor(SD1_COLOURS), base=torch.zeros(3)) if known else fit_colours(vae)
 
 
 @torch.inference_mode()
-def fit_colours(vae: AutoencoderKL) -> Colours:
+def fit_colours(vae: VAE) -> Colours:
     """The colours nearest to this VAE's own decoding of random smooth latents; seeded, so always the same."""
     seeded = torch.Generator().manual_seed(0)
-    points = SPREAD * torch.randn(1, vae.config.latent_channels, POINTS, POINTS, generator=seeded)
+    points = SPREAD * torch.randn(1, vae.shape.latent_channels, POINTS, POINTS, generator=seeded)
     latent = interpolate(points, size=(CELLS, CELLS), mode="bicubic")
-    pixels = vae.decode((latent / vae.config.scaling_factor).to(vae.device, vae.dtype)).sample.float().cpu()
+    pixels = vae.decode((latent / vae.shape.scaling_factor).to(vae.device, vae.dtype)).cpu()
     seen = avg_pool2d(pixels.clamp(-1, 1), pixels.shape[-1] // CELLS)
     cells = torch.cat([latent, torch.ones_like(latent[:, :1])], 1)
     fitted = torch.linalg.lstsq(cells[0].flatten(1).T, seen[0].flatten(1).T).solution

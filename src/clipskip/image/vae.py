@@ -1,33 +1,103 @@
-"""Latents -> pixels, through the checkpoint's own VAE."""
+"""Latents to pixels and back, through the checkpoint's own VAE."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
 from clipskip.errors import DamagedFile
+from clipskip.image.autoencoder import VAE
+from clipskip.sample.memory import free_bytes
 from clipskip.weights import VAEShape
 
+Latent = Float[Tensor, "batch channels height width"]
 
-def build_vae(state: Mapping[str, Tensor], shape: VAEShape) -> AutoencoderKL:
-    """diffusers' VAE with these weights (not copied), in their own dtype and on their own device."""
+TILE, OVERLAP = 64, 16
+"""Sides in latent cells of a tile, and of what it shares with its neighbour."""
+SHARE = 0.5
+"""Of the memory that is free, what decoding may take before it goes by tiles."""
+LIVE = 4
+"""Maps of the last size but one's width that decoding holds at once at full size: input, norm, output, shortcut."""
+
+
+def build_vae(state: Mapping[str, Tensor], shape: VAEShape) -> VAE:
+    """The VAE with these weights, in their own dtype and on their own device; only convolutions are copied."""
     with torch.device("meta"):
-        vae = AutoencoderKL(**shape.config())
+        vae = VAE(shape)
     try:
-        vae.load_state_dict(dict(state), strict=True, assign=True)
+        vae.load_state_dict({name: _placed(value) for name, value in state.items()}, strict=True, assign=True)
     except RuntimeError as error:
         raise DamagedFile(f"the VAE's weights do not fit its shape: {str(error).splitlines()[-1].strip()}") from None
     return vae.eval().requires_grad_(False)
 
 
-@torch.inference_mode()
-def decode(vae: AutoencoderKL, latent: Float[Tensor, "batch channels height width"]) -> NDArray[np.uint8]:
+def decode(vae: VAE, latent: Latent) -> NDArray[np.uint8]:
     """Pixels [batch, height, width, 3] of latents; A1111 truncates to whole values, where rounding would be nearer."""
-    scaled = (latent / vae.config.scaling_factor).to(dtype=vae.dtype, device=vae.device)
-    pixels = (vae.decode(scaled).sample.float() / 2 + 0.5).clamp(0, 1) * 255
-    result: NDArray[np.uint8] = pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    result: NDArray[np.uint8] = decode_on_device(vae, latent).cpu().numpy()
     return result
+
+
+@torch.inference_mode()
+def decode_on_device(vae: VAE, latent: Latent) -> UInt8[Tensor, "batch height_px width_px 3"]:
+    """The same, still where the VAE is: on a GPU this returns before it is done.
+
+    Goes by tiles where memory is short. A tile's group norms know the tile alone, so that large even areas may differ a
+    little in tone from what one piece would give; the seams are blended.
+    """
+    scaled = (latent / vae.shape.scaling_factor).to(dtype=vae.dtype, device=vae.device)
+    whole = decoding_bytes(vae, latent.shape) <= SHARE * free_bytes(vae.device)
+    pixels = vae.decode(scaled) if whole or max(latent.shape[2:]) <= TILE else decode_tiles(vae, scaled)
+    return ((pixels / 2 + 0.5).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@torch.inference_mode()
+def encode(vae: VAE, pixels: NDArray[np.uint8]) -> Latent:
+    """The latents, in float32 and scaled as a UNet sees them, of pictures [batch, height, width, 3]."""
+    exact = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return vae.encode(exact.to(dtype=vae.dtype, device=vae.device)).float() * vae.shape.scaling_factor
+
+
+def decoding_bytes(vae: VAE, latent: torch.Size) -> int:
+    """About what decoding these latents in one piece takes at its peak."""
+    batch, _, height, width = latent
+    widths = vae.shape.block_out_channels
+    scale = 2 ** (len(widths) - 1)
+    pixels: int = batch * height * width * scale**2
+    return LIVE * pixels * widths[:2][-1] * vae.dtype.itemsize
+
+
+def decode_tiles(vae: VAE, scaled: Latent) -> Latent:
+    """Pictures from unscaled latents, tile by tile; each tile fades into the next over what they share."""
+    batch, _, height, width = scaled.shape
+    scale = 2 ** (len(vae.shape.block_out_channels) - 1)
+    total = torch.zeros(batch, vae.shape.in_channels, height * scale, width * scale, device=scaled.device)
+    weights = torch.zeros(height * scale, width * scale, device=scaled.device)
+    for top in _starts(height):
+        for left in _starts(width):
+            tile = vae.decode(scaled[:, :, top : top + TILE, left : left + TILE])
+            share = _fade(tile.shape[2], scale)[:, None] * _fade(tile.shape[3], scale)
+            rows = slice(top * scale, top * scale + tile.shape[2])
+            columns = slice(left * scale, left * scale + tile.shape[3])
+            total[:, :, rows, columns] += tile * share.to(tile.device)
+            weights[rows, columns] += share.to(tile.device)
+    return total / weights
+
+
+def _starts(side: int) -> Iterator[int]:
+    """Where tiles begin, so that the last one ends where the latent does."""
+    last = max(0, side - TILE)
+    yield from range(0, last, TILE - OVERLAP)
+    yield last
+
+
+def _fade(side_px: int, scale: int) -> Float[Tensor, " side_px"]:
+    """How much each pixel across a tile counts: less and less towards both ends, never nothing."""
+    place = torch.arange(side_px) + 0.5
+    return (torch.minimum(place, side_px - place) / (OVERLAP * scale)).clamp(max=1)
+
+
+def _placed(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

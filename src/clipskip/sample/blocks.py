@@ -155,6 +155,15 @@ def convolve(layer: nn.Conv2d, x: Maps) -> Maps:
     return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
+def exactly(layer: nn.Conv2d, x: Maps) -> Maps:
+    """The layer's 3 x 3 convolution in float32: what a network gives is not rounded to its half precision.
+
+    A picture in bfloat16 would be off by up to half a step of 255; guidance makes 15 of one rounding in a latent.
+    """
+    bias = None if layer.bias is None else layer.bias.float()
+    return conv2d(x.float(), layer.weight.float(), bias, padding=1)
+
+
 def pointwise(layer: nn.Conv2d | nn.Linear, x: Maps) -> Maps:
     """A 1 x 1 convolution, which is a matrix product for each cell."""
     return from_rows(linear(to_rows(x), layer.weight.flatten(1), layer.bias), like=x)

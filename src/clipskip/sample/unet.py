@@ -17,7 +17,7 @@ from torch.nn.functional import silu
 
 from clipskip.errors import DamagedFile
 from clipskip.sample.attention import Memory, Text
-from clipskip.sample.blocks import RESNET_EPS, Downsample, Maps, Resnet, Times, Transformer, Upsample, convolve
+from clipskip.sample.blocks import RESNET_EPS, Downsample, Maps, Resnet, Times, Transformer, Upsample, exactly
 from clipskip.weights import UNetShape
 
 SHOWN = 3
@@ -64,7 +64,7 @@ class UNet(nn.Module):
         return self.conv_in.weight.device
 
     def forward(self, x: Maps, timestep: Float[Tensor, "*times"], text: Text, memory: Memory | None = None) -> Maps:
-        """`memory` keeps the text's keys and values from call to call."""
+        """In float32, whatever its own dtype. `memory` keeps the text's keys and values from call to call."""
         time = silu(self.time_embedding(timestep))
         kept = [self.conv_in(x.contiguous(memory_format=torch.channels_last))]
         for block in self.down_blocks:
@@ -72,7 +72,7 @@ class UNet(nn.Module):
         x = self.mid_block(kept[-1], time, text, memory)[-1]
         for block in self.up_blocks:
             x = block(x, time, text, memory, beside=kept)[-1]
-        return convolve(self.conv_out, silu(self.conv_norm_out(x), inplace=True))
+        return exactly(self.conv_out, silu(self.conv_norm_out(x), inplace=True))
 
 
 @final
