@@ -2,6 +2,7 @@
 
 from clipskip.sample.attention import best_dtype
 from clipskip.sample.denoise import Denoiser, Picture, Step, sample
+from clipskip.sample.memory import free_bytes, is_out_of_memory
 from clipskip.sample.noise import PictureNoise
 from clipskip.sample.samplers import SAMPLERS, Sampler, find_sampler, find_schedule
 from clipskip.sample.schedules import SCHEDULES
@@ -22,6 +23,8 @@ __all__ = [
     "build_unet",
     "find_sampler",
     "find_schedule",
+    "free_bytes",
+    "is_out_of_memory",
     "sample",
     "stable_diffusion",
 ]

@@ -1,6 +1,6 @@
 """An open model: settings in, finished pictures out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -11,18 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from clipskip.encode import TextReader, build_text_encoder, condition_all
-from clipskip.errors import DamagedFile
-from clipskip.image import Colours, build_vae, decode, preview, preview_colours
-from clipskip.sample import Picture, build_unet, find_sampler, sample
+from clipskip.errors import DamagedFile, SpecError
+from clipskip.image import Colours, build_vae, decode_on_device, preview, preview_colours
+from clipskip.sample import Picture, build_unet, find_sampler, free_bytes, is_out_of_memory, sample
 from clipskip.spec import ClipSkip, FileRef, Render
+from clipskip.sweep.batch import Decoding, finished, pictures_at_once
 from clipskip.weights import Checkpoint, Embedding
 from clipskip.weights.lora import Lora, merged
 
-CELLS_AT_ONCE = {"cpu": 64 * 64}
-"""Latent cells drawn together: one 512 x 512 picture fills a CPU, small ones go together."""
-GPU_CELLS = 8 * 64 * 64
-Numbered = tuple[int, Render]
-"""A render and its place among those asked for."""
+Numbered = tuple[tuple[int, ...], Render]
+"""A render and its places among those asked for: the same picture is drawn once."""
+Waiting = list[tuple[tuple[int, ...], Picture]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,11 +90,16 @@ class Model:
     def draw(self, renders: Sequence[Render], extras: Extras, *, previews: bool = False) -> Iterator[Advance | Drawn]:
         """Draws the pictures; those with the same LoRAs after one another, so that each set is merged once.
 
+        A picture that is asked for twice is drawn once and given twice.
+
         Stop iterating to cancel: the weights are put back. `previews` gives a rough look at each picture with each
         step: colours that a linear map guesses from the latent, never the picture itself.
         """
         sets = list(dict.fromkeys(render.loras for render in renders))
-        numbered = sorted(enumerate(renders), key=lambda pair: sets.index(pair[1].loras))
+        places: dict[Render, tuple[int, ...]] = {}
+        for index, render in enumerate(renders):
+            places[render] = (*places.get(render, ()), index)
+        numbered = sorted(((at, one) for one, at in places.items()), key=lambda pair: sets.index(pair[1].loras))
         for wanted, group in groupby(numbered, key=lambda pair: pair[1].loras):
             self._check_file()
             weighted = [(extras.loras[ref.hash], ref.text_encoder, ref.unet) for ref in wanted]
@@ -113,26 +117,56 @@ class Model:
         """Pictures with the same LoRAs: one text pass for all, then as many at once as suits the device."""
         reader = replace(self.reader, embeddings=embeddings)
         made = condition_all(reader, [render for _, render in numbered], calls=denoiser_calls)
-        pictures = [(i, Picture(render=r, conditioning=c)) for (i, r), c in zip(numbered, made, strict=True)]
+        pictures = [(at, Picture(render=r, conditioning=c)) for (at, r), c in zip(numbered, made, strict=True)]
+        decodings: list[Decoding] = []
         for _, alike in groupby(pictures, key=lambda pair: _together(pair[1].render)):
-            waiting = list(alike)
-            size = self._batch_size(waiting[0][1].render)
-            for start in range(0, len(waiting), size):
-                yield from self._draw_batch(waiting[start : start + size], previews=previews)
+            yield from self._draw_waiting(list(alike), decodings, previews=previews)
+        yield from _drawn(finished(decodings, wait=True))
 
-    def _draw_batch(self, batch: Sequence[tuple[int, Picture]], *, previews: bool) -> Iterator[Advance | Drawn]:
-        indices, latents = tuple(i for i, _ in batch), None
+    def _draw_waiting(
+        self, waiting: Waiting, decodings: list[Decoding], *, previews: bool
+    ) -> Iterator[Advance | Drawn]:
+        """As many at once as suits the device; half as many, from the start of the batch, when memory runs out."""
+        size = pictures_at_once(self._unet, waiting[0][1].render)
+        while waiting:
+            try:
+                yield from self._draw_batch(waiting, decodings, size=size, previews=previews)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            size = self._halved(min(size, len(waiting)), waiting[0][1].render)
+
+    def _draw_batch(
+        self, waiting: Waiting, decodings: list[Decoding], *, size: int, previews: bool
+    ) -> Iterator[Advance | Drawn]:
+        """Draws the first `size` of those waiting, and takes each from there once it is being decoded."""
+        batch, latents = waiting[:size], None
+        indices = tuple(index for at, _ in batch for index in at)
         for step in sample(self._unet, [picture for _, picture in batch], prediction=self._prediction):
             latents = step.latent
-            seen = tuple(preview(self._colours, step.denoised)) if previews else ()
+            looks = preview(self._colours, step.denoised) if previews else ()
+            seen = tuple(look for (at, _), look in zip(batch, looks, strict=previews) for _ in at)
             yield Advance(indices=indices, step=step.number, steps=step.total, previews=seen)
+            yield from _drawn(finished(decodings))
         assert latents is not None
-        for (i, picture), latent in zip(batch, latents, strict=True):
-            yield Drawn(index=i, render=picture.render, pixels=decode(self._vae, latent[None])[0])
+        for (at, picture), latent in zip(batch, latents, strict=True):
+            pixels = decode_on_device(self._vae, latent[None])[0]
+            decodings.append(Decoding.start(pixels, indices=at, render=picture.render))
+            del waiting[0]
+            yield from _drawn(finished(decodings))
 
-    def _batch_size(self, render: Render) -> int:
-        most = CELLS_AT_ONCE.get(self.device.type, GPU_CELLS)
-        return max(1, most * 64 // (render.width * render.height))
+    def _halved(self, size: int, render: Render) -> int:
+        """The next size to try after memory ran out; SpecError when one picture alone is too large."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if size == 1:
+            raise SpecError(
+                f"a picture of {render.width} x {render.height} does not fit in the memory that is free "
+                f"({free_bytes(self.device) / 1e9:.1f} GB); ask for a smaller one or close other programs",
+                field="size",
+            )
+        return size // 2
 
     def _check_file(self) -> None:
         """DamagedFile when the checkpoint's file is not the one that was loaded."""
@@ -141,6 +175,13 @@ class Model:
                 f"{self._source.path} changed while it was in use; start again with the file that you want",
                 field="model",
             )
+
+
+def _drawn(decodings: Iterable[Decoding]) -> Iterator[Drawn]:
+    """A picture for each place that asked for it."""
+    for one in decodings:
+        for index in one.indices:
+            yield Drawn(index=index, render=one.render, pixels=one.pixels.numpy())
 
 
 def denoiser_calls(render: Render) -> int:

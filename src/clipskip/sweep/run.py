@@ -1,7 +1,9 @@
 """Opens a model; draws renders and sweeps into a folder, each picture written when it is done."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,13 +103,13 @@ def draw_to(
 ) -> Iterator[Advance | Saved]:
     """Draws the pictures into a folder; names that are taken there are left alone and a number is added."""
     ensure_writable(folder)
-    for event in model.draw(renders, extras, previews=previews):
-        if isinstance(event, Drawn):
-            path = _unused(folder / file_name(event.render))
-            write_png(path, event.pixels, render_infotext(event.render))
-            yield Saved(index=event.index, path=path, render=event.render)
-        else:
-            yield event
+
+    def write(drawn: Drawn) -> Saved:
+        path = _unused(folder / file_name(drawn.render))
+        write_png(path, drawn.pixels, render_infotext(drawn.render))
+        return Saved(index=drawn.index, path=path, render=drawn.render)
+
+    yield from _written(model.draw(renders, extras, previews=previews), write)
 
 
 def draw_missing(
@@ -122,13 +124,27 @@ def draw_missing(
             yield Saved(index=index, path=folder.place(row, column), render=sweep.cell(row, column))
         else:
             missing.append((index, row, column))
-    for event in model.draw([sweep.cell(r, c) for _, r, c in missing], extras, previews=previews):
-        if isinstance(event, Drawn):
-            index, row, column = missing[event.index]
-            path = folder.save(row, column, event.pixels)
-            yield Saved(index=index, path=path, render=event.render)
-        else:
-            yield event
+
+    def write(drawn: Drawn) -> Saved:
+        index, row, column = missing[drawn.index]
+        return Saved(index=index, path=folder.save(row, column, drawn.pixels), render=drawn.render)
+
+    yield from _written(model.draw([sweep.cell(r, c) for _, r, c in missing], extras, previews=previews), write)
+
+
+def _written(events: Iterator[Advance | Drawn], write: Callable[[Drawn], Saved]) -> Iterator[Advance | Saved]:
+    """Each picture written beside the drawing of the next, and told of when it is whole on disk."""
+    writes: deque[Future[Saved]] = deque()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        for event in events:
+            if isinstance(event, Drawn):
+                writes.append(pool.submit(write, event))
+            else:
+                yield event
+            while writes and writes[0].done():
+                yield writes.popleft().result()
+        while writes:
+            yield writes.popleft().result()
 
 
 def _unused(path: Path) -> Path:

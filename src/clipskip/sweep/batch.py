@@ -1,0 +1,71 @@
+"""How many pictures a device draws at once, and pictures on their way from it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from clipskip.sample import UNet, free_bytes
+from clipskip.spec import Render
+
+CPU_CELLS = 64 * 64
+"""Latent cells that fill a CPU: one 512 x 512 picture; more at once are no faster each, smaller ones are."""
+GPU_CELLS = 32 * 64 * 64
+"""Latent cells beyond which a GPU gains nothing that its memory is worth."""
+SHARE = 0.8
+"""Of a GPU's free memory, what a batch may take: the decoder needs the rest."""
+ROWS = 2
+"""The prompt's and the negative prompt's."""
+LIVE = 40
+"""Maps of the first level's width that a UNet holds at once for each row: twelve kept for the way up, the rest inside."""
+
+
+def pictures_at_once(unet: UNet, render: Render) -> int:
+    """How many pictures like this one are drawn together: what fills the device, and fits what it has free."""
+    cells = render.width * render.height // 64
+    if unet.device.type == "cpu":
+        return max(1, CPU_CELLS // cells)
+    fitting = int(SHARE * free_bytes(unet.device)) // picture_bytes(unet, cells)
+    return max(1, min(fitting, GPU_CELLS // cells))
+
+
+def picture_bytes(unet: UNet, cells: int) -> int:
+    """About what one picture of that many latent cells takes while it is drawn."""
+    return ROWS * LIVE * cells * unet.shape.block_out_channels[0] * unet.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Decoding:
+    """A picture that is being decoded: on a GPU the next batch is drawn meanwhile."""
+
+    indices: tuple[int, ...]
+    render: Render
+    pixels: UInt8[Tensor, "height_px width_px 3"]
+    ready: torch.cuda.Event | None
+    """None when it is there."""
+
+    @classmethod
+    def start(cls, pixels: Tensor, *, indices: tuple[int, ...], render: Render) -> "Decoding":
+        """Begins to fetch the pixels from the device."""
+        fetched = pixels.to("cpu", non_blocking=True)
+        if pixels.device.type == "cpu":
+            return cls(indices=indices, render=render, pixels=fetched, ready=None)
+        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        ready.record(torch.cuda.current_stream(pixels.device))
+        return cls(indices=indices, render=render, pixels=fetched, ready=ready)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the pixels are there."""
+        return self.ready is None or self.ready.query()  # type: ignore[no-untyped-call]  # as above
+
+
+def finished(decodings: list[Decoding], *, wait: bool = False) -> Iterator[Decoding]:
+    """Takes out those that are ready, in order; with `wait` all."""
+    while decodings and (wait or decodings[0].is_ready):
+        first = decodings.pop(0)
+        if first.ready is not None:
+            first.ready.synchronize()
+        yield first

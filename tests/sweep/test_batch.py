@@ -1,0 +1,116 @@
+"""How many pictures at once: from the device's memory, and half as many when it runs out."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clipskip.errors import SpecError
+from clipskip.spec import Render, Request
+from clipskip.sweep import Advance, Drawn, Extras, Model, batch, open_model, resolve
+from clipskip.weights import Library
+
+ASKED = Request(prompt="swamp", negative_prompt="blurry", steps=2, seed=5, width=64, height=64)
+GPU_ERROR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+CPU_ERROR = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+class Limited(nn.Module):
+    """A UNet on a device with room for so many rows."""
+
+    def __init__(self, unet: nn.Module, rows: int, error: BaseException) -> None:
+        super().__init__()
+        self.inner, self.rows, self.error, self.calls = unet, rows, error, []
+
+    dtype = property(lambda self: self.inner.dtype)
+    device = property(lambda self: self.inner.device)
+    shape = property(lambda self: self.inner.shape)
+
+    def forward(self, x: Tensor, *args: object) -> Tensor:
+        self.calls.append(len(x))
+        if len(x) > self.rows:
+            raise self.error
+        out: Tensor = self.inner(x, *args)
+        return out
+
+
+@pytest.fixture
+def own(library: Library) -> Iterator[Model]:
+    yield open_model("tiny", library=library)
+
+
+def renders(model: Model, library: Library, count: int) -> tuple[list[Render], Extras]:
+    base, extras = resolve(ASKED, model, library)
+    return [replace(base, seed=seed) for seed in range(count)], extras
+
+
+@pytest.mark.parametrize("error", [GPU_ERROR, CPU_ERROR, MemoryError()])
+def test_out_of_memory_halves_the_batch_and_goes_on(own: Model, library: Library, error: BaseException) -> None:
+    asked, extras = renders(own, library, 7)
+    expected = {e.index: e.pixels for e in own.draw(asked, extras) if isinstance(e, Drawn)}
+    own._unet = Limited(own._unet, 4, error)  # type: ignore[assignment]
+    events = list(own.draw(asked, extras))
+    drawn = [e for e in events if isinstance(e, Drawn)]
+    assert sorted(e.index for e in drawn) == list(range(7))
+    # 14 rows fail, 6 rows fail, then 2 at a time fit; bfloat16 sums differ by batch, a few of 255.
+    assert own._unet.calls[:3] == [14, 6, 2]  # type: ignore[union-attr, index]
+    assert all(np.abs(e.pixels.astype(int) - expected[e.index]).max() <= 8 for e in drawn)
+
+
+def test_one_picture_too_large_is_said_with_its_size(own: Model, library: Library) -> None:
+    asked, extras = renders(own, library, 2)
+    own._unet = Limited(own._unet, 1, CPU_ERROR)  # type: ignore[assignment]
+    with pytest.raises(SpecError, match="64 x 64 does not fit"):
+        list(own.draw(asked, extras))
+
+
+def test_other_errors_are_not_taken_for_memory(own: Model, library: Library) -> None:
+    asked, extras = renders(own, library, 2)
+    own._unet = Limited(own._unet, 1, RuntimeError("a bug"))  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(own.draw(asked, extras))
+
+
+def test_a_picture_asked_for_twice_is_drawn_once_and_given_twice(own: Model, library: Library) -> None:
+    (one, other), extras = renders(own, library, 2)
+    own._unet = Limited(own._unet, 99, GPU_ERROR)  # type: ignore[assignment]
+    events = list(own.draw([one, other, one], extras, previews=True))
+    drawn = {e.index: e for e in events if isinstance(e, Drawn)}
+    assert set(own._unet.calls) == {4}, "two pictures of two rows"
+    assert drawn.keys() == {0, 1, 2} and np.array_equal(drawn[0].pixels, drawn[2].pixels)
+    assert drawn[0].render == drawn[2].render == one
+    steps = [e for e in events if isinstance(e, Advance)]
+    assert all(sorted(e.indices) == [0, 1, 2] and len(e.previews) == 3 for e in steps)
+
+
+class Chip:
+    """What `pictures_at_once` asks of a UNet on a GPU."""
+
+    device, dtype = torch.device("cuda"), torch.float16
+
+    def __init__(self, unet: nn.Module) -> None:
+        self.shape = unet.shape
+
+
+@pytest.mark.parametrize(("free", "pictures"), [(10**12, 32), (0, 1), (150_000_000, 5)])
+def test_a_gpus_batch_is_what_its_free_memory_holds(
+    own: Model, library: Library, monkeypatch: pytest.MonkeyPatch, free: int, pictures: int
+) -> None:
+    monkeypatch.setattr(batch, "free_bytes", lambda device: free)
+    (render,), _ = renders(own, library, 1)
+    chip: Any = Chip(own._unet)
+    # 4096 cells x 32 channels x 2 bytes x 2 rows x 40 maps; four fifths of the memory, and no more than fills the chip.
+    assert batch.picture_bytes(chip, 64 * 64) == 20_971_520
+    assert batch.pictures_at_once(chip, replace(render, width=512, height=512)) == pictures
+
+
+def test_a_cpu_takes_one_large_picture_or_several_small(own: Model, library: Library) -> None:
+    (render,), _ = renders(own, library, 1)
+    sizes = {512: 1, 1024: 1, 256: 4, 128: 16}
+    assert {
+        side: batch.pictures_at_once(own._unet, replace(render, width=side, height=side)) for side in sizes
+    } == sizes
