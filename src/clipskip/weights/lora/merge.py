@@ -65,8 +65,7 @@ def merged(modules: Mapping[str, nn.Module], loras: Sequence[Weighted]) -> Itera
     for module in modules.values():
         setattr(module, MARK, True)
     try:
-        for target in targets:
-            _change(target, saved)
+        _change_all(targets, saved)
         yield
     finally:
         for one in reversed(saved):
@@ -77,14 +76,29 @@ def merged(modules: Mapping[str, nn.Module], loras: Sequence[Weighted]) -> Itera
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def _change(target: Target, saved: list[Saved]) -> None:
+def _change_all(targets: Sequence[Target], saved: list[Saved]) -> None:
+    """Weights of half precision are changed in one float32 buffer: fresh memory for each took longer than the sums."""
+    sizes: dict[torch.device, int] = {}
+    for target in targets:
+        weight = target.module.weight
+        assert isinstance(weight, nn.Parameter)
+        if weight.dtype != torch.float32:
+            sizes[weight.device] = max(weight.numel(), sizes.get(weight.device, 0))
+    buffers = {place: torch.empty(size, device=place) for place, size in sizes.items()}
+    for target in targets:
+        _change(target, saved, buffers)
+
+
+def _change(target: Target, saved: list[Saved], buffers: Mapping[torch.device, Tensor]) -> None:
     weight = target.module.weight
     assert isinstance(weight, nn.Parameter)
-    new = weight.detach().to(torch.float32, copy=True)
+    old = weight.data
+    whole = old.dtype == torch.float32
+    new = old.clone() if whole else buffers[old.device][: old.numel()].as_strided(old.shape, old.stride()).copy_(old)
     for module, strength in target.steps:
         module.apply(new, strength=strength)
-    saved.append(Saved(module=target.module, attribute="weight", value=weight.data))
-    weight.data = new.to(weight.dtype)
+    saved.append(Saved(module=target.module, attribute="weight", value=old))
+    weight.data = new if whole else new.to(old.dtype)
     added = [bias for module, strength in target.steps if (bias := module.bias_change(strength=strength)) is not None]
     if added:
         _change_bias(target.module, added, saved)
