@@ -10,7 +10,7 @@ import typer
 from clipskip import __version__
 from clipskip.doors import options as o
 from clipskip.errors import ClipskipError
-from clipskip.spec import Dialect, Family, conversion_table, from_dialect, parse_skips, to_dialect
+from clipskip.spec import Dialect, Family, conversion_table, from_dialect, parse_columns, parse_skips, to_dialect
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 
@@ -22,8 +22,16 @@ app = typer.Typer(
     help="Clip Skip for Stable Diffusion: draw, compare and measure what each value does to your prompt and LoRAs.",
 )
 
-Skips = Annotated[str, typer.Option("--clip-skip", help="The columns: 1-5, 1,2,4 or 1-3:0.5. 1 is the last layer.")]
-Skip = Annotated[str | None, typer.Option("--clip-skip", help="1 is the last layer; the model's own when not given.")]
+Columns = Annotated[
+    str, typer.Option("--clip-skip", help="The columns: 1-5, 1,2,4, 1-3:0.5 or 1,[1:2:0.5],2. 1 is the last layer.")
+]
+Skips = Annotated[str, typer.Option("--clip-skip", help="The layers: 1-12, 1,2,4 or 1-3:0.5. 1 is the last layer.")]
+Skip = Annotated[
+    str | None,
+    typer.Option(
+        "--clip-skip", help="1 is the last layer, [1:2:0.5] changes half-way; the model's own when not given."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -40,7 +48,7 @@ def main() -> None:
 def sweep(
     prompt: o.Prompt = None,
     *,
-    clip_skip: Skips = "1-5",
+    clip_skip: Columns = "1-5",
     negative: o.Negative = None,
     lora: o.Loras = None,
     settings: o.Settings = None,
@@ -52,6 +60,7 @@ def sweep(
     seed: o.Seed = None,
     size: o.Size = None,
     negative_clip_skip: o.NegativeSkip = None,
+    phrase_skip: o.PhraseSkips = None,
     rng: o.Noise = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures, the grid and the page.")] = None,
     models_folder: o.Folders = None,
@@ -60,10 +69,10 @@ def sweep(
     """Draw the grid: Clip Skip across, without and with the LoRAs down."""
     from clipskip.doors.work import run_sweep
 
-    skips = parse_skips(clip_skip)
+    skips = parse_columns(clip_skip)
     request = o.build_request(
-        prompt, settings=settings, loras=lora, size=size, negative_prompt=negative, model=model, steps=steps, sampler=sampler,
-        scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng,
+        prompt, settings=settings, loras=lora, phrase_skips=phrase_skip, size=size, negative_prompt=negative, model=model, steps=steps,
+        sampler=sampler, scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng,
     )  # fmt: skip
     _finish(run_sweep(request, skips, folders=models_folder or [], allow_pickle=allow_pickle, out=out))
 
@@ -84,6 +93,7 @@ def generate(
     seed: o.Seed = None,
     size: o.Size = None,
     negative_clip_skip: o.NegativeSkip = None,
+    phrase_skip: o.PhraseSkips = None,
     rng: o.Noise = None,
     count: Annotated[int, typer.Option(help="How many pictures, with seeds counting up.", min=1, max=1000)] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures; clipskip-out when not given.")] = None,
@@ -94,8 +104,8 @@ def generate(
     from clipskip.doors.work import run_generate
 
     request = o.build_request(
-        prompt, settings=settings, loras=lora, size=size, negative_prompt=negative, model=model, steps=steps, sampler=sampler,
-        scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng, clip_skip=clip_skip,
+        prompt, settings=settings, loras=lora, phrase_skips=phrase_skip, size=size, negative_prompt=negative, model=model, steps=steps,
+        sampler=sampler, scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng, clip_skip=clip_skip,
     )  # fmt: skip
     _finish(run_generate(request, count, folders=models_folder or [], allow_pickle=allow_pickle, out=out))
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from clipskip.errors import SpecError
-from clipskip.spec import ClipSkip, LoraRef, Request, request_from_text
+from clipskip.spec import LoraRef, PhraseSkip, Request, parse_skip, request_from_text
 
 Prompt = Annotated[str | None, typer.Argument(help="The prompt, in A1111's language. Not needed with --settings.")]
 Settings = Annotated[
@@ -37,6 +37,10 @@ NegativeSkip = Annotated[
     str | None,
     typer.Option("--negative-clip-skip", help="Clip Skip of the negative prompt; the prompt's when not given."),
 ]
+PhraseSkips = Annotated[
+    list[str] | None,
+    typer.Option("--phrase-skip", help='Clip Skip of one phrase of the prompt: "red frog=4". Repeat for several.'),
+]
 Noise = Annotated[str | None, typer.Option("--rng", help="Noise source: CPU, GPU or NV (A1111's names).")]
 Folders = Annotated[
     list[Path] | None,
@@ -57,7 +61,13 @@ def read_settings(source: str) -> Request:
 
 
 def build_request(
-    prompt: str | None, *, settings: str | None, loras: list[str] | None, size: str | None, **typed: Any
+    prompt: str | None,
+    *,
+    settings: str | None,
+    loras: list[str] | None,
+    phrase_skips: list[str] | None,
+    size: str | None,
+    **typed: Any,
 ) -> Request:
     """The Request: the settings block's, with every option that was typed in its place."""
     asked = read_settings(settings) if settings else None
@@ -70,16 +80,24 @@ def build_request(
     changes = {name: value for name, value in typed.items() if value is not None}
     for name in ("clip_skip", "negative_clip_skip"):
         if name in changes:
-            changes[name] = ClipSkip.parse(changes[name])
+            changes[name] = parse_skip(changes[name])
     if prompt is not None:
         changes["prompt"] = prompt
     if "model" in changes:
         changes["model_hash"] = None
     if loras:
         changes["loras"] = asked.loras + tuple(LoraRef.parse(text) for text in loras)
+    if phrase_skips:
+        changes["phrase_skips"] = with_phrases(asked.phrase_skips, phrase_skips)
     if size is not None:
         changes["width"], changes["height"] = parse_size(size)
     return replace(asked, **changes)
+
+
+def with_phrases(settings: tuple[PhraseSkip, ...], typed: list[str]) -> tuple[PhraseSkip, ...]:
+    """The phrases of the settings and those that were typed, which win."""
+    own = tuple(PhraseSkip.parse(text) for text in typed)
+    return (*(one for one in settings if one.phrase not in {mine.phrase for mine in own}), *own)
 
 
 def parse_size(text: str) -> tuple[int, int]:

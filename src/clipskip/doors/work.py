@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from clipskip.spec import ClipSkip, Request
+from clipskip.spec import Request, Skip
 from clipskip.sweep import (
     Advance,
     Model,
@@ -25,7 +25,7 @@ OUT = Path("clipskip-out")
 
 
 def run_sweep(
-    request: Request, skips: tuple[ClipSkip, ...], *, folders: Sequence[Path], allow_pickle: bool, out: Path | None
+    request: Request, skips: tuple[Skip, ...], *, folders: Sequence[Path], allow_pickle: bool, out: Path | None
 ) -> bool:
     """Draws what is missing of the sweep, then its grid and page; False when it was interrupted."""
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)

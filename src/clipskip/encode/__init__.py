@@ -4,22 +4,22 @@ from clipskip.encode.clip import Injection, TextEncoder, build_text_encoder
 from clipskip.encode.conditioning import Conditioning, Part, Schedule, splice, vectors_at
 from clipskip.encode.embeds import PromptEmbeds, encode_layers, prompt_embeds
 from clipskip.encode.emphasis import emphasise
-from clipskip.encode.layer import last_layer_needed, layers_read, read_layer, skip_schedule
+from clipskip.encode.layer import last_layer_needed, layers_read, read_layer
 from clipskip.encode.opening import open_text_encoder
-from clipskip.encode.phrases import PhraseSkip
+from clipskip.encode.phrases import check_phrase
 from clipskip.encode.texts import Run, TextReader, condition, condition_all
 
 __all__ = [
     "Conditioning",
     "Injection",
     "Part",
-    "PhraseSkip",
     "PromptEmbeds",
     "Run",
     "Schedule",
     "TextEncoder",
     "TextReader",
     "build_text_encoder",
+    "check_phrase",
     "condition",
     "condition_all",
     "emphasise",
@@ -29,7 +29,6 @@ __all__ = [
     "open_text_encoder",
     "prompt_embeds",
     "read_layer",
-    "skip_schedule",
     "splice",
     "vectors_at",
 ]

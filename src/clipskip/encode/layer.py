@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clipskip.prompt import parse_schedule
 from clipskip.spec import ClipSkip
 
 States = Sequence[Float[Tensor, "batch tokens width"]] | Mapping[int, Float[Tensor, "batch tokens width"]]
@@ -36,8 +35,3 @@ def read_layer(
     if skip.fraction:
         state = torch.lerp(state, states[depth + 1 - skip.deep], skip.fraction)
     return state if final_norm is None else final_norm(state)
-
-
-def skip_schedule(text: str, calls: int) -> tuple[tuple[int, ClipSkip], ...]:
-    """(until_step, Clip Skip) over the denoiser's calls, from A1111's editing syntax: "[1:2:0.5]", "[1|2]", "2"."""
-    return tuple((until, ClipSkip.parse(one)) for until, one in parse_schedule(text, calls))

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import final
 
 import torch
@@ -11,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipskip.encode.clip import Injection, TextEncoder
-from clipskip.encode.conditioning import Conditioning, Part, Schedule
+from clipskip.encode.conditioning import Conditioning, Part, Schedule, splice
 from clipskip.encode.emphasis import emphasise
 from clipskip.encode.layer import last_layer_needed, layers_read, read_layer
-from clipskip.encode.phrases import PhraseSkip
+from clipskip.encode.phrases import check_phrase, phrase_places
 from clipskip.errors import PromptError, SkipOutOfRange
 from clipskip.prompt import Chunk, Emphasis, Entry, Prompt, Rules, read_prompt
-from clipskip.spec import ClipSkip, Family, Render
+from clipskip.spec import ClipSkip, Family, PhraseSkip, Render, Skip
 from clipskip.weights import Embedding
 
 ROWS = 32
@@ -81,30 +80,53 @@ class Wanted:
     """All that a picture's conditioning depends on."""
 
     texts: Texts
-    skip: ClipSkip
-    negative_skip: ClipSkip
+    skip: Skip
+    negative_skip: Skip
+    phrases: tuple[PhraseSkip, ...]
+
+    def over(self) -> tuple[tuple[int, "Wanted"], ...]:
+        """(until_step, the same with one layer for each of its Clip Skips), for the calls up to and including its step."""
+        ends = {until for skip in self.skips for until, _ in skip.over(self.texts.calls)}
+        return tuple((end, self._at(end)) for end in sorted(ends))
+
+    @property
+    def skips(self) -> tuple[Skip, ...]:
+        """All of its Clip Skips."""
+        return (self.skip, self.negative_skip, *(one.skip for one in self.phrases))
+
+    def _at(self, end: int) -> "Wanted":
+        def layer(skip: Skip) -> ClipSkip:
+            return next(one for until, one in skip.over(self.texts.calls) if end <= until)
+
+        phrases = tuple(replace(one, skip=layer(one.skip)) for one in self.phrases)
+        return replace(self, skip=layer(self.skip), negative_skip=layer(self.negative_skip), phrases=phrases)
 
 
 def condition_all(
-    reader: TextReader,
-    renders: Sequence[Render],
-    *,
-    calls: Callable[[Render], int] = lambda render: render.steps,
-    phrases: Sequence[PhraseSkip] = (),
+    reader: TextReader, renders: Sequence[Render], *, calls: Callable[[Render], int] = lambda render: render.steps
 ) -> list[Conditioning]:
     """The conditioning of each picture, one and the same for pictures that differ in neither text nor Clip Skip.
 
     One pass of the encoder serves them all. `calls` says how often the denoiser is called for a picture, which prompt
     editing counts: twice its steps for samplers of second order, as A1111 has it (processing.py setup_conds).
-    `phrases` of the prompts (not the negative ones) are read at their own Clip Skips.
     """
     wanted = [_wanted(render, calls(render)) for render in renders]
     read = {texts: _read(texts, reader) for texts in dict.fromkeys(one.texts for one in wanted)}
-    for phrase, (positive, _) in product(phrases, read.values()):
-        phrase.check(positive)
-    skips = {skip for one in wanted for skip in (one.skip, one.negative_skip)} | {one.skip for one in phrases}
-    run = Run(reader, [prompt for pair in read.values() for prompt in pair], skips)
-    made = {one: _condition(run, one, read[one.texts], phrases) for one in dict.fromkeys(wanted)}
+    for one in dict.fromkeys(wanted):
+        for phrase in one.phrases:
+            check_phrase(phrase, read[one.texts][0])
+    layers = dict.fromkeys(part for one in wanted for skip in one.skips for part in skip.parts)
+    run = Run(reader, [prompt for pair in read.values() for prompt in pair], layers)
+    spans = {one: one.over() for one in dict.fromkeys(wanted)}
+    fixed = {
+        one: _condition(run, one, read[one.texts])
+        for turns in spans.values()
+        for one in dict.fromkeys(o for _, o in turns)
+    }
+    made = {
+        one: splice([(until, fixed[turn]) for until, turn in turns]) if len(turns) > 1 else fixed[turns[0][1]]
+        for one, turns in spans.items()
+    }
     return [made[one] for one in wanted]
 
 
@@ -115,7 +137,12 @@ def condition(reader: TextReader, render: Render, *, calls: int | None = None) -
 
 def _wanted(render: Render, calls: int) -> Wanted:
     texts = Texts(prompt=render.prompt, negative_prompt=render.negative_prompt, calls=calls, emphasis=render.emphasis)
-    return Wanted(texts=texts, skip=render.clip_skip, negative_skip=render.negative_clip_skip or render.clip_skip)
+    return Wanted(
+        texts=texts,
+        skip=render.clip_skip,
+        negative_skip=render.negative_clip_skip or render.clip_skip,
+        phrases=render.phrase_skips,
+    )
 
 
 def _read(texts: Texts, reader: TextReader) -> tuple[Prompt, Prompt]:
@@ -127,14 +154,16 @@ def _read(texts: Texts, reader: TextReader) -> tuple[Prompt, Prompt]:
     )
 
 
-def _condition(run: "Run", wanted: Wanted, read: tuple[Prompt, Prompt], phrases: Sequence[PhraseSkip]) -> Conditioning:
+def _condition(run: "Run", wanted: Wanted, read: tuple[Prompt, Prompt]) -> Conditioning:
+    """At one layer for each Clip Skip."""
     positive, negative = read
     emphasis = positive.emphasis
-    schedules = [run.schedule(part.schedule, emphasis, skip=wanted.skip, phrases=phrases) for part in positive.parts]
+    skip, phrases = wanted.skip.first, [(one.phrase, one.skip.first) for one in wanted.phrases]
+    schedules = [run.schedule(part.schedule, emphasis, skip=skip, phrases=phrases) for part in positive.parts]
     parts = zip(positive.parts, _same_length(schedules), strict=True)
     return Conditioning(
         positive=tuple(Part(weight=part.weight, schedule=schedule) for part, schedule in parts),
-        negative=run.schedule(negative.parts[0].schedule, emphasis, skip=wanted.negative_skip),
+        negative=run.schedule(negative.parts[0].schedule, emphasis, skip=wanted.negative_skip.first),
     )
 
 
@@ -154,16 +183,24 @@ class Run:
 
     @torch.no_grad()
     def schedule(
-        self, entries: Sequence[Entry], emphasis: Emphasis, *, skip: ClipSkip, phrases: Sequence[PhraseSkip] = ()
+        self,
+        entries: Sequence[Entry],
+        emphasis: Emphasis,
+        *,
+        skip: ClipSkip,
+        phrases: Sequence[tuple[str, ClipSkip]] = (),
     ) -> Schedule:
-        """The vectors of each entry, in float32, weighted; the same tensor where a text comes again."""
+        """The vectors of each entry, in float32, weighted; the same tensor where a text comes again.
+
+        `phrases` are read at their own Clip Skips.
+        """
         counts = Counter(entry.chunks for entry in entries)
         texts = list(counts)
         weights = torch.tensor([[chunk.multipliers for chunk in text] for text in texts])
         vectors = self._read(texts, skip)
-        for one in phrases:
-            places = one.places(texts).to(vectors.device)[..., None]
-            vectors = torch.where(places, self._read(texts, one.skip), vectors)
+        for phrase, own in phrases:
+            places = phrase_places(phrase, texts).to(vectors.device)[..., None]
+            vectors = torch.where(places, self._read(texts, own), vectors)
         if emphasis in (Emphasis.ORIGINAL, Emphasis.NO_NORM):
             vectors = emphasise(
                 vectors, weights, counts=list(counts.values()), restore_mean=emphasis is Emphasis.ORIGINAL

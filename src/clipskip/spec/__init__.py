@@ -5,6 +5,7 @@ from clipskip.spec.family import Family
 from clipskip.spec.infotext import Infotext, format_infotext, parse_infotext, quote
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.render import FileRef, LoraRef, Render, Request
+from clipskip.spec.schedule import PhraseSkip, Skip, SkipSchedule, parse_columns, parse_skip
 from clipskip.spec.settings import render_infotext, request_from_infotext, request_from_text, with_defaults
 from clipskip.spec.skip import ClipSkip, parse_skips
 
@@ -15,14 +16,19 @@ __all__ = [
     "FileRef",
     "Infotext",
     "LoraRef",
+    "PhraseSkip",
     "Render",
     "Request",
+    "Skip",
+    "SkipSchedule",
     "Spelling",
     "conversion_table",
     "convert",
     "format_infotext",
     "from_dialect",
+    "parse_columns",
     "parse_infotext",
+    "parse_skip",
     "parse_skips",
     "quote",
     "render_infotext",

@@ -3,15 +3,18 @@
 import hashlib
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, fields, replace
 
 from clipskip.errors import SpecError
+from clipskip.spec.schedule import PhraseSkip, Skip
 from clipskip.spec.skip import ClipSkip
 
 LAST_LAYER = ClipSkip(1)
 MAX_SEED = 2**64 - 1
 LATENT_PX = 8
 """Pixels per latent cell, each way."""
+MAX_PHRASES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +75,11 @@ class Request:
     """Name, stem, path or hash of the checkpoint."""
     model_hash: str | None = None
     loras: tuple[LoraRef, ...] = ()
-    clip_skip: ClipSkip | None = None
-    negative_clip_skip: ClipSkip | None = None
+    clip_skip: Skip | None = None
+    negative_clip_skip: Skip | None = None
     """Clip Skip of the negative prompt; None is the prompt's."""
+    phrase_skips: tuple[PhraseSkip, ...] = ()
+    """Phrases of the prompt that are read at Clip Skips of their own; where two overlap, the later one counts."""
     steps: int = 20
     sampler: str = "Euler a"
     scheduler: str = "Automatic"
@@ -104,9 +109,10 @@ class Render:
     model: FileRef
     loras: tuple[LoraRef, ...] = ()
     embeddings: tuple[FileRef, ...] = ()
-    clip_skip: ClipSkip = LAST_LAYER
-    negative_clip_skip: ClipSkip | None = None
+    clip_skip: Skip = LAST_LAYER
+    negative_clip_skip: Skip | None = None
     """None is the prompt's."""
+    phrase_skips: tuple[PhraseSkip, ...] = ()
     steps: int = 20
     """1 to 150."""
     sampler: str = "Euler a"
@@ -144,6 +150,7 @@ class Render:
                 )
         _one_of("emphasis", self.emphasis, ("Original", "No norm", "Ignore", "None"))
         _one_of("rng", self.rng, ("CPU", "GPU", "NV"))
+        _check_phrases(self.phrase_skips)
 
     @property
     def key(self) -> str:
@@ -151,7 +158,7 @@ class Render:
         text = "\n".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "version")
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def at(self, clip_skip: ClipSkip) -> "Render":
+    def at(self, clip_skip: Skip) -> "Render":
         """The same picture at another Clip Skip."""
         return replace(self, clip_skip=clip_skip)
 
@@ -159,6 +166,17 @@ class Render:
 def _in_range(name: str, value: float, low: float, high: float) -> None:
     if isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
         raise SpecError(f"{name.replace('_', ' ')} {value} is out of range; use {low} to {high}", field=name)
+
+
+def _check_phrases(phrases: tuple[PhraseSkip, ...]) -> None:
+    if len(phrases) > MAX_PHRASES:
+        raise SpecError(
+            f"{len(phrases)} phrases have clip skips of their own, and {MAX_PHRASES} is the most; remove some",
+            field="phrase_skip",
+        )
+    for phrase, count in Counter(one.phrase for one in phrases).items():
+        if count > 1:
+            raise SpecError(f"the phrase {phrase!r} has {count} clip skips; leave one of them", field="phrase_skip")
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

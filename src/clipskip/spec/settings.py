@@ -9,13 +9,15 @@ from clipskip.spec.foreign import read_record
 from clipskip.spec.infotext import Infotext, compose, hide_labels, parse_infotext
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.render import FileRef, LoraRef, Render, Request
+from clipskip.spec.schedule import PhraseSkip, Skip, SkipSchedule, parse_skip
 from clipskip.spec.skip import ClipSkip
 
 SKIP_FIELDS = ("Clip skip", "CLiP-skip", "CLIP skip", "Clip Skip", "clip_skip", "Clip_skip", "clipSkip")
 """A1111 and most; SD.Next; typed; Civitai's page, and Easy Diffusion's switch; Fooocus and its kin; Civitai's data.
 All but the switch count as A1111 does on SD 1.x."""
-FRACTION, NEGATIVE_SKIP = "Fractional clip skip", "Negative clip skip"
-"""Ours: what A1111's whole number cannot say."""
+FRACTION, SCHEDULE = "Fractional clip skip", "Clip skip schedule"
+NEGATIVE_SKIP, PHRASES = "Negative clip skip", "Phrase clip skips"
+"""Ours: what A1111's whole number cannot say. Phrases stand one a line: red frog=4."""
 DEFAULTS = {"Clip skip": "1", "RNG": "GPU", "Schedule type": "Automatic", "Emphasis": "Original"}
 """What A1111 takes for settings that a text leaves out (1.10 modules/infotext_utils.py)."""
 SCHEDULES_IN_NAMES = (
@@ -34,7 +36,7 @@ READ = frozenset(
     {
         "Steps", "Sampler", "CFG scale", "Seed", "Size-1", "Size-2", "Model hash", "Model", "ENSD", "Variation seed",
         "Variation seed strength", "Lora hashes", "TI hashes", "Version", "Hashes", "Hypernet", "Hypernet strength",
-        NEGATIVE_SKIP, FRACTION, *SKIP_FIELDS, *DEFAULTS,
+        NEGATIVE_SKIP, FRACTION, SCHEDULE, PHRASES, *SKIP_FIELDS, *DEFAULTS,
     }
 )  # fmt: skip
 UNWRITABLE = re.compile(r'[,:"<>=#{}\x00-\x1f]')
@@ -86,6 +88,7 @@ def request_from_infotext(infotext: Infotext) -> Request:
         model_hash=fields.get("Model hash"),
         clip_skip=_clip_skip(infotext.fields),
         negative_clip_skip=_skip(NEGATIVE_SKIP, fields[NEGATIVE_SKIP]) if NEGATIVE_SKIP in fields else None,
+        phrase_skips=_phrases(fields),
         steps=_whole(fields, "Steps", 20),
         sampler=sampler,
         scheduler=schedule,
@@ -105,27 +108,37 @@ def request_from_infotext(infotext: Infotext) -> Request:
     return request
 
 
-def _clip_skip(fields: Mapping[str, str]) -> ClipSkip:
+def _clip_skip(fields: Mapping[str, str]) -> Skip:
     """The Clip Skip in whichever spelling; SpecError where two disagree."""
     found = {name: _skip(name, fields[name]) for name in SKIP_FIELDS if name in fields}
-    if FRACTION in fields:
-        exact = _skip(FRACTION, fields[FRACTION])
-        found = {name: exact if skip.from_end == exact.shallow else skip for name, skip in found.items()}
-        found[FRACTION] = exact
+    for exact_name in (FRACTION, SCHEDULE):
+        if exact_name in fields:
+            exact = _skip(exact_name, fields[exact_name])
+            begins = ClipSkip(exact.first.shallow)
+            found = {name: exact if skip == begins else skip for name, skip in found.items()}
+            found[exact_name] = exact
     if len(set(found.values())) > 1:
         said = " and ".join(f"{name} {fields[name]}" for name in found)
         raise SpecError(f"settings: {said} disagree; leave one of them", field="clip_skip")
     return next(iter(found.values()), ClipSkip.parse(DEFAULTS["Clip skip"]))
 
 
-def _skip(name: str, text: str) -> ClipSkip:
+def _skip(name: str, text: str) -> Skip:
     switch = {"true": "on", "yes": "on", "false": "off", "no": "off"}.get(text.strip().lower())
     try:
         if switch is not None:
             return ClipSkip.from_dialect(switch, Dialect.EASYDIFFUSION)
-        return ClipSkip.parse(text)
+        return parse_skip(text)
     except SpecError as error:
         raise type(error)(f"settings: {name} {text[:40]}: {error}", field="clip_skip") from None
+
+
+def _phrases(fields: Mapping[str, str]) -> tuple[PhraseSkip, ...]:
+    lines = fields.get(PHRASES, "").split("\n")
+    try:
+        return tuple(PhraseSkip.parse(line) for line in lines if line.strip())
+    except SpecError as error:
+        raise type(error)(f"settings: {PHRASES}: {error}", field="phrase_skip") from None
 
 
 def _split_sampler(name: str, schedule: str) -> tuple[str, str]:
@@ -190,6 +203,7 @@ def _check(request: Request) -> None:
         Render(
             prompt="",
             model=FileRef(name=""),
+            phrase_skips=request.phrase_skips,
             steps=request.steps,
             cfg_scale=request.cfg_scale,
             seed=0 if request.seed == -1 else request.seed,
@@ -240,11 +254,15 @@ def _fields_of(render: Render) -> Iterator[tuple[str, str]]:
     if render.variation_strength:
         yield "Variation seed", str(render.variation_seed)
         yield "Variation seed strength", _exact(render.variation_strength)
-    yield "Clip skip", str(skip.shallow)
-    if skip.fraction:
-        yield FRACTION, _exact(skip.from_end)
+    yield "Clip skip", str(skip.first.shallow)
+    if isinstance(skip, SkipSchedule):
+        yield SCHEDULE, str(skip)
+    elif skip.fraction:
+        yield FRACTION, str(skip)
     if negative is not None:
-        yield NEGATIVE_SKIP, _exact(negative.from_end)
+        yield NEGATIVE_SKIP, str(negative)
+    if render.phrase_skips:
+        yield PHRASES, "\n".join(map(str, render.phrase_skips))
     if render.ensd:
         yield "ENSD", str(render.ensd)
     if render.rng != DEFAULTS["RNG"]:

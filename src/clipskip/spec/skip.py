@@ -85,7 +85,21 @@ class ClipSkip:
         return cls(float(text))
 
     def __str__(self) -> str:
-        return f"{self.from_end:g}" if self.from_end < 1e6 else str(self.from_end)
+        return str(self.from_end)
+
+    @property
+    def first(self) -> "ClipSkip":
+        """Itself: a schedule has a first Clip Skip."""
+        return self
+
+    @property
+    def parts(self) -> tuple["ClipSkip", ...]:
+        """Itself: a schedule has several."""
+        return (self,)
+
+    def over(self, calls: int) -> tuple[tuple[int, "ClipSkip"], ...]:
+        """Itself, until the last of the denoiser's calls."""
+        return ((calls, self),)
 
     @property
     def fraction(self) -> float:

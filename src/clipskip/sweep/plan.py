@@ -1,12 +1,15 @@
 """One Render -> the cells of a sweep: Clip Skip across, LoRAs on and off down."""
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 
 from clipskip.errors import SpecError
-from clipskip.spec import ClipSkip, LoraRef, Render
+from clipskip.spec import LoraRef, Render, Skip
 
 MAX_CELLS = 1000
+MAX_NAME = 60
+"""Characters of a Clip Skip in a file's name."""
 
 LoraRow = tuple[LoraRef, ...]
 
@@ -16,7 +19,7 @@ class Sweep:
     """The same picture at several Clip Skips, once for each row of LoRAs. All cells share one seed."""
 
     base: Render
-    skips: tuple[ClipSkip, ...]
+    skips: tuple[Skip, ...]
     """The columns."""
     rows: tuple[LoraRow, ...] = ((),)
     """The LoRAs that are on, row by row; () is a row without any."""
@@ -69,11 +72,14 @@ def _name(lora: LoraRef) -> str:
 
 def file_name(render: Render, *, row: int | None = None) -> str:
     """A picture's name: a sweep's sort as its grid reads; it differs when any setting differs."""
-    skip = f"{render.clip_skip.shallow:02d}" + (
-        f"{render.clip_skip.fraction:g}"[1:] if render.clip_skip.fraction else ""
-    )
     start = "" if row is None else f"row{row}-"
-    return f"{start}clipskip{skip}-seed{render.seed}-{render.key}.png"
+    return f"{start}clipskip{_in_name(render.clip_skip)}-seed{render.seed}-{render.key}.png"
+
+
+def _in_name(skip: Skip) -> str:
+    """The Clip Skip in marks that every file system takes: 02, 01.5, 01-2-0.5 for [1:2:0.5]."""
+    text = re.sub(r"[\[\]]", "", str(skip)).replace(":", "-").replace("|", "_")
+    return f"{skip.first.shallow:02d}{text.removeprefix(str(skip.first.shallow))}"[:MAX_NAME]
 
 
 def footer(sweep: Sweep) -> str:

@@ -4,10 +4,11 @@ import secrets
 from dataclasses import replace
 
 from clipskip import __version__
+from clipskip.encode import check_phrase
 from clipskip.errors import NotFound, WrongKind
 from clipskip.prompt import Emphasis, Rules, read_prompt
 from clipskip.sample import find_sampler
-from clipskip.spec import FileRef, LoraRef, Render, Request
+from clipskip.spec import FileRef, LoraRef, Render, Request, Skip, SkipSchedule
 from clipskip.sweep.model import Extras, Model
 from clipskip.weights import Embedding, FileKind, Library, identify, load_embedding, read_header
 from clipskip.weights.lora import Lora, load_lora
@@ -23,13 +24,17 @@ def resolve(request: Request, model: Model, library: Library, *, allow_pickle: b
     """
     sampler, schedule = find_sampler(request.sampler, request.scheduler)
     rules = Rules(emphasis=Emphasis.parse(request.emphasis))
-    prompt = read_prompt(request.prompt, steps=request.steps * sampler.order, rules=rules)
-    skip = (request.clip_skip or model.default_clip_skip).check(model.depth)
-    if request.negative_clip_skip is not None:
-        request.negative_clip_skip.check(model.depth)
+    calls = request.steps * sampler.order
+    prompt = read_prompt(request.prompt, steps=calls, rules=rules)
+    skip = request.clip_skip or model.default_clip_skip
+    for one in (skip, request.negative_clip_skip or skip, *(phrase.skip for phrase in request.phrase_skips)):
+        check_skip(one, model, calls=calls)
     noted = dict(request.lora_hashes)
     found = [_find_lora(ref, library, noted.get(ref.name, "")) for ref in (*prompt.loras, *request.loras)]
     embeddings = find_embeddings(f"{prompt.text}\n{request.negative_prompt}", model, library, allow_pickle=allow_pickle)
+    counts = {one.name: len(one.vectors) for one in embeddings}
+    for phrase in request.phrase_skips:
+        check_phrase(phrase, read_prompt(prompt.text, steps=calls, embeddings=counts, rules=rules))
     render = Render(
         prompt=prompt.text.strip(),
         negative_prompt=request.negative_prompt.strip(),
@@ -38,6 +43,7 @@ def resolve(request: Request, model: Model, library: Library, *, allow_pickle: b
         embeddings=tuple(FileRef(name=e.name, hash=e.hash) for e in embeddings),
         clip_skip=skip,
         negative_clip_skip=None if request.negative_clip_skip == skip else request.negative_clip_skip,
+        phrase_skips=request.phrase_skips,
         steps=request.steps,
         sampler=sampler.name,
         scheduler=schedule,
@@ -53,6 +59,13 @@ def resolve(request: Request, model: Model, library: Library, *, allow_pickle: b
         version=__version__,
     )
     return render, Extras(loras={lora.hash: lora for _, lora in found}, embeddings=embeddings)
+
+
+def check_skip(skip: Skip, model: Model, *, calls: int) -> None:
+    """SpecError for a Clip Skip that the model does not have, or that a picture of so many calls would not use whole."""
+    skip.check(model.depth)
+    if isinstance(skip, SkipSchedule):
+        skip.check_calls(calls)
 
 
 def _find_lora(ref: LoraRef, library: Library, noted: str) -> tuple[LoraRef, Lora]:

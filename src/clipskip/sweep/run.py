@@ -12,11 +12,11 @@ import torch
 from clipskip.errors import NotFound
 from clipskip.image import write_png
 from clipskip.sample import best_dtype
-from clipskip.spec import ClipSkip, Render, Request, render_infotext
+from clipskip.spec import Render, Request, Skip, render_infotext
 from clipskip.sweep.folder import SweepFolder, ensure_writable
-from clipskip.sweep.model import Advance, Drawn, Extras, Model
+from clipskip.sweep.model import Advance, Drawn, Extras, Model, denoiser_calls
 from clipskip.sweep.plan import Sweep, file_name, with_and_without
-from clipskip.sweep.resolve import resolve
+from clipskip.sweep.resolve import check_skip, resolve
 from clipskip.weights import FileKind, Library, load_checkpoint
 
 STARTER = "starter"
@@ -66,22 +66,22 @@ def find_model(name: str | None, *, hash: str | None, library: Library) -> Path:
 
 def plan_sweep(
     request: Request,
-    skips: Sequence[ClipSkip],
+    skips: Sequence[Skip],
     model: Model,
     library: Library | None = None,
     *,
     allow_pickle: bool = False,
 ) -> tuple[Sweep, Extras]:
     """The guide's grid for this request: the Clip Skips across, without and with its LoRAs down."""
-    for skip in skips:
-        skip.check(model.depth)
     first = replace(request, clip_skip=skips[0])
     base, extras = resolve(first, model, library or Library.of_user(), allow_pickle=allow_pickle)
+    for skip in skips:
+        check_skip(skip, model, calls=denoiser_calls(base))
     return Sweep(base=replace(base, loras=()), skips=tuple(skips), rows=with_and_without(base.loras)), extras
 
 
 def draw_sweep(
-    request: Request, skips: Sequence[ClipSkip], model: Model, *, folder: Path, library: Library | None = None
+    request: Request, skips: Sequence[Skip], model: Model, *, folder: Path, library: Library | None = None
 ) -> SweepFolder:
     """Draws the sweep into the folder, with its grid and page; what is there already is kept."""
     sweep, extras = plan_sweep(request, skips, model, library)

@@ -1,0 +1,194 @@
+"""Clip Skips that are not one number: one that changes while the picture is drawn, and one for a phrase."""
+
+import re
+from collections import deque
+from dataclasses import dataclass
+
+from clipskip.errors import SkipOutOfRange, SpecError
+from clipskip.spec.skip import ClipSkip, parse_skips
+
+MAX_CHARACTERS = 200
+"""Of one schedule as it is written."""
+LEAST_SHARE = 0.001
+"""Of the steps: no picture has more than 300 denoiser calls."""
+
+_TOKEN = re.compile(r"[\[\]:|]|[^\[\]:|]+")
+_WRITTEN = "write [1:2:0.5] (1, then 2 after half of the steps), [1:2:10] (after step 10) or [1|2] (by turns)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkipSchedule:
+    """A Clip Skip that changes while the picture is drawn, in A1111's editing syntax: [1:2:0.5] or [1|2].
+
+    It counts denoiser calls as prompt editing does (prompt/schedule.py): a sampler of second order has two for a step.
+    """
+
+    skips: tuple["Skip", ...]
+    """Two where `when` says when to change; else two or more, by turns. Each may be a schedule itself."""
+    when: int | float | None = None
+    """The call after which the second follows, or, below 1, the share of the calls; None: the next with each call."""
+
+    def __post_init__(self) -> None:
+        if len(self.skips) < 2 or (self.when is not None and len(self.skips) > 2):
+            raise SpecError(f"a clip skip that changes has two values; {_WRITTEN}", field="clip_skip")
+        when = self.when
+        if when is None:
+            return
+        share = isinstance(when, float) and LEAST_SHARE <= when < 1
+        if not share and not (isinstance(when, int) and not isinstance(when, bool) and when >= 1):
+            raise SpecError(
+                f"clip skip changes at {when}, which is neither a share of the steps from {LEAST_SHARE} to below 1, "
+                "such as 0.5, nor a step, such as 10",
+                field="clip_skip",
+            )
+
+    def __str__(self) -> str:
+        if self.when is None:
+            return f"[{'|'.join(map(str, self.skips))}]"
+        return f"[{self.skips[0]}:{self.skips[1]}:{self.when}]"
+
+    @property
+    def first(self) -> ClipSkip:
+        """The Clip Skip that the picture begins with."""
+        return self.skips[0].first
+
+    @property
+    def parts(self) -> tuple[ClipSkip, ...]:
+        """Every Clip Skip in it."""
+        return tuple(dict.fromkeys(part for skip in self.skips for part in skip.parts))
+
+    @property
+    def alternates(self) -> bool:
+        """Whether something in it goes by turns."""
+        return self.when is None or any(isinstance(one, SkipSchedule) and one.alternates for one in self.skips)
+
+    def check(self, depth: int) -> "SkipSchedule":
+        """This schedule, or SkipOutOfRange when an encoder of `depth` layers has not all of its layers."""
+        for part in self.parts:
+            part.check(depth)
+        return self
+
+    def over(self, calls: int) -> tuple[tuple[int, ClipSkip], ...]:
+        """(until_step, Clip Skip): each for the calls up to and including its step, counted from 0, as texts have it."""
+        ends = set(range(1, calls + 1)) if self.alternates else {calls, *self._changes(calls)}
+        return tuple((end, self._at(end, calls)) for end in sorted(ends))
+
+    def check_calls(self, calls: int) -> "SkipSchedule":
+        """This schedule, or SpecError when a picture of so many denoiser calls ends before all of it is used."""
+        begun, used = 0, set()
+        for until, skip in self.over(calls):
+            if begun < calls:
+                used.add(skip)
+            begun = until + 1
+        if never := [part for part in self.parts if part not in used]:
+            raise SpecError(
+                f"clip skip {self} never reads {', '.join(map(str, never))}: this picture has {calls} denoiser calls, and "
+                "a change at call n is seen from the one after it; change earlier, or take more steps",
+                field="clip_skip",
+            )
+        return self
+
+    def _changes(self, calls: int) -> set[int]:
+        inner = {call for one in self.skips if isinstance(one, SkipSchedule) for call in one._changes(calls)}
+        return inner | ({step} if (step := self._step(calls)) >= 1 else set())
+
+    def _step(self, calls: int) -> int:
+        """The last step of the first; below 1 there is none."""
+        assert self.when is not None
+        return min(int(self.when * calls) if isinstance(self.when, float) else self.when, calls)
+
+    def _at(self, step: int, calls: int) -> ClipSkip:
+        """The one that is read at a step, counted from 1."""
+        turn = (step - 1) % len(self.skips) if self.when is None else int(step > self._step(calls))
+        chosen = self.skips[turn]
+        return chosen._at(step, calls) if isinstance(chosen, SkipSchedule) else chosen
+
+
+Skip = ClipSkip | SkipSchedule
+"""What a picture's Clip Skip may be: one layer, or layers by time. Both have first, parts, check and over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhraseSkip:
+    """The Clip Skip of a phrase, wherever the prompt has it."""
+
+    phrase: str
+    """As the prompt spells it, without brackets and weights; kept in lower case, with one space between words."""
+    skip: Skip
+
+    def __post_init__(self) -> None:
+        phrase = " ".join(self.phrase.lower().split())
+        if not phrase:
+            raise SpecError(
+                f"clip skip {self.skip} is for a phrase of no words; give some of the prompt's, as in 'red frog=4'",
+                field="phrase_skip",
+            )
+        object.__setattr__(self, "phrase", phrase)
+
+    @classmethod
+    def parse(cls, text: str) -> "PhraseSkip":
+        """The phrase and its Clip Skip as a user types them: red frog=4."""
+        phrase, equals, skip = text.rpartition("=")
+        if not equals:
+            raise SpecError(
+                f"the phrase {text[:60]!r} has no clip skip; write both, as in 'red frog=4'", field="phrase_skip"
+            )
+        return cls(phrase=phrase, skip=parse_skip(skip))
+
+    def __str__(self) -> str:
+        return f"{self.phrase}={self.skip}"
+
+
+def parse_skip(text: str) -> Skip:
+    """The Clip Skip that a user typed: "2", "1.5", "[1:2:0.5]" or "[1|2]"."""
+    if "[" not in text:
+        return ClipSkip.parse(text)
+    if len(text) > MAX_CHARACTERS:
+        raise SpecError(
+            f"this clip skip has {len(text):,} characters, and {MAX_CHARACTERS} is the most; {_WRITTEN}",
+            field="clip_skip",
+        )
+    tokens = deque(_TOKEN.findall(text.strip()))
+    try:
+        skip = _read(tokens)
+    except (IndexError, ValueError):
+        skip = None
+    if skip is None or tokens:
+        raise SkipOutOfRange(f"clip skip {text!r} cannot be read; {_WRITTEN}", field="clip_skip")
+    return skip
+
+
+def _read(tokens: deque[str]) -> Skip:
+    """What the tokens start with, which it takes away; IndexError or ValueError where they make no Clip Skip."""
+    token = tokens.popleft().strip() or tokens.popleft()
+    if token in ("]", ":", "|"):
+        raise ValueError
+    if token != "[":
+        return ClipSkip.parse(token)
+    skips = [_read(tokens)]
+    while (mark := _mark(tokens)) == "|":
+        skips.append(_read(tokens))
+    if mark == "]":
+        if len(skips) == 1:
+            raise ValueError
+        return SkipSchedule(skips=tuple(skips))
+    skips.append(_read(tokens))
+    if len(skips) > 2 or _mark(tokens) != ":":
+        raise ValueError
+    when = tokens.popleft().strip()
+    if _mark(tokens) != "]" or not re.fullmatch(r"[0-9]+|[0-9]*\.[0-9]*", when):
+        raise ValueError
+    return SkipSchedule(skips=tuple(skips), when=float(when) if "." in when else int(when))
+
+
+def _mark(tokens: deque[str]) -> str:
+    """The next token but spaces."""
+    return tokens.popleft().strip() or tokens.popleft()
+
+
+def parse_columns(text: str) -> tuple[Skip, ...]:
+    """The Clip Skips of a sweep as a user types them, schedules among them: "1-5", "1,[1:2:0.5],2", "1-3:0.5"."""
+    found: list[Skip] = []
+    for part in text.split(","):
+        found += [parse_skip(part)] if "[" in part else parse_skips(part)
+    return tuple(dict.fromkeys(found))
