@@ -59,20 +59,21 @@ def layers(tokens: int, others: int, width: int, dtype: torch.dtype) -> tuple[di
     reference = layer(hidden, encoder_hidden_states=text)
     low, words = hidden.to(dtype), None if text is None else text.to(dtype)
     memory: Memory = {}
-    ours = Attention(chunked=prefers_chunks(torch.device("cpu"), dtype))
-    layer = layer.to(dtype)
+    ours = Attention(wide, text_width=768 if cross else None, heads=HEADS)
+    ours.load_state_dict(layer.state_dict())
+    ours, layer = ours.to(dtype), layer.to(dtype)
 
-    def under(processor: object, options: dict[str, object]) -> Run:
+    def under(processor: object) -> Run:
         def run() -> Tensor:
             layer.processor = processor
-            return layer(low, encoder_hidden_states=words, **options)
+            return layer(low, encoder_hidden_states=words)
 
         return run
 
     ways = {
-        "ours": under(ours, {"memory": memory}),
-        "AttnProcessor2_0": under(AttnProcessor2_0(), {}),
-        "AttnProcessor": under(AttnProcessor(), {}),
+        "ours": lambda: ours(low, words, memory),
+        "AttnProcessor2_0": under(AttnProcessor2_0()),
+        "AttnProcessor": under(AttnProcessor()),
     }
     return ways, reference
 

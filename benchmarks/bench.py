@@ -1,0 +1,211 @@
+"""Ours beside its peers on the same full-size random SD 1.x weights, texts, noise and steps; results, table and plot.
+
+    python benchmarks/bench.py --folder build/bench [--minutes 25] [--rounds 3] [--only step] [--fresh]
+
+Every run is a process of its own and leaves a JSON file, so that a stopped benchmark goes on where it was; runs that
+would pass the time budget are left out and named. The peers take turns within a round. Then benchmarks/results.json,
+the table in benchmarks/README.md and benchmarks/growth.svg are written from what is there (--report: only that).
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fullsize import build_checkpoint, build_lora
+from report import write_report
+
+HERE = Path(__file__).parent
+PYTHON = sys.executable
+GUESSES = {"step": 60, "sweep": 120, "growth": 40, "starter": 30, "prepare": 400}
+"""Seconds that a kind of run is taken to need before one of them has been seen."""
+LONGEST = 900
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of one program."""
+
+    kind: str
+    name: str
+    command: list[str]
+    turn: int = 0
+    path: Path | None = None
+    """A folder of packages that only this program imports."""
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """What is measured so far, and until when to go on."""
+
+    folder: Path
+    until: float
+    left_out: list[str] = field(default_factory=list)
+
+    def file(self, job: Job) -> Path:
+        return self.folder / "results" / f"{job.kind}-{job.name}-{job.turn}.json"
+
+    def expected(self, job: Job) -> float:
+        seen = [json.loads(p.read_text())["whole_s"] for p in self.folder.glob(f"results/{job.kind}-{job.name}-*.json")]
+        return max(seen, default=GUESSES[job.kind])
+
+    def run(self, job: Job) -> None:
+        """Runs it unless its result is there or the time would not do; prints how it went."""
+        label, file = f"{job.kind} {job.name} {job.turn}", self.file(job)
+        if file.exists():
+            return
+        left = self.until - time.time()
+        if left < self.expected(job):
+            self.left_out.append(label)
+            print(f"{label}: left out, {left:.0f} s of the budget left", flush=True)
+            return
+        result = measure(job)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.with_suffix(".failed").unlink(missing_ok=True)
+        if "failed" in result:
+            file.with_suffix(".failed").write_text(str(result["failed"]))
+        else:
+            file.write_text(json.dumps({"kind": job.kind, "name": job.name, "turn": job.turn, **result}))
+        print(f"{label}: {json.dumps(result)} ({self.until - time.time():.0f} s left)", flush=True)
+
+
+def measure(job: Job) -> dict[str, object]:
+    """Seconds and peak memory of a process, and what it tells in a line that starts with RESULT."""
+    env = dict(os.environ, HF_HUB_OFFLINE="1")
+    if job.path is not None:
+        env["PYTHONPATH"] = str(job.path)
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(job.command, stdout=log, stderr=subprocess.STDOUT, env=env)
+        while (done := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+            if time.perf_counter() - start > LONGEST:
+                process.kill()
+            time.sleep(0.05)
+        process.returncode = os.waitstatus_to_exitcode(done[1])
+        whole_s = time.perf_counter() - start
+        log.seek(0)
+        text = log.read()
+    if process.returncode:
+        return {"failed": text.strip()[-600:] or f"exit {process.returncode}", "whole_s": round(whole_s, 1)}
+    told = [json.loads(line[7:]) for line in text.splitlines() if line.startswith("RESULT ")]
+    return {"whole_s": round(whole_s, 3), "peak_gb": done[2].ru_maxrss / 1e6, **(told[-1] if told else {})}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="for weights, peers and results; 10 GB")
+    parser.add_argument("--minutes", type=float, default=25, help="time for the measuring, preparation included")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("step", "sweep", "growth", "starter"), help="one kind of measurement")
+    parser.add_argument("--starter", action="store_true", help="the embedded starter as the model: to try this out")
+    parser.add_argument(
+        "--sdcpp", action="store_true", help="build stable-diffusion.cpp too: ten minutes, a C++ compiler"
+    )
+    parser.add_argument("--fresh", action="store_true", help="forget the results that are there")
+    parser.add_argument("--report", action="store_true", help="only write the report")
+    parser.add_argument("--out", type=Path, default=HERE, help="where table, plot and results.json go")
+    asked = parser.parse_args()
+    folder = asked.folder.resolve()
+    if asked.fresh:
+        shutil.rmtree(folder / "results", ignore_errors=True)
+    if not asked.report:
+        bench = Bench(folder=folder, until=time.time() + 60 * asked.minutes)
+        jobs = [*prepare(folder, asked.starter, asked.sdcpp), *plan(folder, asked.rounds, asked.starter)]
+        for job in jobs:
+            if job.kind == "prepare" or asked.only in (None, job.kind):
+                bench.run(job)
+        print("left out:", ", ".join(bench.left_out) or "nothing", flush=True)
+    write_report(folder, asked.out)
+
+
+def model_files(folder: Path, starter: bool) -> tuple[Path, Path, int]:
+    """Checkpoint, LoRA, pixels a side."""
+    if starter:
+        home = HERE.parent / "src" / "clipskip" / "starter"
+        return home / "starter.safetensors", home / "loras" / "gnome.safetensors", 128
+    return folder / "random-sd15.safetensors", folder / "random-lora.safetensors", 512
+
+
+def prepare(folder: Path, starter: bool, sdcpp: bool) -> list[Job]:
+    """Weights, inputs and peers: made once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint, lora, size = model_files(folder, starter)
+    if not starter:
+        build_lora(lora, build_checkpoint(checkpoint))
+    jobs = [Job(kind="prepare", name="inputs", command=worker("prepare.py", checkpoint, folder, size, "inputs"))]
+    for name, requirements in (("peers", "peers.txt"), ("sdcpp", "peers-sdcpp.txt")):
+        if not (folder / name).exists() and (sdcpp or name != "sdcpp"):
+            install = [PYTHON, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder / name)]
+            jobs.append(Job(kind="prepare", name=name, command=[*install, "-r", str(HERE / requirements)]))
+    convert = worker("step_openvino.py", checkpoint, folder, size, "openvino-convert")
+    jobs.append(Job(kind="prepare", name="openvino-convert", command=convert, path=folder / "peers"))
+    return jobs
+
+
+def plan(folder: Path, rounds: int, starter: bool) -> list[Job]:
+    """All that is measured, the most important first, the peers taking turns."""
+    checkpoint, lora, size = model_files(folder, starter)
+    programs = {
+        "clipskip": ("step_clipskip.py", None),
+        "floor": ("floor.py", None),
+        "diffusers-bfloat16": ("step_diffusers.py", None),
+        "openvino-bfloat16": ("step_openvino.py", folder / "peers"),
+        "diffusers-float32": ("step_diffusers.py", None),
+    }
+    steps = [
+        Job(kind="step", name=name, turn=turn, path=path, command=worker(script, checkpoint, folder, size, name))
+        for turn in range(rounds)
+        for name, (script, path) in programs.items()
+    ]
+    common = [str(checkpoint), str(lora), "2", "1-5"]
+    sweeps = [
+        Job(kind="sweep", name="clipskip", command=[PYTHON, str(HERE / "run_clipskip.py"), *common]),
+        Job(
+            kind="sweep", name="diffusers-float32", command=[PYTHON, str(HERE / "run_diffusers.py"), *common, "float32"]
+        ),
+    ]
+    growth = [(1, size // 2), (1, 3 * size // 4), (1, size), (2, size), (5, size), (12, size), (1, 3 * size // 2)]
+    growing = [
+        Job(kind="growth", name=name, command=worker("growth.py", checkpoint, folder, size, name))
+        for name in (f"growth-{cells}-{px}" for cells, px in [*growth, (1, 2 * size), (24, size)])
+    ]
+    sdcpp = worker("step_sdcpp.py", checkpoint, folder, size, "sdcpp")
+    built = (folder / "sdcpp" / "stable_diffusion_cpp").exists()
+    once = [Job(kind="step", name="sdcpp", command=sdcpp, path=folder / "sdcpp")] if built else []
+    return steps + starting(rounds) + sweeps + growing + once
+
+
+def starting(rounds: int) -> list[Job]:
+    """The commands as a user types them, from a cold process, with the starter."""
+    words = ["best quality, swamp, fireflies, gnome, reeds", "--negative", "blurry", "--cfg", "4", "--seed", "5"]
+    out = ["--out", tempfile.mkdtemp(prefix="clipskip-bench-")]
+    command = str(Path(PYTHON).parent / "clipskip")
+    commands = {
+        "help": [command, "--help"],
+        "first-picture": [command, "generate", *words, *out],
+        "guide-sweep": [command, "sweep", *words, "--lora", "gnome", "--steps", "30"],
+    }
+    return [
+        Job(kind="starter", name=name, turn=turn, command=line if name != "guide-sweep" else [*line, *fresh()])
+        for turn in range(rounds)
+        for name, line in commands.items()
+    ]
+
+
+def fresh() -> list[str]:
+    """A folder with nothing in it, so that no picture is kept."""
+    return ["--out", tempfile.mkdtemp(prefix="clipskip-bench-")]
+
+
+def worker(script: str, checkpoint: Path, folder: Path, size_px: int, name: str) -> list[str]:
+    return [PYTHON, str(HERE / script), str(checkpoint), str(folder), str(size_px), name]
+
+
+if __name__ == "__main__":
+    main()
