@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 
 from clipskip.errors import SkipOutOfRange, SpecError
 from clipskip.prompt import extract_tags, lora_refs, strip_comments
-from clipskip.spec import ClipSkip, FileRef, LoraRef, Render, parse_infotext, render_infotext, request_from_infotext
+from clipskip.spec import (
+    ClipSkip,
+    FileRef,
+    LoraRef,
+    PhraseSkip,
+    Render,
+    SkipSchedule,
+    parse_infotext,
+    parse_skip,
+    render_infotext,
+    request_from_infotext,
+    shared_infotext,
+)
 from clipskip.spec.settings import request_from_text, writable
 
 CALM = settings(deadline=None, derandomize=True, max_examples=100)
@@ -79,10 +91,14 @@ def test_a_prompt_alone_leaves_everything_open() -> None:
         ("Clip Skip: No", 1),
         ("Clip skip: 2, CLiP-skip: 2", 2),
         ("Clip skip: 1, Fractional clip skip: 1.25", 1.25),
+        ('Clip skip: 1, Clip skip schedule: "[1:2:0.5]"', "[1:2:0.5]"),
+        ('Clip skip: 1, Clip skip schedule: "[1.5:2:0.5]"', "[1.5:2:0.5]"),
+        ("Clip skip schedule: [1|2]", "[1|2]"),
+        ("Clip skip: [1:2:0.5]", "[1:2:0.5]"),
     ],
 )
-def test_every_spelling_of_clip_skip_is_understood(field: str, skip: float) -> None:
-    assert request_from_text(f"{BLOCK}, {field}").clip_skip == ClipSkip(skip)
+def test_every_spelling_of_clip_skip_is_understood(field: str, skip: float | str) -> None:
+    assert request_from_text(f"{BLOCK}, {field}").clip_skip == parse_skip(str(skip))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +149,11 @@ def test_a_hypernetwork_becomes_a_tag_as_in_a1111() -> None:
         ("Seed: 5", "Seed: 5, Clip skip: 0", ["Clip skip", "0"]),
         ("Seed: 5", "Seed: 5, Clip skip: 1, CLiP-skip: 2", ["Clip skip 1", "CLiP-skip 2", "disagree"]),
         ("Seed: 5", "Seed: 5, Clip skip: 3, Fractional clip skip: 1.5", ["disagree"]),
+        ("Seed: 5", "Seed: 5, Clip skip: 2, Clip skip schedule: [1|2]", ["disagree"]),
+        ("Seed: 5", "Seed: 5, Clip skip schedule: [1|2", ["Clip skip schedule", "cannot be read"]),
         ("Seed: 5", "Seed: 5, Negative clip skip: x", ["Negative clip skip", "x"]),
+        ("Seed: 5", "Seed: 5, Phrase clip skips: frog", ["Phrase clip skips", "frog", "no clip skip"]),
+        ("Seed: 5", 'Seed: 5, Phrase clip skips: "a=1\\na=2"', ["'a' has 2 clip skips"]),
         ("Seed: 5", "Seed: 5, RNG: TPU", ["rng", "TPU"]),
         ("Seed: 5", "Seed: 5, Emphasis: Loud", ["emphasis", "Loud"]),
         ("Seed: 5", "Seed: 5, ENSD: often", ["ENSD", "often"]),
@@ -172,6 +192,7 @@ def asked_again(render: Render) -> Render:
         model=FileRef(name=asked.model or "", hash=asked.model_hash or ""),
         clip_skip=asked.clip_skip,
         negative_clip_skip=asked.negative_clip_skip,
+        phrase_skips=asked.phrase_skips,
         steps=asked.steps,
         sampler=asked.sampler,
         scheduler=asked.scheduler,
@@ -193,6 +214,11 @@ LORAS = st.builds(LoraRef, name=NAMES, text_encoder=NUMBERS, unet=NUMBERS, hash=
 WORDS = st.text(
     st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"], exclude_characters="<#"), min_size=1, max_size=9
 )
+LAYERS = (st.integers(1, 12) | st.floats(1, 12)).map(ClipSkip)
+SKIPS = LAYERS | st.builds(
+    SkipSchedule, skips=st.tuples(LAYERS, LAYERS), when=st.none() | st.integers(1, 99) | st.floats(0.001, 0.999)
+)
+PHRASES = st.builds(PhraseSkip, phrase=st.text(min_size=1, max_size=12).filter(lambda t: t.strip()), skip=SKIPS)
 PROMPTS = st.lists(WORDS, max_size=5).map(" ".join)
 RENDERS = st.builds(
     Render,
@@ -200,8 +226,9 @@ RENDERS = st.builds(
     negative_prompt=PROMPTS,
     model=st.builds(FileRef, name=NAMES, hash=st.just("69528490df")),
     loras=st.lists(LORAS, max_size=3, unique_by=lambda lora: lora.name).map(tuple),
-    clip_skip=st.floats(1, 12).map(ClipSkip) | st.integers(1, 12).map(ClipSkip),
-    negative_clip_skip=st.none() | st.floats(1, 12).map(ClipSkip),
+    clip_skip=SKIPS,
+    negative_clip_skip=st.none() | SKIPS,
+    phrase_skips=st.lists(PHRASES, max_size=3, unique_by=lambda one: one.phrase).map(tuple),
     steps=st.integers(1, 150),
     sampler=st.sampled_from(["Euler a", "DPM++ 2M", "DDIM"]),
     scheduler=st.sampled_from(["Automatic", "Karras", "SGM Uniform"]),
@@ -268,3 +295,26 @@ def test_a_name_of_nothing_but_marks_is_its_hash() -> None:
 def test_a1111_can_take_our_whole_number_where_the_skip_is_a_fraction() -> None:
     fields = parse_infotext(render_infotext(replace(RENDER, clip_skip=ClipSkip(1.5)))).fields
     assert (fields["Clip skip"], fields["Fractional clip skip"]) == ("1", "1.5")
+
+
+def test_a1111_can_take_the_first_whole_number_of_a_schedule_and_the_rest_stands_in_fields_of_ours() -> None:
+    render = replace(
+        RENDER,
+        clip_skip=parse_skip("[2.5:4:0.5]"),
+        negative_clip_skip=parse_skip("[1|2]"),
+        phrase_skips=(PhraseSkip.parse("swamp=6"), PhraseSkip.parse("best quality=[1:3:5]")),
+    )
+    fields = parse_infotext(render_infotext(render)).fields
+    assert (fields["Clip skip"], fields["Clip skip schedule"]) == ("2", "[2.5:4:0.5]")
+    assert fields["Negative clip skip"] == "[1|2]" and "Fractional clip skip" not in fields
+    assert fields["Phrase clip skips"] == "swamp=6\nbest quality=[1:3:5]"
+
+
+def test_what_the_pictures_of_a_sweep_share_can_be_pasted_as_settings() -> None:
+    render = replace(
+        RENDER, negative_clip_skip=ClipSkip(3), phrase_skips=(PhraseSkip.parse("swamp=6"),), emphasis="Ignore"
+    )
+    text = shared_infotext(render)
+    assert "Clip skip:" not in text and "shrek" not in text and len(text.split("\n")) == 3
+    asked, whole = request_from_text(text), request_from_text(render_infotext(replace(render, loras=())))
+    assert replace(asked, clip_skip=whole.clip_skip) == whole

@@ -6,7 +6,13 @@ from clipskip.spec.infotext import Infotext, format_infotext, parse_infotext, qu
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.render import FileRef, LoraRef, Render, Request
 from clipskip.spec.schedule import PhraseSkip, Skip, SkipSchedule, parse_columns, parse_skip
-from clipskip.spec.settings import render_infotext, request_from_infotext, request_from_text, with_defaults
+from clipskip.spec.settings import (
+    render_infotext,
+    request_from_infotext,
+    request_from_text,
+    shared_infotext,
+    with_defaults,
+)
 from clipskip.spec.skip import ClipSkip, parse_skips
 
 __all__ = [
@@ -34,6 +40,7 @@ __all__ = [
     "render_infotext",
     "request_from_infotext",
     "request_from_text",
+    "shared_infotext",
     "to_dialect",
     "with_defaults",
 ]

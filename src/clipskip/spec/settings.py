@@ -39,6 +39,8 @@ READ = frozenset(
         NEGATIVE_SKIP, FRACTION, SCHEDULE, PHRASES, *SKIP_FIELDS, *DEFAULTS,
     }
 )  # fmt: skip
+NOT_SHARED = frozenset({"Clip skip", FRACTION, SCHEDULE, "Lora hashes", "Version"})
+"""What differs between the pictures of a sweep, or does not make them."""
 UNWRITABLE = re.compile(r'[,:"<>=#{}\x00-\x1f]')
 """What ends a name early in a tag, a pair or a reader: commas, colons, quotes, brackets; = and # in tags."""
 
@@ -236,6 +238,21 @@ def render_infotext(render: Render) -> str:
             hashes={name: digits for name, digits in hashes.items() if digits},
         )
     )
+
+
+def shared_infotext(render: Render) -> str:
+    """The settings that pictures share which differ in Clip Skip and LoRAs alone."""
+    return compose(
+        Infotext(
+            prompt=hide_labels(render.prompt),
+            negative_prompt=hide_labels(render.negative_prompt),
+            fields={
+                name: value
+                for name, value in _fields_of(render)
+                if name not in NOT_SHARED and (name, value) not in DEFAULTS.items()
+            },
+        )
+    ).strip()
 
 
 def _fields_of(render: Render) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, replace
 
 from clipskip.errors import SpecError
-from clipskip.spec import LoraRef, Render, Skip
+from clipskip.spec import LoraRef, Render, Skip, shared_infotext
 
 MAX_CELLS = 1000
 MAX_NAME = 60
@@ -83,12 +83,5 @@ def _in_name(skip: Skip) -> str:
 
 
 def footer(sweep: Sweep) -> str:
-    """The settings that all cells share, as three short lines under the grid."""
-    r = sweep.base
-    scheduler = "" if r.scheduler == "Automatic" else f", Schedule type: {r.scheduler}"
-    settings = (
-        f"Steps: {r.steps}, Sampler: {r.sampler}{scheduler}, CFG scale: {r.cfg_scale:g}, Seed: {r.seed}, "
-        f"Size: {r.width}x{r.height}, Model hash: {r.model.hash}, Model: {r.model.name}"
-    )
-    negative = f"Negative prompt: {r.negative_prompt}" if r.negative_prompt else ""
-    return "\n".join(line for line in (r.prompt, negative, settings) if line)
+    """The settings that all cells share, as the few lines under the grid; they can be pasted as settings again."""
+    return shared_infotext(sweep.base)
