@@ -73,6 +73,67 @@ def test_a_picture_is_a_settings_block_and_typed_options_win(run) -> None:
     assert "Clip skip: 4," in read_infotext(Path(other.strip())) and "Seed: 7," in read_infotext(Path(other.strip()))
 
 
+def test_a_sweep_of_schedules_has_a_column_for_each_and_goes_on_where_it_stopped(run) -> None:
+    words = ("sweep", "swamp, (red frog:1.2)", "--clip-skip", "1,[1:3:0.4],[1|3],1.5", "--negative-clip-skip", "[2:4:1]",
+             "--phrase-skip", "Red frog=6", "--seed", "5", "--out", "o", "--model", "tiny", "--steps", "5", "--size", "64x64")  # fmt: skip
+    code, _, err = run(*words)
+    assert code == 0, err
+    names = sorted(path.name.split("-seed")[0] for path in Path("o").glob("row*.png"))
+    assert names == ["row0-clipskip01", "row0-clipskip01-3-0.4", "row0-clipskip01.5", "row0-clipskip01_3"]
+    pictures = {path.name.split("-seed")[0]: path for path in Path("o").glob("row*.png")}
+    text = read_infotext(pictures["row0-clipskip01-3-0.4"])
+    assert (
+        'Clip skip: 1, Clip skip schedule: "[1:3:0.4]", Negative clip skip: "[2:4:1]", Phrase clip skips: red frog=6'
+        in text
+    )
+    assert len({Image.open(path).tobytes() for path in pictures.values()}) == 4, "each column is a picture of its own"
+    assert "Phrase clip skips: red frog=6" in read_infotext(Path("o/grid.png"))
+    pictures["row0-clipskip01_3"].unlink()
+    before = {path: path.stat().st_mtime_ns for path in Path("o").glob("row*.png")}
+    assert run(*words)[0] == 0 and pictures["row0-clipskip01_3"].exists()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_picture_of_a_schedule_is_repeated_from_its_settings(run) -> None:
+    first = run("generate", "swamp, red frog", "--clip-skip", "[1:6:1]", "--phrase-skip", "frog=3", "--seed", "7", "--out",
+                "o", "--model", "tiny", "--steps", "4", "--size", "64x64")[1].strip()  # fmt: skip
+    again = run("generate", "--settings", first, "--out", "o")[1].strip()
+    assert again != first and Image.open(first).tobytes() == Image.open(again).tobytes()
+    other = run("generate", "--settings", first, "--phrase-skip", "Frog=4", "--phrase-skip", "swamp=2", "--out", "o")[1]
+    assert 'Phrase clip skips: "frog=4\\nswamp=2"' in read_infotext(Path(other.strip()))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--clip-skip", "[1:2]"), "cannot be read"),
+        (("--clip-skip", "[1:13:0.5]"), "1 to 12"),
+        (("--clip-skip", "1,[1:2:40]"), "never reads 2"),
+        (("--clip-skip", "[1:2:1.5]"), "share"),
+        (("--negative-clip-skip", "[1|13]"), "1 to 12"),
+        (("--phrase-skip", "swamp"), "no clip skip"),
+        (("--phrase-skip", "goblin=4"), "no phrase 'goblin'"),
+        (("--phrase-skip", "swamp=13"), "1 to 12"),
+        (("--phrase-skip", "swamp=[2:3:40]"), "never reads 3"),
+    ],
+)
+def test_a_schedule_or_phrase_that_cannot_be_is_one_line(run, words: tuple[str, ...], said: str) -> None:
+    code, out, err = run("sweep", "swamp", "--out", "o", "--model", "tiny", "--steps", "8", "--size", "64x64", *words)
+    assert (code, out, Path("o").exists()) == (2, "", False)
+    assert err.startswith("clipskip: ") and err.count("\n") == 1 and said in err, err
+
+
+def test_prompt_shows_which_steps_read_which_layer(run) -> None:
+    _, text, _ = run("prompt", "a", "--steps", "10", "--clip-skip", "[1:2.5:0.3]")
+    assert text.splitlines()[:2] == ["steps 1-4: Clip Skip 1", "steps 5-10: Clip Skip 2.5"]
+    found = json.loads(run("prompt", "a", "--steps", "4", "--clip-skip", "[1|2]", "--json")[1])["clip_skips"]
+    assert found == [
+        {"clip_skip": 1, "steps": [1, 2]},
+        {"clip_skip": 2, "steps": [3, 3]},
+        {"clip_skip": 1, "steps": [4, 4]},
+    ]
+
+
 def test_encode_writes_one_tensor_for_each_clip_skip(run) -> None:
     code, _, err = run("encode", "a swamp", "--model", "tiny", "-o", "layers.safetensors")
     assert code == 0, err

@@ -117,6 +117,17 @@ def test_an_old_samplers_name_holds_its_schedule(name: str, sampler: str, schedu
     assert (asked.sampler, asked.scheduler) == (sampler, schedule)
 
 
+@pytest.mark.parametrize("sampler", ["DDIM", "UniPC", "PLMS", "DPM adaptive"])
+def test_a_schedule_type_that_a1111_notes_and_does_not_use_is_not_used(sampler: str) -> None:
+    asked = request_from_text(f"{BLOCK.replace('Euler a', sampler)}, Schedule type: Karras")
+    assert (asked.sampler, asked.scheduler, asked.unused) == (sampler, "Automatic", (("Schedule type", "Karras"),))
+    assert request_from_text(f"{BLOCK.replace('Euler a', sampler)}, Schedule type: Automatic").unused == ()
+
+
+def test_styles_are_in_a1111s_prompt_already_so_a_placeholder_is_text() -> None:
+    assert request_from_text(BLOCK.replace("a cat", "{prompt}, oil painting")).prompt == "{prompt}, oil painting"
+
+
 def test_hashes_of_loras_are_kept_from_both_lists() -> None:
     asked = request_from_text(f'{BLOCK}, Lora hashes: "a: 11, b c: 22", Hashes: {{"model": "99", "lora:d": "33"}}')
     assert dict(asked.lora_hashes) == {"a": "11", "b c": "22", "d": "33"} and asked.unused == ()
@@ -230,7 +241,7 @@ RENDERS = st.builds(
     negative_clip_skip=st.none() | SKIPS,
     phrase_skips=st.lists(PHRASES, max_size=3, unique_by=lambda one: one.phrase).map(tuple),
     steps=st.integers(1, 150),
-    sampler=st.sampled_from(["Euler a", "DPM++ 2M", "DDIM"]),
+    sampler=st.sampled_from(["Euler a", "DPM++ 2M", "Heun"]),
     scheduler=st.sampled_from(["Automatic", "Karras", "SGM Uniform"]),
     cfg_scale=st.floats(1, 30),
     seed=st.integers(0, 2**64 - 1),

@@ -149,6 +149,9 @@ def prompt(
     text: Annotated[str, typer.Argument(help="The prompt, in A1111's language.")],
     steps: Annotated[int, typer.Option(help="Denoiser calls that prompt editing counts.")] = 20,
     negative: Annotated[bool, typer.Option("--negative", help="Read it as a negative prompt.")] = False,
+    clip_skip: Annotated[
+        str | None, typer.Option("--clip-skip", help="Also show which steps read which layer: [1:2:0.5].")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show how a prompt is read.
@@ -157,7 +160,7 @@ def prompt(
     """
     from clipskip.doors.reading import read_aloud
 
-    print(read_aloud(text, steps=steps, negative=negative, as_json=as_json))
+    print(read_aloud(text, steps=steps, negative=negative, clip_skip=clip_skip, as_json=as_json))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from clipskip.errors import SpecError
 from clipskip.spec.foreign import read_record
@@ -39,6 +39,9 @@ READ = frozenset(
         NEGATIVE_SKIP, FRACTION, SCHEDULE, PHRASES, *SKIP_FIELDS, *DEFAULTS,
     }
 )  # fmt: skip
+OWN_TIMES = frozenset({"ddim", "ddim cfg++", "plms", "unipc", "dpm fast", "dpm adaptive"})
+"""Samplers that take no schedule type: A1111 notes the one that its menu shows, and draws without it
+(1.10 modules/sd_samplers_timesteps.py get_timesteps; sd_samplers_kdiffusion.py for the last two)."""
 NOT_SHARED = frozenset({"Clip skip", FRACTION, SCHEDULE, "Lora hashes", "Version"})
 """What differs between the pictures of a sweep, or does not make them."""
 UNWRITABLE = re.compile(r'[,:"<>=#{}\x00-\x1f]')
@@ -83,6 +86,7 @@ def request_from_infotext(infotext: Infotext) -> Request:
     whole = with_defaults(infotext)
     fields = whole.fields
     sampler, schedule = _split_sampler(fields.get("Sampler", "Euler a"), fields["Schedule type"])
+    idle = {"Schedule type"} if sampler.casefold() in OWN_TIMES and schedule != DEFAULTS["Schedule type"] else set()
     request = Request(
         prompt=whole.prompt,
         negative_prompt=whole.negative_prompt,
@@ -93,7 +97,7 @@ def request_from_infotext(infotext: Infotext) -> Request:
         phrase_skips=_phrases(fields),
         steps=_whole(fields, "Steps", 20),
         sampler=sampler,
-        scheduler=schedule,
+        scheduler=DEFAULTS["Schedule type"] if idle else schedule,
         cfg_scale=_number(fields, "CFG scale", 7.0),
         seed=_whole(fields, "Seed", -1),
         width=_side(fields, 1),
@@ -104,7 +108,7 @@ def request_from_infotext(infotext: Infotext) -> Request:
         variation_seed=_whole(fields, "Variation seed", 0),
         variation_strength=_number(fields, "Variation seed strength", 0.0),
         lora_hashes=tuple(dict(_lora_hashes(infotext)).items()),
-        unused=tuple(_unused(infotext)),
+        unused=tuple(_unused(infotext, idle)),
     )
     _check(request)
     return request
@@ -191,11 +195,11 @@ def _lora_hashes(infotext: Infotext) -> Iterator[tuple[str, str]]:
             yield name.strip(), digits.strip()
 
 
-def _unused(infotext: Infotext) -> Iterator[tuple[str, str]]:
-    """The fields that are not read here; of hashes in JSON, A1111's grammar makes some too."""
+def _unused(infotext: Infotext, idle: Collection[str]) -> Iterator[tuple[str, str]]:
+    """The fields that are not read, or say nothing here; of hashes in JSON, A1111's grammar makes some too."""
     pieces = {key.partition(":")[0] for key in infotext.hashes}
     for key, value in infotext.fields.items():
-        if key not in READ and key not in pieces:
+        if key in idle or (key not in READ and key not in pieces):
             yield key, value
 
 
