@@ -1,4 +1,4 @@
-"""Our pictures in other people's readers: sd-parsers, and sd-prompt-reader where it is installed."""
+"""Our pictures in other people's readers: sd-parsers, and sd-prompt-reader where it is installed (`make` does)."""
 
 import importlib
 from dataclasses import replace
@@ -10,7 +10,7 @@ import pytest
 from sd_parsers import ParserManager
 
 from clipskip.image import write_png
-from clipskip.spec import ClipSkip, FileRef, LoraRef, Render, render_infotext
+from clipskip.spec import ClipSkip, FileRef, LoraRef, PhraseSkip, Render, parse_skip, render_infotext
 
 RENDER = Render(
     prompt="best quality, (swamp:1.2), fireflies\nNegative prompt: is only a word here\nSteps: are wet",
@@ -33,6 +33,13 @@ PROMPT = (
     "<lora:shrek:0.8> <lora:ink wash:-0.5:1>"
 )
 NEGATIVE = "lowres, blurry\nsteps: none"
+IN_FULL = replace(
+    RENDER,
+    clip_skip=parse_skip("[2:4.5:0.5]"),
+    negative_clip_skip=parse_skip("[1|2]"),
+    phrase_skips=(PhraseSkip.parse('the "swamp", {wet}: steps: 1=6'), PhraseSkip.parse("fireflies=[1:3:5]")),
+)
+"""With all that A1111's Clip skip cannot say."""
 BARE = replace(RENDER, prompt="", negative_prompt="", loras=(), embeddings=())
 
 
@@ -43,8 +50,9 @@ def saved(folder: Path, render: Render) -> Path:
     return path
 
 
-def test_sd_parsers_reads_every_setting(tmp_path: Path) -> None:
-    info = ParserManager().parse(saved(tmp_path, RENDER))
+@pytest.mark.parametrize("render", [RENDER, IN_FULL])
+def test_sd_parsers_reads_every_setting(tmp_path: Path, render: Render) -> None:
+    info = ParserManager().parse(saved(tmp_path, render))
     assert info is not None
     (sampler,) = info.samplers
     assert [p.value for p in sampler.prompts] == [PROMPT]
@@ -77,8 +85,9 @@ def prompt_reader() -> Any:  # a class of a package without types
     return importlib.import_module("sd_prompt_reader.image_data_reader").ImageDataReader
 
 
-def test_sd_prompt_reader_reads_every_setting(tmp_path: Path, prompt_reader: Any) -> None:
-    found = prompt_reader(str(saved(tmp_path, RENDER)))
+@pytest.mark.parametrize("render", [RENDER, IN_FULL])
+def test_sd_prompt_reader_reads_every_setting(tmp_path: Path, prompt_reader: Any, render: Render) -> None:
+    found = prompt_reader(str(saved(tmp_path, render)))
     assert found.status.name == "READ_SUCCESS" and found.tool == "A1111 webUI"
     assert (found.positive, found.negative) == (PROMPT, NEGATIVE)
     assert (found.width, found.height) == ("512", "768")
