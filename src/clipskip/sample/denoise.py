@@ -91,7 +91,7 @@ def sample(
     noise = paths(noises, sigmas, device=unet.device) if sampler.brownian else draws(noises, device=unet.device)
     moves = sampler.solve(model, x, sigmas, noise)
     for number, (latent, denoised) in enumerate(moves, start=1):
-        yield Step(number=number, total=len(sigmas) - 1, latent=latent, denoised=denoised)
+        yield Step(number=number, total=max(number, len(sigmas) - 1), latent=latent, denoised=denoised)
 
 
 @final
@@ -180,7 +180,7 @@ def _at_boundary(x: Latent, denoised: Latent, timestep: float) -> Latent:
 
 def _start(sampler: Sampler, sigma: float) -> float:
     """The size of the first latent: k-diffusion's sigma, or what the model was trained to see where DDIM begins."""
-    return sigma if sampler.own_times is None else math.hypot(1, sigma)
+    return math.hypot(1, sigma) if sampler.unit_scale else sigma
 
 
 def _shared(pictures: Sequence[Picture]) -> Render:

@@ -20,6 +20,8 @@ Solver = Callable[[Model, Latent, Sequence[float], StepNoise], Steps]
 
 LMS_ORDER = 4
 UNIPC_ORDER = 3
+ADAMS_BASHFORTH = {2: (3, -1), 3: (23, -16, 5), 4: (55, -59, 37, -9)}
+"""Shares of the last slopes in a move of each order, over even times; they sum to their denominators."""
 
 
 def euler(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
@@ -104,6 +106,25 @@ def ddim(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> 
     """
     for (moved, denoised), sigma in zip(euler(model, x, sigmas, noise), sigmas[1:], strict=True):
         yield moved / math.hypot(1, sigma), denoised
+
+
+def plms(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """Pseudo linear multistep of order 4 (Liu et al. 2022, arXiv:2202.09778): DDIM's move along a mean of slopes.
+
+    The first move takes the mean of the slopes at both its ends. It ends as `ddim` does.
+    """
+    slopes: list[Latent] = []
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = model(x, sigma)
+        slopes = [slope(x, denoised, sigma), *slopes[: LMS_ORDER - 1]]
+        if len(slopes) == 1:
+            ahead = x + slopes[0] * (sigma_next - sigma)
+            x = x + (slopes[0] + slope(ahead, model(ahead, sigma_next), sigma_next)) * ((sigma_next - sigma) / 2)
+        else:
+            shares = ADAMS_BASHFORTH[len(slopes)]
+            for d, share in zip(slopes, shares, strict=True):
+                x = x + d * (share / sum(shares) * (sigma_next - sigma))
+        yield x / math.hypot(1, sigma_next), denoised
 
 
 def unipc(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:

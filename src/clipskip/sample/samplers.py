@@ -1,10 +1,11 @@
 """The samplers that we have, under A1111's names, and the noise levels that each one visits."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from clipskip.errors import SpecError
-from clipskip.sample import ode, sde
-from clipskip.sample.schedules import SCHEDULES, Schedule, Sigmas, timesteps_ddim, timesteps_unipc
+from clipskip.sample import dpm_solver, ode, sde
+from clipskip.sample.schedules import SCHEDULES, Schedule, Sigmas, timesteps_ddim, timesteps_unipc, with_restarts
 from clipskip.sample.sigmas import NoiseTable, latent_consistency, stable_diffusion
 
 AUTOMATIC = "Automatic"
@@ -23,6 +24,12 @@ class Sampler:
     """The schedule type that Automatic stands for."""
     own_times: Schedule | None = None
     """Set where a sampler visits its own noise levels, whatever schedule type is asked for."""
+    unit_scale: bool = False
+    """Its latents start and end at the model's own scale, where k-diffusion's are the picture plus noise of size sigma."""
+    path: Callable[[Sigmas], Sigmas] | None = None
+    """What it makes of the schedule's levels, where it does not go straight down."""
+    alone: bool = False
+    """It draws one picture at a time: in a batch they would change one another."""
     uses_ensd: bool = False
     """A1111 notes the eta noise seed delta for it."""
     discard_penultimate: bool = False
@@ -50,7 +57,8 @@ class Sampler:
         levels = SCHEDULES[self.schedule if schedule == AUTOMATIC else schedule](
             steps + self.discard_penultimate, self.table
         )
-        return (*levels[:-2], levels[-1]) if self.discard_penultimate else levels
+        levels = (*levels[:-2], levels[-1]) if self.discard_penultimate else levels
+        return self.path(levels) if self.path else levels
 
     def _moving(self, levels: Sigmas, steps: int) -> Sigmas:
         if len(levels) < 2:
@@ -107,8 +115,25 @@ SAMPLERS = (
         uses_ensd=True,
         discard_penultimate=True,
     ),
-    Sampler(name="DDIM", solve=ode.ddim, aliases=("k_ddim",), own_times=timesteps_ddim),
-    Sampler(name="UniPC", solve=ode.unipc, aliases=("k_unipc",), own_times=timesteps_unipc),
+    Sampler(
+        name="DPM fast",
+        solve=dpm_solver.dpm_fast,
+        aliases=("k_dpm_fast",),
+        own_times=dpm_solver.fast_levels,
+        uses_ensd=True,
+    ),
+    Sampler(
+        name="DPM adaptive",
+        solve=dpm_solver.dpm_adaptive,
+        aliases=("k_dpm_ad",),
+        own_times=dpm_solver.adaptive_levels,
+        alone=True,
+        uses_ensd=True,
+    ),
+    Sampler(name="Restart", solve=sde.restart, order=2, schedule="Karras", path=with_restarts),
+    Sampler(name="DDIM", solve=ode.ddim, aliases=("k_ddim",), own_times=timesteps_ddim, unit_scale=True),
+    Sampler(name="PLMS", solve=ode.plms, own_times=timesteps_ddim, unit_scale=True),
+    Sampler(name="UniPC", solve=ode.unipc, aliases=("k_unipc",), own_times=timesteps_unipc, unit_scale=True),
     Sampler(name="LCM", solve=sde.lcm, aliases=("k_lcm",), consistency=True),
 )
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from clipskip.sample.noise import Latent, StepNoise
-from clipskip.sample.ode import Model, Steps, log_ratio, midpoint, slope
+from clipskip.sample.ode import Model, Steps, heun, log_ratio, midpoint, slope
 
 
 def ancestral(sigma: float, sigma_next: float) -> tuple[float, float]:
@@ -127,6 +127,17 @@ def _curve(denoised: Latent, past: Sequence[tuple[Latent, float]], h: float) -> 
     r_0, r_1 = h_1 / h, h_2 / h
     second = (first - (latest - older) / r_1) / (r_0 + r_1)
     return (first + second * r_0) * phi_2 - second * (phi_2 / span - 0.5)
+
+
+def restart(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+    """Heun's steps; where the sigmas go up again, noise leads there (Xu et al. 2023, arXiv:2306.14878, algorithm 1)."""
+    denoised = x
+    for sigma, sigma_next in pairwise(sigmas):
+        if sigma_next > sigma:
+            x = x + noise(sigma, sigma_next) * math.sqrt(sigma_next**2 - sigma**2)
+        else:
+            ((x, denoised),) = heun(model, x, (sigma, sigma_next), noise)
+        yield x, denoised
 
 
 def lcm(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:

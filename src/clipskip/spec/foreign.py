@@ -39,6 +39,7 @@ SAMPLERS = {
     "dpmpp_2s": ("DPM++ 2S a", "Automatic"),
     "dpmpp_2s_a": ("DPM++ 2S a", "Automatic"),
     "unipc": ("UniPC", "Automatic"),
+    "plms": ("PLMS", "Automatic"),
 }
 """InvokeAI's and Easy Diffusion's names beside ComfyUI's; a name that ends in _k is on Karras' schedule."""
 FAMILIES = {"sd-1": Family.SD1, "sd-2": Family.SD2, "sdxl": Family.SDXL}

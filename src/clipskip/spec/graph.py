@@ -13,13 +13,14 @@ Graph = Mapping[str, Node]
 SAMPLERS = {
     "euler": "Euler", "euler_ancestral": "Euler a", "heun": "Heun", "lms": "LMS", "dpm_2": "DPM2", "dpm_2_ancestral": "DPM2 a",
     "dpmpp_2m": "DPM++ 2M", "dpmpp_sde": "DPM++ SDE", "dpmpp_2m_sde": "DPM++ 2M SDE", "dpmpp_3m_sde": "DPM++ 3M SDE",
-    "dpmpp_2s_ancestral": "DPM++ 2S a", "ddim": "DDIM", "uni_pc": "UniPC", "lcm": "LCM",
+    "dpmpp_2s_ancestral": "DPM++ 2S a", "ddim": "DDIM", "uni_pc": "UniPC", "lcm": "LCM", "dpm_fast": "DPM fast",
+    "dpm_adaptive": "DPM adaptive",
 }  # fmt: skip
 SCHEDULES = {
     "normal": "Normal", "karras": "Karras", "exponential": "Exponential", "sgm_uniform": "SGM Uniform", "simple": "Simple",
     "ddim_uniform": "DDIM", "beta": "Beta",
 }  # fmt: skip
-OWN_TIMES = ("DDIM", "UniPC")
+OWN_TIMES = ("DDIM", "UniPC", "DPM fast", "DPM adaptive")
 """Samplers that visit their own timesteps here, whatever schedule is named."""
 CONDITIONING = ("conditioning", "conditioning_1", "conditioning_2", "conditioning_to", "conditioning_from")
 LATENT = ("latent_image", "samples", "latent")

@@ -191,4 +191,5 @@ def denoiser_calls(render: Render) -> int:
 
 def _together(render: Render) -> tuple[object, ...]:
     """What pictures must share to be drawn in one batch."""
-    return (render.sampler, render.scheduler, render.steps, render.width, render.height)
+    alone = find_sampler(render.sampler, render.scheduler)[0].alone
+    return (render.sampler, render.scheduler, render.steps, render.width, render.height, render if alone else None)
