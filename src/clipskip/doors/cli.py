@@ -152,15 +152,18 @@ def prompt(
     clip_skip: Annotated[
         str | None, typer.Option("--clip-skip", help="Also show which steps read which layer: [1:2:0.5].")
     ] = None,
+    models_folder: o.Folders = None,
     as_json: Json = False,
 ) -> None:
     """Show how a prompt is read.
 
-    Tokens, chunks, weights, LoRAs, what is cut or unknown, what changes at which step.
+    Tokens, chunks, weights, LoRAs, what is cut or unknown, what changes at which step; which of your LoRAs and
+    embeddings it calls.
     """
     from clipskip.doors.reading import read_aloud
 
-    print(read_aloud(text, steps=steps, negative=negative, clip_skip=clip_skip, as_json=as_json))
+    folders = models_folder or []
+    print(read_aloud(text, steps=steps, negative=negative, clip_skip=clip_skip, as_json=as_json, folders=folders))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

@@ -1,21 +1,97 @@
-"""The command that shows how a prompt is read: no torch, so it answers at once."""
+"""The command that shows how a prompt is read. It loads no torch, unless it has your LoRAs or embeddings to look for."""
 
 import dataclasses
 import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from clipskip.prompt import describe, report_lines
+from clipskip.errors import ClipskipError, NotFound
+from clipskip.prompt import LORA_KINDS, Report, describe, extract_tags, report_lines, strip_comments
 from clipskip.spec import ClipSkip, parse_skip
 
 
-def read_aloud(text: str, *, steps: int, negative: bool, clip_skip: str | None, as_json: bool) -> str:
-    """How a prompt is read, and at which Clip Skip each step reads it, as lines or JSON."""
-    report = describe(text, steps=steps, negative=negative)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """What the user's folders have of what a prompt names."""
+
+    loras: Mapping[str, str]
+    """By the name in the tag: the file, or why there is none."""
+    missing: tuple[str, ...]
+    """Names of LoRAs that are not there."""
+    embeddings: Mapping[str, int]
+    """Vectors by name, of each file whose name is among the words."""
+    paths: Mapping[str, str]
+    """Their files."""
+    unread: tuple[str, ...]
+    """Why a file that may be named is not used."""
+
+
+def read_aloud(
+    text: str, *, steps: int, negative: bool, clip_skip: str | None, as_json: bool, folders: Sequence[Path] = ()
+) -> str:
+    """How a prompt is read, which of your files it calls, and at which Clip Skip each step reads it: lines or JSON."""
+    names = () if negative else _lora_names(text)
+    wanted = bool(names or folders or os.environ.get("CLIPSKIP_MODELS"))
+    files = find_files(text, names, folders=folders) if wanted else None
+    report = describe(text, steps=steps, negative=negative, embeddings=files.embeddings if files else None)
     stretches = read_skip(clip_skip, steps=steps) if clip_skip else ()
     if as_json:
         skips = [{"clip_skip": one.from_end, "steps": (first, last)} for first, last, one in stretches]
-        return json.dumps(dataclasses.asdict(report) | {"clip_skips": skips}, indent=2, ensure_ascii=False)
+        found = dataclasses.asdict(report) | {"clip_skips": skips, "files": _as_json(report, files)}
+        return json.dumps(found, indent=2, ensure_ascii=False)
     lines = [f"steps {first}-{last}: Clip Skip {one}" for first, last, one in stretches]
-    return "\n".join([*lines, *report_lines(report)])
+    return "\n".join([*lines, *report_lines(report), *_file_lines(report, files)])
+
+
+def _lora_names(text: str) -> tuple[str, ...]:
+    """The LoRAs that tags name, each once."""
+    tags = extract_tags(strip_comments(text))[1]
+    named = (tag.positional[0] for tag in tags if tag.kind in LORA_KINDS and tag.positional)
+    return tuple(dict.fromkeys(named))
+
+
+def find_files(text: str, loras: Sequence[str], *, folders: Sequence[Path]) -> Files:
+    """The LoRAs of these names, and the embeddings whose names are among the words of a prompt."""
+    from clipskip.weights import FileKind, Library, count_vectors
+
+    library = Library.of_user(folders)
+    found, missing = dict[str, str](), list[str]()
+    for name in loras:
+        try:
+            found[name] = str(library.find(name, FileKind.LORA, allow_path=False))
+        except NotFound as error:
+            found[name] = str(error)
+            missing.append(name)
+    vectors, paths, unread = dict[str, int](), dict[str, str](), list[str]()
+    for one in library.named_in(text, FileKind.EMBEDDING):
+        try:
+            vectors[one.stem] = count_vectors(one.path)
+            paths[one.stem] = str(one.path)
+        except ClipskipError as error:
+            unread.append(str(error))
+    return Files(loras=found, missing=tuple(missing), embeddings=vectors, paths=paths, unread=tuple(unread))
+
+
+def _file_lines(report: Report, files: Files | None) -> list[str]:
+    if files is None:
+        return []
+    lines = [
+        f"missing: {found}" if name in files.missing else f"file of LoRA {name}: {found}"
+        for name, found in files.loras.items()
+    ]
+    lines += [f"file of embedding {name}: {files.paths[name]}" for name in report.embeddings]
+    return [*lines, *(f"note: {why}" for why in files.unread)]
+
+
+def _as_json(report: Report, files: Files | None) -> dict[str, object] | None:
+    if files is None:
+        return None
+    return {
+        "loras": {name: None if name in files.missing else path for name, path in files.loras.items()},
+        "embeddings": {name: files.paths[name] for name in report.embeddings},
+        "unread": files.unread,
+    }
 
 
 def read_skip(text: str, *, steps: int) -> tuple[tuple[int, int, ClipSkip], ...]:

@@ -6,7 +6,7 @@ from clipskip.prompt.composition import parse_composition
 from clipskip.prompt.reading import DEFAULT_RULES, Emphasis, Entry, Part, Prompt, Rules, read_prompt, strip_comments
 from clipskip.prompt.report import ChunkReport, PartReport, Report, TextReport, TokenReport, describe, report_lines
 from clipskip.prompt.schedule import parse_schedule, text_at
-from clipskip.prompt.tags import LoraTag, Tag, extract_tags, lora_refs
+from clipskip.prompt.tags import LORA_KINDS, LoraTag, Tag, extract_tags, lora_refs
 from clipskip.prompt.tokens import END, START, token_ids, token_pieces
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "CHUNK",
     "DEFAULT_RULES",
     "END",
+    "LORA_KINDS",
     "START",
     "Chunk",
     "ChunkReport",

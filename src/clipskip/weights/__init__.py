@@ -1,7 +1,7 @@
 """Files in, tensors under canonical names out: checkpoints, LoRAs, embeddings and the folders they are found in."""
 
 from clipskip.weights.checkpoint import Checkpoint, SourceFile, TextWeights, load_checkpoint, load_text, source_file
-from clipskip.weights.embedding import Embedding, load_embedding
+from clipskip.weights.embedding import Embedding, count_vectors, load_embedding
 from clipskip.weights.hashes import Hashes, hash_file
 from clipskip.weights.header import Header, TensorInfo, read_header
 from clipskip.weights.identify import FileKind, Identity, check_loadable, identify
@@ -25,6 +25,7 @@ __all__ = [
     "UNetShape",
     "VAEShape",
     "check_loadable",
+    "count_vectors",
     "hash_file",
     "identify",
     "load_checkpoint",

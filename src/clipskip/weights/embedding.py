@@ -60,6 +60,21 @@ def load_embedding(path: str | Path, *, width: int, allow_pickle: bool = False) 
     return Embedding(name=file.stem, vectors=_only(tensors, file, width=width), hash=hash_file(file).sha256[:12])
 
 
+def count_vectors(path: str | Path) -> int:
+    """How many vectors a textual inversion has, by its header alone; an error for pickles, which have none to read."""
+    file = as_path(path)
+    if is_pickle(file):
+        raise UnsafeFile(
+            f"embedding {file.name} is a pickle, which is not opened to look at; convert it to safetensors"
+        )
+    tensors = read_file_header(file).tensors
+    _check_count(len(tensors), tensors, file)
+    shape = next((info.shape for info in tensors.values()), ())
+    if len(tensors) != 1 or len(shape) not in (1, 2):
+        raise WrongKind(f"{file.name} is not an embedding for SD 1.x: it holds {', '.join(tensors)[:80]}")
+    return shape[0] if len(shape) == 2 else 1
+
+
 def _check_count(count: int, names: Mapping[str, object], file: Path) -> None:
     if count > 4:
         raise WrongKind(

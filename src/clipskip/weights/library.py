@@ -85,6 +85,14 @@ class Library:
             raise NotFound(self._nowhere(name, kind), field=OPTION[kind])
         return found
 
+    def named_in(self, text: str, kind: FileKind) -> tuple[Found, ...]:
+        """The files whose names a text may hold, whatever its case and spaces; of a name, the first folder's."""
+        words = "".join(fold(text).split())
+        named = {
+            found.stem: found for found in reversed(self.files(kind)) if "".join(fold(found.stem).split()) in words
+        }
+        return tuple(named[stem] for stem in sorted(named))
+
     def find_hash(
         self, digits: str, kind: FileKind, *, likely: str = "", progress: Progress | None = None
     ) -> Path | None:
