@@ -9,7 +9,7 @@ from clipskip.errors import NotFound, WrongKind
 from clipskip.prompt import Emphasis, Rules, read_prompt
 from clipskip.sample import find_sampler
 from clipskip.spec import FileRef, LoraRef, Render, Request, Skip, SkipSchedule
-from clipskip.sweep.model import Extras, Model
+from clipskip.sweep.model import Extras, Model, denoiser_calls
 from clipskip.weights import Embedding, FileKind, Library, identify, load_embedding, read_header
 from clipskip.weights.lora import Lora, load_lora
 
@@ -24,17 +24,11 @@ def resolve(request: Request, model: Model, library: Library, *, allow_pickle: b
     """
     sampler, schedule = find_sampler(request.sampler, request.scheduler)
     rules = Rules(emphasis=Emphasis.parse(request.emphasis))
-    calls = request.steps * sampler.order
-    prompt = read_prompt(request.prompt, steps=calls, rules=rules)
+    prompt = read_prompt(request.prompt, steps=request.steps * sampler.order, rules=rules)
     skip = request.clip_skip or model.default_clip_skip
-    for one in (skip, request.negative_clip_skip or skip, *(phrase.skip for phrase in request.phrase_skips)):
-        check_skip(one, model, calls=calls)
     noted = dict(request.lora_hashes)
     found = [_find_lora(ref, library, noted.get(ref.name, "")) for ref in (*prompt.loras, *request.loras)]
     embeddings = find_embeddings(f"{prompt.text}\n{request.negative_prompt}", model, library, allow_pickle=allow_pickle)
-    counts = {one.name: len(one.vectors) for one in embeddings}
-    for phrase in request.phrase_skips:
-        check_phrase(phrase, read_prompt(prompt.text, steps=calls, embeddings=counts, rules=rules))
     render = Render(
         prompt=prompt.text.strip(),
         negative_prompt=request.negative_prompt.strip(),
@@ -58,7 +52,24 @@ def resolve(request: Request, model: Model, library: Library, *, allow_pickle: b
         variation_strength=request.variation_strength,
         version=__version__,
     )
+    _check(render, model, embeddings)
     return render, Extras(loras={lora.hash: lora for _, lora in found}, embeddings=embeddings)
+
+
+def _check(render: Render, model: Model, embeddings: tuple[Embedding, ...]) -> None:
+    """What would fail while the picture is drawn, said before."""
+    sampler, schedule = find_sampler(render.sampler, render.scheduler)
+    if sampler.own_times:
+        sampler.sigmas(render.steps, schedule=schedule)
+    calls, phrases = denoiser_calls(render), render.phrase_skips
+    for skip in (render.clip_skip, render.negative_clip_skip or render.clip_skip, *(one.skip for one in phrases)):
+        check_skip(skip, model, calls=calls)
+    if phrases:
+        counts = {one.name: len(one.vectors) for one in embeddings}
+        rules = Rules(emphasis=Emphasis.parse(render.emphasis))
+        read = read_prompt(render.prompt, steps=calls, embeddings=counts, rules=rules)
+        for phrase in phrases:
+            check_phrase(phrase, read)
 
 
 def check_skip(skip: Skip, model: Model, *, calls: int) -> None:
