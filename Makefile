@@ -30,9 +30,9 @@ fix: .venv/dev
 docs: .venv/dev
 	$(BIN)/python docs/render_help.py > docs/commands.md
 
-# Full-size benchmarks against diffusers on the same weights (builds a 2.1 GB random checkpoint; takes long).
+# Full-size benchmarks against the peers on the same weights (builds a 2.1 GB random checkpoint; half an hour and more).
 bench: .venv/dev
-	$(BIN)/python benchmarks/sweep.py --folder build/bench
+	$(BIN)/python benchmarks/bench.py --folder build/bench
 
 clean:
 	rm -rf .venv build dist demo
