@@ -1,5 +1,6 @@
 """Files that are not what they seem, and what is wrong with them."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from lora_tools import TO_K, Q, kohya, low_rank, write, write_kohya
 from torch import Tensor
 
-from clipskip.errors import DamagedFile, FileError, LoraError, NotFound, WrongKind
+from clipskip.errors import DamagedFile, FileError, LoraError, NotFound, UnsafeFile, WrongKind
 from clipskip.weights.lora import load_lora
 
 GOOD = low_rank(torch.ones(32, 32), 4)
@@ -93,3 +94,36 @@ def test_the_hash_is_of_the_data_alone(tmp_path: Path) -> None:
     assert one.hash == two.hash
     assert len(one.hash) == 12
     assert (one.alias, two.alias) == ("a", "bog")
+
+
+class Evil:
+    """Unpickled in full it would write a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return open, (str(self.marker), "w")
+
+
+def test_a_pickled_lora_is_refused_without_the_switch(tmp_path: Path) -> None:
+    torch.save({f"{kohya(Q)}.{end}": value for end, value in GOOD.items()}, tmp_path / "old.pt")
+    with pytest.raises(UnsafeFile, match="--allow-pickle"):
+        load_lora(tmp_path / "old.pt")
+
+
+def test_a_pickled_lora_is_the_same_lora_under_the_hash_of_its_file(tmp_path: Path) -> None:
+    torch.save({f"{kohya(Q)}.{end}": value for end, value in GOOD.items()}, tmp_path / "old.pt")
+    pickled = load_lora(tmp_path / "old.pt", allow_pickle=True)
+    plain = load_lora(write_kohya(tmp_path / "new.safetensors", {Q: GOOD}), allow_pickle=True)
+    assert pickled.hash == hashlib.sha256((tmp_path / "old.pt").read_bytes()).hexdigest()[:12]
+    assert (pickled.modules[Q].scale, pickled.modules[Q].kind) == (plain.modules[Q].scale, plain.modules[Q].kind)
+    for part, value in plain.modules[Q].parts.items():
+        assert torch.equal(pickled.modules[Q].parts[part], value)
+
+
+def test_a_pickled_lora_with_code_is_refused_and_runs_nothing(tmp_path: Path) -> None:
+    torch.save({"a.lora_up.weight": Evil(tmp_path / "marker")}, tmp_path / "evil.pt")
+    with pytest.raises(UnsafeFile, match="nothing of it was run"):
+        load_lora(tmp_path / "evil.pt", allow_pickle=True)
+    assert not (tmp_path / "marker").exists()

@@ -14,13 +14,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipskip.errors import DamagedFile, LoraError, WrongKind
-from clipskip.weights.container import Header, open_model
+from clipskip.weights.container import Header, as_path, open_model
+from clipskip.weights.hashes import hash_file
 from clipskip.weights.header import read_header
 from clipskip.weights.lora.adapter import AdapterConfig, read_adapter
 from clipskip.weights.lora.change import LoraModule
 from clipskip.weights.lora.keys import KeyMap, guess_family, read_keys
 from clipskip.weights.lora.kinds import kind_of
 from clipskip.weights.lora.names import NameTable, sd1_table
+from clipskip.weights.pickles import is_pickle, read_pickle
 from clipskip.weights.reading import all_finite, check_unchanged
 
 NAMED = 3
@@ -35,7 +37,7 @@ class Lora:
     """The file's stem, as prompts name it."""
     path: Path
     sha256: str
-    """Of everything after the header, 64 hex digits."""
+    """Of everything after the header, 64 hex digits; of a pickle, which has none, of the whole file, as A1111 does."""
     metadata: Mapping[str, str]
     """As the file has it: text that others wrote."""
     modules: Mapping[str, LoraModule]
@@ -59,18 +61,26 @@ class Lora:
         return self.metadata.get("ss_output_name") or self.name
 
 
-def load_lora(path: str | os.PathLike[str], *, table: NameTable | None = None, strict: bool = True) -> Lora:
-    """The LoRA in a safetensors file, its modules named after `table` (SD 1.x's block structure by default).
+def load_lora(
+    path: str | os.PathLike[str], *, table: NameTable | None = None, strict: bool = True, allow_pickle: bool = False
+) -> Lora:
+    """The LoRA in a file, its modules named after `table` (SD 1.x's block structure by default).
+
+    Pickles (.pt, .bin) need `allow_pickle`, and are read as tensors alone.
 
     With `strict=False` keys that the table does not know are listed in `unknown` instead of being an error; such a
     LoRA can be reported on, never merged.
     """
-    header = read_header(path)
+    file, pickled = as_path(path), None
+    if allow_pickle and not os.path.isdir(file) and is_pickle(file):
+        header, pickled = read_pickle(file)
+    else:
+        header = read_header(file)
     if header.is_folder:
         raise WrongKind(f"{header.path} is a diffusers folder, not a LoRA; give a LoRA's .safetensors file")
     keys = read_keys(header.tensors, table or sd1_table())
     _check_keys(header, keys, strict=strict)
-    tensors, digest = _read_all(header)
+    tensors, digest = _read_all(header) if pickled is None else _copied(header, pickled)
     for key, tensor in tensors.items():
         _check_tensor(header, key, tensor)
     config = read_adapter(header)
@@ -126,6 +136,14 @@ def _read_all(header: Header) -> tuple[dict[str, Tensor], str]:
         raise DamagedFile(f"{header.path.name} cannot be read ({reason}); download it again") from None
     check_unchanged(header)
     return tensors, hashlib.sha256(memoryview(data)[header.data_start :]).hexdigest()
+
+
+def _copied(header: Header, pickled: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """A pickle's tensors, apart from the storage that they may share, and the sha256 of its file."""
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in pickled.items()}
+    digest = hash_file(header.path).sha256
+    check_unchanged(header)
+    return tensors, digest
 
 
 def _check_tensor(header: Header, key: str, tensor: Tensor) -> None:
