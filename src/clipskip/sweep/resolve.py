@@ -1,7 +1,9 @@
 """What a user asks -> what it resolves to: names become files by content, every default is filled in."""
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from clipskip import __version__
 from clipskip.encode import check_phrase
@@ -12,6 +14,7 @@ from clipskip.spec import FileRef, LoraRef, Render, Request, Skip, SkipSchedule
 from clipskip.sweep.model import Extras, Model, denoiser_calls
 from clipskip.weights import Embedding, FileKind, Library, identify, load_embedding, read_header
 from clipskip.weights.lora import Lora, load_lora
+from clipskip.weights.pickles import is_pickle
 
 MAX_RANDOM_SEED = 2**32 - 2
 """A1111 draws seeds below this (modules/processing.py get_fixed_seed)."""
@@ -24,11 +27,17 @@ def resolve(request: Request, model: Model, library: Library, *, allow_pickle: b
     """
     sampler, schedule = find_sampler(request.sampler, request.scheduler)
     rules = Rules(emphasis=Emphasis.parse(request.emphasis))
-    prompt = read_prompt(request.prompt, steps=request.steps * sampler.order, rules=rules)
+    calls = request.steps * sampler.order
+    prompt = read_prompt(request.prompt, steps=calls, rules=rules)
     skip = request.clip_skip or model.default_clip_skip
     noted = dict(request.lora_hashes)
-    found = [_find_lora(ref, library, noted.get(ref.name, "")) for ref in (*prompt.loras, *request.loras)]
-    embeddings = find_embeddings(f"{prompt.text}\n{request.negative_prompt}", model, library, allow_pickle=allow_pickle)
+    found = [
+        _find_lora(ref, library, noted.get(ref.name, ""), allow_pickle=allow_pickle)
+        for ref in (*prompt.loras, *request.loras)
+    ]
+    called = _called(prompt.text, request.negative_prompt, library, calls=calls, rules=rules)
+    width = model.reader.encoder.shape.width
+    embeddings = tuple(load_embedding(path, width=width, allow_pickle=allow_pickle) for path in called)
     render = Render(
         prompt=prompt.text.strip(),
         negative_prompt=request.negative_prompt.strip(),
@@ -79,7 +88,7 @@ def check_skip(skip: Skip, model: Model, *, calls: int) -> None:
         skip.check_calls(calls)
 
 
-def _find_lora(ref: LoraRef, library: Library, noted: str) -> tuple[LoraRef, Lora]:
+def _find_lora(ref: LoraRef, library: Library, noted: str, *, allow_pickle: bool) -> tuple[LoraRef, Lora]:
     """The LoRA of this name, else of the hash that a settings text notes, and the reference with stem and content hash."""
     try:
         path = library.find(ref.name, FileKind.LORA)
@@ -88,21 +97,20 @@ def _find_lora(ref: LoraRef, library: Library, noted: str) -> tuple[LoraRef, Lor
         if by_hash is None:
             raise
         path = by_hash
-    kind = identify(read_header(path)).kind
+    kind = FileKind.UNKNOWN if allow_pickle and is_pickle(path) else identify(read_header(path)).kind
     if kind not in (FileKind.LORA, FileKind.UNKNOWN):
         raise WrongKind(
             f"{path.name} is a {kind}, not a LoRA; give it with --model if that is what you want", field="lora"
         )
-    lora = load_lora(path)
+    lora = load_lora(path, allow_pickle=allow_pickle)
     return replace(ref, name=lora.name, hash=lora.hash), lora
 
 
-def find_embeddings(text: str, model: Model, library: Library, *, allow_pickle: bool) -> tuple[Embedding, ...]:
-    """The embeddings that the text may name: files whose stem occurs in it, whatever the case."""
-    plain, width = text.casefold(), model.reader.encoder.shape.width
-    named = {
-        found.stem: found.path
-        for found in reversed(library.files(FileKind.EMBEDDING))
-        if found.stem.casefold() in plain
-    }
-    return tuple(load_embedding(path, width=width, allow_pickle=allow_pickle) for _, path in sorted(named.items()))
+def _called(text: str, negative: str, library: Library, *, calls: int, rules: Rules) -> Iterator[Path]:
+    """The embeddings that the prompts call: the tokens of the file's name stand in one of them, which letters alone
+    do not say ("bad" is in "badge" too)."""
+    known = library.named_in(f"{text}\n{negative}", FileKind.EMBEDDING)
+    names = {one.stem: 1 for one in known}
+    above = read_prompt(text, steps=calls, embeddings=names, rules=rules).embeddings if known else ()
+    below = read_prompt(negative, steps=calls, embeddings=names, rules=rules, negative=True).embeddings if known else ()
+    return (one.path for one in known if one.stem in {*above, *below})
