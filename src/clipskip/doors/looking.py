@@ -11,7 +11,8 @@ from clipskip.encode import encode_layers, open_text_encoder
 from clipskip.errors import NotFound, OutputError
 from clipskip.spec import ClipSkip
 from clipskip.sweep import find_model
-from clipskip.weights import FileKind, Identity, Library, hash_file, identify, read_header, source_file
+from clipskip.weights import FileKind, Hashes, Identity, Library, hash_file, identify, read_header, source_file
+from clipskip.weights.embedding import WIDTHS
 from clipskip.weights.lora import inspect_lora
 
 
@@ -26,15 +27,37 @@ def inspect_file(path: Path, *, as_json: bool) -> str:
     if as_json:
         facts = {"identity": identity, "hashes": hashes, "lora": lora}
         plain = {name: dataclasses.asdict(value) for name, value in facts.items() if value is not None}
+        if hashes is not None:
+            plain["hashes"] |= dict(_hash_names(hashes, identity.kind))
         return json.dumps(plain, indent=2, ensure_ascii=False, default=_plain)
     lines = [("file", str(path)), *_identity_lines(identity)]
+    if identity.kind is FileKind.EMBEDDING:
+        lines += [("vectors", _vectors(info.shape)) for info in header.tensors.values()]
     if hashes is not None:
-        lines.append(("hashes", f"AutoV2 {hashes.autov2}" + (f", AutoV3 {hashes.autov3}" if hashes.autov3 else "")))
+        lines.append(("hashes", ", ".join(f"{name} {digits}" for name, digits in _hash_names(hashes, identity.kind))))
     if lora is not None:
         lines += [(name.lower(), text) for name, text in lora.lines if name not in ("LoRA", "Hash", "Family")]
         lines += [("warning", warning) for warning in lora.warnings]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines if text)
+
+
+def _vectors(shape: tuple[int, ...]) -> str:
+    """An embedding's size, and whose text encoder reads vectors of that width."""
+    if len(shape) not in (1, 2):
+        return " x ".join(map(str, shape))
+    count, width = shape if len(shape) == 2 else (1, shape[0])
+    whose = WIDTHS.get(width)
+    return f"{count} x {width}" + (f", for {whose}" if whose else "")
+
+
+def _hash_names(hashes: Hashes, kind: FileKind) -> Iterator[tuple[str, str]]:
+    """The names that the field has for a file's hashes, and their digits."""
+    yield "AutoV1", hashes.autov1
+    yield "AutoV2", hashes.autov2
+    yield "AutoV3", hashes.autov3
+    if kind is FileKind.EMBEDDING:
+        yield "TI hash", hashes.sha256[:12]
 
 
 def _identity_lines(identity: Identity) -> Iterator[tuple[str, str]]:

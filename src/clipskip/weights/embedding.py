@@ -70,7 +70,7 @@ def count_vectors(path: str | Path) -> int:
     tensors = read_file_header(file).tensors
     _check_count(len(tensors), tensors, file)
     shape = next((info.shape for info in tensors.values()), ())
-    if len(tensors) != 1 or len(shape) not in (1, 2):
+    if len(tensors) != 1 or len(shape) not in (1, 2) or {"clip_l", "clip_g"} & tensors.keys():
         raise WrongKind(f"{file.name} is not an embedding for SD 1.x: it holds {', '.join(tensors)[:80]}")
     return shape[0] if len(shape) == 2 else 1
 
