@@ -26,7 +26,7 @@ fix: .venv/dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# The commands' own help, as a page.
+# The commands' own help, as a page. docs/render_pictures.py draws the pictures of clip-skip-in-full.md anew.
 docs: .venv/dev
 	$(BIN)/python docs/render_help.py > docs/commands.md
 
@@ -45,4 +45,5 @@ clean:
 
 .venv/dev: .venv/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps sd-prompt-reader==1.3.5  # it pins an old Pillow
 	touch $@
