@@ -1,0 +1,72 @@
+// The server, asked in JSON. Every refusal becomes an ApiError that names its field.
+
+export class ApiError extends Error {
+  constructor(message, { field = null, status = 0 } = {}) {
+    super(message);
+    this.field = field;
+    this.status = status;
+  }
+}
+
+async function ask(path, { method = "GET", body, signal } = {}) {
+  const form = body instanceof FormData;
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method,
+      signal,
+      headers: body === undefined || form ? {} : { "Content-Type": "application/json" },
+      body: body === undefined || form ? body : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The server does not answer. Is clipskip serve still running?");
+  }
+  const said = await answer.json().catch(() => null);
+  if (!answer.ok) throw refusal(said, answer);
+  return said;
+}
+
+function refusal(said, answer) {
+  const details = said?.detail ?? said?.message ?? `The server answered ${answer.status}.`;
+  const first = Array.isArray(details) ? details[0] : null;
+  const message = first ? first.msg : String(details);
+  const field = said?.field ?? (first ? first.loc?.filter((part) => part !== "body").join(".") : null);
+  return new ApiError(message, { field: field || null, status: answer.status });
+}
+
+const sweepPath = (id) => `/v1/sweeps/${encodeURIComponent(id)}`;
+
+export const api = {
+  status: () => ask("/v1/status"),
+  files: () => ask("/v1/files"),
+  refresh: () => ask("/v1/files/refresh", { method: "POST" }),
+  samplers: () => ask("/v1/samplers"),
+  start: (body) => ask("/v1/sweeps", { method: "POST", body }),
+  sweeps: () => ask("/v1/sweeps"),
+  sweep: (id) => ask(sweepPath(id)),
+  cancel: (id) => ask(sweepPath(id), { method: "DELETE" }),
+  resume: (id) => ask(`${sweepPath(id)}/resume`, { method: "POST" }),
+  prompt: (body, signal) => ask("/v1/prompt", { method: "POST", body, signal }),
+  settingsText: (text) => ask("/v1/settings", { method: "POST", body: { text } }),
+  settingsFile: (file) => {
+    const body = new FormData();
+    body.append("file", file);
+    return ask("/v1/settings", { method: "POST", body });
+  },
+  dialects: (body) => ask("/v1/dialects", { method: "POST", body }),
+  inspect: (name) => ask("/v1/inspect", { method: "POST", body: { name } }),
+};
+
+/** Follows a sweep. `hear` has sweep, step, cell, end, lost; gives a function that stops. */
+export function follow(id, hear) {
+  const source = new EventSource(`${sweepPath(id)}/events`);
+  for (const name of ["sweep", "step", "cell", "end"]) {
+    source.addEventListener(name, (event) => {
+      if (name === "end") source.close();
+      hear[name](JSON.parse(event.data));
+    });
+  }
+  source.addEventListener("error", () => hear.lost(source.readyState === EventSource.CLOSED));
+  return () => source.close();
+}

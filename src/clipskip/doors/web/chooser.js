@@ -1,0 +1,74 @@
+// Choosing Clip Skips: a text field as in A1111's X/Y/Z plot, and a button for each layer that the model has.
+
+import { at, h } from "./dom.js";
+import { readSkips, writeSkips } from "./skips.js";
+
+/** The chooser. `hear()` is called when the columns change. */
+export function openChooser(hear) {
+  const field = at("clip_skips"), group = at("chooser");
+  let depth = 0, focus = 1, trained = [];
+
+  const chosen = () => (readSkips(field.value) ?? []).filter((n) => Number.isInteger(n));
+
+  function toggle(n) {
+    const columns = readSkips(field.value) ?? [];
+    const rest = columns.filter((one) => !Number.isInteger(one));
+    const numbers = chosen().includes(n) ? chosen().filter((one) => one !== n) : [...chosen(), n];
+    field.value = [writeSkips(numbers), ...rest].filter(Boolean).join(",");
+    changed();
+  }
+
+  function changed() {
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  function mark() {
+    const now = new Set(chosen());
+    for (const [i, button] of [...group.children].entries()) {
+      const n = i + 1;
+      button.setAttribute("aria-pressed", now.has(n));
+      button.tabIndex = n === focus ? 0 : -1;
+    }
+    at("clip_skips-about").textContent = trained.map((one) => `${one.name} was trained at ${one.skip}`).join(" · ");
+    hear();
+  }
+
+  function build() {
+    group.replaceChildren(...Array.from({ length: depth }, (_, i) => {
+      const names = trained.filter((one) => one.skip === i + 1).map((one) => one.name);
+      const label = `Clip Skip ${i + 1}${names.length ? `, trained: ${names.join(", ")}` : ""}`;
+      return h("button", {
+        type: "button", "aria-label": label, class: names.length ? "trained" : null,
+        on: { click: () => { focus = i + 1; toggle(i + 1); } },
+      }, h("span", { text: String(i + 1) }));
+    }));
+    at("all-skips").textContent = `1–${depth}`;
+    mark();
+  }
+
+  group.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, Home: -depth, End: depth }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    event.stopPropagation();
+    focus = Math.min(Math.max(focus + step, 1), depth);
+    mark();
+    group.children[focus - 1].focus();
+  });
+  field.addEventListener("input", mark);
+  for (const button of document.querySelectorAll("[data-range]")) {
+    button.addEventListener("click", () => { field.value = button.dataset.range; changed(); });
+  }
+  at("all-skips").addEventListener("click", () => { field.value = `1-${depth}`; changed(); });
+
+  return {
+    columns: () => readSkips(field.value),
+    /** Sets how many layers there are, and at which Clip Skip models and LoRAs in use were trained. */
+    set(newDepth, newTrained) {
+      depth = newDepth;
+      trained = newTrained;
+      focus = Math.min(focus, depth);
+      build();
+    },
+  };
+}

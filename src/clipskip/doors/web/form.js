@@ -1,0 +1,238 @@
+// The form: what to draw. It keeps a draft in this browser, and shows each refusal at its field.
+
+import { ApiError, api } from "./api.js";
+import { openChooser } from "./chooser.js";
+import { at, h, notice, plural } from "./dom.js";
+import { openLoras } from "./loras.js";
+import { openReading } from "./reading.js";
+
+const DRAFT = "clipskip.draft";
+const TEXTS = ["prompt", "negative_prompt", "clip_skips", "negative_clip_skip", "seed"];
+const NUMBERS = ["steps", "cfg_scale", "width", "height"];
+const CHOICES = ["model", "sampler", "scheduler"];
+const DEFAULTS = { clip_skips: "1-5", steps: 20, cfg_scale: 7, seed: "-1", sampler: "Euler a", scheduler: "Automatic" };
+const SAME_FIELD = { clip_skip: "clip_skips", lora: "loras", cfg: "cfg_scale", size: "width", negative: "negative_prompt", embedding: "prompt" };
+
+/** The form. `hear` has start(body) and model(file): a sweep is asked for; another checkpoint is chosen. */
+export function openForm(hear) {
+  let files = { models: [], loras: [], embeddings: [] }, settings = null, tags = [], busy = false;
+  const loras = openLoras({ changed, word: addWord });
+  const chooser = openChooser(count);
+  const context = () => ({ steps: whole("steps") ?? DEFAULTS.steps, model: at("model").value || null, loras: loras.values() });
+  const readings = [
+    openReading("prompt", { negative: false, context, hear: (report) => { tags = report.loras.map((lora) => lora.name); trained(); } }),
+    openReading("negative_prompt", { negative: true, context, hear: () => {} }),
+  ];
+
+  function changed() {
+    keep();
+    trained();
+  }
+
+  function model() {
+    return files.models.find((file) => file.name === at("model").value) ?? null;
+  }
+
+  /** Tells the chooser how deep the model is, and what was trained where. */
+  function trained() {
+    const file = model(), names = new Set([...loras.values().map((one) => one.name), ...tags]);
+    const marks = [file, ...files.loras.filter((lora) => names.has(lora.name) || names.has(lora.alias))]
+      .filter((one) => one?.trained_clip_skip)
+      .map((one) => ({ name: one.name, skip: one.trained_clip_skip }));
+    chooser.set(file?.layers ?? 12, marks);
+  }
+
+  function count() {
+    const columns = chooser.columns(), rows = loras.values().length + tags.length > 0 ? 2 : 1;
+    at("clip_skips-count").textContent = columns ? plural(columns.length, "column") : "";
+    at("start").textContent = busy ? "Starting…" : columns ? `Sweep: ${plural(columns.length * rows, "picture")}` : "Sweep";
+  }
+
+  function showModel() {
+    const file = model();
+    const facts = file ? [file.family, `${file.layers} layers of ${file.width}`, file.trained_clip_skip ? `trained at Clip Skip ${file.trained_clip_skip}` : null] : [];
+    at("model-about").textContent = [...facts.filter(Boolean), ...(file?.warnings ?? [])].join(" · ");
+    trained();
+    hear.model(file);
+  }
+
+  function addWord(word) {
+    const box = at("prompt"), words = box.value.split(",").map((one) => one.trim().toLowerCase());
+    if (!words.includes(word.toLowerCase())) box.value = [box.value.trim().replace(/,$/, ""), word].filter(Boolean).join(", ");
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+    notice(`“${word}” is in the prompt.`);
+  }
+
+  function values() {
+    return {
+      prompt: at("prompt").value,
+      negative_prompt: at("negative_prompt").value,
+      model: at("model").value || null,
+      loras: loras.values(),
+      clip_skips: at("clip_skips").value,
+      negative_clip_skip: at("negative_clip_skip").value.trim() || null,
+      steps: whole("steps"),
+      sampler: at("sampler").value,
+      scheduler: at("scheduler").value,
+      cfg_scale: whole("cfg_scale"),
+      seed: at("seed").value.trim(),
+      width: whole("width"),
+      height: whole("height"),
+    };
+  }
+
+  const whole = (id) => (at(id).value === "" ? null : Number(at(id).value));
+
+  function body() {
+    const asked = values();
+    if (!/^-?\d+$/.test(asked.seed)) throw new ApiError("Give a whole number; -1 draws a new one.", { field: "seed" });
+    for (const id of ["steps", "cfg_scale"]) if (asked[id] === null) throw new ApiError("Give a number.", { field: id });
+    const skip = asked.negative_clip_skip;
+    const sent = { ...asked, seed: BigInt(asked.seed) > BigInt(Number.MAX_SAFE_INTEGER) ? asked.seed : Number(asked.seed), settings, previews: true };
+    return { ...sent, negative_clip_skip: skip !== null && /^[\d.]+$/.test(skip) ? Number(skip) : skip };
+  }
+
+  function keep() {
+    try {
+      localStorage.setItem(DRAFT, JSON.stringify({ ...values(), settings }));
+    } catch {
+      // A browser that keeps nothing: the form works without its draft.
+    }
+    count();
+  }
+
+  function draft() {
+    try {
+      return JSON.parse(localStorage.getItem(DRAFT)) ?? {};
+    } catch {
+      return {};
+    }
+  }
+
+  /** Fills the fields that `request` has; the others stay. */
+  function fill(request) {
+    if (request.clip_skip && !request.clip_skips) request = { ...request, clip_skips: around(request.clip_skip) };
+    for (const id of [...TEXTS, ...NUMBERS]) if (request[id] !== undefined) at(id).value = request[id] ?? "";
+    for (const id of CHOICES) if (request[id]) choose(id, request[id]);
+    if (request.loras) loras.set(request.loras);
+    settings = request.settings ?? null;
+    at("based").hidden = settings === null;
+    showSeed();
+    showModel();
+    clearErrors();
+    keep();
+    readings.forEach((reading) => reading.ask());
+  }
+
+  function choose(id, value) {
+    const options = [...at(id).options];
+    const same = options.find((option) => option.value.toLowerCase() === String(value).toLowerCase());
+    if (same) at(id).value = same.value;
+    else if (id === "model") showError(new ApiError(`${value} is not in the folders; the one shown is used instead.`, { field: "model" }));
+  }
+
+  /** From somebody's Clip Skip to a sweep that has it. */
+  const around = (skip) => (Number.isInteger(Number(skip)) ? `1-${Math.max(5, Number(skip))}` : `1-5,${skip}`);
+
+  function showSeed() {
+    at("seed-about").textContent = at("seed").value.trim() === "-1" ? "a new one" : "";
+  }
+
+  function clearErrors() {
+    for (const line of at("form").querySelectorAll(".error[id]")) line.textContent = "";
+    for (const field of at("form").querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+  }
+
+  /** Shows a refusal at the field that it names, else above the button. */
+  function showError(error) {
+    const name = (error.field ?? "").split(/[.[]/)[0], id = SAME_FIELD[name] ?? name;
+    const line = id ? at(`${id}-error`) : null;
+    (line && at("form").contains(line) ? line : at("form-error")).textContent = error.message;
+    const field = id === "loras" ? at("add-lora") : at(id);
+    if (!line || !field) return;
+    field.setAttribute("aria-invalid", "true");
+    field.closest("details")?.setAttribute("open", "");
+    field.focus();
+  }
+
+  async function start(event) {
+    event?.preventDefault();
+    if (busy) return;
+    clearErrors();
+    busy = true;
+    count();
+    try {
+      await hear.start(body());
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      showError(error);
+    } finally {
+      busy = false;
+      count();
+    }
+  }
+
+  /** Reads a settings text or a picture into the form; what was there can be had back. */
+  async function load(source) {
+    const before = { ...values(), settings };
+    try {
+      const text = typeof source === "string" ? source : null;
+      const answer = await (text === null ? api.settingsFile(source) : api.settingsText(text));
+      fill({ ...answer.request, settings: answer.text ?? text });
+      const unused = answer.unused.length ? ` Not used: ${answer.unused.map(([name]) => name).slice(0, 8).join(", ")}.` : "";
+      notice(`The form is filled from ${text === null ? source.name : "these settings"}.${unused}`, { label: "Undo", run: () => fill(before) });
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      if (typeof source !== "string") { notice(`${source.name}: ${error.message}`); return; }
+      at("png-info").open = true;
+      showError(new ApiError(error.message, { field: "settings" }));
+    }
+  }
+
+  function listen() {
+    at("form").addEventListener("submit", start);
+    at("form").addEventListener("input", (event) => {
+      event.target.removeAttribute("aria-invalid");
+      if (event.target.id && at(`${event.target.id}-error`)) at(`${event.target.id}-error`).textContent = "";
+      at("form-error").textContent = "";
+      keep();
+    });
+    at("form").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start(event); });
+    at("model").addEventListener("change", showModel);
+    at("steps").addEventListener("change", () => readings.forEach((reading) => reading.ask()));
+    at("seed").addEventListener("input", showSeed);
+    at("forget").addEventListener("click", () => { settings = null; at("based").hidden = true; keep(); at("start").focus(); });
+    at("read-settings").addEventListener("click", () => load(at("settings").value));
+    at("prompt").addEventListener("paste", (event) => {
+      const text = event.clipboardData?.getData("text") ?? "";
+      if (!/(^|\n)\s*Steps: *\d/.test(text)) return;
+      event.preventDefault();
+      load(text);
+    });
+  }
+  listen();
+
+  return {
+    fill,
+    load,
+    showError,
+    addLora: (name) => loras.add(name),
+    addWord,
+    useModel: (name) => fill({ model: name, settings }),
+    files: () => files,
+    setFiles(found) {
+      files = found;
+      const now = at("model").value;
+      at("model").replaceChildren(...found.models.map((file) => h("option", { value: file.name, text: file.name })));
+      if (now) choose("model", now);
+      loras.setKnown(found.loras);
+      showModel();
+    },
+    /** Once, when files and samplers are known: the draft, or what the command line starts with. */
+    begin({ samplers, schedulers }) {
+      at("sampler").replaceChildren(...samplers.map((one) => h("option", { value: one.name, text: one.name })));
+      at("scheduler").replaceChildren(...schedulers.map((one) => h("option", { value: one.name, text: one.label ?? one.name })));
+      fill({ ...DEFAULTS, ...draft() });
+    },
+  };
+}

@@ -1,0 +1,115 @@
+// Models, LoRAs and embeddings of the folders: searched, looked into, used.
+
+import { ApiError, api } from "./api.js";
+import { at, h, plural, size } from "./dom.js";
+
+/** The lists. `hear` has files(found), useModel(name), addLora(name), addWord(word). */
+export function openLibrary(hear) {
+  let files = { models: [], loras: [], embeddings: [] };
+
+  function matches(file, words) {
+    const text = JSON.stringify([file.name, file.file, file.alias, file.family, file.hash, file.trigger_words, Object.keys(file.tag_counts ?? {})]).toLowerCase();
+    return words.every((word) => text.includes(word));
+  }
+
+  function show() {
+    const words = at("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const shelves = [
+      shelf("Models", files.models.filter((file) => matches(file, words)), model),
+      shelf("LoRAs", files.loras.filter((file) => matches(file, words)), lora),
+      shelf("Embeddings", files.embeddings.filter((file) => matches(file, words)), embedding),
+    ];
+    at("shelves").replaceChildren(...shelves.map((one) => one.section));
+    const found = shelves.reduce((sum, one) => sum + one.count, 0);
+    at("found").textContent = words.length ? `${found} found` : "";
+  }
+
+  function shelf(title, found, make) {
+    const empty = h("p", { class: "about", text: at("search").value ? "None has these words." : `No ${title.toLowerCase()} in the folders.` });
+    const section = h("section", {}, h("h2", {}, title, h("span", { class: "count", text: ` ${found.length}` })),
+      found.length ? h("ul", { class: "shelf" }, ...found.map(make)) : empty);
+    return { section, count: found.length };
+  }
+
+  function model(file) {
+    return card(file, {
+      facts: [file.family, `${file.layers} layers of ${file.width}`, size(file.size_bytes), file.hash],
+      use: h("button", { type: "button", text: "Use", "aria-label": `Use ${file.name}`, on: { click: () => hear.useModel(file.name) } }),
+    });
+  }
+
+  function lora(file) {
+    const touches = [file.touches.text_encoder ? "text encoder" : null, file.touches.unet ? "U-Net" : null].filter(Boolean).join(" and ");
+    const words = file.trigger_words.length ? file.trigger_words : Object.keys(file.tag_counts ?? {}).slice(0, 8);
+    return card(file, {
+      facts: [file.family, file.rank ? `rank ${file.rank}` : null, size(file.size_bytes), file.hash, touches ? `changes ${touches}` : null],
+      use: h("button", { type: "button", text: "Add", "aria-label": `Add LoRA ${file.name}`, on: { click: () => hear.addLora(file.name) } }),
+      words: words.length ? h("p", { class: "words" }, file.trigger_words.length ? "Trigger words: " : "Frequent tags: ",
+        ...words.map((word) => h("button", { type: "button", class: "word", text: word, "aria-label": `Add ${word} to the prompt`, on: { click: () => hear.addWord(word) } }))) : null,
+    });
+  }
+
+  function embedding(file) {
+    return card(file, {
+      facts: [plural(file.vectors, "vector"), file.hash],
+      use: h("button", { type: "button", text: "Add", "aria-label": `Add ${file.name} to the prompt`, on: { click: () => hear.addWord(file.name) } }),
+    });
+  }
+
+  function card(file, { facts, use, words = null }) {
+    const trained = file.trained_clip_skip
+      ? h("span", { class: "badge", text: `Clip Skip ${file.trained_clip_skip}`, title: `Trained at Clip Skip ${file.trained_clip_skip}${file.trained_clip_skip_source ? ` (${file.trained_clip_skip_source})` : ""}` })
+      : null;
+    const more = h("details", {}, h("summary", {}, "Details", h("span", { class: "unseen", text: ` of ${file.name}` })));
+    more.addEventListener("toggle", () => { if (more.open && more.children.length === 1) look(file, more); });
+    return h("li", { class: "card" },
+      h("div", { class: "row" }, h("h3", { text: file.alias && file.alias !== file.name ? `${file.name} (${file.alias})` : file.name }), trained, use),
+      h("p", { class: "about", text: facts.filter(Boolean).join(" · ") }), words,
+      ...(file.warnings ?? []).map((text) => h("p", { class: "warning", text })), more);
+  }
+
+  async function look(file, place) {
+    try {
+      const { identity, ...rest } = await api.inspect(file.name);
+      place.append(tree({ ...identity, ...rest }));
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      place.append(h("p", { class: "error", text: error.message }));
+    }
+  }
+
+  async function load(ask) {
+    try {
+      files = await ask();
+      hear.files(files);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      at("found").textContent = error.message;
+    }
+    show();
+  }
+
+  at("search").addEventListener("input", show);
+  at("refresh").addEventListener("click", () => load(async () => {
+    const found = await api.refresh();
+    return found?.models ? found : api.files();
+  }));
+  return {
+    load: () => load(api.files),
+    /** The file whose name somebody dropped, with its kind; null when no folder has it. */
+    named(name) {
+      const same = (file) => file.file === name || file.file?.endsWith(`/${name}`) || file.name === name.replace(/\.[^.]+$/, "");
+      const model = files.models.find(same), lora = files.loras.find(same);
+      return model ? { kind: "model", name: model.name } : lora ? { kind: "lora", name: lora.name } : null;
+    },
+  };
+}
+
+/** Any JSON as a list of names and values; what is empty is left out. */
+function tree(value) {
+  if (Array.isArray(value) && value.every((one) => Array.isArray(one) && one.length === 2 && typeof one[0] === "string")) return tree(Object.fromEntries(value));
+  if (Array.isArray(value)) return value.every((one) => typeof one !== "object") ? document.createTextNode(value.join(", ")) : h("ul", {}, ...value.map((one) => h("li", {}, tree(one))));
+  if (value === null || typeof value !== "object") return document.createTextNode(String(value));
+  const pairs = Object.entries(value).filter(([, one]) => one !== null && one !== "" && one !== false && !(typeof one === "object" && Object.keys(one).length === 0));
+  return h("dl", {}, ...pairs.flatMap(([name, one]) => [h("dt", { text: name.replaceAll("_", " ") }), h("dd", {}, tree(one))]));
+}

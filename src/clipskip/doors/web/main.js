@@ -1,0 +1,156 @@
+// The page's start: which part is shown, what is dropped on it, and what the server is doing.
+
+import { ApiError, api } from "./api.js";
+import { at, closeNotice, h, notice } from "./dom.js";
+import { openForm } from "./form.js";
+import { showHistory } from "./history.js";
+import { drawLayers } from "./layers.js";
+import { openLibrary } from "./library.js";
+import { openSweeps } from "./sweep.js";
+
+const STATUS_MS = 5000;
+const PAGES = ["sweep", "models", "history"];
+
+let example = { depth: 12, skip: 2 };
+
+const form = openForm({
+  async start(body) {
+    const sweep = await api.start(body);
+    sweeps.begin(sweep);
+    go(`#/sweep/${encodeURIComponent(sweep.id)}`);
+    bringIntoView();
+    status();
+  },
+  model(file) {
+    example = { depth: file?.layers ?? 12, skip: file?.trained_clip_skip ?? 2 };
+    explain();
+  },
+});
+
+const sweeps = openSweeps({
+  ended: status,
+  reuse(settings) {
+    form.load(settings);
+    at("form").scrollIntoView({ block: "start" });
+    at("prompt").focus();
+  },
+});
+
+const library = openLibrary({
+  files: (found) => form.setFiles(found),
+  useModel(name) { form.useModel(name); go("#/"); notice(`The checkpoint is ${name}.`); },
+  addLora(name) { form.addLora(name); go("#/"); notice(`LoRA ${name} is added.`); },
+  addWord: (word) => form.addWord(word),
+});
+
+/** On a narrow window the pictures stand under the form: go there. */
+function bringIntoView() {
+  if (at("main").getBoundingClientRect().top > window.innerHeight / 2) at("main").scrollIntoView({ block: "start" });
+}
+
+function explain() {
+  const { depth, skip } = example;
+  at("layers").replaceChildren(drawLayers(depth, skip));
+  at("explain").textContent = `Your prompt runs through ${depth} layers of a text encoder before it becomes a picture. Clip Skip says where to stop: `
+    + `1 takes what the last layer says, 2 the layer before it, and so on. When a picture does not follow the prompt, or a LoRA does not show, go up by one or two and look: `
+    + `some models and LoRAs were trained at 2. Far up the prompt is lost. Write a prompt, choose a LoRA, and Sweep draws the row without it and the row with it.`;
+}
+
+function go(hash) {
+  if (location.hash === hash || (hash === "#/" && location.hash === "")) route();
+  else location.hash = hash;
+}
+
+async function route() {
+  const [page, id] = location.hash.replace(/^#\/?/, "").split("/");
+  const name = PAGES.includes(page) ? page : "sweep";
+  for (const one of PAGES) at(`page-${one}`).hidden = one !== name;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.dataset.page === name) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (name === "history") await showHistory();
+  if (name !== "sweep") return;
+  if (id) await openSweep(decodeURIComponent(id));
+  else if (sweeps.current() === null) showFirst(false);
+}
+
+async function openSweep(id) {
+  try {
+    await sweeps.open(id);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    notice(error.message);
+    showFirst(false);
+  }
+}
+
+function showFirst(back) {
+  explain();
+  at("sweep").hidden = true;
+  at("first").hidden = false;
+  at("close-first").hidden = !back;
+}
+
+async function status() {
+  try {
+    const now = await api.status();
+    const waiting = now.queue.waiting ? `, ${now.queue.waiting} waiting` : "";
+    at("status").textContent = now.queue.running ? `drawing${waiting}` : `ready · ${now.device}`;
+    at("status").classList.toggle("working", Boolean(now.queue.running));
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    at("status").textContent = "no answer";
+  }
+}
+
+function dropped(file) {
+  if (/\.(safetensors|ckpt|pt)$/i.test(file.name)) {
+    const found = library.named(file.name);
+    if (!found) notice(`${file.name} is not in the model folders. Put it there, then: Models and LoRAs, Look again.`);
+    else if (found.kind === "model") form.useModel(found.name);
+    else form.addLora(found.name);
+    return;
+  }
+  if (/\.txt$/i.test(file.name) || file.type.startsWith("text/")) file.text().then(form.load);
+  else form.load(file);
+}
+
+function listenToDrops() {
+  let depth = 0;
+  const over = (on) => { at("drop").hidden = !on; };
+  document.addEventListener("dragenter", (event) => { event.preventDefault(); depth += 1; over(true); });
+  document.addEventListener("dragleave", () => { depth -= 1; if (depth <= 0) over(false); });
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    depth = 0;
+    over(false);
+    go(sweeps.current() ? `#/sweep/${encodeURIComponent(sweeps.current().id)}` : "#/");
+    const file = event.dataTransfer.files[0], text = event.dataTransfer.getData("text/plain");
+    if (file) dropped(file);
+    else if (text) form.load(text);
+  });
+  at("picture").addEventListener("change", () => { if (at("picture").files[0]) dropped(at("picture").files[0]); });
+}
+
+async function begin() {
+  listenToDrops();
+  at("notice-close").addEventListener("click", closeNotice);
+  at("what").addEventListener("click", () => { showFirst(true); at("close-first").focus(); });
+  at("close-first").addEventListener("click", () => { at("first").hidden = true; at("sweep").hidden = false; at("what").focus(); });
+  window.addEventListener("hashchange", route);
+  try {
+    const [samplers] = await Promise.all([api.samplers(), library.load()]);
+    form.begin(samplers);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    notice(error.message);
+  }
+  await route();
+  document.body.append(h("span", { id: "ready", hidden: true }));
+  status();
+  setInterval(() => { if (!document.hidden) status(); }, STATUS_MS);
+}
+
+begin();

@@ -1,0 +1,65 @@
+// The picture that is shown, taken away: its settings, the same layer in another tool's number, the file.
+
+import { ApiError, api } from "./api.js";
+import { at, copy, h } from "./dom.js";
+
+const LABELS = {
+  a1111: "AUTOMATIC1111", forge: "Forge", comfyui: "ComfyUI", sdnext: "SD.Next", diffusers: "diffusers", invokeai: "InvokeAI",
+  kohya: "kohya sd-scripts", easydiffusion: "Easy Diffusion", onetrainer: "OneTrainer", fooocus: "Fooocus",
+};
+const LAYS_OUT_AS_WE = new Set(["a1111", "forge"]);
+
+/** What can be done with the picture shown. `hear.reuse(settings)` puts its settings into the form. */
+export function openWinner(hear) {
+  let settings = null, asked = "", family = "SD 1.x", skip = null;
+
+  function show(sweep, cell, column = null) {
+    settings = cell?.settings ?? null;
+    family = sweep.model?.family ?? "SD 1.x";
+    skip = column?.clip_skip ?? null;
+    for (const id of ["copy", "reuse"]) at(id).disabled = settings === null;
+    at("cell-settings").textContent = settings ?? "not drawn yet";
+    at("save").hidden = !cell?.image;
+    if (cell?.image) at("save").href = cell.image;
+    at("dialects").hidden = settings === null || skip === null;
+    if (at("dialects").open) translate();
+  }
+
+  async function translate() {
+    const key = `${family} ${skip}`;
+    if (skip === null || asked === key) { at("tools").querySelectorAll("[data-settings]").forEach((button) => { button.dataset.settings = settings; }); return; }
+    asked = key;
+    try {
+      const answer = await api.dialects({ clip_skip: skip, family });
+      if (asked === key) at("tools").replaceChildren(...answer.rows.map(row));
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      asked = "";
+      at("tools").replaceChildren(h("li", { class: "error", text: error.message }));
+    }
+  }
+
+  function row({ tool, number, note }) {
+    const label = LABELS[tool] ?? tool, cannot = String(number) === "-";
+    const button = h("button", { type: "button", class: "quiet", text: "Copy", "aria-label": `Copy for ${label}`, on: { click: () => copy(forTool({ tool, label, number, note }), button) } });
+    return h("li", { class: cannot ? "cannot" : null },
+      h("span", { class: "tool", text: label }),
+      h("code", { class: String(number).length > 8 ? "long" : null, text: cannot ? "–" : String(number) }),
+      cannot ? h("span") : button,
+      h("span", { class: "note", text: note }));
+  }
+
+  /** A1111 and its like read the settings as they are; for others the number and its reason come first. */
+  const forTool = ({ tool, label, number, note }) =>
+    (LAYS_OUT_AS_WE.has(tool) ? settings : `${label}: Clip Skip ${number}${note ? ` (${note})` : ""}\n\n${settings}`);
+
+  function links(sweep) {
+    const made = [["Grid", sweep.grid, true], ["Page", sweep.page, false], ["Manifest", sweep.manifest, true]].filter(([, url]) => url);
+    at("links").replaceChildren(...made.map(([text, url, save]) => h("a", { href: url, text, download: save, target: save ? null : "_blank", rel: save ? null : "noopener" })));
+  }
+
+  at("copy").addEventListener("click", () => copy(settings, at("copy")));
+  at("reuse").addEventListener("click", () => hear.reuse(settings));
+  at("dialects").addEventListener("toggle", () => { if (at("dialects").open) translate(); });
+  return { show, links };
+}
