@@ -89,3 +89,6 @@ export function duration(seconds) {
 }
 
 export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
+
+/** A note as a sentence. A first word that may be a name stays as it is. */
+export const sentence = (text) => text.replace(/^[a-z]+(?=\s)/, (word) => word[0].toUpperCase() + word.slice(1)).replace(/([^.!?])$/, "$1.");

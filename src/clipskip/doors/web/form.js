@@ -117,7 +117,6 @@ export function openForm(hear) {
     if (request.loras) loras.set(request.loras);
     settings = request.settings ?? null;
     at("based").hidden = settings === null;
-    showSeed();
     showModel();
     clearErrors();
     keep();
@@ -134,10 +133,6 @@ export function openForm(hear) {
   /** From somebody's Clip Skip to a sweep that has it. */
   const around = (skip) => (Number.isInteger(Number(skip)) ? `1-${Math.max(5, Number(skip))}` : `1-5,${skip}`);
 
-  function showSeed() {
-    at("seed-about").textContent = at("seed").value.trim() === "-1" ? "a new one" : "";
-  }
-
   function clearErrors() {
     for (const line of at("form").querySelectorAll(".error[id]")) line.textContent = "";
     for (const field of at("form").querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
@@ -153,6 +148,7 @@ export function openForm(hear) {
     field.setAttribute("aria-invalid", "true");
     field.closest("details")?.setAttribute("open", "");
     field.focus();
+    field.scrollIntoView({ block: "center" });
   }
 
   async function start(event) {
@@ -200,7 +196,6 @@ export function openForm(hear) {
     at("form").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start(event); });
     at("model").addEventListener("change", showModel);
     at("steps").addEventListener("change", () => readings.forEach((reading) => reading.ask()));
-    at("seed").addEventListener("input", showSeed);
     at("forget").addEventListener("click", () => { settings = null; at("based").hidden = true; keep(); at("start").focus(); });
     at("read-settings").addEventListener("click", () => load(at("settings").value));
     at("prompt").addEventListener("paste", (event) => {

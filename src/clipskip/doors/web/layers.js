@@ -2,21 +2,21 @@
 
 import { svg } from "./dom.js";
 
-const WIDTH = 360, BAR_TOP = 34, BAR_HEIGHT = 64;
+const WIDTH = 420, BAR_TOP = 34, BAR_HEIGHT = 64;
 
 /** The big drawing: prompt in, layers, and the way out at `skip`. */
 export function drawLayers(depth, skip) {
-  const left = 46, right = WIDTH - 46, pitch = (right - left) / depth, bar = pitch * 0.66;
+  const left = 66, right = WIDTH - 50, pitch = (right - left) / depth, bar = pitch * 0.66;
   const stop = depth - Math.floor(skip), x = (layer) => left + (layer - 0.5) * pitch;
   const middle = BAR_TOP + BAR_HEIGHT / 2, below = BAR_TOP + BAR_HEIGHT;
   const picture = svg("svg", {
-    viewBox: `0 0 ${WIDTH} 176`,
+    viewBox: `0 0 ${WIDTH} 160`,
     role: "img",
     "aria-label": `${depth} layers. At Clip Skip ${skip} the prompt is read up to layer ${stop + 1}; ${skip - 1 || "none"} of the last are skipped.`,
   });
   picture.append(
     text("prompt", 2, middle + 4, "start"),
-    line(38, middle, x(1) - bar / 2 - 2, middle, "way"),
+    line(40, middle, x(1) - bar / 2 - 2, middle, "way"),
     text("layer 1", x(1), BAR_TOP - 12),
     text(`layer ${depth}`, x(depth), BAR_TOP - 12),
   );

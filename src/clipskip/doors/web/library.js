@@ -1,7 +1,7 @@
 // Models, LoRAs and embeddings of the folders: searched, looked into, used.
 
 import { ApiError, api } from "./api.js";
-import { at, h, plural, size } from "./dom.js";
+import { at, h, plural, sentence, size } from "./dom.js";
 
 /** The lists. `hear` has files(found), useModel(name), addLora(name), addWord(word). */
 export function openLibrary(hear) {
@@ -65,7 +65,7 @@ export function openLibrary(hear) {
     return h("li", { class: "card" },
       h("div", { class: "row" }, h("h3", { text: file.alias && file.alias !== file.name ? `${file.name} (${file.alias})` : file.name }), trained, use),
       h("p", { class: "about", text: facts.filter(Boolean).join(" · ") }), words,
-      ...(file.warnings ?? []).map((text) => h("p", { class: "warning", text })), more);
+      ...(file.warnings ?? []).map((text) => h("p", { class: "warning", text: sentence(text) })), more);
   }
 
   async function look(file, place) {

@@ -1,6 +1,6 @@
 // The LoRAs that are chosen: strength, what each was trained at, its trigger words.
 
-import { at, h } from "./dom.js";
+import { at, h, sentence } from "./dom.js";
 
 /** The list. `hear.changed()` when it changes, `hear.word(text)` when a trigger word is clicked. */
 export function openLoras(hear) {
@@ -28,7 +28,7 @@ export function openLoras(hear) {
       on: { click: () => { chosen = chosen.filter((other) => other !== one); show(); hear.changed(); picker.focus(); } },
     });
     const split = h("button", {
-      type: "button", class: "quiet", "aria-pressed": String(one.split), text: "split",
+      type: "button", class: "quiet", "aria-pressed": String(one.split), text: "split", title: "Text encoder and U-Net apart",
       "aria-label": `Separate weights for text encoder and U-Net of ${one.name}`,
       on: { click: () => { one.split = !one.split; one.unet = one.split ? one.unet : one.text_encoder; show(); hear.changed(); } },
     });
@@ -36,7 +36,7 @@ export function openLoras(hear) {
       ? [weight(one, "text_encoder", "text"), weight(one, "unet", "U-Net")]
       : [weight(one, "text_encoder", "weight")];
     return h("li", {},
-      h("div", { class: "row" }, h("strong", { text: one.name }), ...weights, split, remove),
+      h("div", { class: one.split ? "row split" : "row" }, h("strong", { text: one.name }), ...weights, split, remove),
       lora ? about(lora) : h("p", { class: "error", text: "Not found in the folders." }));
   }
 
@@ -55,7 +55,7 @@ export function openLoras(hear) {
       type: "button", class: "word", text: word, "aria-label": `Add trigger word ${word} to the prompt`,
       on: { click: () => hear.word(word) },
     }));
-    const warnings = lora.warnings.map((text) => h("p", { class: "warning", text }));
+    const warnings = lora.warnings.map((text) => h("p", { class: "warning", text: sentence(text) }));
     return h("div", {}, words.length ? h("p", { class: "words" }, "Trigger words: ", ...words) : null, ...warnings);
   }
 

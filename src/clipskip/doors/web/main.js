@@ -53,7 +53,7 @@ function explain() {
   at("layers").replaceChildren(drawLayers(depth, skip));
   at("explain").textContent = `Your prompt runs through ${depth} layers of a text encoder before it becomes a picture. Clip Skip says where to stop: `
     + `1 takes what the last layer says, 2 the layer before it, and so on. When a picture does not follow the prompt, or a LoRA does not show, go up by one or two and look: `
-    + `some models and LoRAs were trained at 2. Far up the prompt is lost. Write a prompt, choose a LoRA, and Sweep draws the row without it and the row with it.`;
+    + `some models and LoRAs were trained at 2. Far up the prompt is lost. Drop a picture that you have here, or write a prompt and choose a LoRA; Sweep draws a row without it and a row with it.`;
 }
 
 function go(hash) {
@@ -137,7 +137,8 @@ function listenToDrops() {
 async function begin() {
   listenToDrops();
   at("notice-close").addEventListener("click", closeNotice);
-  at("what").addEventListener("click", () => { showFirst(true); at("close-first").focus(); });
+  at("what").addEventListener("click", () => { showFirst(sweeps.current() !== null); at("first").scrollIntoView({ block: "nearest" }); at("first").focus(); });
+  at("open-picture").addEventListener("click", () => { at("png-info").open = true; at("picture").click(); at("picture").focus(); });
   at("close-first").addEventListener("click", () => { at("first").hidden = true; at("sweep").hidden = false; at("what").focus(); });
   window.addEventListener("hashchange", route);
   try {

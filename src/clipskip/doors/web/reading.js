@@ -1,7 +1,7 @@
 // How the server reads a prompt, shown under its box while it is typed.
 
 import { ApiError, api } from "./api.js";
-import { at, h } from "./dom.js";
+import { at, h, sentence } from "./dom.js";
 
 const PAUSE_MS = 250;
 
@@ -31,7 +31,7 @@ export function openReading(id, { negative, context, hear }) {
     count.textContent = `${longest.count}/${longest.limit}`;
     count.setAttribute("aria-label", `${longest.count} of ${longest.limit} tokens`);
     const lines = [
-      ...report.unknown.map((text) => h("p", { class: "error", text })),
+      ...report.unknown.map((text) => h("p", { class: "error", text: sentence(text) })),
       ...report.notes.map((text) => h("p", { class: "warning", text: sentence(text) })),
     ];
     place.replaceChildren(...lines, ...(box.value.trim() ? [details(report)] : []));
@@ -75,5 +75,3 @@ function token(one) {
   if (one.weight !== 1) made.append(h("sup", { text: `×${Number(one.weight.toFixed(3))}` }));
   return made;
 }
-
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
