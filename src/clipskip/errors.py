@@ -10,7 +10,8 @@ ClipskipError                 anything below; a door shows one line and exits 2 
 │   ├── UnsafeFile            it could run code when loaded (a pickle)
 │   └── WrongKind             a sound file of another kind or family (a LoRA as model, SDXL, Flux)
 ├── LoraError                 a LoRA that cannot be applied whole to this model
-└── OutputError               the pictures cannot be written where they were asked for
+├── OutputError               the pictures cannot be written where they were asked for
+└── Busy                      too much is waiting already; later it is welcome
 
 A message says what was asked, what is true here, and what to do.
 """
@@ -62,3 +63,7 @@ class LoraError(ClipskipError):
 
 class OutputError(ClipskipError):
     """The pictures cannot be written where they were asked for."""
+
+
+class Busy(ClipskipError):
+    """Too much is waiting already."""

@@ -192,6 +192,20 @@ def dialect(
         print(f"  {row.dialect.value:<20} {row.number:>4}  {row.note}".rstrip())
 
 
+@app.command()
+def serve(
+    *,
+    port: Annotated[int, typer.Option(help="Where to listen on 127.0.0.1.", min=0, max=65535)] = 7861,
+    out: Annotated[Path | None, typer.Option(help="Folder for the sweeps; clipskip-out when not given.")] = None,
+    models_folder: o.Folders = None,
+    allow_pickle: o.Pickle = False,
+) -> None:
+    """Open the page for comparing Clip Skips, and an HTTP API, on this machine."""
+    from clipskip.doors.serving import run_server
+
+    run_server(port=port, out=out, folders=models_folder or [], allow_pickle=allow_pickle)
+
+
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:

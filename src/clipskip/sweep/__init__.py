@@ -5,6 +5,7 @@ from clipskip.sweep.model import Advance, Drawn, Extras, Model
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
 from clipskip.sweep.resolve import resolve
 from clipskip.sweep.run import Saved, draw_missing, draw_one, draw_sweep, draw_to, find_model, open_model, plan_sweep
+from clipskip.sweep.studio import Studio
 
 __all__ = [
     "Advance",
@@ -12,6 +13,7 @@ __all__ = [
     "Extras",
     "Model",
     "Saved",
+    "Studio",
     "Sweep",
     "SweepFolder",
     "draw_missing",

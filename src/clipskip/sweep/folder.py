@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from clipskip.errors import ClipskipError, OutputError
 from clipskip.image import Cell, draw_grid, read_infotext, write_bytes, write_page, write_png
 from clipskip.spec import render_infotext
+from clipskip.sweep.manifest import write_manifest
 from clipskip.sweep.plan import Sweep, file_name, footer
 
 GRID, PAGE = "grid.png", "index.html"
@@ -27,6 +28,7 @@ class SweepFolder:
     def create(cls, path: Path, sweep: Sweep) -> "SweepFolder":
         """The folder, made if it is missing; OutputError when it cannot be written, before anything is drawn."""
         ensure_writable(path)
+        write_manifest(path, sweep)
         return cls(path=path, sweep=sweep)
 
     def place(self, row: int, column: int) -> Path:

@@ -1,0 +1,287 @@
+"""The HTTP server: our own API and the page. Every answer is JSON but pictures, events and the page's own files."""
+
+import asyncio
+import json
+import queue
+import re
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+
+from clipskip import __version__
+from clipskip.doors.http.bodies import DialectBody, InspectBody, PromptBody, SettingsBody, SweepBody, request_json
+from clipskip.doors.http.library import describe_files
+from clipskip.doors.looking import inspect_file
+from clipskip.doors.reading import read_aloud
+from clipskip.errors import Busy, ClipskipError, NotFound, SpecError
+from clipskip.image import read_infotext
+from clipskip.sample import SAMPLERS, SCHEDULES
+from clipskip.spec import ClipSkip, Family, conversion_table, request_from_text
+from clipskip.spec import Request as Asked
+from clipskip.sweep.studio import Studio
+from clipskip.weights import FileKind
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+PAGE_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'"
+)
+"""Of a sweep's own page, which has script, style and pictures in itself."""
+HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+MOST_BYTES = 64 * 2**20
+KEEP_ALIVE_S = 15
+ASSETS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+def build_app(studio: Studio) -> FastAPI:
+    """The application over one studio."""
+    app = FastAPI(title="clipskip", version=__version__, docs_url=None, redoc_url=None)
+    app.middleware("http")(guard)
+    app.add_exception_handler(ClipskipError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    _add_page(app)
+    _add_sweeps(app, studio)
+    _add_reading(app, studio)
+    return app
+
+
+async def guard(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Refuses what comes by another name (DNS rebinding), from another page, or is too large."""
+    name = request.headers.get("host", "")
+    host = re.sub(r":\d{1,5}$", "", name)
+    if host.lower() not in LOOPBACK:
+        return _error(403, f"this server answers to 127.0.0.1 and localhost, not to {host[:80]!r}")
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != name:
+        return _error(403, "this server answers its own page only")
+    length = request.headers.get("content-length", "0")
+    if request.method in ("POST", "PUT") and ("chunked" in request.headers.get("transfer-encoding", "")):
+        return _error(411, "send the body with its Content-Length")
+    if not length.isdigit() or int(length) > MOST_BYTES:
+        return _error(413, f"the body is larger than {MOST_BYTES // 2**20} MiB")
+    answer = await call(request)
+    for header, value in (HEADERS | {"Content-Security-Policy": POLICY}).items():
+        answer.headers.setdefault(header, value)
+    return answer
+
+
+def _error(status: int, detail: str, field: str | None = None) -> JSONResponse:
+    return JSONResponse({"detail": detail, "field": field}, status_code=status)
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    status = 429 if isinstance(error, Busy) else 404 if isinstance(error, NotFound) else 422
+    return _error(status, str(error), getattr(error, "field", None))
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    return _error(422, f"{field or 'the body'}: {first['msg']}", field or None)
+
+
+def _add_page(app: FastAPI) -> None:
+    web = files("clipskip.doors") / "web"
+
+    @app.get("/", include_in_schema=False)
+    def page() -> Response:
+        return Response((web / "index.html").read_bytes(), media_type="text/html; charset=utf-8")
+
+    @app.get("/web/{name}", include_in_schema=False)
+    def asset(name: str) -> Response:
+        kind = ASSETS.get(Path(name).suffix)
+        if kind is None or not (web / name).is_file() or Path(name).name != name:
+            raise NotFound(f"there is no file {name[:80]!r}")
+        return Response((web / name).read_bytes(), media_type=kind)
+
+
+def _add_sweeps(app: FastAPI, studio: Studio) -> None:
+    @app.post("/v1/sweeps", status_code=202)
+    def start(body: SweepBody) -> dict[str, Any]:
+        """Starts a sweep; one that was asked before is opened again, and what it lacks is drawn."""
+        asked = request_from_text(body.settings) if body.settings else None
+        if asked is None and body.prompt is None:
+            raise SpecError("give a prompt, or settings to repeat", field="prompt")
+        asked = replace(asked or Asked(prompt=""), **body.changes())  # type: ignore[arg-type]
+        if body.model:
+            asked = replace(asked, model_hash=None)
+        asked = replace(asked, loras=asked.loras + body.refs())
+        _check_names(asked, studio)
+        return studio.view(studio.start(asked, body.columns(), previews=body.previews).id)
+
+    @app.get("/v1/sweeps")
+    def sweeps() -> dict[str, Any]:
+        """Every sweep of the output folder, the newest first."""
+        return {"sweeps": studio.all()}
+
+    @app.get("/v1/sweeps/{id}")
+    def sweep(id: str) -> dict[str, Any]:
+        """One sweep with its cells."""
+        return studio.view(id)
+
+    @app.delete("/v1/sweeps/{id}")
+    def cancel(id: str) -> dict[str, Any]:
+        """Stops it before its next step; finished pictures stay."""
+        studio.cancel(id)
+        return studio.view(id)
+
+    @app.post("/v1/sweeps/{id}/resume", status_code=202)
+    def resume(id: str) -> dict[str, Any]:
+        """Goes on with it."""
+        return studio.view(studio.resume(id).id)
+
+    @app.get("/v1/sweeps/{id}/events", response_class=StreamingResponse)
+    def events(id: str) -> StreamingResponse:
+        """Server-sent events: sweep, step, cell, end."""
+        watcher = studio.watch(id)
+
+        def lines() -> Iterator[str]:
+            try:
+                while True:
+                    try:
+                        event = watcher.get(timeout=KEEP_ALIVE_S)
+                    except queue.Empty:
+                        yield ": waiting\n\n"
+                        continue
+                    if event is None:
+                        return
+                    yield f"event: {event[0]}\ndata: {json.dumps(event[1])}\n\n"
+            finally:
+                studio.unwatch(id, watcher)
+
+        return StreamingResponse(lines(), media_type="text/event-stream")
+
+    @app.get("/v1/sweeps/{id}/cells/{row}/{column}.png", response_class=FileResponse)
+    def cell(id: str, row: int, column: int) -> FileResponse:
+        """One picture, with its settings in it."""
+        if row < 0 or column < 0:
+            raise NotFound("rows and columns count from 0", field="sweep")
+        return FileResponse(studio.cell(id, row, column), media_type="image/png")
+
+    @app.get("/v1/sweeps/{id}/grid.png", response_class=FileResponse)
+    def grid(id: str) -> FileResponse:
+        """The labelled sheet."""
+        return FileResponse(studio.file(id, "grid.png"), media_type="image/png")
+
+    @app.get("/v1/sweeps/{id}/page.html", response_class=FileResponse)
+    def own_page(id: str) -> FileResponse:
+        """The sweep's self-contained page."""
+        answer = FileResponse(studio.file(id, "index.html"), media_type="text/html; charset=utf-8")
+        answer.headers["Content-Security-Policy"] = PAGE_POLICY
+        return answer
+
+    @app.get("/v1/sweeps/{id}/manifest.json", response_class=FileResponse)
+    def manifest(id: str) -> FileResponse:
+        """What each file is."""
+        return FileResponse(studio.file(id, "manifest.json"), media_type="application/json")
+
+
+def _check_names(asked: Asked, studio: Studio) -> None:
+    """Names only: over HTTP no path leads to a file."""
+    if asked.model and not asked.model_hash:
+        studio.library.find(asked.model, FileKind.CHECKPOINT, allow_path=False)
+    for lora in asked.loras:
+        noted = dict(asked.lora_hashes).get(lora.name)
+        if not noted:
+            studio.library.find(lora.name, FileKind.LORA, allow_path=False)
+
+
+def _add_reading(app: FastAPI, studio: Studio) -> None:
+    @app.get("/v1/status")
+    def status() -> dict[str, Any]:
+        """What the server is doing."""
+        model = studio.model
+        shape = model.reader.encoder.shape if model else None
+        said = model and shape and {
+            "name": model.ref.name, "hash": model.ref.hash, "family": model.reader.family.label, "depth": model.depth,
+            "width": shape.width, "default_clip_skip": model.default_clip_skip.from_end,
+            "trained_clip_skip": model.trained_clip_skip, "native_px": model.native_px,
+        }  # fmt: skip
+        waiting = {"waiting": studio.waiting, "running": studio.running, "limit": studio.limit}
+        return {
+            "version": __version__,
+            "device": str(model.device) if model else None,
+            "queue": waiting,
+            "model": said or None,
+        }
+
+    @app.get("/v1/files")
+    def library() -> dict[str, Any]:
+        """Models, LoRAs and embeddings by name."""
+        return describe_files(studio.library)
+
+    @app.post("/v1/files/refresh")
+    def refresh() -> dict[str, Any]:
+        """The same, looked for again."""
+        return describe_files(studio.library)
+
+    @app.get("/v1/samplers")
+    def samplers() -> dict[str, Any]:
+        """Sampling methods and schedule types by A1111's names."""
+        names = [{"name": one.name, "aliases": []} for one in SAMPLERS]
+        return {"samplers": names, "schedulers": [{"name": name, "label": name} for name in ("Automatic", *SCHEDULES)]}
+
+    @app.post("/v1/prompt")
+    def prompt(body: PromptBody) -> Any:
+        """How a prompt is read."""
+        said = read_aloud(body.prompt, steps=body.steps, negative=body.negative, clip_skip=None, as_json=True)
+        return json.loads(said)
+
+    @app.post("/v1/settings")
+    async def settings(request: Request) -> dict[str, Any]:
+        """A settings block, or a picture that carries one, as fields."""
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            async with request.form(max_files=1, max_fields=1) as form:
+                file = next((value for value in form.values() if isinstance(value, UploadFile)), None)
+                if file is None:
+                    raise SpecError("send one file", field="file")
+                asked = await asyncio.to_thread(_settings_in, await file.read())
+        else:
+            try:
+                asked = request_from_text(SettingsBody.model_validate_json(await request.body()).text)
+            except ValidationError as error:
+                raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
+        return {"request": request_json(asked), "unused": [list(pair) for pair in asked.unused]}
+
+    @app.post("/v1/dialects")
+    def dialects(body: DialectBody) -> dict[str, Any]:
+        """A Clip Skip in every tool's numbers."""
+        family, skip = Family.parse(body.family), ClipSkip.parse(f"{body.clip_skip:g}")
+        rows = [
+            {"tool": row.dialect.value, "number": row.number, "note": row.note}
+            for row in conversion_table(skip, family=family)
+        ]
+        return {"rows": rows, "layer": family.depth + 1 - skip.from_end, "depth": family.depth}
+
+    @app.post("/v1/inspect")
+    def inspect(body: InspectBody) -> Any:
+        """What a file of the library is, by its name."""
+        for kind in (FileKind.LORA, FileKind.CHECKPOINT, FileKind.EMBEDDING):
+            try:
+                path = studio.library.find(body.name, kind, allow_path=False)
+            except NotFound as error:
+                last = error
+            else:
+                return json.loads(inspect_file(path, as_json=True))
+        raise last
+
+
+def _settings_in(content: bytes) -> Asked:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(content)
+        return request_from_text(read_infotext(path))

@@ -1,0 +1,138 @@
+"""What requests may say: strict types, bounded numbers, no field that is not known."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from clipskip.errors import SpecError
+from clipskip.spec import LoraRef, Request, Skip, parse_columns, parse_skip
+
+MOST_CHARACTERS = 100_000
+Text = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=400)]
+Layer = Annotated[float, Field(ge=1, le=64)]
+
+
+class Body(BaseModel):
+    """A request's JSON."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class LoraBody(Body):
+    """One LoRA at its strengths."""
+
+    name: Name
+    text_encoder: Annotated[float, Field(ge=-100, le=100)] = 1.0
+    unet: Annotated[float, Field(ge=-100, le=100)] = 1.0
+    hash: Annotated[str, StringConstraints(max_length=64)] = ""
+
+
+class SweepBody(Body):
+    """A sweep, or a settings block with what differs from it."""
+
+    prompt: Text | None = None
+    negative_prompt: Text | None = None
+    model: Name | None = None
+    loras: Annotated[list[LoraBody], Field(max_length=64)] = []
+    clip_skips: Annotated[str, StringConstraints(max_length=400)] | list[Layer | Name] = "1-5"
+    negative_clip_skip: Layer | Name | None = None
+    steps: Annotated[int, Field(ge=1, le=150)] | None = None
+    sampler: Name | None = None
+    scheduler: Name | None = None
+    cfg_scale: Annotated[float, Field(ge=1, le=30)] | None = None
+    seed: Annotated[int, Field(ge=-1, le=2**64 - 1)] | None = None
+    width: Annotated[int, Field(ge=64, le=2048)] | None = None
+    height: Annotated[int, Field(ge=64, le=2048)] | None = None
+    settings: Text | None = None
+    previews: bool = True
+
+    def columns(self) -> tuple[Skip, ...]:
+        """The Clip Skips."""
+        if isinstance(self.clip_skips, str):
+            return parse_columns(self.clip_skips)
+        if not self.clip_skips:
+            raise SpecError('clip_skips is empty; give at least one, as in [1, 2] or "1-5"', field="clip_skips")
+        return tuple(parse_skip(_text(skip)) for skip in self.clip_skips)
+
+    def changes(self) -> dict[str, object]:
+        """What is said beside a settings block, by the Request's names."""
+        names = (
+            "prompt",
+            "negative_prompt",
+            "model",
+            "steps",
+            "sampler",
+            "scheduler",
+            "cfg_scale",
+            "seed",
+            "width",
+            "height",
+        )
+        found: dict[str, object] = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.negative_clip_skip is not None:
+            found["negative_clip_skip"] = parse_skip(_text(self.negative_clip_skip))
+        return found
+
+    def refs(self) -> tuple[LoraRef, ...]:
+        """The LoRAs."""
+        return tuple(LoraRef(name=one.name, text_encoder=one.text_encoder, unet=one.unet) for one in self.loras)
+
+
+class PromptBody(Body):
+    """A prompt to be read."""
+
+    prompt: Text
+    negative: bool = False
+    steps: Annotated[int, Field(ge=1, le=150)] = 20
+    model: Name | None = None
+    loras: Annotated[list[LoraBody], Field(max_length=64)] = []
+
+
+class SettingsBody(Body):
+    """A settings block."""
+
+    text: Text
+
+
+class DialectBody(Body):
+    """A Clip Skip to be said in other tools' numbers."""
+
+    clip_skip: Layer
+    family: Literal["sd1", "sd2", "sdxl", "SD 1.x", "SD 2.x", "SDXL"] = "sd1"
+
+
+class InspectBody(Body):
+    """A file of the library by name."""
+
+    name: Name
+
+
+def request_json(asked: Request) -> dict[str, object]:
+    """A Request as the page's form takes it."""
+    skip, negative = asked.clip_skip, asked.negative_clip_skip
+    return {
+        "prompt": asked.prompt,
+        "negative_prompt": asked.negative_prompt,
+        "model": asked.model,
+        "loras": [{"name": one.name, "text_encoder": one.text_encoder, "unet": one.unet} for one in asked.loras],
+        "clip_skip": None if skip is None else skip_json(skip),
+        "negative_clip_skip": None if negative is None else skip_json(negative),
+        "steps": asked.steps,
+        "sampler": asked.sampler,
+        "scheduler": asked.scheduler,
+        "cfg_scale": asked.cfg_scale,
+        "seed": asked.seed,
+        "width": asked.width,
+        "height": asked.height,
+    }
+
+
+def skip_json(skip: Skip) -> float | str:
+    """A number, or a schedule's text."""
+    text = str(skip)
+    return text if "[" in text else float(text) if "." in text else int(text)
+
+
+def _text(skip: float | str) -> str:
+    return skip if isinstance(skip, str) else f"{skip:g}"
