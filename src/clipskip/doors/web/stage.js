@@ -2,7 +2,8 @@
 
 import { at, h } from "./dom.js";
 
-const GAIN = 4, MAX_ZOOM = 16, NOTICED = 16;
+const MAX_ZOOM = 16, NOTICED = 16;
+const GAINS = [16, 8, 4, 2, 1], BURNT = 0.01;
 
 /** The panes. Pictures are {source, name, alt, soft}: soft ones are previews. */
 export function openStage() {
@@ -82,12 +83,13 @@ export function openStage() {
   }
 
   async function differ(shown, held, mine) {
-    differencePane.caption.textContent = `Difference: ${held.name} and ${shown.name}, ${GAIN} times as bright`;
+    differencePane.caption.textContent = `Difference: ${held.name} and ${shown.name}`;
     if (!shown.source || !held.source) { at("difference").textContent = "One of them is not drawn yet."; return; }
     const both = await Promise.all([load(held.source), load(shown.source)]).catch(() => null);
     if (mine !== turn) return;
     if (both === null) { at("difference").textContent = "A picture could not be loaded."; return; }
-    const { mean, share } = paintDifference(differencePane.canvas, both);
+    const { mean, share, gain } = paintDifference(differencePane.canvas, both);
+    if (gain > 1 && mean > 0) differencePane.caption.textContent += `, ${gain} times as bright`;
     differencePane.canvas.setAttribute("aria-label", `Difference of ${held.name} and ${shown.name}`);
     at("difference").textContent = mean === 0
       ? "No difference: every pixel is the same."
@@ -121,7 +123,7 @@ async function load(source) {
   return image;
 }
 
-/** Paints |a - b| of two pictures; gives the mean over all channels and the share of pixels that one notices. */
+/** Paints |a - b| of two pictures; gives the mean over all channels, the share of pixels that one notices, and the gain. */
 function paintDifference(canvas, [a, b]) {
   const width = a.naturalWidth, height = a.naturalHeight;
   canvas.width = width;
@@ -131,17 +133,26 @@ function paintDifference(canvas, [a, b]) {
     brush.drawImage(image, 0, 0, width, height);
     return brush.getImageData(0, 0, width, height);
   });
-  let sum = 0, noticed = 0;
-  for (let i = 0; i < first.data.length; i += 4) {
+  const data = first.data, counts = new Uint32Array(256);
+  let noticed = 0;
+  for (let i = 0; i < data.length; i += 4) {
     let most = 0;
     for (let c = i; c < i + 3; c += 1) {
-      const apart = Math.abs(first.data[c] - second.data[c]);
-      sum += apart;
-      most = Math.max(most, apart);
-      first.data[c] = Math.min(255, apart * GAIN);
+      data[c] = Math.abs(data[c] - second.data[c]);
+      counts[data[c]] += 1;
+      most = Math.max(most, data[c]);
     }
     if (most > NOTICED) noticed += 1;
   }
+  const gain = brightest(counts);
+  for (let i = 0; i < data.length; i += 1) if (i % 4 !== 3) data[i] = Math.min(255, data[i] * gain);
   brush.putImageData(first, 0, 0);
-  return { mean: sum / (width * height * 3), share: noticed / (width * height) };
+  const values = width * height * 3;
+  return { mean: counts.reduce((sum, count, value) => sum + count * value, 0) / values, share: noticed / (width * height), gain };
+}
+
+/** The largest gain that drives no more than a hundredth of the values into white. */
+function brightest(counts) {
+  const all = counts.reduce((sum, count) => sum + count, 0);
+  return GAINS.find((gain) => counts.slice(Math.floor(255 / gain) + 1).reduce((sum, count) => sum + count, 0) <= all * BURNT) ?? 1;
 }
