@@ -89,9 +89,13 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-    return _error(422, f"{field or 'the body'}: {first['msg']}", field or None)
+    told = max(error.errors(), key=lambda one: len(one["loc"]))
+    parts = [str(part) for part in told["loc"]]
+    # pydantic names the branches of a union, as in "list[...]" and "constrained-str", between the fields
+    field = ".".join(
+        part for part in parts if part not in ("body", "query", "path") and part.isidentifier() | part.isdigit()
+    )
+    return _error(422, f"{field or 'the body'}: {told['msg']}", field or None)
 
 
 def _add_page(app: FastAPI) -> None:
