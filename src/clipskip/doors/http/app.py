@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from clipskip import __version__
+from clipskip.doors.http.a1111 import add_a1111
 from clipskip.doors.http.bodies import DialectBody, InspectBody, PromptBody, SettingsBody, SweepBody, request_json
 from clipskip.doors.http.library import describe_files
 from clipskip.doors.looking import inspect_file
@@ -40,6 +41,8 @@ PAGE_POLICY = (
 )
 """Of a sweep's own page, which has script, style and pictures in itself."""
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+KEPT = "private, max-age=86400, immutable"
+"""Of a cell's picture: a sweep's name says all that made it."""
 MOST_BYTES = 64 * 2**20
 KEEP_ALIVE_S = 15
 ASSETS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
@@ -55,6 +58,7 @@ def build_app(studio: Studio) -> FastAPI:
     _add_page(app)
     _add_sweeps(app, studio)
     _add_reading(app, studio)
+    add_a1111(app, studio)
     return app
 
 
@@ -123,7 +127,8 @@ def _add_sweeps(app: FastAPI, studio: Studio) -> None:
         asked = replace(asked or Asked(prompt=""), **body.changes())  # type: ignore[arg-type]
         if body.model:
             asked = replace(asked, model_hash=None)
-        asked = replace(asked, loras=asked.loras + body.refs())
+        if "loras" in body.model_fields_set:
+            asked = replace(asked, loras=body.refs())
         _check_names(asked, studio)
         return studio.view(studio.start(asked, body.columns(), previews=body.previews).id)
 
@@ -174,7 +179,7 @@ def _add_sweeps(app: FastAPI, studio: Studio) -> None:
         """One picture, with its settings in it."""
         if row < 0 or column < 0:
             raise NotFound("rows and columns count from 0", field="sweep")
-        return FileResponse(studio.cell(id, row, column), media_type="image/png")
+        return FileResponse(studio.cell(id, row, column), media_type="image/png", headers={"Cache-Control": KEPT})
 
     @app.get("/v1/sweeps/{id}/grid.png", response_class=FileResponse)
     def grid(id: str) -> FileResponse:
@@ -253,13 +258,14 @@ def _add_reading(app: FastAPI, studio: Studio) -> None:
                 file = next((value for value in form.values() if isinstance(value, UploadFile)), None)
                 if file is None:
                     raise SpecError("send one file", field="file")
-                asked = await asyncio.to_thread(_settings_in, await file.read())
+                text = await asyncio.to_thread(_settings_in, await file.read())
         else:
             try:
-                asked = request_from_text(SettingsBody.model_validate_json(await request.body()).text)
+                text = SettingsBody.model_validate_json(await request.body()).text
             except ValidationError as error:
                 raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
-        return {"request": request_json(asked), "unused": [list(pair) for pair in asked.unused]}
+        asked = request_from_text(text)
+        return {"request": request_json(asked), "unused": [list(pair) for pair in asked.unused], "text": text}
 
     @app.post("/v1/dialects")
     def dialects(body: DialectBody) -> dict[str, Any]:
@@ -284,8 +290,8 @@ def _add_reading(app: FastAPI, studio: Studio) -> None:
         raise last
 
 
-def _settings_in(content: bytes) -> Asked:
+def _settings_in(content: bytes) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         path.write_bytes(content)
-        return request_from_text(read_infotext(path))
+        return read_infotext(path)

@@ -56,22 +56,13 @@ class SweepBody(Body):
         return tuple(parse_skip(_text(skip)) for skip in self.clip_skips)
 
     def changes(self) -> dict[str, object]:
-        """What is said beside a settings block, by the Request's names."""
-        names = (
-            "prompt",
-            "negative_prompt",
-            "model",
-            "steps",
-            "sampler",
-            "scheduler",
-            "cfg_scale",
-            "seed",
-            "width",
-            "height",
-        )
+        """What is said beside a settings block, by the Request's names; null opens what may be left open."""
+        names = ("prompt", "negative_prompt", "model", "steps", "sampler", "scheduler", "cfg_scale", "seed")
         found: dict[str, object] = {name: value for name in names if (value := getattr(self, name)) is not None}
-        if self.negative_clip_skip is not None:
-            found["negative_clip_skip"] = parse_skip(_text(self.negative_clip_skip))
+        found |= {name: getattr(self, name) for name in ("width", "height") if name in self.model_fields_set}
+        if "negative_clip_skip" in self.model_fields_set:
+            skip = self.negative_clip_skip
+            found["negative_clip_skip"] = None if skip is None else parse_skip(_text(skip))
         return found
 
     def refs(self) -> tuple[LoraRef, ...]:

@@ -16,7 +16,7 @@ async function ask(path, { method = "GET", body, signal } = {}) {
       method,
       signal,
       headers: body === undefined || form ? {} : { "Content-Type": "application/json" },
-      body: body === undefined || form ? body : JSON.stringify(body),
+      body: body === undefined || form || typeof body === "string" ? body : JSON.stringify(body),
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
@@ -42,7 +42,8 @@ export const api = {
   files: () => ask("/v1/files"),
   refresh: () => ask("/v1/files/refresh", { method: "POST" }),
   samplers: () => ask("/v1/samplers"),
-  start: (body) => ask("/v1/sweeps", { method: "POST", body }),
+  /** `seed` is text, since it may have more digits than a number holds. */
+  start: ({ seed, ...body }) => ask("/v1/sweeps", { method: "POST", body: `${JSON.stringify(body).slice(0, -1)},"seed":${BigInt(seed)}}` }),
   sweeps: () => ask("/v1/sweeps"),
   sweep: (id) => ask(sweepPath(id)),
   cancel: (id) => ask(sweepPath(id), { method: "DELETE" }),

@@ -18,7 +18,7 @@ export function openForm(hear) {
   let files = { models: [], loras: [], embeddings: [] }, settings = null, tags = [], busy = false;
   const loras = openLoras({ changed, word: addWord });
   const chooser = openChooser(count);
-  const context = () => ({ steps: whole("steps") ?? DEFAULTS.steps, model: at("model").value || null, loras: loras.values() });
+  const context = () => ({ steps: at("steps").validity.valid && whole("steps") ? whole("steps") : DEFAULTS.steps, model: at("model").value || null, loras: loras.values() });
   const readings = [
     openReading("prompt", { negative: false, context, hear: (report) => { tags = report.loras.map((lora) => lora.name); trained(); } }),
     openReading("negative_prompt", { negative: true, context, hear: () => {} }),
@@ -50,7 +50,7 @@ export function openForm(hear) {
 
   function showModel() {
     const file = model();
-    const facts = file ? [file.family, `${file.layers} layers of ${file.width}`, file.trained_clip_skip ? `trained at Clip Skip ${file.trained_clip_skip}` : null] : [];
+    const facts = file ? [file.family, file.layers ? `${file.layers} layers of ${file.width}` : null, file.trained_clip_skip ? `trained at Clip Skip ${file.trained_clip_skip}` : null] : [];
     at("model-about").textContent = [...facts.filter(Boolean), ...(file?.warnings ?? [])].join(" · ");
     trained();
     hear.model(file);
@@ -88,8 +88,7 @@ export function openForm(hear) {
     if (!/^-?\d+$/.test(asked.seed)) throw new ApiError("Give a whole number; -1 draws a new one.", { field: "seed" });
     for (const id of ["steps", "cfg_scale"]) if (asked[id] === null) throw new ApiError("Give a number.", { field: id });
     const skip = asked.negative_clip_skip;
-    const sent = { ...asked, seed: BigInt(asked.seed) > BigInt(Number.MAX_SAFE_INTEGER) ? asked.seed : Number(asked.seed), settings, previews: true };
-    return { ...sent, negative_clip_skip: skip !== null && /^[\d.]+$/.test(skip) ? Number(skip) : skip };
+    return { ...asked, settings, previews: true, negative_clip_skip: skip !== null && /^[\d.]+$/.test(skip) ? Number(skip) : skip };
   }
 
   function keep() {
@@ -174,7 +173,8 @@ export function openForm(hear) {
     try {
       const text = typeof source === "string" ? source : null;
       const answer = await (text === null ? api.settingsFile(source) : api.settingsText(text));
-      fill({ ...answer.request, settings: answer.text ?? text });
+      const whole_text = answer.text ?? text, seed = /\bSeed: (\d+)/.exec(whole_text ?? "")?.[1];
+      fill({ ...answer.request, seed: Number.isSafeInteger(answer.request.seed) ? answer.request.seed : seed, settings: whole_text });
       const unused = answer.unused.length ? ` Not used: ${answer.unused.map(([name]) => name).slice(0, 8).join(", ")}.` : "";
       notice(`The form is filled from ${text === null ? source.name : "these settings"}.${unused}`, { label: "Undo", run: () => fill(before) });
     } catch (error) {

@@ -33,7 +33,7 @@ export function openLibrary(hear) {
 
   function model(file) {
     return card(file, {
-      facts: [file.family, `${file.layers} layers of ${file.width}`, size(file.size_bytes), file.hash],
+      facts: [file.family, file.layers ? `${file.layers} layers of ${file.width}` : null, size(file.size_bytes), file.hash],
       use: h("button", { type: "button", text: "Use", "aria-label": `Use ${file.name}`, on: { click: () => hear.useModel(file.name) } }),
     });
   }
@@ -51,7 +51,7 @@ export function openLibrary(hear) {
 
   function embedding(file) {
     return card(file, {
-      facts: [plural(file.vectors, "vector"), file.hash],
+      facts: [file.vectors ? plural(file.vectors, "vector") : null, file.hash],
       use: h("button", { type: "button", text: "Add", "aria-label": `Add ${file.name} to the prompt`, on: { click: () => hear.addWord(file.name) } }),
     });
   }

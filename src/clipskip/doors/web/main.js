@@ -29,6 +29,7 @@ const form = openForm({
 
 const sweeps = openSweeps({
   ended: status,
+  layers: (name) => form.files().models.find((file) => file.name === name)?.layers ?? null,
   reuse(settings) {
     form.load(settings);
     at("form").scrollIntoView({ block: "start" });
@@ -96,7 +97,7 @@ async function status() {
   try {
     const now = await api.status();
     const waiting = now.queue.waiting ? `, ${now.queue.waiting} waiting` : "";
-    at("status").textContent = now.queue.running ? `drawing${waiting}` : `ready · ${now.device}`;
+    at("status").textContent = now.queue.running ? `drawing${waiting}` : ["ready", now.device].filter(Boolean).join(" · ");
     at("status").classList.toggle("working", Boolean(now.queue.running));
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;

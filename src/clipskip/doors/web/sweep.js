@@ -9,7 +9,7 @@ import { openWinner } from "./winner.js";
 
 const ENDED = new Set(["done", "cancelled", "failed", "interrupted"]);
 
-/** The place where sweeps are shown. `hear` has ended() and reuse(settings). */
+/** The place where sweeps are shown. `hear` has ended(), reuse(settings) and layers(name of a model). */
 export function openSweeps(hear) {
   let sweep = null, shown = [0, 0], chosen = false, held = null, mode = "side", stop = () => {}, shape = "";
   let previews = new Map(), loaded = new Map();
@@ -205,7 +205,7 @@ export function openSweeps(hear) {
   }
 
   function showLayer(column) {
-    const depth = sweep.model?.depth ?? 12, skip = Number(column.clip_skip);
+    const depth = sweep.model?.depth ?? hear.layers(sweep.model?.name) ?? 12, skip = Number(column.clip_skip);
     if (!Number.isFinite(skip)) { at("mini").replaceChildren(h("span", { text: "changes while it is drawn" })); return; }
     const layer = depth - skip + 1;
     const words = Number.isInteger(skip) ? `layer ${layer} of ${depth}` : `between layers ${Math.floor(layer)} and ${Math.ceil(layer)} of ${depth}`;

@@ -11,12 +11,12 @@ const LAYS_OUT_AS_WE = new Set(["a1111", "forge"]);
 
 /** What can be done with the picture shown. `hear.reuse(settings)` puts its settings into the form. */
 export function openWinner(hear) {
-  let settings = null, asked = "", family = "SD 1.x", skip = null;
+  let settings = null, asked = "", family = "sd1", skip = null;
 
   function show(sweep, cell, column = null) {
     settings = cell?.settings ?? null;
-    family = sweep.model?.family ?? "SD 1.x";
-    skip = column?.clip_skip ?? null;
+    family = sweep.model?.family ?? "sd1";
+    skip = typeof column?.clip_skip === "number" ? column.clip_skip : null;
     for (const id of ["copy", "reuse"]) at(id).disabled = settings === null;
     at("cell-settings").textContent = settings ?? "not drawn yet";
     at("save").hidden = !cell?.image;

@@ -1,0 +1,326 @@
+"""The page in a real browser, against the real server and the embedded model."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+WEB = Path(__file__).parents[2] / "src" / "clipskip" / "doors" / "web"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine (Debian: apt install chromium)"
+)
+PROMPT = "best quality, swamp, gnome, reeds"
+DRAWN_MS = 120_000
+"""A sweep of few steps takes seconds; a machine that is busy with other work gets more."""
+NAMED = frozenset(
+    {
+        "button", "checkbox", "combobox", "img", "link", "listbox", "progressbar", "radio", "radiogroup", "searchbox",
+        "slider", "spinbutton", "textbox",
+    }
+)  # fmt: skip
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server whose output folder starts empty."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    out = tmp_path_factory.mktemp("web")
+    words = ["serve", "--port", str(port), "--out", str(out)]
+    with (out / "server.log").open("wb") as log:
+        running = subprocess.Popen(
+            [sys.executable, "-c", "from clipskip.doors.cli import main; main()", *words], stdout=log, stderr=log
+        )
+        address = f"http://127.0.0.1:{port}"
+        try:
+            _wait_for(address, running, out / "server.log")
+            yield address
+        finally:
+            running.terminate()
+            running.wait(20)
+
+
+def _wait_for(address: str, running: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and running.poll() is None:
+        try:
+            urllib.request.urlopen(f"{address}/v1/status", timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise AssertionError(f"the server did not start: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The page at 1440 px, or at the width and theme of the test's parameter; nothing is said on its console."""
+    width, theme = getattr(request, "param", (1440, "light"))
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme=theme,
+        permissions=["clipboard-read", "clipboard-write"],
+        accept_downloads=True,
+    )
+    context.set_default_timeout(20_000)
+    tab, said, outside = context.new_page(), list[str](), list[str]()
+    tab.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    context.on(
+        "request", lambda one: None if one.url.startswith((server, "data:", "blob:")) else outside.append(one.url)
+    )
+    tab.goto(server)
+    tab.wait_for_selector("#ready", state="attached")
+    yield tab
+    context.close()
+    refused = "the server responded with a status of 4"  # Chromium's own line for each 4xx
+    assert [line for line in said if refused not in line] == []
+    assert outside == []
+
+
+def fill(page: Page, *, skips: str = "1,2", steps: int = 2, lora: str | None = "gnome", prompt: str = PROMPT) -> None:
+    page.fill("#prompt", prompt)
+    page.fill("#clip_skips", skips)
+    page.fill("#steps", str(steps))
+    page.fill("#cfg_scale", "4")
+    page.fill("#seed", "5")
+    if lora:
+        page.select_option("#add-lora", lora)
+
+
+def draw(page: Page, **asked: Any) -> None:
+    fill(page, **asked)
+    page.click("#start")
+    expect(page.locator("#sweep")).to_be_visible(timeout=DRAWN_MS)
+    expect(page.locator("#progress")).to_be_hidden(timeout=DRAWN_MS)
+
+
+def clipboard(page: Page) -> str:
+    return cast(str, page.evaluate("navigator.clipboard.readText()"))
+
+
+def shown(page: Page) -> str:
+    return page.locator(".pane.shown img").get_attribute("src") or ""
+
+
+@needs_browser
+def test_a_sweep_is_drawn_scrubbed_flipped_compared_copied_and_found_again(page: Page) -> None:
+    draw(page)
+    expect(page.locator(".cell.finished")).to_have_count(4)
+    assert page.get_attribute("#skip", "max") == "1"
+
+    page.locator("#skip").focus()
+    page.keyboard.press("End")
+    assert page.inner_text("#shown-name").startswith("Clip Skip 2, ")
+    page.keyboard.press("Home")
+    first = shown(page)
+    page.keyboard.press("ArrowRight")
+    assert shown(page) != first and "layer 11 of 12" in page.inner_text("#mini")
+
+    page.locator("#rows label", has_text="without LoRA").click()
+    without = shown(page)
+    page.locator("#rows label", has_text="gnome").click()
+    assert shown(page) != without and page.inner_text("#shown-name") == "Clip Skip 2, gnome"
+
+    page.click("#hold")
+    page.locator("#rows label", has_text="without LoRA").click()
+    expect(page.locator(".pane.held")).to_be_visible()
+    page.click("#zoom-in")
+    transforms = page.eval_on_selector_all(".pane:not([hidden]) .inner", "all => all.map(one => one.style.transform)")
+    assert len(transforms) == 2 and len(set(transforms)) == 1 and "scale(1.5)" in transforms[0]
+    page.locator("#compare label", has_text="Difference").click()
+    expect(page.locator("#difference")).to_contain_text("Mean difference")
+    check(page)
+    page.click("#hold")
+
+    page.locator("#rows label", has_text="gnome").click()
+    page.click("#copy")
+    settings = clipboard(page)
+    assert settings.startswith(PROMPT) and "Clip skip: 2" in settings and "<lora:gnome:1>" in settings
+    page.click("#dialects summary")
+    comfy = page.locator("#tools li", has_text="ComfyUI")
+    expect(comfy.locator("code")).to_have_text("-2")
+    comfy.get_by_role("button").click()
+    expect(comfy.get_by_role("button")).to_have_text("Copied")
+    assert clipboard(page).startswith("ComfyUI: Clip Skip -2 (") and clipboard(page).endswith(settings)
+    check(page)
+
+    page.goto(page.url.split("#")[0] + "#/history")
+    page.reload()
+    page.locator("#past a", has_text=PROMPT).first.click()
+    expect(page.locator(".cell.finished")).to_have_count(4)
+    assert page.input_value("#prompt") == PROMPT, "the draft outlives the page"
+
+
+@needs_browser
+@pytest.mark.slow
+def test_cancel_works_at_once_and_going_on_draws_the_rest(page: Page) -> None:
+    fill(page, skips="1-4", steps=40, lora=None, prompt="night sky, moon")
+    page.click("#start")
+    page.locator(".cell.drawing").first.wait_for(timeout=DRAWN_MS)
+    begun = time.monotonic()
+    page.click("#cancel")
+    expect(page.locator("#progress-text")).to_contain_text("Cancelled")
+    assert time.monotonic() - begun < 5, "measured 0.2 s; the rest is for a busy machine"
+    expect(page.locator("#cancel")).to_be_hidden()
+    page.click("#resume")
+    expect(page.locator("#cancel")).to_be_visible()
+    page.click("#cancel")
+    expect(page.locator("#progress-text")).to_contain_text("Cancelled")
+
+
+@needs_browser
+def test_a_refusal_is_shown_at_its_field(page: Page) -> None:
+    fill(page, steps=151)
+    page.click("#start")
+    expect(page.locator("#steps-error")).to_contain_text("150")
+    expect(page.locator("#steps")).to_be_focused()
+    assert page.get_attribute("#steps", "aria-invalid") == "true"
+    page.fill("#steps", "2")
+    page.fill("#clip_skips", "13")
+    page.click("#start")
+    expect(page.locator("#clip_skips-error")).to_contain_text("12")
+    expect(page.locator("#steps-error")).to_be_empty()
+
+
+@needs_browser
+@pytest.mark.slow
+def test_settings_fill_the_form_and_can_be_taken_back(page: Page) -> None:
+    fill(page, lora=None)
+    page.click("#png-info summary")
+    page.fill(
+        "#settings",
+        "a red frog, swamp\nNegative prompt: blurry\nSteps: 12, Sampler: Euler, CFG scale: 5, Seed: 9, Clip skip: 3, Tiling: True",
+    )
+    page.click("#read-settings")
+    expect(page.locator("#notice-text")).to_contain_text("Tiling")
+    assert [page.input_value(f"#{name}") for name in ("prompt", "negative_prompt", "steps", "sampler", "seed")] == [
+        "a red frog, swamp", "blurry", "12", "Euler", "9",
+    ]  # fmt: skip
+    page.click("#notice-action")
+    assert page.input_value("#prompt") == PROMPT
+
+
+@needs_browser
+@pytest.mark.slow
+def test_the_chooser_has_a_button_for_each_layer_of_the_model(page: Page) -> None:
+    buttons = page.locator("#chooser button")
+    expect(buttons).to_have_count(12)
+    page.fill("#clip_skips", "1-3")
+    buttons.nth(4).click()
+    assert page.input_value("#clip_skips") == "1-3,5"
+    assert page.inner_text("#start") == "Sweep: 4 pictures"
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_prompt_is_read_while_it_is_typed(page: Page) -> None:
+    page.fill("#prompt", "(swamp:1.2), fireflies <lora:gnome:x>")
+    expect(page.locator("#prompt-count")).to_have_text(re.compile(r"^\d+/75$"))
+    expect(page.locator("#prompt-reading .error")).to_contain_text("lora:gnome:x")
+    page.click("#prompt-reading summary")
+    expect(page.locator("#prompt-reading .token.up")).to_have_text(["swamp×1.2"])
+
+
+@needs_browser
+@pytest.mark.slow
+def test_models_and_loras_are_searched_and_taken_from_the_list(page: Page) -> None:
+    page.locator("nav a", has_text="Models").click()
+    expect(page.locator(".card", has_text="starter")).to_contain_text("Clip Skip 2")
+    page.fill("#search", "gnome")
+    expect(page.locator(".card h3")).to_have_text(["gnome"])
+    page.get_by_role("button", name="Add gnome to the prompt").click()
+    assert "gnome" in page.input_value("#prompt")
+    page.locator(".card summary").click()
+    expect(page.locator(".card dl").first).to_contain_text("SD 1.x")
+    page.get_by_role("button", name="Add LoRA gnome").click()
+    expect(page.locator(".chosen strong")).to_have_text(["gnome"])
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [(1440, "light"), (390, "dark")], indirect=True, ids=["wide light", "narrow dark"])
+def test_every_control_has_a_name_every_text_is_legible_and_nothing_is_cut_off(page: Page) -> None:
+    page.fill("#prompt", PROMPT)
+    page.click("#png-info summary")
+    check(page)
+    page.locator("nav a", has_text="Models").click()
+    page.locator(".card").first.wait_for()
+    check(page)
+    page.locator("nav a", has_text="History").click()
+    check(page)
+    if page.locator("#past a").count():
+        page.locator("#past a").first.click()
+        page.locator(".cell").first.wait_for()
+        check(page)
+
+
+def check(page: Page) -> None:
+    """Names from the browser's own accessibility tree; contrast 4.5 (WCAG 2.2, 1.4.3)."""
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    shown = [node for node in tree if not node.get("ignored") and node["role"]["value"] in NAMED]
+    nameless = [node for node in shown if not node.get("name", {}).get("value", "").strip()]
+    assert shown and not [(node["role"]["value"], node.get("properties")) for node in nameless]
+    assert sum(node["role"]["value"] == "main" for node in tree if not node.get("ignored")) <= 1
+    seen = page.evaluate(Path(__file__).with_name("legible.js").read_text())
+    assert seen == {"faint": [], "twice": [], "wide": 0}
+
+
+@needs_browser
+@pytest.mark.slow
+def test_the_keyboard_reaches_everything_sees_where_it_is_and_is_trapped_nowhere(page: Page) -> None:
+    page.evaluate("document.activeElement.blur()")
+    stops: list[str] = []
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        at = page.evaluate("""() => {
+            const at = document.activeElement, drawn = getComputedStyle(at);
+            return at === document.body ? null : [at.id || at.textContent.trim(), drawn.outlineStyle !== "none"];
+        }""")
+        if at is None:
+            break
+        assert at[1], f"focus is not visible on {at[0]}"
+        stops.append(at[0])
+    assert at is None, "Tab never leaves the page"
+    for name in ("prompt", "add-lora", "clip_skips", "sampler", "seed", "start"):
+        assert name in stops
+
+
+def test_the_page_is_served_with_a_policy_that_lets_nothing_else_in(server: str) -> None:
+    with urllib.request.urlopen(server, timeout=20) as answer:
+        assert answer.headers["Content-Security-Policy"] == POLICY
+
+
+def test_no_markup_is_made_of_data_and_nothing_is_asked_of_another_host() -> None:
+    for path in sorted(WEB.iterdir()):
+        text = path.read_text()
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text), (
+            path.name
+        )
+        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), path.name
+        if path.suffix == ".html":
+            assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", text)
+            assert text.count(' class="primary"') == 1, "one clear primary button"
