@@ -30,7 +30,12 @@ EASY_DIFFUSION = ("use_stable_diffusion_model", "Stable Diffusion model")
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8], infotext: str) -> None:
-    """Writes pixels [height, width, 3] with their settings, whole or not at all, readable by whom the umask lets.
+    """Writes pixels [height, width, 3] with their settings, whole or not at all, readable by whom the umask lets."""
+    write_bytes(path, png_bytes(pixels, infotext))
+
+
+def png_bytes(pixels: NDArray[np.uint8], infotext: str) -> bytes:
+    """Pixels [height, width, 3] with their settings as a PNG.
 
     As in A1111 the chunk is tEXt where the text is Latin-1, else iTXt.
     """
@@ -44,7 +49,7 @@ def write_png(path: Path, pixels: NDArray[np.uint8], infotext: str) -> None:
             f"the settings hold {wrong}, which is no character; type the text again", field="prompt"
         ) from None
     Image.fromarray(pixels).save(stored, "PNG", pnginfo=info)
-    write_bytes(path, stored.getvalue())
+    return stored.getvalue()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

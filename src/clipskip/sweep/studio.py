@@ -7,6 +7,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -15,10 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipskip.errors import Busy, ClipskipError, NotFound
-from clipskip.spec import Request, Skip
+from clipskip.image import png_bytes
+from clipskip.spec import Render, Request, Skip, render_infotext
 from clipskip.sweep.folder import SweepFolder
 from clipskip.sweep.manifest import read_manifest, request_of
 from clipskip.sweep.model import Advance, Extras, Model
+from clipskip.sweep.resolve import resolve
 from clipskip.sweep.run import draw_missing, find_model, open_model, plan_sweep
 from clipskip.weights import Library
 
@@ -62,13 +66,47 @@ class Job:
 
 
 @final
+class Errand:
+    """Single pictures that somebody waits for; they go through the same queue."""
+
+    def __init__(self, model: Model, renders: Sequence[Render], extras: Extras) -> None:
+        self.model, self.renders, self.extras = model, renders, extras
+        self.pictures: list[bytes | None] = [None] * len(renders)
+        self.future: Future[list[bytes]] = Future()
+        """The PNGs, of those that were done when it was stopped."""
+        self.stop = threading.Event()
+        self.step, self.steps, self.share, self.began = 0, renders[0].steps, 0.0, 0.0
+
+    @property
+    def eta_s(self) -> float:
+        """Seconds that are left, by the pace so far; 0 when that is not known."""
+        return (time.monotonic() - self.began) * (1 - self.share) / self.share if self.share else 0.0
+
+    def run(self) -> None:
+        """Draws them."""
+        self.began, done = time.monotonic(), 0
+        for event in self.model.draw(self.renders, self.extras):
+            if isinstance(event, Advance):
+                self.step, self.steps = event.step, event.steps
+                self.share = min(1.0, (done + len(event.indices) * event.step / event.steps) / len(self.renders))
+            else:
+                done += 1
+                self.pictures[event.index] = png_bytes(event.pixels, render_infotext(event.render))
+            if self.stop.is_set():
+                break
+        self.future.set_result([png for png in self.pictures if png is not None])
+
+
+@final
 class Studio:
     """A queue of sweeps with one worker, and the folder that they are drawn into."""
 
     def __init__(self, out: Path, library: Library, *, limit: int = 8, allow_pickle: bool = False) -> None:
         self.out, self.library, self.limit, self.allow_pickle = out, library, limit, allow_pickle
         self.jobs: dict[str, Job] = {}
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[Job | Errand] = deque()
+        self.errand: Errand | None = None
+        """The single pictures that are drawn now."""
         self._changed = threading.Condition()
         self._opening = threading.Lock()
         self._model: tuple[Path, Model] | None = None
@@ -101,10 +139,7 @@ class Studio:
 
     def start(self, request: Request, skips: Sequence[Skip], *, previews: bool) -> Job:
         """Plans a sweep and puts it into the queue; one that is asked for again is reopened. Busy when it is full."""
-        if self.waiting >= self.limit:
-            raise Busy(
-                f"{self.waiting} sweeps are waiting, and {self.limit} is the most; wait for one of them, or cancel it"
-            )
+        self._check_room()
         model = self.open(request.model, hash=request.model_hash)
         sweep, extras = plan_sweep(request, skips, model, self.library, allow_pickle=self.allow_pickle)
         folder = SweepFolder.create(self.out / f"{PREFIX}{sweep.key}", sweep)
@@ -116,6 +151,17 @@ class Studio:
             self._waiting.append(job)
             self._changed.notify_all()
         return job
+
+    def draw(self, request: Request, count: int) -> Errand:
+        """Puts single pictures into the queue, seeds counting up; wait for its future. Busy when the queue is full."""
+        self._check_room()
+        model = self.open(request.model, hash=request.model_hash)
+        base, extras = resolve(request, model, self.library, allow_pickle=self.allow_pickle)
+        errand = Errand(model, [replace(base, seed=base.seed + i) for i in range(count)], extras)
+        with self._changed:
+            self._waiting.append(errand)
+            self._changed.notify_all()
+        return errand
 
     def resume(self, id: str) -> Job:
         """Goes on with a sweep of the folder."""
@@ -140,6 +186,11 @@ class Studio:
             self._closed = True
             for job in self.jobs.values():
                 job.stop.set()
+            for waiting in self._waiting:
+                if isinstance(waiting, Errand):
+                    waiting.future.cancel()
+            if self.errand:
+                self.errand.stop.set()
             self._changed.notify_all()
 
     def view(self, id: str, *, cells: bool = True) -> dict[str, Any]:
@@ -189,6 +240,10 @@ class Studio:
             job = self.jobs.get(id)
             if job is not None and watcher in job.watchers:
                 job.watchers.remove(watcher)
+
+    def _check_room(self) -> None:
+        if self.waiting >= self.limit:
+            raise Busy(f"{self.waiting} are waiting, and {self.limit} is the most; wait for one of them, or cancel it")
 
     def _known(self, id: str) -> str:
         if not (id.isalnum() and id.isascii() and len(id) <= 64 and (self.out / f"{PREFIX}{id}").is_dir()):
@@ -257,7 +312,11 @@ class Studio:
                 if self._closed:
                     return
                 job = self._waiting.popleft()
-                job.state = "running"
+                if isinstance(job, Job):
+                    job.state = "running"
+            if isinstance(job, Errand):
+                self._run(job)
+                continue
             try:
                 self._draw(job)
                 self._end(job, "cancelled" if job.stop.is_set() else "done")
@@ -267,6 +326,15 @@ class Studio:
             except Exception as error:  # one sweep's fault must not end the worker
                 job.error = {"detail": f"drawing failed: {type(error).__name__}: {error}"[:500], "field": None}
                 self._end(job, "failed")
+
+    def _run(self, errand: Errand) -> None:
+        self.errand = errand
+        try:
+            errand.run()
+        except Exception as error:  # it is for the one who waits
+            errand.future.set_exception(error)
+        finally:
+            self.errand = None
 
     def _draw(self, job: Job) -> None:
         sweep = job.folder.sweep
