@@ -19,6 +19,8 @@ from playwright.sync_api import Page, sync_playwright
 PROMPT, LORA = "best quality, swamp, fireflies, gnome, reeds", "gnome"
 STEPS, GUIDANCE, SEED = 30, 4, 5
 COLOURS = 256
+PATIENCE_MS = 1_800_000
+SERVE = "from clipskip.doors.cli import main; main()"
 
 
 def wait_for(address: str) -> None:
@@ -42,7 +44,7 @@ def sweep(page: Page) -> None:
         page.fill(f"#{name}", str(value))
     page.click("#start")
     page.wait_for_selector("#sweep:not([hidden])")
-    page.wait_for_selector("#progress", state="hidden", timeout=1_800_000)
+    page.wait_for_selector("#progress", state="hidden")
     page.locator("#rows label").first.click()
     page.click("#hold")
     page.locator("#rows label").last.click()
@@ -56,12 +58,13 @@ def main(file: Path, theme: str, width: int) -> None:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as out:
-        server = subprocess.Popen(["clipskip", "serve", "--port", str(port), "--out", out])
+        server = subprocess.Popen([sys.executable, "-c", SERVE, "serve", "--port", str(port), "--out", out])
         try:
             wait_for(address)
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
                 page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]  # a word of the command line
+                page.set_default_timeout(PATIENCE_MS)
                 page.goto(address)
                 sweep(page)
                 page.screenshot(path=file)
