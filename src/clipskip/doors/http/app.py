@@ -3,25 +3,35 @@
 import asyncio
 import json
 import queue
-import re
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 
 from clipskip import __version__
 from clipskip.doors.http.a1111 import add_a1111
-from clipskip.doors.http.bodies import DialectBody, InspectBody, PromptBody, SettingsBody, SweepBody, request_json
+from clipskip.doors.http.access import COOKIE, Access
+from clipskip.doors.http.bodies import (
+    DialectBody,
+    InspectBody,
+    PromptBody,
+    SessionBody,
+    SettingsBody,
+    SweepBody,
+    request_json,
+)
+from clipskip.doors.http.guard import Guard
 from clipskip.doors.http.library import describe_files
+from clipskip.doors.http.strict import StrictRoute, read_json
 from clipskip.doors.looking import inspect_file
 from clipskip.doors.reading import read_aloud
 from clipskip.errors import Busy, ClipskipError, NotFound, SpecError
@@ -32,58 +42,39 @@ from clipskip.spec import Request as Asked
 from clipskip.sweep.studio import Studio
 from clipskip.weights import FileKind
 
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
 PAGE_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'"
 )
 """Of a sweep's own page, which has script, style and pictures in itself."""
-HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
 KEPT = "private, max-age=86400, immutable"
 """Of a cell's picture: a sweep's name says all that made it."""
-MOST_BYTES = 64 * 2**20
 KEEP_ALIVE_S = 15
+WRONG_TOKEN_S = 0.5
+"""Seconds that a wrong token costs."""
 ASSETS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
-def build_app(studio: Studio) -> FastAPI:
-    """The application over one studio."""
+def build_app(studio: Studio, *, access: Access | None = None) -> FastAPI:
+    """The application over one studio, for those whom `access` admits; for everybody on this machine without one."""
+    access = access or Access()
     app = FastAPI(title="clipskip", version=__version__, docs_url=None, redoc_url=None)
-    app.middleware("http")(guard)
+    app.router.route_class = StrictRoute
+    app.add_middleware(Guard, access=access)
     app.add_exception_handler(ClipskipError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _plain)
     _add_page(app)
+    _add_session(app, access)
     _add_sweeps(app, studio)
     _add_reading(app, studio)
     add_a1111(app, studio)
     return app
 
 
-async def guard(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Refuses what comes by another name (DNS rebinding), from another page, or is too large."""
-    name = request.headers.get("host", "")
-    host = re.sub(r":\d{1,5}$", "", name)
-    if host.lower() not in LOOPBACK:
-        return _error(403, f"this server answers to 127.0.0.1 and localhost, not to {host[:80]!r}")
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != name:
-        return _error(403, "this server answers its own page only")
-    length = request.headers.get("content-length", "0")
-    if request.method in ("POST", "PUT") and ("chunked" in request.headers.get("transfer-encoding", "")):
-        return _error(411, "send the body with its Content-Length")
-    if not length.isdigit() or int(length) > MOST_BYTES:
-        return _error(413, f"the body is larger than {MOST_BYTES // 2**20} MiB")
-    answer = await call(request)
-    for header, value in (HEADERS | {"Content-Security-Policy": POLICY}).items():
-        answer.headers.setdefault(header, value)
-    return answer
-
-
-def _error(status: int, detail: str, field: str | None = None) -> JSONResponse:
-    return JSONResponse({"detail": detail, "field": field}, status_code=status)
+def _error(
+    status: int, detail: str, field: str | None = None, *, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse({"detail": detail, "field": field}, status_code=status, headers=headers)
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
@@ -102,12 +93,32 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     return _error(422, f"{field or 'the body'}: {told['msg']}", field or None)
 
 
+async def _plain(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, str(error.detail), headers=error.headers)
+
+
+def _add_session(app: FastAPI, access: Access) -> None:
+    @app.post("/v1/session", status_code=204)
+    async def sign_in(body: SessionBody) -> Response:
+        """Trades the token, or user:password, for the page's cookie."""
+        session = access.sign_in(body.token)
+        if session is None and access.asked:
+            await asyncio.sleep(WRONG_TOKEN_S)
+            raise HTTPException(401, "this is not the token that the server was started with")
+        answer = Response(status_code=204)
+        if session is not None:
+            answer.set_cookie(COOKIE, session, httponly=True, samesite="strict")
+        return answer
+
+
 def _add_page(app: FastAPI) -> None:
     web = files("clipskip.doors") / "web"
 
     @app.get("/", include_in_schema=False)
-    def page() -> Response:
-        return Response((web / "index.html").read_bytes(), media_type="text/html; charset=utf-8")
+    def page(request: Request) -> Response:
+        name = "index.html" if request.state.signed_in else "signin.html"
+        return Response((web / name).read_bytes(), media_type="text/html; charset=utf-8")
 
     @app.get("/web/{name}", include_in_schema=False)
     def asset(name: str) -> Response:
@@ -261,7 +272,7 @@ def _add_reading(app: FastAPI, studio: Studio) -> None:
                 text = await asyncio.to_thread(_settings_in, await file.read())
         else:
             try:
-                text = SettingsBody.model_validate_json(await request.body()).text
+                text = SettingsBody.model_validate(read_json(await request.body())).text
             except ValidationError as error:
                 raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
         asked = request_from_text(text)

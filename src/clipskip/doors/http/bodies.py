@@ -86,6 +86,12 @@ class SettingsBody(Body):
     text: Text
 
 
+class SessionBody(Body):
+    """What the sign-in page asks for."""
+
+    token: Annotated[str, StringConstraints(max_length=1000)]
+
+
 class DialectBody(Body):
     """A Clip Skip to be said in other tools' numbers."""
 

@@ -1,0 +1,76 @@
+"""Who may come in: everybody on this machine, or whoever shows the token or the name and password."""
+
+import base64
+import binascii
+import hmac
+import secrets
+from collections.abc import Mapping
+from http.cookies import CookieError, SimpleCookie
+from typing import final
+
+COOKIE = "clipskip_session"
+MOST_SESSIONS = 100
+
+
+@final
+class Access:
+    """What a server asks of those who come: a token, a name and password as A1111's --api-auth, either, or nothing."""
+
+    def __init__(self, *, token: str | None = None, login: str | None = None) -> None:
+        self._token, self._login = token, login
+        self._sessions: list[str] = []
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is asked."""
+        return self._token is not None or self._login is not None
+
+    @property
+    def by_password(self) -> bool:
+        """Whether a name and password are asked, so that a browser's own question for them helps."""
+        return self._login is not None
+
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Whether these request headers, in lower case, show what is asked: Bearer, Basic, or the page's cookie."""
+        if not self.asked:
+            return True
+        kind, _, shown = headers.get("authorization", "").strip().partition(" ")
+        if kind.lower() == "bearer":
+            return self._is_token(shown.strip())
+        if kind.lower() == "basic":
+            return self._is_pair(shown.strip())
+        return self._has_session(headers.get("cookie", ""))
+
+    def sign_in(self, shown: str) -> str | None:
+        """A new session for the token, or "user:password"; None for anything else."""
+        if not (self._is_token(shown) or self._is_login(shown)):
+            return None
+        session = secrets.token_urlsafe(32)
+        self._sessions = [*self._sessions[1 - MOST_SESSIONS :], session]
+        return session
+
+    def _is_token(self, shown: str) -> bool:
+        return self._token is not None and _same(shown, self._token)
+
+    def _is_login(self, shown: str) -> bool:
+        return self._login is not None and _same(shown, self._login)
+
+    def _is_pair(self, encoded: str) -> bool:
+        """Basic: user and password; or the token as the password of any user, for clients that know Basic alone."""
+        try:
+            shown = base64.b64decode(encoded, validate=True).decode("utf-8")
+        except (binascii.Error, ValueError):
+            return False
+        return self._is_login(shown) or self._is_token(shown.partition(":")[2])
+
+    def _has_session(self, cookie: str) -> bool:
+        try:
+            found = SimpleCookie(cookie).get(COOKIE)
+        except CookieError:
+            return False
+        return found is not None and any(_same(found.value, session) for session in self._sessions)
+
+
+def _same(shown: str, wanted: str) -> bool:
+    """Compares in a time that does not tell how much of it is right."""
+    return hmac.compare_digest(shown.encode("utf-8", "replace"), wanted.encode("utf-8", "replace"))

@@ -1,0 +1,154 @@
+"""What stands before every route: where a request comes from, who sends it, and how much of it there is."""
+
+import asyncio
+import json
+import re
+from collections import Counter
+from typing import final
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from clipskip.doors.http.access import Access
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+"""Of every answer that does not say otherwise."""
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+OPEN = frozenset({"/", "/web/signin.js", "/web/page.css", "/v1/session"})
+"""What shows and takes the sign-in."""
+PICTURES = frozenset({"/sdapi/v1/img2img", "/sdapi/v1/png-info", "/v1/settings"})
+"""What takes pictures."""
+MOST_BYTES, MOST_PICTURE_BYTES = 2 * 2**20, 64 * 2**20
+BODY_S = 60
+"""Seconds in which a whole body must have come."""
+SINGLE = ("host", "origin", "authorization", "content-length", "content-type")
+
+
+@final
+class Guard:
+    """Refuses other names (DNS rebinding), other pages, strangers and bodies that are too large or too slow."""
+
+    def __init__(self, app: ASGIApp, *, access: Access) -> None:
+        self._app, self._access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        pairs = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+        headers = dict(pairs)
+        refusal = _twice(pairs) or self._refusal(scope, headers)
+        if refusal is None:
+            body, refusal = await _body(receive, headers, most=_most(scope["path"]))
+        if refusal is not None:
+            await _refuse(send, *refusal, challenge=self._challenge(scope["path"]))
+            return
+        scope.setdefault("state", {})["signed_in"] = self._access.admits(headers)
+        await self._app(scope, _replayed(body, receive), _with_headers(send))
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        name = re.sub(r":\d{1,5}$", "", host).lower()
+        if not self._access.asked and name not in LOOPBACK:
+            return 403, f"this server answers to 127.0.0.1 and localhost, not to {host[:80]!r}"
+        origin = headers.get("origin")
+        if origin is not None and not _same_place(origin, host):
+            return 403, "this server answers its own page only"
+        moved = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate" and scope["path"] == "/"
+        if headers.get("sec-fetch-site") == "cross-site" and not moved:
+            return 403, "this server answers its own page only"
+        if scope["path"] not in OPEN and not self._access.admits(headers):
+            return 401, "sign in: send the token as Authorization: Bearer, or the name and password as Basic"
+        return None
+
+    def _challenge(self, path: str) -> str:
+        """What a 401 asks for: A1111's clients look for Basic; on the page it would open the browser's own question."""
+        return "Basic" if self._access.by_password or path.startswith("/sdapi/") else "Bearer"
+
+
+def _same_place(origin: str, host: str) -> bool:
+    try:
+        found = urlsplit(origin)
+    except ValueError:
+        return False
+    return found.scheme in ("http", "https") and found.netloc == host
+
+
+def _twice(pairs: list[tuple[str, str]]) -> tuple[int, str] | None:
+    """Headers that must not come twice: which of them counts would be a guess."""
+    counts = Counter(name for name, _ in pairs)
+    name = next((name for name in SINGLE if counts[name] > 1), None)
+    return None if name is None else (400, f"the header {name} came {counts[name]} times; send it once")
+
+
+def _most(path: str) -> int:
+    return MOST_PICTURE_BYTES if path in PICTURES else MOST_BYTES
+
+
+async def _body(receive: Receive, headers: dict[str, str], *, most: int) -> tuple[bytes, tuple[int, str] | None]:
+    """The whole body, or why it is refused."""
+    too_large = (413, f"the body is larger than {most // 2**20} MiB; send less")
+    length = headers.get("content-length", "0")
+    if not length.isascii() or not length.isdigit():
+        return b"", (400, f"Content-Length is {length[:40]!r}, not a number")
+    if int(length[:20]) > most:
+        return b"", too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            while True:
+                message = await receive()
+                body += message.get("body", b"")
+                if len(body) > most:
+                    return b"", too_large
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return bytes(body), None
+    except TimeoutError:
+        return b"", (408, f"the body did not come within {BODY_S} seconds")
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """The body that was read, then whatever comes after it."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def next_message() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return next_message
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            said = {name.lower() for name, _ in message["headers"]}
+            message["headers"] = [
+                *message["headers"],
+                *((k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in said),
+            ]
+        await send(message)
+
+    return sending
+
+
+async def _refuse(send: Send, status: int, detail: str, *, challenge: str) -> None:
+    """The refusal in JSON. The connection ends with it: the rest of a body may still be on its way."""
+    content = json.dumps({"detail": detail, "field": None}).encode()
+    headers = HEADERS | {"content-type": "application/json", "content-length": str(len(content)), "connection": "close"}
+    if status == 401:
+        headers["www-authenticate"] = f'{challenge} realm="clipskip"'
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": content})
