@@ -195,15 +195,24 @@ def dialect(
 @app.command()
 def serve(
     *,
-    port: Annotated[int, typer.Option(help="Where to listen on 127.0.0.1.", min=0, max=65535)] = 7861,
+    host: Annotated[str, typer.Option(help="Where to listen; others than this machine need a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes any that is free.", min=0, max=65535)] = 7861,
+    token: Annotated[
+        str | None, typer.Option(envvar="CLIPSKIP_TOKEN", help="Ask this of everybody who comes.", show_envvar=True)
+    ] = None,
+    auth: Annotated[
+        str | None, typer.Option(help="Ask for user:password, as A1111 with --api-auth.", envvar="CLIPSKIP_AUTH")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the sweeps; clipskip-out when not given.")] = None,
     models_folder: o.Folders = None,
     allow_pickle: o.Pickle = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Open the page for comparing Clip Skips, and an HTTP API, on this machine."""
-    from clipskip.doors.serving import run_server
+    from clipskip.doors.serving import Place, run_server
 
-    run_server(port=port, out=out, folders=models_folder or [], allow_pickle=allow_pickle)
+    place = Place(host=host, port=port, token=token, login=auth)
+    run_server(place, out=out, folders=models_folder or [], allow_pickle=allow_pickle, open_page=open_page)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,36 +1,101 @@
 """`clipskip serve`: one local server for the page and the API."""
 
+import ipaddress
+import os
 import socket
+import threading
+import webbrowser
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 
-from clipskip.doors.http import build_app
+from clipskip.doors.http import Access, build_app
 from clipskip.doors.work import OUT
 from clipskip.errors import SpecError
 from clipskip.sweep import Studio
 from clipskip.sweep.folder import ensure_writable
+from clipskip.sweep.lock import held
 from clipskip.weights import Library
 
-HOST = "127.0.0.1"
 GRACE_S = 3
+LEAST_TOKEN = 12
+"""Characters of a token or password that others on the network may guess at."""
 
 
-def run_server(*, port: int, out: Path | None, folders: Sequence[Path], allow_pickle: bool) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the server listens, and what it asks of those who come."""
+
+    host: str
+    port: int
+    token: str | None = None
+    login: str | None = None
+    """user:password, as A1111's --api-auth."""
+
+    def __post_init__(self) -> None:
+        if self.login is not None and not all(self.login.partition(":")):
+            raise SpecError("--auth is user:password, as in --auth me:secret", field="auth")
+        if self.token == "":
+            raise SpecError("the token is empty; give one, or leave --token out", field="token")
+        if self.is_local:
+            return
+        secret = self.token or (self.login or "").partition(":")[2]
+        if not secret:
+            raise SpecError(
+                f"{self.host} can be reached by others: add --token or --auth, or stay on 127.0.0.1", field="host"
+            )
+        if len(secret) < LEAST_TOKEN:
+            raise SpecError(
+                f"{self.host} can be reached by others: {LEAST_TOKEN} characters is the least for a token or password",
+                field="token",
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nobody but this machine can come."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def listen(self) -> socket.socket:
+        """The listening socket; SpecError when the address cannot be used."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            return socket.create_server((self.host, self.port), family=family)
+        except OSError as error:
+            known = error.errno is not None and error.errno > 0  # else it is a name that cannot be resolved
+            why = os.strerror(error.errno) if known else error.strerror
+            raise SpecError(
+                f"cannot listen on {self.host} port {self.port}: {why}; choose another with --port",
+                field="port",
+            ) from None
+
+
+def run_server(
+    place: Place, *, out: Path | None, folders: Sequence[Path], allow_pickle: bool, open_page: bool = False
+) -> None:
     """Serves until Ctrl-C."""
     folder = out or OUT
     ensure_writable(folder)
-    try:
-        listener = socket.create_server((HOST, port))
-    except OSError as error:
-        raise SpecError(
-            f"port {port} cannot be used: {error.strerror}; choose another with --port", field="port"
-        ) from None
-    studio = Studio(folder, Library.of_user(folders), allow_pickle=allow_pickle)
-    config = uvicorn.Config(build_app(studio), log_level="warning", timeout_graceful_shutdown=GRACE_S)
-    print(f"clipskip is at http://{HOST}:{listener.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
-    try:
-        uvicorn.Server(config).run([listener])
-    finally:
-        studio.close()
+    with held(folder) as locked, place.listen() as listener:
+        if not locked:
+            print(f"note: {folder} has no file locks; run one server on it", flush=True)
+        studio = Studio(folder, Library.of_user(folders), allow_pickle=allow_pickle)
+        app = build_app(studio, access=Access(token=place.token, login=place.login))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_S, server_header=False)
+        )
+        shown = f"[{place.host}]" if ":" in place.host else place.host
+        address = f"http://{shown}:{listener.getsockname()[1]}"
+        print(f"clipskip is at {address}  (Ctrl-C ends it)", flush=True)
+        if open_page:
+            threading.Timer(0.5, webbrowser.open, [address]).start()
+        try:
+            server.run([listener])
+        except KeyboardInterrupt:  # uvicorn raises the signal again once it has ended
+            print("clipskip has ended; finished pictures are kept", flush=True)
+        finally:
+            studio.close()
