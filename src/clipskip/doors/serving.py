@@ -67,7 +67,7 @@ class Place:
             return socket.create_server((self.host, self.port), family=family)
         except OSError as error:
             known = error.errno is not None and error.errno > 0  # else it is a name that cannot be resolved
-            why = os.strerror(error.errno) if known else error.strerror
+            why = os.strerror(error.errno or 0) if known else error.strerror
             raise SpecError(
                 f"cannot listen on {self.host} port {self.port}: {why}; choose another with --port",
                 field="port",
