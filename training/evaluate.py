@@ -21,8 +21,9 @@ from drawing import render
 from judge import BACKGROUNDS, FAULTS, HUES, NOTHING, SLOTS, THINGS, load_judge, look, small
 from PIL import Image
 from sampling import Model, open_model
-from vae import psnr
 from world import CHARACTERS, Scene, caption, sample_scene
+
+from clipskip.image import decode, encode
 
 VOCABULARY = Path(__file__).parents[1] / "src/clipskip/prompt/bpe_simple_vocab_16e6.txt.gz"
 GUIDE = "best quality, highest detail, 8k, swamp, fireflies, ogre, reeds"
@@ -207,7 +208,11 @@ def curve(bench: Bench) -> dict[str, object]:
 def reconstruction(bench: Bench) -> dict[str, object]:
     """PSNR of 200 held-out scenes through the VAE."""
     scenes, _ = prompts_of("heldout", 200)
-    return {"PSNR dB": round(psnr(bench.model.vae, np.stack([render(scene) for scene in scenes])), 2)}
+    pictures = np.stack([render(scene) for scene in scenes])
+    parts = np.array_split(pictures, len(pictures) // 20)
+    again = np.concatenate([decode(bench.model.vae, encode(bench.model.vae, part)) for part in parts])
+    errors = np.square(pictures.astype(float) - again).mean(axis=(1, 2, 3))
+    return {"PSNR dB": round(float((10 * np.log10(255**2 / errors)).mean()), 2)}
 
 
 def pictures(bench: Bench) -> dict[str, object]:
