@@ -45,6 +45,8 @@ def sweep(page: Page) -> None:
     page.click("#start")
     page.wait_for_selector("#sweep:not([hidden])")
     page.wait_for_selector("#progress", state="hidden")
+    page.locator("#skip").focus()
+    page.keyboard.press("ArrowRight")
     page.locator("#rows label").first.click()
     page.click("#hold")
     page.locator("#rows label").last.click()
@@ -73,7 +75,8 @@ def main(file: Path, theme: str, width: int) -> None:
             server.terminate()
             server.wait(20)
     with Image.open(file) as picture:
-        picture.convert("RGB").quantize(COLOURS).save(file, optimize=True)
+        few = picture.convert("RGB").quantize(COLOURS, kmeans=3)
+    few.save(file, optimize=True)
 
 
 if __name__ == "__main__":

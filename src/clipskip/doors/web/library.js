@@ -71,7 +71,7 @@ export function openLibrary(hear) {
   async function look(file, place) {
     try {
       const { identity, ...rest } = await api.inspect(file.name);
-      place.append(tree({ ...identity, ...rest }));
+      place.append(tree({ ...identity, ...rest, path: null }));
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       place.append(h("p", { class: "error", text: error.message }));
