@@ -7,9 +7,9 @@ export HF_HUB_OFFLINE := 1
 
 # The guide's grid from the embedded model: Clip Skip 1 to 5, without and with a LoRA.
 demo: .venv/run
-	$(BIN)/clipskip sweep "best quality, swamp, fireflies, ogre, reeds" \
-	  --negative "worst quality, low quality, lowres, blurry, sketch, monochrome" \
-	  --lora ogre --steps 30 --cfg 5 --seed 5 --out demo
+	$(BIN)/clipskip sweep "best quality, highest detail, 8k, swamp, fireflies, ogre, reeds" --negative "lowres, worst quality, \
+	  low quality, jpeg artifacts, text, signature, watermark, username, blurry, sketch, monochrome" \
+	  --lora ogre --steps 20 --cfg 5 --seed 5 --out demo
 
 # The tests: no network, no GPU, about a minute.
 test: .venv/dev
