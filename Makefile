@@ -2,13 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
+NEGATIVE := lowres, worst quality, low quality, jpeg artifacts, text, signature, watermark, username, blurry, sketch, monochrome
 
 .PHONY: demo test check fix bench docs clean
 
 # The guide's grid from the embedded model: Clip Skip 1 to 5, without and with a LoRA.
 demo: .venv/run
-	$(BIN)/clipskip sweep "best quality, highest detail, 8k, swamp, fireflies, ogre, reeds" --negative "lowres, worst quality, \
-	  low quality, jpeg artifacts, text, signature, watermark, username, blurry, sketch, monochrome" \
+	$(BIN)/clipskip sweep "best quality, highest detail, 8k, swamp, fireflies, ogre, reeds" --negative "$(NEGATIVE)" \
 	  --lora ogre --steps 20 --cfg 5 --seed 5 --out demo
 
 # The tests: no network, no GPU, about a minute.
