@@ -16,8 +16,9 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-PROMPT, LORA = "best quality, swamp, fireflies, gnome, reeds", "gnome"
-STEPS, GUIDANCE, SEED = 30, 4, 5
+PROMPT, LORA = "best quality, highest detail, 8k, swamp, fireflies, ogre, reeds", "ogre"
+NEGATIVE = "lowres, worst quality, low quality, jpeg artifacts, text, signature, watermark, username, blurry, sketch, monochrome"
+STEPS, GUIDANCE, SEED = 20, 5, 5
 COLOURS = 256
 PATIENCE_MS = 1_800_000
 SERVE = "from clipskip.doors.cli import main; main()"
@@ -38,7 +39,7 @@ def sweep(page: Page) -> None:
     """Draws the sweep and holds two pictures side by side."""
     page.wait_for_selector("#ready", state="attached")
     page.fill("#prompt", PROMPT)
-    page.fill("#negative_prompt", "blurry")
+    page.fill("#negative_prompt", NEGATIVE)
     page.select_option("#add-lora", LORA)
     for name, value in (("steps", STEPS), ("cfg_scale", GUIDANCE), ("seed", SEED)):
         page.fill(f"#{name}", str(value))
@@ -75,7 +76,7 @@ def main(file: Path, theme: str, width: int) -> None:
             server.terminate()
             server.wait(20)
     with Image.open(file) as picture:
-        few = picture.convert("RGB").quantize(COLOURS, kmeans=3)
+        few = picture.convert("RGB").quantize(COLOURS)
     few.save(file, optimize=True)
 
 
