@@ -14,9 +14,8 @@ import uvicorn
 from clipskip.doors.http import Access, build_app
 from clipskip.doors.work import OUT
 from clipskip.errors import SpecError
-from clipskip.sweep import Studio
+from clipskip.sweep import Studio, held
 from clipskip.sweep.folder import ensure_writable
-from clipskip.sweep.lock import held
 from clipskip.weights import Library
 
 GRACE_S = 3

@@ -31,7 +31,7 @@ def run_sweep(
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
     sweep, extras = plan_sweep(request, skips, model, library, allow_pickle=allow_pickle)
-    folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep)
+    folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=model)
     pictures = len(sweep.skips) * len(sweep.rows)
     complete = _show(draw_missing(model, folder, extras), console=console, pictures=pictures)
     if complete or any(folder.path.glob("*.png")):

@@ -7,11 +7,13 @@ from clipskip.encode.emphasis import emphasise
 from clipskip.encode.layer import last_layer_needed, layers_read, read_layer
 from clipskip.encode.opening import open_text_encoder
 from clipskip.encode.phrases import check_phrase
+from clipskip.encode.summary import LayerSummary, summarize_layers
 from clipskip.encode.texts import Run, TextReader, condition, condition_all
 
 __all__ = [
     "Conditioning",
     "Injection",
+    "LayerSummary",
     "Part",
     "PromptEmbeds",
     "Run",
@@ -30,5 +32,6 @@ __all__ = [
     "prompt_embeds",
     "read_layer",
     "splice",
+    "summarize_layers",
     "vectors_at",
 ]

@@ -1,7 +1,7 @@
 """Latents in; pixels, PNG files with their settings, labelled grids and pages out, and the settings of any picture back."""
 
 from clipskip.image.grid import draw_grid
-from clipskip.image.metadata import png_bytes, read_infotext, write_bytes, write_png
+from clipskip.image.metadata import infotext_of, picture_infotext, png_bytes, read_infotext, write_bytes, write_png
 from clipskip.image.page import Cell, write_page
 from clipskip.image.preview import Colours, preview, preview_colours
 from clipskip.image.vae import build_vae, decode, decode_on_device, encode
@@ -14,6 +14,8 @@ __all__ = [
     "decode_on_device",
     "draw_grid",
     "encode",
+    "infotext_of",
+    "picture_infotext",
     "png_bytes",
     "preview",
     "preview_colours",

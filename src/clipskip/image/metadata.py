@@ -102,6 +102,12 @@ def read_infotext(path: Path) -> str:
         ) from None
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}", field="settings") from None
+    return infotext_of(content, path.name)
+
+
+def infotext_of(content: bytes, name: str) -> str:
+    """The same of a file's content; its name is for messages."""
+    path = Path(name)
     if not content.strip():
         raise DamagedFile(f"{path.name} is empty; give a picture or a text file with settings", field="settings")
     if not _is_picture(content):
@@ -113,6 +119,13 @@ def read_infotext(path: Path) -> str:
             field="settings",
         )
     return text
+
+
+def picture_infotext(content: bytes, name: str) -> str | None:
+    """The settings of a picture's content, None where it carries none; WrongKind for what is no picture."""
+    if not _is_picture(content):
+        raise WrongKind(f"{name} is no picture; give a PNG, JPEG or WebP", field="image")
+    return _read_picture(Path(name), content)
 
 
 def _read(path: Path) -> bytes:

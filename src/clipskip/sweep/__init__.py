@@ -1,17 +1,39 @@
 """A Request in; its picture, or the grid of its Clip Skips and LoRAs, out: planned, drawn, written, resumed."""
 
-from clipskip.sweep.folder import SweepFolder
+from clipskip.sweep.folder import GRID, PAGE, SweepFolder
+from clipskip.sweep.history import History, Record
+from clipskip.sweep.lock import held
 from clipskip.sweep.model import Advance, Drawn, Extras, Model
+from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
+from clipskip.sweep.queue import ENDED, Job, Queue
 from clipskip.sweep.resolve import resolve
-from clipskip.sweep.run import Saved, draw_missing, draw_one, draw_sweep, draw_to, find_model, open_model, plan_sweep
+from clipskip.sweep.run import (
+    Saved,
+    draw_missing,
+    draw_one,
+    draw_sweep,
+    draw_to,
+    find_model,
+    open_model,
+    plan_sweep,
+    save_picture,
+)
 from clipskip.sweep.studio import Studio
 
 __all__ = [
+    "ENDED",
+    "GRID",
+    "PAGE",
     "Advance",
     "Drawn",
     "Extras",
+    "History",
+    "Job",
     "Model",
+    "Models",
+    "Queue",
+    "Record",
     "Saved",
     "Studio",
     "Sweep",
@@ -22,9 +44,11 @@ __all__ = [
     "draw_to",
     "find_model",
     "footer",
+    "held",
     "name_row",
     "open_model",
     "plan_sweep",
     "resolve",
+    "save_picture",
     "with_and_without",
 ]

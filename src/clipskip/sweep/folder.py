@@ -12,6 +12,7 @@ from clipskip.errors import ClipskipError, OutputError
 from clipskip.image import Cell, draw_grid, read_infotext, write_bytes, write_page, write_png
 from clipskip.spec import render_infotext
 from clipskip.sweep.manifest import write_manifest
+from clipskip.sweep.model import Known
 from clipskip.sweep.plan import Sweep, file_name, footer
 
 GRID, PAGE = "grid.png", "index.html"
@@ -25,10 +26,10 @@ class SweepFolder:
     sweep: Sweep
 
     @classmethod
-    def create(cls, path: Path, sweep: Sweep) -> "SweepFolder":
+    def create(cls, path: Path, sweep: Sweep, *, model: Known | None = None) -> "SweepFolder":
         """The folder, made if it is missing; OutputError when it cannot be written, before anything is drawn."""
         ensure_writable(path)
-        write_manifest(path, sweep)
+        write_manifest(path, sweep, model=model)
         return cls(path=path, sweep=sweep)
 
     def place(self, row: int, column: int) -> Path:

@@ -6,30 +6,37 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clipskip.errors import DamagedFile
+from clipskip.errors import DamagedFile, SpecError
 from clipskip.image import write_bytes
 from clipskip.spec import (
     ClipSkip,
     LoraRef,
+    PhraseSkip,
+    Render,
     Request,
     Skip,
     parse_skip,
     render_infotext,
-    request_from_text,
     shared_infotext,
 )
+from clipskip.sweep.model import Known
 from clipskip.sweep.plan import Sweep, file_name
 
-MANIFEST = "manifest.json"
+MANIFEST, KIND = "manifest.json", "clipskip sweep"
 LARGEST = 20_000_000
 """Bytes: a thousand cells with long prompts take a tenth of it."""
+PLAIN = (
+    "prompt", "negative_prompt", "steps", "sampler", "scheduler", "cfg_scale", "seed", "width", "height", "emphasis",
+    "rng", "ensd", "variation_seed", "variation_strength",
+)  # fmt: skip
+"""Settings that JSON has as they are, by the same name in a Render and a Request."""
 
 
-def write_manifest(folder: Path, sweep: Sweep) -> None:
+def write_manifest(folder: Path, sweep: Sweep, *, model: Known | None = None) -> None:
     """Writes the folder's manifest, unless it has one."""
     path = folder / MANIFEST
     if not path.exists():
-        write_bytes(path, json.dumps(_manifest(sweep), indent=1, ensure_ascii=False).encode())
+        write_bytes(path, json.dumps(_manifest(sweep, model), indent=1, ensure_ascii=False).encode())
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -39,51 +46,67 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         if path.stat().st_size > LARGEST:
             return None
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and found.get("kind") == "clipskip sweep" else None
+    return found if isinstance(found, dict) and found.get("kind") == KIND else None
 
 
 def request_of(manifest: dict[str, Any]) -> tuple[Request, tuple[Skip, ...]]:
-    """What was asked for, so that a sweep can go on: its request and its columns."""
+    """What was asked for, to the last digit, so that a sweep can go on: its request and its columns."""
     try:
-        settings = manifest["settings"]
+        asked = manifest["request"]
         loras = tuple(LoraRef(**lora) for lora in manifest["rows"][-1]["loras"])
         skips = tuple(parse_skip(str(column["clip_skip"])) for column in manifest["columns"])
-    except (KeyError, IndexError, TypeError) as error:
-        raise DamagedFile(f"{MANIFEST} of this sweep lacks {error}; start the sweep again", field="sweep") from None
-    asked = request_from_text(settings)
-    hashes = tuple((lora.name, lora.hash) for lora in loras)
-    bare = tuple(replace(lora, hash="") for lora in loras)
-    return replace(asked, loras=bare, lora_hashes=hashes, clip_skip=None), skips
+        negative = asked["negative_clip_skip"]
+        request = Request(
+            **{name: asked[name] for name in PLAIN},
+            model=manifest["model"]["name"],
+            model_hash=manifest["model"]["hash"],
+            loras=tuple(replace(lora, hash="") for lora in loras),
+            lora_hashes=tuple((lora.name, lora.hash) for lora in loras),
+            negative_clip_skip=None if negative is None else parse_skip(negative),
+            phrase_skips=tuple(PhraseSkip.parse(text) for text in asked["phrase_skips"]),
+        )
+    except (KeyError, IndexError, TypeError, AttributeError, SpecError) as error:
+        raise DamagedFile(
+            f"{MANIFEST} of this sweep cannot be read ({str(error)[:80]}); start the sweep again", field="sweep"
+        ) from None
+    return request, skips
 
 
-def _manifest(sweep: Sweep) -> dict[str, Any]:
+def _manifest(sweep: Sweep, model: Known | None) -> dict[str, Any]:
     base = sweep.base
+    columns = zip(sweep.skips, sweep.columns, strict=True)
+    rows = zip(sweep.rows, sweep.row_names, strict=True)
     return {
-        "kind": "clipskip sweep",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "prompt": base.prompt,
-        "negative_prompt": base.negative_prompt,
-        "seed": base.seed,
-        "steps": base.steps,
+        "kind": KIND,
+        "key": sweep.key,
+        "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "settings": shared_infotext(base),
-        "model": {"name": base.model.name, "hash": base.model.hash},
-        "columns": [
-            {"clip_skip": _number(skip), "label": label} for skip, label in zip(sweep.skips, sweep.columns, strict=True)
-        ],
-        "rows": [
-            {"name": name, "loras": [_lora(lora) for lora in row]}
-            for row, name in zip(sweep.rows, sweep.row_names, strict=True)
-        ],
-        "cells": [
-            [
-                {"file": file_name(sweep.cell(r, c), row=r), "settings": render_infotext(sweep.cell(r, c))}
-                for c in range(len(sweep.skips))
-            ]
-            for r in range(len(sweep.rows))
-        ],
+        "model": {
+            "name": base.model.name,
+            "hash": base.model.hash,
+            "family": model.family.label if model else None,
+            "depth": model.depth if model else None,
+            "trained_clip_skip": model.trained_clip_skip if model else None,
+        },
+        "request": _request(base),
+        "columns": [{"clip_skip": _number(skip), "label": label} for skip, label in columns],
+        "rows": [{"name": name, "loras": [_lora(lora) for lora in row]} for row, name in rows],
+        "cells": [[_cell(sweep.cell(r, c), r) for c in range(len(sweep.skips))] for r in range(len(sweep.rows))],
     }
+
+
+def _request(base: Render) -> dict[str, Any]:
+    negative = base.negative_clip_skip
+    return {name: getattr(base, name) for name in PLAIN} | {
+        "negative_clip_skip": None if negative is None else str(negative),
+        "phrase_skips": [str(phrase) for phrase in base.phrase_skips],
+    }
+
+
+def _cell(render: Render, row: int) -> dict[str, str]:
+    return {"file": file_name(render, row=row), "settings": render_infotext(render)}
 
 
 def _lora(lora: LoraRef) -> dict[str, Any]:

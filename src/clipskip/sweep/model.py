@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from typing import final
+from typing import Protocol, final
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from clipskip.encode import TextReader, build_text_encoder, condition_all
 from clipskip.errors import DamagedFile, SpecError
 from clipskip.image import Colours, build_vae, decode_on_device, preview, preview_colours
 from clipskip.sample import Picture, build_unet, find_sampler, free_bytes, is_out_of_memory, sample
-from clipskip.spec import ClipSkip, FileRef, Render
+from clipskip.spec import ClipSkip, Family, FileRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once
 from clipskip.weights import Checkpoint, Embedding
 from clipskip.weights.lora import Lora, merged
@@ -56,6 +56,25 @@ class Extras:
     embeddings: tuple[Embedding, ...] = ()
 
 
+class Known(Protocol):
+    """What planning asks of a model: an open one, or the facts of a file that nobody has opened yet."""
+
+    @property
+    def ref(self) -> FileRef: ...
+    @property
+    def family(self) -> Family: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def native_px(self) -> int: ...
+    @property
+    def trained_clip_skip(self) -> int | None: ...
+    @property
+    def default_clip_skip(self) -> ClipSkip: ...
+
+
 @final
 class Model:
     """A checkpoint's three networks on one device."""
@@ -77,6 +96,21 @@ class Model:
     def depth(self) -> int:
         """Layers of the text encoder: the deepest Clip Skip."""
         return self.reader.depth
+
+    @property
+    def width(self) -> int:
+        """Numbers per token."""
+        return self.reader.encoder.shape.width
+
+    @property
+    def family(self) -> Family:
+        """Whose rule of Clip Skip it follows."""
+        return self.reader.family
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether its file is still the one that was loaded."""
+        return self._source.unchanged
 
     @property
     def default_clip_skip(self) -> ClipSkip:
@@ -170,7 +204,7 @@ class Model:
 
     def _check_file(self) -> None:
         """DamagedFile when the checkpoint's file is not the one that was loaded."""
-        if not self._source.unchanged:
+        if not self.unchanged:
             raise DamagedFile(
                 f"{self._source.path} changed while it was in use; start again with the file that you want",
                 field="model",

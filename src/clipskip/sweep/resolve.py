@@ -11,7 +11,7 @@ from clipskip.errors import NotFound, WrongKind
 from clipskip.prompt import Emphasis, Rules, read_prompt
 from clipskip.sample import find_sampler
 from clipskip.spec import FileRef, LoraRef, Render, Request, Skip, SkipSchedule
-from clipskip.sweep.model import Extras, Model, denoiser_calls
+from clipskip.sweep.model import Extras, Known, denoiser_calls
 from clipskip.weights import Embedding, FileKind, Library, identify, load_embedding, read_header
 from clipskip.weights.lora import Lora, load_lora
 from clipskip.weights.pickles import is_pickle
@@ -20,7 +20,7 @@ MAX_RANDOM_SEED = 2**32 - 2
 """A1111 draws seeds below this (modules/processing.py get_fixed_seed)."""
 
 
-def resolve(request: Request, model: Model, library: Library, *, allow_pickle: bool = False) -> tuple[Render, Extras]:
+def resolve(request: Request, model: Known, library: Library, *, allow_pickle: bool = False) -> tuple[Render, Extras]:
     """The render that was asked for, on this model, and the files that it names.
 
     LoRAs of the prompt's tags come before those named beside it.
@@ -36,8 +36,7 @@ def resolve(request: Request, model: Model, library: Library, *, allow_pickle: b
         for ref in (*prompt.loras, *request.loras)
     ]
     called = _called(prompt.text, request.negative_prompt, library, calls=calls, rules=rules)
-    width = model.reader.encoder.shape.width
-    embeddings = tuple(load_embedding(path, width=width, allow_pickle=allow_pickle) for path in called)
+    embeddings = tuple(load_embedding(path, width=model.width, allow_pickle=allow_pickle) for path in called)
     render = Render(
         prompt=prompt.text.strip(),
         negative_prompt=request.negative_prompt.strip(),
@@ -65,7 +64,7 @@ def resolve(request: Request, model: Model, library: Library, *, allow_pickle: b
     return render, Extras(loras={lora.hash: lora for _, lora in found}, embeddings=embeddings)
 
 
-def _check(render: Render, model: Model, embeddings: tuple[Embedding, ...]) -> None:
+def _check(render: Render, model: Known, embeddings: tuple[Embedding, ...]) -> None:
     """What would fail while the picture is drawn, said before."""
     sampler, schedule = find_sampler(render.sampler, render.scheduler)
     if sampler.own_times:
@@ -81,7 +80,7 @@ def _check(render: Render, model: Model, embeddings: tuple[Embedding, ...]) -> N
             check_phrase(phrase, read)
 
 
-def check_skip(skip: Skip, model: Model, *, calls: int) -> None:
+def check_skip(skip: Skip, model: Known, *, calls: int) -> None:
     """SpecError for a Clip Skip that the model does not have, or that a picture of so many calls would not use whole."""
     skip.check(model.depth)
     if isinstance(skip, SkipSchedule):

@@ -14,7 +14,7 @@ from clipskip.image import write_png
 from clipskip.sample import best_dtype
 from clipskip.spec import Render, Request, Skip, render_infotext
 from clipskip.sweep.folder import SweepFolder, ensure_writable
-from clipskip.sweep.model import Advance, Drawn, Extras, Model, denoiser_calls
+from clipskip.sweep.model import Advance, Drawn, Extras, Known, Model, denoiser_calls
 from clipskip.sweep.plan import Sweep, file_name, with_and_without
 from clipskip.sweep.resolve import check_skip, resolve
 from clipskip.weights import FileKind, Library, load_checkpoint
@@ -44,9 +44,14 @@ def open_model(
 
     A hash says more than a name: the file of that content is taken whatever it is called.
     """
+    path = find_model(name, hash=hash, library=library or Library.of_user())
+    return load_model(path, device=device, allow_pickle=allow_pickle)
+
+
+def load_model(path: Path, *, device: str | None = None, allow_pickle: bool = False) -> Model:
+    """The checkpoint in this file, ready to draw."""
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = best_dtype(place)
-    path = find_model(name, hash=hash, library=library or Library.of_user())
     checkpoint = load_checkpoint(path, dtype=dtype, text_dtype=torch.float32, device=place, allow_pickle=allow_pickle)
     return Model(checkpoint, device=place, dtype=dtype)
 
@@ -67,7 +72,7 @@ def find_model(name: str | None, *, hash: str | None, library: Library) -> Path:
 def plan_sweep(
     request: Request,
     skips: Sequence[Skip],
-    model: Model,
+    model: Known,
     library: Library | None = None,
     *,
     allow_pickle: bool = False,
@@ -85,7 +90,7 @@ def draw_sweep(
 ) -> SweepFolder:
     """Draws the sweep into the folder, with its grid and page; what is there already is kept."""
     sweep, extras = plan_sweep(request, skips, model, library)
-    into = SweepFolder.create(folder, sweep)
+    into = SweepFolder.create(folder, sweep, model=model)
     for _ in draw_missing(model, into, extras):
         pass
     into.finish()
@@ -105,17 +110,22 @@ def draw_to(
     ensure_writable(folder)
 
     def write(drawn: Drawn) -> Saved:
-        path = _unused(folder / file_name(drawn.render))
-        write_png(path, drawn.pixels, render_infotext(drawn.render))
-        return Saved(index=drawn.index, path=path, render=drawn.render)
+        return Saved(index=drawn.index, path=save_picture(drawn, folder), render=drawn.render)
 
     yield from _written(model.draw(renders, extras, previews=previews), write)
+
+
+def save_picture(drawn: Drawn, folder: Path) -> Path:
+    """Writes one picture under a name that is free, and gives its path."""
+    path = _unused(folder / file_name(drawn.render))
+    write_png(path, drawn.pixels, render_infotext(drawn.render))
+    return path
 
 
 def draw_missing(
     model: Model, folder: SweepFolder, extras: Extras, *, previews: bool = False
 ) -> Iterator[Advance | Saved]:
-    """Draws what the sweep's folder does not have yet, each LoRA row after the other."""
+    """Draws what the sweep's folder does not have yet, each LoRA row after the other; places count row by row."""
     sweep = folder.sweep
     places = [(r, c) for r in range(len(sweep.rows)) for c in range(len(sweep.skips))]
     missing = []
@@ -129,7 +139,11 @@ def draw_missing(
         index, row, column = missing[drawn.index]
         return Saved(index=index, path=folder.save(row, column, drawn.pixels), render=drawn.render)
 
-    yield from _written(model.draw([sweep.cell(r, c) for _, r, c in missing], extras, previews=previews), write)
+    drawn = model.draw([sweep.cell(r, c) for _, r, c in missing], extras, previews=previews)
+    for event in _written(drawn, write):
+        if isinstance(event, Advance):
+            event = replace(event, indices=tuple(missing[i][0] for i in event.indices))
+        yield event
 
 
 def _written(events: Iterator[Advance | Drawn], write: Callable[[Drawn], Saved]) -> Iterator[Advance | Saved]:

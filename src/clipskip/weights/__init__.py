@@ -1,6 +1,15 @@
 """Files in, tensors under canonical names out: checkpoints, LoRAs, embeddings and the folders they are found in."""
 
-from clipskip.weights.checkpoint import Checkpoint, SourceFile, TextWeights, load_checkpoint, load_text, source_file
+from clipskip.weights.checkpoint import (
+    Checkpoint,
+    CheckpointFacts,
+    SourceFile,
+    TextWeights,
+    load_checkpoint,
+    load_text,
+    read_facts,
+    source_file,
+)
 from clipskip.weights.embedding import Embedding, count_vectors, load_embedding
 from clipskip.weights.hashes import Hashes, hash_file
 from clipskip.weights.header import Header, TensorInfo, read_header
@@ -11,6 +20,7 @@ from clipskip.weights.shapes import TextShape, UNetShape, VAEShape
 
 __all__ = [
     "Checkpoint",
+    "CheckpointFacts",
     "Embedding",
     "FileKind",
     "Found",
@@ -31,6 +41,7 @@ __all__ = [
     "load_checkpoint",
     "load_embedding",
     "load_text",
+    "read_facts",
     "read_header",
     "save_folder",
     "save_single_file",

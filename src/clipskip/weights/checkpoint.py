@@ -17,6 +17,7 @@ from torch import Tensor
 from clipskip.errors import DamagedFile
 from clipskip.spec.family import Family
 from clipskip.spec.render import FileRef
+from clipskip.spec.skip import ClipSkip
 from clipskip.weights.container import Header, Stamp, as_path, same_file
 from clipskip.weights.hashes import hash_file
 from clipskip.weights.header import read_header
@@ -79,6 +80,29 @@ class Checkpoint:
     """Side of the pictures that it was trained on."""
     source: SourceFile
     metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFacts:
+    """What is known of a checkpoint before its weights are read: enough to plan pictures with it."""
+
+    source: SourceFile
+    family: Family
+    depth: int
+    """Layers of its text encoder."""
+    width: int
+    trained_clip_skip: int | None
+    native_px: int
+
+    @property
+    def ref(self) -> FileRef:
+        """Name and hash."""
+        return self.source.ref
+
+    @property
+    def default_clip_skip(self) -> ClipSkip:
+        """What the file says it was trained at, else its family's default."""
+        return ClipSkip(self.trained_clip_skip or self.family.default_skip)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -150,6 +174,22 @@ def load_checkpoint(
             source=source.result(),
             metadata=opened.header.metadata,
         )
+
+
+def read_facts(path: str | os.PathLike[str], *, allow_pickle: bool = False) -> CheckpointFacts:
+    """The same checks as `load_checkpoint` makes of a file's header, and what it says; the weights are not read."""
+    opened = _open(as_path(path), allow_pickle=allow_pickle)
+    check_loadable(opened.identity)
+    _check_whole(opened.identity)
+    shape = text_shape({name: source.shape for name, source in opened.parts["text_encoder"].items()}, opened.header)
+    return CheckpointFacts(
+        source=source_file(opened.header),
+        family=Family.SD1,
+        depth=shape.depth,
+        width=shape.width,
+        trained_clip_skip=opened.identity.trained_clip_skip,
+        native_px=native_px(opened.header),
+    )
 
 
 def load_text(

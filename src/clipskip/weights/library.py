@@ -55,6 +55,8 @@ class Library:
     """Folders that models, LoRAs and embeddings are looked for in, in their order; the first that has a name wins."""
 
     folders: tuple[Path, ...]
+    names_only: bool = False
+    """For askers who may not reach into other folders: no path counts, and no answer tells where the folders are."""
 
     @classmethod
     def of_user(cls, folders: Sequence[str | Path] = ()) -> "Library":
@@ -74,7 +76,7 @@ class Library:
         """
         path = Path(name).expanduser() if "\0" not in name else Path()
         looks_like_path = os.sep in name or name.startswith("~") or path.suffix.lower() in SAFE + PICKLED
-        if allow_path and name and looks_like_path and os.path.exists(path):
+        if allow_path and not self.names_only and name and looks_like_path and os.path.exists(path):
             return path
         title = re.fullmatch(r"(.+?)\s*\[[0-9a-fA-F]{8,64}\]", name)
         wanted = title[1] if title else name
@@ -138,7 +140,10 @@ class Library:
         places = ", ".join(str(folder) for folder in self.folders if folder != STARTER) or "the embedded starter"
         known = {fold(found.stem): found.stem for found in self.files(kind)}
         near = [known[key] for key in difflib.get_close_matches(fold(Path(name).stem), known, n=3)]
-        hint = f"near names: {', '.join(near)}" if near else f"give its path, or name its folder in {VARIABLE}"
+        if self.names_only:
+            places = "the model folders"
+        elsewhere = "put it there" if self.names_only else f"give its path, or name its folder in {VARIABLE}"
+        hint = f"near names: {', '.join(near)}" if near else elsewhere
         what = "model" if kind is FileKind.CHECKPOINT else str(kind)
         return f"no {what} called {name[:120]!r} in {places}; {hint}"
 

@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from clipskip.doors.http.views import skip_json
 from clipskip.errors import SpecError
-from clipskip.spec import LoraRef, Request, Skip, parse_columns, parse_skip
+from clipskip.spec import ClipSkip, LoraRef, Request, Skip, parse_columns, parse_skip, parse_skips
 
 MOST_CHARACTERS = 100_000
 Text = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS)]
@@ -35,7 +36,9 @@ class SweepBody(Body):
     negative_prompt: Text | None = None
     model: Name | None = None
     loras: Annotated[list[LoraBody], Field(max_length=64)] = []
-    clip_skips: Annotated[str, StringConstraints(max_length=400)] | list[Layer | Name] = "1-5"
+    clip_skips: (
+        Annotated[str, StringConstraints(max_length=400)] | Annotated[list[Layer | Name], Field(max_length=64)]
+    ) = "1-5"
     negative_clip_skip: Layer | Name | None = None
     steps: Annotated[int, Field(ge=1, le=150)] | None = None
     sampler: Name | None = None
@@ -53,7 +56,7 @@ class SweepBody(Body):
             return parse_columns(self.clip_skips)
         if not self.clip_skips:
             raise SpecError('clip_skips is empty; give at least one, as in [1, 2] or "1-5"', field="clip_skips")
-        return tuple(parse_skip(_text(skip)) for skip in self.clip_skips)
+        return tuple(parse_skip(text_of(skip)) for skip in self.clip_skips)
 
     def changes(self) -> dict[str, object]:
         """What is said beside a settings block, by the Request's names; null opens what may be left open."""
@@ -62,7 +65,7 @@ class SweepBody(Body):
         found |= {name: getattr(self, name) for name in ("width", "height") if name in self.model_fields_set}
         if "negative_clip_skip" in self.model_fields_set:
             skip = self.negative_clip_skip
-            found["negative_clip_skip"] = None if skip is None else parse_skip(_text(skip))
+            found["negative_clip_skip"] = None if skip is None else parse_skip(text_of(skip))
         return found
 
     def refs(self) -> tuple[LoraRef, ...]:
@@ -105,6 +108,24 @@ class InspectBody(Body):
     name: Name
 
 
+class EncodeBody(Body):
+    """A text whose conditioning is wanted."""
+
+    prompt: Text
+    clip_skips: Annotated[str, StringConstraints(max_length=400)] | Annotated[list[Layer], Field(max_length=64)] = (
+        "1-12"
+    )
+    model: Name | None = None
+
+    def skips(self) -> tuple[ClipSkip, ...]:
+        """The Clip Skips."""
+        if isinstance(self.clip_skips, str):
+            return parse_skips(self.clip_skips)
+        if not self.clip_skips:
+            raise SpecError('clip_skips is empty; give at least one, as in [1, 2] or "1-5"', field="clip_skips")
+        return tuple(dict.fromkeys(ClipSkip(skip) for skip in self.clip_skips))
+
+
 def request_json(asked: Request) -> dict[str, object]:
     """A Request as the page's form takes it."""
     skip, negative = asked.clip_skip, asked.negative_clip_skip
@@ -125,11 +146,6 @@ def request_json(asked: Request) -> dict[str, object]:
     }
 
 
-def skip_json(skip: Skip) -> float | str:
-    """A number, or a schedule's text."""
-    text = str(skip)
-    return text if "[" in text else float(text) if "." in text else int(text)
-
-
-def _text(skip: float | str) -> str:
-    return skip if isinstance(skip, str) else f"{skip:g}"
+def text_of(skip: float | str) -> str:
+    """A Clip Skip as a user types it."""
+    return skip if isinstance(skip, str) else repr(float(skip))

@@ -1,0 +1,91 @@
+"""A sweep as server-sent events. Each watcher looks every now and then, so that a slow one falls behind nobody."""
+
+import asyncio
+import base64
+import io
+import json
+import time
+from collections.abc import AsyncIterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clipskip.doors.http.views import view_cell, view_sweep
+from clipskip.sweep import ENDED, Job, Record, Studio
+
+LOOK_S, KEEP_ALIVE_S = 0.1, 15
+
+
+async def watch(record: Record, studio: Studio) -> AsyncIterator[str]:
+    """sweep, then step and cell as they come, then sweep and end."""
+    watcher = Watcher(record, studio.queue.find(record.id))
+    yield await _sweep(record, studio)
+    said_at = time.monotonic()
+    while not watcher.over:
+        await asyncio.sleep(LOOK_S)
+        news = await asyncio.to_thread(watcher.news)
+        if time.monotonic() - said_at > KEEP_ALIVE_S and not news:
+            news = [": waiting\n\n"]
+        for line in news:
+            said_at = time.monotonic()
+            yield line
+    yield await _sweep(record, studio)
+    view = await asyncio.to_thread(view_sweep, record, studio)
+    yield _event("end", {"state": view.state, "error": view.error.model_dump() if view.error else None})
+
+
+class Watcher:
+    """What one watcher has been told."""
+
+    def __init__(self, record: Record, job: Job | None) -> None:
+        self._record, self._job = record, job
+        self._version = -1
+        self._done: set[int] = set()
+        self._steps: dict[int, tuple[int, int]] = {}
+
+    @property
+    def over(self) -> bool:
+        """Whether there will be no more news."""
+        return self._job is None or self._job.state in ENDED
+
+    def news(self) -> list[str]:
+        """Events of what changed since the last look."""
+        job = self._job
+        if job is None or job.version == self._version:
+            return []
+        self._version = job.version
+        done, steps = set(job.done), dict(job.steps)
+        moved = [place for place, at in steps.items() if at != self._steps.get(place) and place not in done]
+        found = [self._step(job, place, *steps[place]) for place in moved]
+        found += [self._cell(job, place) for place in sorted(done - self._done)]
+        self._done, self._steps = done, steps
+        return found
+
+    def _step(self, job: Job, place: int, step: int, steps: int) -> str:
+        row, column = divmod(place, len(self._record.skips))
+        look = job.previews.get(place)
+        preview = None if look is None else data_url(look)
+        place_of = {"row": row, "column": column, "step": step, "steps": steps}
+        return _event("step", place_of | {"preview": preview, "eta_s": job.eta_s})
+
+    def _cell(self, job: Job, place: int) -> str:
+        row, column = divmod(place, len(self._record.skips))
+        cell = view_cell(self._record, job, place)
+        return _event("cell", {"row": row, "column": column, "cell": cell.model_dump()})
+
+
+def data_url(pixels: NDArray[np.uint8]) -> str:
+    """A small picture [height, width, 3] as a data URL."""
+    stored = io.BytesIO()
+    Image.fromarray(pixels).save(stored, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stored.getvalue()).decode("ascii")
+
+
+async def _sweep(record: Record, studio: Studio) -> str:
+    view = await asyncio.to_thread(view_sweep, record, studio)
+    return f"event: sweep\ndata: {view.model_dump_json()}\n\n"
+
+
+def _event(name: str, data: dict[str, object]) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"

@@ -1,0 +1,190 @@
+"""Our own API: what the server has, how a text is read, what a file is, what each layer says."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import ValidationError
+from safetensors.torch import save
+from starlette.datastructures import UploadFile
+
+from clipskip import __version__
+from clipskip.doors.http.bodies import (
+    DialectBody,
+    EncodeBody,
+    InspectBody,
+    PromptBody,
+    SettingsBody,
+    request_json,
+)
+from clipskip.doors.http.library import describe_files
+from clipskip.doors.http.strict import StrictRoute, read_json
+from clipskip.doors.looking import inspect_file
+from clipskip.doors.reading import read_aloud
+from clipskip.encode import summarize_layers
+from clipskip.errors import NotFound, SpecError
+from clipskip.image import infotext_of
+from clipskip.sample import SAMPLERS, SCHEDULES
+from clipskip.spec import ClipSkip, Family, conversion_table, request_from_text
+from clipskip.sweep import Studio
+from clipskip.weights import FileKind
+
+AUTOMATIC = "Automatic"
+TENSORS = "application/safetensors"
+Json = dict[str, Any]  # Any: rooms below say what is in it
+
+
+def reading_routes(studio: Studio) -> APIRouter:
+    """The routes that draw nothing."""
+    routes = APIRouter(prefix="/v1", tags=["reading"], route_class=StrictRoute)
+    _add_state(routes, studio)
+    _add_texts(routes, studio)
+    _add_files(routes, studio)
+    return routes
+
+
+def _add_state(routes: APIRouter, studio: Studio) -> None:
+    @routes.get("/status")
+    def status() -> Json:
+        """What the server is doing."""
+        model, running = studio.models.current, studio.queue.running
+        said = model and {
+            "name": model.ref.name,
+            "hash": model.ref.hash,
+            "family": model.family.label,
+            "depth": model.depth,
+            "width": model.width,
+            "default_clip_skip": model.default_clip_skip.from_end,
+            "trained_clip_skip": model.trained_clip_skip,
+            "native_px": model.native_px,
+        }
+        return {
+            "version": __version__,
+            "device": str(model.device) if model else None,
+            "queue": {
+                "waiting": studio.queue.waiting,
+                "running": running and (running.id or "picture"),
+                "limit": studio.queue.limit,
+            },
+            "model": said,
+        }
+
+    @routes.get("/samplers")
+    def samplers() -> Json:
+        """Sampling methods and schedule types by A1111's names."""
+        names = [{"name": one.name, "aliases": list(one.aliases)} for one in SAMPLERS]
+        return {"samplers": names, "schedulers": [{"name": name, "label": name} for name in (AUTOMATIC, *SCHEDULES)]}
+
+
+def _add_texts(routes: APIRouter, studio: Studio) -> None:
+    @routes.post("/prompt")
+    def prompt(body: PromptBody) -> Json:
+        """How a prompt is read: tokens, chunks, weights, LoRAs, what is unknown or cut."""
+        said: Json = json.loads(
+            read_aloud(
+                body.prompt,
+                steps=body.steps,
+                negative=body.negative,
+                clip_skip=None,
+                as_json=True,
+                folders=studio.library.folders,
+            )
+        )
+        files = said["files"] or {}
+        for kind in ("loras", "embeddings"):
+            files[kind] = {name: path and Path(path).name for name, path in files.get(kind, {}).items()}
+        return said
+
+    @routes.post("/settings", openapi_extra={"requestBody": _settings_body()})
+    async def settings(request: Request) -> Json:
+        """A settings block, or a picture that carries one, as fields."""
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            async with request.form(max_files=1, max_fields=1) as form:
+                file = next((value for value in form.values() if isinstance(value, UploadFile)), None)
+                if file is None:
+                    raise SpecError("send one file", field="file")
+                text = await asyncio.to_thread(infotext_of, await file.read(), file.filename or "the picture")
+        else:
+            try:
+                text = SettingsBody.model_validate(read_json(await request.body())).text
+            except ValidationError as error:
+                raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
+        asked = request_from_text(text)
+        return {"request": request_json(asked), "unused": [list(pair) for pair in asked.unused], "text": text}
+
+    @routes.post("/dialects")
+    def dialects(body: DialectBody) -> Json:
+        """A Clip Skip in every tool's numbers."""
+        family, skip = Family.parse(body.family), ClipSkip(body.clip_skip).check(Family.parse(body.family).depth)
+        rows = [
+            {"tool": row.dialect.value, "number": row.number, "note": row.note}
+            for row in conversion_table(skip, family=family)
+        ]
+        return {"rows": rows, "layer": family.depth + 1 - skip.from_end, "depth": family.depth}
+
+    @routes.post(
+        "/encode",
+        response_class=Response,
+        responses={200: {"content": {TENSORS: {"schema": {"type": "string"}}, "application/json": {}}}},
+    )
+    def encode(body: EncodeBody, request: Request) -> Response:
+        """A text's conditioning: one tensor clip_skip_N [tokens, width] for each; or its size and likeness as JSON."""
+        facts = studio.models.facts(body.model)
+        layers = studio.models.encode(facts, body.prompt, body.skips())
+        if "application/json" in request.headers.get("accept", ""):
+            said = {str(skip): _summary(one) for skip, one in summarize_layers(layers).items()}
+            return Response(json.dumps(said), media_type="application/json")
+        tensors = {f"clip_skip_{skip}": state.contiguous() for skip, state in layers.items()}
+        about = {"prompt": body.prompt, "model": facts.ref.name, "model_sha256": facts.source.sha256}
+        return Response(save(tensors, about), media_type=TENSORS)
+
+
+def _add_files(routes: APIRouter, studio: Studio) -> None:
+    @routes.get("/files")
+    def library() -> Json:
+        """Models, LoRAs and embeddings by name."""
+        return describe_files(studio.library)
+
+    @routes.post("/files/refresh")
+    def refresh() -> Json:
+        """The same, looked for again."""
+        return describe_files(studio.library)
+
+    @routes.post("/inspect")
+    def inspect(body: InspectBody) -> Json:
+        """What a file of the library is, by its name."""
+        missing = None
+        for kind in (FileKind.LORA, FileKind.CHECKPOINT, FileKind.EMBEDDING):
+            try:
+                path = studio.library.find(body.name, kind, allow_path=False)
+            except NotFound as error:
+                missing = missing or error
+                continue
+            said: Json = json.loads(inspect_file(path, as_json=True))
+            said["identity"]["path"] = path.name
+            return said
+        raise missing or AssertionError
+
+
+def _summary(one: Any) -> Json:  # Any: a LayerSummary, as asdict takes it
+    return {
+        "tokens": one.tokens,
+        "width": one.width,
+        "norm": one.norm,
+        "cosine_to_first": one.cosine_to_first,
+    }
+
+
+def _settings_body() -> Json:
+    file = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]}
+    return {
+        "required": True,
+        "content": {
+            "application/json": {"schema": SettingsBody.model_json_schema()},
+            "multipart/form-data": {"schema": file},
+        },
+    }

@@ -1,0 +1,130 @@
+"""Our own API: sweeps."""
+
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse, StreamingResponse
+
+from clipskip.doors.http.bodies import SweepBody
+from clipskip.doors.http.events import watch
+from clipskip.doors.http.strict import StrictRoute
+from clipskip.doors.http.views import SweepsView, SweepView, view_summary, view_sweep
+from clipskip.errors import NotFound, SpecError
+from clipskip.spec import Request, request_from_text
+from clipskip.sweep import GRID, PAGE, Record, Studio
+from clipskip.sweep.manifest import read_manifest
+
+PAGE_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'"
+)
+"""Of a sweep's own page, which has script, style and pictures in itself, and asks nothing of anybody."""
+KEPT = "private, max-age=86400, immutable"
+"""Of a cell's picture: a sweep's name says all that made it."""
+
+
+def sweep_routes(studio: Studio) -> APIRouter:
+    """The routes below /v1/sweeps."""
+    routes = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], route_class=StrictRoute)
+    _add_control(routes, studio)
+    _add_files(routes, studio)
+    return routes
+
+
+def _add_control(routes: APIRouter, studio: Studio) -> None:
+    @routes.post("", status_code=202)
+    def start(body: SweepBody) -> SweepView:
+        """Starts a sweep; one that was asked before is opened again, and what it lacks is drawn."""
+        return view_sweep(studio.start(_asked(body), body.columns(), previews=body.previews), studio)
+
+    @routes.get("")
+    def sweeps() -> SweepsView:
+        """Every sweep of the output folder, the newest first."""
+        return SweepsView(sweeps=[view_summary(record, studio) for record in studio.history.all()])
+
+    @routes.get("/{id}")
+    def sweep(id: str) -> SweepView:
+        """One sweep with its cells."""
+        return view_sweep(studio.history.find(id), studio)
+
+    @routes.delete("/{id}")
+    def cancel(id: str) -> SweepView:
+        """Stops it before its next step; finished pictures stay."""
+        studio.cancel(id)
+        return view_sweep(studio.history.find(id), studio)
+
+    @routes.post("/{id}/resume", status_code=202)
+    def resume(id: str) -> SweepView:
+        """Goes on with it."""
+        return view_sweep(studio.resume(id), studio)
+
+    @routes.get(
+        "/{id}/events",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    )
+    def events(id: str) -> StreamingResponse:
+        """Server-sent events: `sweep` (first and last), `step`, `cell`, `end`."""
+        record = studio.history.find(id)
+        return StreamingResponse(watch(record, studio), media_type="text/event-stream")
+
+
+def _add_files(routes: APIRouter, studio: Studio) -> None:
+    png: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {"schema": {"type": "string"}}}}}
+
+    @routes.get("/{id}/cells/{row}/{column}.png", response_class=FileResponse, responses=png)
+    def cell(id: str, row: int, column: int) -> FileResponse:
+        """One picture, with its settings in it."""
+        found = studio.history.find(id).cell(row, column)
+        if not found.drawn:
+            raise NotFound(f"row {row}, column {column} of the sweep {id} is not drawn yet", field="sweep")
+        return FileResponse(found.path, media_type="image/png", headers={"Cache-Control": KEPT})
+
+    @routes.get("/{id}/grid.png", response_class=FileResponse, responses=png)
+    def grid(id: str) -> FileResponse:
+        """The labelled sheet."""
+        return _file(studio.history.find(id), GRID, "image/png")
+
+    @routes.get(
+        "/{id}/page.html",
+        response_class=FileResponse,
+        responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+    )
+    def own_page(id: str) -> FileResponse:
+        """The sweep's self-contained page."""
+        answer = _file(studio.history.find(id), PAGE, "text/html; charset=utf-8")
+        answer.headers["Content-Security-Policy"] = PAGE_POLICY
+        return answer
+
+    @routes.get("/{id}/manifest.json")
+    def manifest(id: str) -> dict[str, Any]:
+        """What the folder holds: each cell's file, its sha256 where it is drawn, its settings."""
+        record = studio.history.find(id)
+        found = read_manifest(record.folder)
+        if found is None:
+            raise NotFound(f"the sweep {id} has no manifest any more", field="sweep")
+        digests = [[{"sha256": studio.history.digest(cell)} for cell in row] for row in record.cells]
+        cells = [
+            [cell | digest for cell, digest in zip(row, more, strict=True)]
+            for row, more in zip(found["cells"], digests, strict=True)
+        ]
+        return found | {"cells": cells}
+
+
+def _asked(body: SweepBody) -> Request:
+    """The settings block's request with what the body says beside it."""
+    asked = request_from_text(body.settings) if body.settings else None
+    if asked is None and body.prompt is None:
+        raise SpecError("give a prompt, or settings to repeat", field="prompt")
+    asked = replace(asked or Request(prompt=""), **body.changes())  # type: ignore[arg-type]  # named as its fields are
+    if body.model:
+        asked = replace(asked, model_hash=None)
+    if "loras" in body.model_fields_set:
+        asked = replace(asked, loras=body.refs())
+    return asked
+
+
+def _file(record: Record, name: str, kind: str) -> FileResponse:
+    if not record.has(name):
+        raise NotFound(f"the sweep {record.id} has no {name} yet", field="sweep")
+    return FileResponse(record.folder / name, media_type=kind)

@@ -1,0 +1,202 @@
+"""What the server says of sweeps, as JSON."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from clipskip.errors import ClipskipError
+from clipskip.spec import ClipSkip, LoraRef, Skip
+from clipskip.sweep import GRID, PAGE, Job, Record, Studio
+
+State = Literal["queued", "running", "done", "cancelled", "failed", "interrupted"]
+CellState = Literal["waiting", "drawing", "done", "failed"]
+
+
+class View(BaseModel):
+    """Part of an answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorView(View):
+    """Why something was refused or failed."""
+
+    detail: str
+    field: str | None
+    """The setting at fault, where it is one's."""
+
+
+class LoraView(View):
+    """A LoRA at its strengths."""
+
+    name: str
+    text_encoder: float
+    unet: float
+    hash: str
+
+
+class ModelView(View):
+    """The checkpoint of a sweep."""
+
+    name: str
+    hash: str
+    family: str | None
+    depth: int | None
+    trained_clip_skip: int | None
+
+
+class ColumnView(View):
+    """A Clip Skip: a number, or the text of a schedule such as [1:2:0.5]."""
+
+    clip_skip: int | float | str
+    label: str
+
+
+class RowView(View):
+    """The LoRAs of a row."""
+
+    name: str
+    loras: list[LoraView]
+
+
+class CellView(View):
+    """One picture of a sweep."""
+
+    state: CellState
+    step: int
+    steps: int
+    image: str | None
+    thumbnail: str | None
+    settings: str | None
+
+
+class SummaryView(View):
+    """A sweep without its cells."""
+
+    id: str
+    state: State
+    created: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    settings: str
+    model: ModelView
+    columns: list[ColumnView]
+    rows: list[RowView]
+    done: int
+    total: int
+    progress: float
+    eta_s: float | None
+    error: ErrorView | None
+    grid: str | None
+    page: str | None
+    manifest: str
+    thumbnail: str | None
+
+
+class SweepView(SummaryView):
+    """A sweep."""
+
+    cells: list[list[CellView]]
+
+
+class SweepsView(View):
+    """Sweeps, the newest first."""
+
+    sweeps: list[SummaryView]
+
+
+def view_sweep(record: Record, studio: Studio) -> SweepView:
+    """A sweep with its cells."""
+    job = studio.queue.find(record.id)
+    cells = view_cells(record, job)
+    return SweepView(**dict(_summary(record, job, cells)), cells=cells)
+
+
+def view_summary(record: Record, studio: Studio) -> SummaryView:
+    """A sweep without its cells."""
+    job = studio.queue.find(record.id)
+    return _summary(record, job, view_cells(record, job))
+
+
+def view_cells(record: Record, job: Job | None) -> list[list[CellView]]:
+    """The cells, row by row."""
+    width = len(record.skips)
+    return [
+        [view_cell(record, job, row * width + column) for column in range(width)] for row in range(len(record.cells))
+    ]
+
+
+def view_cell(record: Record, job: Job | None, place: int) -> CellView:
+    """One cell, by its place row by row."""
+    row, column = divmod(place, len(record.skips))
+    cell, steps = record.cells[row][column], record.request.steps
+    running = job is not None and job.state == "running"
+    step, of = job.steps.get(place, (0, steps)) if job else (0, steps)
+    done = place in job.done if job and running else cell.drawn
+    image = f"/v1/sweeps/{record.id}/cells/{row}/{column}.png" if done else None
+    state: CellState = "done" if done else "drawing" if running and step else "waiting"
+    if job and job.state == "failed" and not done and step:
+        state = "failed"
+    return CellView(
+        state=state,
+        step=of if done else step if state == "drawing" else 0,
+        steps=of,
+        image=image,
+        thumbnail=image,
+        settings=cell.settings if done else None,
+    )
+
+
+def _summary(record: Record, job: Job | None, cells: list[list[CellView]]) -> SummaryView:
+    flat = [cell for row in cells for cell in row]
+    done = sum(cell.state == "done" for cell in flat)
+    asked, base = record.request, f"/v1/sweeps/{record.id}"
+    state: State = job.state if job else "done" if done == len(flat) else "interrupted"
+    columns = zip(record.skips, record.labels, strict=True)
+    return SummaryView(
+        id=record.id,
+        state=state,
+        created=record.created,
+        prompt=asked.prompt,
+        negative_prompt=asked.negative_prompt,
+        seed=asked.seed,
+        settings=record.settings,
+        model=_model(record),
+        columns=[ColumnView(clip_skip=skip_json(skip), label=label) for skip, label in columns],
+        rows=[RowView(name=name, loras=[view_lora(lora) for lora in loras]) for name, loras in record.rows],
+        done=done,
+        total=len(flat),
+        progress=job.share if job and state == "running" else done / len(flat),
+        eta_s=job.eta_s if job else None,
+        error=view_error(job.error) if job and job.error else None,
+        grid=f"{base}/grid.png" if record.has(GRID) else None,
+        page=f"{base}/page.html" if record.has(PAGE) else None,
+        manifest=f"{base}/manifest.json",
+        thumbnail=next((cell.image for cell in reversed(flat) if cell.image), None),
+    )
+
+
+def _model(record: Record) -> ModelView:
+    return ModelView(
+        name=record.request.model or "",
+        hash=record.request.model_hash or "",
+        family=record.model_family,
+        depth=record.model_depth,
+        trained_clip_skip=record.model_trained_clip_skip,
+    )
+
+
+def view_lora(lora: LoraRef) -> LoraView:
+    """A LoRA at its strengths."""
+    return LoraView(name=lora.name, text_encoder=lora.text_encoder, unet=lora.unet, hash=lora.hash)
+
+
+def view_error(error: ClipskipError) -> ErrorView:
+    """An error with the setting at fault."""
+    return ErrorView(detail=str(error), field=error.field)
+
+
+def skip_json(skip: Skip) -> int | float | str:
+    """A number, or a schedule's text."""
+    return skip.from_end if isinstance(skip, ClipSkip) else str(skip)

@@ -1,0 +1,36 @@
+"""What each layer says of a text, in a few numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from clipskip.spec import ClipSkip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSummary:
+    """One Clip Skip's conditioning."""
+
+    tokens: int
+    width: int
+    norm: float
+    """Mean over tokens of each vector's length."""
+    cosine_to_first: float
+    """Mean over tokens of the cosine to the same token's vector at the first Clip Skip of the list."""
+
+
+def summarize_layers(layers: Mapping[ClipSkip, Float[Tensor, "tokens width"]]) -> dict[ClipSkip, LayerSummary]:
+    """Each Clip Skip's size, length and likeness to the first one's."""
+    first = next(iter(layers.values())).double()
+    return {
+        skip: LayerSummary(
+            tokens=state.shape[0],
+            width=state.shape[1],
+            norm=state.double().norm(dim=1).mean().item(),
+            cosine_to_first=cosine_similarity(state.double(), first, dim=1).mean().item(),
+        )
+        for skip, state in layers.items()
+    }

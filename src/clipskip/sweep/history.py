@@ -1,0 +1,166 @@
+"""The sweeps of an output folder: read from what is on disk, so that they outlive whoever drew them."""
+
+import hashlib
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, final
+
+from clipskip.errors import ClipskipError, NotFound
+from clipskip.spec import LoraRef, Request, Skip
+from clipskip.sweep.folder import GRID, PAGE
+from clipskip.sweep.manifest import MANIFEST, read_manifest, request_of
+
+PREFIX = "sweep-"
+MOST_KEPT = 20_000
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One picture of a past sweep, drawn or not."""
+
+    path: Path
+    settings: str
+
+    @property
+    def drawn(self) -> bool:
+        """Whether its file is there: files come into being whole."""
+        return self.path.is_file()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What a sweep's manifest says."""
+
+    id: str
+    folder: Path
+    created: str
+    """ISO 8601."""
+    settings: str
+    request: Request
+    model_family: str | None
+    model_depth: int | None
+    model_trained_clip_skip: int | None
+    skips: tuple[Skip, ...]
+    labels: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[LoraRef, ...]], ...]
+    """Name and LoRAs of each."""
+    cells: tuple[tuple[Cell, ...], ...]
+
+    @property
+    def flat(self) -> tuple[Cell, ...]:
+        """The cells, row by row."""
+        return tuple(cell for row in self.cells for cell in row)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every picture, the grid and the page are there."""
+        return all(cell.drawn for cell in self.flat) and self.has(GRID) and self.has(PAGE)
+
+    def has(self, name: str) -> bool:
+        """Whether the folder has this file."""
+        return (self.folder / name).is_file()
+
+    def cell(self, row: int, column: int) -> Cell:
+        """The cell at a place of the grid; NotFound where the grid has no such place."""
+        if not (0 <= row < len(self.cells) and 0 <= column < len(self.cells[row])):
+            raise NotFound(
+                f"the sweep {self.id} has {len(self.cells)} rows of {len(self.skips)} cells, counted from 0",
+                field="sweep",
+            )
+        return self.cells[row][column]
+
+
+@final
+class History:
+    """The sweeps in the folders directly below one folder."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._records = Remembered[Record | None](lambda path: _read(path.parent))
+        self._digests = Remembered[str](lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
+
+    def all(self) -> list[Record]:
+        """The newest first."""
+        found = [self._records.of(path) for path in self.out.glob(f"*/{MANIFEST}")]
+        return sorted((one for one in found if one is not None), key=lambda one: one.created, reverse=True)
+
+    def find(self, id: str) -> Record:
+        """One of them; NotFound where there is none of this name."""
+        if ID.fullmatch(id):
+            for folder in (self.out / f"{PREFIX}{id}", self.out / id):
+                found = self._records.of(folder / MANIFEST)
+                if found is not None:
+                    return found
+        raise NotFound(f"there is no sweep {id[:64]!r}; GET /v1/sweeps lists them", field="sweep")
+
+    def digest(self, cell: Cell) -> str | None:
+        """The sha256 of a cell's file; None where it is not drawn."""
+        return self._digests.of(cell.path)
+
+
+@final
+class Remembered(Generic[Value]):
+    """What was made of files, kept for as long as each file's size and time stay the same."""
+
+    def __init__(self, make: Callable[[Path], Value]) -> None:
+        self._make = make
+        self._kept: dict[Path, tuple[tuple[int, int], Value]] = {}
+
+    def of(self, path: Path) -> Value | None:
+        """What is made of this file; None where there is no such file, or only a link to one."""
+        try:
+            about = path.lstat()
+            if not stat.S_ISREG(about.st_mode) or path.parent.is_symlink():
+                return None
+            stamp = about.st_mtime_ns, about.st_size
+            kept = self._kept.get(path)
+            if kept is None or kept[0] != stamp:
+                if len(self._kept) >= MOST_KEPT:
+                    self._kept.clear()
+                kept = self._kept[path] = stamp, self._make(path)
+        except OSError:
+            return None
+        return kept[1]
+
+
+def _read(folder: Path) -> Record | None:
+    """What a folder's manifest says; None where it cannot be read."""
+    manifest = read_manifest(folder)
+    id = folder.name.removeprefix(PREFIX)
+    if manifest is None or not ID.fullmatch(id):
+        return None
+    try:
+        return _record(id, folder, manifest)
+    except (ClipskipError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _record(id: str, folder: Path, manifest: dict[str, Any]) -> Record:
+    request, skips = request_of(manifest)
+    model, columns = manifest["model"], manifest["columns"]
+    cells = tuple(
+        tuple(Cell(path=folder / Path(cell["file"]).name, settings=str(cell["settings"])) for cell in row)
+        for row in manifest["cells"]
+    )
+    rows = tuple((str(row["name"]), tuple(LoraRef(**lora) for lora in row["loras"])) for row in manifest["rows"])
+    if len(cells) != len(rows) or any(len(row) != len(skips) for row in cells):
+        raise ValueError("cells do not fit rows and columns")
+    return Record(
+        id=id,
+        folder=folder,
+        created=str(manifest["created"]),
+        settings=str(manifest["settings"]),
+        request=request,
+        model_family=model["family"],
+        model_depth=model["depth"],
+        model_trained_clip_skip=model["trained_clip_skip"],
+        skips=skips,
+        labels=tuple(str(column["label"]) for column in columns),
+        rows=rows,
+        cells=cells,
+    )

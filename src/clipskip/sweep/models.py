@@ -1,0 +1,96 @@
+"""Checkpoints in memory: one, and more for as long as there is room."""
+
+import gc
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clipskip.encode import TextReader, encode_layers, open_text_encoder
+from clipskip.errors import DamagedFile
+from clipskip.sample import free_bytes
+from clipskip.spec import ClipSkip
+from clipskip.sweep.model import Model
+from clipskip.sweep.run import find_model, load_model
+from clipskip.weights import CheckpointFacts, Library, read_facts
+
+ROOM = 3
+"""Times its file's size that must be free for a checkpoint to be opened beside others: weights in a wider type, the text
+encoder in float32, and what drawing takes."""
+
+
+@final
+class Models:
+    """What the files of a library say, and the models opened from them. `open` is for one thread alone."""
+
+    def __init__(
+        self,
+        library: Library,
+        *,
+        allow_pickle: bool = False,
+        free: Callable[[torch.device], int] = free_bytes,
+    ) -> None:
+        self._library, self._allow_pickle, self._free = library, allow_pickle, free
+        self._facts: dict[Path, CheckpointFacts] = {}
+        self._open: dict[Path, Model] = {}
+        self._reader: tuple[CheckpointFacts, TextReader] | None = None
+        self._reading = threading.Lock()
+
+    @property
+    def current(self) -> Model | None:
+        """The model used last."""
+        return next(reversed(list(self._open.values())), None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models in memory, the one used last at the end."""
+        return tuple(model.ref.name for model in list(self._open.values()))
+
+    def facts(self, name: str | None, *, hash: str | None = None) -> CheckpointFacts:
+        """What the header of the checkpoint of this name or hash says; the starter's without either."""
+        path = find_model(name, hash=hash, library=self._library)
+        known = self._facts.get(path)
+        if known is None or not known.source.unchanged:
+            known = self._facts[path] = read_facts(path, allow_pickle=self._allow_pickle)
+        return known
+
+    def open(self, facts: CheckpointFacts) -> Model:
+        """The model that these facts are of; DamagedFile when its file is another by now."""
+        path = facts.source.path
+        model = self._open.pop(path, None)
+        if model is None or not model.unchanged:
+            del model
+            self._make_room(path)
+            model = load_model(path, allow_pickle=self._allow_pickle)
+        if model.ref != facts.ref:
+            raise DamagedFile(
+                f"{path.name} was {facts.ref.hash} when this was asked and is {model.ref.hash} now; ask again",
+                field="model",
+            )
+        self._open[path] = model
+        return model
+
+    def encode(
+        self, facts: CheckpointFacts, text: str, skips: Sequence[ClipSkip]
+    ) -> dict[ClipSkip, Float[Tensor, "tokens width"]]:
+        """A text at each Clip Skip, by a text encoder of its own: the worker's may have LoRAs merged into it."""
+        for skip in skips:
+            skip.check(facts.depth)
+        with self._reading:
+            if self._reader is None or self._reader[0] != facts:
+                self._reader = None
+                self._reader = facts, open_text_encoder(facts.source.path, allow_pickle=self._allow_pickle)
+            return encode_layers(self._reader[1], text, skips)
+
+    def _make_room(self, path: Path) -> None:
+        """Lets the others go, the one used longest ago first, until there is room for one more."""
+        needed = ROOM * sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]))
+        while self._open and self._free(next(iter(self._open.values())).device) < needed:
+            del self._open[next(iter(self._open))]
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()

@@ -1,0 +1,208 @@
+"""One queue with one worker: what is asked is drawn in order, can be watched, and stops before its next step."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipskip.errors import Busy, ClipskipError
+from clipskip.sweep.model import Advance, Drawn, Model
+from clipskip.sweep.models import Models
+from clipskip.sweep.run import Saved
+from clipskip.weights import CheckpointFacts
+
+State = Literal["queued", "running", "done", "cancelled", "failed"]
+Event = Advance | Drawn | Saved
+Draw = Callable[[Model], Iterator[Event]]
+ENDED: frozenset[State] = frozenset({"done", "cancelled", "failed"})
+REMEMBERED = 100
+"""Jobs whose end can still be asked for."""
+
+
+@final
+class Job:
+    """Pictures that are to be drawn, and how far they are. The worker writes, everybody may read."""
+
+    def __init__(self, facts: CheckpointFacts, draw: Draw, *, total: int, id: str = "") -> None:
+        self.id, self.facts, self.total, self.draw = id, facts, total, draw
+        """A job without an id is known only to those who put it into the queue."""
+        self.state: State = "queued"
+        self.error: ClipskipError | None = None
+        self.done: set[int] = set()
+        """Places of finished pictures."""
+        self.pictures: dict[int, Drawn] = {}
+        """Those that are not kept on disk."""
+        self.steps: dict[int, tuple[int, int]] = {}
+        """The step that each place is at, and of how many."""
+        self.previews: dict[int, NDArray[np.uint8]] = {}
+        self.version = 0
+        """Grows with every change, so that those who watch know when to look."""
+        self.stop = threading.Event()
+        self.ended = threading.Event()
+        self._begun: tuple[float, float] | None = None
+        """When drawing began, and what share was there already."""
+
+    @property
+    def share(self) -> float:
+        """How much is drawn, 0 to 1."""
+        steps, done = dict(self.steps), set(self.done)
+        partly = sum(step / (of + 1) for place, (step, of) in steps.items() if place not in done)
+        return min(1.0, (len(done) + partly) / self.total)
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds that are left, by the pace so far; None where there is none yet."""
+        begun, share = self._begun, self.share
+        if self.state != "running" or begun is None or share <= begun[1]:
+            return None
+        return (time.monotonic() - begun[0]) * (1 - share) / (share - begun[1])
+
+    def take(self, event: Event) -> None:
+        """What has been drawn."""
+        if isinstance(event, Advance):
+            if self._begun is None:
+                self._begun = time.monotonic(), self.share
+            self.steps |= dict.fromkeys(event.indices, (event.step, event.steps))
+            self.previews |= dict(zip(event.indices, event.previews, strict=False))
+        else:
+            if isinstance(event, Drawn):
+                self.pictures[event.index] = event
+            self.done.add(event.index)
+            self.previews.pop(event.index, None)
+        self.version += 1
+
+    def end(self, state: State, error: ClipskipError | None = None) -> None:
+        """No more will be drawn. The first end counts."""
+        if self.state not in ENDED:
+            self.state, self.error = state, error
+            self.version += 1
+        self.ended.set()
+
+    def release(self) -> None:
+        """Lets go of what drawing needed: LoRAs are large."""
+        self.draw = _nothing
+        self.previews.clear()
+
+
+def _nothing(_: Model) -> Iterator[Event]:
+    yield from ()
+
+
+@final
+class Queue:
+    """Jobs in the order in which they came; `limit` may wait."""
+
+    def __init__(self, models: Models, *, limit: int = 8) -> None:
+        self.limit = limit
+        self._models = models
+        self._waiting: deque[Job] = deque()
+        self._known: dict[str, Job] = {}
+        self._current: Job | None = None
+        self._changed = threading.Condition()
+        self._closed = False
+        self._worker = threading.Thread(target=self._work, name="clipskip-worker", daemon=True)
+        self._worker.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many have not begun."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> Job | None:
+        """The one that is being drawn."""
+        job = self._current
+        return job if job is not None and job.state == "running" else None
+
+    def find(self, id: str) -> Job | None:
+        """A job that waits, is drawn, or ended not long ago."""
+        return self._known.get(id)
+
+    def put(self, job: Job) -> Job:
+        """Lets it wait its turn, and gives it, or the one of the same id that has not ended. Busy when too many wait."""
+        with self._changed:
+            known = self._known.get(job.id)
+            if known is not None and known.state not in ENDED:
+                return known
+            self.check()
+            if job.id:
+                self._known.pop(job.id, None)
+                self._known[job.id] = job
+                self._forget()
+            self._waiting.append(job)
+            self._changed.notify_all()
+        return job
+
+    def check(self) -> None:
+        """Busy where no more may wait."""
+        if len(self._waiting) >= self.limit:
+            raise Busy(
+                f"{len(self._waiting)} are waiting to be drawn, and {self.limit} is the most; wait for one of them, "
+                "or cancel it"
+            )
+
+    def cancel(self, job: Job) -> None:
+        """Ends it at once for everybody; the worker stops before its next step."""
+        with self._changed:
+            job.stop.set()
+            job.end("cancelled")
+            with suppress(ValueError):
+                self._waiting.remove(job)
+                job.release()
+
+    def close(self, *, wait_s: float = 10) -> None:
+        """Stops what is drawn, takes no more, and waits for the worker to have written what it has."""
+        with self._changed:
+            self._closed = True
+            for job in (*self._waiting, *([self._current] if self._current else [])):
+                job.stop.set()
+                job.end("cancelled")
+            self._waiting.clear()
+            self._changed.notify_all()
+        self._worker.join(wait_s)
+
+    def _forget(self) -> None:
+        over = len(self._known) - REMEMBERED - self.limit
+        for id in [id for id, job in self._known.items() if job.state in ENDED][: max(0, over)]:
+            del self._known[id]
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                job.state = "running"
+                job.version += 1
+                self._draw(job)
+                job.end("cancelled" if job.stop.is_set() else "done")
+            except ClipskipError as error:
+                job.end("failed", error)
+            except Exception as error:  # one job's fault must not end the worker
+                logging.getLogger(__name__).exception("drawing failed")
+                job.end("failed", ClipskipError(f"drawing failed: {type(error).__name__}: {error}"[:500]))
+            finally:
+                job.release()
+                self._current = None
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                return None
+            self._current = self._waiting.popleft()
+            return self._current
+
+    def _draw(self, job: Job) -> None:
+        events = job.draw(self._models.open(job.facts))
+        try:
+            for event in events:
+                job.take(event)
+                if job.stop.is_set():
+                    return
+        finally:
+            events.close()  # type: ignore[attr-defined]  # every one of them is a generator
