@@ -30,8 +30,8 @@ async function ask(path, { method = "GET", body, signal } = {}) {
 function refusal(said, answer) {
   const details = said?.detail ?? said?.message ?? `The server answered ${answer.status}.`;
   const first = Array.isArray(details) ? details[0] : null;
-  const message = first ? first.msg : String(details);
   const field = said?.field ?? (first ? first.loc?.filter((part) => part !== "body").join(".") : null);
+  const message = (first ? first.msg : String(details)).replace(`${field}: `, "");
   return new ApiError(message, { field: field || null, status: answer.status });
 }
 

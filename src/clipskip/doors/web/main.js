@@ -44,9 +44,10 @@ const library = openLibrary({
   addWord: (word) => form.addWord(word),
 });
 
-/** On a narrow window the pictures stand under the form: go there. */
+/** Where the form is long, or the window narrow, the pictures are out of sight: go there. */
 function bringIntoView() {
-  if (at("main").getBoundingClientRect().top > window.innerHeight / 2) at("main").scrollIntoView({ block: "start" });
+  const { top } = at("main").getBoundingClientRect();
+  if (top < 0 || top > window.innerHeight / 2) at("main").scrollIntoView({ block: "start" });
 }
 
 function explain() {
