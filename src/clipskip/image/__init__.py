@@ -1,5 +1,6 @@
 """Latents in; pixels, PNG files with their settings, labelled grids and pages out, and the settings of any picture back."""
 
+from clipskip.image.autoencoder import VAE
 from clipskip.image.grid import draw_grid
 from clipskip.image.metadata import infotext_of, picture_infotext, png_bytes, read_infotext, write_bytes, write_png
 from clipskip.image.page import Cell, write_page
@@ -7,6 +8,7 @@ from clipskip.image.preview import Colours, preview, preview_colours
 from clipskip.image.vae import build_vae, decode, decode_on_device, encode
 
 __all__ = [
+    "VAE",
     "Cell",
     "Colours",
     "build_vae",

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from clipskip.encode import TextReader, build_text_encoder, condition_all
 from clipskip.errors import DamagedFile, SpecError
-from clipskip.image import Colours, build_vae, decode_on_device, preview, preview_colours
-from clipskip.sample import Picture, build_unet, find_sampler, free_bytes, is_out_of_memory, sample
+from clipskip.image import VAE, Colours, build_vae, decode_on_device, preview, preview_colours
+from clipskip.sample import Picture, UNet, build_unet, find_sampler, free_bytes, is_out_of_memory, sample
 from clipskip.spec import ClipSkip, Family, FileRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once
-from clipskip.weights import Checkpoint, Embedding
+from clipskip.weights import Checkpoint, Embedding, SourceFile
 from clipskip.weights.lora import Lora, merged
 
 Numbered = tuple[tuple[int, ...], Render]
@@ -116,6 +116,26 @@ class Model:
     def default_clip_skip(self) -> ClipSkip:
         """What the file says it was trained at, else its family's default."""
         return ClipSkip(self.trained_clip_skip or self.reader.family.value.default_skip)
+
+    @property
+    def source(self) -> SourceFile:
+        """The file that it was opened from."""
+        return self._source
+
+    @property
+    def unet(self) -> UNet:
+        """The denoising network."""
+        return self._unet
+
+    @property
+    def vae(self) -> VAE:
+        """Between pixels and latents."""
+        return self._vae
+
+    @property
+    def prediction(self) -> str:
+        """What the UNet predicts: epsilon or v."""
+        return self._prediction
 
     @cached_property
     def _colours(self) -> Colours:
