@@ -48,9 +48,9 @@ def plain_attention(text: str) -> Segments:
     while at < len(text):
         mark, number = text[at], weight_at(text, at)
         if mark == "\\":
-            if text[at + 1 : at + 2] in tuple("()[]\\"):
-                at += 1
-                letters.append([text[at], 1.0])
+            escaped = text[at + 1 : at + 2] in tuple("()[]\\")
+            at += escaped
+            letters.append([text[at] if escaped else "", 1.0])
         elif mark in "([":
             (rounds if mark == "(" else squares).append(len(letters))
         elif number and rounds:
