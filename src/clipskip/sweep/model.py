@@ -1,6 +1,7 @@
 """An open model: settings in, finished pictures out."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -14,7 +15,7 @@ from clipskip.encode import TextReader, build_text_encoder, condition_all
 from clipskip.errors import DamagedFile, SpecError
 from clipskip.image import VAE, Colours, build_vae, decode_on_device, preview, preview_colours
 from clipskip.sample import Picture, UNet, build_unet, find_sampler, free_bytes, is_out_of_memory, sample
-from clipskip.spec import ClipSkip, Family, FileRef, Render
+from clipskip.spec import ClipSkip, Family, FileRef, LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once
 from clipskip.weights import Checkpoint, Embedding, SourceFile
 from clipskip.weights.lora import Lora, merged
@@ -156,20 +157,25 @@ class Model:
         numbered = sorted(((at, one) for one, at in places.items()), key=lambda pair: sets.index(pair[1].loras))
         for wanted, group in groupby(numbered, key=lambda pair: pair[1].loras):
             self._check_file()
-            weighted = [(extras.loras[ref.hash], ref.text_encoder, ref.unet) for ref in wanted]
-            bundled = tuple(
-                Embedding(name=name, vectors=vectors, hash=lora.hash)
-                for lora, _, _ in weighted
-                for name, vectors in lora.embeddings.items()
-            )
-            with merged({"text_encoder": self.reader.encoder, "unet": self._unet}, weighted):
-                yield from self._draw_alike(list(group), extras.embeddings + bundled, previews=previews)
+            with self.with_loras(wanted, extras) as reader:
+                yield from self._draw_alike(list(group), reader, previews=previews)
+
+    @contextmanager
+    def with_loras(self, wanted: Sequence[LoraRef], extras: Extras) -> Iterator[TextReader]:
+        """The model with these LoRAs in its weights for as long as a `with` lasts, and how it then reads texts."""
+        weighted = [(extras.loras[ref.hash], ref.text_encoder, ref.unet) for ref in wanted]
+        bundled = tuple(
+            Embedding(name=name, vectors=vectors, hash=lora.hash)
+            for lora, _, _ in weighted
+            for name, vectors in lora.embeddings.items()
+        )
+        with merged({"text_encoder": self.reader.encoder, "unet": self._unet}, weighted):
+            yield replace(self.reader, embeddings=extras.embeddings + bundled)
 
     def _draw_alike(
-        self, numbered: Sequence[Numbered], embeddings: tuple[Embedding, ...], *, previews: bool
+        self, numbered: Sequence[Numbered], reader: TextReader, *, previews: bool
     ) -> Iterator[Advance | Drawn]:
         """Pictures with the same LoRAs: one text pass for all, then as many at once as suits the device."""
-        reader = replace(self.reader, embeddings=embeddings)
         made = condition_all(reader, [render for _, render in numbered], calls=denoiser_calls)
         pictures = [(at, Picture(render=r, conditioning=c)) for (at, r), c in zip(numbered, made, strict=True)]
         decodings: list[Decoding] = []

@@ -1,0 +1,130 @@
+"""What files say of the Clip Skip that they were trained at; each saying with its weight and its doubt.
+
+A weight is the probability that the saying is right. Those of metadata and names are judgements, not measurements;
+docs/advise.md says so.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+
+from clipskip.weights.lora.metadata import trained_skip
+
+STATED, HASHED, BASED, NAMED = 0.9, 0.97, 0.75, 0.7
+DEEPEST = 12
+
+PUBLISHED: Mapping[str, tuple[str, int]] = {
+    "6ce0161689": ("Stable Diffusion 1.5 (v1-5-pruned-emaonly.safetensors)", 1),
+    "cc6cb27103": ("Stable Diffusion 1.5 (v1-5-pruned-emaonly.ckpt)", 1),
+    "1a189f0be6": ("Stable Diffusion 1.5 (v1-5-pruned.safetensors)", 1),
+    "e1441589a6": ("Stable Diffusion 1.5 (v1-5-pruned.ckpt)", 1),
+    "fe4efff1e1": ("Stable Diffusion 1.4 (sd-v1-4.ckpt)", 1),
+    "89d59c3dde": ("NovelAI's animefull-final-pruned", 2),
+    "22fa233c2d": ("NovelAI's animesfw", 2),
+    "543bcbc212": ("Anything V3.0, from NovelAI's model", 2),
+    "69528490df": ("anything-v4.0-pruned, from NovelAI's model", 2),
+}
+"""AutoV2 hashes of models whose training is published: Stable Diffusion 1.x's conditions on CLIP's last layer (Rombach
+et al. 2022, the v1 model card), NovelAI's on the one before it (its blog of October 2022)."""
+
+NAMES: Sequence[tuple[str, str, int]] = (
+    (
+        r"animefull|animesfw|novel ?ai|\bnai\b|anything ?v?\d|abyss ?orange|\baom\d|counterfeit|orange ?mix"
+        r"|pastel ?mix|meina|7th ?anime|grape?fruit|any ?lora",
+        "its name is that of NovelAI's model or one that was made from it",
+        2,
+    ),
+    (
+        r"v1 ?[45] ?(pruned|emaonly)|sd ?v?1 ?[45]\b|stable ?diffusion ?v?1 ?[45]|realistic ?vision|\bphoton|cyber ?realistic",
+        "its name is that of Stable Diffusion 1.x or a photographic model made from it",
+        1,
+    ),
+)
+"""(Pattern over the name in small letters with spaces for its marks, what that means, Clip Skip)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One saying."""
+
+    about: str
+    """The file: its name as users call it."""
+    source: str
+    """Where it stands or how it was found."""
+    skip: int
+    weight: float
+    """0 to 1: how probable it is that this is right."""
+    doubt: str
+    """Why it may be wrong."""
+
+
+def file_evidence(
+    name: str, *, hashes: Sequence[str], metadata: Mapping[str, str], is_lora: bool
+) -> tuple[Evidence, ...]:
+    """What a file's metadata, hash and name say. `hashes` are AutoV2 (or longer); of a LoRA those it names as its base."""
+    found: list[Evidence] = []
+    stated = trained_skip(metadata)
+    if stated.clip_skip is not None:
+        found.append(
+            Evidence(
+                about=name,
+                source=f"its metadata: {stated.source}",
+                skip=stated.clip_skip,
+                weight=STATED,
+                doubt="metadata is copied when models are merged, and can be edited",
+            )
+        )
+    base = _base_evidence(name, hashes=hashes, metadata=metadata, is_lora=is_lora)
+    return (*found, *([base] if base else ()))
+
+
+def _base_evidence(name: str, *, hashes: Sequence[str], metadata: Mapping[str, str], is_lora: bool) -> Evidence | None:
+    """Of the model itself, or of the one that a LoRA was trained on."""
+    own = metadata.get("ss_sd_model_name", "") if is_lora else name
+    digits = (metadata.get("ss_new_sd_model_hash", ""),) if is_lora else hashes
+    weight = BASED if is_lora else HASHED
+    for one in digits:
+        if one[:10].lower() in PUBLISHED:
+            whose, skip = PUBLISHED[one[:10].lower()]
+            what = f"it was trained on {whose}, by hash" if is_lora else f"it is {whose}, by its hash"
+            doubt = "a LoRA may be trained at another Clip Skip than its base" if is_lora else "none worth naming"
+            return Evidence(about=name, source=what, skip=skip, weight=weight, doubt=doubt)
+    plain = re.sub(r"[\W_]+", " ", own.lower())
+    for pattern, meaning, skip in NAMES:
+        if re.search(pattern, plain):
+            source = f"it was trained on {own}: {meaning}" if is_lora else meaning
+            return Evidence(
+                about=name,
+                source=source,
+                skip=skip,
+                weight=NAMED,
+                doubt="names are given freely, and merges mix both kinds",
+            )
+    return None
+
+
+def combined(evidence: Sequence[Evidence], *, depth: int = DEEPEST) -> dict[int, float]:
+    """Each Clip Skip's probability when the sayings are taken as independent and nothing was known before."""
+    every = range(1, depth + 1)
+    if not evidence:
+        return dict.fromkeys(every, 1 / depth)
+    votes = (
+        np.array([one.weight if skip == one.skip else (1 - one.weight) / (depth - 1) for skip in every])
+        for one in evidence
+        if one.skip <= depth
+    )
+    product = reduce(np.multiply, votes, np.ones(depth))
+    return dict(zip(every, (product / product.sum()).tolist(), strict=True))
+
+
+def contradictions(evidence: Sequence[Evidence]) -> tuple[tuple[Evidence, Evidence], ...]:
+    """Pairs of sayings about one file that cannot both be right."""
+    return tuple(
+        (one, other)
+        for at, one in enumerate(evidence)
+        for other in evidence[at + 1 :]
+        if one.about == other.about and one.skip != other.skip
+    )

@@ -1,0 +1,80 @@
+"""A LoRA's weights in; the Clip Skip that left its mark in them, and how sure that is, out. The UNet is not asked.
+
+Training moves a LoRA's `down` matrix only along the inputs that it saw: its gradient is a sum of (something) times
+input (Hu et al. 2021, h = W x + B A x). In cross-attention those inputs are the text's vectors at the trained Clip
+Skip. So there `down` answers most, for its size, to how the text's vectors vary.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clipskip.advise.chances import chances
+from clipskip.advise.trained import Trained
+from clipskip.encode import TextReader, encode_layers
+from clipskip.prompt import token_ids
+from clipskip.spec import ClipSkip
+from clipskip.weights.lora import Lora
+
+CROSS = ("attn2.to_k", "attn2.to_v")
+"""The only modules of the UNet that see the text."""
+LEAST = 8
+"""Modules below which nothing is concluded."""
+FLAW = 0.1
+
+
+def by_footprint(lora: Lora, reader: TextReader, texts: Sequence[str], *, skips: Sequence[int]) -> Trained | None:
+    """What the LoRA's cross-attention says; None for one that has too few plain down matrices there.
+
+    `reader` reads texts with this LoRA merged, and the texts should be like those that it was trained on.
+    """
+    downs = {
+        name: module.parts["down"].float().flatten(1)
+        for name, module in lora.modules.items()
+        if name.endswith(CROSS) and "down" in module.parts
+    }
+    known = [skip for skip in skips if skip <= reader.depth]
+    if len(downs) < LEAST:
+        return None
+    answers = gains(downs, _variations(reader, texts, known)).log().double().numpy()
+    now = chances(-answers)
+    best = int(now.argmax())
+    return Trained(
+        way="the LoRA's weights",
+        skip=known[best],
+        sure=(1 - FLAW) * float(now[best]) + FLAW / len(known),
+        scores=tuple(
+            (skip, round(float(worse), 5))
+            for skip, worse in zip(known, (answers[:, best : best + 1] - answers).mean(0), strict=True)
+        ),
+        chances=tuple((skip, round(float(chance), 4)) for skip, chance in zip(known, now, strict=True)),
+        pictures=0,
+        looks=len(downs),
+        rows=0,
+    )
+
+
+def gains(
+    downs: Mapping[str, Float[Tensor, "rank width"]], variations: Float[Tensor, "skips tokens width"]
+) -> Float[Tensor, "modules skips"]:
+    """How strongly each module answers to each Clip Skip's vectors, for their size: |down x|^2 / |x|^2, summed."""
+    size = variations.square().sum((1, 2))
+    return torch.stack([(variations @ down.T).square().sum((1, 2)) / size for down in downs.values()])
+
+
+def _variations(reader: TextReader, texts: Sequence[str], skips: Sequence[int]) -> Float[Tensor, "skips tokens width"]:
+    """The texts' vectors at each Clip Skip without their mean: what differs from word to word."""
+    wanted = [ClipSkip(skip) for skip in skips]
+    found = []
+    for text in texts:
+        layers = encode_layers(reader, text, wanted)
+        found.append(torch.stack([layers[skip][1 : _said(text, layers[skip])] for skip in wanted]))
+    whole = torch.cat(found, dim=1).float()
+    return whole - whole.mean(dim=1, keepdim=True)
+
+
+def _said(text: str, vectors: Tensor) -> int:
+    """The place after the text's last token, in its first chunk."""
+    return min(1 + max(1, len(token_ids(text))), 76, len(vectors))

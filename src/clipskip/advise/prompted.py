@@ -1,0 +1,240 @@
+"""A prompt and its LoRAs on an open model in; what each Clip Skip does to every phrase and every LoRA out."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from clipskip.advise.effects import Curve, agreement, share_kept, size_beside
+from clipskip.advise.probe import Probe
+from clipskip.advise.views import Answers, View, answers, view_rows, views_of
+from clipskip.spec import ClipSkip, LoraRef, Render
+from clipskip.sweep import Extras, Model
+from clipskip.weights.lora import report_lora
+
+Numbers = tuple[float, ...]
+"""One for each Clip Skip that was asked about."""
+
+IGNORED = 0.1
+"""A phrase whose removal changes the guidance by less than this share, at every Clip Skip, is taken to be ignored."""
+BROKEN = 0.5
+"""Less than this share of the guidance at the trained Clip Skip, and the picture is taken to fall apart."""
+MOST_PHRASES = 16
+SEEDS = 1
+
+PROMPT, NEGATIVE = "prompt", "negative"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhraseReaction:
+    """One phrase of the prompt."""
+
+    phrase: str
+    reaction: Numbers
+    """How much the prediction changes when it is taken out, as a share of the whole guidance."""
+    ignored: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraUptake:
+    """One LoRA, alone on the model."""
+
+    name: str
+    uptake: Numbers
+    """How much of what it adds at its own Clip Skip it still adds: 1 there."""
+    text_shift: Numbers
+    """How far it moves the conditioning, as a share of the prompt's distance from the negative prompt."""
+    by_text: Numbers
+    """How far the moved conditioning alone moves the prediction, as a share of the guidance without it."""
+    by_unet: Numbers
+    """How far the changed UNet alone moves the prediction, likewise."""
+    whole: Numbers
+    """Both together."""
+    text_layers: tuple[int, ...]
+    """Of the text encoder, that it changes; 1 the first."""
+    text_dead_from: int | None
+    """The Clip Skip from which its text part cannot act, since every layer that it changes is skipped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pull:
+    """Two effects, and whether they pull together."""
+
+    one: str
+    other: str
+    cosine: Numbers
+    """1 together, 0 apart, -1 against each other, in the prediction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompted:
+    """Everything that was measured of one prompt."""
+
+    skips: tuple[int, ...]
+    reference: int
+    """The Clip Skip that shares are of: the trained one, as far as is known."""
+    guidance_kept: Numbers
+    """Share of the guidance at the reference that is still there."""
+    guidance_size: Numbers
+    """Length of the guidance as a share of that at the reference."""
+    broken_from: int | None
+    phrases: tuple[PhraseReaction, ...]
+    loras: tuple[LoraUptake, ...]
+    pulls: tuple[Pull, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Question:
+    """What is to be measured."""
+
+    render: Render
+    extras: Extras
+    skips: tuple[int, ...]
+    reference: int
+    lora_references: Mapping[str, int]
+    """By a LoRA's hash: the Clip Skip that it was trained at, as far as is known."""
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """The Clip Skips, with those that shares are of."""
+        return tuple(sorted({*self.skips, self.reference, *self.lora_references.values()}))
+
+
+def phrases_of(prompt: str) -> tuple[str, ...]:
+    """The prompt's phrases: between commas that stand outside of brackets; of a sentence, its words of four letters or
+    more."""
+    parts = [part.strip() for part in re.split(r",(?![^()\[\]]*[)\]])", prompt) if part.strip()]
+    return tuple(dict.fromkeys(parts if len(parts) > 1 else re.findall(r"\w{4,}", prompt)))[:MOST_PHRASES]
+
+
+def without(prompt: str, phrase: str) -> str:
+    """The prompt without one of its phrases."""
+    pattern = rf"(?<!\w){re.escape(phrase)}(?!\w)" if re.match(r"\w", phrase) else re.escape(phrase)
+    left = re.sub(pattern, "", prompt, count=1)
+    return re.sub(r"\s*,(\s*,)+", ",", re.sub(r" {2,}", " ", left)).strip(" ,")
+
+
+def prompted_rows(question: Question) -> int:
+    """UNet evaluations that `measure` takes."""
+    views, columns = 4 * SEEDS, len(question.columns)
+    phrases, loras = len(phrases_of(question.render.prompt)), len(question.render.loras)
+    return view_rows(SEEDS) + views * columns * (2 + phrases + (2 * bool(loras)) + 3 * loras)
+
+
+def measure(model: Model, question: Question, *, tell: Callable[[int], None] = lambda rows: None) -> Prompted:
+    """Asks the model; nothing is drawn to the end."""
+    render, columns = question.render, question.columns
+    phrases = phrases_of(render.prompt)
+    texts = {PROMPT: render.prompt, NEGATIVE: render.negative_prompt}
+    texts |= {f"without {n}": without(render.prompt, phrase) for n, phrase in enumerate(phrases)}
+    with model.with_loras(render.loras, question.extras) as reader:
+        start = replace(render, clip_skip=ClipSkip(question.reference), negative_clip_skip=None)
+        views = views_of(model, start, reader, seeds=[render.seed + n for n in range(SEEDS)])
+        tell(view_rows(SEEDS))
+        probe = Probe.of(model, reader, tell)
+        said = answers(probe, views, {name: probe.layers(text, columns) for name, text in texts.items()})
+    at = [columns.index(skip) for skip in question.skips]
+    reference = columns.index(question.reference)
+    guidance = said[PROMPT] - said[NEGATIVE]
+    kept, size = (
+        share_kept(guidance, reference=reference),
+        size_beside(guidance, guidance[:, reference : reference + 1]),
+    )
+    effects = {phrase: said[PROMPT] - said[f"without {n}"] for n, phrase in enumerate(phrases)}
+    loras, shifts = _loras(model, question, views, said=said, tell=tell)
+    return Prompted(
+        skips=question.skips,
+        reference=question.reference,
+        guidance_kept=_numbers(kept, at),
+        guidance_size=_numbers(size, at),
+        broken_from=_broken_from(question.skips, _numbers(kept, at)),
+        phrases=tuple(_reaction(phrase, size_beside(effect, guidance), at) for phrase, effect in effects.items()),
+        loras=loras,
+        pulls=_pulls(shifts, at) or _pulls(effects, at),
+    )
+
+
+def _reaction(phrase: str, share: Curve, at: Sequence[int]) -> PhraseReaction:
+    reaction = _numbers(share, at)
+    return PhraseReaction(phrase=phrase, reaction=reaction, ignored=max(reaction) < IGNORED)
+
+
+def _broken_from(skips: Sequence[int], kept: Numbers) -> int | None:
+    """The Clip Skip from which on too little of the guidance is left."""
+    found = None
+    for skip, share in sorted(zip(skips, kept, strict=True), reverse=True):
+        if share >= BROKEN:
+            return found
+        found = skip
+    return found
+
+
+def _pulls(effects: Mapping[str, Answers], at: Sequence[int]) -> tuple[Pull, ...]:
+    return tuple(
+        Pull(one=one, other=other, cosine=_numbers(agreement(effects[one], effects[other]), at))
+        for one, other in combinations(effects, 2)
+    )
+
+
+def _loras(
+    model: Model, question: Question, views: Sequence[View], *, said: Mapping[str, Answers], tell: Callable[[int], None]
+) -> tuple[tuple[LoraUptake, ...], dict[str, Answers]]:
+    """Each LoRA alone, and what it adds to the prediction."""
+    render, columns = question.render, question.columns
+    if not render.loras:
+        return (), {}
+    with model.with_loras((), question.extras) as reader:
+        probe = Probe.of(model, reader, tell)
+        plain = {PROMPT: probe.layers(render.prompt, columns), NEGATIVE: probe.layers(render.negative_prompt, columns)}
+        base = answers(probe, views, plain)
+    found, shifts = [], {}
+    for ref in render.loras:
+        uptake, shifts[ref.name] = _alone(model, question, ref, views=views, plain=plain, base=base, tell=tell)
+        found.append(uptake)
+    return tuple(found), shifts
+
+
+def _alone(
+    model: Model,
+    question: Question,
+    ref: LoraRef,
+    *,
+    views: Sequence[View],
+    plain: Mapping[str, Float[Tensor, "skips tokens width"]],
+    base: Mapping[str, Answers],
+    tell: Callable[[int], None],
+) -> tuple[LoraUptake, Answers]:
+    columns = question.columns
+    at = [columns.index(skip) for skip in question.skips]
+    with model.with_loras((ref,), question.extras) as reader:
+        probe = Probe.of(model, reader, tell)
+        moved = probe.layers(question.render.prompt, columns)
+        there = answers(probe, views, {"whole": moved, "unet": plain[PROMPT]})
+    with model.with_loras((), question.extras) as reader:
+        text = answers(Probe.of(model, reader, tell), views, {"text": moved})["text"]
+    guidance, shift = base[PROMPT] - base[NEGATIVE], there["whole"] - base[PROMPT]
+    own = columns.index(question.lora_references[ref.hash])
+    report = report_lora(question.extras.loras[ref.hash])
+    return LoraUptake(
+        name=ref.name,
+        uptake=_numbers(share_kept(shift, reference=own), at),
+        text_shift=_numbers(_distance(moved, plain[PROMPT]) / _distance(plain[PROMPT], plain[NEGATIVE]), at),
+        by_text=_numbers(size_beside(text - base[PROMPT], guidance), at),
+        by_unet=_numbers(size_beside(there["unet"] - base[PROMPT], guidance), at),
+        whole=_numbers(size_beside(shift, guidance), at),
+        text_layers=report.text_layers,
+        text_dead_from=report.text_dead_from,
+    ), shift
+
+
+def _distance(one: Float[Tensor, "skips tokens width"], other: Float[Tensor, "skips tokens width"]) -> Curve:
+    """Between two conditionings, over the tokens that both have."""
+    tokens = min(one.shape[1], other.shape[1])
+    return (one[:, :tokens] - other[:, :tokens]).square().sum((1, 2)).sqrt()
+
+
+def _numbers(curve: Curve, at: Sequence[int]) -> Numbers:
+    return tuple(round(float(curve[column]), 4) for column in at)
