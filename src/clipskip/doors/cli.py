@@ -166,6 +166,51 @@ def prompt(
     print(read_aloud(text, steps=steps, negative=negative, clip_skip=clip_skip, as_json=as_json, folders=folders))
 
 
+@app.command()
+def advise(
+    prompt: Annotated[
+        str | None, typer.Argument(help="The prompt; without one only what model and LoRAs were trained at is asked.")
+    ] = None,
+    *,
+    negative: o.Negative = None,
+    lora: o.Loras = None,
+    settings: o.Settings = None,
+    model: o.ModelName = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of pictures with captions (x.png beside x.txt): the surest measure.")
+    ] = None,
+    clip_skip: Annotated[str, typer.Option("--clip-skip", help="The layers to compare: 1-6, 1-12 or 1,2.")] = "1-6",
+    tool: Annotated[str, typer.Option("--for", help="The tool whose numbers the answer is in.")] = "a1111",
+    seed: o.Seed = None,
+    models_folder: o.Folders = None,
+    allow_pickle: o.Pickle = False,
+    as_json: Json = False,
+) -> None:
+    """Say which Clip Skip to use, why, and how sure that is.
+
+    From what the files say and from measurements: what model and LoRAs were trained at, how much of the guidance and
+    of each LoRA is left at each Clip Skip, which phrases the model reacts to.
+    """
+    from clipskip.doors.advising import run_advise
+
+    request = o.build_request(
+        prompt if prompt or settings else "", settings=settings, loras=lora, phrase_skips=None, size=None,
+        negative_prompt=negative, model=model, seed=seed,
+    )  # fmt: skip
+    skips = parse_skips(clip_skip)
+    print(
+        run_advise(
+            request,
+            skips,
+            tool=tool,
+            images=images,
+            folders=models_folder or [],
+            allow_pickle=allow_pickle,
+            as_json=as_json,
+        )
+    )
+
+
 @app.command(context_settings={"ignore_unknown_options": True})
 def dialect(
     number: Annotated[str, typer.Argument(help="The tool's number, as in 2, or -2 for ComfyUI.")],

@@ -85,6 +85,7 @@ class Model:
         self.native_px = checkpoint.native_px
         self.trained_clip_skip = checkpoint.trained_clip_skip
         self.device = device
+        self.metadata = checkpoint.metadata
         self._source = checkpoint.source
         self._prediction = checkpoint.prediction
         self.reader = TextReader(

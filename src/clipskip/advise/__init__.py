@@ -1,0 +1,27 @@
+"""An open model, a prompt, LoRAs and pictures in; what each Clip Skip does to them, in numbers, and which to use, out."""
+
+from clipskip.advise.advice import Advice, Wanted, advise, most_rows
+from clipskip.advise.evidence import Evidence
+from clipskip.advise.prompted import LoraUptake, PhraseReaction, Prompted, Pull
+from clipskip.advise.report import lines, plain
+from clipskip.advise.trained import Captioned, Trained, by_pictures
+from clipskip.advise.verdict import Answer, Verdict
+
+__all__ = [
+    "Advice",
+    "Answer",
+    "Captioned",
+    "Evidence",
+    "LoraUptake",
+    "PhraseReaction",
+    "Prompted",
+    "Pull",
+    "Trained",
+    "Verdict",
+    "Wanted",
+    "advise",
+    "by_pictures",
+    "lines",
+    "most_rows",
+    "plain",
+]

@@ -1,0 +1,197 @@
+"""A model, perhaps a prompt, LoRAs and pictures in; the Clip Skip to use, with everything that was measured, out."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from clipskip.advise.drawings import DRAWINGS, by_drawings
+from clipskip.advise.drawings import ROWS as DRAWING_ROWS
+from clipskip.advise.evidence import Evidence, combined, contradictions, file_evidence
+from clipskip.advise.footprint import by_footprint
+from clipskip.advise.pictures import read_pictures
+from clipskip.advise.probe import Probe
+from clipskip.advise.prompted import Prompted, Question, measure, prompted_rows
+from clipskip.advise.trained import CANDIDATES, MOST, Trained, by_pictures
+from clipskip.advise.verdict import Verdict, decide
+from clipskip.spec import LoraRef, Render, Request
+from clipskip.sweep import Extras, Model, resolve
+from clipskip.weights import Library
+from clipskip.weights.lora import Lora
+from clipskip.weights.lora.metadata import tag_counts
+
+SCENES = (
+    "a green frog on a leaf in a swamp", "an owl on a branch in the forest, night", "a red car in a city street",
+    "a sailing boat on the sea, blue sky", "a whale under the sea", "a snowman in the snow, winter",
+    "a castle on a hill, sunset", "a cat on a chair", "a brown dog in a meadow", "a crab on the beach, sand",
+    "a bowl of red apples on a table", "a lighthouse at the coast, storm", "a portrait of an old man, grey hair",
+    "a girl with a yellow umbrella, rain", "a cactus in the desert, sand dunes", "a purple butterfly on a flower",
+    "a train in the mountains", "a fox in the snow", "a yellow duck on a pond, reeds", "a full moon in the night sky",
+    "a penguin on the ice", "a bridge over a river, fog", "a bee on a flower, meadow", "a turtle on the beach",
+)  # fmt: skip
+"""What a model is asked to draw when the user names nothing: things that any model was shown."""
+TEXTS, TAGS = 48, 8
+"""Texts that are read for a LoRA's footprint, and tags in each, as often as they were in its captions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """The verdict and what it rests on."""
+
+    model: str
+    hash: str
+    family: str
+    depth: int
+    verdict: Verdict
+    evidence: tuple[Evidence, ...]
+    """What the files say, then what was measured."""
+    contradictions: tuple[str, ...]
+    model_chances: tuple[tuple[int, float], ...]
+    """(Clip Skip, probability that the model was trained at it), all of the evidence taken together."""
+    lora_chances: tuple[tuple[str, tuple[tuple[int, float], ...]], ...]
+    measured: tuple[tuple[str, Trained], ...]
+    """(File, what was measured of the Clip Skip that it was trained at)."""
+    prompted: Prompted | None
+    rows: int
+    """UNet evaluations: a guided step of a picture is two."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be found out."""
+
+    request: Request
+    """Its prompt may be empty: then only what model and LoRAs were trained at."""
+    skips: tuple[int, ...]
+    images: Path | None = None
+
+
+def most_rows(model: Model, wanted: Wanted, render: Render) -> int:
+    """UNet evaluations that the advice takes at most."""
+    rows = MOST * len(CANDIDATES) if wanted.images else 0
+    if not wanted.images and not wanted.request.prompt:
+        rows += DRAWINGS * DRAWING_ROWS
+    if wanted.request.prompt:
+        columns = tuple(sorted({*wanted.skips}))
+        question = Question(
+            render=render, extras=Extras(loras={}), skips=columns, reference=columns[0], lora_references={}
+        )
+        rows += prompted_rows(question)
+    return rows
+
+
+def advise(
+    model: Model,
+    wanted: Wanted,
+    library: Library,
+    *,
+    allow_pickle: bool = False,
+    tell: Callable[[int, int], None] = lambda rows, most: None,
+) -> Advice:
+    """Finds it out; `tell` hears of UNet evaluations as they are done, and how many there may be."""
+    began, rows = time.monotonic(), [0]
+    asked = replace(wanted.request, seed=max(wanted.request.seed, 0), clip_skip=None)
+    render, extras = resolve(asked, model, library, allow_pickle=allow_pickle)
+    most = most_rows(model, wanted, render)
+
+    def count(done: int) -> None:
+        rows[0] += done
+        tell(rows[0], most)
+
+    said = [*_on_file(model, extras)]
+    measured = dict(_measured(model, wanted, render, extras, count=count))
+    about = {name: [one for one in said if one.about == name] for name in (model.ref.name, *_names(render.loras))}
+    for name, trained in measured.items():
+        about[name].append(_as_evidence(name, trained))
+    chances = {name: combined(evidence, depth=model.depth) for name, evidence in about.items()}
+    prompted = None
+    if wanted.request.prompt:
+        best = {name: max(found, key=found.__getitem__) for name, found in chances.items()}
+        question = Question(
+            render=render, extras=extras, skips=wanted.skips, reference=best[model.ref.name],
+            lora_references={ref.hash: best[ref.name] for ref in render.loras},
+        )  # fmt: skip
+        prompted = measure(model, question, tell=count)
+    loras = {name: chances[name] for name in _names(render.loras)}
+    evidence = tuple(one for found in about.values() for one in found)
+    return Advice(
+        model=model.ref.name,
+        hash=model.ref.hash[:10],
+        family=model.family.label,
+        depth=model.depth,
+        verdict=decide(chances[model.ref.name], loras, prompted, default=model.family.value.default_skip),
+        evidence=evidence,
+        contradictions=tuple(
+            f"{one.about}: {one.source} says {one.skip}, {other.source} says {other.skip}"
+            for one, other in contradictions(evidence)
+        ),
+        model_chances=_listed(chances[model.ref.name]),
+        lora_chances=tuple((name, _listed(found)) for name, found in loras.items()),
+        measured=tuple(measured.items()),
+        prompted=prompted,
+        rows=rows[0],
+        seconds=round(time.monotonic() - began, 2),
+    )
+
+
+def _names(loras: Sequence[LoraRef]) -> Iterator[str]:
+    return (ref.name for ref in loras)
+
+
+def _listed(chances: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
+    return tuple((skip, round(chance, 4)) for skip, chance in chances.items())
+
+
+def _on_file(model: Model, extras: Extras) -> Iterator[Evidence]:
+    source = model.source
+    yield from file_evidence(source.name, hashes=(source.sha256,), metadata=model.metadata, is_lora=False)
+    for lora in extras.loras.values():
+        yield from file_evidence(lora.name, hashes=(), metadata=lora.metadata, is_lora=True)
+
+
+def _measured(
+    model: Model, wanted: Wanted, render: Render, extras: Extras, *, count: Callable[[int], None]
+) -> Iterator[tuple[str, Trained]]:
+    """What was trained at which Clip Skip: pictures tell of the last LoRA, or of the model where there is none."""
+    for ref in render.loras:
+        lora = extras.loras[ref.hash]
+        with model.with_loras((ref,), extras) as reader:
+            found = by_footprint(lora, reader, tag_texts(lora, render.prompt), skips=CANDIDATES)
+        if found is not None and not wanted.images:
+            yield lora.name, found
+    if wanted.images:
+        pictures = read_pictures(wanted.images, model)
+        with model.with_loras(render.loras, extras) as reader:
+            name = render.loras[-1].name if render.loras else model.ref.name
+            yield name, list(by_pictures(Probe.of(model, reader, count), pictures))[-1]
+    elif not wanted.request.prompt:
+        renders = [replace(render, prompt=text, loras=(), seed=n) for n, text in enumerate(SCENES * 2)]
+        with model.with_loras((), extras) as reader:
+            yield model.ref.name, list(by_drawings(model, Probe.of(model, reader, count), renders[:DRAWINGS]))[-1]
+
+
+def _as_evidence(name: str, trained: Trained) -> Evidence:
+    doubts = {
+        "captioned pictures": "the pictures may be of another kind than those it was trained on",
+        "its own drawings": "a short fine-tune may still draw as its base does",
+        "the LoRA's weights": "weights that were merged or resized may have lost the mark",
+    }
+    return Evidence(
+        about=name,
+        source=f"measured on {trained.way} ({trained.looks} looks, {trained.rows} UNet evaluations)",
+        skip=trained.skip,
+        weight=trained.sure,
+        doubt=doubts[trained.way],
+    )
+
+
+def tag_texts(lora: Lora, prompt: str) -> tuple[str, ...]:
+    """Texts like the LoRA's training captions: its tags, as often as they were; else the prompt and common scenes."""
+    counts = tag_counts(lora.metadata)
+    if not counts:
+        return (*([prompt] if prompt else []), *SCENES)
+    rng = random.Random(0)
+    drawn = (rng.choices(list(counts), list(counts.values()), k=TAGS) for _ in range(TEXTS))
+    return tuple(", ".join(dict.fromkeys(tags)) for tags in drawn)

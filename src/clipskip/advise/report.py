@@ -1,0 +1,98 @@
+"""An advice in; the same as plain values for JSON, and as lines of text, out."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from clipskip.advise.advice import Advice
+from clipskip.advise.prompted import LoraUptake, Prompted
+from clipskip.advise.trained import Trained
+from clipskip.advise.verdict import Answer
+from clipskip.errors import SpecError
+from clipskip.spec import ClipSkip, Dialect, Family, conversion_table, to_dialect
+
+BAR, NAME = 20, 28
+"""Characters of a full bar, and of a name before it is cut."""
+AGAINST = -0.2
+"""A cosine between two phrases that is worth a line."""
+
+
+def plain(advice: Advice, *, family: Family) -> dict[str, object]:
+    """Everything, and the verdict's number in every tool that has one."""
+    tools = [
+        {"tool": row.dialect.value, "number": row.number, "note": row.note}
+        for row in conversion_table(ClipSkip(advice.verdict.skip), family=family)
+    ]
+    return dataclasses.asdict(advice) | {"tools": tools}
+
+
+def lines(advice: Advice, *, family: Family, tool: Dialect) -> Iterator[str]:
+    """The verdict first, then what it rests on."""
+    yield from _verdict(advice, family=family, tool=tool)
+    yield ""
+    yield f"{advice.model} [{advice.hash}], {advice.family}, {advice.depth} layers"
+    for one in advice.evidence:
+        yield f"  {one.about}: Clip Skip {one.skip}, {one.weight:.0%}: {one.source}. Doubt: {one.doubt}."
+    yield from (f"  Contradiction: {one}" for one in advice.contradictions)
+    for name, trained in advice.measured:
+        yield from _measured(name, trained)
+    if advice.prompted is not None:
+        yield from _prompted(advice.prompted)
+    yield ""
+    yield f"Measured with {advice.rows} UNet evaluations (a guided step is two) in {advice.seconds:.0f} s."
+
+
+def _verdict(advice: Advice, *, family: Family, tool: Dialect) -> Iterator[str]:
+    verdict = advice.verdict
+    try:
+        number = f"{to_dialect(ClipSkip(verdict.skip), tool, family=family)} in {tool.label}"
+    except SpecError as error:
+        number = f"{verdict.skip}, which {tool.label} cannot say ({error})"
+    yield {
+        Answer.VALUE: f"Clip Skip {number}, {verdict.sure:.0%} sure",
+        Answer.NO_DIFFERENCE: f"No difference that matters; stay at Clip Skip {number}",
+        Answer.NOT_KNOWN: f"Not known; begin at Clip Skip {number}",
+    }[verdict.answer]
+    yield f"{verdict.text}."
+
+
+def _measured(name: str, trained: Trained) -> Iterator[str]:
+    yield ""
+    yield f"{name}: trained at which Clip Skip? On {trained.way}, {trained.looks} looks; longer is worse"
+    worst = max((score for _, score in trained.scores), default=0.0) or 1.0
+    for (skip, score), (_, chance) in zip(trained.scores, trained.chances, strict=True):
+        yield f"  {skip:>3}  {'█' * round(BAR * max(0.0, score) / worst):<{BAR}}  {score:+.4f}  chance {chance:.1%}"
+
+
+def _prompted(prompted: Prompted) -> Iterator[str]:
+    yield ""
+    yield _row("Clip Skip", [str(skip) for skip in prompted.skips])
+    yield _row("guidance kept", [f"{share:.0%}" for share in prompted.guidance_kept])
+    yield _row("guidance length", [f"{share:.0%}" for share in prompted.guidance_size])
+    for lora in prompted.loras:
+        yield from _lora(lora)
+    yield "Reaction to each phrase, of the whole guidance:"
+    for phrase in prompted.phrases:
+        mark = "  ignored at every Clip Skip" if phrase.ignored else ""
+        yield _row(f"  {phrase.phrase}", [f"{share:.0%}" for share in phrase.reaction]) + mark
+    shown = [pull for pull in prompted.pulls if len(prompted.loras) > 1 or min(pull.cosine) < AGAINST]
+    if shown:
+        yield "Pull together (1), apart (0), against each other (-1):"
+        for pull in shown:
+            yield _row(f"  {pull.one} / {pull.other}", [f"{cosine:+.2f}" for cosine in pull.cosine])
+    if prompted.broken_from is not None:
+        yield f"The picture is likely to fall apart from Clip Skip {prompted.broken_from} on."
+
+
+def _lora(lora: LoraUptake) -> Iterator[str]:
+    yield _row(f"{lora.name}: taken up", [f"{share:.0%}" for share in lora.uptake])
+    yield _row("  its effect, of the guidance", [f"{share:.0%}" for share in lora.whole])
+    yield _row("  by the text encoder", [f"{share:.0%}" for share in lora.by_text])
+    yield _row("  by the UNet", [f"{share:.0%}" for share in lora.by_unet])
+    if lora.text_dead_from is not None:
+        layers = ", ".join(map(str, lora.text_layers))
+        yield f"  Its text part changes layer {layers} alone and cannot act from Clip Skip {lora.text_dead_from} on."
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    short = name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+    return f"{short:<{NAME}}" + "".join(f"{cell:>7}" for cell in cells)

@@ -1,0 +1,53 @@
+"""The advise command: asks the model with a progress bar, and says the verdict as text or JSON."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from clipskip.advise import Wanted, advise, lines, plain
+from clipskip.errors import SpecError
+from clipskip.spec import ClipSkip, Dialect, Request
+from clipskip.sweep import open_model
+from clipskip.weights import Library
+
+
+def run_advise(
+    request: Request,
+    skips: Sequence[ClipSkip],
+    *,
+    tool: str,
+    images: Path | None,
+    folders: Sequence[Path],
+    allow_pickle: bool,
+    as_json: bool,
+) -> str:
+    """Finds out what to use, with progress on standard error, and says it."""
+    dialect = Dialect.parse(tool)
+    console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
+    with console.status("Opening the model"):
+        model = open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
+    wanted = Wanted(request=request, skips=whole_skips(skips, depth=model.depth), images=images)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True
+    ) as bar:
+        task = bar.add_task("Asking the model")
+
+        def tell(rows: int, most: int) -> None:
+            bar.update(task, completed=rows, total=most, description=f"{rows} of at most {most} UNet evaluations")
+
+        advice = advise(model, wanted, library, allow_pickle=allow_pickle, tell=tell)
+    if as_json:
+        return json.dumps(plain(advice, family=model.family), indent=2, ensure_ascii=False)
+    return "\n".join(lines(advice, family=model.family, tool=dialect))
+
+
+def whole_skips(skips: Sequence[ClipSkip], *, depth: int) -> tuple[int, ...]:
+    """The layers to compare; SpecError for one between two layers or beyond the model's."""
+    for skip in skips:
+        skip.check(depth)
+        if skip.fraction:
+            raise SpecError(f"clip skip {skip} lies between two layers; advise compares whole ones", field="clip_skip")
+    return tuple(dict.fromkeys(skip.shallow for skip in skips))
