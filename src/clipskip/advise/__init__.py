@@ -1,6 +1,6 @@
 """An open model, a prompt, LoRAs and pictures in; what each Clip Skip does to them, in numbers, and which to use, out."""
 
-from clipskip.advise.advice import Advice, Wanted, advise, most_rows
+from clipskip.advise.advice import Advice, Wanted, advise, most_rows, whole_skips
 from clipskip.advise.evidence import Evidence
 from clipskip.advise.prompted import LoraUptake, PhraseReaction, Prompted, Pull
 from clipskip.advise.report import lines, plain
@@ -24,4 +24,5 @@ __all__ = [
     "lines",
     "most_rows",
     "plain",
+    "whole_skips",
 ]

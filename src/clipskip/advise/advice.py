@@ -15,7 +15,8 @@ from clipskip.advise.probe import Probe
 from clipskip.advise.prompted import Prompted, Question, measure, prompted_rows
 from clipskip.advise.trained import CANDIDATES, MOST, Trained, by_pictures
 from clipskip.advise.verdict import Verdict, decide
-from clipskip.spec import LoraRef, Render, Request
+from clipskip.errors import SpecError
+from clipskip.spec import ClipSkip, LoraRef, Render, Request
 from clipskip.sweep import Extras, Model, resolve
 from clipskip.weights import Library
 from clipskip.weights.lora import Lora
@@ -195,3 +196,12 @@ def tag_texts(lora: Lora, prompt: str) -> tuple[str, ...]:
     rng = random.Random(0)
     drawn = (rng.choices(list(counts), list(counts.values()), k=TAGS) for _ in range(TEXTS))
     return tuple(", ".join(dict.fromkeys(tags)) for tags in drawn)
+
+
+def whole_skips(skips: Sequence[ClipSkip], *, depth: int) -> tuple[int, ...]:
+    """The layers to compare; SpecError for one between two layers or beyond the model's."""
+    for skip in skips:
+        skip.check(depth)
+        if skip.fraction:
+            raise SpecError(f"clip skip {skip} lies between two layers; advise compares whole ones", field="clip_skip")
+    return tuple(dict.fromkeys(skip.shallow for skip in skips))

@@ -53,4 +53,4 @@ def _encoded(path: Path, caption: str, model: Model) -> Captioned:
         raise DamagedFile(
             f"{path} cannot be read as a picture: {error}; take it out of the folder", field="images"
         ) from None
-    return Captioned(latent=encode(model.vae, np.asarray(square)[None])[0].cpu(), caption=caption)
+    return Captioned(latent=encode(model.vae, np.array(square)[None])[0].cpu(), caption=caption)

@@ -12,6 +12,8 @@ from clipskip.spec import ClipSkip, Dialect, Family, conversion_table, to_dialec
 
 BAR, NAME = 20, 28
 """Characters of a full bar, and of a name before it is cut."""
+MOST_SURE = 0.99
+"""Nothing is surer than this."""
 AGAINST = -0.2
 """A cosine between two phrases that is worth a line."""
 
@@ -48,7 +50,7 @@ def _verdict(advice: Advice, *, family: Family, tool: Dialect) -> Iterator[str]:
     except SpecError as error:
         number = f"{verdict.skip}, which {tool.label} cannot say ({error})"
     yield {
-        Answer.VALUE: f"Clip Skip {number}, {verdict.sure:.0%} sure",
+        Answer.VALUE: f"Clip Skip {number}, {min(verdict.sure, MOST_SURE):.0%} sure",
         Answer.NO_DIFFERENCE: f"No difference that matters; stay at Clip Skip {number}",
         Answer.NOT_KNOWN: f"Not known; begin at Clip Skip {number}",
     }[verdict.answer]

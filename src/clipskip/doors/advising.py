@@ -7,8 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from clipskip.advise import Wanted, advise, lines, plain
-from clipskip.errors import SpecError
+from clipskip.advise import Wanted, advise, lines, plain, whole_skips
 from clipskip.spec import ClipSkip, Dialect, Request
 from clipskip.sweep import open_model
 from clipskip.weights import Library
@@ -42,12 +41,3 @@ def run_advise(
     if as_json:
         return json.dumps(plain(advice, family=model.family), indent=2, ensure_ascii=False)
     return "\n".join(lines(advice, family=model.family, tool=dialect))
-
-
-def whole_skips(skips: Sequence[ClipSkip], *, depth: int) -> tuple[int, ...]:
-    """The layers to compare; SpecError for one between two layers or beyond the model's."""
-    for skip in skips:
-        skip.check(depth)
-        if skip.fraction:
-            raise SpecError(f"clip skip {skip} lies between two layers; advise compares whole ones", field="clip_skip")
-    return tuple(dict.fromkeys(skip.shallow for skip in skips))

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from clipskip import __version__
 from clipskip.doors.http.a1111 import a1111_routes
 from clipskip.doors.http.access import COOKIE, Access
+from clipskip.doors.http.advising import advise_routes
 from clipskip.doors.http.bodies import SessionBody
 from clipskip.doors.http.guard import Guard
 from clipskip.doors.http.openai import openai_routes
@@ -53,8 +54,8 @@ def build_app(studio: Studio, *, access: Access | None = None) -> FastAPI:
     app.add_exception_handler(Exception, _broken)
     _add_page(app)
     _add_session(app, access)
-    for routes in (sweep_routes(studio), reading_routes(studio), a1111_routes(studio), openai_routes(studio)):
-        app.include_router(routes)
+    for routes in (sweep_routes, reading_routes, advise_routes, a1111_routes, openai_routes):
+        app.include_router(routes(studio))
     return app
 
 

@@ -73,6 +73,17 @@ class SweepBody(Body):
         return tuple(LoraRef(name=one.name, text_encoder=one.text_encoder, unet=one.unet) for one in self.loras)
 
 
+class AdviseBody(Body):
+    """What is to be found out; without a prompt only what model and LoRAs were trained at."""
+
+    prompt: Text = ""
+    negative_prompt: Text = ""
+    model: Name | None = None
+    loras: Annotated[list[LoraBody], Field(max_length=16)] = []
+    clip_skips: Annotated[str, StringConstraints(max_length=400)] = "1-6"
+    seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 0
+
+
 class PromptBody(Body):
     """A prompt to be read."""
 

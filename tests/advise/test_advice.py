@@ -1,0 +1,101 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clipskip.advise import Wanted, advise, lines, plain
+from clipskip.advise.prompted import phrases_of, without
+from clipskip.errors import NotFound, SpecError
+from clipskip.spec import ClipSkip, Dialect, LoraRef, Request
+from clipskip.sweep import Model
+from clipskip.weights import Library
+
+PROMPT = "best quality, swamp, (fireflies, dancing:1.2), ogre"
+
+
+@pytest.fixture(scope="module")
+def wanted() -> Wanted:
+    return Wanted(request=Request(prompt=PROMPT, loras=(LoraRef(name="ogre"),), seed=5), skips=(1, 2, 12))
+
+
+def test_a_prompt_s_phrases_are_what_stands_between_its_commas() -> None:
+    assert phrases_of(PROMPT) == ("best quality", "swamp", "(fireflies, dancing:1.2)", "ogre")
+    assert phrases_of("a red frog left of a blue owl") == ("frog", "left", "blue")
+
+
+@pytest.mark.parametrize(
+    ("phrase", "left"),
+    [
+        ("swamp", "best quality, (fireflies, dancing:1.2), ogre"),
+        ("ogre", "best quality, swamp, (fireflies, dancing:1.2)"),
+    ],
+)
+def test_a_prompt_without_a_phrase_reads_as_if_it_had_never_been_there(phrase: str, left: str) -> None:
+    assert without(PROMPT, phrase) == left
+
+
+def test_a_word_inside_another_stays() -> None:
+    assert without("ogres, ogre", "ogre") == "ogres"
+
+
+def test_advice_has_a_number_for_every_phrase_and_lora_at_every_clip_skip(
+    model: Model, library: Library, wanted: Wanted
+) -> None:
+    heard = []
+    advice = advise(model, wanted, library, tell=lambda rows, most: heard.append((rows, most)))
+    said = json.loads(json.dumps(plain(advice, family=model.family)))
+    prompted = said["prompted"]
+    assert prompted["skips"] == [1, 2, 12]
+    assert prompted["guidance_kept"][1] == 1
+    assert [one["phrase"] for one in prompted["phrases"]] == list(phrases_of(PROMPT))
+    (lora,) = prompted["loras"]
+    assert lora["text_layers"] == [4]
+    assert lora["text_dead_from"] == 10
+    # layer 4 is the ninth from the end: at Clip Skip 12 its change cannot be felt, and the UNet's part is empty
+    assert lora["whole"][2] == 0
+    assert lora["by_unet"] == [0, 0, 0]
+    assert lora["uptake"][1] == 1
+    assert heard[-1][0] == advice.rows <= heard[-1][1]
+    assert {row["tool"]: row["number"] for row in said["tools"]}["diffusers"] == "1"
+
+
+def test_the_text_says_the_value_in_the_tool_s_own_numbers(model: Model, library: Library, wanted: Wanted) -> None:
+    advice = advise(model, wanted, library)
+    first = next(iter(lines(advice, family=model.family, tool=Dialect.DIFFUSERS)))
+    assert first.startswith("Clip Skip 1 in diffusers")
+
+
+def test_the_model_is_put_back_as_it_was(model: Model, library: Library, wanted: Wanted) -> None:
+    before = {name: value.clone() for name, value in model.reader.encoder.state_dict().items()}
+    advise(model, wanted, library)
+    assert all(value.equal(before[name]) for name, value in model.reader.encoder.state_dict().items())
+
+
+def test_captioned_pictures_are_cut_to_the_model_s_square_and_asked_about(
+    model: Model, library: Library, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for n in range(3):
+        Image.fromarray(rng.integers(0, 255, (90, 200, 3), dtype=np.uint8)).save(tmp_path / f"{n}.png")
+        (tmp_path / f"{n}.txt").write_text("a frog, swamp")
+    (tmp_path / "alone.png").write_bytes((tmp_path / "0.png").read_bytes())
+    advice = advise(model, Wanted(request=Request(prompt=""), skips=(1, 2), images=tmp_path), library)
+    ((name, trained),) = advice.measured
+    assert (name, trained.pictures, trained.looks) == ("tiny", 3, 12)
+    assert advice.prompted is None
+
+
+def test_a_folder_without_captions_is_refused_with_what_to_do(model: Model, library: Library, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    with pytest.raises(NotFound, match=r"1 pictures and no caption; put a text"):
+        advise(model, Wanted(request=Request(prompt=""), skips=(1,), images=tmp_path), library)
+
+
+def test_layers_between_two_are_not_compared() -> None:
+    from clipskip.advise import whole_skips
+
+    with pytest.raises(SpecError, match="between two layers"):
+        whole_skips([ClipSkip(1.5)], depth=12)
+    assert whole_skips([ClipSkip(1), ClipSkip(2)], depth=12) == (1, 2)
