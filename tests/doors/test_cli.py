@@ -150,6 +150,27 @@ def test_inspect_tells_a_checkpoint_and_a_lora(run, folder: Path) -> None:
     assert facts["lora"]["text_dead_from"] == 10, "it changes layer 4 of 12 alone"
 
 
+def test_advise_says_a_value_in_the_tools_numbers_and_what_it_rests_on(run) -> None:
+    words = ("advise", "swamp, ogre", "--lora", "ogre", "--clip-skip", "1,2", "--model", "tiny", "--for", "comfyui")
+    code, out, err = run(*words)
+    assert code == 0, err
+    assert out.startswith("Clip Skip -2 in ComfyUI")
+    assert 'ss_clip_skip = "2"' in out
+    code, out, err = run(*words, "--json")
+    assert json.loads(out)["prompted"]["loras"][0]["name"] == "ogre", err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("--clip-skip", "1.5"), "lies between two layers"), (("--clip-skip", "13"), "1 to 12"), (("--for", "paint"), "use one of a1111"),
+     (("--images", "nowhere"), "nowhere is not a folder"), (("--lora", "none"), "none")],
+)  # fmt: skip
+def test_what_advise_cannot_use_is_one_line(run, words: tuple[str, ...], said: str) -> None:
+    code, out, err = run("advise", "swamp", "--model", "tiny", *words)
+    assert (code, out) == (2, "")
+    assert said in err and len(err.strip().splitlines()) == 1
+
+
 def test_dialect_says_the_same_layer_in_every_tools_number(run) -> None:
     assert run("dialect", "2", "--from", "a1111", "--to", "diffusers")[1].strip() == "1"
     assert run("dialect", "-2", "--from", "comfy", "--to", "a1111")[1].strip() == "2"

@@ -1,0 +1,44 @@
+"""POST /v1/advise on the tiny model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from clipskip.doors.http import build_app
+from clipskip.sweep import Studio
+from clipskip.weights import Library
+
+ASKED = {"prompt": "swamp, ogre", "model": "tiny", "loras": [{"name": "ogre"}], "clip_skips": "1,2"}
+
+
+@pytest.fixture
+def client(library: Library, tmp_path: Path) -> Iterator[TestClient]:
+    studio = Studio(tmp_path, library)
+    yield TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
+    studio.close()
+
+
+def test_the_verdict_comes_with_its_measurements_and_every_tools_number(client: TestClient) -> None:
+    said = client.post("/v1/advise", json=ASKED).json()
+    assert (said["verdict"]["skip"], said["prompted"]["skips"]) == (2, [1, 2])
+    assert {row["tool"]: row["number"] for row in said["tools"]}["comfyui"] == "-2"
+    assert said["prompted"]["loras"][0]["uptake"][1] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "field"),
+    [
+        ({"clip_skips": "13"}, 422, "clip_skip"),
+        ({"clip_skips": "1.5"}, 422, "clip_skip"),
+        ({"model": "nope"}, 404, "model"),
+        ({"loras": [{"name": "nope"}]}, 404, "lora"),
+        ({"images": "/etc"}, 422, "images"),
+        ({"seed": -1}, 422, "seed"),
+    ],
+)
+def test_a_field_that_cannot_be_is_named(client: TestClient, changes: dict[str, Any], status: int, field: str) -> None:
+    answer = client.post("/v1/advise", json=ASKED | changes)
+    assert (answer.status_code, answer.json()["field"]) == (status, field)
