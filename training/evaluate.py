@@ -115,19 +115,25 @@ def objects(bench: Bench) -> dict[str, object]:
     return {"prompts": bench.count, "no negative": plain, "guide's negative": {"prompts": few, **guided}}
 
 
-def measures(images: np.ndarray) -> dict[str, float]:
-    """Plain numbers: saturation, and how much is left between neighbouring pixels."""
+def measures(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Plain numbers for each picture: saturation, and how much is left between neighbouring pixels."""
     values = images.astype(np.float32)
     grey = values.mean(-1)
     return {
-        "saturation": round(float((values.max(-1) - values.min(-1)).mean()), 2),
-        "detail": round(float(np.abs(np.diff(grey, axis=1)).mean() + np.abs(np.diff(grey, axis=2)).mean()), 2),
+        "saturation": (values.max(-1) - values.min(-1)).mean((1, 2)),
+        "detail": np.abs(np.diff(grey, axis=1)).mean((1, 2)) + np.abs(np.diff(grey, axis=2)).mean((1, 2)),
     }
+
+
+def surely_less(one: np.ndarray, other: np.ndarray) -> float:
+    """How many standard errors the first is below the second, picture by picture."""
+    gaps = other - one
+    return round(float(gaps.mean() / (gaps.std(ddof=1) / len(gaps) ** 0.5)), 1)
 
 
 def quality(bench: Bench) -> dict[str, object]:
     """Each bad tag in the prompt, in neither, in the negative: how often the judge sees it, and plain measures."""
-    scenes, _ = prompts_of("heldout", bench.count // 12, keep=lambda scene: len(scene.items) == 1)
+    scenes, _ = prompts_of("heldout", bench.count // 6, keep=lambda scene: len(scene.items) == 1)
     rng, found = random.Random(0), {}
     prompts = [caption(replace(scene, quality=None), rng) for scene in scenes]
     for tag in ("blurry", "monochrome", "lowres"):
@@ -136,13 +142,21 @@ def quality(bench: Bench) -> dict[str, object]:
             "in neither": bench.draw(f"{tag}-neither", prompts),
             "in negative": bench.draw(f"{tag}-negative", prompts, negative=tag),
         }
-        fault = FAULTS.index(tag)
+        fault, measure = FAULTS.index(tag), "saturation" if tag == "monochrome" else "detail"
+        values = {way: measures(images) for way, images in ways.items()}
         found[tag] = {
             way: {
                 "judged so": round(float((bench.see(images)["faults"][:, fault] > 0).float().mean()), 3),
-                **measures(images),
+                **{name: round(float(one.mean()), 2) for name, one in values[way].items()},
             }
             for way, images in ways.items()
+        } | {
+            f"less {measure} in standard errors": {
+                "in prompt than in neither": surely_less(values["in prompt"][measure], values["in neither"][measure]),
+                "in neither than in negative": surely_less(
+                    values["in neither"][measure], values["in negative"][measure]
+                ),
+            }
         }
     return found
 
@@ -195,7 +209,7 @@ def curve(bench: Bench) -> dict[str, object]:
     for skip in range(1, DEPTH + 1):
         got = scores(bench.see(bench.draw(f"curve-{skip}", prompts, skip=skip, steps=20)), scenes, prompts)
         found["object, no LoRA"][skip], found["place, no LoRA"][skip] = got["object"], got["place"]
-    for name in ("ogre",):
+    for name in CHARACTERS:
         told = prompts_of(name, bench.count // 8)[1]
         with bench.model.with_loras([bench.loras / f"{name}.safetensors"]):
             found[f"{name}, its LoRA"] = {

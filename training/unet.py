@@ -130,7 +130,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the rendered shards, for what each scene holds")
     workers.add_options(parser, batch=64, micro=16, lr=0.02, adam_lr=8e-4)
     options = parser.parse_args()
-    workers.train(Denoising(options.latents, options.data, options.micro, options.device), options.out / "unet.pt", options)
+    workers.train(
+        Denoising(options.latents, options.data, options.micro, options.device), options.out / "unet.pt", options
+    )
 
 
 if __name__ == "__main__":
