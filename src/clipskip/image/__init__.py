@@ -2,6 +2,7 @@
 
 from clipskip.image.autoencoder import VAE
 from clipskip.image.grid import draw_grid
+from clipskip.image.initial import encode_resized, hash_pixels, read_pixels
 from clipskip.image.metadata import infotext_of, picture_infotext, png_bytes, read_infotext, write_bytes, write_png
 from clipskip.image.page import Cell, write_page
 from clipskip.image.preview import Colours, preview, preview_colours
@@ -16,12 +17,15 @@ __all__ = [
     "decode_on_device",
     "draw_grid",
     "encode",
+    "encode_resized",
+    "hash_pixels",
     "infotext_of",
     "picture_infotext",
     "png_bytes",
     "preview",
     "preview_colours",
     "read_infotext",
+    "read_pixels",
     "write_bytes",
     "write_page",
     "write_png",

@@ -3,10 +3,11 @@
 from clipskip.sample.attention import best_dtype
 from clipskip.sample.denoise import Denoiser, Picture, Step, sample
 from clipskip.sample.memory import free_bytes, is_out_of_memory
-from clipskip.sample.noise import PictureNoise
+from clipskip.sample.noise import One, PictureNoise
 from clipskip.sample.samplers import SAMPLERS, Sampler, find_sampler, find_schedule
 from clipskip.sample.schedules import SCHEDULES
 from clipskip.sample.sigmas import NoiseTable, stable_diffusion
+from clipskip.sample.start import check_start
 from clipskip.sample.unet import UNet, build_unet
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "SCHEDULES",
     "Denoiser",
     "NoiseTable",
+    "One",
     "Picture",
     "PictureNoise",
     "Sampler",
@@ -21,6 +23,7 @@ __all__ = [
     "UNet",
     "best_dtype",
     "build_unet",
+    "check_start",
     "find_sampler",
     "find_schedule",
     "free_bytes",

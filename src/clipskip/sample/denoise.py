@@ -13,9 +13,10 @@ from torch import Tensor
 from clipskip.encode.conditioning import Conditioning, vectors_at
 from clipskip.errors import SpecError
 from clipskip.sample.attention import Memory
-from clipskip.sample.noise import Latent, PictureNoise, draws, paths
+from clipskip.sample.noise import Latent, One, PictureNoise, draws, paths
 from clipskip.sample.samplers import Sampler, find_sampler
 from clipskip.sample.sigmas import NoiseTable
+from clipskip.sample.start import check_start, first_level, noised
 from clipskip.sample.unet import UNet
 from clipskip.spec import Render
 
@@ -34,6 +35,8 @@ class Picture:
     conditioning: Conditioning
     index: int = 0
     """Its number in a batch of one seed: A1111 adds it to the seed."""
+    start: One | None = None
+    """The latent of the picture that the render's `start` names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,6 +67,10 @@ class Run:
     """Rows that the UNet takes at once: texts of one length."""
 
     pictures: Int[Tensor, " rows"]
+    seen: Int[Tensor, " seen"]
+    """The pictures among them, each once."""
+    copies: Int[Tensor, " rows"] | None
+    """Which of those each row is about; None where each is about its own."""
     shares: Float[Tensor, "rows 1 1 1"]
     texts: Float[Tensor, "rows tokens width"]
 
@@ -78,17 +85,22 @@ def sample(
 ) -> Iterator[Step]:
     """The steps of drawing several pictures at once; stop iterating to cancel.
 
-    The pictures may differ in text, guidance and seed, but share sampler, schedule type, steps and size. Each comes
-    out as if it were drawn alone, up to rounding. `rows` limits how many texts the UNet takes at once: 2 is best on
-    a CPU, None (all) on a GPU with the memory for it.
+    The pictures may differ in text, guidance, seed and the picture that they begin at, but share sampler, schedule
+    type, steps, size and denoising strength. Each comes out as if it were drawn alone, up to rounding. `rows` limits
+    how many texts the UNet takes at once: 2 is best on a CPU, None (all) on a GPU with the memory for it.
     """
     render = _shared(pictures)
     sampler, schedule = find_sampler(render.sampler, render.scheduler)
     sigmas = sampler.sigmas(render.steps, schedule=schedule)
     noises = [PictureNoise(p.render, index=p.index) for p in pictures]
-    x = torch.stack([noise.first() for noise in noises]).to(unet.device) * _start(sampler, sigmas[0])
+    first = torch.stack([noise.first() for noise in noises]).to(unet.device)
     model = Denoiser(unet, pictures, table=sampler.table, prediction=prediction, rows=rows)
     noise = paths(noises, sigmas, device=unet.device) if sampler.brownian else draws(noises, device=unet.device)
+    if render.start is None:
+        x = first * _start(sampler, sigmas[0])
+    else:
+        sigmas = sigmas[first_level(render.steps, render.start.strength) :]
+        x = noised([one for p in pictures if (one := p.start) is not None], first, sigmas[0])
     moves = sampler.solve(model, x, sigmas, noise)
     for number, (latent, denoised) in enumerate(moves, start=1):
         yield Step(number=number, total=max(number, len(sigmas) - 1), latent=latent, denoised=denoised)
@@ -126,7 +138,7 @@ class Denoiser:
         total = torch.zeros_like(x)
         time = torch.tensor(timestep, device=x.device, dtype=torch.float32)
         for run in self._current_runs():
-            out = self._unet(scaled[run.pictures], time, run.texts, self._memory)
+            out = self._unet(scaled[run.seen], time, run.texts, self._memory, run.copies)
             total.index_add_(0, run.pictures, out.float() * run.shares)
         self._calls += 1
         return total
@@ -161,14 +173,19 @@ def _runs(rows: Sequence[Row], *, limit: int, device: torch.device) -> list[Run]
     for row in rows:
         by_length[row.text.shape[0]].append(row)
     groups = [group[i : i + limit] for group in by_length.values() for i in range(0, len(group), limit)]
-    return [
-        Run(
-            pictures=torch.tensor([row.picture for row in group], device=device),
-            shares=torch.tensor([row.share for row in group], device=device).view(-1, 1, 1, 1),
-            texts=torch.stack([row.text for row in group]),
-        )
-        for group in groups
-    ]
+    return [_run(group, device) for group in groups]
+
+
+def _run(group: Sequence[Row], device: torch.device) -> Run:
+    pictures = torch.tensor([row.picture for row in group])
+    seen, copies = torch.unique(pictures, return_inverse=True)
+    return Run(
+        pictures=pictures.to(device),
+        seen=seen.to(device),
+        copies=copies.to(device) if len(seen) < len(group) else None,
+        shares=torch.tensor([row.share for row in group], device=device).view(-1, 1, 1, 1),
+        texts=torch.stack([row.text for row in group]),
+    )
 
 
 def _at_boundary(x: Latent, denoised: Latent, timestep: float) -> Latent:
@@ -196,4 +213,12 @@ def _shared(pictures: Sequence[Picture]) -> Render:
                     f"{getattr(other, field)!r}; draw them apart",
                     field=field,
                 )
+    if len({p.render.start and p.render.start.strength for p in pictures}) > 1:
+        raise SpecError(
+            "pictures drawn together share their denoising strength, or all begin at noise; draw them apart",
+            field="denoising_strength",
+        )
+    if any((p.render.start is None) != (p.start is None) for p in pictures):
+        raise SpecError("a picture to begin at and its latent go together; give both or neither", field="init_images")
+    check_start(render)
     return render

@@ -4,7 +4,7 @@ from clipskip.spec.dialect import Spelling, conversion_table, convert, from_dial
 from clipskip.spec.family import Family
 from clipskip.spec.infotext import Infotext, format_infotext, parse_infotext, quote
 from clipskip.spec.numbering import Dialect
-from clipskip.spec.render import FileRef, LoraRef, Render, Request
+from clipskip.spec.render import FileRef, LoraRef, Render, Request, Start
 from clipskip.spec.schedule import PhraseSkip, Skip, SkipSchedule, parse_columns, parse_skip
 from clipskip.spec.settings import (
     render_infotext,
@@ -28,6 +28,7 @@ __all__ = [
     "Skip",
     "SkipSchedule",
     "Spelling",
+    "Start",
     "conversion_table",
     "convert",
     "format_infotext",

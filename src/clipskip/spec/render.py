@@ -100,6 +100,19 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A picture that drawing begins at, in the place of noise alone."""
+
+    hash: str
+    """32 hex digits of its pixels."""
+    strength: float
+    """A1111's denoising strength, 0 to 1: how much of the way down is drawn anew."""
+
+    def __post_init__(self) -> None:
+        _in_range("denoising_strength", self.strength, 0, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Render:
     """Every setting that made one picture's pixels: cache key, PNG text, file name and sweep axis."""
 
@@ -133,6 +146,8 @@ class Render:
     variation_seed: int = 0
     variation_strength: float = 0.0
     """0 to 1."""
+    start: Start | None = None
+    """None is noise alone."""
     version: str = ""
     """Of the code that drew it."""
 
@@ -154,8 +169,10 @@ class Render:
 
     @property
     def key(self) -> str:
-        """12 hex digits that differ when any setting differs."""
-        text = "\n".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "version")
+        """12 hex digits that differ when any setting differs. Without a start they are what they were before there were
+        any, by which folders of older sweeps are known."""
+        left_out = {"version"} if self.start else {"version", "start"}
+        text = "\n".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name not in left_out)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def at(self, clip_skip: Skip) -> "Render":

@@ -275,6 +275,8 @@ def _fields_of(render: Render) -> Iterator[tuple[str, str]]:
     if render.variation_strength:
         yield "Variation seed", str(render.variation_seed)
         yield "Variation seed strength", _exact(render.variation_strength)
+    if render.start:
+        yield "Denoising strength", _exact(render.start.strength)
     yield "Clip skip", str(skip.first.shallow)
     if isinstance(skip, SkipSchedule):
         yield SCHEDULE, str(skip)
@@ -286,6 +288,8 @@ def _fields_of(render: Render) -> Iterator[tuple[str, str]]:
         yield PHRASES, "\n".join(map(str, render.phrase_skips))
     if render.ensd:
         yield "ENSD", str(render.ensd)
+    if render.start:
+        yield "Init image hash", render.start.hash
     if render.rng != DEFAULTS["RNG"]:
         yield "RNG", render.rng
     if render.emphasis != DEFAULTS["Emphasis"]:

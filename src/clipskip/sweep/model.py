@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Protocol, final
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from clipskip.encode import TextReader, build_text_encoder, condition_all
 from clipskip.errors import DamagedFile, SpecError
-from clipskip.image import VAE, Colours, build_vae, decode_on_device, preview, preview_colours
-from clipskip.sample import Picture, UNet, build_unet, find_sampler, free_bytes, is_out_of_memory, sample
+from clipskip.image import VAE, Colours, build_vae, decode_on_device, encode_resized, preview, preview_colours
+from clipskip.sample import One, Picture, UNet, build_unet, find_sampler, free_bytes, is_out_of_memory, sample
 from clipskip.spec import ClipSkip, Family, FileRef, LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once
 from clipskip.weights import Checkpoint, Embedding, SourceFile
@@ -23,6 +23,7 @@ from clipskip.weights.lora import Lora, merged
 Numbered = tuple[tuple[int, ...], Render]
 """A render and its places among those asked for: the same picture is drawn once."""
 Waiting = list[tuple[tuple[int, ...], Picture]]
+StartKey = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,6 +56,8 @@ class Extras:
     loras: Mapping[str, Lora]
     """By hash."""
     embeddings: tuple[Embedding, ...] = ()
+    starts: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    """Pictures to begin at [height, width, 3], by the hash of their pixels."""
 
 
 class Known(Protocol):
@@ -159,7 +162,8 @@ class Model:
         for wanted, group in groupby(numbered, key=lambda pair: pair[1].loras):
             self._check_file()
             with self.with_loras(wanted, extras) as reader:
-                yield from self._draw_alike(list(group), reader, previews=previews)
+                pictures = self._pictures(list(group), reader, extras)
+                yield from self._draw_alike(pictures, previews=previews)
 
     @contextmanager
     def with_loras(self, wanted: Sequence[LoraRef], extras: Extras) -> Iterator[TextReader]:
@@ -173,12 +177,22 @@ class Model:
         with merged({"text_encoder": self.reader.encoder, "unet": self._unet}, weighted):
             yield replace(self.reader, embeddings=extras.embeddings + bundled)
 
-    def _draw_alike(
-        self, numbered: Sequence[Numbered], reader: TextReader, *, previews: bool
-    ) -> Iterator[Advance | Drawn]:
-        """Pictures with the same LoRAs: one text pass for all, then as many at once as suits the device."""
+    def _pictures(self, numbered: Sequence[Numbered], reader: TextReader, extras: Extras) -> Waiting:
+        """What the renders need to be drawn: one text pass for all, and each picture to begin at encoded once."""
         made = condition_all(reader, [render for _, render in numbered], calls=denoiser_calls)
-        pictures = [(at, Picture(render=r, conditioning=c)) for (at, r), c in zip(numbered, made, strict=True)]
+        keys = dict.fromkeys(_start_key(render) for _, render in numbered)
+        starts = {key: self._latent(key, extras) if key else None for key in keys}
+        return [
+            (at, Picture(render=r, conditioning=c, start=starts[_start_key(r)]))
+            for (at, r), c in zip(numbered, made, strict=True)
+        ]
+
+    def _latent(self, key: StartKey, extras: Extras) -> One:
+        hash, width, height = key
+        return encode_resized(self._vae, extras.starts[hash], width=width, height=height)
+
+    def _draw_alike(self, pictures: Waiting, *, previews: bool) -> Iterator[Advance | Drawn]:
+        """Pictures with the same LoRAs, as many at once as suits the device."""
         decodings: list[Decoding] = []
         for _, alike in groupby(pictures, key=lambda pair: _together(pair[1].render)):
             yield from self._draw_waiting(list(alike), decodings, previews=previews)
@@ -250,7 +264,14 @@ def denoiser_calls(render: Render) -> int:
     return render.steps * find_sampler(render.sampler, render.scheduler)[0].order
 
 
+def _start_key(render: Render) -> StartKey | None:
+    """The picture that it begins at, and at which size."""
+    return (render.start.hash, render.width, render.height) if render.start else None
+
+
 def _together(render: Render) -> tuple[object, ...]:
     """What pictures must share to be drawn in one batch."""
     alone = find_sampler(render.sampler, render.scheduler)[0].alone
-    return (render.sampler, render.scheduler, render.steps, render.width, render.height, render if alone else None)
+    strength = render.start and render.start.strength
+    own = render if alone else None
+    return (render.sampler, render.scheduler, render.steps, render.width, render.height, strength, own)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import json
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from fastapi import APIRouter, Request
 from pydantic import StringConstraints
 
 from clipskip import __version__
-from clipskip.doors.http.a1111_bodies import PictureBody
+from clipskip.doors.http.a1111_bodies import MOST_BASE64, ImageBody, PictureBody
 from clipskip.doors.http.a1111_lists import add_lists
 from clipskip.doors.http.a1111_options import CLIP_SKIP, Options, read_skip, with_options
 from clipskip.doors.http.bodies import Body
@@ -19,12 +20,13 @@ from clipskip.doors.http.events import data_url
 from clipskip.doors.http.pictures import draw_renders, encoded, seeded
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import SpecError
-from clipskip.image import picture_infotext
-from clipskip.spec import Render, parse_infotext, render_infotext, with_defaults
+from clipskip.image import hash_pixels, picture_infotext, read_pixels
+from clipskip.sample import check_start
+from clipskip.spec import Render, Start, parse_infotext, render_infotext, with_defaults
 from clipskip.spec import Request as Asked
-from clipskip.sweep import Drawn, Job, Studio, save_picture
+from clipskip.sweep import Drawn, Extras, Job, Studio, save_picture
+from clipskip.weights import CheckpointFacts
 
-MOST_BASE64 = 60 * 2**20
 Json = dict[str, Any]  # Any: A1111's own shapes
 
 
@@ -50,19 +52,30 @@ def _add_pictures(routes: APIRouter, studio: Studio, options: Options) -> None:
     async def txt2img(body: PictureBody, request: Request) -> Json:
         """Pictures of a prompt, with their settings in them."""
         body.check()
-        if body.script_name:
-            raise SpecError(f"the script {body.script_name!r} is not here; leave it out", field="script_name")
-        asked = _asked(body, options)
-        facts, base, extras = await asyncio.to_thread(studio.plan, asked)
-        renders = seeded(base, body.count)
-        drawn = await draw_renders(studio, facts, renders, extras=extras, asker=request, keep=body.save_images)
-        if body.save_images:
-            await asyncio.to_thread(_save, drawn, studio)
-        return {
-            "images": await encoded(drawn) if body.send_images else [],
-            "parameters": body.model_dump(),
-            "info": json.dumps(info_of(body, base, [one.render for one in drawn])),
-        }
+        _refuse_script(body)
+        facts, base, extras = await asyncio.to_thread(studio.plan, _asked(body, options))
+        order = Order(body=body, facts=facts, renders=seeded(base, body.count), extras=extras)
+        return await _answered(order, studio, request) | {"parameters": body.model_dump()}
+
+    @routes.post("/img2img")
+    async def img2img(body: ImageBody, request: Request) -> Json:
+        """Pictures of a prompt that begin at a picture, stretched to their size."""
+        body.check()
+        _refuse_script(body)
+        sent = decoded(body.init_image, field="init_images")
+        pixels = await asyncio.to_thread(read_pixels, sent, field="init_images")
+        facts, noise, extras = await asyncio.to_thread(studio.plan, _asked(body, options))
+        start = Start(hash=hash_pixels(pixels), strength=body.denoising_strength)
+        base = replace(noise, start=start)
+        check_start(base)
+        order = Order(
+            body=body,
+            facts=facts,
+            renders=seeded(base, body.count),
+            extras=replace(extras, starts={start.hash: pixels}),
+        )
+        echoed = body.model_dump(exclude=set() if body.include_init_images else {"init_images"})
+        return await _answered(order, studio, request) | {"parameters": echoed}
 
     @routes.post("/png-info")
     async def png_info(body: PngInfoBody) -> Json:
@@ -73,6 +86,33 @@ def _add_pictures(routes: APIRouter, studio: Studio, options: Options) -> None:
         whole = with_defaults(parse_infotext(text))
         prompts = {"Prompt": whole.prompt, "Negative prompt": whole.negative_prompt}
         return {"info": text, "items": {"parameters": text}, "parameters": prompts | dict(whole.fields)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Order:
+    """Pictures that a body asks for, found and checked."""
+
+    body: PictureBody
+    facts: CheckpointFacts
+    renders: list[Render]
+    extras: Extras
+
+
+async def _answered(order: Order, studio: Studio, asker: Request) -> Json:
+    """The pictures, drawn and, where asked, saved; and what is to say of them."""
+    body = order.body
+    drawn = await draw_renders(
+        studio, order.facts, order.renders, extras=order.extras, asker=asker, keep=body.save_images
+    )
+    if body.save_images:
+        await asyncio.to_thread(_save, drawn, studio)
+    info = info_of(body, order.renders[0], [one.render for one in drawn])
+    return {"images": await encoded(drawn) if body.send_images else [], "info": json.dumps(info)}
+
+
+def _refuse_script(body: PictureBody) -> None:
+    if body.script_name:
+        raise SpecError(f"the script {body.script_name!r} is not here; leave it out", field="script_name")
 
 
 def _asked(body: PictureBody, options: Options) -> Asked:
@@ -152,7 +192,7 @@ def info_of(body: PictureBody, base: Render, renders: list[Render]) -> Json:
         "sd_vae_hash": None,
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
-        "denoising_strength": None,
+        "denoising_strength": base.start.strength if base.start else None,
         "extra_generation_params": {},
         "index_of_first_image": 0,
         "infotexts": [render_infotext(one) for one in renders],

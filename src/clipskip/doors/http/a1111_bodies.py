@@ -11,6 +11,8 @@ from clipskip.doors.http.bodies import Name, Text
 from clipskip.doors.http.pictures import MOST_PICTURES
 from clipskip.errors import SpecError
 
+MOST_BASE64 = 60 * 2**20
+"""Characters of a picture."""
 Number = Annotated[float, Field(ge=-1e9, le=1e9)]
 Seed = Annotated[int, Field(ge=-1, le=2**64 - 1)]
 NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -140,3 +142,19 @@ class PictureBody(BaseModel):
     def sampler(self) -> str:
         """The sampling method."""
         return self.sampler_name or self.sampler_index
+
+
+class ImageBody(PictureBody):
+    """img2img's body."""
+
+    init_images: Annotated[list[Annotated[str, Field(max_length=MOST_BASE64)]], Field(max_length=MOST_PICTURES)] = []
+    include_init_images: bool = False
+
+    @property
+    def init_image(self) -> str:
+        """The picture to begin at, as base64; SpecError where there is none, or more than one."""
+        if len(self.init_images) != 1:
+            raise SpecError(
+                f"init_images has {len(self.init_images)} pictures; send one, as base64", field="init_images"
+            )
+        return self.init_images[0]
