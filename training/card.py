@@ -7,7 +7,6 @@ import argparse
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -28,69 +27,25 @@ def percent(value: float | None) -> str:
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown."""
-    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
-    return "\n".join(lines)
-
-
-def results(found: dict[str, Any]) -> str:
-    """The main table and the smaller ones."""
-    told, judged = found["objects"], found["judge on renders"]["heldout"]
-    plain, guided = told["no negative"], told["guide's negative"]
-    head = ["measure", f"{told['prompts']} prompts", f"with the guide's negative ({guided['prompts']})", "wanted"]
-    rows = [[NAMES[key], percent(plain.get(key)), percent(guided.get(key)), TARGETS[key]] for key in NAMES]
-    text = [table(head, rows)]
-    text.append(
-        f"The judge itself, on held-out renders: background {100 * judged['place']:.1f}%, objects "
-        f"{100 * judged['things']:.1f}%, colours {100 * judged['hues']:.1f}%. "
-        f"VAE reconstruction of held-out scenes: {found['reconstruction']['PSNR dB']} dB (wanted: 26)."
-    )
-    if "characters" in found:
-        text.append(characters(found["characters"]))
-    if "style" in found:
-        near = found["style"]
-        text.append(
-            "Blueprint: mean distance of the pictures' colour from the style's (0-255): "
-            f"{near['colour distance to the style, without']} without the LoRA, {near['with']} with it."
-        )
-    if "quality" in found:
-        text.append(quality(found["quality"]))
-    return "\n\n".join(text)
-
-
-def characters(found: dict[str, Any]) -> str:
-    """Recognised with and without each LoRA, and the other objects with it on."""
-    before = found["others, no LoRA"]
-    rows = [
-        [
-            name,
-            percent(found[name]["without"]),
-            percent(found[name]["with"]),
-            f"{percent(before.get('object'))} -> {percent(found[name]['others, LoRA on'].get('object'))}",
-        ]
-        for name in ("ogre", "gnome")
-        if name in found
-    ]
-    return table(
-        ["character", "seen without its LoRA", "with it (wanted: 80%)", "other objects right, off -> on"], rows
-    )
-
-
-def quality(found: dict[str, Any]) -> str:
-    """Plain measures of pictures with a bad tag in the prompt, nowhere, in the negative."""
-    measure = {"blurry": "detail", "lowres": "detail", "monochrome": "saturation"}
-    rows = [
-        [tag, measure[tag], *(str(found[tag][way][measure[tag]]) for way in ("in prompt", "in neither", "in negative"))]
-        for tag in found
-    ]
-    return table(["tag", "measure (0-255)", "in the prompt", "in neither", "in the negative"], rows)
-
-
-def curve(found: dict[str, Any]) -> str:
-    """Shares by Clip Skip."""
-    if "curve" not in found:
-        return "Not measured."
-    rows = [[name, *(percent(values[str(skip)]) for skip in range(1, 13))] for name, values in found["curve"].items()]
-    return table(["right at Clip Skip", *map(str, range(1, 13))], rows)
+    size = f"{left + wide + 130} {top + high + 44}"
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" font-family="sans-serif" font-size="12">']
+    lines.append('<rect width="100%" height="100%" fill="white"/>')
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        lines.append(f'<path d="M{left} {y(share):.0f}h{wide}" stroke="#ddd"/>')
+        lines.append(f'<text x="{left - 6}" y="{y(share) + 4:.0f}" text-anchor="end">{share:.0%}</text>')
+    for skip in range(1, 13):
+        lines.append(f'<text x="{x(skip):.0f}" y="{top + high + 18}" text-anchor="middle">{skip}</text>')
+    lines.append(f'<text x="{left + wide / 2:.0f}" y="{top + high + 38}" text-anchor="middle">Clip Skip</text>')
+    ends = sorted(((values["12"], name) for name, values in found.items()), reverse=True)
+    places = {name: max(y(share), top + 14 * at + 8) for at, (share, name) in enumerate(ends)}
+    lowest = top + high
+    for at, (_, name) in enumerate(reversed(ends)):
+        places[name] = min(places[name], lowest - 14 * at)
+    for colour, (name, values) in zip(COLOURS, found.items(), strict=False):
+        path = " ".join(f"{'L' if skip > 1 else 'M'}{x(skip):.1f} {y(values[str(skip)]):.1f}" for skip in range(1, 13))
+        lines.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        lines.append(f'<text x="{left + wide + 8}" y="{places[name] + 4:.0f}" fill="{colour}">{name}</text>')
+    return "\n".join([*lines, "</svg>"]) + "\n"
 
 
 def main() -> None:
@@ -108,6 +63,8 @@ def main() -> None:
     beside = options.card.with_suffix("")
     beside.mkdir(exist_ok=True)
     (beside / "evaluation.json").write_text(json.dumps(found, indent=1) + "\n")
+    if "curve" in found:
+        (beside / "curve.svg").write_text(plot(found["curve"]))
     for sheet in ("sheet", "guide"):
         if (options.results / f"{sheet}.png").exists():
             Image.open(options.results / f"{sheet}.png").save(beside / f"{sheet}.webp", quality=82)
