@@ -85,3 +85,12 @@ def test_every_shape_and_size_is_diffusers(shape: UNetShape, size: tuple[int, in
 def test_a_convolution_by_patches_is_the_convolution() -> None:
     layer, x = nn.Conv2d(5, 64, 3, padding=1), torch.randn(2, 5, 3, 4)
     assert torch.allclose(convolve(layer, x), layer(x), atol=1e-6)
+
+
+def test_texts_that_share_a_picture_are_answered_as_if_each_had_its_own(tiny: Any) -> None:
+    unet = build(weights(tiny))
+    x, text = torch.randn(2, 4, 8, 8), torch.randn(5, 9, unet.shape.cross_attention_dim)
+    copies = torch.tensor([0, 0, 1, 1, 0])
+    apart = unet(x[copies], torch.tensor(300.0), text)
+    # the same sums over batches of another size: float32 rounding
+    assert torch.allclose(unet(x, torch.tensor(300.0), text, None, copies), apart, atol=1e-5)

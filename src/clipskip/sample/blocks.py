@@ -7,13 +7,15 @@ matrix product, with no copy between them: copies were a fifth of a step on a CP
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, gelu, interpolate, linear, pad, silu
 
 from clipskip.sample.attention import Attention, Memory, Rows, Text
 
 Maps = Float[Tensor, "batch channels height width"]
+Copies = Int[Tensor, " batch"]
+"""Which picture each text is about."""
 Times = Float[Tensor, "times embedding"]
 """The embedded noise level: one for all pictures, or one for each."""
 
@@ -92,9 +94,10 @@ class TransformerBlock(nn.Module):
         self.attn2 = Attention(width, text_width=text_width, heads=heads)
         self.ff = FeedForward(width)
 
-    def forward(self, rows: Rows, text: Text, memory: Memory | None = None) -> Rows:
-        """Changes `rows` in place."""
+    def forward(self, rows: Rows, text: Text, memory: Memory | None = None, copies: Copies | None = None) -> Rows:
+        """Changes `rows` in place. Where texts share a picture, `copies` has the picture of each."""
         rows += self.attn1(self.norm1(rows))
+        rows = rows if copies is None else rows[copies]
         rows += self.attn2(self.norm2(rows), text, memory)
         rows += self.ff(self.norm3(rows))
         return rows
@@ -111,10 +114,11 @@ class Transformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(width, text_width=text_width, heads=heads)])
         self.proj_out = nn.Linear(width, width) if linear_ends else nn.Conv2d(width, width, 1)
 
-    def forward(self, x: Maps, text: Text, memory: Memory | None = None) -> Maps:
+    def forward(self, x: Maps, text: Text, memory: Memory | None = None, copies: Copies | None = None) -> Maps:
+        """As many maps as texts: what comes before the text is done once for each picture, then copied."""
         out = pointwise(self.proj_in, self.norm(x))
-        out = from_rows(self.transformer_blocks[0](to_rows(out), text, memory), like=out)
-        return pointwise(self.proj_out, out).add_(x)
+        out = from_rows(self.transformer_blocks[0](to_rows(out), text, memory, copies), like=out)
+        return pointwise(self.proj_out, out).add_(x if copies is None else copied(x, copies))
 
 
 @final
@@ -176,5 +180,10 @@ def to_rows(x: Maps) -> Rows:
 
 def from_rows(rows: Rows, *, like: Maps) -> Maps:
     """Cells as a map again, of another's height and width."""
-    batch, _, height, width = like.shape
-    return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    _, _, height, width = like.shape
+    return rows.view(len(rows), height, width, -1).permute(0, 3, 1, 2)
+
+
+def copied(x: Maps, copies: Copies) -> Maps:
+    """A map for each text, its channels still last."""
+    return from_rows(to_rows(x)[copies], like=x)

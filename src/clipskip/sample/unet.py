@@ -17,7 +17,18 @@ from torch.nn.functional import silu
 
 from clipskip.errors import DamagedFile
 from clipskip.sample.attention import Memory, Text
-from clipskip.sample.blocks import RESNET_EPS, Downsample, Maps, Resnet, Times, Transformer, Upsample, exactly
+from clipskip.sample.blocks import (
+    RESNET_EPS,
+    Copies,
+    Downsample,
+    Maps,
+    Resnet,
+    Times,
+    Transformer,
+    Upsample,
+    copied,
+    exactly,
+)
 from clipskip.weights import UNetShape
 
 SHOWN = 3
@@ -63,12 +74,27 @@ class UNet(nn.Module):
         """Where its weights are."""
         return self.conv_in.weight.device
 
-    def forward(self, x: Maps, timestep: Float[Tensor, "*times"], text: Text, memory: Memory | None = None) -> Maps:
-        """In float32, whatever its own dtype. `memory` keeps the text's keys and values from call to call."""
+    def forward(
+        self,
+        x: Maps,
+        timestep: Float[Tensor, "*times"],
+        text: Text,
+        memory: Memory | None = None,
+        copies: Copies | None = None,
+    ) -> Maps:
+        """In float32, whatever its own dtype. `memory` keeps the text's keys and values from call to call.
+
+        With `copies` there are fewer pictures than texts, and it has the picture of each text: what the network does
+        before it first sees the text, with the largest of its attentions, is then done once for each picture.
+        """
         time = silu(self.time_embedding(timestep))
-        kept = [self.conv_in(x.contiguous(memory_format=torch.channels_last))]
-        for block in self.down_blocks:
-            kept += block(kept[-1], time, text, memory)
+        first = self.conv_in(x.contiguous(memory_format=torch.channels_last))
+        kept = [first if copies is None else copied(first, copies)]
+        for number, block in enumerate(self.down_blocks):
+            if number == 0 and block.attentions:
+                kept += block(first, time, text, memory, copies=copies)
+            else:
+                kept += block(kept[-1], time, text, memory)
         x = self.mid_block(kept[-1], time, text, memory)[-1]
         for block in self.up_blocks:
             x = block(x, time, text, memory, beside=kept)[-1]
@@ -100,14 +126,22 @@ class Level(nn.Module):
         self.upsamplers = nn.ModuleList()
 
     def forward(
-        self, x: Maps, time: Times, text: Text, memory: Memory | None = None, *, beside: list[Maps] | None = None
+        self,
+        x: Maps,
+        time: Times,
+        text: Text,
+        memory: Memory | None = None,
+        *,
+        beside: list[Maps] | None = None,
+        copies: Copies | None = None,
     ) -> list[Maps]:
         """What each of its layers makes of the map; the way up takes from the end of `beside` what the way down kept."""
         made: list[Maps] = []
         for number, resnet in enumerate(self.resnets):
             x = resnet(x if beside is None else torch.cat([x, beside.pop()], 1), time)
             if number < len(self.attentions):
-                x = self.attentions[number](x, text, memory)
+                x = self.attentions[number](x, text, memory, copies)
+                copies = None
             made.append(x)
         made += [down(x) for down in self.downsamplers]
         made += [up(x, beside[-1].shape[2:]) for up in self.upsamplers if beside]
