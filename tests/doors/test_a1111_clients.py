@@ -113,7 +113,7 @@ def test_a_clip_skip_that_is_none_of_the_models_is_refused(client: TestClient, s
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("enable_hr", True), ("restore_faces", True), ("tiling", True), ("styles", ["photo"]), ("script_name", "X/Y/Z plot"),
+    [("enable_hr", True), ("restore_faces", True), ("tiling", True), ("styles", ["photo"]), ("script_name", "Prompt matrix"),
      ("alwayson_scripts", {"controlnet": {}}), ("refiner_checkpoint", "sdxl"), ("nonsense", 3)],
 )  # fmt: skip
 def test_a_field_that_would_change_the_picture_is_refused_by_name(client: TestClient, name: str, value: Any) -> None:

@@ -1,15 +1,20 @@
-"""A1111's img2img on a tiny random model, as its clients send it."""
+"""A1111's img2img and X/Y/Z plot on a tiny random model, as its clients send them; and sd-backend-client, unmodified."""
 
 import base64
 import io
 import json
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from sd_backend_client import A1111Webservice, DiffusionRequestBody, connect_to_backend
 
 from clipskip.doors.http import build_app
 from clipskip.image import decode_on_device, encode
@@ -143,3 +148,161 @@ def test_what_img2img_cannot_do_is_refused_by_name(client: TestClient, name: str
 def test_txt2img_takes_no_picture(client: TestClient) -> None:
     answer = post(client, "txt2img", init_images=[FROG])
     assert (answer.status_code, answer.json()["field"]) == (422, "init_images")
+
+
+NOTHING = [0, "", []]
+CLIP_SKIPS = [22, "1-3", []]
+
+
+def arguments(*axes: list[Any], **switches: Any) -> list[Any]:
+    """The script's arguments in A1111 1.10's order."""
+    given = {"draw_legend": True, "include_lone_images": True, "include_sub_grids": False, "no_fixed_seeds": False}
+    given |= {"vary_seeds_x": False, "vary_seeds_y": False, "vary_seeds_z": False, "margin_size": 0, "csv_mode": False}
+    places = [*axes, *[NOTHING] * (3 - len(axes))]
+    return [part for axis in places for part in axis] + list((given | switches).values())
+
+
+def plot(client: TestClient, *axes: list[Any], switches: Any = None, **changes: Any) -> dict[str, Any]:
+    args = arguments(*axes, **switches or {})
+    answer = post(client, "txt2img", **{"steps": 2, "script_name": "X/Y/Z plot", "script_args": args} | changes)
+    assert answer.status_code == 200, answer.text
+    return answer.json()  # type: ignore[no-any-return]
+
+
+def refused(client: TestClient, args: list[Any], **changes: Any) -> tuple[int, str, str]:
+    answer = post(client, "txt2img", **{"script_name": "x/y/z plot", "script_args": args} | changes)
+    return answer.status_code, answer.json()["field"], answer.json()["detail"]
+
+
+def test_a_plot_of_clip_skips_gives_the_sheet_and_then_the_cells(client: TestClient) -> None:
+    found = plot(client, CLIP_SKIPS)
+    info = json.loads(found["info"])
+    assert len(found["images"]) == len(info["infotexts"]) == 4
+    assert pixels(found["images"][0]).shape[1] > 3 * 256
+    assert [parse_infotext(text).fields["Clip skip"] for text in info["infotexts"]] == ["1", "1", "2", "3"]
+    assert (info["all_seeds"], info["index_of_first_image"]) == ([5, 5, 5], 1)
+    settings = {"sd_model_checkpoint": "tiny", "CLIP_stop_at_last_layers": 3}
+    alone = post(client, "txt2img", steps=2, override_settings=settings).json()["images"][0]
+    assert found["images"][3] == alone
+
+
+def test_the_sheet_says_what_its_axes_are(client: TestClient) -> None:
+    found = plot(client, CLIP_SKIPS, ["Seed", "7,8", []], switches={"include_lone_images": False})
+    assert len(found["images"]) == 1
+    fields = client.post("/sdapi/v1/png-info", json={"image": found["images"][0]}).json()["parameters"]
+    assert fields["Script"] == "X/Y/Z plot"
+    assert (fields["X Type"], fields["X Values"], fields["Y Values"]) == ("Clip skip", "1-3", "7,8")
+    assert fields["Fixed Y Values"] == "7, 8"
+    assert json.loads(found["info"])["all_seeds"] == [7, 7, 7, 8, 8, 8]
+
+
+def test_axes_count_x_fastest_and_z_slowest(client: TestClient) -> None:
+    axes = ["Steps", "1-3 (+2)", []], ["CFG scale", "2,5.5", []], ["Sampler", "", ["Euler", "Heun"]]
+    found = plot(client, *axes, switches={"include_sub_grids": True, "draw_legend": False})
+    info = json.loads(found["info"])
+    cells = [parse_infotext(text).fields for text in info["infotexts"][3:]]
+    assert len(found["images"]) == len(info["infotexts"]) == 3 + 8
+    assert [one["Steps"] for one in cells] == ["1", "3"] * 4
+    assert [one["CFG scale"] for one in cells] == ["2", "2", "5.5", "5.5"] * 2
+    assert [one["Sampler"] for one in cells] == ["Euler"] * 4 + ["Heun"] * 4
+    assert [pixels(one).shape for one in found["images"][:2]] == [(32, 64, 3), (32, 32, 3)]
+    assert np.array_equal(pixels(found["images"][1])[:16, 16:], pixels(found["images"][4]))
+
+
+def test_prompt_s_r_puts_each_value_in_the_place_of_the_first(client: TestClient) -> None:
+    found = plot(client, [7, 'frog,newt,"a newt, green"', []])
+    prompts = ["a red frog", "a red newt", "a red a newt, green"]
+    assert json.loads(found["info"])["all_prompts"] == prompts
+    assert [parse_infotext(t).prompt for t in json.loads(found["info"])["infotexts"][1:]] == prompts
+
+
+def test_any_seed_is_drawn_once_for_all_cells(client: TestClient) -> None:
+    seeds = json.loads(plot(client, CLIP_SKIPS, seed=-1)["info"])["all_seeds"]
+    assert len(set(seeds)) == 1
+    assert seeds[0] >= 0
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "takes 18"),
+        (arguments(["VAE", "a", []]), "'VAE' is not here; use one of Nothing, Seed, Steps, CFG Scale"),
+        (arguments([11, "tiny", []]), "'Checkpoint name' is not here"),
+        (arguments([99, "1", []]), "'number 99' is not here"),
+        (arguments([22, "0", []]), "1 is the last layer"),
+        (arguments([22, "13", []]), "12"),
+        (arguments([22, "two", []]), "whole numbers, or a range"),
+        (arguments([22, "", []]), "values are empty"),
+        (arguments([1, "1-1000000000000", []]), "over 64"),
+        (arguments([1, "1-9", []], [4, "1-9", []]), "81 pictures; 64 is the most"),
+        (arguments([7, "toad,newt", []]), "'toad', which is in neither prompt"),
+        (arguments(["Sampler", "Euler", []]), "csv_mode"),
+        (arguments(CLIP_SKIPS, no_fixed_seeds=True), "no_fixed_seeds is not here"),
+        (arguments(CLIP_SKIPS, vary_seeds_y=True), "vary_seeds_y is not here"),
+        (arguments(CLIP_SKIPS, margin_size=8), "margin_size is 8; here it is 0"),
+        (arguments(CLIP_SKIPS, csv_mode="false"), "csv_mode is 'false'; give true or false"),
+    ],
+)  # fmt: skip
+def test_a_plot_that_cannot_be_drawn_is_refused_with_the_reason(client: TestClient, args: list[Any], said: str) -> None:
+    status, _, detail = refused(client, args)
+    assert status == 422
+    assert said in detail
+
+
+def test_the_plot_is_among_the_scripts(client: TestClient) -> None:
+    assert client.get("/sdapi/v1/scripts").json() == {"txt2img": ["x/y/z plot"], "img2img": []}
+    info = client.get("/sdapi/v1/script-info").json()
+    assert [(one["name"], len(one["args"])) for one in info] == [("x/y/z plot", 18)]
+    assert "Clip skip" in info[0]["args"][0]["choices"]
+
+
+@pytest.fixture(scope="module")
+def backend(studio: Studio) -> Iterator[A1111Webservice]:
+    server = uvicorn.Server(uvicorn.Config(build_app(studio), port=0, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    found = connect_to_backend(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}")
+    assert isinstance(found, A1111Webservice)
+    yield found
+    found.disconnect()
+    server.should_exit = True
+    thread.join(10)
+
+
+def asked(skip: int, **changes: Any) -> DiffusionRequestBody:
+    settings = {"sd_model_checkpoint": "tiny", "CLIP_stop_at_last_layers": skip}
+    plain: dict[str, Any] = {"prompt": "a red frog", "steps": 2, "width": 64, "height": 64, "seed": 5}
+    return DiffusionRequestBody(override_settings=settings, **plain | changes)
+
+
+def test_sd_backend_client_draws_at_two_clip_skips_and_reads_the_settings_back(backend: A1111Webservice) -> None:
+    drawn = [backend.submit_txt2img(asked(skip)).wait(timeout=120, poll_interval=0.05) for skip in (1, 2)]
+    first, second = (np.asarray(one.images[0].convert("RGB")) for one in drawn)
+    assert not np.array_equal(first, second)
+    assert [one.raw_info.clip_skip for one in drawn] == [1, 2]
+    assert drawn[0].seeds == [5]
+    file = base64.b64encode(_png(drawn[1].images[0])).decode()
+    read = backend.post("/sdapi/v1/png-info", {"image": file}).json()
+    assert read["parameters"]["Clip skip"] == "2"
+
+
+def test_sd_backend_client_begins_at_a_picture(backend: A1111Webservice) -> None:
+    body = asked(2, init_images=[picture()], denoising_strength=0.5)
+    drawn = backend.submit_img2img(body).wait(timeout=120, poll_interval=0.05)
+    assert drawn.raw_info.denoising_strength == 0.5
+    assert "Denoising strength: 0.5, Clip skip: 2" in drawn.raw_info.infotexts[0]
+
+
+def test_sd_backend_client_finds_what_it_lists(backend: A1111Webservice) -> None:
+    scripts = [script.name for script in backend.get_script_info()]
+    assert scripts == ["x/y/z plot"]
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    text = PngInfo()
+    text.add_text("parameters", image.info["parameters"])
+    image.save(file, "PNG", pnginfo=text)
+    return file.getvalue()

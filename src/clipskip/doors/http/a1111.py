@@ -15,9 +15,10 @@ from clipskip import __version__
 from clipskip.doors.http.a1111_bodies import MOST_BASE64, ImageBody, PictureBody
 from clipskip.doors.http.a1111_lists import add_lists
 from clipskip.doors.http.a1111_options import CLIP_SKIP, Options, read_skip, with_options
+from clipskip.doors.http.a1111_plot import NAME, draw_sheets, plan_cells, read_plot, sheet_infotext
 from clipskip.doors.http.bodies import Body
 from clipskip.doors.http.events import data_url
-from clipskip.doors.http.pictures import draw_renders, encoded, seeded
+from clipskip.doors.http.pictures import base64_png, draw_renders, encoded, seeded
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import SpecError
 from clipskip.image import hash_pixels, picture_infotext, read_pixels
@@ -52,6 +53,9 @@ def _add_pictures(routes: APIRouter, studio: Studio, options: Options) -> None:
     async def txt2img(body: PictureBody, request: Request) -> Json:
         """Pictures of a prompt, with their settings in them."""
         body.check()
+        if body.script_name.casefold() == NAME.casefold():
+            found = await _plotted(body, _asked(body, options), studio, asker=request)
+            return found | {"parameters": body.model_dump()}
         _refuse_script(body)
         facts, base, extras = await asyncio.to_thread(studio.plan, _asked(body, options))
         order = Order(body=body, facts=facts, renders=seeded(base, body.count), extras=extras)
@@ -110,9 +114,39 @@ async def _answered(order: Order, studio: Studio, asker: Request) -> Json:
     return {"images": await encoded(drawn) if body.send_images else [], "info": json.dumps(info)}
 
 
+async def _plotted(body: PictureBody, asked: Asked, studio: Studio, *, asker: Request) -> Json:
+    """The sheet of a plot, then its blocks and cells where those are asked for, and what is to say of them."""
+    if body.count > 1:
+        raise SpecError(f"{NAME} draws one picture a cell; send a batch_size and n_iter of 1", field="batch_size")
+    plot = read_plot(body.script_args)
+    cells = plot.requests(asked)
+    facts, renders, extras = await asyncio.to_thread(plan_cells, studio, cells)
+    drawn = await draw_renders(studio, facts, renders, extras=extras, asker=asker, keep=body.save_images)
+    if body.save_images:
+        await asyncio.to_thread(_save, drawn, studio)
+    info = info_of(body, renders[0], [one.render for one in drawn])
+    if not drawn:
+        return {"images": [], "info": json.dumps(info)}
+    text = sheet_infotext(plot, renders[0])
+    sheets = await asyncio.to_thread(draw_sheets, plot, drawn)
+    shown = sheets if plot.blocks_too else sheets[:1]
+    info |= {
+        "infotexts": [text] * len(shown) + info["infotexts"],
+        "index_of_first_image": 1,
+        "all_prompts": [cells[one.index].prompt for one in drawn],
+        "all_negative_prompts": [cells[one.index].negative_prompt for one in drawn],
+    }
+    images = [await asyncio.to_thread(base64_png, one, text) for one in shown] if body.send_images else []
+    lone = await encoded(drawn) if body.send_images and plot.cells_too else []
+    return {"images": [*images, *lone], "info": json.dumps(info)}
+
+
 def _refuse_script(body: PictureBody) -> None:
     if body.script_name:
-        raise SpecError(f"the script {body.script_name!r} is not here; leave it out", field="script_name")
+        raise SpecError(
+            f"the script {body.script_name!r} is not here; leave it out, or use {NAME} with txt2img",
+            field="script_name",
+        )
 
 
 def _asked(body: PictureBody, options: Options) -> Asked:

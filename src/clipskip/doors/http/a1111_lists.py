@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from fastapi import APIRouter
 
+from clipskip.doors.http.a1111_plot import NAME, plot_script
 from clipskip.errors import ClipskipError
 from clipskip.sample import SAMPLERS, SCHEDULES, free_bytes
 from clipskip.sweep import Studio
@@ -110,12 +111,12 @@ def _add_menus(routes: APIRouter) -> None:
     @routes.get("/scripts")
     def scripts() -> dict[str, list[str]]:
         """Scripts."""
-        return {"txt2img": [], "img2img": []}
+        return {"txt2img": [NAME.lower()], "img2img": []}
 
     @routes.get("/script-info")
     def script_info() -> list[Json]:
         """What scripts take."""
-        return []
+        return [plot_script()]
 
 
 def _add_machine(routes: APIRouter) -> None:

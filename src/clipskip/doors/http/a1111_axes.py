@@ -1,0 +1,182 @@
+"""The axes of A1111's X/Y/Z plot: their numbers, and values as they are typed (1.10 scripts/xyz_grid.py)."""
+
+import csv
+import io
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from clipskip.doors.http.a1111_options import read_skip
+from clipskip.errors import SpecError
+from clipskip.sample import SAMPLERS, SCHEDULES
+from clipskip.spec import Request as Asked
+
+Value = int | float | str
+Apply = Callable[[Asked, Value, Sequence[Value]], Asked]
+"""The request with a value of an axis, and all values of that axis."""
+
+MENU = (
+    "Nothing", "Seed", "Var. seed", "Var. strength", "Steps", "Hires steps", "CFG Scale", "Prompt S/R", "Prompt order",
+    "Sampler", "Hires sampler", "Checkpoint name", "Negative Guidance minimum sigma", "Sigma Churn", "Sigma min",
+    "Sigma max", "Sigma noise", "Schedule type", "Schedule min sigma", "Schedule max sigma", "Schedule rho", "Eta",
+    "Clip skip",
+)  # fmt: skip
+"""A1111's own menu of txt2img up to Clip skip, 0 first: the numbers that its clients send."""
+MOST_VALUES = 64
+RANDOM_SEEDS = 2**32 - 2
+_WHOLE, _FRACTION = r"[+-]?\d{1,18}", r"[+-]?\d{1,18}(?:\.\d{0,18})?"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisKind:
+    """What an axis may be."""
+
+    label: str
+    kind: type[int] | type[float] | type[str]
+    apply: Apply
+    named: bool = True
+    """Its name stands before its values on the sheet."""
+    choices: tuple[str, ...] = ()
+    """Set where A1111 has a menu of values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One axis of a plot."""
+
+    kind: AxisKind
+    values: tuple[Value, ...]
+    typed: str
+    """The values as they were sent."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What stands on the sheet beside each value."""
+        if self.kind.label == "Nothing":
+            return ("",)
+        start = f"{self.kind.label}: " if self.kind.named else ""
+        return tuple(f"{start}{round(v, 8) if isinstance(v, float) else v}" for v in self.values)
+
+
+def _nothing(asked: Asked, _: Value, __: Sequence[Value]) -> Asked:
+    return asked
+
+
+def _clip_skip(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
+    return replace(asked, clip_skip=read_skip(value, field="script_args"))
+
+
+def _replaced(asked: Asked, value: Value, values: Sequence[Value]) -> Asked:
+    """Prompt S/R: the first value, wherever it stands in either prompt, gives way to this one."""
+    wanted = str(values[0])
+    if not wanted or (wanted not in asked.prompt and wanted not in asked.negative_prompt):
+        raise SpecError(
+            f"Prompt S/R looks for {wanted[:60]!r}, which is in neither prompt; begin its values with words of the prompt",
+            field="script_args",
+        )
+    return replace(
+        asked,
+        prompt=asked.prompt.replace(wanted, str(value)),
+        negative_prompt=asked.negative_prompt.replace(wanted, str(value)),
+    )
+
+
+KINDS = (
+    AxisKind(label="Nothing", kind=str, apply=_nothing),
+    AxisKind(label="Seed", kind=int, apply=lambda asked, value, _: replace(asked, seed=int(value))),
+    AxisKind(label="Steps", kind=int, apply=lambda asked, value, _: replace(asked, steps=int(value))),
+    AxisKind(label="CFG Scale", kind=float, apply=lambda asked, value, _: replace(asked, cfg_scale=float(value))),
+    AxisKind(label="Prompt S/R", kind=str, apply=_replaced, named=False),
+    AxisKind(
+        label="Sampler",
+        kind=str,
+        apply=lambda asked, value, _: replace(asked, sampler=str(value)),
+        named=False,
+        choices=tuple(one.name for one in SAMPLERS),
+    ),
+    AxisKind(
+        label="Schedule type",
+        kind=str,
+        apply=lambda asked, value, _: replace(asked, scheduler=str(value)),
+        choices=("Automatic", *SCHEDULES),
+    ),
+    AxisKind(label="Clip skip", kind=int, apply=_clip_skip),
+)
+
+
+def read_axis(sent: Sequence[Any], name: str, *, csv_mode: bool) -> Axis:  # Any: whatever the client sent
+    """An axis from its type, its typed values and its values from a menu; SpecError for what is not one."""
+    kind = _kind(sent[0], name)
+    if kind.label == "Nothing":
+        return Axis(kind=kind, values=(0,), typed="")
+    texts = _menu_values(sent[2], kind, name) if kind.choices and not csv_mode else _typed_values(sent[1], name)
+    values = [value for text in texts for value in (_numbers(text, kind, name) if kind.kind is not str else [text])]
+    if not 1 <= len(values) <= MOST_VALUES:
+        raise SpecError(f"{name} has {len(values)} values; give 1 to {MOST_VALUES}", field="script_args")
+    if kind.label == "Seed":
+        values = [secrets.randbelow(RANDOM_SEEDS) if value == -1 else value for value in values]
+    return Axis(kind=kind, values=tuple(values), typed=_joined(texts))
+
+
+def _kind(sent: Any, name: str) -> AxisKind:  # Any: as above
+    label = sent
+    if isinstance(sent, int) and not isinstance(sent, bool):
+        label = MENU[sent] if 0 <= sent < len(MENU) else f"number {sent}"
+    found = {one.label.casefold(): one for one in KINDS}.get(str(label).casefold())
+    if found is None or isinstance(sent, bool):
+        ours = ", ".join(one.label for one in KINDS)
+        raise SpecError(f"{name} axis {str(label)[:60]!r} is not here; use one of {ours}", field="script_args")
+    return found
+
+
+def _menu_values(sent: Any, kind: AxisKind, name: str) -> list[str]:  # Any: as above
+    if not isinstance(sent, list) or not sent or not all(isinstance(one, str) for one in sent):
+        raise SpecError(
+            f"{name} values of {kind.label} come as a list of names in the third place of the axis; send them there, "
+            "or set csv_mode and send them as text",
+            field="script_args",
+        )
+    return sent
+
+
+def _typed_values(sent: Any, name: str) -> list[str]:  # Any: as above
+    """Comma-separated values; quotes hold one with a comma together."""
+    if not isinstance(sent, str) or not sent.strip():
+        raise SpecError(f"{name} values are empty; send text such as 1,2,3", field="script_args")
+    return [value.strip() for row in csv.reader(io.StringIO(sent)) for value in row]
+
+
+def _joined(values: Sequence[str]) -> str:
+    file = io.StringIO()
+    csv.writer(file).writerow(values)
+    return file.getvalue().strip()
+
+
+def _numbers(text: str, kind: AxisKind, name: str) -> list[Value]:
+    """A number, or those of 1-5, 1-9 (+2) and 1-10 [4]: from, to, and the distance or how many."""
+    one = _WHOLE if kind.kind is int else _FRACTION
+    if re.fullmatch(one, text):
+        return [kind.kind(text)]
+    found = re.fullmatch(rf"({one})\s*-\s*({one})\s*(?:\(([+-]{one})\s*\)|\[(\d{{1,9}})\s*\])?", text)
+    if found is None:
+        wanted = "whole numbers" if kind.kind is int else "numbers"
+        raise SpecError(
+            f"{name} value {text[:40]!r} is none of {kind.label}; give {wanted}, or a range: 1-5, 1-9 (+2), 1-10 [4]",
+            field="script_args",
+        )
+    low, high = float(found[1]), float(found[2])
+    step, count = float(found[3] or 1), int(found[4] or 0)
+    size = count if found[4] else 0 if step == 0 else max(0.0, (high - low) / step + 1)
+    if not 1 <= size <= MOST_VALUES:
+        raise SpecError(f"{name} range {text[:40]!r} has no values, or over {MOST_VALUES}", field="script_args")
+    if found[4]:
+        values = np.linspace(low, high, count).tolist()
+    elif kind.kind is int:
+        values = list(range(int(low), int(high) + (1 if step > 0 else -1), int(step)))
+    else:
+        values = np.arange(low, high + step / 2, step).tolist()
+    return [kind.kind(value) for value in values]

@@ -1,0 +1,146 @@
+"""A1111's X/Y/Z plot: the script's arguments in; the cells to draw, then the sheet and what is said of it, out."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipskip.doors.http.a1111_axes import KINDS, RANDOM_SEEDS, Axis, read_axis
+from clipskip.doors.http.pictures import MOST_PICTURES
+from clipskip.errors import SpecError
+from clipskip.image import draw_grid
+from clipskip.spec import Render, quote, render_infotext
+from clipskip.spec import Request as Asked
+from clipskip.sweep import Drawn, Extras, Studio
+from clipskip.weights import CheckpointFacts
+
+NAME = "X/Y/Z plot"
+Pixels = NDArray[np.uint8]
+Json = dict[str, Any]  # Any: A1111's own shapes
+SWITCHES = (
+    "draw_legend", "include_lone_images", "include_sub_grids", "no_fixed_seeds", "vary_seeds_x", "vary_seeds_y",
+    "vary_seeds_z", "margin_size", "csv_mode",
+)  # fmt: skip
+"""A1111 1.10's arguments after three for each axis."""
+NOT_HERE = ("no_fixed_seeds", "vary_seeds_x", "vary_seeds_y", "vary_seeds_z")
+MARGIN = "margin_size"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """A sheet of pictures: X across, Y down, a block for each of Z."""
+
+    x: Axis
+    y: Axis
+    z: Axis
+    legend: bool
+    cells_too: bool
+    blocks_too: bool
+
+    @property
+    def size(self) -> int:
+        """How many pictures."""
+        return len(self.x.values) * len(self.y.values) * len(self.z.values)
+
+    def requests(self, asked: Asked) -> list[Asked]:
+        """What each cell asks for, X counting fastest; all have one seed unless that is an axis."""
+        seed = secrets.randbelow(RANDOM_SEEDS) if asked.seed == -1 else asked.seed
+        fixed = replace(asked, seed=seed)
+        return [self._cell(fixed, x, y, z) for z, y, x in product(self.z.values, self.y.values, self.x.values)]
+
+    def _cell(self, asked: Asked, *values: Any) -> Asked:  # Any: a value of each axis
+        for axis, value in zip((self.x, self.y, self.z), values, strict=True):
+            asked = axis.kind.apply(asked, value, axis.values)
+        return asked
+
+
+def read_plot(args: Sequence[Any]) -> Plot:  # Any: whatever the client sent
+    """The plot that A1111's arguments ask for; SpecError, by name, for what is not here."""
+    if len(args) != 9 + len(SWITCHES):
+        raise SpecError(
+            f"script_args has {len(args)} values; {NAME} takes {9 + len(SWITCHES)}: type, values and menu values of each "
+            f"axis, then {', '.join(SWITCHES)}",
+            field="script_args",
+        )
+    given = dict(zip(SWITCHES, args[9:], strict=True))
+    for name, value in given.items():
+        if name == MARGIN:
+            if value != 0 or isinstance(value, bool):
+                raise SpecError(f"script_args: {name} is {str(value)[:40]}; here it is 0", field="script_args")
+        elif not isinstance(value, bool):
+            raise SpecError(f"script_args: {name} is {str(value)[:40]!r}; give true or false", field="script_args")
+        elif value and name in NOT_HERE:
+            raise SpecError(f"script_args: {name} is not here; send false", field="script_args")
+    x, y, z = (read_axis(args[3 * i : 3 * i + 3], name, csv_mode=given["csv_mode"]) for i, name in enumerate("XYZ"))
+    plot = Plot(
+        x=x,
+        y=y,
+        z=z,
+        legend=given["draw_legend"],
+        cells_too=given["include_lone_images"],
+        blocks_too=given["include_sub_grids"],
+    )
+    if plot.size > MOST_PICTURES:
+        raise SpecError(f"this plot has {plot.size} pictures; {MOST_PICTURES} is the most", field="script_args")
+    return plot
+
+
+def plan_cells(studio: Studio, cells: Sequence[Asked]) -> tuple[CheckpointFacts, list[Render], Extras]:
+    """What all cells need, found and checked."""
+    planned = [studio.plan(cell) for cell in cells]
+    found = [extras for _, _, extras in planned]
+    embeddings = {one.hash: one for extras in found for one in extras.embeddings}
+    loras = {hash: lora for extras in found for hash, lora in extras.loras.items()}
+    renders = [render for _, render, _ in planned]
+    return planned[0][0], renders, Extras(loras=loras, embeddings=tuple(embeddings.values()))
+
+
+def draw_sheets(plot: Plot, drawn: Sequence[Drawn]) -> list[Pixels]:
+    """The whole sheet, then the block of each of Z; a cell that somebody stopped is left open."""
+    found = {one.index: one.pixels for one in drawn}
+    height, width, _ = drawn[0].pixels.shape
+    across, down = len(plot.x.values), len(plot.y.values)
+    blocks = []
+    for start in range(0, plot.size, across * down):
+        rows = [[found.get(start + row * across + i) for i in range(across)] for row in range(down)]
+        if plot.legend:
+            blocks.append(draw_grid(rows, columns=plot.x.names, rows=plot.y.names, footer=""))
+        else:
+            empty = np.full((height, width, 3), 255, np.uint8)
+            blocks.append(np.vstack([np.hstack([empty if one is None else one for one in row]) for row in rows]))
+    if len(blocks) == 1:
+        return [blocks[0], *blocks]
+    whole = draw_grid([blocks], columns=plot.z.names, rows=("",), footer="") if plot.legend else np.hstack(blocks)
+    return [whole, *blocks]
+
+
+def sheet_infotext(plot: Plot, first: Render) -> str:
+    """The first cell's settings and, before the version, what the axes were."""
+    axes = [("X", plot.x), ("Y", plot.y), ("Z", plot.z)]
+    pairs = [("Script", NAME)]
+    for name, axis in axes:
+        if axis.kind.label != "Nothing":
+            pairs += [(f"{name} Type", axis.kind.label), (f"{name} Values", axis.typed)]
+        if axis.kind.label == "Seed":
+            pairs.append((f"Fixed {name} Values", ", ".join(map(str, axis.values))))
+    start, version, end = render_infotext(first).rpartition(", Version: ")
+    return start + "".join(f", {name}: {quote(value)}" for name, value in pairs) + version + end
+
+
+def plot_script() -> Json:
+    """What A1111's `script-info` says of it."""
+    labels = [one.label for one in KINDS]
+    args: list[Json] = []
+    for name in "XYZ":
+        args.append(_arg(f"{name} type", "Clip skip" if name == "X" else "Nothing", choices=labels))
+        args += [_arg(f"{name} values", ""), _arg(f"{name} values", [])]
+    args += [_arg(name, 0 if name == MARGIN else name == "draw_legend") for name in SWITCHES]
+    return {"name": NAME.lower(), "is_alwayson": False, "is_img2img": False, "args": args}
+
+
+def _arg(label: str, value: object, *, choices: list[str] | None = None) -> Json:
+    return {"label": label, "value": value, "minimum": None, "maximum": None, "step": None, "choices": choices}
