@@ -177,6 +177,22 @@ def test_a_sweep_is_drawn_scrubbed_flipped_compared_copied_and_found_again(page:
 
 @needs_browser
 @pytest.mark.slow
+def test_a_finished_sweep_is_advised_on_and_each_claim_opens_its_measurement(page: Page) -> None:
+    draw(page, prompt="best quality, swamp, gnome")
+    page.get_by_role("button", name="Which of these should I use?").click()
+    expect(page.locator(".said")).to_contain_text("Clip Skip 2", timeout=DRAWN_MS)
+    page.get_by_role("button", name="Show Clip Skip 2").click()
+    assert page.inner_text("#shown-name").startswith("Clip Skip 2")
+    expect(page.locator("#curve svg")).to_be_visible()
+    for title in ("Why, with", "What the files say", "Is gnome ignored?", "Is each phrase followed?"):
+        page.locator("summary", has_text=title).click()
+    expect(page.locator(".evidence")).to_contain_text("modelspec.encoder_layer")
+    expect(page.locator(".numbers").filter(has_text="by the UNet")).to_be_visible()
+    check(page)
+
+
+@needs_browser
+@pytest.mark.slow
 def test_cancel_works_at_once_and_going_on_draws_the_rest(page: Page) -> None:
     fill(page, skips="1-4", steps=40, lora=None, prompt="night sky, moon")
     page.click("#start")

@@ -1,5 +1,6 @@
 // One sweep on the page: watched while it is drawn, then scrubbed, compared and chosen from.
 
+import { openAdvice } from "./advice.js";
 import { ApiError, api, follow } from "./api.js";
 import { at, duration, h, plural, say } from "./dom.js";
 import { drawMini } from "./layers.js";
@@ -14,6 +15,7 @@ export function openSweeps(hear) {
   let sweep = null, shown = [0, 0], chosen = false, held = null, mode = "side", stop = () => {}, shape = "";
   let previews = new Map(), loaded = new Map();
   const sheet = openSheet((r, c) => choose(r, c)), stage = openStage();
+  const advice = openAdvice({ choose: (column) => choose(shown[0], column) });
   const winner = openWinner({ reuse: (settings) => hear.reuse(settings) });
 
   const cellAt = ([r, c]) => sweep.cells[r][c];
@@ -178,6 +180,7 @@ export function openSweeps(hear) {
     at("sweep-error").textContent = sweep.error?.detail ?? "";
     document.title = running ? `${Math.floor(share * 100)}% · clipskip` : "clipskip";
     winner.links(sweep);
+    advice.show(sweep, ended);
   }
 
   function picture(place) {

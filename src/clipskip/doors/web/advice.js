@@ -1,0 +1,132 @@
+// What the model itself says of the Clip Skips: a verdict over the pictures, curves under them, each claim with its measurement.
+
+import { ApiError, api } from "./api.js";
+import { at, duration, h, say, svg } from "./dom.js";
+
+const HEIGHT = 90, TOP = 1.25;
+
+/** The place for advice on the sweep that is shown. `hear.choose(skip)` shows a Clip Skip's picture. */
+export function openAdvice(hear) {
+  const known = new Map();
+  let shown = null;
+
+  /** Offers advice on a sweep that has ended, or shows what was said of it before. */
+  function show(sweep, ended) {
+    shown = sweep.id;
+    at("verdict").hidden = !ended;
+    at("curve").hidden = true;
+    if (!ended) return;
+    const advice = known.get(sweep.id);
+    if (advice) tell(sweep, advice);
+    else offer(sweep);
+  }
+
+  function offer(sweep) {
+    if (at("verdict").dataset.of === sweep.id) return;
+    at("verdict").dataset.of = sweep.id;
+    const button = h("button", { type: "button", text: "Which of these should I use?", on: { click: () => ask(sweep, button) } });
+    at("verdict").replaceChildren(h("div", { class: "row" }, button, h("span", { class: "about", text: "Asks the model itself; draws nothing." })), h("p", { class: "error", role: "alert" }));
+  }
+
+  async function ask(sweep, button) {
+    const error = at("verdict").querySelector(".error");
+    button.disabled = true;
+    button.textContent = "Asking the model…";
+    error.textContent = "";
+    try {
+      const advice = await api.advise(questionOf(sweep));
+      known.set(sweep.id, advice);
+      if (shown === sweep.id) { tell(sweep, advice); say(at("verdict").querySelector(".said").textContent); }
+    } catch (problem) {
+      if (!(problem instanceof ApiError)) throw problem;
+      error.textContent = problem.message;
+    } finally {
+      button.disabled = false;
+      button.textContent = "Which of these should I use?";
+    }
+  }
+
+  function tell(sweep, advice) {
+    const { verdict } = advice, column = sweep.columns.findIndex((one) => one.clip_skip === verdict.skip);
+    const first = {
+      value: `Clip Skip ${verdict.skip}, ${percent(Math.min(verdict.sure, 0.99))} sure.`,
+      "no difference that matters": `No difference that matters: stay at Clip Skip ${verdict.skip}.`,
+      "not known": `Not known: begin at Clip Skip ${verdict.skip}.`,
+    }[verdict.answer];
+    delete at("verdict").dataset.of;
+    at("verdict").replaceChildren(
+      h("div", { class: "row" }, h("p", { class: "said" }, h("strong", { text: first }), ` ${verdict.text}.`),
+        column < 0 ? null : h("button", { type: "button", class: "quiet", text: `Show Clip Skip ${verdict.skip}`, on: { click: () => hear.choose(column) } })),
+      claim("Why, with every measurement", ...claims(advice)));
+    drawCurve(sweep, advice.prompted);
+  }
+
+  return { show };
+}
+
+/** The sweep's last row, at its whole Clip Skips. */
+function questionOf(sweep) {
+  const skips = sweep.columns.map((one) => one.clip_skip).filter((skip) => Number.isInteger(skip));
+  const loras = sweep.rows.at(-1).loras.map(({ name, text_encoder, unet }) => ({ name, text_encoder, unet }));
+  return { prompt: sweep.prompt, negative_prompt: sweep.negative_prompt ?? "", model: sweep.model?.name, loras, clip_skips: skips.join(",") || "1,2" };
+}
+
+const percent = (share) => `${Math.round(100 * share)}%`;
+const claim = (title, ...inside) => h("details", { class: "claim" }, h("summary", { text: title }), ...inside);
+
+function claims(advice) {
+  const made = [claim("What the files say, and what was measured of their training", files(advice), ...advice.measured.map(([name, trained]) => scores(name, trained)))];
+  const { prompted } = advice;
+  if (prompted) {
+    const heads = ["", ...prompted.skips.map((skip) => `${skip}`)], rows = (pairs) => pairs.map(([name, values]) => [name, ...values.map(percent)]);
+    made.push(claim("How much of the guidance is left", table(heads, rows([["kept", prompted.guidance_kept], ["length", prompted.guidance_size]])),
+      prompted.broken_from === null ? null : h("p", { class: "warning", text: `The picture is likely to fall apart from Clip Skip ${prompted.broken_from} on.` })));
+    for (const lora of prompted.loras) {
+      made.push(claim(`Is ${lora.name} ignored?`, table(heads, rows([
+        ["taken up", lora.uptake], ["its effect, of the guidance", lora.whole], ["by the text encoder", lora.by_text], ["by the UNet", lora.by_unet],
+      ])), lora.text_dead_from === null ? null : h("p", { class: "warning", text: `Its text part cannot act from Clip Skip ${lora.text_dead_from} on: every layer that it changes is skipped there.` })));
+    }
+    const ignored = prompted.phrases.filter((one) => one.ignored).map((one) => one.phrase);
+    made.push(claim("Is each phrase followed?", table(heads, rows(prompted.phrases.map((one) => [one.phrase, one.reaction]))),
+      ignored.length ? h("p", { class: "warning", text: `Nothing reacts to: ${ignored.join(", ")}.` }) : null));
+    if (prompted.pulls.length) {
+      made.push(claim("Who pulls against whom", h("p", { class: "about", text: "1 together, 0 apart, -1 against each other." }),
+        table(heads, prompted.pulls.map((one) => [`${one.one} / ${one.other}`, ...one.cosine.map((value) => value.toFixed(2))]))));
+    }
+  }
+  made.push(h("p", { class: "about", text: `${advice.rows} UNet evaluations, ${duration(advice.seconds)}. A guided step of a picture takes two.` }));
+  return made;
+}
+
+function files(advice) {
+  if (!advice.evidence.length) return h("p", { class: "about", text: "No file says anything." });
+  return h("ul", { class: "evidence" },
+    ...advice.evidence.map((one) => h("li", {}, h("strong", { text: `${one.about}: ${one.skip}` }), ` ${percent(one.weight)}. ${one.source}. Doubt: ${one.doubt}.`)),
+    ...advice.contradictions.map((one) => h("li", { class: "warning", text: `Contradiction. ${one}.` })));
+}
+
+function scores(name, trained) {
+  const chances = new Map(trained.chances);
+  return h("div", {}, h("p", { class: "about", text: `${name}, on ${trained.way}, ${trained.looks} looks: how much worse than the best, and the chance to be it.` }),
+    table(["", ...trained.scores.map(([skip]) => `${skip}`)], [["worse by", ...trained.scores.map(([, score]) => score.toFixed(4))], ["chance", ...trained.scores.map(([skip]) => percent(chances.get(skip)))]]));
+}
+
+function table(heads, rows) {
+  return h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Measurement" }, h("table", { class: "numbers" },
+    h("thead", {}, h("tr", {}, ...heads.map((text, i) => (i ? h("th", { scope: "col", text }) : h("td", { text: "Clip Skip" }))))),
+    h("tbody", {}, ...rows.map(([name, ...cells]) => h("tr", {}, h("th", { scope: "row", text: name }), ...cells.map((text) => h("td", { text })))))));
+}
+
+/** Under the columns: how much of the guidance and of each LoRA is left. */
+function drawCurve(sweep, prompted) {
+  at("curve").hidden = !prompted;
+  if (!prompted) return;
+  const lines = [["guidance kept", prompted.guidance_kept], ...prompted.loras.map((lora) => [`${lora.name} taken up`, lora.uptake])];
+  const x = (skip) => (sweep.columns.findIndex((one) => one.clip_skip === skip) + 0.5) * 100;
+  const y = (share) => HEIGHT * (1 - Math.min(Math.max(share, 0), TOP) / TOP);
+  const picture = svg("svg", { viewBox: `0 0 ${sweep.columns.length * 100} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("line", { class: "whole", x1: 0, x2: sweep.columns.length * 100, y1: y(1), y2: y(1) }),
+    ...lines.map(([, values], i) => svg("polyline", { class: `curve curve-${i % 4}`, points: prompted.skips.map((skip, c) => `${x(skip)},${y(values[c])}`).join(" ") })));
+  const legend = lines.map(([name], i) => h("span", { class: `key key-${i % 4}`, text: name }));
+  at("curve").replaceChildren(h("p", { class: "about keys" }, ...legend), picture);
+}
