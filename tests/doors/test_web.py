@@ -181,7 +181,7 @@ def test_a_finished_sweep_is_advised_on_and_each_claim_opens_its_measurement(pag
     draw(page, prompt="best quality, swamp, gnome")
     page.get_by_role("button", name="Which of these should I use?").click()
     expect(page.locator(".said")).to_contain_text("Clip Skip 2", timeout=DRAWN_MS)
-    page.get_by_role("button", name="Show Clip Skip 2").click()
+    page.get_by_role("button", name="Show Clip Skip 2", exact=True).click()
     assert page.inner_text("#shown-name").startswith("Clip Skip 2")
     expect(page.locator("#curve svg")).to_be_visible()
     for title in ("Why, with", "What the files say", "Is gnome ignored?", "Is each phrase followed?"):
