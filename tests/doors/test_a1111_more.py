@@ -231,6 +231,8 @@ def test_any_seed_is_drawn_once_for_all_cells(client: TestClient) -> None:
         (arguments([99, "1", []]), "'number 99' is not here"),
         (arguments([22, "0", []]), "1 is the last layer"),
         (arguments([22, "13", []]), "12"),
+        (arguments([4, "20,100000000000000", []]), "use 1 to 150"),
+        (arguments([22, "1\r2", []]), "no comma-separated text"),
         (arguments([22, "two", []]), "whole numbers, or a range"),
         (arguments([22, "", []]), "values are empty"),
         (arguments([1, "1-1000000000000", []]), "over 64"),

@@ -27,6 +27,7 @@ MENU = (
 )  # fmt: skip
 """A1111's own menu of txt2img up to Clip skip, 0 first: the numbers that its clients send."""
 MOST_VALUES = 64
+MOST_STEPS = 150
 RANDOM_SEEDS = 2**32 - 2
 _WHOLE, _FRACTION = r"[+-]?\d{1,18}", r"[+-]?\d{1,18}(?:\.\d{0,18})?"
 
@@ -70,6 +71,12 @@ def _clip_skip(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
     return replace(asked, clip_skip=read_skip(value, field="script_args"))
 
 
+def _steps(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
+    if not 1 <= int(value) <= MOST_STEPS:
+        raise SpecError(f"Steps {value} is out of range; use 1 to {MOST_STEPS}", field="script_args")
+    return replace(asked, steps=int(value))
+
+
 def _replaced(asked: Asked, value: Value, values: Sequence[Value]) -> Asked:
     """Prompt S/R: the first value, wherever it stands in either prompt, gives way to this one."""
     wanted = str(values[0])
@@ -88,7 +95,7 @@ def _replaced(asked: Asked, value: Value, values: Sequence[Value]) -> Asked:
 KINDS = (
     AxisKind(label="Nothing", kind=str, apply=_nothing),
     AxisKind(label="Seed", kind=int, apply=lambda asked, value, _: replace(asked, seed=int(value))),
-    AxisKind(label="Steps", kind=int, apply=lambda asked, value, _: replace(asked, steps=int(value))),
+    AxisKind(label="Steps", kind=int, apply=_steps),
     AxisKind(label="CFG Scale", kind=float, apply=lambda asked, value, _: replace(asked, cfg_scale=float(value))),
     AxisKind(label="Prompt S/R", kind=str, apply=_replaced, named=False),
     AxisKind(
@@ -147,7 +154,10 @@ def _typed_values(sent: Any, name: str) -> list[str]:  # Any: as above
     """Comma-separated values; quotes hold one with a comma together."""
     if not isinstance(sent, str) or not sent.strip():
         raise SpecError(f"{name} values are empty; send text such as 1,2,3", field="script_args")
-    return [value.strip() for row in csv.reader(io.StringIO(sent)) for value in row]
+    try:
+        return [value.strip() for row in csv.reader(io.StringIO(sent)) for value in row]
+    except csv.Error as error:
+        raise SpecError(f"{name} values are no comma-separated text: {error}", field="script_args") from None
 
 
 def _joined(values: Sequence[str]) -> str:
