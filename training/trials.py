@@ -22,7 +22,7 @@ from world import CHARACTERS, caption, sample_scene
 
 from clipskip.advise.advice import SCENES, TEXTS, tag_texts
 from clipskip.advise.drawings import DRAWINGS, by_drawings
-from clipskip.advise.footprint import by_footprint
+from clipskip.advise.footprint import by_difference, by_footprint
 from clipskip.advise.probe import Probe
 from clipskip.advise.prompted import Question, measure
 from clipskip.advise.trained import CANDIDATES, LEAST, Captioned, Trained, by_pictures
@@ -131,6 +131,14 @@ class Trials:
                 "footprints", path.stem, {"truth": truth, "texts": TEXTS, "right": found.skip == truth} | asdict(found)
             )
 
+    def differences(self) -> None:
+        """What changed in the fine-tunes since their base."""
+        model = open_model(str(self.options.model))
+        for path in self.models[1:]:
+            truth = truth_of(path)
+            found = by_difference(path, self.options.model, model.reader, SCENES, skips=CANDIDATES)
+            self.keep("differences", path.stem, {"truth": truth, "right": found.skip == truth} | asdict(found))
+
     def uptake(self) -> None:
         """What is measured of prompts at Clip Skip 1 to 12, beside the judge's curves of drawn pictures."""
         judged = json.loads(self.options.evaluation.read_text())["curve"]
@@ -208,7 +216,7 @@ def correlation(one: list[float], other: list[float]) -> float:
 
 def main() -> None:
     """All parts, or those named."""
-    parts = ("footprints", "pictures", "drawings", "uptake", "pulls")
+    parts = ("footprints", "differences", "pictures", "drawings", "uptake", "pulls")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--loras", type=Path, required=True)

@@ -5,11 +5,12 @@ import torch
 from safetensors.torch import save_file
 
 from clipskip.advise.advice import SCENES
-from clipskip.advise.footprint import by_footprint
+from clipskip.advise.footprint import by_difference, by_footprint
 from clipskip.encode import TextReader, encode_layers, open_text_encoder
+from clipskip.errors import WrongKind
 from clipskip.spec import ClipSkip
 from clipskip.sweep import find_model
-from clipskip.weights import Library
+from clipskip.weights import Library, load_checkpoint, save_single_file
 from clipskip.weights.lora import load_lora
 
 PLACES = (
@@ -54,3 +55,24 @@ def test_the_clip_skip_whose_inputs_moved_the_weights_is_found(skip: int, reader
 def test_a_lora_with_too_few_places_that_see_the_text_says_nothing(reader: TextReader, tmp_path: Path) -> None:
     lora = load_lora(lora_trained_at(2, reader, tmp_path, PLACES[:1]))
     assert by_footprint(lora, reader, SCENES, skips=(1, 2)) is None
+
+
+def test_the_clip_skip_of_a_fine_tune_is_found_in_what_changed_since_its_base(
+    reader: TextReader, tmp_path: Path
+) -> None:
+    base, layer = find_model(None, hash=None, library=Library.of_user()), ClipSkip(4)
+    inputs = torch.cat([encode_layers(reader, text, [layer])[layer][1:12] for text in SCENES])
+    tuned, generator = load_checkpoint(base, dtype=torch.float16), torch.Generator().manual_seed(0)
+    for name, weight in tuned.unet.items():
+        if "attn2.to_k" in name or "attn2.to_v" in name:
+            mixture = torch.randn(len(weight), len(inputs), generator=generator) @ inputs / len(inputs)
+            weight += (0.01 * torch.randn(weight.shape, generator=generator) + 0.3 * mixture).half()
+    save_single_file(tuned, tmp_path / "tuned.safetensors")
+    found = by_difference(tmp_path / "tuned.safetensors", base, reader, SCENES, skips=(1, 2, 3, 4, 5, 6))
+    assert (found.skip, found.rows) == (4, 0)
+
+
+def test_a_model_that_is_its_own_base_has_no_training_in_between(reader: TextReader) -> None:
+    base = find_model(None, hash=None, library=Library.of_user())
+    with pytest.raises(WrongKind, match="no training is between them"):
+        by_difference(base, base, reader, SCENES, skips=(1, 2))

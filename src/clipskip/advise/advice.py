@@ -9,7 +9,7 @@ from pathlib import Path
 from clipskip.advise.drawings import DRAWINGS, by_drawings
 from clipskip.advise.drawings import ROWS as DRAWING_ROWS
 from clipskip.advise.evidence import Evidence, combined, contradictions, file_evidence
-from clipskip.advise.footprint import by_footprint
+from clipskip.advise.footprint import by_difference, by_footprint
 from clipskip.advise.pictures import read_pictures
 from clipskip.advise.probe import Probe
 from clipskip.advise.prompted import Prompted, Question, measure, prompted_rows
@@ -17,7 +17,7 @@ from clipskip.advise.trained import CANDIDATES, MOST, Trained, by_pictures
 from clipskip.advise.verdict import Verdict, decide
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, LoraRef, Render, Request
-from clipskip.sweep import Extras, Model, resolve
+from clipskip.sweep import Extras, Model, find_model, resolve
 from clipskip.weights import Library
 from clipskip.weights.lora import Lora
 from clipskip.weights.lora.metadata import tag_counts
@@ -67,12 +67,14 @@ class Wanted:
     """Its prompt may be empty: then only what model and LoRAs were trained at."""
     skips: tuple[int, ...]
     images: Path | None = None
+    base: str | None = None
+    """The checkpoint that the model was made from, by name, path or hash: the mark of its training is then read."""
 
 
 def most_rows(model: Model, wanted: Wanted, render: Render) -> int:
     """UNet evaluations that the advice takes at most."""
     rows = MOST * len(CANDIDATES) if wanted.images else 0
-    if not wanted.images and not wanted.request.prompt:
+    if not wanted.images and not wanted.base and not wanted.request.prompt:
         rows += DRAWINGS * DRAWING_ROWS
     if wanted.request.prompt:
         columns = tuple(sorted({*wanted.skips}))
@@ -103,6 +105,8 @@ def advise(
 
     said = [*_on_file(model, extras)]
     measured = dict(_measured(model, wanted, render, extras, count=count))
+    if wanted.base and not wanted.images:
+        measured[model.ref.name] = _since(model, wanted.base, library, allow_pickle=allow_pickle)
     about = {name: [one for one in said if one.about == name] for name in (model.ref.name, *_names(render.loras))}
     for name, trained in measured.items():
         about[name].append(_as_evidence(name, trained))
@@ -167,16 +171,24 @@ def _measured(
         with model.with_loras(render.loras, extras) as reader:
             name = render.loras[-1].name if render.loras else model.ref.name
             yield name, list(by_pictures(Probe.of(model, reader, count), pictures))[-1]
-    elif not wanted.request.prompt:
+    elif not wanted.request.prompt and not wanted.base:
         renders = [replace(render, prompt=text, loras=(), seed=n) for n, text in enumerate(SCENES * 2)]
         with model.with_loras((), extras) as reader:
             yield model.ref.name, list(by_drawings(model, Probe.of(model, reader, count), renders[:DRAWINGS]))[-1]
+
+
+def _since(model: Model, base: str, library: Library, *, allow_pickle: bool) -> Trained:
+    """What was trained since the base."""
+    path = find_model(base, hash=None, library=library)
+    with model.with_loras((), Extras(loras={})) as reader:
+        return by_difference(model.source.path, path, reader, SCENES, skips=CANDIDATES, allow_pickle=allow_pickle)
 
 
 def _as_evidence(name: str, trained: Trained) -> Evidence:
     doubts = {
         "captioned pictures": "the pictures may be of another kind than those it was trained on",
         "its own drawings": "a short fine-tune may still draw as its base does",
+        "the change from its base": "a merge of several models carries several marks",
         "the LoRA's weights": "weights that were merged or resized may have lost the mark",
     }
     return Evidence(

@@ -19,6 +19,7 @@ def run_advise(
     *,
     tool: str,
     images: Path | None,
+    base: str | None,
     folders: Sequence[Path],
     allow_pickle: bool,
     as_json: bool,
@@ -28,7 +29,7 @@ def run_advise(
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     with console.status("Opening the model"):
         model = open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
-    wanted = Wanted(request=request, skips=whole_skips(skips, depth=model.depth), images=images)
+    wanted = Wanted(request=request, skips=whole_skips(skips, depth=model.depth), images=images, base=base)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True
     ) as bar:

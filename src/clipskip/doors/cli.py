@@ -179,6 +179,9 @@ def advise(
     images: Annotated[
         Path | None, typer.Option(help="Folder of pictures with captions (x.png beside x.txt): the surest measure.")
     ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The checkpoint that the model was made from: what was trained since is read.")
+    ] = None,
     clip_skip: Annotated[str, typer.Option("--clip-skip", help="The layers to compare: 1-6, 1-12 or 1,2.")] = "1-6",
     tool: Annotated[str, typer.Option("--for", help="The tool whose numbers the answer is in.")] = "a1111",
     seed: o.Seed = None,
@@ -204,6 +207,7 @@ def advise(
             skips,
             tool=tool,
             images=images,
+            base=base,
             folders=models_folder or [],
             allow_pickle=allow_pickle,
             as_json=as_json,
