@@ -9,7 +9,7 @@ NEGATIVE := lowres, worst quality, low quality, jpeg artifacts, text, signature,
 # The guide's grid from the embedded model: Clip Skip 1 to 5, without and with a LoRA.
 demo: .venv/run
 	$(BIN)/clipskip sweep "best quality, highest detail, 8k, swamp, fireflies, ogre, reeds" --negative "$(NEGATIVE)" \
-	  --lora ogre --steps 20 --cfg 5 --seed 5 --out demo
+	  --lora ogre --steps 20 --cfg 3 --seed 2 --out demo
 
 # The tests: no network, no GPU, about a minute.
 test: .venv/dev

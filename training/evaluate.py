@@ -232,11 +232,11 @@ def reconstruction(bench: Bench) -> dict[str, object]:
 def pictures(bench: Bench) -> dict[str, object]:
     """The 10x10 sheet of random prompts, and the guide's prompt at Clip Skip 1 to 6, without and with the ogre LoRA."""
     prompts = prompts_of("heldout", 50)[1] + prompts_of("train", 50)[1]
-    bench.draw("sheet", prompts, negative=GUIDE_NEGATIVE)
+    bench.draw("sheet", prompts)
     rows = []
     for files in ([], [bench.loras / "ogre.safetensors"]):
         with bench.model.with_loras(files):
-            rows += [bench.model.pictures([GUIDE], GUIDE_NEGATIVE, [5], skip=skip) for skip in range(1, 7)]
+            rows += [bench.model.pictures([GUIDE], GUIDE_NEGATIVE, [2], skip=skip, scale=3.0) for skip in range(1, 7)]
     sheet(np.concatenate(rows), columns=6).save(bench.out / "guide.png")
     return {"sheet prompts": prompts}
 
