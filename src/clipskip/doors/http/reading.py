@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from clipskip.image import infotext_of
 from clipskip.sample import SAMPLERS, SCHEDULES
 from clipskip.spec import ClipSkip, Family, conversion_table, request_from_text
 from clipskip.sweep import Studio
-from clipskip.weights import FileKind
+from clipskip.weights import FileKind, Library
 
 AUTOMATIC = "Automatic"
 TENSORS = "application/safetensors"
@@ -136,7 +138,7 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
         facts = studio.models.facts(body.model)
         layers = studio.models.encode(facts, body.prompt, body.skips())
         if "application/json" in request.headers.get("accept", ""):
-            said = {str(skip): _summary(one) for skip, one in summarize_layers(layers).items()}
+            said = {str(skip): asdict(one) for skip, one in summarize_layers(layers).items()}
             return Response(json.dumps(said), media_type="application/json")
         tensors = {f"clip_skip_{skip}": state.contiguous() for skip, state in layers.items()}
         about = {"prompt": body.prompt, "model": facts.ref.name, "model_sha256": facts.source.sha256}
@@ -157,26 +159,28 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
     @routes.post("/inspect")
     def inspect(body: InspectBody) -> Json:
         """What a file of the library is, by its name."""
-        missing = None
-        for kind in (FileKind.LORA, FileKind.CHECKPOINT, FileKind.EMBEDDING):
-            try:
-                path = studio.library.find(body.name, kind, allow_path=False)
-            except NotFound as error:
-                missing = missing or error
-                continue
-            said: Json = json.loads(inspect_file(path, as_json=True))
-            said["identity"]["path"] = path.name
-            return said
-        raise missing or AssertionError
+        path = _find_file(studio.library, body.name)
+        said: Json = json.loads(inspect_file(path, as_json=True))
+        said["identity"]["path"] = path.name
+        return said
 
 
-def _summary(one: Any) -> Json:  # Any: a LayerSummary, as asdict takes it
-    return {
-        "tokens": one.tokens,
-        "width": one.width,
-        "norm": one.norm,
-        "cosine_to_first": one.cosine_to_first,
-    }
+def _find_file(library: Library, name: str) -> Path:
+    """The file of this name, of whatever kind; NotFound tells of the kind that has the nearest name."""
+    missing: dict[FileKind, NotFound] = {}
+    for kind in (FileKind.LORA, FileKind.CHECKPOINT, FileKind.EMBEDDING):
+        try:
+            return library.find(name, kind, allow_path=False)
+        except NotFound as error:
+            missing[kind] = error
+    kinds = {found.stem: kind for kind in missing for found in library.files(kind)}
+    near = get_close_matches(Path(name).stem, kinds, n=1)
+    if near:
+        raise missing[kinds[near[0]]]
+    raise NotFound(
+        f"no model, LoRA or embedding called {name[:120]!r} in the model folders; GET /v1/files lists them",
+        field="name",
+    )
 
 
 def _settings_body() -> Json:

@@ -1,0 +1,114 @@
+"""The routes that draw nothing: what a file is, and what each layer says of a text."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from safetensors.torch import load
+
+from clipskip.doors.http import build_app
+from clipskip.doors.looking import inspect_file
+from clipskip.encode import encode_layers, open_text_encoder
+from clipskip.spec import parse_skips
+from clipskip.sweep import Studio
+from clipskip.weights import Library
+
+ASKED = {"prompt": "a (red:1.2) frog", "clip_skips": "1-3", "model": "tiny"}
+
+
+@pytest.fixture(scope="module")
+def client(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    studio = Studio(tmp_path_factory.mktemp("out"), library)
+    yield TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
+    studio.close()
+
+
+def summary(client: TestClient, **changes: Any) -> dict[str, Any]:
+    answer = client.post("/v1/encode", json=ASKED | changes, headers={"accept": "application/json"})
+    assert answer.status_code == 200, answer.text
+    return answer.json()  # type: ignore[no-any-return]
+
+
+def test_encode_answers_the_text_encoders_own_layers(client: TestClient, folder: Path) -> None:
+    answer = client.post("/v1/encode", json=ASKED)
+    assert answer.headers["content-type"] == "application/safetensors"
+    found = load(answer.content)
+    wanted = encode_layers(open_text_encoder(folder / "tiny.safetensors"), "a (red:1.2) frog", parse_skips("1-3"))
+    assert found.keys() == {f"clip_skip_{skip}" for skip in wanted}
+    assert all(torch.equal(found[f"clip_skip_{skip}"], state) for skip, state in wanted.items())
+
+
+def test_encode_names_its_prompt_and_model_in_the_file(client: TestClient, folder: Path) -> None:
+    content = client.post("/v1/encode", json=ASKED).content
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    said = json.loads(inspect_file(folder / "tiny.safetensors", as_json=True))
+    assert header["__metadata__"] == {
+        "prompt": "a (red:1.2) frog",
+        "model": "tiny",
+        "model_sha256": said["hashes"]["sha256"],
+    }
+
+
+def test_encode_sums_up_each_layer_for_those_who_want_json(client: TestClient) -> None:
+    found = summary(client)
+    state = load(client.post("/v1/encode", json=ASKED).content)["clip_skip_2"].double()
+    assert list(found) == ["1", "2", "3"]
+    assert (found["2"]["tokens"], found["2"]["width"]) == tuple(state.shape)
+    assert found["2"]["norm"] == pytest.approx(state.norm(dim=1).mean().item())
+    assert found["1"]["cosine_to_first"] == pytest.approx(1)
+    assert found["3"]["cosine_to_first"] < 1
+
+
+def test_encode_takes_numbers_and_fractions_and_each_once(client: TestClient) -> None:
+    assert list(summary(client, clip_skips=[2, 1.5, 2])) == ["2", "1.5"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "field", "said"),
+    [
+        ({"clip_skips": "1-13"}, 422, "clip_skip", "12"),
+        ({"clip_skips": [13]}, 422, "clip_skip", "12"),
+        ({"clip_skips": [0.5]}, 422, "clip_skips", "greater than or equal to 1"),
+        ({"clip_skips": []}, 422, "clip_skips", "empty"),
+        ({"clip_skips": "[1:2:0.5]"}, 422, "clip_skip", ""),
+        ({"model": "tinny"}, 404, "model", "tiny"),
+        ({"model": "ogre"}, 404, "model", "ogre"),
+        ({"prompt": None}, 422, "prompt", "string"),
+        ({"negative": True}, 422, "negative", "not permitted"),
+        ({"prompt": "frog " * 30_000}, 422, "prompt", "100000"),
+    ],
+)
+def test_encode_names_what_is_wrong(
+    client: TestClient, changes: dict[str, Any], status: int, field: str, said: str
+) -> None:
+    answer = client.post("/v1/encode", json=ASKED | changes)
+    found = answer.json()
+    assert (answer.status_code, str(found["field"]).split(".")[0]) == (status, field), found
+    assert said in found["detail"]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("tiny", "checkpoint"), ("ogre", "LoRA")])
+def test_inspect_says_what_the_command_says(client: TestClient, folder: Path, name: str, kind: str) -> None:
+    path = folder / ("tiny.safetensors" if name == "tiny" else "loras/ogre.safetensors")
+    answer = client.post("/v1/inspect", json={"name": name})
+    assert answer.status_code == 200, answer.text
+    wanted = json.loads(inspect_file(path, as_json=True))
+    wanted["identity"]["path"] = path.name
+    assert answer.json() == wanted
+    assert answer.json()["identity"]["kind"].casefold() == kind.casefold()
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../models/tiny", "loras/../tiny.safetensors", "nothing", "tinny"])
+def test_inspect_finds_no_file_outside_its_folders(client: TestClient, name: str) -> None:
+    answer = client.post("/v1/inspect", json={"name": name})
+    assert answer.status_code == 404
+    assert "in the model folders" in answer.json()["detail"]
+
+
+def test_inspect_of_a_wrong_name_tells_near_ones(client: TestClient) -> None:
+    assert "ogre" in client.post("/v1/inspect", json={"name": "ogr"}).json()["detail"]
+    assert "tiny" in client.post("/v1/inspect", json={"name": "tinny"}).json()["detail"]
