@@ -1,0 +1,86 @@
+"""Many clients at once while a sweep is drawn: everybody is answered, and nobody misses a cell."""
+
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import pytest
+import uvicorn
+from PIL import Image
+
+from clipskip.doors.http import build_app
+from clipskip.sweep import Studio
+from clipskip.weights import Library
+
+CLIENTS, WATCHERS, CELLS = 50, 20, 8
+ASKED = {"prompt": "a red frog", "model": "tiny", "steps": 4, "width": 64, "height": 64, "clip_skips": f"1-{CELLS}"}
+
+
+@pytest.fixture(scope="module")
+def address(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    studio = Studio(tmp_path_factory.mktemp("out"), library)
+    server = uvicorn.Server(uvicorn.Config(build_app(studio), port=0, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+    studio.close()
+
+
+def started(address: str, seed: int) -> str:
+    """A new sweep's name."""
+    return httpx2.post(f"{address}/v1/sweeps", json=ASKED | {"seed": seed}, timeout=60).json()["id"]  # type: ignore[no-any-return]
+
+
+def polled(address: str, id: str) -> list[dict[str, Any]]:
+    """What one client is told of the sweep, until it has ended."""
+    told: list[dict[str, Any]] = []
+    with httpx2.Client(base_url=address, timeout=60) as client:
+        while not told or told[-1]["state"] in ("queued", "running"):
+            for path in ("/v1/status", "/sdapi/v1/progress", f"/v1/sweeps/{id}"):
+                answer = client.get(path)
+                assert answer.status_code == 200, (path, answer.text)
+            told.append(answer.json())
+    return told
+
+
+def watched(address: str, id: str) -> list[tuple[str, dict[str, Any]]]:
+    """The events that one watcher gets, to the last."""
+    with httpx2.stream("GET", f"{address}/v1/sweeps/{id}/events", timeout=60) as stream:
+        lines = [line for line in stream.iter_lines() if line and not line.startswith(":")]
+    names = [line.removeprefix("event: ") for line in lines[::2]]
+    return list(zip(names, (json.loads(line.removeprefix("data: ")) for line in lines[1::2]), strict=True))
+
+
+def test_fifty_clients_that_poll_are_all_answered_and_lose_no_cell(address: str) -> None:
+    id = started(address, 1)
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        everybody = list(pool.map(polled, [address] * CLIENTS, [id] * CLIENTS))
+    for told in everybody:
+        done = [one["done"] for one in told]
+        assert done == sorted(done)
+        assert (told[-1]["state"], done[-1]) == ("done", CELLS)
+    for cell in everybody[0][-1]["cells"][0]:
+        content = httpx2.get(f"{address}{cell['image']}", timeout=60).content
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+
+
+def test_every_watcher_of_many_sees_each_cell_and_the_end(address: str) -> None:
+    id = started(address, 2)
+    with ThreadPoolExecutor(WATCHERS) as pool:
+        everybody = list(pool.map(watched, [address] * WATCHERS, [id] * WATCHERS))
+    for events in everybody:
+        first, *_, last, end = events
+        assert (first[0], last[0], end) == ("sweep", "sweep", ("end", {"state": "done", "error": None}))
+        assert all(cell["state"] == "done" for cell in last[1]["cells"][0])
+        told = [event["column"] for name, event in events if name == "cell"]
+        assert len(told) == len(set(told))
