@@ -7,6 +7,7 @@ import argparse
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -27,6 +28,85 @@ def percent(value: float | None) -> str:
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown."""
+    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines)
+
+
+def results(found: dict[str, Any]) -> str:
+    """The main table and the smaller ones."""
+    told, judged = found["objects"], found["judge on renders"]["heldout"]
+    plain, guided = told["no negative"], told["guide's negative"]
+    head = ["measure", f"{told['prompts']} prompts", f"with the guide's negative ({guided['prompts']})", "wanted"]
+    rows = [[NAMES[key], percent(plain.get(key)), percent(guided.get(key)), TARGETS[key]] for key in NAMES]
+    text = [table(head, rows)]
+    text.append(
+        f"The judge itself, on held-out renders: background {100 * judged['place']:.1f}%, objects "
+        f"{100 * judged['things']:.1f}%, colours {100 * judged['hues']:.1f}%. "
+        f"VAE reconstruction of held-out scenes: {found['reconstruction']['PSNR dB']} dB (wanted: 26)."
+    )
+    if "characters" in found:
+        text.append(characters(found["characters"]))
+    if "style" in found:
+        near = found["style"]
+        text.append(
+            "Blueprint: mean distance of the pictures' colour from the style's (0-255): "
+            f"{near['colour distance to the style, without']} without the LoRA, {near['with']} with it."
+        )
+    if "quality" in found:
+        text.append(quality(found["quality"]))
+    return "\n\n".join(text)
+
+
+def characters(found: dict[str, Any]) -> str:
+    """Recognised with and without each LoRA, and the other objects with it on."""
+    before = found["others, no LoRA"]
+    rows = [
+        [
+            name,
+            percent(found[name]["without"]),
+            percent(found[name]["with"]),
+            f"{percent(before.get('object'))} -> {percent(found[name]['others, LoRA on'].get('object'))}",
+        ]
+        for name in ("ogre", "gnome")
+        if name in found
+    ]
+    return table(
+        ["character", "seen without its LoRA", "with it (wanted: 80%)", "other objects right, off -> on"], rows
+    )
+
+
+def quality(found: dict[str, Any]) -> str:
+    """Plain measures of pictures with a bad tag in the prompt, nowhere, in the negative, and how sure the differences are."""
+    measure = {"blurry": "detail", "lowres": "detail", "monochrome": "saturation"}
+    ways = ("in prompt", "in neither", "in negative")
+    rows = []
+    for tag in found:
+        sure = found[tag][f"less {measure[tag]} in standard errors"]
+        values = [f"{found[tag][way][measure[tag]]} ({percent(found[tag][way]['judged so'])})" for way in ways]
+        rows.append([tag, measure[tag], *values, *(str(one) for one in sure.values())])
+    head = ["tag", "measure (0-255)", "in the prompt", "in neither", "in the negative"]
+    note = (
+        "In brackets: how many the judge, at 64 pixels, calls so. The last two columns: paired differences in standard "
+        "errors; 2 is a difference that chance hardly makes."
+    )
+    return f"{table([*head, 'prompt below neither', 'neither below negative'], rows)}\n\n{note}"
+
+
+def curve(found: dict[str, Any]) -> str:
+    """Shares by Clip Skip."""
+    if "curve" not in found:
+        return "Not measured."
+    rows = [[name, *(percent(values[str(skip)]) for skip in range(1, 13))] for name, values in found["curve"].items()]
+    return table(["right at Clip Skip", *map(str, range(1, 13))], rows) + "\n\n![The curves](starter/curve.svg)"
+
+
+COLOURS = ("#1f77b4", "#7f7f7f", "#2ca02c", "#d62728")
+
+
+def plot(found: dict[str, dict[str, float]]) -> str:
+    """The curves as a picture, in SVG."""
+    left, top, wide, high = 46, 12, 520, 220
+    x, y = (lambda skip: left + (skip - 1) * wide / 11), (lambda share: top + high * (1 - share))
     size = f"{left + wide + 130} {top + high + 44}"
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" font-family="sans-serif" font-size="12">']
     lines.append('<rect width="100%" height="100%" fill="white"/>')
@@ -36,11 +116,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     for skip in range(1, 13):
         lines.append(f'<text x="{x(skip):.0f}" y="{top + high + 18}" text-anchor="middle">{skip}</text>')
     lines.append(f'<text x="{left + wide / 2:.0f}" y="{top + high + 38}" text-anchor="middle">Clip Skip</text>')
-    ends = sorted(((values["12"], name) for name, values in found.items()), reverse=True)
-    places = {name: max(y(share), top + 14 * at + 8) for at, (share, name) in enumerate(ends)}
-    lowest = top + high
-    for at, (_, name) in enumerate(reversed(ends)):
-        places[name] = min(places[name], lowest - 14 * at)
+    below, places = top + high + 14.0, {}
+    for share, name in sorted((values["12"], name) for name, values in found.items()):
+        below = places[name] = min(y(share), below - 14)
     for colour, (name, values) in zip(COLOURS, found.items(), strict=False):
         path = " ".join(f"{'L' if skip > 1 else 'M'}{x(skip):.1f} {y(values[str(skip)]):.1f}" for skip in range(1, 13))
         lines.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
