@@ -20,7 +20,7 @@ from clipskip.doors.http.openai import openai_routes
 from clipskip.doors.http.reading import reading_routes
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.doors.http.sweeps import sweep_routes
-from clipskip.doors.http.views import ErrorView
+from clipskip.doors.http.views import RefusalView
 from clipskip.errors import Busy, ClipskipError, NotFound, OutputError
 from clipskip.sweep import Studio
 
@@ -28,15 +28,17 @@ ASSETS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=ut
 WRONG_TOKEN_S = 0.5
 """Seconds that a wrong token costs."""
 REFUSALS: dict[int | str, dict[str, object]] = {
-    status: {"model": ErrorView, "description": why}
+    status: {"model": RefusalView, "description": why}
     for status, why in (
         (400, "A request that is not HTTP as it is meant"),
         (401, "A token or password is asked for"),
         (403, "From another page, or by another name than this machine's"),
         (404, "No such file, sweep or picture"),
+        (408, "The body did not come in time"),
         (413, "Too large"),
         (422, "A field is not valid; `field` names it"),
         (429, "Enough is waiting already"),
+        (500, "A fault of the server; its log says where"),
         (507, "The pictures cannot be written"),
     )
 }
@@ -62,13 +64,7 @@ def build_app(studio: Studio, *, access: Access | None = None) -> FastAPI:
 def _error(
     status: int, detail: str, field: str | None = None, *, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """The refusal; `error` is where OpenAI's clients look."""
-    content = {
-        "detail": detail,
-        "field": field,
-        "error": {"message": detail, "param": field, "type": "invalid_request"},
-    }
-    return JSONResponse(content, status_code=status, headers=headers)
+    return JSONResponse(RefusalView.of(detail, field).model_dump(), status_code=status, headers=headers)
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:

@@ -1,7 +1,6 @@
 """What stands before every route: where a request comes from, who sends it, and how much of it there is."""
 
 import asyncio
-import json
 import re
 from collections import Counter
 from typing import final
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clipskip.doors.http.access import Access
+from clipskip.doors.http.views import RefusalView
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -145,7 +145,7 @@ def _with_headers(send: Send) -> Send:
 
 async def _refuse(send: Send, status: int, detail: str, *, challenge: str) -> None:
     """The refusal in JSON. The connection ends with it: the rest of a body may still be on its way."""
-    content = json.dumps({"detail": detail, "field": None}).encode()
+    content = RefusalView.of(detail).model_dump_json().encode()
     headers = HEADERS | {"content-type": "application/json", "content-length": str(len(content)), "connection": "close"}
     if status == 401:
         headers["www-authenticate"] = f'{challenge} realm="clipskip"'

@@ -26,6 +26,25 @@ class ErrorView(View):
     """The setting at fault, where it is one's."""
 
 
+class OpenAIErrorView(View):
+    """The same where OpenAI's clients look."""
+
+    message: str
+    param: str | None
+    type: Literal["invalid_request"] = "invalid_request"
+
+
+class RefusalView(ErrorView):
+    """What every refused request is told."""
+
+    error: OpenAIErrorView
+
+    @classmethod
+    def of(cls, detail: str, field: str | None = None) -> "RefusalView":
+        """The refusal for this reason."""
+        return cls(detail=detail, field=field, error=OpenAIErrorView(message=detail, param=field))
+
+
 class LoraView(View):
     """A LoRA at its strengths."""
 

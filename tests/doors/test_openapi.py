@@ -1,0 +1,53 @@
+"""The server against its own description: whatever fits it, or nearly fits it, gets an answer that the description has."""
+
+from collections.abc import Iterator
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from clipskip.doors.http import build_app
+from clipskip.sweep import Studio
+from clipskip.weights import Library
+
+HERE = {"host": "127.0.0.1"}
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+EXAMPLES = 12
+"""Requests that fit an operation's description, and as many that do not."""
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
+    """A server whose folders hold no model: what asks for pictures is refused, and nothing is drawn."""
+    studio = Studio(tmp_path_factory.mktemp("out"), Library((tmp_path_factory.mktemp("models"),)), limit=2)
+    yield build_app(studio)
+    studio.close()
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+def test_every_answer_is_one_that_the_description_has(app: FastAPI, mode: GenerationMode) -> None:
+    described = schemathesis.openapi.from_asgi("/openapi.json", app, headers=HERE)
+    faults: dict[str, FailureGroup] = {}
+    for operation in (found.ok() for found in described.get_all_operations()):
+
+        @settings(max_examples=EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def ask(case: schemathesis.Case) -> None:
+            case.call_and_validate(headers=HERE, checks=CHECKS)
+
+        if mode is GenerationMode.NEGATIVE and not operation.body:
+            continue  # any text is an id, and what takes nothing cannot be asked wrongly
+        try:
+            ask()
+        except FailureGroup as fault:
+            faults[operation.label] = fault
+    assert not faults, "\n\n".join(f"{label}: {fault}" for label, fault in faults.items())
