@@ -105,7 +105,7 @@ def test_more_than_the_queue_holds_is_told_to_come_later(client: TestClient, stu
     ("changes", "status", "field", "said"),
     [
         ({"clip_skips": "13"}, 422, "clip_skip", "12"),
-        ({"clip_skips": [0]}, 422, "clip_skips", "greater than or equal to 1"),
+        ({"clip_skips": [0]}, 422, "clip_skips", "1 to 12"),
         ({"clip_skips": [True]}, 422, "clip_skips", ""),
         ({"clip_skips": []}, 422, "clip_skips", "empty"),
         ({"steps": 0}, 422, "steps", "greater than or equal to 1"),

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from clipskip.errors import DamagedFile, WrongKind
@@ -36,7 +36,8 @@ def read_pixels(content: bytes, *, field: str) -> NDArray[np.uint8]:
     except WrongKind:
         raise
     except Exception as error:  # whatever a decoder does with a hostile file, the user gets one line
-        reason = " ".join(str(error).split()) or type(error).__name__
+        known = not isinstance(error, UnidentifiedImageError)  # whose own words show an address in memory
+        reason = (" ".join(str(error).split()) if known else "no PNG, JPEG or WebP") or type(error).__name__
         raise DamagedFile(
             f"{field} is no picture that can be read ({reason[:120]}); send it again", field=field
         ) from None

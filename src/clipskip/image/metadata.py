@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from clipskip.errors import ClipskipError, DamagedFile, FileError, NotFound, OutputError, SpecError, WrongKind
 
@@ -175,7 +175,8 @@ def _read_picture(path: Path, content: bytes) -> str | None:
     except ClipskipError:
         raise
     except Exception as error:  # whatever a decoder does with a hostile file, the user gets one line
-        reason = " ".join(str(error).split()) or type(error).__name__
+        known = not isinstance(error, UnidentifiedImageError)  # whose own words show an address in memory
+        reason = (" ".join(str(error).split()) if known else "no PNG, JPEG or WebP") or type(error).__name__
         raise DamagedFile(
             f"{path.name} is a damaged picture ({reason[:120]}); get it again", field="settings"
         ) from None

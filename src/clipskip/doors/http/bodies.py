@@ -1,5 +1,6 @@
 """What requests may say: strict types, bounded numbers, no field that is not known."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -11,7 +12,8 @@ from clipskip.spec import ClipSkip, LoraRef, Request, Skip, parse_columns, parse
 MOST_CHARACTERS = 100_000
 Text = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=400)]
-Layer = Annotated[float, Field(ge=1, le=64)]
+Layer = float
+"""A Clip Skip as a number; `skip_of` knows how deep the model is."""
 
 
 class Body(BaseModel):
@@ -50,23 +52,23 @@ class SweepBody(Body):
     settings: Text | None = None
     previews: bool = True
 
-    def columns(self) -> tuple[Skip, ...]:
+    def columns(self, *, depth: int) -> tuple[Skip, ...]:
         """The Clip Skips."""
         if isinstance(self.clip_skips, str):
             return parse_columns(self.clip_skips)
-        if not self.clip_skips:
-            raise SpecError('clip_skips is empty; give at least one, as in [1, 2] or "1-5"', field="clip_skips")
-        return tuple(parse_skip(text_of(skip)) for skip in self.clip_skips)
+        return skips_of(self.clip_skips, depth=depth)
 
     def changes(self) -> dict[str, object]:
         """What is said beside a settings block, by the Request's names; null opens what may be left open."""
         names = ("prompt", "negative_prompt", "model", "steps", "sampler", "scheduler", "cfg_scale", "seed")
         found: dict[str, object] = {name: value for name in names if (value := getattr(self, name)) is not None}
         found |= {name: getattr(self, name) for name in ("width", "height") if name in self.model_fields_set}
-        if "negative_clip_skip" in self.model_fields_set:
-            skip = self.negative_clip_skip
-            found["negative_clip_skip"] = None if skip is None else parse_skip(text_of(skip))
         return found
+
+    def negative(self, *, depth: int) -> Skip | None:
+        """The negative prompt's Clip Skip."""
+        skip = self.negative_clip_skip
+        return None if skip is None else skip_of(skip, depth=depth, field="negative_clip_skip")
 
     def refs(self) -> tuple[LoraRef, ...]:
         """The LoRAs."""
@@ -128,13 +130,11 @@ class EncodeBody(Body):
     )
     model: Name | None = None
 
-    def skips(self) -> tuple[ClipSkip, ...]:
+    def skips(self, *, depth: int) -> tuple[ClipSkip, ...]:
         """The Clip Skips."""
         if isinstance(self.clip_skips, str):
             return parse_skips(self.clip_skips)
-        if not self.clip_skips:
-            raise SpecError('clip_skips is empty; give at least one, as in [1, 2] or "1-5"', field="clip_skips")
-        return tuple(dict.fromkeys(ClipSkip(skip) for skip in self.clip_skips))
+        return tuple(dict.fromkeys(skip.first for skip in skips_of(self.clip_skips, depth=depth)))
 
 
 def request_json(asked: Request) -> dict[str, object]:
@@ -157,6 +157,24 @@ def request_json(asked: Request) -> dict[str, object]:
     }
 
 
-def text_of(skip: float | str) -> str:
-    """A Clip Skip as a user types it."""
-    return skip if isinstance(skip, str) else repr(float(skip))
+def skips_of(values: Sequence[float | str], *, depth: int) -> tuple[Skip, ...]:
+    """A list of Clip Skips."""
+    if not values:
+        raise SpecError('clip_skips is empty; give at least one, as in [1, 2] or "1-5"', field="clip_skips")
+    return tuple(skip_of(value, depth=depth, field="clip_skips") for value in values)
+
+
+def skip_of(value: float | str, *, depth: int, field: str) -> Skip:
+    """A Clip Skip of a model with so many layers: a number, or the text of a schedule such as [1:2:0.5]."""
+    if isinstance(value, str):
+        if "[" not in value:
+            raise SpecError(
+                f"{field} has the text {value[:40]!r}; send a number from 1 to {depth}, or a schedule as [1:2:0.5]",
+                field=field,
+            )
+        return parse_skip(value)
+    if not 1 <= value <= depth:
+        raise SpecError(
+            f"clip skip {value:g} is none of this model's; use 1 to {depth}, where 1 is the last layer", field=field
+        )
+    return ClipSkip(value)

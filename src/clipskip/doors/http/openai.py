@@ -1,5 +1,6 @@
 """OpenAI's images and models, as far as its clients need them."""
 
+import asyncio
 import re
 import time
 from typing import Annotated, Any, Literal
@@ -7,12 +8,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import Field, StringConstraints
 
-from clipskip.doors.http.bodies import Body, Layer, Name, Text, text_of
+from clipskip.doors.http.bodies import Body, Layer, Name, Text, skip_of
 from clipskip.doors.http.pictures import MOST_PICTURES, draw_all, encoded
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import SpecError
 from clipskip.spec import Request as Asked
-from clipskip.spec import parse_skip
 from clipskip.sweep import Studio
 from clipskip.weights import FileKind
 
@@ -39,16 +39,16 @@ class ImageBody(Body):
     scheduler: Name = "Automatic"
     seed: Annotated[int, Field(ge=-1, le=2**64 - 1)] = -1
 
-    def request(self) -> Asked:
-        """What is asked of each picture."""
+    def request(self, *, depth: int) -> Asked:
+        """What is asked of each picture, of a model with so many layers."""
         width, height = _sides(self.size)
         skip, negative = self.clip_skip, self.negative_clip_skip
         return Asked(
             prompt=self.prompt,
             negative_prompt=self.negative_prompt,
             model=self.model,
-            clip_skip=None if skip is None else parse_skip(text_of(skip)),
-            negative_clip_skip=None if negative is None else parse_skip(text_of(negative)),
+            clip_skip=None if skip is None else skip_of(skip, depth=depth, field="clip_skip"),
+            negative_clip_skip=None if negative is None else skip_of(negative, depth=depth, field="negative_clip_skip"),
             steps=self.steps,
             cfg_scale=self.cfg_scale,
             sampler=self.sampler,
@@ -66,7 +66,8 @@ def openai_routes(studio: Studio) -> APIRouter:
     @routes.post("/images/generations")
     async def generations(body: ImageBody, request: Request) -> dict[str, Any]:
         """Pictures of a prompt as base64; without a Clip Skip at the model's own."""
-        drawn = await draw_all(studio, body.request(), body.n or 1, asker=request)
+        facts = await asyncio.to_thread(studio.models.facts, body.model)
+        drawn = await draw_all(studio, body.request(depth=facts.depth), body.n or 1, asker=request)
         return {"created": int(time.time()), "data": [{"b64_json": one} for one in await encoded(drawn)]}
 
     @routes.get("/models")

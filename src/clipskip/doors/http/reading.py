@@ -22,6 +22,7 @@ from clipskip.doors.http.bodies import (
     PromptBody,
     SettingsBody,
     request_json,
+    skip_of,
 )
 from clipskip.doors.http.library import describe_files
 from clipskip.doors.http.strict import StrictRoute, read_json
@@ -31,7 +32,7 @@ from clipskip.encode import summarize_layers
 from clipskip.errors import NotFound, SpecError
 from clipskip.image import infotext_of
 from clipskip.sample import SAMPLERS, SCHEDULES
-from clipskip.spec import ClipSkip, Family, conversion_table, request_from_text
+from clipskip.spec import Family, conversion_table, request_from_text
 from clipskip.sweep import Studio
 from clipskip.weights import FileKind, Library
 
@@ -121,7 +122,8 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
     @routes.post("/dialects")
     def dialects(body: DialectBody) -> Json:
         """A Clip Skip in every tool's numbers."""
-        family, skip = Family.parse(body.family), ClipSkip(body.clip_skip).check(Family.parse(body.family).depth)
+        family = Family.parse(body.family)
+        skip = skip_of(body.clip_skip, depth=family.depth, field="clip_skip").first
         rows = [
             {"tool": row.dialect.value, "number": row.number, "note": row.note}
             for row in conversion_table(skip, family=family)
@@ -136,7 +138,7 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
     def encode(body: EncodeBody, request: Request) -> Response:
         """A text's conditioning: one tensor clip_skip_N [tokens, width] for each; or its size and likeness as JSON."""
         facts = studio.models.facts(body.model)
-        layers = studio.models.encode(facts, body.prompt, body.skips())
+        layers = studio.models.encode(facts, body.prompt, body.skips(depth=facts.depth))
         if "application/json" in request.headers.get("accept", ""):
             said = {str(skip): asdict(one) for skip, one in summarize_layers(layers).items()}
             return Response(json.dumps(said), media_type="application/json")

@@ -35,7 +35,11 @@ def _add_control(routes: APIRouter, studio: Studio) -> None:
     @routes.post("", status_code=202)
     def start(body: SweepBody) -> SweepView:
         """Starts a sweep; one that was asked before is opened again, and what it lacks is drawn."""
-        return view_sweep(studio.start(_asked(body), body.columns(), previews=body.previews), studio)
+        asked = _asked(body)
+        depth = studio.models.facts(asked.model, hash=asked.model_hash).depth
+        if "negative_clip_skip" in body.model_fields_set:
+            asked = replace(asked, negative_clip_skip=body.negative(depth=depth))
+        return view_sweep(studio.start(asked, body.columns(depth=depth), previews=body.previews), studio)
 
     @routes.get("")
     def sweeps() -> SweepsView:
