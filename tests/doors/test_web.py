@@ -193,6 +193,42 @@ def test_a_finished_sweep_is_advised_on_and_each_claim_opens_its_measurement(pag
 
 @needs_browser
 @pytest.mark.slow
+def test_a_sweep_is_drawn_scrubbed_and_compared_with_the_keyboard_alone(page: Page) -> None:
+    press = page.keyboard.press
+    fill(page, steps=1, lora=None, prompt="swamp, gnome")
+    page.focus("#prompt")
+    _tab_to(page, "add-lora")
+    for _ in range(2):
+        press("ArrowDown")
+    expect(page.locator(".chosen")).to_be_empty()
+    expect(page.locator("#take-lora")).to_have_text("Add gnome")
+    press("Enter")
+    expect(page.locator(".chosen strong")).to_have_text(["gnome"])
+    press("Control+Enter")
+    expect(page.locator(".cell.finished")).to_have_count(4, timeout=DRAWN_MS)
+    _tab_to(page, "skip")
+    press("Home")
+    press("ArrowRight")
+    assert page.inner_text("#shown-name") == "Clip Skip 2, without LoRA"
+    press("Tab")
+    press("ArrowDown")
+    assert page.inner_text("#shown-name") == "Clip Skip 2, gnome"
+    press("h")
+    press("ArrowUp")
+    press("d")
+    expect(page.locator("#difference")).to_contain_text("Mean difference")
+
+
+def _tab_to(page: Page, name: str) -> None:
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == name:
+            return
+    raise AssertionError(f"Tab does not reach {name}")
+
+
+@needs_browser
+@pytest.mark.slow
 def test_cancel_works_at_once_and_going_on_draws_the_rest(page: Page) -> None:
     fill(page, skips="1-4", steps=40, lora=None, prompt="night sky, moon")
     page.click("#start")

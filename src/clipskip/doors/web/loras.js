@@ -4,8 +4,8 @@ import { at, h, sentence } from "./dom.js";
 
 /** The list. `hear.changed()` when it changes, `hear.word(text)` when a trigger word is clicked. */
 export function openLoras(hear) {
-  let chosen = [], known = [];
-  const picker = at("add-lora"), list = at("loras");
+  let chosen = [], known = [], passing = false;
+  const picker = at("add-lora"), take = at("take-lora"), list = at("loras");
 
   function offer() {
     const left = known.filter((lora) => !chosen.some((one) => one.name === lora.name));
@@ -14,6 +14,7 @@ export function openLoras(hear) {
       ...left.map((lora) => h("option", { value: lora.name, text: lora.alias && lora.alias !== lora.name ? `${lora.name} (${lora.alias})` : lora.name })),
     );
     picker.disabled = left.length === 0;
+    take.hidden = true;
   }
 
   function show() {
@@ -66,7 +67,26 @@ export function openLoras(hear) {
     hear.changed();
   }
 
-  picker.addEventListener("change", () => { if (picker.value) add(picker.value); });
+  function taken() {
+    if (!picker.value) return;
+    add(picker.value);
+    (picker.disabled ? list.querySelector("li:last-child input") : picker).focus();
+  }
+
+  /** A key on a closed list fires change for every name that it passes: those wait for Enter or the button. */
+  picker.addEventListener("keydown", (event) => {
+    passing = !["Enter", " "].includes(event.key);
+    if (event.key !== "Enter" || event.ctrlKey || event.metaKey || !picker.value) return;
+    event.preventDefault();
+    taken();
+  });
+  picker.addEventListener("pointerdown", () => { passing = false; });
+  picker.addEventListener("change", () => {
+    if (!passing) { taken(); return; }
+    take.hidden = !picker.value;
+    take.textContent = picker.value ? `Add ${picker.value}` : "";
+  });
+  take.addEventListener("click", taken);
 
   return {
     add,

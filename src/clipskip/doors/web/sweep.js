@@ -255,13 +255,13 @@ export function openSweeps(hear) {
 
   function keys(event) {
     if (!sweep || at("sweep").hidden || at("page-sweep").hidden || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-    if (event.target.closest("input:not([type=range]), textarea, select, pre") || !(event.target === document.body || at("main").contains(event.target))) return;
-    const slider = event.target.matches("input[type=range]");
+    if (event.target.closest("input:not([type=range], [type=radio]), textarea, select, pre") || !(event.target === document.body || at("main").contains(event.target))) return;
+    const moves = event.target.matches("input"); // the slider and the switches have arrows of their own
     const done = {
-      ArrowLeft: slider ? null : () => choose(shown[0], shown[1] - 1),
-      ArrowRight: slider ? null : () => choose(shown[0], shown[1] + 1),
-      ArrowUp: slider || sweep.rows.length < 2 ? null : () => choose(shown[0] - 1, shown[1]),
-      ArrowDown: slider || sweep.rows.length < 2 ? null : () => choose(shown[0] + 1, shown[1]),
+      ArrowLeft: moves ? null : () => choose(shown[0], shown[1] - 1),
+      ArrowRight: moves ? null : () => choose(shown[0], shown[1] + 1),
+      ArrowUp: moves || sweep.rows.length < 2 ? null : () => choose(shown[0] - 1, shown[1]),
+      ArrowDown: moves || sweep.rows.length < 2 ? null : () => choose(shown[0] + 1, shown[1]),
       h: hold,
       d: held ? () => { mode = mode === "side" ? "difference" : "side"; show(); } : null,
       c: () => at("copy").click(),
