@@ -109,7 +109,8 @@ export function openLibrary(hear) {
 function tree(value) {
   if (Array.isArray(value) && value.every((one) => Array.isArray(one) && one.length === 2 && typeof one[0] === "string")) return tree(Object.fromEntries(value));
   if (Array.isArray(value)) return value.every((one) => typeof one !== "object") ? document.createTextNode(value.join(", ")) : h("ul", {}, ...value.map((one) => h("li", {}, tree(one))));
+  if (Number.isInteger(value)) return document.createTextNode(value >= 10000 ? value.toLocaleString() : String(value));
   if (value === null || typeof value !== "object") return document.createTextNode(String(value));
   const pairs = Object.entries(value).filter(([, one]) => one !== null && one !== "" && one !== false && !(typeof one === "object" && Object.keys(one).length === 0));
-  return h("dl", {}, ...pairs.flatMap(([name, one]) => [h("dt", { text: name.replaceAll("_", " ") }), h("dd", {}, tree(one))]));
+  return h("dl", {}, ...pairs.flatMap(([name, one]) => [h("dt", { text: name.replaceAll("_", " ") }), h("dd", {}, name === "size" && typeof one === "number" ? size(one) : tree(one))]));
 }

@@ -15,6 +15,7 @@ export function openSheet(show) {
     const lines = sweep.rows.map((row, r) => h("tr", {}, h("th", { scope: "row", text: row.name }), ...buttons[r].map((button) => h("td", {}, button))));
     table.replaceChildren(caption, h("thead", {}, head), h("tbody", {}, ...lines));
     at("sheet").style.setProperty("--columns", sweep.columns.length);
+    at("panes").style.setProperty("--rows", sweep.rows.length);
     at("sheet").classList.toggle("many", sweep.columns.length > 6);
   }
 
