@@ -278,6 +278,23 @@ def test_settings_fill_the_form_and_can_be_taken_back(page: Page) -> None:
 
 @needs_browser
 @pytest.mark.slow
+def test_a_lora_that_is_dropped_is_added_and_one_that_no_folder_has_is_said(page: Page) -> None:
+    for name in ("gnome", "stranger"):
+        page.evaluate(
+            """(name) => {
+                const dropped = new DataTransfer();
+                dropped.items.add(new File(["x"], name));
+                document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true }));
+            }""",
+            f"{name}.safetensors",
+        )
+        expect(page.locator("#notice-text")).to_contain_text(name)
+    expect(page.locator("#notice-text")).to_contain_text("is not in the model folders")
+    expect(page.locator(".chosen strong")).to_have_text(["gnome"])
+
+
+@needs_browser
+@pytest.mark.slow
 def test_the_chooser_has_a_button_for_each_layer_of_the_model(page: Page) -> None:
     buttons = page.locator("#chooser button")
     expect(buttons).to_have_count(12)
@@ -293,6 +310,8 @@ def test_a_prompt_is_read_while_it_is_typed(page: Page) -> None:
     page.fill("#prompt", "(swamp:1.2), fireflies <lora:gnome:x>")
     expect(page.locator("#prompt-count")).to_have_text(re.compile(r"^\d+/75$"))
     expect(page.locator("#prompt-reading .error")).to_contain_text("lora:gnome:x")
+    page.fill("#prompt", "(swamp:1.2), fireflies <lora:nobody:1>")
+    expect(page.locator("#prompt-reading .error")).to_have_text(["LoRA nobody is not in the folders."])
     page.click("#prompt-reading summary")
     expect(page.locator("#prompt-reading .token.up")).to_have_text(["swamp×1.2"])
 

@@ -39,10 +39,20 @@ const sweeps = openSweeps({
 
 const library = openLibrary({
   files: (found) => form.setFiles(found),
-  useModel(name) { form.useModel(name); go("#/"); notice(`The checkpoint is ${name}.`); },
-  addLora(name) { form.addLora(name); go("#/"); notice(`LoRA ${name} is added.`); },
+  useModel(name) { useModel(name); go("#/"); },
+  addLora(name) { addLora(name); go("#/"); },
   addWord: (word) => form.addWord(word),
 });
+
+function useModel(name) {
+  form.useModel(name);
+  notice(`The checkpoint is ${name}.`);
+}
+
+function addLora(name) {
+  form.addLora(name);
+  notice(`LoRA ${name} is added.`);
+}
 
 /** Where the form is long, or the window narrow, the pictures are out of sight: go there. */
 function bringIntoView() {
@@ -110,8 +120,8 @@ function dropped(file) {
   if (/\.(safetensors|ckpt|pt)$/i.test(file.name)) {
     const found = library.named(file.name);
     if (!found) notice(`${file.name} is not in the model folders. Put it there, then: Models and LoRAs, Look again.`);
-    else if (found.kind === "model") form.useModel(found.name);
-    else form.addLora(found.name);
+    else if (found.kind === "model") useModel(found.name);
+    else addLora(found.name);
     return;
   }
   if (/\.txt$/i.test(file.name) || file.type.startsWith("text/")) file.text().then(form.load);

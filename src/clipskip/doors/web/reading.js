@@ -32,6 +32,7 @@ export function openReading(id, { negative, context, hear }) {
     count.setAttribute("aria-label", `${longest.count} of ${longest.limit} tokens`);
     const lines = [
       ...report.unknown.map((text) => h("p", { class: "error", text: sentence(text) })),
+      ...absent(report.files?.loras).map((name) => h("p", { class: "error", text: `LoRA ${name} is not in the folders.` })),
       ...report.notes.map((text) => h("p", { class: "warning", text: sentence(text) })),
     ];
     place.replaceChildren(...lines, ...(box.value.trim() ? [details(report)] : []));
@@ -51,6 +52,9 @@ export function openReading(id, { negative, context, hear }) {
   box.addEventListener("input", ask);
   return { ask };
 }
+
+/** The names of a list of files for which no file was found. */
+const absent = (files) => Object.entries(files ?? {}).filter(([, file]) => file === null).map(([name]) => name);
 
 function partOf(part, { number, of, steps }) {
   const head = of > 1 || part.weight !== 1 ? [h("p", { class: "part", text: `AND part ${number} of ${of}, weight ${part.weight}` })] : [];
