@@ -64,6 +64,10 @@ class SweepFolder:
         """The self-contained page."""
         return self.path / PAGE
 
+    def reopen(self) -> None:
+        """Takes away the page, which comes last: what it and the grid show is not all, until they are made again."""
+        self.page.unlink(missing_ok=True)
+
     def finish(self) -> None:
         """Writes the grid and the page from the pictures that are there."""
         rows = [[self._cell(r, c) for c in range(len(self.sweep.skips))] for r in range(len(self.sweep.rows))]

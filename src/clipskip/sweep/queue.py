@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Literal, final
 
 import numpy as np
@@ -62,6 +62,11 @@ class Job:
         if self.state != "running" or begun is None or share <= begun[1]:
             return None
         return (time.monotonic() - begun[0]) * (1 - share) / (share - begun[1])
+
+    def begin(self) -> None:
+        """Its turn has come. The queue holds its lock meanwhile, so that no cancelling comes between."""
+        self.state = "running"
+        self.version += 1
 
     def take(self, event: Event) -> None:
         """What has been drawn."""
@@ -127,6 +132,8 @@ class Queue:
     def put(self, job: Job) -> Job:
         """Lets it wait its turn, and gives it, or the one of the same id that has not ended. Busy when too many wait."""
         with self._changed:
+            if self._closed:
+                raise Busy("the server is closing; ask again when it is back")
             known = self._known.get(job.id)
             if known is not None and known.state not in ENDED:
                 return known
@@ -138,6 +145,12 @@ class Queue:
             self._waiting.append(job)
             self._changed.notify_all()
         return job
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else puts or takes a job meanwhile: what `check` says holds until `put`."""
+        with self._changed:
+            yield
 
     def check(self) -> None:
         """Busy where no more may wait."""
@@ -160,10 +173,13 @@ class Queue:
         """Stops what is drawn, takes no more, and waits for the worker to have written what it has."""
         with self._changed:
             self._closed = True
-            for job in (*self._waiting, *([self._current] if self._current else [])):
-                job.stop.set()
+            for job in self._waiting:
                 job.end("cancelled")
+                job.release()
             self._waiting.clear()
+            if self._current is not None:
+                self._current.stop.set()
+                self._current.end("cancelled")
             self._changed.notify_all()
         self._worker.join(wait_s)
 
@@ -175,8 +191,6 @@ class Queue:
     def _work(self) -> None:
         while (job := self._next()) is not None:
             try:
-                job.state = "running"
-                job.version += 1
                 self._draw(job)
                 job.end("cancelled" if job.stop.is_set() else "done")
             except ClipskipError as error:
@@ -194,10 +208,13 @@ class Queue:
                 self._changed.wait()
             if self._closed:
                 return None
-            self._current = self._waiting.popleft()
-            return self._current
+            self._current = job = self._waiting.popleft()
+            job.begin()
+            return job
 
     def _draw(self, job: Job) -> None:
+        if job.stop.is_set():
+            return
         events = job.draw(self._models.open(job.facts))
         try:
             for event in events:

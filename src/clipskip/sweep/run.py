@@ -134,6 +134,8 @@ def draw_missing(
             yield Saved(index=index, path=folder.place(row, column), render=sweep.cell(row, column))
         else:
             missing.append((index, row, column))
+    if missing:
+        folder.reopen()
 
     def write(drawn: Drawn) -> Saved:
         index, row, column = missing[drawn.index]

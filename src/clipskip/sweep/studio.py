@@ -75,12 +75,13 @@ class Studio:
     ) -> Record:
         place = folder or self.history.out / f"{PREFIX}{sweep.key}"
         id = place.name.removeprefix(PREFIX)
-        if not place.exists():
-            self.queue.check()
-        kept = SweepFolder.create(place, sweep, model=facts)
-        record = self.history.find(id)
-        if not record.complete:
-            self.queue.put(Job(facts, _drawing(kept, extras, previews=previews), total=len(record.flat), id=id))
+        with self.queue.alone():
+            if not place.exists():
+                self.queue.check()
+            kept = SweepFolder.create(place, sweep, model=facts)
+            record = self.history.find(id)
+            if not record.complete:
+                self.queue.put(Job(facts, _drawing(kept, extras, previews=previews), total=len(record.flat), id=id))
         return record
 
 
