@@ -69,18 +69,22 @@ def layers(cross: bool) -> tuple[Attention, TheirLayer]:
 @torch.no_grad()
 def test_our_layer_gives_what_diffusers_gives(cross: bool) -> None:
     (ours, theirs), hidden, text = layers(cross), rows(1100, 32), rows(9, 16, 1) if cross else None
-    assert torch.allclose(ours(hidden, text), theirs(hidden, encoder_hidden_states=text), atol=1e-6)
+    assert torch.allclose(
+        ours(hidden, text, onto=torch.zeros_like(hidden)), theirs(hidden, encoder_hidden_states=text), atol=1e-6
+    )
 
 
 @torch.no_grad()
 def test_remembered_keys_and_values_are_used_again_and_change_nothing() -> None:
     ours, hidden, text = layers(cross=True)[0], rows(9, 32), rows(7, 16, 1)
     memory: Memory = {}
-    plain = ours(hidden, text)
-    assert all(torch.equal(ours(hidden, text, memory), plain) for _ in range(2))
+    plain = ours(hidden, text, onto=torch.zeros_like(hidden))
+    assert all(torch.equal(ours(hidden, text, memory, onto=torch.zeros_like(hidden)), plain) for _ in range(2))
     assert list(memory) == [(id(ours), id(text))]
     other = rows(7, 16, 2)
-    assert torch.equal(ours(hidden, other, memory), ours(hidden, other))
+    assert torch.equal(
+        ours(hidden, other, memory, onto=torch.zeros_like(hidden)), ours(hidden, other, onto=torch.zeros_like(hidden))
+    )
 
 
 def test_a_gpu_runs_in_half_precision_and_a_cpu_in_what_it_multiplies() -> None:

@@ -27,10 +27,10 @@ class Recorder:
         self.texts: list[Tensor] = []
         self.times: list[float] = []
 
-    def __call__(self, x: Tensor, timestep: Tensor, text: Tensor, memory: object) -> Tensor:
+    def __call__(self, x: Tensor, timestep: Tensor, text: Tensor, memory: object, copies: Tensor | None) -> Tensor:
         self.texts.append(text)
         self.times.append(timestep.item())
-        return text.mean((1, 2)).view(-1, 1, 1, 1).expand_as(x)
+        return text.mean((1, 2)).view(-1, 1, 1, 1).expand_as(x if copies is None else x[copies])
 
 
 def flat(value: float, tokens: int = 7) -> Tensor:
@@ -135,8 +135,8 @@ def test_remembering_keys_and_values_changes_no_bit_of_the_picture(tiny: Any, pi
     class Forgetful:
         dtype, device = torch.float32, torch.device("cpu")
 
-        def __call__(self, x: Tensor, timestep: Tensor, text: Tensor, memory: object) -> Any:
-            return tiny.ours(x, timestep, text)
+        def __call__(self, x: Tensor, timestep: Tensor, text: Tensor, memory: object, copies: Tensor | None) -> Any:
+            return tiny.ours(x, timestep, text, None, copies)
 
     assert torch.equal(last(tiny.ours, picture()), last(Forgetful(), picture()))
 

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from clipskip.sample.fused import added
+
 Rows = Float[Tensor, "batch tokens width"]
 Others = Float[Tensor, "batch others width"]
 """What the rows attend to: as many numbers wide, not as many tokens long."""
@@ -62,13 +64,12 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(text_width or width, width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
-    def forward(self, cells: Rows, text: Text | None = None, memory: Memory | None = None) -> Rows:
-        """What each cell gathers from the text, or from the other cells where there is none."""
+    def forward(self, cells: Rows, text: Text | None = None, memory: Memory | None = None, *, onto: Rows) -> Rows:
+        """What each cell gathers from the text, or from the other cells where there is none, added to `onto`."""
         keys, values = (self.to_k(cells), self.to_v(cells)) if text is None else self._remembered(text, memory)
         chunked = keys.shape[1] >= LONG and prefers_chunks(cells.device, cells.dtype)
         gathered = (attend_in_chunks if chunked else attend)(self.to_q(cells), keys, values, heads=self.heads)
-        result: Rows = self.to_out[0](gathered)
-        return result
+        return added(self.to_out[0], gathered, onto=onto)
 
     def _remembered(self, text: Text, memory: Memory | None) -> tuple[Others, Others]:
         """The text's keys and values, computed once for as long as `memory` and the text live."""

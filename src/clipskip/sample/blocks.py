@@ -9,9 +9,10 @@ from typing import final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, gelu, interpolate, linear, pad, silu
+from torch.nn.functional import conv2d, interpolate, linear, pad, silu
 
 from clipskip.sample.attention import Attention, Memory, Rows, Text
+from clipskip.sample.fused import added, gated
 
 Maps = Float[Tensor, "batch channels height width"]
 Copies = Int[Tensor, " batch"]
@@ -50,8 +51,7 @@ class Resnet(nn.Module):
         if self.time_emb_proj is not None and time is not None:
             inner += self.time_emb_proj(time)[:, :, None, None]
         inner = convolve(self.conv2, silu(self.norm2(inner), inplace=True))
-        inner += x if self.conv_shortcut is None else pointwise(self.conv_shortcut, x)
-        return inner
+        return inner.add_(x) if self.conv_shortcut is None else pointwise(self.conv_shortcut, x, onto=inner)
 
 
 @final
@@ -62,10 +62,12 @@ class FeedForward(nn.Module):
         super().__init__()
         self.net = nn.ModuleList([Gate(width), nn.Identity(), nn.Linear(4 * width, width)])
 
-    def forward(self, rows: Rows) -> Rows:
-        flat = rows.flatten(0, 1)
+    def forward(self, rows: Rows, onto: Rows) -> Rows:
+        """Added to `onto`."""
+        flat, to = rows.flatten(0, 1), onto.flatten(0, 1)
         size = GATE_ROWS if rows.device.type == "cpu" else len(flat)
-        return torch.cat([self.net[2](self.net[0](some)) for some in torch.split(flat, size)]).view_as(rows)
+        parts = zip(torch.split(flat, size), torch.split(to, size), strict=True)
+        return torch.cat([added(self.net[2], self.net[0](some), onto=own) for some, own in parts]).view_as(rows)
 
 
 @final
@@ -78,9 +80,7 @@ class Gate(nn.Module):
 
     def forward(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows wide"]:
         (weight, gate), (bias, gate_bias) = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
-        out = linear(rows, weight, bias)
-        out *= gelu(linear(rows, gate, gate_bias))
-        return out
+        return gated(rows, (weight, bias), (gate, gate_bias))
 
 
 @final
@@ -95,12 +95,12 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(width)
 
     def forward(self, rows: Rows, text: Text, memory: Memory | None = None, copies: Copies | None = None) -> Rows:
-        """Changes `rows` in place. Where texts share a picture, `copies` has the picture of each."""
-        rows += self.attn1(self.norm1(rows))
+        """May change `rows` in place. Where texts share a picture, `copies` has the picture of each."""
+        rows = self.attn1(self.norm1(rows), onto=rows)
         rows = rows if copies is None else rows[copies]
-        rows += self.attn2(self.norm2(rows), text, memory)
-        rows += self.ff(self.norm3(rows))
-        return rows
+        rows = self.attn2(self.norm2(rows), text, memory, onto=rows)
+        out: Rows = self.ff(self.norm3(rows), rows)
+        return out
 
 
 @final
@@ -118,7 +118,7 @@ class Transformer(nn.Module):
         """As many maps as texts: what comes before the text is done once for each picture, then copied."""
         out = pointwise(self.proj_in, self.norm(x))
         out = from_rows(self.transformer_blocks[0](to_rows(out), text, memory, copies), like=out)
-        return pointwise(self.proj_out, out).add_(x if copies is None else copied(x, copies))
+        return pointwise(self.proj_out, out, onto=x if copies is None else copied(x, copies))
 
 
 @final
@@ -168,9 +168,11 @@ def exactly(layer: nn.Conv2d, x: Maps) -> Maps:
     return conv2d(x.float(), layer.weight.float(), bias, padding=1)
 
 
-def pointwise(layer: nn.Conv2d | nn.Linear, x: Maps) -> Maps:
-    """A 1 x 1 convolution, which is a matrix product for each cell."""
-    return from_rows(linear(to_rows(x), layer.weight.flatten(1), layer.bias), like=x)
+def pointwise(layer: nn.Conv2d | nn.Linear, x: Maps, onto: Maps | None = None) -> Maps:
+    """A 1 x 1 convolution, which is a matrix product for each cell; added to `onto` where that is given."""
+    if onto is None:
+        return from_rows(linear(to_rows(x), layer.weight.flatten(1), layer.bias), like=x)
+    return from_rows(added(layer, to_rows(x), onto=to_rows(onto)), like=x)
 
 
 def to_rows(x: Maps) -> Rows:
