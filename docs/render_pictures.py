@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 
 PAGE = Path(__file__).with_name("clip-skip-in-full.md")
 RUN = "from clipskip.doors.cli import main; main()"
-COLOURS = 192
+COLOURS = 128
 SHOWN = re.compile(r"```sh\n(clipskip sweep [^\n]+)\n```\n!\[[^\]]*\]\(([^)]+\.png)\)")
 
 

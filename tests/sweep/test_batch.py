@@ -30,11 +30,11 @@ class Limited(nn.Module):
     device = property(lambda self: self.inner.device)
     shape = property(lambda self: self.inner.shape)
 
-    def forward(self, x: Tensor, *args: object) -> Tensor:
-        self.calls.append(len(x))
-        if len(x) > self.rows:
+    def forward(self, x: Tensor, time: Tensor, text: Tensor, *args: object) -> Tensor:
+        self.calls.append(len(text))
+        if len(text) > self.rows:
             raise self.error
-        out: Tensor = self.inner(x, *args)
+        out: Tensor = self.inner(x, time, text, *args)
         return out
 
 
