@@ -8,7 +8,8 @@ import pytest
 import torch
 from lora_tools import CONV, TO_K, TO_OUT, Q, kohya, low_rank, write, write_kohya
 
-from clipskip.weights.lora import LoraReport, inspect_lora
+from clipskip.weights import FileKind, Library, read_header
+from clipskip.weights.lora import LoraReport, inspect_lora, outline_lora
 from clipskip.weights.lora.metadata import plain, trained_skip
 from clipskip.weights.lora.report import text_dead_from
 
@@ -148,3 +149,13 @@ def test_a_lora_for_another_family_is_reported_on(tmp_path: Path) -> None:
     assert found.family == "SDXL"
     assert found.unknown_keys == 2
     assert any("2 keys name nothing" in warning for warning in found.warnings)
+
+
+def test_a_header_tells_what_the_whole_file_tells() -> None:
+    for name in ("ogre", "gnome", "blueprint"):
+        path = Library.of_user().find(name, FileKind.LORA)
+        outline, report = outline_lora(read_header(path)), inspect_lora(path)
+        for field in ("alias", "family", "text_layers", "trained_clip_skip", "trained_clip_skip_source", "trigger_words", "tags", "warnings"):  # fmt: skip
+            assert getattr(outline, field) == getattr(report, field), field
+        assert outline.rank == report.ranks[-1][0]
+        assert outline.touches_text and outline.touches_unet

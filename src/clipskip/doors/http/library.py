@@ -7,7 +7,7 @@ from clipskip.errors import ClipskipError
 from clipskip.weights import FileKind, Library, count_vectors, identify, read_header
 from clipskip.weights.hashes import cached_hashes
 from clipskip.weights.library import Found
-from clipskip.weights.lora import inspect_lora
+from clipskip.weights.lora import outline_lora
 
 TAGS = 20
 
@@ -54,24 +54,25 @@ def _lora(found: Found) -> dict[str, Any]:
         "trigger_words": [], "tag_counts": {}, "touches": {"text_encoder": False, "unet": False, "text_layers": []},
     }  # fmt: skip
     try:
-        report = inspect_lora(found.path)
+        outline = outline_lora(read_header(found.path))
     except ClipskipError as error:
         return _common(found) | empty | {"warnings": [str(error)]}
+    hashes = cached_hashes(found.path)
     return _common(found) | {
-        "hash": report.hash,
-        "alias": report.alias or None,
-        "family": report.family,
-        "rank": report.ranks[-1][0] if report.ranks else None,
-        "trained_clip_skip": report.trained_clip_skip,
-        "trained_clip_skip_source": report.trained_clip_skip_source or None,
-        "trigger_words": list(report.trigger_words),
-        "tag_counts": dict(report.tags[:TAGS]),
+        "hash": hashes.autov3 if hashes else None,
+        "alias": outline.alias or None,
+        "family": outline.family,
+        "rank": outline.rank,
+        "trained_clip_skip": outline.trained_clip_skip,
+        "trained_clip_skip_source": outline.trained_clip_skip_source or None,
+        "trigger_words": list(outline.trigger_words),
+        "tag_counts": dict(outline.tags[:TAGS]),
         "touches": {
-            "text_encoder": bool(report.text_layers or report.text_other),
-            "unet": bool(report.unet_blocks),
-            "text_layers": list(report.text_layers),
+            "text_encoder": outline.touches_text,
+            "unet": outline.touches_unet,
+            "text_layers": list(outline.text_layers),
         },
-        "warnings": list(report.warnings),
+        "warnings": list(outline.warnings),
     }
 
 

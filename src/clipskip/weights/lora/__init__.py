@@ -4,17 +4,19 @@ from clipskip.weights.lora.change import LoraModule
 from clipskip.weights.lora.file import Lora, load_lora
 from clipskip.weights.lora.merge import merged
 from clipskip.weights.lora.names import NameTable, module_names, sd1_table
-from clipskip.weights.lora.report import LoraReport, inspect_lora, report_lora
+from clipskip.weights.lora.report import LoraOutline, LoraReport, inspect_lora, outline_lora, report_lora
 
 __all__ = [
     "Lora",
     "LoraModule",
+    "LoraOutline",
     "LoraReport",
     "NameTable",
     "inspect_lora",
     "load_lora",
     "merged",
     "module_names",
+    "outline_lora",
     "report_lora",
     "sd1_table",
 ]

@@ -5,9 +5,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from clipskip.weights.container import Header
 from clipskip.weights.lora import metadata as told
 from clipskip.weights.lora.file import Lora, few, load_lora
-from clipskip.weights.lora.names import NameTable
+from clipskip.weights.lora.keys import guess_family, read_keys
+from clipskip.weights.lora.names import NameTable, sd1_table
 
 SD1_DEPTH = 12
 TAGS = 100
@@ -110,6 +112,45 @@ class LoraReport:
 def inspect_lora(path: str | os.PathLike[str], *, table: NameTable | None = None, depth: int = SD1_DEPTH) -> LoraReport:
     """The report on a LoRA file, also on one for another family: its foreign keys are counted."""
     return report_lora(load_lora(path, table=table, strict=False), depth=depth)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraOutline:
+    """What a LoRA's header tells: enough for a list of hundreds, none of whose weights are read."""
+
+    alias: str
+    family: str | None
+    rank: int | None
+    """The largest."""
+    text_layers: tuple[int, ...]
+    touches_text: bool
+    touches_unet: bool
+    trained_clip_skip: int | None
+    trained_clip_skip_source: str
+    trigger_words: tuple[str, ...]
+    tags: tuple[tuple[str, int], ...]
+    warnings: tuple[str, ...]
+
+
+def outline_lora(header: Header, *, table: NameTable | None = None) -> LoraOutline:
+    """What the header of a LoRA file tells."""
+    keys, metadata = read_keys(header.tensors, table or sd1_table()), header.metadata
+    names, tags, skip = list(keys.modules), told.tag_counts(metadata), told.trained_skip(metadata)
+    downs = (header.tensors[parts["down"]].shape for parts in keys.modules.values() if "down" in parts)
+    unknown = f"{len(keys.unknown)} keys name nothing in an SD 1.x model: {few(map(told.plain, keys.unknown))}"
+    return LoraOutline(
+        alias=told.plain(metadata.get("ss_output_name") or header.path.stem),
+        family=guess_family(header.shapes),
+        rank=max((shape[0] for shape in downs if shape), default=None),
+        text_layers=tuple(sorted({int(name.split(".")[3]) + 1 for name in names if _in_layer(name)})),
+        touches_text=any(name.startswith("text_encoder.") for name in names),
+        touches_unet=any(name.startswith("unet.") for name in names),
+        trained_clip_skip=skip.clip_skip,
+        trained_clip_skip_source=skip.source,
+        trigger_words=told.trigger_words(metadata),
+        tags=tuple(tags.most_common(TAGS)) if tags else (),
+        warnings=(*told.skip_warnings(metadata), *([unknown] if keys.unknown else [])),
+    )
 
 
 def report_lora(lora: Lora, *, depth: int = SD1_DEPTH) -> LoraReport:
