@@ -155,7 +155,16 @@ def test_a_header_tells_what_the_whole_file_tells() -> None:
     for name in ("ogre", "gnome", "blueprint"):
         path = Library.of_user().find(name, FileKind.LORA)
         outline, report = outline_lora(read_header(path)), inspect_lora(path)
-        for field in ("alias", "family", "text_layers", "trained_clip_skip", "trained_clip_skip_source", "trigger_words", "tags", "warnings"):  # fmt: skip
+        same = (
+            "alias",
+            "family",
+            "text_layers",
+            "trained_clip_skip",
+            "trained_clip_skip_source",
+            "trigger_words",
+            "tags",
+        )
+        for field in (*same, "warnings"):
             assert getattr(outline, field) == getattr(report, field), field
         assert outline.rank == report.ranks[-1][0]
         assert outline.touches_text and outline.touches_unet
