@@ -171,6 +171,25 @@ def test_what_advise_cannot_use_is_one_line(run, words: tuple[str, ...], said: s
     assert said in err and len(err.strip().splitlines()) == 1
 
 
+def test_layers_prints_tables_and_draws_them(run, tmp_path: Path) -> None:
+    code, out, err = run("layers", "a red frog", "--model", "tiny", "--out", str(tmp_path / "layers.svg"))
+    assert code == 0, err
+    assert out.startswith("tiny: 12 layers; Clip Skip 1 reads layer 12. 3 tokens, 4 words and ends.")
+    assert (tmp_path / "layers.svg").read_text().startswith("<svg ")
+    found = json.loads(run("layers", "a red frog", "--model", "tiny", "--json")[1])
+    assert [word["text"] for word in found["words"]] == ["a", "red", "frog", "(end)"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("frog AND owl",), "only a sampler"), (("frog", "--model", "none"), "none"), (("frog", "--out", "no/where.svg"), "cannot write")],
+)  # fmt: skip
+def test_what_layers_cannot_do_is_one_line(run, words: tuple[str, ...], said: str) -> None:
+    code, out, err = run("layers", "--model", "tiny", *words)
+    assert (code, out) == (2, "")
+    assert said in err and len(err.strip().splitlines()) == 1
+
+
 def test_dialect_says_the_same_layer_in_every_tools_number(run) -> None:
     assert run("dialect", "2", "--from", "a1111", "--to", "diffusers")[1].strip() == "1"
     assert run("dialect", "-2", "--from", "comfy", "--to", "a1111")[1].strip() == "2"

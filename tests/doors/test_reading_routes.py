@@ -67,6 +67,29 @@ def test_encode_takes_numbers_and_fractions_and_each_once(client: TestClient) ->
     assert list(summary(client, clip_skips=[2, 1.5, 2])) == ["2", "1.5"]
 
 
+def test_layers_tells_of_every_word_at_every_clip_skip(client: TestClient) -> None:
+    found = client.post("/v1/layers", json={"prompt": "a red frog", "model": "tiny"}).json()
+    assert (found["model"], found["depth"], found["skips"]) == ("tiny", 12, list(range(1, 13)))
+    assert [word["text"] for word in found["words"]] == ["a", "red", "frog", "(end)"]
+    assert all(len(word["context"]) == len(word["nearest"]) == 12 for word in found["words"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({"prompt": "frog", "model": "nope"}, 404, "model"),
+        ({"prompt": "frog AND owl"}, 422, "prompt"),
+        ({"prompt": " BREAK ".join("abcde")}, 422, "prompt"),
+        ({"prompt": "frog", "clip_skips": "1"}, 422, "clip_skips"),
+    ],
+)
+def test_layers_names_the_field_that_cannot_be(
+    client: TestClient, body: dict[str, Any], status: int, field: str
+) -> None:
+    answer = client.post("/v1/layers", json={"model": "tiny"} | body)
+    assert (answer.status_code, answer.json()["field"]) == (status, field)
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "field", "said"),
     [

@@ -188,6 +188,13 @@ def test_a_finished_sweep_is_advised_on_and_each_claim_opens_its_measurement(pag
         page.locator("summary", has_text=title).click()
     expect(page.locator(".evidence")).to_contain_text("modelspec.encoder_layer")
     expect(page.locator(".numbers").filter(has_text="by the UNet")).to_be_visible()
+    page.locator("summary", has_text="What each layer makes of the prompt").click()
+    context = page.locator(".shaded").filter(has_text="What the other words do")
+    expect(context).to_be_visible(timeout=DRAWN_MS)
+    assert context.locator("tbody tr", has_text="from swamp").count()
+    assert all(row.locator("td").count() == 12 for row in context.locator("tbody tr").all())
+    page.locator("summary", has_text="Nearest words").click()
+    expect(page.get_by_role("group", name="Nearest words")).to_contain_text("swamp")
     check(page)
 
 

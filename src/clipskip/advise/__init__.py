@@ -2,6 +2,8 @@
 
 from clipskip.advise.advice import Advice, Wanted, advise, most_rows, whole_skips
 from clipskip.advise.evidence import Evidence
+from clipskip.advise.layers import Layers, read_layers
+from clipskip.advise.layers_report import layer_lines, layer_picture
 from clipskip.advise.prompted import LoraUptake, PhraseReaction, Prompted, Pull
 from clipskip.advise.report import lines, plain
 from clipskip.advise.trained import Captioned, Trained, by_pictures
@@ -12,6 +14,7 @@ __all__ = [
     "Answer",
     "Captioned",
     "Evidence",
+    "Layers",
     "LoraUptake",
     "PhraseReaction",
     "Prompted",
@@ -21,8 +24,11 @@ __all__ = [
     "Wanted",
     "advise",
     "by_pictures",
+    "layer_lines",
+    "layer_picture",
     "lines",
     "most_rows",
     "plain",
+    "read_layers",
     "whole_skips",
 ]

@@ -67,34 +67,35 @@ def _measured(name: str, trained: Trained) -> Iterator[str]:
 
 def _prompted(prompted: Prompted) -> Iterator[str]:
     yield ""
-    yield _row("Clip Skip", [str(skip) for skip in prompted.skips])
-    yield _row("guidance kept", [f"{share:.0%}" for share in prompted.guidance_kept])
-    yield _row("guidance length", [f"{share:.0%}" for share in prompted.guidance_size])
+    yield row("Clip Skip", [str(skip) for skip in prompted.skips])
+    yield row("guidance kept", [f"{share:.0%}" for share in prompted.guidance_kept])
+    yield row("guidance length", [f"{share:.0%}" for share in prompted.guidance_size])
     for lora in prompted.loras:
         yield from _lora(lora)
     yield "Reaction to each phrase, of the whole guidance:"
     for phrase in prompted.phrases:
         mark = "  ignored at every Clip Skip" if phrase.ignored else ""
-        yield _row(f"  {phrase.phrase}", [f"{share:.0%}" for share in phrase.reaction]) + mark
+        yield row(f"  {phrase.phrase}", [f"{share:.0%}" for share in phrase.reaction]) + mark
     shown = [pull for pull in prompted.pulls if len(prompted.loras) > 1 or min(pull.cosine) < AGAINST]
     if shown:
         yield "Pull together (1), apart (0), against each other (-1):"
         for pull in shown:
-            yield _row(f"  {pull.one} / {pull.other}", [f"{cosine:+.2f}" for cosine in pull.cosine])
+            yield row(f"  {pull.one} / {pull.other}", [f"{cosine:+.2f}" for cosine in pull.cosine])
     if prompted.broken_from is not None:
         yield f"The picture is likely to fall apart from Clip Skip {prompted.broken_from} on."
 
 
 def _lora(lora: LoraUptake) -> Iterator[str]:
-    yield _row(f"{lora.name}: taken up", [f"{share:.0%}" for share in lora.uptake])
-    yield _row("  its effect, of the guidance", [f"{share:.0%}" for share in lora.whole])
-    yield _row("  by the text encoder", [f"{share:.0%}" for share in lora.by_text])
-    yield _row("  by the UNet", [f"{share:.0%}" for share in lora.by_unet])
+    yield row(f"{lora.name}: taken up", [f"{share:.0%}" for share in lora.uptake])
+    yield row("  its effect, of the guidance", [f"{share:.0%}" for share in lora.whole])
+    yield row("  by the text encoder", [f"{share:.0%}" for share in lora.by_text])
+    yield row("  by the UNet", [f"{share:.0%}" for share in lora.by_unet])
     if lora.text_dead_from is not None:
         layers = ", ".join(map(str, lora.text_layers))
         yield f"  Its text part changes layer {layers} alone and cannot act from Clip Skip {lora.text_dead_from} on."
 
 
-def _row(name: str, cells: Sequence[str]) -> str:
+def row(name: str, cells: Sequence[str]) -> str:
+    """One line of a table over Clip Skip."""
     short = name if len(name) <= NAME else f"{name[: NAME - 1]}…"
     return f"{short:<{NAME}}" + "".join(f"{cell:>7}" for cell in cells)

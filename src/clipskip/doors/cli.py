@@ -215,6 +215,27 @@ def advise(
     )
 
 
+@app.command()
+def layers(
+    prompt: Annotated[str, typer.Argument(help="The text, in A1111's language.")],
+    *,
+    model: o.ModelName = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also draw it: the SVG file to write.")] = None,
+    models_folder: o.Folders = None,
+    allow_pickle: o.Pickle = False,
+    as_json: Json = False,
+) -> None:
+    """Say what each layer makes of a prompt.
+
+    How alike the Clip Skips are, how much each word has taken in of the others, which words of the vocabulary it is
+    nearest to.
+    """
+    from clipskip.doors.looking import tell_layers
+
+    folders = models_folder or []
+    print(tell_layers(prompt, model=model, out=out, folders=folders, allow_pickle=allow_pickle, as_json=as_json))
+
+
 @app.command(context_settings={"ignore_unknown_options": True})
 def dialect(
     number: Annotated[str, typer.Argument(help="The tool's number, as in 2, or -2 for ComfyUI.")],

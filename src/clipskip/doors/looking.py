@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from safetensors.torch import save_file
 
-from clipskip.encode import encode_layers, open_text_encoder
+from clipskip.advise import layer_lines, layer_picture, read_layers
+from clipskip.encode import TextReader, encode_layers, open_text_encoder
 from clipskip.errors import NotFound, OutputError
 from clipskip.spec import ClipSkip
 from clipskip.sweep import find_model
@@ -91,16 +92,40 @@ def encode_to(
     text: str, skips: Sequence[ClipSkip], *, model: str | None, out: Path, folders: Sequence[Path], allow_pickle: bool
 ) -> list[str]:
     """Writes one tensor `clip_skip_N` [tokens, width] for each Clip Skip, from one pass; says what was written."""
-    path = find_model(model, hash=None, library=Library.of_user(folders))
-    reader = open_text_encoder(path, allow_pickle=allow_pickle)
+    path, reader = _open_reader(model, folders=folders, allow_pickle=allow_pickle)
     layers = {f"clip_skip_{skip}": state.contiguous() for skip, state in encode_layers(reader, text, skips).items()}
     metadata = {"prompt": text, "model": path.stem, "model_sha256": source_file(read_header(path)).sha256}
+    _write(out, lambda partial: save_file(layers, partial, metadata=metadata))
+    return [f"{name}  {tuple(state.shape)}" for name, state in layers.items()]
+
+
+def tell_layers(
+    text: str, *, model: str | None, out: Path | None, folders: Sequence[Path], allow_pickle: bool, as_json: bool
+) -> str:
+    """What each layer makes of a text, as lines or JSON; with `out` also as an SVG picture."""
+    path, reader = _open_reader(model, folders=folders, allow_pickle=allow_pickle)
+    layers = read_layers(reader, text)
+    if out is not None:
+        picture = layer_picture(layers, model=path.stem, text=text)
+        _write(out, lambda partial: partial.write_text(picture, encoding="utf-8"))
+    if as_json:
+        found = {"model": path.stem, "depth": reader.depth, "prompt": text} | dataclasses.asdict(layers)
+        return json.dumps(found, indent=2, ensure_ascii=False)
+    return "\n".join(layer_lines(layers, model=path.stem, depth=reader.depth))
+
+
+def _open_reader(model: str | None, *, folders: Sequence[Path], allow_pickle: bool) -> tuple[Path, TextReader]:
+    path = find_model(model, hash=None, library=Library.of_user(folders))
+    return path, open_text_encoder(path, allow_pickle=allow_pickle)
+
+
+def _write(out: Path, write: Callable[[Path], object]) -> None:
+    """A whole file or none."""
     partial = out.with_name(f".{out.name}.partial")
     try:
-        save_file(layers, partial, metadata=metadata)
+        write(partial)
         partial.chmod(0o644)
         partial.replace(out)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
         raise OutputError(f"cannot write {out}: {error}", field="out") from None
-    return [f"{name}  {tuple(state.shape)}" for name, state in layers.items()]

@@ -2,7 +2,7 @@
 
 from clipskip.encode.clip import Injection, TextEncoder, build_text_encoder
 from clipskip.encode.conditioning import Conditioning, Part, Schedule, splice, vectors_at
-from clipskip.encode.embeds import PromptEmbeds, encode_layers, prompt_embeds
+from clipskip.encode.embeds import PromptEmbeds, encode_layers, one_text, prompt_embeds
 from clipskip.encode.emphasis import emphasise
 from clipskip.encode.layer import last_layer_needed, layers_read, read_layer
 from clipskip.encode.opening import open_text_encoder
@@ -28,6 +28,7 @@ __all__ = [
     "encode_layers",
     "last_layer_needed",
     "layers_read",
+    "one_text",
     "open_text_encoder",
     "prompt_embeds",
     "read_layer",

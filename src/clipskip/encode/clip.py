@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clipskip.errors import DamagedFile
@@ -71,11 +71,13 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(shape.width, shape.width)
         self.out_proj = nn.Linear(shape.width, shape.width)
 
-    def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+    def forward(
+        self, x: Float[Tensor, "batch tokens width"], visible: Bool[Tensor, "batch 1 tokens tokens"] | None = None
+    ) -> Float[Tensor, "batch tokens width"]:
         q, k, v = (
             proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=visible is None)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(-2))
         return out
 
@@ -104,8 +106,10 @@ class Layer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(shape.width)
         self.mlp = Mlp(shape)
 
-    def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
-        x = x + self.self_attn(self.layer_norm1(x))
+    def forward(
+        self, x: Float[Tensor, "batch tokens width"], visible: Bool[Tensor, "batch 1 tokens tokens"] | None = None
+    ) -> Float[Tensor, "batch tokens width"]:
+        x = x + self.self_attn(self.layer_norm1(x), visible)
         out: Tensor = x + self.mlp(self.layer_norm2(x))
         return out
 
@@ -129,12 +133,21 @@ class TextEncoder(nn.Module):
         self.final_layer_norm = nn.LayerNorm(shape.width)
 
     def layers(
-        self, ids: Int[Tensor, "batch tokens"], *, upto: int | None = None, injected: Sequence[Injection] = ()
+        self,
+        ids: Int[Tensor, "batch tokens"],
+        *,
+        upto: int | None = None,
+        injected: Sequence[Injection] = (),
+        visible: Bool[Tensor, "batch tokens tokens"] | None = None,
     ) -> tuple[Float[Tensor, "batch tokens width"], ...]:
-        """h[0] to h[upto] (all of them by default); the layers after `upto` are not run."""
+        """h[0] to h[upto] (all of them by default); the layers after `upto` are not run.
+
+        `visible` says which tokens (last axis) each token sees, instead of itself and all before it.
+        """
         states = [self.embeddings(ids, injected)]
+        mask = None if visible is None else visible[:, None]
         for layer in self.encoder.layers[:upto]:
-            states.append(layer(states[-1]))
+            states.append(layer(states[-1], mask))
         return tuple(states)
 
     def forward(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:

@@ -27,7 +27,7 @@ def encode_layers(
     reader: TextReader, text: str, skips: Sequence[ClipSkip]
 ) -> dict[ClipSkip, Float[Tensor, "tokens width"]]:
     """One text at each Clip Skip, weighted as A1111 weights it, from one pass of the encoder."""
-    prompt = _one_text(reader, text)
+    prompt = one_text(reader, text)
     run = Run(reader, [prompt], skips)
     return {skip: _vectors(run, prompt, skip) for skip in skips}
 
@@ -46,7 +46,7 @@ def prompt_embeds(
     A1111 pads with "Pad prompt/negative prompt to be same length" (sd_samplers_cfg_denoiser.py pad_cond).
     """
     skip = clip_skip or ClipSkip(reader.family.value.default_skip)
-    texts = [_one_text(reader, prompt), _one_text(reader, negative_prompt, negative=True), _one_text(reader, "")]
+    texts = [one_text(reader, prompt), one_text(reader, negative_prompt, negative=True), one_text(reader, "")]
     skips = (skip, negative_clip_skip or skip)
     run = Run(reader, texts, skips)
     vectors = [_vectors(run, text, at) for text, at in zip(texts[:2], skips, strict=True)]
@@ -62,8 +62,8 @@ def _vectors(run: Run, prompt: Prompt, skip: ClipSkip) -> Float[Tensor, "tokens 
     return run.schedule(prompt.parts[0].schedule, prompt.emphasis, skip=skip)[0][1]
 
 
-def _one_text(reader: TextReader, text: str, *, negative: bool = False) -> Prompt:
-    """The prompt; PromptError where it is more than one set of vectors can say."""
+def one_text(reader: TextReader, text: str, *, negative: bool = False) -> Prompt:
+    """The prompt, of one part and one text; PromptError where it is more than one set of vectors can say."""
     prompt = read_prompt(text, steps=CALLS, embeddings=reader.vector_counts, negative=negative)
     if prompt.loras:
         raise PromptError(

@@ -7,7 +7,7 @@ from clipskip.prompt.reading import DEFAULT_RULES, Emphasis, Entry, Part, Prompt
 from clipskip.prompt.report import ChunkReport, PartReport, Report, TextReport, TokenReport, describe, report_lines
 from clipskip.prompt.schedule import parse_schedule, text_at
 from clipskip.prompt.tags import LORA_KINDS, LoraTag, Tag, extract_tags, lora_refs
-from clipskip.prompt.tokens import END, START, token_ids, token_pieces
+from clipskip.prompt.tokens import END, START, common_words, ends_word, readable, token_ids, token_pieces
 
 __all__ = [
     "BREAK",
@@ -33,7 +33,9 @@ __all__ = [
     "TextReport",
     "TokenReport",
     "chunk_segments",
+    "common_words",
     "describe",
+    "ends_word",
     "extract_tags",
     "lora_refs",
     "name_embeddings",
@@ -41,6 +43,7 @@ __all__ = [
     "parse_composition",
     "parse_schedule",
     "read_prompt",
+    "readable",
     "report_lines",
     "strip_comments",
     "text_at",

@@ -4,8 +4,10 @@ The vocabulary file is OpenAI's, MIT licensed (its notice lies beside it). Ids a
 """
 
 import gzip
+import re
 from collections.abc import Iterable
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
@@ -23,6 +25,7 @@ _MERGES, _MERGES_BYTES = 48_894, 524_645
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 _WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 """CLIP's words: contractions, runs of letters, single digits, runs of anything else."""
+_PLAIN = re.compile(f"[a-z]{{3,}}{WORD_END}")
 
 
 def token_ids(text: str) -> list[int]:
@@ -46,6 +49,15 @@ def readable(ids: Iterable[int]) -> str:
 def ends_word(token: int) -> bool:
     """Whether a word ends with this token."""
     return token_pieces([token])[0].endswith(WORD_END)
+
+
+def common_words(count: int) -> list[int]:
+    """The ids of so many words that are one token, three letters or more: those first that CLIP's texts used most.
+
+    The vocabulary is in the order of its byte-pair merges, the most frequent pair first (Sennrich et al. 2016).
+    """
+    plain = (one for one, piece in enumerate(token_pieces(range(START))) if _PLAIN.fullmatch(piece))
+    return list(islice(plain, count))
 
 
 def _spelled(piece: str, letters: dict[str, int]) -> bytes:

@@ -131,7 +131,9 @@ class Downsample(nn.Module):
 
     def forward(self, x: Maps) -> Maps:
         """With no padding of its own a row and a column of zeros are added at the far ends, as in a VAE."""
-        out: Maps = self.conv(x if self.conv.padding[0] else pad(x, (0, 1, 0, 1)))
+        if self.conv.padding[0]:
+            return convolve(self.conv, x)
+        out: Maps = self.conv(pad(x, (0, 1, 0, 1)))
         return out
 
 
@@ -148,13 +150,15 @@ class Upsample(nn.Module):
 
 
 def convolve(layer: nn.Conv2d, x: Maps) -> Maps:
-    """The layer's 3 x 3 convolution; where weights outnumber pixels on a CPU, as a product of patches."""
-    batch, channels, height, width = x.shape
+    """The layer's 3 x 3 convolution, padded by 1; where weights outnumber pixels on a CPU, as a product of patches."""
+    batch, channels, stride = *x.shape[:2], layer.stride[0]
+    height, width = ((side - 1) // stride + 1 for side in x.shape[2:])
     if x.device.type != "cpu" or layer.out_channels < FEW_ROWS * batch * height * width:
-        return conv2d(x, layer.weight, layer.bias, padding=1)
+        return conv2d(x, layer.weight, layer.bias, stride=stride, padding=1)
     padded = pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
     (one, row, cell, _), size = padded.stride(), (batch, height, width, 3, 3, channels)
-    patches = padded.as_strided(size, (one, row, cell, row, cell, 1)).reshape(batch, height * width, 9 * channels)
+    steps = (one, stride * row, stride * cell, row, cell, 1)
+    patches = padded.as_strided(size, steps).reshape(batch, height * width, 9 * channels)
     rows = linear(patches, layer.weight.permute(0, 2, 3, 1).flatten(1), layer.bias)
     return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
 

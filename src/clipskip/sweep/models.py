@@ -4,7 +4,7 @@ import gc
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,8 @@ from clipskip.spec import ClipSkip
 from clipskip.sweep.model import Model
 from clipskip.sweep.run import find_model, load_model
 from clipskip.weights import CheckpointFacts, Library, read_facts
+
+Made = TypeVar("Made")
 
 ROOM = 3
 """Times its file's size that must be free for a checkpoint to be opened beside others: weights in a wider type, the text
@@ -77,14 +79,18 @@ class Models:
     def encode(
         self, facts: CheckpointFacts, text: str, skips: Sequence[ClipSkip]
     ) -> dict[ClipSkip, Float[Tensor, "tokens width"]]:
-        """A text at each Clip Skip, by a text encoder of its own: the worker's may have LoRAs merged into it."""
+        """A text at each Clip Skip."""
         for skip in skips:
             skip.check(facts.depth)
+        return self.read(facts, lambda reader: encode_layers(reader, text, skips))
+
+    def read(self, facts: CheckpointFacts, use: Callable[[TextReader], Made]) -> Made:
+        """What is made of a text encoder of its own: the worker's may have LoRAs merged into it."""
         with self._reading:
             if self._reader is None or self._reader[0] != facts:
                 self._reader = None
                 self._reader = facts, open_text_encoder(facts.source.path, allow_pickle=self._allow_pickle)
-            return encode_layers(self._reader[1], text, skips)
+            return use(self._reader[1])
 
     def _make_room(self, path: Path) -> None:
         """Lets the others go, the one used longest ago first, until there is room for one more."""

@@ -86,6 +86,13 @@ class AdviseBody(Body):
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 0
 
 
+class LayersBody(Body):
+    """A text whose way through the layers is asked for."""
+
+    prompt: Text
+    model: Name | None = None
+
+
 class PromptBody(Body):
     """A prompt to be read."""
 

@@ -15,10 +15,12 @@ from safetensors.torch import save
 from starlette.datastructures import UploadFile
 
 from clipskip import __version__
+from clipskip.advise import read_layers
 from clipskip.doors.http.bodies import (
     DialectBody,
     EncodeBody,
     InspectBody,
+    LayersBody,
     PromptBody,
     SettingsBody,
     request_json,
@@ -145,6 +147,13 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
         tensors = {f"clip_skip_{skip}": state.contiguous() for skip, state in layers.items()}
         about = {"prompt": body.prompt, "model": facts.ref.name, "model_sha256": facts.source.sha256}
         return Response(save(tensors, about), media_type=TENSORS)
+
+    @routes.post("/layers")
+    def layers(body: LayersBody) -> Json:
+        """What each layer of the text encoder makes of a text: likeness, context, nearest words."""
+        facts = studio.models.facts(body.model)
+        found = studio.models.read(facts, lambda reader: read_layers(reader, body.prompt))
+        return asdict(found) | {"model": facts.ref.name, "depth": facts.depth}
 
 
 def _add_files(routes: APIRouter, studio: Studio) -> None:

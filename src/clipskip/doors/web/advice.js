@@ -2,6 +2,7 @@
 
 import { ApiError, api } from "./api.js";
 import { at, duration, h, say, svg } from "./dom.js";
+import { wordsOf } from "./words.js";
 
 const HEIGHT = 90, TOP = 1.25;
 
@@ -25,7 +26,7 @@ export function openAdvice(hear) {
     if (at("verdict").dataset.of === sweep.id) return;
     at("verdict").dataset.of = sweep.id;
     const button = h("button", { type: "button", text: "Which of these should I use?", on: { click: () => ask(sweep, button) } });
-    at("verdict").replaceChildren(h("div", { class: "row" }, button, h("span", { class: "about", text: "Asks the model itself; draws nothing." })), h("p", { class: "error", role: "alert" }));
+    at("verdict").replaceChildren(h("div", { class: "row" }, button, h("span", { class: "about", text: "Asks the model itself; draws nothing." })), h("p", { class: "error", role: "alert" }), wordsOf(sweep.prompt, sweep.model?.name));
   }
 
   async function ask(sweep, button) {
@@ -57,7 +58,7 @@ export function openAdvice(hear) {
     at("verdict").replaceChildren(
       h("div", { class: "row" }, h("p", { class: "said" }, h("strong", { text: first }), ` ${verdict.text}.`),
         column < 0 ? null : h("button", { type: "button", class: "quiet", text: `Show Clip Skip ${verdict.skip}`, on: { click: () => hear.choose(column) } })),
-      claim("Why, with every measurement", ...claims(advice)));
+      claim("Why, with every measurement", ...claims(advice)), wordsOf(sweep.prompt, sweep.model?.name));
     drawCurve(sweep, advice.prompted);
   }
 

@@ -56,6 +56,7 @@ export const api = {
     return ask("/v1/settings", { method: "POST", body });
   },
   dialects: (body) => ask("/v1/dialects", { method: "POST", body }),
+  layers: (body) => ask("/v1/layers", { method: "POST", body }),
   advise: (body) => ask("/v1/advise", { method: "POST", body }),
   inspect: (name) => ask("/v1/inspect", { method: "POST", body: { name } }),
 };

@@ -1,0 +1,305 @@
+"""A text in; what each layer of the text encoder makes of its words, in numbers, out.
+
+All vectors are taken as a picture is conditioned on them (through the final norm, where the family has one), less the
+mean of many common words said alone: what all words share says nothing of any (Mu and Viswanath 2018, "All-but-the-top").
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
+
+from clipskip.encode import Injection, TextReader, one_text, read_layer
+from clipskip.errors import PromptError
+from clipskip.prompt import CHUNK, END, START, Chunk, common_words, ends_word, readable
+from clipskip.sample import best_dtype
+from clipskip.spec import ClipSkip
+
+COMMON, SHARED = 12_000, 1000
+"""Words that are said alone: to look for the nearest among, and, the first of them, for what all words share."""
+NEAREST = 3
+ROWS = 32
+"""Sequences of 77 that the encoder takes at once."""
+WORDS_AT_ONCE = 2048
+MOST_CHUNKS = 4
+HEARD_LEAST = 0.02
+"""A word that moves another by less than this at every layer is not told of."""
+HEARD_MOST = 12
+"""Words that are told of as heard by one word, the strongest first."""
+TINY = 1e-6
+
+Curve = tuple[float, ...]
+"""A number for each Clip Skip."""
+Vectors = Float[Tensor, "skips words width"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """One word in another's vector."""
+
+    word: str
+    share: Curve
+    """How far the vector moves when the token cannot see this word, as a share of its length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Near:
+    """A word that, said alone, gives much the same vector."""
+
+    word: str
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WordLayers:
+    """One word of the text (or the end of a chunk) through the layers."""
+
+    text: str
+    context: Curve
+    """How far all other words together move its vector, as a share of its length."""
+    turned: Curve
+    """1 - cosine to its vector at the next Clip Skip: what the layer that Clip Skip reads has added to the one before."""
+    heard: tuple[Heard, ...]
+    nearest: tuple[tuple[Near, ...], ...]
+    """For each Clip Skip, the nearest words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """What `read_layers` found."""
+
+    skips: tuple[int, ...]
+    """Every Clip Skip of the model, 1 first."""
+    tokens: int
+    likeness: tuple[Curve, ...]
+    """Mean over the words of the cosine between their vectors at two Clip Skips."""
+    plain_likeness: Curve
+    """The same of neighbours (a Clip Skip and the next), with what all words share left in."""
+    written: Curve
+    """How far each layer moves the words' vectors before the final norm, as a share of their length."""
+    words: tuple[WordLayers, ...]
+    compared: int
+    """Common words that the nearest were looked for among."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Word:
+    """Where a word stands: positions first to last of a chunk's 77."""
+
+    text: str
+    chunk: int
+    first: int
+    last: int
+
+    @property
+    def is_end(self) -> bool:
+        return self.text == "(end)"
+
+    @property
+    def said(self) -> bool:
+        """Whether it is worth a line: commas are not."""
+        return self.is_end or any(letter.isalnum() for letter in self.text)
+
+
+@torch.no_grad()
+def read_layers(reader: TextReader, text: str, *, common: int = COMMON) -> Layers:
+    """What each layer makes of a text's words; PromptError for a long text, or one that only a sampler can combine.
+
+    Weights in the text are left out: they come after the encoder and scale its vectors alike at every layer.
+    """
+    chunks = one_text(reader, text).parts[0].schedule[0].chunks
+    if len(chunks) > MOST_CHUNKS:
+        raise PromptError(
+            f"the prompt has {len(chunks)} chunks of 75 tokens, and its layers are read for {MOST_CHUNKS} at most; "
+            "give the part that you wonder about",
+            field="prompt",
+        )
+    words = [word for at, chunk in enumerate(chunks) for word in _words_of(chunk, at)]
+    own = {token for chunk in chunks for token in chunk.tokens if readable([token]).strip().isalpha()}
+    known = list(dict.fromkeys([*common_words(common), *sorted(one for one in own if ends_word(one))]))
+    alone = _Alone(reader, known, shared=min(common, SHARED))
+    found = [_Heard.of(reader, chunk, [word for word in words if word.chunk == at]) for at, chunk in enumerate(chunks)]
+    whole = torch.cat([one.whole for one in found], dim=1)
+    is_end = torch.tensor([word.is_end for word in words])
+    centred = whole - alone.mean(is_end)
+    skips = alone.skips
+    length = centred.norm(dim=-1).clamp_min(TINY)
+    context = torch.cat([one.context for one in found], dim=1) / length
+    unit = normalize(centred, dim=-1)
+    likeness = torch.einsum("swd,twd->st", unit, unit) / len(words)
+    turned = torch.cat([1 - (unit[:-1] * unit[1:]).sum(-1), torch.zeros(1, len(words))])
+    nearest = alone.nearest(centred, is_end)
+    starts = list(accumulate((one.whole.shape[1] for one in found), initial=0))
+    return Layers(
+        skips=skips,
+        tokens=sum(len(chunk.tokens) for chunk in chunks),
+        likeness=tuple(_curve(row) for row in likeness),
+        plain_likeness=_curve(cosine_similarity(whole[:-1], whole[1:], dim=-1).mean(1)),
+        written=_curve(torch.cat([one.written for one in found], dim=1).mean(1)),
+        words=tuple(
+            WordLayers(
+                text=word.text,
+                context=_curve(context[:, i]),
+                turned=_curve(turned[:, i]),
+                heard=found[word.chunk].strongest(i - starts[word.chunk], length[:, i]),
+                nearest=tuple(nearest[s][i] for s in range(len(skips))),
+            )
+            for i, word in enumerate(words)
+            if word.said
+        ),
+        compared=len(known),
+    )
+
+
+def _curve(values: Tensor) -> Curve:
+    return tuple(round(float(value), 4) for value in values)
+
+
+def _words_of(chunk: Chunk, at: int) -> Iterator[_Word]:
+    """The words of a chunk, an embedding's vectors as one, and its end."""
+    starts = {slot.position: slot for slot in chunk.slots}
+    position = first = 1
+    while position <= len(chunk.tokens):
+        if slot := starts.get(position):
+            yield _Word(text=slot.name, chunk=at, first=position, last=position + slot.vectors - 1)
+            position = first = position + slot.vectors
+            continue
+        token = chunk.tokens[position - 1]
+        if ends_word(token) or position == len(chunk.tokens) or position + 1 in starts:
+            spelled = readable(chunk.tokens[first - 1 : position]).strip()
+            yield _Word(text=spelled, chunk=at, first=first, last=position)
+            first = position + 1
+        position += 1
+    yield _Word(text="(end)", chunk=at, first=len(chunk.tokens) + 1, last=len(chunk.tokens) + 1)
+
+
+def _skips(reader: TextReader) -> tuple[int, ...]:
+    return tuple(range(1 + reader.depth - reader.encoder.shape.depth, reader.depth + 1))
+
+
+def _as_read(reader: TextReader, states: Sequence[Float[Tensor, "*rows width"]]) -> Float[Tensor, "skips *rows width"]:
+    """h[0] to h[depth] as each Clip Skip reads them."""
+    norm = reader.encoder.final_layer_norm if reader.family.value.final_norm else None
+    return torch.stack(
+        [
+            read_layer(states, ClipSkip(skip), depth=reader.depth, final_norm=norm).float().cpu()
+            for skip in _skips(reader)
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Heard:
+    """The words of one chunk: whole, and as they are when they cannot see some of the others."""
+
+    words: Sequence[_Word]
+    whole: Vectors
+    context: Float[Tensor, "skips words"]
+    """Lengths by which the vectors move when a word sees itself alone."""
+    each: Float[Tensor, "skips others words"]
+    """The same when one other word is hidden from all the others."""
+    written: Float[Tensor, "skips words"]
+
+    @classmethod
+    def of(cls, reader: TextReader, chunk: Chunk, words: Sequence[_Word]) -> "_Heard":
+        masks = _masks(words, tokens=CHUNK + 2)
+        device = reader.encoder.embeddings.token_embedding.weight.device
+        ids = torch.tensor([chunk.ids()], device=device)
+        parts: list[Tensor] = []
+        plain = torch.empty(0)
+        for group in torch.split(masks, ROWS):
+            injected = [
+                Injection(row=row, position=slot.position, vectors=reader.vectors_of(slot.name))
+                for row in range(len(group))
+                for slot in chunk.slots
+            ]
+            states = reader.encoder.layers(ids.expand(len(group), -1), injected=injected, visible=group.to(device))
+            if not parts:
+                plain = torch.stack([state[0] for state in states]).float().cpu()
+            parts.append(_at_words(_as_read(reader, states), words))
+        found = torch.cat(parts, dim=1)
+        moved = (found[:, 1:] - found[:, :1]).norm(dim=-1)
+        depth, steps = reader.depth, (plain[1:] - plain[:-1]).norm(dim=-1) / plain[:-1].norm(dim=-1).clamp_min(TINY)
+        written = torch.stack([steps[depth - skip, [word.last for word in words]] for skip in _skips(reader)])
+        return cls(words=words, whole=found[:, 0], context=moved[:, 0], each=moved[:, 1:], written=written)
+
+    def strongest(self, word: int, length: Float[Tensor, " skips"]) -> tuple[Heard, ...]:
+        """What a word hears, the strongest first."""
+        shares = self.each[:, :, word] / length[:, None]
+        most = shares.amax(0)
+        order = [i for i in most.argsort(descending=True).tolist() if i != word and most[i] >= HEARD_LEAST]
+        return tuple(Heard(word=self.words[i].text, share=_curve(shares[:, i])) for i in order[:HEARD_MOST])
+
+
+def _masks(words: Sequence[_Word], *, tokens: int) -> Bool[Tensor, "rows tokens tokens"]:
+    """What each token sees: all before it; itself alone; all but one word, for each word that is not the end.
+
+    Hiding a token from all later ones takes out everything that it says, also by way of others ("attention knockout",
+    Geva et al. 2023).
+    """
+    causal = torch.ones(tokens, tokens, dtype=torch.bool).tril()
+    alone = torch.zeros_like(causal)
+    alone[:, 0] = True
+    for word in words:
+        alone[word.first : word.last + 1, word.first : word.last + 1] = True
+    alone |= torch.eye(tokens, dtype=torch.bool)
+    rows = [causal, alone & causal]
+    for word in words:
+        if not word.is_end:
+            hidden = causal.clone()
+            hidden[word.last + 1 :, word.first : word.last + 1] = False
+            rows.append(hidden)
+    return torch.stack(rows)
+
+
+def _at_words(
+    states: Float[Tensor, "skips rows tokens width"], words: Sequence[_Word]
+) -> Float[Tensor, "skips rows words width"]:
+    """At the last token of each word, which has heard the word whole."""
+    return states[:, :, [word.last for word in words]]
+
+
+class _Alone:
+    """Many words, each said alone (start, word, end): their vectors at the word and at the end, by Clip Skip.
+
+    What they share is taken exactly, from the first of them; the nearest are looked for in what is fastest.
+    """
+
+    def __init__(self, reader: TextReader, known: Sequence[int], *, shared: int) -> None:
+        self.skips = _skips(reader)
+        self._known = list(known)
+        device = reader.encoder.embeddings.token_embedding.weight.device
+        dtype = best_dtype(device)
+        ids = torch.tensor([(START, one, END) for one in known], device=device)
+        self._shared = _said_alone(reader, ids[:shared]).mean(1)
+        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+            parts = [_said_alone(reader, group).bfloat16() for group in torch.split(ids, WORDS_AT_ONCE)]
+        self._vectors = torch.cat(parts, dim=1)
+
+    def mean(self, is_end: Bool[Tensor, " words"]) -> Vectors:
+        """What all words share, at a word or at the end."""
+        return self._shared[:, is_end.long()]
+
+    def nearest(self, vectors: Vectors, is_end: Bool[Tensor, " words"]) -> list[list[tuple[Near, ...]]]:
+        """By Clip Skip and word: the words whose vectors point most the same way."""
+        names = [readable([one]).strip() for one in self._known]
+        found = []
+        for at_skip, lone in zip(vectors, self._vectors, strict=True):
+            own = lone.float() - lone.float().mean(0)
+            at_words, at_ends = normalize(at_skip, dim=-1) @ normalize(own, dim=-1).permute(1, 2, 0)
+            best = torch.where(is_end[:, None], at_ends, at_words).topk(min(NEAREST, len(names)))
+            found.append(
+                [
+                    tuple(Near(word=names[i], cosine=round(c, 4)) for i, c in zip(row, values, strict=True))
+                    for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                ]
+            )
+        return found
+
+
+def _said_alone(reader: TextReader, ids: Int[Tensor, "words 3"]) -> Float[Tensor, "skips words 2 width"]:
+    return _as_read(reader, reader.encoder.layers(ids))[:, :, 1:]
