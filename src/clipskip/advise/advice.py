@@ -6,18 +6,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from clipskip.advise.clip_score import ClipScores, Scorer, clip_scores
 from clipskip.advise.drawings import DRAWINGS, by_drawings
 from clipskip.advise.drawings import ROWS as DRAWING_ROWS
 from clipskip.advise.evidence import Evidence, combined, contradictions, file_evidence
 from clipskip.advise.footprint import by_difference, by_footprint
 from clipskip.advise.pictures import read_pictures
 from clipskip.advise.probe import Probe
-from clipskip.advise.prompted import Prompted, Question, measure, prompted_rows
+from clipskip.advise.prompted import Prompted, Question, measure, phrases_of, prompted_rows
 from clipskip.advise.trained import CANDIDATES, MOST, Trained, by_pictures
 from clipskip.advise.verdict import Verdict, decide
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, LoraRef, Render, Request
-from clipskip.sweep import Extras, Model, find_model, resolve
+from clipskip.sweep import Drawn, Extras, Model, find_model, resolve
 from clipskip.weights import Library
 from clipskip.weights.lora import Lora
 from clipskip.weights.lora.metadata import tag_counts
@@ -54,6 +58,8 @@ class Advice:
     measured: tuple[tuple[str, Trained], ...]
     """(File, what was measured of the Clip Skip that it was trained at)."""
     prompted: Prompted | None
+    clip: ClipScores | None
+    """Where the user has a CLIP model: scores of one picture at each Clip Skip. They do not enter the verdict."""
     rows: int
     """UNet evaluations: a guided step of a picture is two."""
     seconds: float
@@ -69,6 +75,8 @@ class Wanted:
     images: Path | None = None
     base: str | None = None
     """The checkpoint that the model was made from, by name, path or hash: the mark of its training is then read."""
+    clip: str | None = None
+    """A CLIP model, as a folder or by its name on a hub: the prompt is then drawn at each Clip Skip, and scored."""
 
 
 def most_rows(model: Model, wanted: Wanted, render: Render) -> int:
@@ -77,11 +85,9 @@ def most_rows(model: Model, wanted: Wanted, render: Render) -> int:
     if not wanted.images and not wanted.base and not wanted.request.prompt:
         rows += DRAWINGS * DRAWING_ROWS
     if wanted.request.prompt:
-        columns = tuple(sorted({*wanted.skips}))
-        question = Question(
-            render=render, extras=Extras(loras={}), skips=columns, reference=columns[0], lora_references={}
-        )
-        rows += prompted_rows(question)
+        columns = min(model.depth, len(wanted.skips) + 1 + len(render.loras))
+        rows += prompted_rows(render, columns=columns)
+        rows += len(wanted.skips) * _drawn_rows(render) if wanted.clip else 0
     return rows
 
 
@@ -95,6 +101,9 @@ def advise(
 ) -> Advice:
     """Finds it out; `tell` hears of UNet evaluations as they are done, and how many there may be."""
     began, rows = time.monotonic(), [0]
+    if wanted.clip and not wanted.request.prompt:
+        raise SpecError("CLIP scores are of a prompt's pictures; give a prompt", field="clip")
+    scorer = Scorer.open(wanted.clip) if wanted.clip else None
     asked = replace(wanted.request, seed=max(wanted.request.seed, 0), clip_skip=None)
     render, extras = resolve(asked, model, library, allow_pickle=allow_pickle)
     most = most_rows(model, wanted, render)
@@ -119,6 +128,7 @@ def advise(
             lora_references={ref.hash: best[ref.name] for ref in render.loras},
         )  # fmt: skip
         prompted = measure(model, question, tell=count)
+    scores = _scores(model, scorer, render, extras, wanted.skips, count=count) if scorer else None
     loras = {name: chances[name] for name in _names(render.loras)}
     evidence = tuple(one for found in about.values() for one in found)
     return Advice(
@@ -136,6 +146,7 @@ def advise(
         lora_chances=tuple((name, _listed(found)) for name, found in loras.items()),
         measured=tuple(measured.items()),
         prompted=prompted,
+        clip=scores,
         rows=rows[0],
         seconds=round(time.monotonic() - began, 2),
     )
@@ -182,6 +193,25 @@ def _since(model: Model, base: str, library: Library, *, allow_pickle: bool) -> 
     path = find_model(base, hash=None, library=library)
     with model.with_loras((), Extras(loras={})) as reader:
         return by_difference(model.source.path, path, reader, SCENES, skips=CANDIDATES, allow_pickle=allow_pickle)
+
+
+def _drawn_rows(render: Render) -> int:
+    return render.steps * (2 if render.cfg_scale > 1 else 1)
+
+
+def _scores(
+    model: Model, scorer: Scorer, render: Render, extras: Extras, skips: Sequence[int], *, count: Callable[[int], None]
+) -> ClipScores:
+    """Draws the prompt at each Clip Skip, everything else the same."""
+    renders = [replace(render, clip_skip=ClipSkip(skip), negative_clip_skip=None) for skip in skips]
+    pictures: dict[int, NDArray[np.uint8]] = {}
+    for event in model.draw(renders, extras):
+        if isinstance(event, Drawn):
+            pictures[event.index] = event.pixels
+        else:
+            count(len(event.indices) * _drawn_rows(render) // render.steps)
+    drawn = [pictures[index] for index in range(len(skips))]
+    return clip_scores(scorer, drawn, skips=skips, prompt=render.prompt, phrases=phrases_of(render.prompt))
 
 
 def _as_evidence(name: str, trained: Trained) -> Evidence:

@@ -117,10 +117,9 @@ def without(prompt: str, phrase: str) -> str:
     return re.sub(r"\s*,(\s*,)+", ",", re.sub(r" {2,}", " ", left)).strip(" ,")
 
 
-def prompted_rows(question: Question) -> int:
-    """UNet evaluations that `measure` takes."""
-    views, columns = 4 * SEEDS, len(question.columns)
-    phrases, loras = len(phrases_of(question.render.prompt)), len(question.render.loras)
+def prompted_rows(render: Render, *, columns: int) -> int:
+    """UNet evaluations that `measure` takes for so many Clip Skips, those that shares are of among them."""
+    views, phrases, loras = 4 * SEEDS, len(phrases_of(render.prompt)), len(render.loras)
     return view_rows(SEEDS) + views * columns * (2 + phrases + (2 * bool(loras)) + 3 * loras)
 
 

@@ -20,6 +20,7 @@ def run_advise(
     tool: str,
     images: Path | None,
     base: str | None,
+    clip: str | None,
     folders: Sequence[Path],
     allow_pickle: bool,
     as_json: bool,
@@ -29,7 +30,7 @@ def run_advise(
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     with console.status("Opening the model"):
         model = open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
-    wanted = Wanted(request=request, skips=whole_skips(skips, depth=model.depth), images=images, base=base)
+    wanted = Wanted(request=request, skips=whole_skips(skips, depth=model.depth), images=images, base=base, clip=clip)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True
     ) as bar:

@@ -182,6 +182,12 @@ def advise(
     base: Annotated[
         str | None, typer.Option(help="The checkpoint that the model was made from: what was trained since is read.")
     ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            help="Also draw the prompt at each and score it by this CLIP model: a folder, or its name on a hub."
+        ),
+    ] = None,
     clip_skip: Annotated[str, typer.Option("--clip-skip", help="The layers to compare: 1-6, 1-12 or 1,2.")] = "1-6",
     tool: Annotated[str, typer.Option("--for", help="The tool whose numbers the answer is in.")] = "a1111",
     seed: o.Seed = None,
@@ -208,6 +214,7 @@ def advise(
             tool=tool,
             images=images,
             base=base,
+            clip=clip,
             folders=models_folder or [],
             allow_pickle=allow_pickle,
             as_json=as_json,
