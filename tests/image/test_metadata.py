@@ -334,3 +334,9 @@ def test_damage_anywhere_is_an_error_of_ours_or_does_no_harm(
         assert isinstance(read_infotext(path), str)
     except ClipskipError as error:
         assert "\n" not in str(error)
+
+
+def test_a_text_that_is_named_as_a_picture_is_no_prompt(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"a swamp\nSteps: 20")
+    with pytest.raises(WrongKind, match="named as a picture and holds text"):
+        read_infotext(tmp_path / "a.png")

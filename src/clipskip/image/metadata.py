@@ -19,6 +19,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from clipskip.errors import ClipskipError, DamagedFile, FileError, NotFound, OutputError, SpecError, WrongKind
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+NAMED_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 EXIF_FOLDER, USER_COMMENT, CAMERA_MODEL = 0x8769, 0x9286, 0x0110
 MOST_BYTES, MOST_TEXT = 512 * 2**20, 10 * 2**20
 MOST_PIXELS = 100_000_000
@@ -111,7 +112,13 @@ def infotext_of(content: bytes, name: str) -> str:
     if not content.strip():
         raise DamagedFile(f"{path.name} is empty; give a picture or a text file with settings", field="settings")
     if not _is_picture(content):
-        return _read_text(path, content)
+        plain = _read_text(path, content)
+        if path.suffix.lower() in NAMED_PICTURES:
+            raise WrongKind(
+                f"{path.name} is named as a picture and holds text; rename it to .txt if it is settings",
+                field="settings",
+            )
+        return plain
     text = _read_picture(path, content)
     if text is None:
         raise WrongKind(
