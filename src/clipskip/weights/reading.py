@@ -44,7 +44,7 @@ def read_tensors(
                 raw = _read(file, header.tensors[name], name)
                 for canonical, source in wanted:
                     piece = cut(raw, source)
-                    found[canonical] = finite(piece.to(dtype), name, file=path.name, before=piece).to(device)
+                    found[canonical] = finite(_converted(piece, dtype), name, file=path.name, before=piece).to(device)
     check_unchanged(header)
     return {name: found[name] for name in sources}
 
@@ -66,8 +66,14 @@ def convert_tensors(
         if not raw.is_floating_point():
             raise WrongKind(f"{file}: {source.name} is stored as {raw.dtype}; only floats can be used")
         piece = cut(raw, source).contiguous()
-        found[canonical] = finite(piece.to(dtype), source.name, file=file, before=piece).to(device)
+        found[canonical] = finite(_converted(piece, dtype), source.name, file=file, before=piece).to(device)
     return found
+
+
+def _converted(piece: Shaped[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "..."]:
+    """In another dtype; convolutions with their channels last in memory, as the networks want them, in the same pass."""
+    layout = torch.channels_last if piece.ndim == 4 else torch.preserve_format
+    return piece.to(dtype, memory_format=layout)
 
 
 def cut(raw: Shaped[Tensor, "..."], source: Source) -> Shaped[Tensor, "..."]:
