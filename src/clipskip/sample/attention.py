@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from clipskip.sample.fused import added
+from clipskip.sample.native import Kernel, load_kernel
 
 Rows = Float[Tensor, "batch tokens width"]
 Others = Float[Tensor, "batch others width"]
@@ -43,6 +44,12 @@ def capabilities() -> Mapping[str, object]:
     return dict(asked())
 
 
+@cache
+def native_kernel() -> Kernel | None:
+    """Our own kernel, on processors with AMX that have or can build it."""
+    return load_kernel() if capabilities().get("amx_bf16") else None
+
+
 def prefers_chunks(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether products over chunks beat torch's fused attention: in bfloat16 on CPUs without AMX tiles.
 
@@ -67,8 +74,7 @@ class Attention(nn.Module):
     def forward(self, cells: Rows, text: Text | None = None, memory: Memory | None = None, *, onto: Rows) -> Rows:
         """What each cell gathers from the text, or from the other cells where there is none, added to `onto`."""
         keys, values = (self.to_k(cells), self.to_v(cells)) if text is None else self._remembered(text, memory)
-        chunked = keys.shape[1] >= LONG and prefers_chunks(cells.device, cells.dtype)
-        gathered = (attend_in_chunks if chunked else attend)(self.to_q(cells), keys, values, heads=self.heads)
+        gathered = attend_fastest(self.to_q(cells), keys, values, heads=self.heads)
         return added(self.to_out[0], gathered, onto=onto)
 
     def _remembered(self, text: Text, memory: Memory | None) -> tuple[Others, Others]:
@@ -79,6 +85,16 @@ class Attention(nn.Module):
         if place not in memory:
             memory[place] = (self.to_k(text), self.to_v(text))
         return memory[place]
+
+
+def attend_fastest(queries: Rows, keys: Others, values: Others, *, heads: int) -> Rows:
+    """softmax(q k / sqrt(d)) v per head, the fastest way that there is for these here."""
+    kernel = native_kernel()
+    if kernel is not None and kernel.takes(queries, keys, values, heads=heads):
+        return kernel(queries, keys, values, heads=heads)
+    if keys.shape[1] >= LONG and prefers_chunks(queries.device, queries.dtype):
+        return attend_in_chunks(queries, keys, values, heads=heads)
+    return attend(queries, keys, values, heads=heads)
 
 
 def attend(queries: Rows, keys: Others, values: Others, *, heads: int) -> Rows:

@@ -1,0 +1,112 @@
+"""The attention kernel in C: built once by the machine's own compiler, for processors with matrix tiles (AMX).
+
+Where anything is missing (Linux on x86-64, a compiler, a folder to keep it in) there is no kernel and torch's attention
+is used: nothing is downloaded, and nobody is bothered.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+import torch
+from jaxtyping import Float
+from platformdirs import user_cache_path
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+Rows = Float[Tensor, "batch tokens width"]
+Others = Float[Tensor, "batch others width"]
+
+SOURCE = Path(__file__).with_name("attention_amx.c")
+COMPILERS = ("gcc", "cc")
+FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC")
+PATIENCE_S = 60
+WIDEST, STEP = 160, 8
+"""The widest head that the kernel takes, and what a head's width is a multiple of."""
+CLOSE = 0.02
+"""Relative difference from torch's in the check after building: both round to bfloat16, 0.004."""
+
+
+@final
+class Kernel:
+    """softmax(q k / sqrt(d)) v per head in bfloat16, in torch's own threads."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._attend = library.attend
+        strides = ctypes.POINTER(ctypes.c_int64)
+        self._attend.argtypes = [*[ctypes.c_void_p] * 4, strides, *[ctypes.c_int] * 5, ctypes.c_float, ctypes.c_int]
+
+    @staticmethod
+    def takes(queries: Rows, keys: Others, values: Others, *, heads: int) -> bool:
+        """Whether these are what it is for: bfloat16 on the CPU, each token's numbers side by side."""
+        width = queries.shape[-1] // heads
+        return width % STEP == 0 and width <= WIDEST and all(
+            rows.dtype == torch.bfloat16 and rows.device.type == "cpu" and rows.stride(-1) == 1
+            for rows in (queries, keys, values)
+        )  # fmt: skip
+
+    def __call__(self, queries: Rows, keys: Others, values: Others, *, heads: int) -> Rows:
+        """As `attend` gives it; MemoryError where there is not the memory for one head's keys and values."""
+        out = torch.empty(queries.shape, dtype=queries.dtype)
+        tensors, width = (queries, keys, values, out), queries.shape[-1] // heads
+        strides = [stride for tensor in tensors for stride in tensor.stride()[:2]]
+        failed = self._attend(
+            *(tensor.data_ptr() for tensor in tensors), (ctypes.c_int64 * len(strides))(*strides), len(queries), heads,
+            queries.shape[1], keys.shape[1], width, width**-0.5, torch.get_num_threads(),
+        )  # fmt: skip
+        if failed:
+            raise MemoryError
+        return out
+
+
+def load_kernel() -> Kernel | None:
+    """The kernel, built where it is not there yet. The caller knows that the processor has AMX."""
+    if os.environ.get("CLIPSKIP_NATIVE") == "0" or (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        return None
+    return build(user_cache_path("clipskip"))
+
+
+def build(folder: Path, *, source: Path = SOURCE, compilers: Sequence[str] = COMPILERS) -> Kernel | None:
+    """The kernel from its file in `folder`, compiled when it is not there; None where that cannot be done."""
+    compiler = next((found for name in compilers if (found := shutil.which(name))), None)
+    if compiler is None:
+        return None
+    try:
+        version = subprocess.run([compiler, "--version"], capture_output=True, timeout=PATIENCE_S, check=True).stdout
+        digest = hashlib.sha256(b"\0".join([source.read_bytes(), version, " ".join(FLAGS).encode()])).hexdigest()
+        file = folder / f"attention-{digest[:16]}.so"
+        if not file.exists():
+            _compile(compiler, source, file)
+        library = ctypes.CDLL(str(file))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    kernel = Kernel(library)
+    return kernel if library.allow_amx() == 0 and _is_right(kernel) else None
+
+
+def _compile(compiler: str, source: Path, file: Path) -> None:
+    """Under its name when it is whole: processes that build it at once do each other no harm."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        made = Path(folder) / file.name
+        command = [compiler, *FLAGS, str(source), "-o", str(made), "-lm"]
+        subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=True)
+        made.replace(file)
+
+
+def _is_right(kernel: Kernel) -> bool:
+    """Whether it agrees with torch's own on a little of everything: more rows, keys and numbers than fit a tile."""
+    numbers = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, n, 80, generator=numbers).bfloat16() for n in (35, 290, 290))
+    mine = kernel(q, k, v, heads=2).float()
+    one, other, third = (rows.float().view(1, -1, 2, 40).transpose(1, 2) for rows in (q, k, v))
+    right = scaled_dot_product_attention(one, other, third).transpose(1, 2).flatten(2)
+    return bool((mine - right).norm() < CLOSE * right.norm())
