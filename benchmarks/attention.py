@@ -14,7 +14,15 @@ from diffusers.models.attention_processor import Attention as Layer
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch import Tensor
 
-from clipskip.sample.attention import Attention, Memory, attend, attend_in_chunks, best_dtype, prefers_chunks
+from clipskip.sample.attention import (
+    Attention,
+    Memory,
+    attend,
+    attend_in_chunks,
+    best_dtype,
+    native_kernel,
+    prefers_chunks,
+)
 
 HEADS, BATCH = 8, 2
 SHAPES = [(4096, 4096, 40), (1024, 1024, 80), (256, 256, 160), (64, 64, 160), (4096, 77, 40), (1024, 77, 80)]
@@ -24,7 +32,8 @@ Run = Callable[[], Tensor]
 
 def main(rounds: int) -> None:
     dtype = best_dtype(torch.device("cpu"))
-    chosen = "chunks" if prefers_chunks(torch.device("cpu"), dtype) else "fused"
+    slow = "chunks" if prefers_chunks(torch.device("cpu"), dtype) else "fused"
+    chosen = slow if native_kernel() is None else "kernel"
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {dtype}; ours here: {chosen}\n")
     for title, build in (("kernels", kernels), ("whole layers, projections included", layers)):
         print(f"{title}\n")
@@ -40,7 +49,7 @@ def main(rounds: int) -> None:
 
 
 def kernels(tokens: int, others: int, width: int, dtype: torch.dtype) -> tuple[dict[str, Run], Tensor]:
-    """Both of ours on ready queries, keys and values."""
+    """All of ours on ready queries, keys and values."""
     wide = HEADS * width
     exact = [torch.randn(BATCH, count, wide) for count in (tokens, others, others)]
     q, k, v = (t.to(dtype) for t in exact)
@@ -48,6 +57,9 @@ def kernels(tokens: int, others: int, width: int, dtype: torch.dtype) -> tuple[d
         "fused": lambda: attend(q, k, v, heads=HEADS),
         "chunks": lambda: attend_in_chunks(q, k, v, heads=HEADS),
     }
+    kernel = native_kernel()
+    if kernel is not None and kernel.takes(q, k, v, heads=HEADS):
+        ways = {"kernel": lambda: kernel(q.clone(), k, v, heads=HEADS), **ways}
     return ways, attend(*(t.float() for t in (q, k, v)), heads=HEADS)
 
 
@@ -71,7 +83,7 @@ def layers(tokens: int, others: int, width: int, dtype: torch.dtype) -> tuple[di
         return run
 
     ways = {
-        "ours": lambda: ours(low, words, memory),
+        "ours": lambda: ours(low, words, memory, onto=torch.zeros_like(low)),
         "AttnProcessor2_0": under(AttnProcessor2_0()),
         "AttnProcessor": under(AttnProcessor()),
     }

@@ -88,7 +88,7 @@ class Attention(nn.Module):
 
 
 def attend_fastest(queries: Rows, keys: Others, values: Others, *, heads: int) -> Rows:
-    """softmax(q k / sqrt(d)) v per head, the fastest way that there is for these here."""
+    """softmax(q k / sqrt(d)) v per head, the fastest way that there is for these here; may change the queries."""
     kernel = native_kernel()
     if kernel is not None and kernel.takes(queries, keys, values, heads=heads):
         return kernel(queries, keys, values, heads=heads)
