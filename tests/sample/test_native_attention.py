@@ -130,6 +130,13 @@ def test_a_kernel_that_is_wrong_is_not_used(tmp_path: Path) -> None:
     assert list((tmp_path / "cache").glob("*.so")), "it was built"
 
 
+@needs_amx
+def test_it_is_built_and_checked_whatever_the_default_device(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        assert build(tmp_path) is not None
+        assert not kernel().takes(*(torch.empty(1, 9, 80, dtype=torch.bfloat16) for _ in range(3)), heads=2)
+
+
 def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPSKIP_NATIVE", "0")
     assert native.load_kernel() is None
