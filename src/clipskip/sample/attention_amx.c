@@ -265,12 +265,13 @@ static void work(void *given) {
 
 extern void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned) __attribute__((weak));
 
-/* 0: the kernel may be used from now on; else the system does not let this process use AMX. */
-int allow_amx(void) {
-    return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* XFEATURE_XTILEDATA */) != 0;
+/* 0: the kernel may be used from now on; else there are no threads of torch's to be found, or the system does not let
+   this process use AMX. */
+int begin(void) {
+    return !GOMP_parallel || syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* XFEATURE_XTILEDATA */) != 0;
 }
 
-/* 0 when done, 1 when memory was short. Runs in torch's own threads where they are OpenMP's, else in this one. */
+/* 0 when done, 1 when memory was short. Runs in torch's own threads. */
 int attend(
     const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out, const int64_t *strides, int batch, int heads, int rows,
     int others, int width, float scale, int threads
@@ -282,9 +283,6 @@ int attend(
         .scale = scale, .parts = 1,
     };
     while (batch * heads * task.parts < 4 * threads && rows / task.parts > 8 * ROWS) task.parts++;
-    if (GOMP_parallel && threads > 1)
-        GOMP_parallel(work, &task, threads, 0);
-    else
-        work(&task);
+    GOMP_parallel(work, &task, threads, 0);
     return atomic_load(&task.failed);
 }

@@ -91,7 +91,7 @@ def build(folder: Path, *, source: Path = SOURCE, compilers: Sequence[str] = COM
     except (OSError, subprocess.SubprocessError):
         return None
     kernel = Kernel(library)
-    return kernel if library.allow_amx() == 0 and _is_right(kernel) else None
+    return kernel if library.begin() == 0 and _is_right(kernel) else None
 
 
 def _compile(compiler: str, source: Path, file: Path) -> None:
