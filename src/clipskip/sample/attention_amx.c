@@ -1,8 +1,12 @@
 /* Attention of one set of bfloat16 rows to another, for Linux on x86-64 with AMX: softmax(q k^T scale) v for each head.
 
-   A head's keys and values are packed once for the matrix tiles; then 32 query rows at a time meet 256 keys at a time,
+   A head's keys and values are packed once for the matrix tiles; then 32 query rows at a time meet 64 keys at a time,
    with the softmax kept up to date as keys come (Milakov and Gimelshein 2018; Dao et al. 2022, FlashAttention), so that
-   scores never leave the first caches. Products are of bfloat16, sums, scores and the softmax in float32. */
+   scores never leave the first caches. Products are of bfloat16, scores and sums in float32; a chance is rounded to
+   bfloat16 once, from a power of two in fixed point (Schraudolph 1999, with a table for what he leaves out).
+
+   Softmax wants its scores measured by something near the largest, so that no power overflows. The largest of the first
+   keys does, with some slack over it: only where a later score lies higher is a row's top raised. */
 
 #include <math.h>
 #include <stdatomic.h>
@@ -12,12 +16,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#pragma GCC target("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
+#pragma GCC target("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vbmi")
 #include <immintrin.h>
 
 enum {
     ROWS = 32,      /* query rows at once: two tiles */
-    KEYS = 256,     /* keys at once: 32 x 256 scores fit the first cache */
+    KEYS = 64,      /* keys at once: with their scores they fit the first cache */
     PAIR = 32,      /* bfloat16 numbers in a row of a tile */
     LANES = 16,     /* float32 numbers in a row of a tile */
     WIDEST = 160,   /* numbers a head, at most */
@@ -27,6 +31,7 @@ enum {
 };
 
 #define LEAST (-3e38f) /* below every score; not infinite, since infinities have no difference */
+#define SLACK 24.0f    /* of a row's top over its largest score yet, in powers of two */
 
 typedef uint16_t bf16;
 
@@ -67,12 +72,14 @@ static void pack_keys(bf16 *to, const bf16 *k, int64_t token, int others, int wi
     }
 }
 
-/* Values [32 keys at a time][16 of the width at a time][pair of keys][number][2]. */
+/* Values [32 keys at a time][16 of the width at a time][pair of keys][number][2]; keys in the order in which `weigh`
+   leaves them: four of the first sixteen, four of the others, and so on. */
 static void pack_values(bf16 *to, const bf16 *v, int64_t token, int others, int width) {
     for (int n = 0; n < round_up(others, PAIR); n += PAIR)
         for (int i = 0; i < width; i += LANES) {
             __mmask16 mask = width - i < LANES ? (1 << (width - i)) - 1 : 0xffff;
-            for (int key = n; key < n + PAIR; key += 2, to += PAIR) {
+            for (int place = 0; place < PAIR; place += 2, to += PAIR) {
+                int key = n + place / 8 * 4 + place % 4 + (place & 4) * 4;
                 const bf16 *from = v + key * token + i;
                 __m256i even = _mm256_maskz_loadu_epi16(key < others ? mask : 0, from);
                 __m256i odd = _mm256_maskz_loadu_epi16(key + 1 < others ? mask : 0, from + token);
@@ -138,57 +145,67 @@ static void gather(float *gathered, int wide, const bf16 *chances, const bf16 *v
     }
 }
 
-/* 2^x for x <= 0, to 3e-6: the best polynomial of degree 4 on [-1/2, 1/2], times a power of two. NaN stays NaN. */
-static inline __m512 power_of_two(__m512 x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-125.0f), x); /* no denormals, which are slow; a NaN in the second operand stays */
-    __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 rest = _mm512_sub_ps(x, whole);
-    __m512 sum = _mm512_set1_ps(9.5701019e-3f);
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(5.5917860e-2f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(2.4024745e-1f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(6.9312181e-1f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(9.9999926e-1f));
-    return _mm512_scalef_ps(sum, whole);
-}
-
 typedef struct {
     float scores[ROWS * SCORES], gathered[ROWS * WIDEST], totals[ROWS * LANES];
     bf16 chances[ROWS * CHANCES], q[ROWS * WIDEST];
-    float largest[ROWS], shrink[ROWS];
+    float tops[ROWS];
 } __attribute__((aligned(64))) Desk;
 
-/* Scores to chances relative to each row's largest yet; `shrink` is what came before, measured by the new largest. */
-static void weigh(Desk *desk, int keys, float scale) {
-    for (int r = 0; r < ROWS; r++) {
-        const float *scores = desk->scores + r * SCORES;
-        __m512 most = _mm512_loadu_ps(scores), other = _mm512_loadu_ps(scores + LANES);
-        for (int j = 2 * LANES; j < keys; j += 2 * LANES) {
-            most = _mm512_max_ps(most, _mm512_loadu_ps(scores + j));
-            other = _mm512_max_ps(other, _mm512_loadu_ps(scores + j + LANES));
-        }
-        desk->shrink[r] = scale * _mm512_reduce_max_ps(_mm512_max_ps(most, other));
+/* A row's top from its largest score on, and what it has gathered measured by that. */
+static void raise(Desk *desk, int r, int keys, int wide, float scale) {
+    __m512 most = _mm512_set1_ps(LEAST), spoilt = _mm512_setzero_ps();
+    for (int j = 0; j < keys; j += LANES) {
+        __m512 scores = _mm512_loadu_ps(desk->scores + r * SCORES + j);
+        most = _mm512_max_ps(most, scores);
+        spoilt = _mm512_fmadd_ps(scores, _mm512_setzero_ps(), spoilt); /* what is not a number makes none of it */
     }
-    for (int r = 0; r < ROWS; r += LANES) {
-        __m512 before = _mm512_loadu_ps(desk->largest + r);
-        __m512 now = _mm512_max_ps(before, _mm512_loadu_ps(desk->shrink + r));
-        _mm512_storeu_ps(desk->largest + r, now);
-        _mm512_storeu_ps(desk->shrink + r, power_of_two(_mm512_sub_ps(before, now)));
-    }
-    for (int r = 0; r < ROWS; r++) {
+    float top = scale * _mm512_reduce_max_ps(most) + SLACK;
+    __m512 shrink = _mm512_set1_ps(exp2f(desk->tops[r] - top) + _mm512_reduce_add_ps(spoilt));
+    desk->tops[r] = top;
+    float *totals = desk->totals + r * LANES, *gathered = desk->gathered + r * wide;
+    _mm512_storeu_ps(totals, _mm512_mul_ps(_mm512_loadu_ps(totals), shrink));
+    for (int i = 0; i < wide; i += LANES)
+        _mm512_storeu_ps(gathered + i, _mm512_mul_ps(_mm512_loadu_ps(gathered + i), shrink));
+}
+
+/* 2^x in bfloat16 for x <= 0 comes from its fixed point number, 9 bits behind the point, with 127 added: shifted by two
+   it has the exponent in its place, and 1 + f where 2^f is wanted. BEND[i] is that excess at f = i / 128. */
+enum { POINT = 512, HALF = 2, ZERO = 127 * POINT + HALF };
+static uint8_t BEND[128] __attribute__((aligned(64)));
+
+static void bend(void) {
+    for (int i = 0; i < 128; i++) BEND[i] = lrint(POINT * (1 + i / 128.0 - exp2(i / 128.0)));
+}
+
+/* Scores of rows to chances, 2^(score - top), 0 below 2^-127. The rows with a score that is not below the top, a bit
+   each, are left as they were. */
+static uint32_t weigh(Desk *desk, int from, int to, int keys, float scale) {
+    __m512i low_bend = _mm512_load_si512(BEND), high_bend = _mm512_load_si512(BEND + 64);
+    __m512bh ones = (__m512bh)_mm512_set1_epi16(0x3f80);
+    __m512 factor = _mm512_set1_ps(POINT * scale), zero = _mm512_set1_ps(ZERO);
+    uint32_t over = 0;
+    for (int r = from; r < to; r++) {
         const float *scores = desk->scores + r * SCORES;
         bf16 *chances = desk->chances + r * CHANCES;
-        __m512 factor = _mm512_set1_ps(scale), top = _mm512_set1_ps(desk->largest[r]);
-        __m512 total = _mm512_mul_ps(_mm512_loadu_ps(desk->totals + r * LANES), _mm512_set1_ps(desk->shrink[r]));
-        __m512 more = _mm512_setzero_ps();
+        float *totals = desk->totals + r * LANES;
+        __m512 shift = _mm512_set1_ps(ZERO - POINT * desk->tops[r]);
+        __m512 before = _mm512_loadu_ps(totals), total = before;
+        __mmask16 high_ones = 0;
         for (int j = 0; j < keys; j += 2 * LANES) {
-            __m512 low = power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(scores + j), factor, top));
-            __m512 high = power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(scores + j + LANES), factor, top));
-            total = _mm512_add_ps(total, low);
-            more = _mm512_add_ps(more, high);
-            _mm512_storeu_si512(chances + j, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+            __m512 low = _mm512_fmadd_ps(_mm512_loadu_ps(scores + j), factor, shift);
+            __m512 high = _mm512_fmadd_ps(_mm512_loadu_ps(scores + j + LANES), factor, shift);
+            high_ones |= _mm512_cmp_ps_mask(low, zero, _CMP_NLE_UQ) | _mm512_cmp_ps_mask(high, zero, _CMP_NLE_UQ);
+            __m512i fixed = _mm512_packus_epi32(_mm512_cvtps_epi32(low), _mm512_cvtps_epi32(high));
+            __m512i places = _mm512_srli_epi16(fixed, 2);
+            __m512i excess = _mm512_maskz_permutex2var_epi8(0x5555555555555555, low_bend, places, high_bend);
+            __m512i chance = _mm512_srli_epi16(_mm512_sub_epi16(fixed, excess), 2);
+            _mm512_storeu_si512(chances + j, chance);
+            total = _mm512_dpbf16_ps(total, (__m512bh)chance, ones);
         }
-        _mm512_storeu_ps(desk->totals + r * LANES, _mm512_add_ps(total, more));
+        _mm512_storeu_ps(totals, high_ones ? before : total);
+        over |= (uint32_t)(high_ones != 0) << r;
     }
+    return over;
 }
 
 /* 32 query rows, or those that are left, against all keys of a head. */
@@ -203,18 +220,17 @@ static void attend_rows(
         for (int i = 0; i < width; i += 32) _mm_prefetch((const char *)(q + r * task->q_token + i), _MM_HINT_T0);
     memset(desk->gathered, 0, sizeof desk->gathered);
     memset(desk->totals, 0, sizeof desk->totals);
-    for (int r = 0; r < ROWS; r++) desk->largest[r] = LEAST;
+    for (int r = 0; r < ROWS; r++) desk->tops[r] = LEAST;
     for (int first = 0; first < task->others; first += KEYS) {
         int left = task->others - first, keys = left < KEYS ? round_up(left, PAIR) : KEYS;
         score(desk->scores, desk->q, deep, k + (int64_t)first * deep, keys);
         for (int r = 0; r < ROWS && left < keys; r++)
-            for (int j = left; j < keys; j++) desk->scores[r * SCORES + j] = -INFINITY;
-        weigh(desk, keys, scale);
-        for (int r = 0; r < ROWS && first; r++)
-            for (int i = 0; i < wide && desk->shrink[r] != 1; i += LANES) {
-                float *at = desk->gathered + r * wide + i;
-                _mm512_storeu_ps(at, _mm512_mul_ps(_mm512_loadu_ps(at), _mm512_set1_ps(desk->shrink[r])));
-            }
+            for (int j = left; j < keys; j++) desk->scores[r * SCORES + j] = LEAST;
+        for (uint32_t over = first ? weigh(desk, 0, ROWS, keys, scale) : UINT32_MAX; over; over &= over - 1) {
+            int r = __builtin_ctz(over);
+            raise(desk, r, keys, wide, scale);
+            weigh(desk, r, r + 1, keys, scale);
+        }
         gather(desk->gathered, wide, desk->chances, v + (int64_t)first * wide, keys);
     }
     for (int r = 0; r < rows; r++) {
@@ -268,6 +284,7 @@ extern void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned) __attrib
 /* 0: the kernel may be used from now on; else there are no threads of torch's to be found, or the system does not let
    this process use AMX. */
 int begin(void) {
+    bend();
     return !GOMP_parallel || syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* XFEATURE_XTILEDATA */) != 0;
 }
 
