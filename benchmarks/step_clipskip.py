@@ -8,7 +8,7 @@ from common import CFG, CLIP_SKIP, NEGATIVE, PROMPT, SEED, STEPS, parse_task, tw
 
 from clipskip.encode import condition_all
 from clipskip.image import decode
-from clipskip.sample import Picture, sample
+from clipskip.sample import Picture, kept_memory, sample
 from clipskip.spec import ClipSkip, Request
 from clipskip.sweep import open_model, resolve
 from clipskip.weights import Library
@@ -23,14 +23,17 @@ def main() -> None:
     )  # fmt: skip
     render, _ = resolve(asked, model, Library((Path("/nowhere"),)))
     (conditioning,) = condition_all(model.reader, [render])
+    picture = Picture(render=render, conditioning=conditioning)
     stamps = [time.perf_counter()]
     latent = None
-    for step in sample(model._unet, [Picture(render=render, conditioning=conditioning)], prediction=model._prediction):
-        latent = step.latent
-        stamps.append(time.perf_counter())
-    assert latent is not None
+    with kept_memory(model.device):  # as model.draw has it
+        for step in sample(model._unet, [picture], prediction=model._prediction):
+            latent = step.latent
+            stamps.append(time.perf_counter())
+        assert latent is not None
+        decode_s = twice(lambda: decode(model._vae, latent))
     steps = [after - before for before, after in pairwise(stamps)]
-    task.finish(steps[1:], latent, decode_s=twice(lambda: decode(model._vae, latent)))
+    task.finish(steps[1:], latent, decode_s=decode_s)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "clipskip"
-ORDER = ["errors", "spec", "prompt", "weights", "encode", "sample", "image", "sweep", "advise", "doors"]
-MODULES = [path for path in SOURCE.rglob("*.py") if path.parent != SOURCE or path.stem == "errors"]
+ORDER = ["errors", "heap", "spec", "prompt", "weights", "encode", "sample", "image", "sweep", "advise", "doors"]
+MODULES = [path for path in SOURCE.rglob("*.py") if path.parent != SOURCE or path.stem in ("errors", "heap")]
 
 
 def rooms_imported(path: Path) -> set[str]:

@@ -1,5 +1,6 @@
 """CLIP scores beside transformers' own: one picture and one text at a time, tokenized by its tokenizer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from clip_reference import tokenizer
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from clipskip.advise import Wanted, advise
@@ -54,7 +56,17 @@ def test_a_score_is_a_hundred_times_the_cosine(judge: Path) -> None:
             assert float(found[i, j]) == pytest.approx(100 * max(cosine, 0), abs=1e-3)  # float32 in another batch
 
 
-def test_advise_draws_the_prompt_at_each_clip_skip_and_scores_it(judge: Path, library: Library) -> None:
+def test_advise_draws_the_prompt_at_each_clip_skip_and_scores_it(
+    judge: Path, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[tuple[Sequence[NDArray[np.uint8]], Tensor]] = []
+    score = Scorer.score
+
+    def watched(self: Scorer, drawn: Sequence[NDArray[np.uint8]], texts: Sequence[str]) -> Tensor:
+        judged.append((drawn, score(self, drawn, texts)))
+        return judged[-1][1]
+
+    monkeypatch.setattr(Scorer, "score", watched)
     model = open_model("tiny", library=library)
     request = Request(prompt="swamp, ogre", steps=2, width=64, height=64)
     told: list[tuple[int, int]] = []
@@ -62,7 +74,9 @@ def test_advise_draws_the_prompt_at_each_clip_skip_and_scores_it(judge: Path, li
     found = advise(model, wanted, library, tell=lambda rows, most: told.append((rows, most)))
     assert found.clip is not None
     assert (found.clip.skips, [phrase for phrase, _ in found.clip.phrases]) == ((1, 12), ["swamp", "ogre"])
-    assert found.clip.prompt[0] != found.clip.prompt[1], "two pictures"
+    ((drawn, scores),) = judged
+    assert not np.array_equal(*drawn), "two pictures"
+    assert found.clip.prompt == pytest.approx(scores[:, 0].tolist(), abs=0.005)  # rounded to two places
     assert found.rows == told[-1][0] <= told[-1][1]
     without = advise(model, Wanted(request=request, skips=(1, 12)), library)
     assert (without.clip, without.rows) == (None, found.rows - 2 * 2 * 2), "two pictures of two guided steps"

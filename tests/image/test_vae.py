@@ -9,6 +9,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from clipskip.errors import DamagedFile
 from clipskip.image import build_vae, decode, encode, vae
+from clipskip.sample import memory
 from clipskip.weights import VAEShape
 
 SHAPE = VAEShape(block_out_channels=(8, 16, 16), layers_per_block=2, norm_num_groups=4, scaling_factor=0.5)
@@ -95,7 +96,7 @@ def test_decoding_goes_by_tiles_only_where_memory_is_short(both: Both, monkeypat
     monkeypatch.setattr(vae, "decode_tiles", lambda *args: used.append(1) or tiles(*args))
     whole = decode(ours, latent)
     assert not used
-    monkeypatch.setattr(vae, "free_bytes", lambda device: 2 * vae.decoding_bytes(ours, latent.shape) - 2)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2 * vae.decoding_bytes(ours, latent.shape) - 2)
     tiled = decode(ours, latent)
     assert used == [1] and tiled.shape == whole.shape
     # A random network leans on its norms' statistics more than a trained one: alike, not the same.

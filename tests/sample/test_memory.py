@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipskip.sample import free_bytes, is_out_of_memory, memory
+from clipskip import heap
+from clipskip.sample import free_bytes, has_room, is_out_of_memory, memory
 
 CPU = torch.device("cpu")
 
@@ -36,3 +37,12 @@ def test_a_failed_allocation_is_known_from_torch_and_python_alone() -> None:
     assert is_out_of_memory(failed.value)
     assert is_out_of_memory(torch.OutOfMemoryError()) and is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shapes differ"))
+
+
+def test_what_is_kept_is_given_back_where_room_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 100 + sum(given))
+    monkeypatch.setattr(heap, "give_back", lambda: given.append(50))
+    assert has_room(CPU, 100) and not given
+    assert has_room(CPU, 120) and given == [50]
+    assert not has_room(CPU, 300)

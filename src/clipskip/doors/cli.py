@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipskip import __version__
+from clipskip import __version__, heap
 from clipskip.doors import options as o
 from clipskip.errors import ClipskipError
 from clipskip.spec import Dialect, Family, conversion_table, from_dialect, parse_columns, parse_skips, to_dialect
@@ -286,6 +286,7 @@ def serve(
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Open the page for comparing Clip Skips, and an HTTP API, on this machine."""
+    heap.share()  # before anything starts a thread
     from clipskip.doors.serving import Place, run_server
 
     place = Place(host=host, port=port, token=token, login=auth)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clipskip.errors import DamagedFile
 from clipskip.image.autoencoder import VAE
-from clipskip.sample.memory import free_bytes
+from clipskip.sample.memory import has_room
 from clipskip.weights import VAEShape
 
 Latent = Float[Tensor, "batch channels height width"]
@@ -48,7 +48,7 @@ def decode_on_device(vae: VAE, latent: Latent) -> UInt8[Tensor, "batch height_px
     little in tone from what one piece would give; the seams are blended.
     """
     scaled = (latent / vae.shape.scaling_factor).to(dtype=vae.dtype, device=vae.device)
-    whole = decoding_bytes(vae, latent.shape) <= SHARE * free_bytes(vae.device)
+    whole = has_room(vae.device, decoding_bytes(vae, latent.shape) / SHARE)
     pixels = vae.decode(scaled) if whole or max(latent.shape[2:]) <= TILE else decode_tiles(vae, scaled)
     return ((pixels / 2 + 0.5).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1)
 

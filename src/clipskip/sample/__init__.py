@@ -2,7 +2,7 @@
 
 from clipskip.sample.attention import best_dtype
 from clipskip.sample.denoise import Denoiser, Picture, Step, sample
-from clipskip.sample.memory import free_bytes, is_out_of_memory
+from clipskip.sample.memory import free_bytes, give_back, has_room, is_out_of_memory, kept_memory
 from clipskip.sample.noise import One, PictureNoise
 from clipskip.sample.samplers import SAMPLERS, Sampler, find_sampler, find_schedule
 from clipskip.sample.schedules import SCHEDULES
@@ -27,7 +27,10 @@ __all__ = [
     "find_sampler",
     "find_schedule",
     "free_bytes",
+    "give_back",
+    "has_room",
     "is_out_of_memory",
+    "kept_memory",
     "sample",
     "stable_diffusion",
 ]

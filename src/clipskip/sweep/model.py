@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 from clipskip.encode import TextReader, build_text_encoder, condition_all
 from clipskip.errors import DamagedFile, SpecError
 from clipskip.image import VAE, Colours, build_vae, decode_on_device, encode_resized, preview, preview_colours
-from clipskip.sample import One, Picture, UNet, build_unet, find_sampler, free_bytes, is_out_of_memory, sample
+from clipskip.sample import (
+    One,
+    Picture,
+    UNet,
+    build_unet,
+    find_sampler,
+    free_bytes,
+    give_back,
+    is_out_of_memory,
+    kept_memory,
+    sample,
+)
 from clipskip.spec import ClipSkip, Family, FileRef, LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once
 from clipskip.weights import Checkpoint, Embedding, SourceFile
@@ -159,11 +170,12 @@ class Model:
         for index, render in enumerate(renders):
             places[render] = (*places.get(render, ()), index)
         numbered = sorted(((at, one) for one, at in places.items()), key=lambda pair: sets.index(pair[1].loras))
-        for wanted, group in groupby(numbered, key=lambda pair: pair[1].loras):
-            self._check_file()
-            with self.with_loras(wanted, extras) as reader:
-                pictures = self._pictures(list(group), reader, extras)
-                yield from self._draw_alike(pictures, previews=previews)
+        with kept_memory(self.device):
+            for wanted, group in groupby(numbered, key=lambda pair: pair[1].loras):
+                self._check_file()
+                with self.with_loras(wanted, extras) as reader:
+                    pictures = self._pictures(list(group), reader, extras)
+                    yield from self._draw_alike(pictures, previews=previews)
 
     @contextmanager
     def with_loras(self, wanted: Sequence[LoraRef], extras: Extras) -> Iterator[TextReader]:
@@ -233,8 +245,7 @@ class Model:
 
     def _halved(self, size: int, render: Render) -> int:
         """The next size to try after memory ran out; SpecError when one picture alone is too large."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back(self.device)
         if size == 1:
             raise SpecError(
                 f"a picture of {render.width} x {render.height} does not fit in the memory that is free "
