@@ -1,5 +1,8 @@
 """Our CLIP text encoder against transformers'."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from clip_reference import CLIP_L, TINY, random_model, relative
@@ -111,3 +114,15 @@ def test_full_size_clip_l_agrees_with_transformers_at_all_12_skips() -> None:
         assert relative(norm(exact[13 - skip]), norm(expected[-skip])) < 1e-5
         off = relative(ours.final_layer_norm(coarse[13 - skip]), norm(expected[-skip]))
         assert off < 2.5e-2, f"skip {skip}: {off}"  # bfloat16 keeps 8 bits: 0.9e-2 (skip 12) to 1.9e-2 here
+
+
+def test_building_an_encoder_does_not_import_torchs_compiler() -> None:
+    """It takes a second, and first values drawn on the meta device import it (torch 2.13)."""
+    script = (
+        "import sys; from clipskip.encode import open_text_encoder; from clipskip.sweep import find_model\n"
+        "from clipskip.weights import Library\n"
+        "open_text_encoder(find_model(None, hash=None, library=Library.of_user()))\n"
+        "print([name for name in ('torch._dynamo', 'sympy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -44,8 +44,8 @@ class Embeddings(nn.Module):
 
     def __init__(self, shape: TextShape) -> None:
         super().__init__()
-        self.token_embedding = nn.Embedding(shape.vocabulary, shape.width)
-        self.position_embedding = nn.Embedding(shape.positions, shape.width)
+        self.token_embedding = _table(shape.vocabulary, shape.width)
+        self.position_embedding = _table(shape.positions, shape.width)
 
     def forward(
         self, ids: Int[Tensor, "batch tokens"], injected: Sequence[Injection] = ()
@@ -153,6 +153,12 @@ class TextEncoder(nn.Module):
     def forward(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
         out: Tensor = self.final_layer_norm(self.layers(ids)[-1])
         return out
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """An embedding without first values: drawing them on the meta device imports torch's compiler, which takes a second."""
+    table: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(rows, width))  # type: ignore[no-untyped-call]
+    return table
 
 
 def build_text_encoder(state: Mapping[str, Tensor], shape: TextShape) -> TextEncoder:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clipskip.encode import TextReader, encode_layers, open_text_encoder
 from clipskip.errors import DamagedFile
-from clipskip.sample import free_bytes
+from clipskip.sample import free_bytes, give_back
 from clipskip.spec import ClipSkip
 from clipskip.sweep.model import Model
 from clipskip.sweep.run import find_model, load_model
@@ -95,8 +95,10 @@ class Models:
     def _make_room(self, path: Path) -> None:
         """Lets the others go, the one used longest ago first, until there is room for one more."""
         needed = ROOM * sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]))
-        while self._open and self._free(next(iter(self._open.values())).device) < needed:
+        while self._open:
+            device = next(iter(self._open.values())).device
+            if self._free(device) >= needed:
+                return
             del self._open[next(iter(self._open))]
             gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            give_back(device)

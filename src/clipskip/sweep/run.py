@@ -11,7 +11,7 @@ import torch
 
 from clipskip.errors import NotFound
 from clipskip.image import write_png
-from clipskip.sample import best_dtype
+from clipskip.sample import best_dtype, kept_memory
 from clipskip.spec import Render, Request, Skip, render_infotext
 from clipskip.sweep.folder import SweepFolder, ensure_writable
 from clipskip.sweep.model import Advance, Drawn, Extras, Known, Model, denoiser_calls
@@ -52,8 +52,11 @@ def load_model(path: Path, *, device: str | None = None, allow_pickle: bool = Fa
     """The checkpoint in this file, ready to draw."""
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = best_dtype(place)
-    checkpoint = load_checkpoint(path, dtype=dtype, text_dtype=torch.float32, device=place, allow_pickle=allow_pickle)
-    return Model(checkpoint, device=place, dtype=dtype)
+    with kept_memory(place):
+        checkpoint = load_checkpoint(
+            path, dtype=dtype, text_dtype=torch.float32, device=place, allow_pickle=allow_pickle
+        )
+        return Model(checkpoint, device=place, dtype=dtype)
 
 
 def find_model(name: str | None, *, hash: str | None, library: Library) -> Path:
