@@ -178,7 +178,12 @@ def plan(folder: Path, rounds: int, starter: bool) -> list[Job]:
     sdcpp = worker("step_sdcpp.py", checkpoint, folder, size, "sdcpp")
     built = (folder / "sdcpp" / "stable_diffusion_cpp").exists()
     once = [Job(kind="step", name="sdcpp", command=sdcpp, path=folder / "sdcpp")] if built else []
-    return steps + starting(rounds) + sweeps + growing + once
+    opening = [
+        Job(kind="starter", name=name, turn=turn, command=worker("opening.py", checkpoint, folder, size, name))
+        for turn in range(rounds)
+        for name in ("open-read", "open-clipskip", "open-diffusers")
+    ]
+    return steps + starting(rounds) + opening + sweeps + growing + once
 
 
 def starting(rounds: int) -> list[Job]:
