@@ -222,11 +222,39 @@ def test_any_seed_is_drawn_once_for_all_cells(client: TestClient) -> None:
     assert seeds[0] >= 0
 
 
+def test_without_fixed_seeds_each_cell_draws_its_own(client: TestClient) -> None:
+    found = json.loads(plot(client, CLIP_SKIPS, switches={"no_fixed_seeds": True}, seed=-1)["info"])
+    assert len(set(found["all_seeds"])) == 3
+
+
+def test_varied_seeds_count_up_along_their_axes(client: TestClient) -> None:
+    """A1111's: X counts ones, Y counts the columns if X is varied too, Z likewise."""
+    axes = CLIP_SKIPS, [4, "1,2", []], ["CFG Scale", "2,3", []]
+    both = json.loads(plot(client, *axes, switches={"vary_seeds_x": True, "vary_seeds_z": True})["info"])
+    assert both["all_seeds"] == [5, 6, 7, 5, 6, 7, 8, 9, 10, 8, 9, 10]
+    down = json.loads(plot(client, *axes, switches={"vary_seeds_y": True})["info"])
+    assert down["all_seeds"] == [5, 5, 5, 6, 6, 6] * 2
+    status, field, _ = refused(client, arguments(CLIP_SKIPS, vary_seeds_x=True), seed=2**64 - 1)
+    assert (status, field) == (422, "seed")
+
+
+def test_a_variation_is_an_axis_and_without_a_seed_of_its_own_draws_one(client: TestClient) -> None:
+    found = json.loads(plot(client, ["Var. strength", "0.1,0.2", []], [2, "8,9", []])["info"])
+    assert found["all_subseeds"] == [8, 8, 9, 9]
+    drawn = [json.loads(post(client, "txt2img", steps=1, subseed_strength=0.5).json()["info"]) for _ in range(2)]
+    assert drawn[0]["all_subseeds"] != drawn[1]["all_subseeds"]
+
+
+def test_margins_part_the_pictures_of_a_sheet(client: TestClient) -> None:
+    widths = [pixels(plot(client, CLIP_SKIPS, switches={"margin_size": px})["images"][0]).shape[1] for px in (0, 40)]
+    assert widths[1] - widths[0] >= 3 * (40 - 8)
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         ([], "takes 18"),
-        (arguments(["VAE", "a", []]), "'VAE' is not here; use one of Nothing, Seed, Steps, CFG Scale"),
+        (arguments(["VAE", "a", []]), "'VAE' is not here; use one of Nothing, Seed, Var. seed"),
         (arguments([11, "tiny", []]), "'Checkpoint name' is not here"),
         (arguments([99, "1", []]), "'number 99' is not here"),
         (arguments([22, "0", []]), "1 is the last layer"),
@@ -239,9 +267,9 @@ def test_any_seed_is_drawn_once_for_all_cells(client: TestClient) -> None:
         (arguments([1, "1-9", []], [4, "1-9", []]), "81 pictures; 64 is the most"),
         (arguments([7, "toad,newt", []]), "'toad', which is in neither prompt"),
         (arguments(["Sampler", "Euler", []]), "csv_mode"),
-        (arguments(CLIP_SKIPS, no_fixed_seeds=True), "no_fixed_seeds is not here"),
-        (arguments(CLIP_SKIPS, vary_seeds_y=True), "vary_seeds_y is not here"),
-        (arguments(CLIP_SKIPS, margin_size=8), "margin_size is 8; here it is 0"),
+        (arguments(["Var. strength", "2", []]), "0 to 1"),
+        (arguments(CLIP_SKIPS, margin_size=501), "margin_size is '501'; give whole pixels, 0 to 500"),
+        (arguments(CLIP_SKIPS, margin_size=0.5), "margin_size is '0.5'; give whole pixels"),
         (arguments(CLIP_SKIPS, csv_mode="false"), "csv_mode is 'false'; give true or false"),
     ],
 )  # fmt: skip

@@ -2,10 +2,12 @@
 
 import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import httpx2
@@ -13,7 +15,7 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from clipskip.doors.http import build_app
+from clipskip.doors.http import build_app, guard
 from clipskip.sweep import Studio
 from clipskip.weights import Library
 
@@ -84,3 +86,33 @@ def test_every_watcher_of_many_sees_each_cell_and_the_end(address: str) -> None:
         assert all(cell["state"] == "done" for cell in last[1]["cells"][0])
         told = [event["column"] for name, event in events if name == "cell"]
         assert len(told) == len(set(told))
+
+
+def half_asked(address: str, text: str) -> socket.socket:
+    """A connection on which no more than this comes."""
+    host, port = address.removeprefix("http://").split(":")
+    found = socket.create_connection((host, int(port)), timeout=10)
+    found.sendall(text.format(host=f"{host}:{port}").encode())
+    return found
+
+
+HALF_A_HEADER = "GET /v1/status HTTP/1.1\r\nHost: {host}\r\nX-Slow: "
+HALF_A_BODY = (
+    "POST /v1/sweeps HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{{"
+)
+
+
+@pytest.mark.parametrize("text", [HALF_A_HEADER, HALF_A_BODY])
+def test_others_are_answered_while_many_connections_hang(address: str, text: str) -> None:
+    with ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(half_asked(address, text))
+        assert httpx2.get(f"{address}/v1/status", timeout=5).status_code == 200
+
+
+def test_a_body_that_does_not_come_is_given_up(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "BODY_S", 0.2)
+    with half_asked(address, HALF_A_BODY) as slow:
+        head, _, body = slow.makefile("rb").read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body)["detail"] == "the body did not come within 0.2 seconds"

@@ -17,15 +17,23 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw_grid(
-    cells: Sequence[Sequence[Pixels | None]], *, columns: Sequence[str], rows: Sequence[str], footer: str
+    cells: Sequence[Sequence[Pixels | None]],
+    *,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    footer: str,
+    gap_px: int = 0,
 ) -> Pixels:
-    """The sheet: `cells[row][column]`, None where a picture is missing; all pictures have one size."""
+    """The sheet: `cells[row][column]`, None where a picture is missing; all pictures have one size.
+
+    `gap_px` is the least between two of them.
+    """
     size = next(cell.shape for row in cells for cell in row if cell is not None)
     scale = max(1, -(-CELL_PX // size[0]))
     height, width = size[0] * scale, size[1] * scale
     label_px = max(16, height // 14)
     font, small = ImageFont.load_default(label_px), ImageFont.load_default(max(13, int(label_px * 0.72)))
-    gap, line = max(4, height // 64), int(label_px * 1.35)
+    gap, line = max(4, height // 64, gap_px), int(label_px * 1.35)
     names = [wrap(name, font, width * 3 // 4) for name in rows]
     left = max((font.getlength(text) for name in names for text in name), default=0.0)
     x0, y0 = int(left) + 3 * gap, 2 * line

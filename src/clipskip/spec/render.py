@@ -92,6 +92,7 @@ class Request:
     rng: str = "CPU"
     ensd: int = 0
     variation_seed: int = 0
+    """-1 is any seed."""
     variation_strength: float = 0.0
     lora_hashes: tuple[tuple[str, str], ...] = ()
     """Name and hash of LoRAs, as settings texts note them: they find a file that has another name here."""

@@ -7,7 +7,7 @@ from clipskip.sweep.model import Advance, Drawn, Extras, Model
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
 from clipskip.sweep.queue import ENDED, Job, Queue
-from clipskip.sweep.resolve import resolve
+from clipskip.sweep.resolve import fix_seed, resolve
 from clipskip.sweep.run import (
     Saved,
     draw_missing,
@@ -43,6 +43,7 @@ __all__ = [
     "draw_sweep",
     "draw_to",
     "find_model",
+    "fix_seed",
     "footer",
     "held",
     "name_row",

@@ -71,13 +71,13 @@ class SweepFolder:
     def finish(self) -> None:
         """Writes the grid and the page from the pictures that are there."""
         rows = [[self._cell(r, c) for c in range(len(self.sweep.skips))] for r in range(len(self.sweep.rows))]
-        names = {"columns": self.sweep.columns, "rows": self.sweep.row_names}
+        across, down = self.sweep.columns, self.sweep.row_names
         pixels = [
             [pixels_of(self.place(r, c)) if cell else None for c, cell in enumerate(row)] for r, row in enumerate(rows)
         ]
         shared = footer(self.sweep)
-        write_png(self.grid, draw_grid(pixels, footer=shared, **names), shared)
-        write_bytes(self.page, write_page(rows, prompt=self.sweep.base.prompt, **names).encode())
+        write_png(self.grid, draw_grid(pixels, columns=across, rows=down, footer=shared), shared)
+        write_bytes(self.page, write_page(rows, prompt=self.sweep.base.prompt, columns=across, rows=down).encode())
 
     def _cell(self, row: int, column: int) -> Cell | None:
         if not self.has(row, column):

@@ -20,6 +20,11 @@ MAX_RANDOM_SEED = 2**32 - 2
 """A1111 draws seeds below this (modules/processing.py get_fixed_seed)."""
 
 
+def fix_seed(seed: int) -> int:
+    """The seed; in the place of -1 one that is drawn now."""
+    return secrets.randbelow(MAX_RANDOM_SEED) if seed == -1 else seed
+
+
 def resolve(request: Request, model: Known, library: Library, *, allow_pickle: bool = False) -> tuple[Render, Extras]:
     """The render that was asked for, on this model, and the files that it names.
 
@@ -50,13 +55,15 @@ def resolve(request: Request, model: Known, library: Library, *, allow_pickle: b
         sampler=sampler.name,
         scheduler=schedule,
         cfg_scale=request.cfg_scale,
-        seed=secrets.randbelow(MAX_RANDOM_SEED) if request.seed == -1 else request.seed,
+        seed=fix_seed(request.seed),
         width=model.native_px if request.width is None else request.width,
         height=model.native_px if request.height is None else request.height,
         emphasis=request.emphasis,
         rng=request.rng,
         ensd=request.ensd,
-        variation_seed=request.variation_seed,
+        variation_seed=fix_seed(request.variation_seed)
+        if request.variation_strength
+        else max(0, request.variation_seed),
         variation_strength=request.variation_strength,
         version=__version__,
     )

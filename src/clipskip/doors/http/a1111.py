@@ -166,7 +166,7 @@ def _asked(body: PictureBody, options: Options) -> Asked:
         seed=body.seed,
         width=body.width,
         height=body.height,
-        variation_seed=max(0, body.subseed),
+        variation_seed=body.subseed,
         variation_strength=body.subseed_strength,
     )
     if not body.override_settings_restore_afterwards:

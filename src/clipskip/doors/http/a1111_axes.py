@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from clipskip.doors.http.a1111_options import read_skip
 from clipskip.errors import SpecError
 from clipskip.sample import SAMPLERS, SCHEDULES
 from clipskip.spec import Request as Asked
+from clipskip.sweep import fix_seed
 
 Value = int | float | str
 Apply = Callable[[Asked, Value, Sequence[Value]], Asked]
@@ -28,7 +28,8 @@ MENU = (
 """A1111's own menu of txt2img up to Clip skip, 0 first: the numbers that its clients send."""
 MOST_VALUES = 64
 MOST_STEPS = 150
-RANDOM_SEEDS = 2**32 - 2
+SEEDS = ("Seed", "Var. seed")
+"""Axes on which -1 stands for any seed."""
 _WHOLE, _FRACTION = r"[+-]?\d{1,18}", r"[+-]?\d{1,18}(?:\.\d{0,18})?"
 
 
@@ -95,6 +96,12 @@ def _replaced(asked: Asked, value: Value, values: Sequence[Value]) -> Asked:
 KINDS = (
     AxisKind(label="Nothing", kind=str, apply=_nothing),
     AxisKind(label="Seed", kind=int, apply=lambda asked, value, _: replace(asked, seed=int(value))),
+    AxisKind(label="Var. seed", kind=int, apply=lambda asked, value, _: replace(asked, variation_seed=int(value))),
+    AxisKind(
+        label="Var. strength",
+        kind=float,
+        apply=lambda asked, value, _: replace(asked, variation_strength=float(value)),
+    ),
     AxisKind(label="Steps", kind=int, apply=_steps),
     AxisKind(label="CFG Scale", kind=float, apply=lambda asked, value, _: replace(asked, cfg_scale=float(value))),
     AxisKind(label="Prompt S/R", kind=str, apply=_replaced, named=False),
@@ -115,7 +122,9 @@ KINDS = (
 )
 
 
-def read_axis(sent: Sequence[Any], name: str, *, csv_mode: bool) -> Axis:  # Any: whatever the client sent
+def read_axis(
+    sent: Sequence[Any], name: str, *, csv_mode: bool, fixed_seeds: bool
+) -> Axis:  # Any: whatever the client sent
     """An axis from its type, its typed values and its values from a menu; SpecError for what is not one."""
     kind = _kind(sent[0], name)
     if kind.label == "Nothing":
@@ -124,8 +133,8 @@ def read_axis(sent: Sequence[Any], name: str, *, csv_mode: bool) -> Axis:  # Any
     values = [value for text in texts for value in (_numbers(text, kind, name) if kind.kind is not str else [text])]
     if not 1 <= len(values) <= MOST_VALUES:
         raise SpecError(f"{name} has {len(values)} values; give 1 to {MOST_VALUES}", field="script_args")
-    if kind.label == "Seed":
-        values = [secrets.randbelow(RANDOM_SEEDS) if value == -1 else value for value in values]
+    if kind.label in SEEDS and fixed_seeds:
+        values = [fix_seed(int(value)) for value in values]
     return Axis(kind=kind, values=tuple(values), typed=_joined(texts))
 
 

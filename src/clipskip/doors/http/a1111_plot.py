@@ -1,6 +1,5 @@
 """A1111's X/Y/Z plot: the script's arguments in; the cells to draw, then the sheet and what is said of it, out."""
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -9,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipskip.doors.http.a1111_axes import KINDS, RANDOM_SEEDS, Axis, read_axis
+from clipskip.doors.http.a1111_axes import KINDS, SEEDS, Axis, Value, read_axis
 from clipskip.doors.http.pictures import MOST_PICTURES
 from clipskip.errors import SpecError
 from clipskip.image import draw_grid
 from clipskip.spec import Render, quote, render_infotext
 from clipskip.spec import Request as Asked
-from clipskip.sweep import Drawn, Extras, Studio
+from clipskip.sweep import Drawn, Extras, Studio, fix_seed
 from clipskip.weights import CheckpointFacts
 
 NAME = "X/Y/Z plot"
@@ -26,8 +25,9 @@ SWITCHES = (
     "vary_seeds_z", "margin_size", "csv_mode",
 )  # fmt: skip
 """A1111 1.10's arguments after three for each axis."""
-NOT_HERE = ("no_fixed_seeds", "vary_seeds_x", "vary_seeds_y", "vary_seeds_z")
 MARGIN = "margin_size"
+MOST_MARGIN = 500
+"""Pixels, as in A1111's page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,11 @@ class Plot:
     legend: bool
     cells_too: bool
     blocks_too: bool
+    fixed_seed: bool
+    """Whether a seed of -1 is drawn once for all cells."""
+    varied: tuple[bool, bool, bool]
+    """Whether the seed counts up along X, Y and Z."""
+    margin_px: int
 
     @property
     def size(self) -> int:
@@ -47,15 +52,23 @@ class Plot:
         return len(self.x.values) * len(self.y.values) * len(self.z.values)
 
     def requests(self, asked: Asked) -> list[Asked]:
-        """What each cell asks for, X counting fastest; all have one seed unless that is an axis."""
-        seed = secrets.randbelow(RANDOM_SEEDS) if asked.seed == -1 else asked.seed
-        fixed = replace(asked, seed=seed)
-        return [self._cell(fixed, x, y, z) for z, y, x in product(self.z.values, self.y.values, self.x.values)]
+        """What each cell asks for, X counting fastest; all have one seed unless an axis or a switch says otherwise."""
+        if self.fixed_seed:
+            asked = replace(asked, seed=fix_seed(asked.seed), variation_seed=fix_seed(asked.variation_seed))
+        slowest_first = product(*(enumerate(axis.values) for axis in reversed(self._axes)))
+        return [self._cell(asked, places[::-1]) for places in slowest_first]
 
-    def _cell(self, asked: Asked, *values: Any) -> Asked:  # Any: a value of each axis
-        for axis, value in zip((self.x, self.y, self.z), values, strict=True):
+    @property
+    def _axes(self) -> tuple[Axis, Axis, Axis]:
+        return self.x, self.y, self.z
+
+    def _cell(self, asked: Asked, places: Sequence[tuple[int, Value]]) -> Asked:
+        shift, width = 0, 1
+        for (index, value), axis, varied in zip(places, self._axes, self.varied, strict=True):
             asked = axis.kind.apply(asked, value, axis.values)
-        return asked
+            if varied:
+                shift, width = shift + index * width, width * len(axis.values)
+        return asked if asked.seed == -1 else replace(asked, seed=asked.seed + shift)
 
 
 def read_plot(args: Sequence[Any]) -> Plot:  # Any: whatever the client sent
@@ -69,13 +82,17 @@ def read_plot(args: Sequence[Any]) -> Plot:  # Any: whatever the client sent
     given = dict(zip(SWITCHES, args[9:], strict=True))
     for name, value in given.items():
         if name == MARGIN:
-            if value != 0 or isinstance(value, bool):
-                raise SpecError(f"script_args: {name} is {str(value)[:40]}; here it is 0", field="script_args")
+            if isinstance(value, bool) or value not in range(MOST_MARGIN + 1):
+                raise SpecError(
+                    f"script_args: {name} is {str(value)[:40]!r}; give whole pixels, 0 to {MOST_MARGIN}",
+                    field="script_args",
+                )
         elif not isinstance(value, bool):
             raise SpecError(f"script_args: {name} is {str(value)[:40]!r}; give true or false", field="script_args")
-        elif value and name in NOT_HERE:
-            raise SpecError(f"script_args: {name} is not here; send false", field="script_args")
-    x, y, z = (read_axis(args[3 * i : 3 * i + 3], name, csv_mode=given["csv_mode"]) for i, name in enumerate("XYZ"))
+    x, y, z = (
+        read_axis(args[3 * i : 3 * i + 3], name, csv_mode=given["csv_mode"], fixed_seeds=not given["no_fixed_seeds"])
+        for i, name in enumerate("XYZ")
+    )
     plot = Plot(
         x=x,
         y=y,
@@ -83,6 +100,9 @@ def read_plot(args: Sequence[Any]) -> Plot:  # Any: whatever the client sent
         legend=given["draw_legend"],
         cells_too=given["include_lone_images"],
         blocks_too=given["include_sub_grids"],
+        fixed_seed=not given["no_fixed_seeds"],
+        varied=(given["vary_seeds_x"], given["vary_seeds_y"], given["vary_seeds_z"]),
+        margin_px=int(given[MARGIN]),
     )
     if plot.size > MOST_PICTURES:
         raise SpecError(f"this plot has {plot.size} pictures; {MOST_PICTURES} is the most", field="script_args")
@@ -108,7 +128,7 @@ def draw_sheets(plot: Plot, drawn: Sequence[Drawn]) -> list[Pixels]:
     for start in range(0, plot.size, across * down):
         rows = [[found.get(start + row * across + i) for i in range(across)] for row in range(down)]
         if plot.legend:
-            blocks.append(draw_grid(rows, columns=plot.x.names, rows=plot.y.names, footer=""))
+            blocks.append(draw_grid(rows, columns=plot.x.names, rows=plot.y.names, footer="", gap_px=plot.margin_px))
         else:
             empty = np.full((height, width, 3), 255, np.uint8)
             blocks.append(np.vstack([np.hstack([empty if one is None else one for one in row]) for row in rows]))
@@ -125,7 +145,7 @@ def sheet_infotext(plot: Plot, first: Render) -> str:
     for name, axis in axes:
         if axis.kind.label != "Nothing":
             pairs += [(f"{name} Type", axis.kind.label), (f"{name} Values", axis.typed)]
-        if axis.kind.label == "Seed":
+        if plot.fixed_seed and axis.kind.label in SEEDS:
             pairs.append((f"Fixed {name} Values", ", ".join(map(str, axis.values))))
     start, version, end = render_infotext(first).rpartition(", Version: ")
     return start + "".join(f", {name}: {quote(value)}" for name, value in pairs) + version + end
