@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from clipskip.doors.cli import main
 from clipskip.image import read_infotext
+from clipskip.spec import parse_infotext
 from clipskip.weights import read_header
 
 Run = "tuple[int, str, str]"
@@ -247,6 +248,23 @@ def test_files_of_another_kind_say_what_they_are(run, folder: Path, tmp_path: Pa
     ):
         code, _, err = run("sweep", "swamp", "--out", "o", *words)
         assert code == 2 and err.count("\n") == 1 and said in err, err
+
+
+def test_a_lora_that_does_nothing_is_applied_and_said(run, folder: Path, tmp_path: Path) -> None:
+    ogre = load_file(folder / "loras" / "ogre.safetensors")
+    dead = {name: torch.zeros(()) if name.endswith("alpha") else tensor for name, tensor in ogre.items()}
+    save_file(dead, tmp_path / "dead.safetensors")
+    for command in ("sweep", "generate"):
+        code, _, err = run(command, "swamp", "--lora", str(tmp_path / "dead.safetensors"), "--out", command, *TINY)
+        assert code == 0 and "dead: alpha or scale is 0 in 1 modules" in err.replace("\n", " "), err
+
+
+def test_a_variation_counts_its_own_seed_up(run) -> None:
+    text = "swamp\nSteps: 1, Seed: 5, Size: 64x64, Variation seed: 8, Variation seed strength: 0.5"
+    Path("s.txt").write_text(text)
+    code, out, err = run("generate", "--settings", "s.txt", "--model", "tiny", "--count", "2", "--out", "o")
+    fields = [parse_infotext(read_infotext(Path(line))).fields for line in out.split()]
+    assert [(one["Seed"], one["Variation seed"]) for one in fields] == [("5", "8"), ("5", "9")], (code, err)
 
 
 @pytest.mark.parametrize("damage", ["missing layer", "NaN"])

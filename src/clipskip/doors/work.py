@@ -1,7 +1,6 @@
 """The commands that draw: open the model, show progress, write pictures, end cleanly on Ctrl-C."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from clipskip.spec import Request, Skip
 from clipskip.sweep import (
     Advance,
+    Extras,
     Model,
     Saved,
     SweepFolder,
@@ -18,6 +18,7 @@ from clipskip.sweep import (
     open_model,
     plan_sweep,
     resolve,
+    seeded,
 )
 from clipskip.weights import Library
 
@@ -31,6 +32,7 @@ def run_sweep(
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
     sweep, extras = plan_sweep(request, skips, model, library, allow_pickle=allow_pickle)
+    _warn(extras, console)
     folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=model)
     pictures = len(sweep.skips) * len(sweep.rows)
     complete = _show(draw_missing(model, folder, extras), console=console, pictures=pictures)
@@ -50,8 +52,8 @@ def run_generate(
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
     base, extras = resolve(request, model, library, allow_pickle=allow_pickle)
-    renders = [replace(base, seed=base.seed + i) for i in range(count)]
-    events = draw_to(model, renders, extras, folder=out or OUT)
+    _warn(extras, console)
+    events = draw_to(model, seeded(base, count), extras, folder=out or OUT)
     return _show(events, console=console, pictures=count, tell=True)
 
 
@@ -62,6 +64,13 @@ def _open(request: Request, library: Library, console: Console, *, allow_pickle:
         console.print(f"Not used of these settings: {names}", style="yellow", markup=False)
     with console.status("Opening the model"):
         return open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
+
+
+def _warn(extras: Extras, console: Console) -> None:
+    """Says what is odd about the LoRAs, which are applied all the same."""
+    for lora in extras.loras.values():
+        for warning in lora.warnings:
+            console.print(f"{lora.name}: {warning}", style="yellow", markup=False)
 
 
 def _show(events: Iterator[Advance | Saved], *, console: Console, pictures: int, tell: bool = False) -> bool:

@@ -156,6 +156,7 @@ class Render:
         _in_range("steps", self.steps, 1, 150)
         _in_range("cfg_scale", self.cfg_scale, 1, 30)
         _in_range("seed", self.seed, 0, MAX_SEED)
+        _in_range("variation_seed", self.variation_seed, 0, MAX_SEED)
         _in_range("variation_strength", self.variation_strength, 0, 1)
         for name, pixels in (("width", self.width), ("height", self.height)):
             _in_range(name, pixels, 64, 2048)

@@ -7,7 +7,7 @@ from clipskip.sweep.model import Advance, Drawn, Extras, Model
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
 from clipskip.sweep.queue import ENDED, Job, Queue
-from clipskip.sweep.resolve import fix_seed, resolve
+from clipskip.sweep.resolve import fix_seed, resolve, seeded
 from clipskip.sweep.run import (
     Saved,
     draw_missing,
@@ -51,5 +51,6 @@ __all__ = [
     "plan_sweep",
     "resolve",
     "save_picture",
+    "seeded",
     "with_and_without",
 ]

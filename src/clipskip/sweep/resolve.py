@@ -25,6 +25,13 @@ def fix_seed(seed: int) -> int:
     return secrets.randbelow(MAX_RANDOM_SEED) if seed == -1 else seed
 
 
+def seeded(base: Render, count: int) -> list[Render]:
+    """The same picture with seeds counting up, as A1111's batches do; with a variation, that seed counts instead."""
+    if base.variation_strength:
+        return [replace(base, variation_seed=base.variation_seed + i) for i in range(count)]
+    return [replace(base, seed=base.seed + i) for i in range(count)]
+
+
 def resolve(request: Request, model: Known, library: Library, *, allow_pickle: bool = False) -> tuple[Render, Extras]:
     """The render that was asked for, on this model, and the files that it names.
 
@@ -34,7 +41,7 @@ def resolve(request: Request, model: Known, library: Library, *, allow_pickle: b
     rules = Rules(emphasis=Emphasis.parse(request.emphasis))
     calls = request.steps * sampler.order
     prompt = read_prompt(request.prompt, steps=calls, rules=rules)
-    skip = request.clip_skip or model.default_clip_skip
+    skip, varied = request.clip_skip or model.default_clip_skip, request.variation_seed
     noted = dict(request.lora_hashes)
     found = [
         _find_lora(ref, library, noted.get(ref.name, ""), allow_pickle=allow_pickle)
@@ -61,9 +68,7 @@ def resolve(request: Request, model: Known, library: Library, *, allow_pickle: b
         emphasis=request.emphasis,
         rng=request.rng,
         ensd=request.ensd,
-        variation_seed=fix_seed(request.variation_seed)
-        if request.variation_strength
-        else max(0, request.variation_seed),
+        variation_seed=fix_seed(varied) if request.variation_strength or varied != -1 else 0,
         variation_strength=request.variation_strength,
         version=__version__,
     )

@@ -18,14 +18,14 @@ from clipskip.doors.http.a1111_options import CLIP_SKIP, Options, read_skip, wit
 from clipskip.doors.http.a1111_plot import NAME, draw_sheets, plan_cells, read_plot, sheet_infotext
 from clipskip.doors.http.bodies import Body
 from clipskip.doors.http.events import data_url
-from clipskip.doors.http.pictures import base64_png, draw_renders, encoded, seeded
+from clipskip.doors.http.pictures import base64_png, draw_renders, encoded
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import SpecError
 from clipskip.image import hash_pixels, picture_infotext, read_pixels
 from clipskip.sample import check_start
 from clipskip.spec import Render, Start, parse_infotext, render_infotext, with_defaults
 from clipskip.spec import Request as Asked
-from clipskip.sweep import Drawn, Extras, Job, Studio, save_picture
+from clipskip.sweep import Drawn, Extras, Job, Studio, save_picture, seeded
 from clipskip.weights import CheckpointFacts
 
 Json = dict[str, Any]  # Any: A1111's own shapes

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from fastapi import Request
@@ -12,21 +11,13 @@ from numpy.typing import NDArray
 from clipskip.image import png_bytes
 from clipskip.spec import Render, render_infotext
 from clipskip.spec import Request as Asked
-from clipskip.sweep import Drawn, Extras, Job, Studio
+from clipskip.sweep import Drawn, Extras, Job, Studio, seeded
 from clipskip.weights import CheckpointFacts
 
 MOST_PICTURES = 64
 """Of one request: they wait in memory until the last is drawn."""
 LOOK_S, GONE_S = 0.02, 1.0
 """How often it is looked whether the pictures are there, and whether the one who asked is."""
-MAX_SEED = 2**64
-
-
-def seeded(base: Render, count: int) -> list[Render]:
-    """The same picture with seeds counting up, as A1111's batches do; with a variation, that seed counts instead."""
-    if base.variation_strength:
-        return [replace(base, variation_seed=(base.variation_seed + i) % MAX_SEED) for i in range(count)]
-    return [replace(base, seed=(base.seed + i) % MAX_SEED) for i in range(count)]
 
 
 async def draw_all(studio: Studio, asked: Asked, count: int, *, asker: Request) -> list[Drawn]:
