@@ -151,6 +151,17 @@ def test_inspect_tells_a_checkpoint_and_a_lora(run, folder: Path) -> None:
     assert facts["lora"]["text_dead_from"] == 10, "it changes layer 4 of 12 alone"
 
 
+def test_inspect_opens_pickles_where_they_are_allowed(run, folder: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": load_file(folder / "tiny.safetensors")}, tmp_path / "tiny.ckpt")
+    torch.save(load_file(folder / "loras" / "ogre.safetensors"), tmp_path / "ogre.pt")
+    torch.save({"string_to_param": {"*": torch.ones(3, 768)}, "name": "bad"}, tmp_path / "bad.pt")
+    for name, said in (("tiny.ckpt", "12 layers x 64"), ("ogre.pt", "LoRA x 1"), ("bad.pt", "3 x 768, for SD 1.x")):
+        code, _, err = run("inspect", name)
+        assert code == 2 and "--allow-pickle" in err
+        code, out, err = run("inspect", name, "--allow-pickle")
+        assert code == 0 and said in out, (out, err)
+
+
 def test_advise_says_a_value_in_the_tools_numbers_and_what_it_rests_on(run) -> None:
     words = ("advise", "swamp, ogre", "--lora", "ogre", "--clip-skip", "1,2", "--model", "tiny", "--for", "comfyui")
     code, out, err = run(*words)

@@ -203,12 +203,13 @@ def test_eight_bit_floats_are_weights(tiny: Checkpoint, tmp_path: Path) -> None:
     assert load_checkpoint(path, dtype=torch.float16).unet["conv_out.bias"].tolist() == [1.0, 2.0, 0.5, 0.0]
 
 
+@pytest.mark.parametrize("name", ["model.ckpt", "model.safetensors"])
 @pytest.mark.parametrize("nested", [True, False])
 @pytest.mark.parametrize("new", [True, False])
 def test_a_pickled_checkpoint_needs_the_switch_and_is_then_the_same(
-    tiny: Checkpoint, tmp_path: Path, nested: bool, new: bool
+    tiny: Checkpoint, tmp_path: Path, nested: bool, new: bool, name: str
 ) -> None:
-    path = tmp_path / "model.ckpt"
+    path = tmp_path / name
     state, _ = single_file(replace(tiny, vae_shape=replace(tiny.vae_shape, norm_num_groups=8)))
     torch.save({"state_dict": state, "global_step": 7} if nested else state, path, _use_new_zipfile_serialization=new)
     assert "--allow-pickle" in refusal(path, UnsafeFile)

@@ -76,7 +76,7 @@ def test_what_is_no_embedding_for_this_model_says_so(
 @pytest.mark.parametrize("content", [{"string_to_param": {}}, {"string_to_param": None}, {"a": 1}, {}])
 def test_a_pickle_without_vectors_says_so(tmp_path: Path, content: dict[str, object]) -> None:
     torch.save(content, tmp_path / "x.pt")
-    assert "not one set of vectors" in refusal(tmp_path / "x.pt", WrongKind)
+    assert "without tensors, neither a model nor an embedding" in refusal(tmp_path / "x.pt", WrongKind)
 
 
 def test_a_pickled_checkpoint_is_no_embedding(tmp_path: Path) -> None:

@@ -133,7 +133,9 @@ def encode(
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A checkpoint, LoRA or embedding.")], as_json: Json = False
+    file: Annotated[Path, typer.Argument(help="A checkpoint, LoRA or embedding.")],
+    allow_pickle: o.Pickle = False,
+    as_json: Json = False,
 ) -> None:
     """Say what a model file is.
 
@@ -141,7 +143,7 @@ def inspect(
     """
     from clipskip.doors.looking import inspect_file
 
-    print(inspect_file(file, as_json=as_json))
+    print(inspect_file(file, allow_pickle=allow_pickle, as_json=as_json))
 
 
 @app.command()

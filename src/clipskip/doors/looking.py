@@ -12,18 +12,28 @@ from clipskip.encode import TextReader, encode_layers, open_text_encoder
 from clipskip.errors import NotFound, OutputError
 from clipskip.spec import ClipSkip
 from clipskip.sweep import find_model
-from clipskip.weights import FileKind, Hashes, Identity, Library, hash_file, identify, read_header, source_file
+from clipskip.weights import (
+    FileKind,
+    Hashes,
+    Identity,
+    Library,
+    hash_file,
+    identify,
+    read_allowed,
+    read_header,
+    source_file,
+)
 from clipskip.weights.embedding import WIDTHS
 from clipskip.weights.lora import inspect_lora
 
 
-def inspect_file(path: Path, *, as_json: bool) -> str:
+def inspect_file(path: Path, *, as_json: bool, allow_pickle: bool = False) -> str:
     """What a model file is, as lines or JSON."""
     if not path.exists():
         raise NotFound(f"{path} does not exist; give the path of a checkpoint, a LoRA or an embedding", field="file")
-    header = read_header(path)
+    header, _ = read_allowed(path, allow_pickle=allow_pickle)
     identity = identify(header)
-    lora = inspect_lora(path) if identity.kind is FileKind.LORA else None
+    lora = inspect_lora(path, allow_pickle=allow_pickle) if identity.kind is FileKind.LORA else None
     hashes = hash_file(path) if path.is_file() else None
     if as_json:
         facts = {"identity": identity, "hashes": hashes, "lora": lora}

@@ -15,6 +15,7 @@ from clipskip.weights.hashes import Hashes, hash_file
 from clipskip.weights.header import Header, TensorInfo, read_header
 from clipskip.weights.identify import FileKind, Identity, check_loadable, identify
 from clipskip.weights.library import Found, Library
+from clipskip.weights.pickles import read_allowed
 from clipskip.weights.save import save_folder, save_single_file
 from clipskip.weights.shapes import TextShape, UNetShape, VAEShape
 
@@ -41,6 +42,7 @@ __all__ = [
     "load_checkpoint",
     "load_embedding",
     "load_text",
+    "read_allowed",
     "read_facts",
     "read_header",
     "save_folder",

@@ -20,7 +20,6 @@ from clipskip.spec.render import FileRef
 from clipskip.spec.skip import ClipSkip
 from clipskip.weights.container import Header, Stamp, as_path, same_file
 from clipskip.weights.hashes import hash_file
-from clipskip.weights.header import read_header
 from clipskip.weights.identify import (
     FileKind,
     Identity,
@@ -31,7 +30,7 @@ from clipskip.weights.identify import (
 )
 from clipskip.weights.inventory import text_tensors, unet_tensors, vae_tensors
 from clipskip.weights.keys import Source, canonical
-from clipskip.weights.pickles import is_pickle, read_pickle
+from clipskip.weights.pickles import read_allowed
 from clipskip.weights.reading import convert_tensors, read_tensors
 from clipskip.weights.shapes import TextShape, UNetShape, VAEShape, native_px, text_shape, unet_shape, vae_shape
 
@@ -236,11 +235,7 @@ def plain_name(stem: str) -> str:
 
 
 def _open(path: Path, *, allow_pickle: bool) -> _Opened:
-    pickled = None
-    if not os.path.isdir(path) and is_pickle(path) and allow_pickle:
-        header, pickled = read_pickle(path)
-    else:
-        header = read_header(path)
+    header, pickled = read_allowed(path, allow_pickle=allow_pickle)
     return _Opened(header=header, pickled=pickled, parts=canonical(header.shapes), identity=identify(header))
 
 

@@ -1,18 +1,18 @@
 """Textual inversions: a word that stands for vectors which somebody trained (Gal et al. 2022)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipskip.errors import DamagedFile, FileError, UnsafeFile, WrongKind
 from clipskip.weights.container import as_path, read_file_header
 from clipskip.weights.hashes import hash_file
 from clipskip.weights.keys import Source
-from clipskip.weights.pickles import is_pickle, unpickle
+from clipskip.weights.pickles import is_pickle, read_pickle
 from clipskip.weights.reading import all_finite, read_tensors
 
 CHUNK = 75
@@ -51,7 +51,7 @@ def load_embedding(path: str | Path, *, width: int, allow_pickle: bool = False) 
                 f"embedding {file.name} is a pickle, which could run code when loaded; "
                 "convert it to safetensors, or allow pickles (--allow-pickle) if you trust its author"
             )
-        tensors = dict(_pickled(unpickle(file, allow=(nn.ParameterDict, nn.Parameter))))
+        _, tensors = read_pickle(file)
     else:
         header = read_file_header(file)
         _check_count(len(header.tensors), header.tensors, file)
@@ -81,16 +81,6 @@ def _check_count(count: int, names: Mapping[str, object], file: Path) -> None:
             f"{file.name} holds {count} tensors (such as {next(iter(names))[:60]}), so it is not an embedding; "
             "a checkpoint goes to --model, a LoRA to --lora"
         )
-
-
-def _pickled(content: Mapping[object, object]) -> Iterator[tuple[str, Tensor]]:
-    """The vectors in what A1111, kohya or diffusers pickled."""
-    params = content.get("string_to_param", content)
-    # A ParameterDict is read through its state alone, since torch moved its entries between versions.
-    params = params.__dict__.get("_parameters", {}) if isinstance(params, nn.ParameterDict) else params
-    for name, value in params.items() if isinstance(params, Mapping) else ():
-        if isinstance(value, Tensor):
-            yield str(name), value.detach()
 
 
 def _only(tensors: Mapping[str, Tensor], file: Path, *, width: int) -> Float[Tensor, "vectors width"]:

@@ -3,21 +3,29 @@
 import pickle
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from jaxtyping import Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipskip.errors import DamagedFile, UnsafeFile, WrongKind
 from clipskip.weights.container import Header, Stamp, TensorInfo, open_model, pickle_kind, zip_sizes
+from clipskip.weights.header import read_header
 from clipskip.weights.reading import DTYPE_NAMES
 
 LIGHTNING = "pytorch_lightning"
 UNPACKED_AT_MOST = 2
 """Times the size of a pickle's zip: torch.save does not compress, so more is no model."""
+
+
+def read_allowed(path: Path, *, allow_pickle: bool) -> tuple[Header, dict[str, Shaped[Tensor, "..."]] | None]:
+    """A file's header; and the tensors of a pickle, where pickles are allowed, since reading those reads all."""
+    if allow_pickle and not path.is_dir() and is_pickle(path):
+        return read_pickle(path)
+    return read_header(path), None
 
 
 def read_pickle(path: Path) -> tuple[Header, dict[str, Shaped[Tensor, "..."]]]:
@@ -26,12 +34,9 @@ def read_pickle(path: Path) -> tuple[Header, dict[str, Shaped[Tensor, "..."]]]:
     Its zip directory is checked first, so that a small file cannot unpack into all of the memory.
     """
     stamp = Stamp.of(path)
-    content = unpickle(path)
-    state = content.get("state_dict", content)
-    pairs = (state if isinstance(state, dict) else content).items()
-    flat = {str(name): value for name, value in pairs if isinstance(value, Tensor)}
+    flat = dict(_tensors(_unpickle(path)))
     if not flat:
-        raise WrongKind(f"{path.name} is a pickle without tensors, not a model")
+        raise WrongKind(f"{path.name} is a pickle without tensors, neither a model nor an embedding")
     for name, tensor in flat.items():
         _check_solid(path, name, tensor)
     tensors = {
@@ -44,15 +49,25 @@ def read_pickle(path: Path) -> tuple[Header, dict[str, Shaped[Tensor, "..."]]]:
     return header, flat
 
 
-def unpickle(path: Path, *, allow: Sequence[type] = ()) -> dict[object, object]:
-    """What a pickle of tensors (and of the classes allowed) holds, read without running code from it."""
+def _tensors(content: Mapping[object, object]) -> Iterator[tuple[str, Tensor]]:
+    """What a checkpoint has under `state_dict`, an embedding of A1111 under `string_to_param`, others at the top."""
+    state = content.get("state_dict", content.get("string_to_param", content))
+    # A ParameterDict is read through its state alone, since torch moved its entries between versions.
+    state = state.__dict__.get("_parameters", {}) if isinstance(state, nn.ParameterDict) else state
+    for name, value in (state if isinstance(state, Mapping) else content).items():
+        if isinstance(value, Tensor):
+            yield str(name), value.detach()
+
+
+def _unpickle(path: Path) -> dict[object, object]:
+    """What a pickle of tensors holds, read without running code from it."""
     with open_model(path) as file:
         start = file.read(512)
     if start[:4] == b"PK\x03\x04":
         _check_zip(path)
     elif pickle_kind(path, start) is None:
         raise DamagedFile(f"{path.name} is neither safetensors nor a pickle of tensors; download it again")
-    content = _weights_only(path, allow)
+    content = _weights_only(path)
     if not isinstance(content, dict):
         raise WrongKind(f"{path.name} is a pickle of a {type(content).__name__}, not of a model's tensors")
     return content
@@ -66,11 +81,15 @@ def _check_zip(path: Path) -> None:
         )
 
 
-def _weights_only(path: Path, allow: Sequence[type]) -> object:
+def _weights_only(path: Path) -> object:
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(list(allow)):
+        with (
+            path.open("rb") as file,  # a path that ends in .safetensors would be read as such, whatever it is
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals([nn.Parameter, nn.ParameterDict]),
+        ):
             warnings.simplefilter("ignore")  # of newer pickle protocols; what cannot be read is an error below
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
     except MemoryError:
         raise DamagedFile(f"{path.name} asks for more memory than there is; it is damaged or far too large") from None
     except Exception as error:  # torch.load names no set of errors: a damaged pickle can raise nearly any

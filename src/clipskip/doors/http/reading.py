@@ -171,7 +171,7 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
     def inspect(body: InspectBody) -> Json:
         """What a file of the library is, by its name."""
         path = _find_file(studio.library, body.name)
-        said: Json = json.loads(inspect_file(path, as_json=True))
+        said: Json = json.loads(inspect_file(path, allow_pickle=studio.allow_pickle, as_json=True))
         said["identity"]["path"] = path.name
         return said
 

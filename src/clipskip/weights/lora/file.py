@@ -16,13 +16,12 @@ from torch import Tensor
 from clipskip.errors import DamagedFile, LoraError, WrongKind
 from clipskip.weights.container import Header, as_path, open_model
 from clipskip.weights.hashes import hash_file
-from clipskip.weights.header import read_header
 from clipskip.weights.lora.adapter import AdapterConfig, read_adapter
 from clipskip.weights.lora.change import LoraModule
 from clipskip.weights.lora.keys import KeyMap, guess_family, read_keys
 from clipskip.weights.lora.kinds import kind_of
 from clipskip.weights.lora.names import NameTable, sd1_table
-from clipskip.weights.pickles import is_pickle, read_pickle
+from clipskip.weights.pickles import read_allowed
 from clipskip.weights.reading import all_finite, check_unchanged
 
 NAMED = 3
@@ -71,11 +70,7 @@ def load_lora(
     With `strict=False` keys that the table does not know are listed in `unknown` instead of being an error; such a
     LoRA can be reported on, never merged.
     """
-    file, pickled = as_path(path), None
-    if allow_pickle and not os.path.isdir(file) and is_pickle(file):
-        header, pickled = read_pickle(file)
-    else:
-        header = read_header(file)
+    header, pickled = read_allowed(as_path(path), allow_pickle=allow_pickle)
     if header.is_folder:
         raise WrongKind(f"{header.path} is a diffusers folder, not a LoRA; give a LoRA's .safetensors file")
     keys = read_keys(header.tensors, table or sd1_table())

@@ -109,9 +109,15 @@ class LoraReport:
         return tuple((name, value) for name, value in rows if value)
 
 
-def inspect_lora(path: str | os.PathLike[str], *, table: NameTable | None = None, depth: int = SD1_DEPTH) -> LoraReport:
+def inspect_lora(
+    path: str | os.PathLike[str],
+    *,
+    table: NameTable | None = None,
+    depth: int = SD1_DEPTH,
+    allow_pickle: bool = False,
+) -> LoraReport:
     """The report on a LoRA file, also on one for another family: its foreign keys are counted."""
-    return report_lora(load_lora(path, table=table, strict=False), depth=depth)
+    return report_lora(load_lora(path, table=table, strict=False, allow_pickle=allow_pickle), depth=depth)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
