@@ -42,6 +42,8 @@ SD2 = only(UNET) | openclip("cond_stage_model.model.", 24, 1024)
 SD2 |= {name: (shape[0], 1024) for name, shape in SD2.items() if name.endswith("attn2.to_k.weight")}
 SDXL = {name.replace("cond_stage_model", "conditioner.embedders.0"): shape for name, shape in SD15.items()}
 SDXL |= openclip("conditioner.embedders.1.model.", 32, 1280) | {f"{UNET}label_emb.0.0.weight": (1280, 2816)}
+NARROW = only(UNET, "first_stage_model.")
+NARROW |= {name: (shape[0], 128) for name, shape in NARROW.items() if name.endswith("attn2.to_k.weight")}
 REFINER = only(UNET) | openclip("conditioner.embedders.0.model.", 32, 1280)
 SD3 = {f"{UNET}joint_blocks.0.x_block.attn.qkv.weight": (4, 4), "text_encoders.t5xxl.transformer.shared.weight": (4, 4)}
 FLUX = {f"{UNET}double_blocks.0.img_attn.norm.key_norm.scale": (128,)}
@@ -103,6 +105,7 @@ def test_kind_and_family(shapes: dict[str, tuple[int, ...]], kind: FileKind, fam
         ({"emb_params": (3, 768)}, "is an embedding"),
         (only(UNET), "holds only a UNet"),
         (only("first_stage_model."), "holds only a VAE"),
+        (NARROW, "holds a UNet and a VAE, no text encoder"),
         (only(TEXT), "holds only a text encoder"),
         (SDXL, "Clip Skip for SDXL text encoders is not supported by this version; SD 1.x checkpoints are"),
         (SD2, "is not supported by this version; SD 1.x checkpoints are"),

@@ -155,7 +155,9 @@ def check_loadable(identity: Identity) -> None:
         FileKind.TEXT_ENCODER: "holds only a text encoder, no UNet and no VAE; give a whole checkpoint",
         FileKind.UNKNOWN: f"is not a model that is known here{guess}",
     }.get(kind)
-    if line is None and (family is None or family is not Family.SD1):
+    if line is None and family is None and not identity.encoders:
+        line = "holds a UNet and a VAE, no text encoder; give a whole checkpoint"
+    if line is None and family is not Family.SD1:
         line = _other_family(family)
     if line is None and identity.variant:
         line = f"is an {identity.variant} checkpoint, which draws over a picture; give one that draws from text alone"
