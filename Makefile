@@ -11,7 +11,7 @@ demo: .venv/run
 	$(BIN)/clipskip sweep "best quality, highest detail, 8k, swamp, fireflies, ogre, reeds" --negative "$(NEGATIVE)" \
 	  --lora ogre --steps 20 --cfg 3 --seed 2 --out demo
 
-# The tests: no network, no GPU, about a minute.
+# The tests: no network, no GPU, about two minutes.
 test: .venv/dev
 	$(BIN)/python -m pytest
 

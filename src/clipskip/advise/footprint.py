@@ -115,7 +115,7 @@ def _variations(reader: TextReader, texts: Sequence[str], skips: Sequence[int]) 
     for text in texts:
         layers = encode_layers(reader, text, wanted)
         found.append(torch.stack([layers[skip][1 : _said(text, layers[skip])] for skip in wanted]))
-    whole = torch.cat(found, dim=1).float()
+    whole = torch.cat(found, dim=1).float().cpu()
     return whole - whole.mean(dim=1, keepdim=True)
 
 
