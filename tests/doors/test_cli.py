@@ -1,5 +1,6 @@
 """The command line: what it prints, and one line and exit code 2 for whatever the user can put right."""
 
+import io
 import json
 import subprocess
 import sys
@@ -93,6 +94,30 @@ def test_a_sweep_of_schedules_has_a_column_for_each_and_goes_on_where_it_stopped
     before = {path: path.stat().st_mtime_ns for path in Path("o").glob("row*.png")}
     assert run(*words)[0] == 0 and pictures["row0-clipskip01_3"].exists()
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("picture", [True, False])
+def test_settings_come_on_standard_input(run, monkeypatch: pytest.MonkeyPatch, picture: bool) -> None:
+    run("generate", "swamp", "--seed", "7", "--out", "first", *TINY)
+    (first,) = Path("first").glob("*.png")
+    content = first.read_bytes() if picture else read_infotext(first).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    code, out, err = run("generate", "--settings", "-", "--out", "again")
+    assert code == 0 and Path(out.strip()).name == first.name, err
+
+
+def test_standard_input_without_end_is_given_up(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: memoryview) -> int:
+            buffer[:] = b"y" * len(buffer)
+            return len(buffer)
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
+    code, _, err = run("generate", "--settings", "-")
+    assert code == 2 and "standard input is over 10,485,760 bytes" in err
 
 
 def test_a_picture_of_a_schedule_is_repeated_from_its_settings(run) -> None:

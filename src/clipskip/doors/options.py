@@ -52,11 +52,12 @@ Pickle = Annotated[
 
 
 def read_settings(source: str) -> Request:
-    """The Request in a settings block: a text file, a picture, or standard input."""
-    if source == "-":
-        return request_from_text(sys.stdin.read())
-    from clipskip.image.metadata import read_infotext  # Pillow is not loaded for --help
+    """The Request in a settings block: a text file or a picture, by its path or on standard input."""
+    from clipskip.image.metadata import infotext_of, read_content, read_infotext  # Pillow is not loaded for --help
 
+    if source == "-":
+        name = "standard input"
+        return request_from_text(infotext_of(read_content(sys.stdin.buffer, name), name))
     return request_from_text(read_infotext(Path(source).expanduser()))
 
 

@@ -11,6 +11,7 @@ import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,13 +138,24 @@ def picture_infotext(content: bytes, name: str) -> str | None:
 
 def _read(path: Path) -> bytes:
     with path.open("rb") as file:
-        about = os.fstat(file.fileno())
-        start = file.read(16) if stat.S_ISREG(about.st_mode) else b""
-        most = MOST_BYTES if _is_picture(start) else MOST_TEXT
-        if not stat.S_ISREG(about.st_mode) or about.st_size > most:
-            what = f"{about.st_size:,} bytes, more than settings take" if start else "no file of its own"
-            raise WrongKind(f"{path.name} is {what}; give a picture or a text file with settings", field="settings")
-        return start + file.read()
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise WrongKind(
+                f"{path.name} is no file of its own; give a picture or a text file with settings", field="settings"
+            )
+        return read_content(file, path.name)
+
+
+def read_content(file: BinaryIO, name: str) -> bytes:
+    """All of an open picture or text, or WrongKind when it is too large for either."""
+    start = file.read(16)
+    most = MOST_BYTES if _is_picture(start) else MOST_TEXT
+    content = start + file.read(most)
+    if len(content) > most:
+        raise WrongKind(
+            f"{name} is over {most:,} bytes, more than settings take; give a picture or a text file with settings",
+            field="settings",
+        )
+    return content
 
 
 def _is_picture(content: bytes) -> bool:
