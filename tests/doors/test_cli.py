@@ -168,6 +168,15 @@ def test_encode_writes_one_tensor_for_each_clip_skip(run) -> None:
     assert {tuple(layer.shape) for layer in layers.values()} == {(77, 64)}
 
 
+def test_encode_says_where_it_cannot_write(run, tmp_path: Path) -> None:
+    code, _, err = run("encode", "a frog", "--model", "tiny", "--out", "no/where.safetensors")
+    assert code == 2 and err == "clipskip: cannot write no/where.safetensors: there is no folder no; make it first\n"
+    (tmp_path / "taken.safetensors").mkdir()
+    code, _, err = run("encode", "a frog", "--model", "tiny", "--out", "taken.safetensors")
+    assert code == 2 and err.startswith("clipskip: cannot write taken.safetensors: ")
+    assert not list(tmp_path.glob("*.partial")) and not list(tmp_path.glob(".*"))
+
+
 def test_inspect_tells_a_checkpoint_and_a_lora(run, folder: Path) -> None:
     _, text, _ = run("inspect", str(folder / "tiny.safetensors"))
     assert "SD 1.x" in text and "12 layers x 64" in text and "Clip Skip 2" in text

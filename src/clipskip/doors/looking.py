@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from clipskip.advise import layer_lines, layer_picture, read_layers
@@ -131,11 +132,13 @@ def _open_reader(model: str | None, *, folders: Sequence[Path], allow_pickle: bo
 
 def _write(out: Path, write: Callable[[Path], object]) -> None:
     """A whole file or none."""
+    if not out.parent.is_dir():
+        raise OutputError(f"cannot write {out}: there is no folder {out.parent}; make it first", field="out")
     partial = out.with_name(f".{out.name}.partial")
     try:
         write(partial)
         partial.chmod(0o644)
         partial.replace(out)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise OutputError(f"cannot write {out}: {error}", field="out") from None

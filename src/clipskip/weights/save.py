@@ -65,8 +65,8 @@ def save_folder(checkpoint: Checkpoint, path: Path) -> None:
             folder = Path(temporary) / "model"
             _write_folder(checkpoint, folder)
             folder.rename(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _write_folder(checkpoint: Checkpoint, folder: Path) -> None:
@@ -144,8 +144,8 @@ def _write_tensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, 
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
     try:
         save_file(own, temporary, metadata=metadata)
         with temporary.open("rb") as file:
