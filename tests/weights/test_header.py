@@ -133,7 +133,13 @@ def test_a_header_whose_length_looks_like_a_pickle_is_still_read(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("magic", "what"), [(b"GGUF\x03\0\0\0", "GGUF"), (b"Rar!\x1a\x07\x01\0", "RAR"), (b"\x1f\x8b\x08\0", "gzip")]
+    ("magic", "what"),
+    [
+        (b"GGUF\x03\0\0\0", "GGUF"),
+        (b"Rar!\x1a\x07\x01\0", "RAR"),
+        (b"\x1f\x8b\x08\0", "gzip"),
+        (b"\x89PNG\r\n\x1a\n", "PNG"),
+    ],
 )
 def test_another_format_is_named(tmp_path: Path, magic: bytes, what: str) -> None:
     path = tmp_path / "model.safetensors"

@@ -225,6 +225,8 @@ def _check_other(path: Path, start: bytes, *, size: int) -> None:
         (b"7z\xbc\xaf", "7z"),
         (b"Rar!", "RAR"),
         (b"\x1f\x8b", "gzip"),
+        (b"\x89PNG", "PNG"),
+        (b"\xff\xd8\xff", "JPEG"),
     ):
         if start.startswith(magic):
             raise WrongKind(f"{path.name} is a {what} file, not safetensors; give the model as .safetensors")
