@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from clipskip.doors.cli import main
 from clipskip.image import read_infotext
 from clipskip.spec import parse_infotext
-from clipskip.weights import read_header
+from clipskip.weights import hash_file, read_header
 
 Run = "tuple[int, str, str]"
 
@@ -302,6 +302,20 @@ def test_a_lora_that_does_nothing_is_applied_and_said(run, folder: Path, tmp_pat
     for command in ("sweep", "generate"):
         code, _, err = run(command, "swamp", "--lora", str(tmp_path / "dead.safetensors"), "--out", command, *TINY)
         assert code == 0 and "dead: alpha or scale is 0 in 1 modules" in err.replace("\n", " "), err
+
+
+def test_files_that_are_not_those_of_the_settings_are_said(run, folder: Path) -> None:
+    hashes = hash_file(folder / "tiny.safetensors"), hash_file(folder / "loras" / "ogre.safetensors")
+    block = "swamp <lora:ogre:1>\nSteps: 1, Seed: 5, Size: 64x64, Model hash: {}, Model: tiny, Lora hashes: {}"
+    Path("same.txt").write_text(block.format(hashes[0].autov2, f'"ogre: {hashes[1].autov3}"'))
+    Path("other.txt").write_text(block.format("0123456789", '"ogre: 0123456789ab"'))
+    for command in ("sweep", "generate"):
+        _, _, err = run(command, "--settings", "same.txt", "--out", f"same-{command}")
+        assert "another file" not in err
+        code, _, err = run(command, "--settings", "other.txt", "--out", f"other-{command}")
+        lines = " ".join(err.split())
+        assert code == 0 and f"its hash is {hashes[0].autov2}, not 0123456789" in lines, err
+        assert f"ogre is another file than these settings were made with: its hash is {hashes[1].autov3}" in lines
 
 
 def test_a_variation_counts_its_own_seed_up(run) -> None:

@@ -16,6 +16,7 @@ from clipskip.sweep import (
     draw_missing,
     draw_to,
     open_model,
+    other_files,
     plan_sweep,
     resolve,
     seeded,
@@ -32,7 +33,7 @@ def run_sweep(
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
     sweep, extras = plan_sweep(request, skips, model, library, allow_pickle=allow_pickle)
-    _warn(extras, console)
+    _warn(request, model, extras, console)
     folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=model)
     pictures = len(sweep.skips) * len(sweep.rows)
     complete = _show(draw_missing(model, folder, extras), console=console, pictures=pictures)
@@ -52,7 +53,7 @@ def run_generate(
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
     base, extras = resolve(request, model, library, allow_pickle=allow_pickle)
-    _warn(extras, console)
+    _warn(request, model, extras, console)
     events = draw_to(model, seeded(base, count), extras, folder=out or OUT)
     return _show(events, console=console, pictures=count, tell=True)
 
@@ -66,11 +67,11 @@ def _open(request: Request, library: Library, console: Console, *, allow_pickle:
         return open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
 
 
-def _warn(extras: Extras, console: Console) -> None:
-    """Says what is odd about the LoRAs, which are applied all the same."""
-    for lora in extras.loras.values():
-        for warning in lora.warnings:
-            console.print(f"{lora.name}: {warning}", style="yellow", markup=False)
+def _warn(request: Request, model: Model, extras: Extras, console: Console) -> None:
+    """Says which files are not those of the settings, and what is odd about the LoRAs, which are used all the same."""
+    odd = [f"{lora.name}: {warning}" for lora in extras.loras.values() for warning in lora.warnings]
+    for line in (*other_files(request, model.source, extras), *odd):
+        console.print(line, style="yellow", markup=False)
 
 
 def _show(events: Iterator[Advance | Saved], *, console: Console, pictures: int, tell: bool = False) -> bool:

@@ -7,7 +7,7 @@ from clipskip.sweep.model import Advance, Drawn, Extras, Model
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
 from clipskip.sweep.queue import ENDED, Job, Queue
-from clipskip.sweep.resolve import fix_seed, resolve, seeded
+from clipskip.sweep.resolve import fix_seed, other_files, resolve, seeded
 from clipskip.sweep.run import (
     Saved,
     draw_missing,
@@ -48,6 +48,7 @@ __all__ = [
     "held",
     "name_row",
     "open_model",
+    "other_files",
     "plan_sweep",
     "resolve",
     "save_picture",

@@ -12,7 +12,16 @@ from clipskip.prompt import Emphasis, Rules, read_prompt
 from clipskip.sample import find_sampler
 from clipskip.spec import FileRef, LoraRef, Render, Request, Skip, SkipSchedule
 from clipskip.sweep.model import Extras, Known, denoiser_calls
-from clipskip.weights import Embedding, FileKind, Library, identify, load_embedding, read_header
+from clipskip.weights import (
+    Embedding,
+    FileKind,
+    Library,
+    SourceFile,
+    hash_file,
+    identify,
+    load_embedding,
+    read_header,
+)
 from clipskip.weights.lora import Lora, load_lora
 from clipskip.weights.pickles import is_pickle
 
@@ -74,6 +83,18 @@ def resolve(request: Request, model: Known, library: Library, *, allow_pickle: b
     )
     _check(render, model, embeddings)
     return render, Extras(loras={lora.hash: lora for _, lora in found}, embeddings=embeddings)
+
+
+def other_files(request: Request, model: SourceFile, extras: Extras) -> Iterator[str]:
+    """A line for each file that has the name in a settings text, and not the content that its hash tells of."""
+    noted = dict(request.lora_hashes)
+    used = [(lora.name, lora.path, noted.get(lora.name, "")) for lora in extras.loras.values()]
+    if not model.path.is_dir():
+        used.insert(0, (model.ref.name, model.path, request.model_hash or ""))
+    for name, path, wanted in used:
+        if wanted and not (found := hash_file(path)).matches(wanted):
+            own = {8: found.autov1, 12: found.autov3}.get(len(wanted), found.autov2)
+            yield f"{name} is another file than these settings were made with: its hash is {own}, not {wanted[:64]}"
 
 
 def _check(render: Render, model: Known, embeddings: tuple[Embedding, ...]) -> None:
