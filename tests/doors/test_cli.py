@@ -318,6 +318,29 @@ def test_files_that_are_not_those_of_the_settings_are_said(run, folder: Path) ->
         assert f"ogre is another file than these settings were made with: its hash is {hashes[1].autov3}" in lines
 
 
+@pytest.mark.parametrize(
+    ("lora", "said"), [("huge:1:1e30", "no numbers any more"), ("huge:3e38:0", "vectors that are no numbers")]
+)
+def test_a_lora_that_leaves_no_numbers_is_an_error_and_not_a_black_picture(
+    run, folder: Path, tmp_path: Path, lora: str, said: str
+) -> None:
+    text, unet = "lora_te_text_model_encoder_layers_3_self_attn_q_proj", "lora_unet_mid_block_attentions_0_proj_in"
+    channels = load_file(folder / "tiny.safetensors")["model.diffusion_model.middle_block.1.proj_in.weight"].shape[1]
+    ogre = load_file(folder / "loras" / "ogre.safetensors")
+    down, up = torch.ones(1, channels, 1, 1), torch.ones(channels, 1, 1, 1)
+    save_file(
+        {name: tensor for name, tensor in ogre.items() if text in name}
+        | {f"{unet}.lora_down.weight": down, f"{unet}.lora_up.weight": up * 1e15},
+        tmp_path / "huge.safetensors",
+    )
+    code, _, err = run(
+        "sweep", "swamp", "--lora", str(tmp_path / lora.replace("huge", "huge.safetensors")), "--out", "o", *TINY
+    )
+    assert code == 2 and said in err and "lower them" in err, err
+    assert len(list(Path("o").glob("row0-*.png"))) == 5 and not list(Path("o").glob("row1-*.png"))
+    assert Path("o/grid.png").is_file()
+
+
 def test_a_variation_counts_its_own_seed_up(run) -> None:
     text = "swamp\nSteps: 1, Seed: 5, Size: 64x64, Variation seed: 8, Variation seed strength: 0.5"
     Path("s.txt").write_text(text)

@@ -55,6 +55,23 @@ def test_encoded_pixels_are_latents_as_a_unet_sees_them(both: Both) -> None:
     assert torch.allclose(encode(ours, pixels), theirs.encode(exact).latent_dist.mode() * 0.5, atol=2e-5)
 
 
+def test_a_vae_too_large_for_half_precision_goes_on_in_float32(both: Both) -> None:
+    """As NovelAI's: its numbers pass 65504 on the way, which half precision turns into NaN and a black picture."""
+    state = {name: value.clone() for name, value in both[1].state_dict().items()}
+    for part in ("encoder", "decoder"):
+        state[f"{part}.conv_in.weight"] *= 1e6
+    state = {name: value.clamp(-60000, 60000).half() for name, value in state.items()}
+    small = build_vae(state, both[0].shape)
+    exact = build_vae({name: value.float() for name, value in state.items()}, both[0].shape)
+    latent = latent_for(small, 6, 5)
+    assert not small.decode(latent.half()).isfinite().all()
+    assert np.array_equal(decode(small, latent), decode(exact, latent))
+    assert small.dtype is torch.float32
+    again = build_vae({name: value.clone() for name, value in state.items()}, both[0].shape)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 24, 16, 3), dtype=np.uint8)
+    assert torch.equal(encode(again, pixels), encode(exact, pixels))
+
+
 @torch.no_grad()
 def test_bfloat16_is_no_further_from_float32_than_diffusers_bfloat16(both: Both) -> None:
     shape = both[0].shape

@@ -114,3 +114,37 @@ def test_a_cpu_takes_one_large_picture_or_several_small(own: Model, library: Lib
     assert {
         side: batch.pictures_at_once(own._unet, replace(render, width=side, height=side)) for side in sizes
     } == sizes
+
+
+class Overflowing(Limited):
+    """A UNet that gives no numbers for some of its rows."""
+
+    def __init__(self, unet: nn.Module, rows: slice) -> None:
+        super().__init__(unet, 999, CPU_ERROR)
+        self.bad = rows
+
+    def forward(self, *args: Any) -> Tensor:
+        out = super().forward(*args).clone()
+        out[self.bad] = torch.nan
+        return out
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_a_picture_that_is_no_numbers_any_more_takes_no_other_with_it(
+    own: Model, library: Library, broken: int
+) -> None:
+    asked, extras = renders(own, library, 3)
+    own._unet = Overflowing(own._unet, slice(2 * broken, 2 * broken + 1))  # type: ignore[assignment]
+    drawn = []
+    with pytest.raises(SpecError, match=r"Clip Skip 2 with guidance 7 is no numbers any more .* get another copy"):
+        for event in own.draw(asked, extras):
+            drawn += [event.index] if isinstance(event, Drawn) else []
+    assert drawn == [i for i in range(3) if i != broken]
+
+
+def test_where_no_picture_is_numbers_any_more_no_further_step_is_made(own: Model, library: Library) -> None:
+    asked, extras = renders(own, library, 2)
+    own._unet = Overflowing(own._unet, slice(None))  # type: ignore[assignment]
+    with pytest.raises(SpecError, match="no numbers any more"):
+        list(own.draw(asked, extras))
+    assert own._unet.calls == [4]  # type: ignore[union-attr]

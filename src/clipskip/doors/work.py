@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from clipskip.errors import SpecError
 from clipskip.spec import Request, Skip
 from clipskip.sweep import (
     Advance,
@@ -36,14 +37,23 @@ def run_sweep(
     _warn(request, model, extras, console)
     folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=model)
     pictures = len(sweep.skips) * len(sweep.rows)
-    complete = _show(draw_missing(model, folder, extras), console=console, pictures=pictures)
-    if complete or any(folder.path.glob("*.png")):
-        folder.finish()
+    try:
+        complete = _show(draw_missing(model, folder, extras), console=console, pictures=pictures)
+    except SpecError:
+        _finish(folder)
+        raise
+    _finish(folder)
     if not complete:
         console.print(f"Stopped. The same command goes on from what is in {folder.path}.", markup=False)
     print(f"grid  {folder.grid.resolve()}")
     print(f"page  {folder.page.resolve()}")
     return complete
+
+
+def _finish(folder: SweepFolder) -> None:
+    """The grid and the page of what is drawn, if anything is."""
+    if any(folder.path.glob("row*.png")):
+        folder.finish()
 
 
 def run_generate(

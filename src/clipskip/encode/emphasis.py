@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipskip.errors import PromptError
+from clipskip.errors import PromptError, SpecError
 
 
 def emphasise(
@@ -26,6 +26,12 @@ def emphasise(
         return weighted
     ratio = _mean(vectors, counts) / _mean(weighted, counts)
     if not torch.isfinite(ratio).all():
+        if not torch.isfinite(vectors).all():
+            raise SpecError(
+                "the text encoder reads this prompt as vectors that are no numbers (NaN or infinite); LoRAs that are too "
+                "strong do that: lower them",
+                field="lora",
+            )
         raise PromptError(
             "the weights of this prompt leave vectors whose mean is 0, so it cannot be restored; "
             'use other weights, or the emphasis "No norm"',

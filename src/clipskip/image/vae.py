@@ -50,6 +50,8 @@ def decode_on_device(vae: VAE, latent: Latent) -> UInt8[Tensor, "batch height_px
     scaled = (latent / vae.shape.scaling_factor).to(dtype=vae.dtype, device=vae.device)
     whole = has_room(vae.device, decoding_bytes(vae, latent.shape) / SHARE)
     pixels = vae.decode(scaled) if whole or max(latent.shape[2:]) <= TILE else decode_tiles(vae, scaled)
+    if _overflows(vae, pixels):
+        return decode_on_device(vae.float(), latent)
     return ((pixels / 2 + 0.5).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
@@ -57,7 +59,13 @@ def decode_on_device(vae: VAE, latent: Latent) -> UInt8[Tensor, "batch height_px
 def encode(vae: VAE, pixels: NDArray[np.uint8]) -> Latent:
     """The latents, in float32 and scaled as a UNet sees them, of pictures [batch, height, width, 3]."""
     exact = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return vae.encode(exact.to(dtype=vae.dtype, device=vae.device)).float() * vae.shape.scaling_factor
+    latents = vae.encode(exact.to(dtype=vae.dtype, device=vae.device)).float() * vae.shape.scaling_factor
+    return encode(vae.float(), pixels) if _overflows(vae, latents) else latents
+
+
+def _overflows(vae: VAE, made: Float[Tensor, "..."]) -> bool:
+    """Whether half precision was too small for this VAE, as for some of anime models: float32 is then used from here on."""
+    return vae.dtype is torch.float16 and not bool(made.isfinite().all())
 
 
 def decoding_bytes(vae: VAE, latent: torch.Size) -> int:

@@ -9,7 +9,9 @@ from typing import Protocol, final
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from clipskip.encode import TextReader, build_text_encoder, condition_all
 from clipskip.errors import DamagedFile, SpecError
@@ -232,16 +234,23 @@ class Model:
         indices = tuple(index for at, _ in batch for index in at)
         for step in sample(self._unet, [picture for _, picture in batch], prediction=self._prediction):
             latents = step.latent
+            if self.device.type == "cpu" and not any(_sound(latents)):  # a look makes a GPU wait
+                raise _no_numbers(batch[0][1].render)
             looks = preview(self._colours, step.denoised) if previews else ()
             seen = tuple(look for (at, _), look in zip(batch, looks, strict=previews) for _ in at)
             yield Advance(indices=indices, step=step.number, steps=step.total, previews=seen)
             yield from _drawn(finished(decodings))
         assert latents is not None
-        for (at, picture), latent in zip(batch, latents, strict=True):
-            pixels = decode_on_device(self._vae, latent[None])[0]
-            decodings.append(Decoding.start(pixels, indices=at, render=picture.render))
+        sound = _sound(latents)
+        for (at, picture), latent, is_sound in zip(batch, latents, sound, strict=True):
+            if is_sound:
+                pixels = decode_on_device(self._vae, latent[None])[0]
+                decodings.append(Decoding.start(pixels, indices=at, render=picture.render))
             del waiting[0]
             yield from _drawn(finished(decodings))
+        if not all(sound):
+            yield from _drawn(finished(decodings, wait=True))
+            raise _no_numbers(batch[sound.index(False)][1].render)
 
     def _halved(self, size: int, render: Render) -> int:
         """The next size to try after memory ran out; SpecError when one picture alone is too large."""
@@ -261,6 +270,27 @@ class Model:
                 f"{self._source.path} changed while it was in use; start again with the file that you want",
                 field="model",
             )
+
+
+def _sound(latents: Float[Tensor, "pictures channels height width"]) -> list[bool]:
+    """Whether each picture is made of finite numbers: others would be drawn black."""
+    found: list[bool] = latents.isfinite().flatten(1).all(1).tolist()
+    return found
+
+
+def _no_numbers(render: Render) -> SpecError:
+    """The error for a picture that is not made of numbers any more."""
+    loras = " ".join(lora.tag for lora in render.loras)
+    cause = (
+        f"its LoRAs ({loras}) are probably too strong: lower them"
+        if loras
+        else "the model is probably damaged, or too large for the numbers that it is drawn with: get another copy"
+    )
+    return SpecError(
+        f"the picture at Clip Skip {render.clip_skip} with guidance {render.cfg_scale:g} is no numbers any more (NaN or "
+        f"infinite), which would be black; {cause}",
+        field="lora" if loras else "model",
+    )
 
 
 def _drawn(decodings: Iterable[Decoding]) -> Iterator[Drawn]:
