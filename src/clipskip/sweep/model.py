@@ -274,7 +274,7 @@ class Model:
 
 def _sound(latents: Float[Tensor, "pictures channels height width"]) -> list[bool]:
     """Whether each picture is made of finite numbers: others would be drawn black."""
-    found: list[bool] = latents.isfinite().flatten(1).all(1).tolist()
+    found: list[bool] = latents.isfinite().flatten(1).all(1).cpu().tolist()
     return found
 
 
