@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,20 @@ def test_the_model_is_put_back_as_it_was(model: Model, library: Library, wanted:
     before = {name: value.clone() for name, value in model.reader.encoder.state_dict().items()}
     advise(model, wanted, library)
     assert all(value.equal(before[name]) for name, value in model.reader.encoder.state_dict().items())
+
+
+def test_a_negative_prompt_that_says_the_same_leaves_nothing_to_measure(
+    model: Model, library: Library, wanted: Wanted
+) -> None:
+    same = replace(wanted, request=replace(wanted.request, negative_prompt=PROMPT, loras=()))
+    with pytest.raises(SpecError, match="prompt and negative prompt are the same"):
+        advise(model, same, library)
+
+
+def test_answers_that_are_no_numbers_are_an_error(model: Model, library: Library, wanted: Wanted) -> None:
+    strong = replace(wanted, request=replace(wanted.request, loras=(LoraRef(name="ogre", text_encoder=3e38, unet=1),)))
+    with pytest.raises(SpecError, match="no numbers"):
+        advise(model, strong, library)
 
 
 def test_captioned_pictures_are_cut_to_the_model_s_square_and_asked_about(

@@ -11,8 +11,9 @@ from torch import Tensor
 from clipskip.advise.effects import Curve, agreement, share_kept, size_beside
 from clipskip.advise.probe import Probe
 from clipskip.advise.views import Answers, View, answers, view_rows, views_of
+from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, LoraRef, Render
-from clipskip.sweep import Extras, Model
+from clipskip.sweep import Extras, Model, no_numbers
 from clipskip.weights.lora import report_lora
 
 Numbers = tuple[float, ...]
@@ -22,6 +23,8 @@ IGNORED = 0.1
 """A phrase whose removal changes the guidance by less than this share, at every Clip Skip, is taken to be ignored."""
 BROKEN = 0.5
 """Less than this share of the guidance at the trained Clip Skip, and the picture is taken to fall apart."""
+LEAST_GUIDANCE = 1e-6
+"""Of the prediction: less is rounding."""
 MOST_PHRASES = 16
 SEEDS = 1
 
@@ -135,9 +138,17 @@ def measure(model: Model, question: Question, *, tell: Callable[[int], None] = l
         tell(view_rows(SEEDS))
         probe = Probe.of(model, reader, tell)
         said = answers(probe, views, {name: probe.layers(text, columns) for name, text in texts.items()})
+    if not all(bool(answer.isfinite().all()) for answer in said.values()):
+        raise no_numbers(start)
     at = [columns.index(skip) for skip in question.skips]
     reference = columns.index(question.reference)
     guidance = said[PROMPT] - said[NEGATIVE]
+    if float(guidance.norm()) < LEAST_GUIDANCE * float(said[PROMPT].norm()):
+        raise SpecError(
+            "prompt and negative prompt are the same to this model: nothing guides the picture, and nothing can be measured "
+            "of it; change one of them",
+            field="negative_prompt",
+        )
     kept, size = (
         share_kept(guidance, reference=reference),
         size_beside(guidance, guidance[:, reference : reference + 1]),

@@ -3,7 +3,7 @@
 from clipskip.sweep.folder import GRID, PAGE, SweepFolder
 from clipskip.sweep.history import History, Record
 from clipskip.sweep.lock import held
-from clipskip.sweep.model import Advance, Drawn, Extras, Model
+from clipskip.sweep.model import Advance, Drawn, Extras, Model, no_numbers
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
 from clipskip.sweep.queue import ENDED, Job, Queue
@@ -47,6 +47,7 @@ __all__ = [
     "footer",
     "held",
     "name_row",
+    "no_numbers",
     "open_model",
     "other_files",
     "plan_sweep",

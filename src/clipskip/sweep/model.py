@@ -235,7 +235,7 @@ class Model:
         for step in sample(self._unet, [picture for _, picture in batch], prediction=self._prediction):
             latents = step.latent
             if self.device.type == "cpu" and not any(_sound(latents)):  # a look makes a GPU wait
-                raise _no_numbers(batch[0][1].render)
+                raise no_numbers(batch[0][1].render)
             looks = preview(self._colours, step.denoised) if previews else ()
             seen = tuple(look for (at, _), look in zip(batch, looks, strict=previews) for _ in at)
             yield Advance(indices=indices, step=step.number, steps=step.total, previews=seen)
@@ -250,7 +250,7 @@ class Model:
             yield from _drawn(finished(decodings))
         if not all(sound):
             yield from _drawn(finished(decodings, wait=True))
-            raise _no_numbers(batch[sound.index(False)][1].render)
+            raise no_numbers(batch[sound.index(False)][1].render)
 
     def _halved(self, size: int, render: Render) -> int:
         """The next size to try after memory ran out; SpecError when one picture alone is too large."""
@@ -278,7 +278,7 @@ def _sound(latents: Float[Tensor, "pictures channels height width"]) -> list[boo
     return found
 
 
-def _no_numbers(render: Render) -> SpecError:
+def no_numbers(render: Render) -> SpecError:
     """The error for a picture that is not made of numbers any more."""
     loras = " ".join(lora.tag for lora in render.loras)
     cause = (
