@@ -22,10 +22,10 @@ def differences(what: str) -> dict[str, float]:
 
 
 def test_pictures_are_the_cpus() -> None:
-    """Within a grey level of 256, which is rounding; in half precision the attention adds up in another order."""
+    """A grey level of 256 is rounding (1 measured); in half precision attention adds up in another order (6 measured)."""
     found = differences("pictures")
-    assert found.pop("in half precision") <= 12
-    assert len(found) == 2 and max(found.values()) <= 1, found
+    assert found.pop("in half precision") <= 20
+    assert len(found) == 2 and max(found.values()) <= 3, found
 
 
 def test_advice_is_the_cpus() -> None:
