@@ -64,7 +64,7 @@ def encode(vae: VAE, pixels: NDArray[np.uint8]) -> Latent:
 
 
 def _overflows(vae: VAE, made: Float[Tensor, "..."]) -> bool:
-    """Whether half precision was too small for this VAE, as for some of anime models: float32 is then used from here on."""
+    """Whether half precision was too small for this VAE, as for some anime models: float32 is then used from here on."""
     return vae.dtype is torch.float16 and not bool(made.isfinite().all())
 
 
