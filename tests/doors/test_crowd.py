@@ -1,5 +1,6 @@
 """Many clients at once while a sweep is drawn: everybody is answered, and nobody misses a cell."""
 
+import asyncio
 import io
 import json
 import socket
@@ -15,7 +16,7 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from clipskip.doors.http import build_app, guard
+from clipskip.doors.http import Access, build_app, guard
 from clipskip.sweep import Studio
 from clipskip.weights import Library
 
@@ -116,3 +117,25 @@ def test_a_body_that_does_not_come_is_given_up(address: str, monkeypatch: pytest
         head, _, body = slow.makefile("rb").read().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 408 ")
     assert json.loads(body)["detail"] == "the body did not come within 0.2 seconds"
+
+
+def test_a_body_that_is_too_large_is_taken_before_its_refusal_is_sent() -> None:
+    """A connection closed with bytes unread is reset, and most clients then never see the answer."""
+    waiting = [{"type": "http.request", "body": bytes(2**20), "more_body": left > 0} for left in reversed(range(5))]
+    unread, statuses = [], []
+
+    async def receive() -> dict[str, Any]:
+        return waiting.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+            unread.append(len(waiting))
+
+    async def never(*_: object) -> None:
+        raise AssertionError("a refused request goes no further")
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-length", str(5 * 2**20).encode())]
+    scope = {"type": "http", "method": "POST", "path": "/v1/sweeps", "headers": headers}
+    asyncio.run(guard.Guard(never, access=Access())(scope, receive, send))  # type: ignore[arg-type]
+    assert (statuses, unread) == ([413], [0])

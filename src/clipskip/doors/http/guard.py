@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections import Counter
+from contextlib import suppress
 from typing import final
 from urllib.parse import urlsplit
 
@@ -32,6 +33,8 @@ PICTURES = frozenset({"/sdapi/v1/img2img", "/sdapi/v1/png-info", "/v1/settings"}
 MOST_BYTES, MOST_PICTURE_BYTES = 2 * 2**20, 64 * 2**20
 BODY_S = 60
 """Seconds in which a whole body must have come."""
+DRAIN_S = 2
+"""Seconds that a refused body may still come."""
 SINGLE = ("host", "origin", "authorization", "content-length", "content-type")
 
 
@@ -54,6 +57,7 @@ class Guard:
         if refusal is None:
             body, refusal = await _body(receive, headers, most=_most(scope["path"]))
         if refusal is not None:
+            await _drain(receive)
             await _refuse(send, *refusal, challenge=self._challenge(scope["path"]))
             return
         scope.setdefault("state", {})["signed_in"] = self._access.admits(headers)
@@ -118,6 +122,18 @@ async def _body(receive: Receive, headers: dict[str, str], *, most: int) -> tupl
                     return bytes(body), None
     except TimeoutError:
         return b"", (408, f"the body did not come within {BODY_S} seconds")
+
+
+async def _drain(receive: Receive) -> None:
+    """Takes what still comes of a refused body, a while: a connection closed before that is reset, and the answer lost."""
+    left = MOST_PICTURE_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
