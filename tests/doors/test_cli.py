@@ -196,6 +196,20 @@ def test_inspect_opens_pickles_where_they_are_allowed(run, folder: Path, tmp_pat
         assert code == 0 and said in out, (out, err)
 
 
+def test_encode_reads_a_pickle_where_it_is_allowed(run, folder: Path, tmp_path: Path) -> None:
+    tensors = load_file(folder / "tiny.safetensors")
+    save_file(tensors, tmp_path / "bare.safetensors")  # without the metadata that a pickle cannot have
+    torch.save({"state_dict": tensors}, tmp_path / "pickled.ckpt")
+    asked = ("encode", "a frog", "--clip-skip", "1-3")
+    assert run(*asked, "--model", "bare.safetensors", "--out", "plain.safetensors")[0] == 0
+    code, _, err = run(*asked, "--model", "pickled.ckpt", "--out", "refused.safetensors")
+    assert code == 2 and "--allow-pickle" in err and not Path("refused.safetensors").exists()
+    code, _, err = run(*asked, "--model", "pickled.ckpt", "--out", "pickled.safetensors", "--allow-pickle")
+    assert code == 0, err
+    plain, pickled = load_file("plain.safetensors"), load_file("pickled.safetensors")
+    assert plain.keys() == pickled.keys() and all(plain[name].equal(pickled[name]) for name in plain)
+
+
 def test_advise_says_a_value_in_the_tools_numbers_and_what_it_rests_on(run) -> None:
     words = ("advise", "swamp, ogre", "--lora", "ogre", "--clip-skip", "1,2", "--model", "tiny", "--for", "comfyui")
     code, out, err = run(*words)

@@ -21,7 +21,6 @@ from clipskip.weights import (
     hash_file,
     identify,
     read_allowed,
-    read_header,
     source_file,
 )
 from clipskip.weights.embedding import WIDTHS
@@ -105,7 +104,8 @@ def encode_to(
     """Writes one tensor `clip_skip_N` [tokens, width] for each Clip Skip, from one pass; says what was written."""
     path, reader = _open_reader(model, folders=folders, allow_pickle=allow_pickle)
     layers = {f"clip_skip_{skip}": state.contiguous() for skip, state in encode_layers(reader, text, skips).items()}
-    metadata = {"prompt": text, "model": path.stem, "model_sha256": source_file(read_header(path)).sha256}
+    header, _ = read_allowed(path, allow_pickle=allow_pickle)
+    metadata = {"prompt": text, "model": path.stem, "model_sha256": source_file(header).sha256}
     _write(out, lambda partial: save_file(layers, partial, metadata=metadata))
     return [f"{name}  {tuple(state.shape)}" for name, state in layers.items()]
 
