@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from clipskip.spec.family import Family
@@ -59,3 +60,14 @@ def single_file(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, st
 
 def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def write_sdxl(path: Path) -> None:
+    """As much of an SDXL checkpoint as tells its kind."""
+    xl = {f"conditioner.embedders.1.model.ln_final.{end}": torch.zeros(1280) for end in ("weight", "bias")}
+    for i in (0, 2):
+        xl |= {f"model.diffusion_model.time_embed.{i}.{end}": torch.zeros(1280) for end in ("weight", "bias")}
+    xl["model.diffusion_model.label_emb.0.0.weight"] = torch.zeros(1280, 2816)
+    for name in ("conv_in", "conv_out"):
+        xl |= {f"first_stage_model.encoder.{name}.{end}": torch.zeros(8) for end in ("weight", "bias")}
+    save_file(xl, path)

@@ -41,16 +41,18 @@ def results(found: dict[str, Any]) -> str:
     text = [table(head, rows)]
     text.append(
         f"The judge itself, on held-out renders: background {100 * judged['place']:.1f}%, objects "
-        f"{100 * judged['things']:.1f}%, colours {100 * judged['hues']:.1f}%. "
+        f"{100 * judged['things']:.1f}%, colours {100 * judged['hues']:.1f}%; on blueprints, which it also learned: objects "
+        f"{100 * found['judge on renders']['blueprint']['things']:.1f}%. "
         f"VAE reconstruction of held-out scenes: {found['reconstruction']['PSNR dB']} dB (wanted: 26)."
     )
     if "characters" in found:
         text.append(characters(found["characters"]))
     if "style" in found:
-        near = found["style"]
+        off, on = found["style"]["without"], found["style"]["with"]
         text.append(
-            "Blueprint: mean distance of the pictures' colour from the style's (0-255): "
-            f"{near['colour distance to the style, without']} without the LoRA, {near['with']} with it."
+            f"Blueprint: seen by the judge in {percent(off['seen'])} of the pictures without its LoRA, in {percent(on['seen'])} "
+            "with it; mean distance of the pictures' colour from that of renders in the style (0-255): "
+            f"{off['colour distance']} and {on['colour distance']}."
         )
     if "quality" in found:
         text.append(quality(found["quality"]))
@@ -100,14 +102,14 @@ def curve(found: dict[str, Any]) -> str:
     return table(["right at Clip Skip", *map(str, range(1, 13))], rows) + "\n\n![The curves](starter/curve.svg)"
 
 
-COLOURS = ("#1f77b4", "#7f7f7f", "#2ca02c", "#d62728")
+COLOURS = {"no LoRA": "#555555", "ogre": "#2ca02c", "gnome": "#d62728", "blueprint": "#1f77b4"}
 
 
 def plot(found: dict[str, dict[str, float]]) -> str:
     """The curves as a picture, in SVG."""
     left, top, wide, high = 46, 12, 520, 220
     x, y = (lambda skip: left + (skip - 1) * wide / 11), (lambda share: top + high * (1 - share))
-    size = f"{left + wide + 130} {top + high + 44}"
+    size = f"{left + wide + 190} {top + high + 44}"
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" font-family="sans-serif" font-size="12">']
     lines.append('<rect width="100%" height="100%" fill="white"/>')
     for share in (0, 0.25, 0.5, 0.75, 1):
@@ -119,9 +121,11 @@ def plot(found: dict[str, dict[str, float]]) -> str:
     below, places = top + high + 14.0, {}
     for share, name in sorted((values["12"], name) for name, values in found.items()):
         below = places[name] = min(y(share), below - 14)
-    for colour, (name, values) in zip(COLOURS, found.items(), strict=False):
+    for name, values in found.items():
+        colour = next(colour for word, colour in COLOURS.items() if word in name)
+        dash = "" if "its LoRA" in name else ' stroke-dasharray="2 3"' if "place" in name else ' stroke-dasharray="7 4"'
         path = " ".join(f"{'L' if skip > 1 else 'M'}{x(skip):.1f} {y(values[str(skip)]):.1f}" for skip in range(1, 13))
-        lines.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        lines.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
         lines.append(f'<text x="{left + wide + 8}" y="{places[name] + 4:.0f}" fill="{colour}">{name}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
 

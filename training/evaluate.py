@@ -21,7 +21,7 @@ from drawing import render
 from judge import BACKGROUNDS, FAULTS, HUES, NOTHING, SLOTS, THINGS, load_judge, look, small
 from PIL import Image
 from sampling import Model, open_model
-from world import CHARACTERS, Scene, caption, sample_scene
+from world import CHARACTERS, STYLES, Scene, caption, sample_scene
 
 from clipskip.image import decode, encode
 
@@ -189,8 +189,8 @@ def characters(bench: Bench) -> dict[str, object]:
 
 
 def style(bench: Bench) -> dict[str, object]:
-    """The blueprint: how blue and how grey-free the pictures are, against renders of the same style."""
-    scenes, prompts = prompts_of("blueprint", bench.count // 12)
+    """The blueprint: how often the judge sees it, and how far the pictures' colour is from that of renders of it."""
+    scenes, prompts = prompts_of("blueprint", bench.count // 5)
     wanted = np.stack([render(replace(scene, quality=None)) for scene in scenes])
     without = bench.draw("blueprint-without", prompts)
     with bench.model.with_loras([bench.loras / "blueprint.safetensors"]):
@@ -199,24 +199,39 @@ def style(bench: Bench) -> dict[str, object]:
     def distance(pictures: np.ndarray) -> float:
         return round(float(np.abs(pictures.mean((1, 2)) - wanted.mean((0, 1, 2))).mean()), 1)
 
-    return {"colour distance to the style, without": distance(without), "with": distance(images)}
+    def share(pictures: np.ndarray) -> float:
+        return round(float((bench.see(pictures)["styles"][:, 0] > 0).float().mean()), 3)
+
+    return {
+        "without": {"seen": share(without), "colour distance": distance(without)},
+        "with": {"seen": share(images), "colour distance": distance(images)},
+    }
 
 
 def curve(bench: Bench) -> dict[str, object]:
-    """Object right at Clip Skip 1 to 12 without a LoRA; the character right with each character's LoRA."""
-    scenes, prompts = prompts_of("heldout", bench.count // 8, keep=lambda scene: len(scene.items) == 1)
-    found: dict[str, dict[int, float]] = {"object, no LoRA": {}, "place, no LoRA": {}}
-    for skip in range(1, DEPTH + 1):
-        got = scores(bench.see(bench.draw(f"curve-{skip}", prompts, skip=skip, steps=20)), scenes, prompts)
-        found["object, no LoRA"][skip], found["place, no LoRA"][skip] = got["object"], got["place"]
+    """At Clip Skip 1 to 12: objects and places without a LoRA; with each LoRA, what it is for, and objects."""
+    few = bench.count // 4
+    plain = prompts_of("heldout", few, keep=lambda scene: len(scene.items) == 1)
+    drawn = [scores(said, *plain) for said in over_skips(bench, "curve", plain[1])]
+    found = {f"{part}, no LoRA": [one[part] for one in drawn] for part in ("object", "place")}
     for name in CHARACTERS:
-        told = prompts_of(name, bench.count // 8)[1]
         with bench.model.with_loras([bench.loras / f"{name}.safetensors"]):
-            found[f"{name}, its LoRA"] = {
-                skip: share_of(bench.see(bench.draw(f"curve-{name}-{skip}", told, skip=skip, steps=20)), name)
-                for skip in range(1, DEPTH + 1)
-            }
-    return found
+            own = over_skips(bench, f"curve-{name}", prompts_of(name, few)[1])
+            others = over_skips(bench, f"curve-others-{name}", plain[1])
+        found[f"{name}, its LoRA"] = [share_of(said, name) for said in own]
+        found[f"object, {name} LoRA on"] = [scores(said, *plain)["object"] for said in others]
+    for row, name in enumerate(STYLES):
+        styled = prompts_of(name, few, keep=lambda scene: len(scene.items) == 1)
+        with bench.model.with_loras([bench.loras / f"{name}.safetensors"]):
+            own = over_skips(bench, f"curve-{name}", styled[1])
+        found[f"{name}, its LoRA"] = [round(float((said["styles"][:, row] > 0).float().mean()), 3) for said in own]
+        found[f"object, {name} LoRA on"] = [scores(said, *styled)["object"] for said in own]
+    return {name: dict(enumerate(values, start=1)) for name, values in found.items()}
+
+
+def over_skips(bench: Bench, name: str, prompts: list[str]) -> list[dict[str, torch.Tensor]]:
+    """What the judge sees in these prompts' pictures at Clip Skip 1, 2, ..., 12."""
+    return [bench.see(bench.draw(f"{name}-{skip}", prompts, skip=skip, steps=20)) for skip in range(1, DEPTH + 1)]
 
 
 def reconstruction(bench: Bench) -> dict[str, object]:

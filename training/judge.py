@@ -3,8 +3,9 @@
     python training/judge.py --data DIR --out DIR --minutes 8
 
 Reads 64 px copies. Heads: the place; for each of left, centre and right which object stands there (or nothing) and in
-which colour; which extras; which faults. Training pictures are shifted, slightly softened, tinted and noised, so that
-the judge does not depend on pixels which no VAE keeps. Its own accuracy on held-out renders is logged and saved.
+which colour; which extras; which faults; which style. Training pictures are shifted, slightly softened, tinted and
+noised, so that the judge does not depend on pixels which no VAE keeps. Its own accuracy on held-out renders is logged
+and saved.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from common import load_words, log, save, shards
 from torch import Tensor, nn
-from world import BACKGROUNDS, BAD_TAGS, CHARACTERS, COLOURS, EXTRAS, OBJECTS, PLACES, Scene, scene_of
+from world import BACKGROUNDS, BAD_TAGS, CHARACTERS, COLOURS, EXTRAS, OBJECTS, PLACES, STYLES, Scene, scene_of
 
 THINGS = (*OBJECTS, *CHARACTERS)
 NOTHING = len(THINGS)
@@ -30,6 +31,7 @@ HEADS = {
     "hues": len(SLOTS) * len(HUES),
     "extras": len(EXTRAS),
     "faults": len(FAULTS),
+    "styles": len(STYLES),
 }
 
 
@@ -69,7 +71,7 @@ def truth(scenes: list[Scene]) -> dict[str, Tensor]:
         for item in scene.items:
             slot = SLOTS.index(item.place)
             things[row, slot] = THINGS.index(item.name)
-            if scene.quality not in ("monochrome", "sketch"):
+            if scene.quality not in ("monochrome", "sketch") and scene.style is None:
                 hues[row, slot] = HUES.index(item.colour or "natural")
     return {
         "place": torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes]),
@@ -77,6 +79,7 @@ def truth(scenes: list[Scene]) -> dict[str, Tensor]:
         "hues": hues,
         "extras": torch.tensor([[float(name in scene.extras) for name in EXTRAS] for scene in scenes]),
         "faults": torch.tensor([[float(name == scene.quality) for name in FAULTS] for scene in scenes]),
+        "styles": torch.tensor([[float(name == scene.style) for name in STYLES] for scene in scenes]),
     }
 
 
@@ -111,7 +114,8 @@ def objective(said: dict[str, Tensor], true: dict[str, Tensor]) -> Tensor:
     loss = loss + 3 * F.cross_entropy(said["things"].flatten(0, 1), true["things"].flatten())
     loss = loss + F.cross_entropy(said["hues"].flatten(0, 1), true["hues"].flatten(), ignore_index=-100)
     loss = loss + F.binary_cross_entropy_with_logits(said["extras"], true["extras"])
-    return loss + 2 * F.binary_cross_entropy_with_logits(said["faults"], true["faults"])
+    loss = loss + 2 * F.binary_cross_entropy_with_logits(said["faults"], true["faults"])
+    return loss + F.binary_cross_entropy_with_logits(said["styles"], true["styles"])
 
 
 @torch.no_grad()
@@ -134,6 +138,7 @@ def accuracy(judge: Judge, images: Tensor, scenes: list[Scene]) -> dict[str, flo
         "hues": float((said["hues"].argmax(-1) == true["hues"])[told].float().mean()) if told.any() else 1.0,
         "extras": float(((said["extras"] > 0) == (true["extras"] > 0)).float().mean()),
         "faults": float(((said["faults"] > 0) == (true["faults"] > 0)).all(-1).float().mean()),
+        "styles": float(((said["styles"] > 0) == (true["styles"] > 0)).all(-1).float().mean()),
     }
 
 
@@ -160,14 +165,14 @@ def main() -> None:
     tests = {"heldout": load(options.data, "heldout")}
     more_images: list[Tensor] = []
     more_scenes: list[Scene] = []
-    for name in CHARACTERS:
+    for name in (*CHARACTERS, *STYLES):
         more, told = load(options.data, name)
         more_images, more_scenes = [*more_images, more[200:]], more_scenes + told[200:]
         tests[name] = more[:200], told[:200]
     tests["kept out of train, with faults"] = images[-500:], scenes[-500:]
     images, scenes = torch.cat([images[:-500], *more_images]), scenes[:-500] + more_scenes
     true, judge = truth(scenes), Judge()
-    faulty = true["faults"].any(dim=1).nonzero().flatten()
+    rare = (true["faults"].any(dim=1) | true["styles"].any(dim=1)).nonzero().flatten()
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=1e-2)
     began, step, total = time.process_time(), 0, 60 * options.minutes
     while (spent := time.process_time() - began) < total:
@@ -175,7 +180,7 @@ def main() -> None:
             group["lr"] = 2e-3 * min(1, (step + 1) / 100) * (0.5 + 0.5 * float(np.cos(np.pi * min(1, spent / total))))
         chosen = torch.randint(len(images), (options.batch,))
         third = options.batch // 3
-        chosen[:third] = faulty[torch.randint(len(faulty), (third,))]
+        chosen[:third] = rare[torch.randint(len(rare), (third,))]
         with torch.autocast("cpu", torch.bfloat16):
             said = judge(augment(images[chosen].float() / 127.5 - 1))
         loss = objective(

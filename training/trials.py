@@ -1,6 +1,7 @@
 """Tries `clipskip advise` where the truth is known, and writes every answer to one JSON file; resumable.
 
-    python training/trials.py --model FILE --loras DIR --tunes DIR --evaluation FILE --out FILE [--only pictures uptake]
+    python training/trials.py --model FILE --loras DIR --tunes DIR --evaluation FILE --judge FILE --out FILE
+        [--only pictures uptake]
 
 Models: the base (trained at 2) and fine-tunes of it, skipN-SEED.safetensors. LoRAs: NAME.safetensors (2) and
 NAME-skipN.safetensors. Pictures are rendered anew for it: none was in any training.
@@ -18,22 +19,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from drawing import render
-from world import CHARACTERS, caption, sample_scene
+from judge import NOTHING, THINGS, Judge, load_judge, look, small
+from numpy.typing import NDArray
+from world import CHARACTERS, Scene, caption, sample_scene
 
 from clipskip.advise.advice import SCENES, TEXTS, tag_texts
 from clipskip.advise.drawings import DRAWINGS, by_drawings
 from clipskip.advise.footprint import by_difference, by_footprint
 from clipskip.advise.probe import Probe
-from clipskip.advise.prompted import Question, measure
+from clipskip.advise.prompted import Prompted, Question, measure
 from clipskip.advise.trained import CANDIDATES, LEAST, Captioned, Trained, by_pictures
 from clipskip.image import encode
-from clipskip.spec import LoraRef, Request
-from clipskip.sweep import Extras, Model, open_model, resolve
+from clipskip.spec import ClipSkip, LoraRef, Request
+from clipskip.sweep import Drawn, Extras, Model, open_model, resolve
 from clipskip.weights import Library
 from clipskip.weights.lora import load_lora
 
-PICTURES, SETS = 64, 3
-BASE = 2
+PICTURES, SETS, PROMPTS = 64, 3, 50
+BASE, SKIPS = 2, tuple(range(1, 13))
+BASE_SEED = 1000
+SOUNDNESS = ("guidance_kept", "guidance_size", "conditioning_distance", "change", "contrast", "detail")
 
 
 def truth_of(path: Path) -> int:
@@ -148,11 +153,36 @@ class Trials:
             kept = prompted_mean(model, library, name)
             shares = {key: correlation(values, curve) for key, values in kept.items()}
             self.keep("uptake", name, {"judged": curve, "rank correlation": shares, "curves": kept})
-        plain = prompted_mean(model, library, None)
-        for part in ("object", "place"):
-            curve = list(judged[f"{part}, no LoRA"].values())
-            shares = {key: correlation(values, curve) for key, values in plain.items()}
-            self.keep("soundness", part, {"judged": curve, "rank correlation": shares, "curves": plain})
+
+    def soundness(self) -> None:
+        """What is measured of prompts at Clip Skip 1 to 12, beside what the judge sees in their pictures."""
+        judge = load_judge(self.options.judge)
+        for path in self.models:
+            if self.has("soundness", path.stem):
+                continue
+            model = open_model(str(path))
+            scenes = some_scenes("soundness", PROMPTS)
+            asked = [(caption(scene, random.Random(f"soundness {n}")), BASE_SEED + n) for n, scene in enumerate(scenes)]
+            right = np.array([judged_objects(model, judge, scenes, asked, skip) for skip in SKIPS]).T
+            found = [measured(model, prompt, seed, reference=truth_of(path)) for prompt, seed in asked]
+            values = {key: np.array([getattr(one, key) for one in found]) for key in SOUNDNESS}
+            warned = np.array(
+                [[one.broken_from is not None and skip >= one.broken_from for skip in SKIPS] for one in found]
+            )
+            said, curve = (
+                {key: one.mean(0).round(3).tolist() for key, one in values.items()},
+                right.mean(0).round(3).tolist(),
+            )
+            self.keep("soundness", path.stem, {
+                "right": curve,
+                "curves": said | {"warned": warned.mean(0).round(3).tolist()},
+                "rank correlation": {key: correlation(one, curve) for key, one in said.items()},
+                "chance that it is larger where the object is right": {
+                    key: larger(one[right], one[~right]) for key, one in values.items()
+                },
+                "right where it warned": [int(right[warned].sum()), int(warned.sum())],
+                "right where it did not": [int(right[~warned].sum()), int((~warned).sum())],
+            })  # fmt: skip
 
     def pulls(self) -> None:
         """Whether the three LoRAs pull together more at higher Clip Skips, as the guide says."""
@@ -166,7 +196,7 @@ class Trials:
             )
             render_, extras = resolve(request, model, library)
             question = Question(
-                render=render_, extras=extras, skips=tuple(range(1, 13)), reference=BASE,
+                render=render_, extras=extras, skips=SKIPS, reference=BASE,
                 lora_references={ref.hash: BASE for ref in render_.loras},
             )  # fmt: skip
             for pull in measure(model, question).pulls:
@@ -188,20 +218,56 @@ def with_lora(model: Model, path: Path):  # type: ignore[no-untyped-def]  # a co
     return model.with_loras((LoraRef(name=lora.name, hash=lora.hash),), Extras(loras={lora.hash: lora}))
 
 
-def prompted_mean(model: Model, library: Library, name: str | None, count: int = 8) -> dict[str, list[float]]:
+def some_scenes(name: str, count: int) -> list[Scene]:
+    """Held-out scenes of one object."""
+    rng, scenes = random.Random(name), []
+    while len(scenes) < count:
+        scene = replace(sample_scene(rng, split="heldout"), quality=None)
+        if len(scene.items) == 1:
+            scenes.append(scene)
+    return scenes
+
+
+def judged_objects(
+    model: Model, judge: Judge, scenes: list[Scene], asked: list[tuple[str, int]], skip: int
+) -> list[bool]:
+    """Whether the judge sees each scene's object in its picture at a Clip Skip: 20 steps of Euler a, guidance 7."""
+    renders, library = [], Library(())
+    for prompt, seed in asked:
+        request = Request(prompt=prompt, seed=seed, steps=20, clip_skip=ClipSkip(skip))
+        render_, extras = resolve(request, model, library)
+        renders.append(render_)
+    pictures = {event.index: event.pixels for event in model.draw(renders, extras) if isinstance(event, Drawn)}
+    seen = look(judge, small(np.stack([pictures[n] for n in range(len(asked))])))["things"]
+    best = seen.softmax(-1)[:, :, :NOTHING].amax(dim=1).argmax(dim=-1)
+    return [THINGS[int(thing)] == scene.items[0].name for thing, scene in zip(best, scenes, strict=True)]
+
+
+def measured(model: Model, prompt: str, seed: int, *, reference: int) -> Prompted:
+    """What is measured of a prompt without a LoRA."""
+    render_, extras = resolve(Request(prompt=prompt, seed=seed), model, Library(()))
+    return measure(model, Question(render=render_, extras=extras, skips=SKIPS, reference=reference, lora_references={}))
+
+
+def larger(ones: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+    """How often one of the first is larger than one of the others (the area under the ROC curve); 0.5 tells nothing."""
+    pairs = ones[:, None] - others[None]
+    return round(float((pairs > 0).mean() + (pairs == 0).mean() / 2), 3)
+
+
+def prompted_mean(model: Model, library: Library, name: str, count: int = 8) -> dict[str, list[float]]:
     """Curves over Clip Skip 1 to 12, means over prompts that no other part has seen."""
     curves: dict[str, list[tuple[float, ...]]] = {}
     for seed in range(count):
         rng = random.Random(f"uptake {name} {seed}")
-        prompt = caption(sample_scene(rng, split=name or "heldout"), rng)
-        request = Request(prompt=prompt, loras=(LoraRef(name=name),) if name else (), seed=seed)
+        prompt = caption(sample_scene(rng, split=name), rng)
+        request = Request(prompt=prompt, loras=(LoraRef(name=name),), seed=seed)
         render_, extras = resolve(request, model, library)
         question = Question(
-            render=render_, extras=extras, skips=tuple(range(1, 13)), reference=BASE,
+            render=render_, extras=extras, skips=SKIPS, reference=BASE,
             lora_references={ref.hash: BASE for ref in render_.loras},
         )  # fmt: skip
         said = measure(model, question)
-        curves.setdefault("guidance kept", []).append(said.guidance_kept)
         for lora in said.loras:
             for key in ("uptake", "whole", "by_text", "by_unet"):
                 curves.setdefault(key, []).append(getattr(lora, key))
@@ -216,12 +282,13 @@ def correlation(one: list[float], other: list[float]) -> float:
 
 def main() -> None:
     """All parts, or those named."""
-    parts = ("footprints", "differences", "pictures", "drawings", "uptake", "pulls")
+    parts = ("footprints", "differences", "pictures", "drawings", "uptake", "soundness", "pulls")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--loras", type=Path, required=True)
     parser.add_argument("--tunes", type=Path, required=True)
     parser.add_argument("--evaluation", type=Path, required=True)
+    parser.add_argument("--judge", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", choices=parts, default=list(parts))

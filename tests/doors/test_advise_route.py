@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from tiny_sd1 import write_sdxl
 
 from clipskip.doors.http import build_app
 from clipskip.sweep import Studio
@@ -42,3 +43,14 @@ def test_the_verdict_comes_with_its_measurements_and_every_tools_number(client: 
 def test_a_field_that_cannot_be_is_named(client: TestClient, changes: dict[str, Any], status: int, field: str) -> None:
     answer = client.post("/v1/advise", json=ASKED | changes)
     assert (answer.status_code, answer.json()["field"]) == (status, field)
+
+
+def test_a_model_of_a_family_with_one_clip_skip_for_all_is_answered_from_its_header(tmp_path: Path) -> None:
+    write_sdxl(tmp_path / "pony.safetensors")
+    studio = Studio(tmp_path / "out", Library((tmp_path,)))
+    client = TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
+    said = client.post("/v1/advise", json={"model": "pony"}).json()
+    assert (said["verdict"]["skip"], said["family"], said["rows"]) == (2, "SDXL", 0)
+    answer = client.post("/v1/advise", json={"model": "pony", "prompt": "a cat"})
+    assert (answer.status_code, answer.json()["field"]) == (422, "model")
+    studio.close()

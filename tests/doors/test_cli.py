@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_sd1 import write_sdxl
 
 from clipskip.doors.cli import main
 from clipskip.image import read_infotext
@@ -220,6 +221,22 @@ def test_advise_says_a_value_in_the_tools_numbers_and_what_it_rests_on(run) -> N
     assert json.loads(out)["prompted"]["loras"][0]["name"] == "ogre", err
 
 
+def test_advise_knows_a_family_that_has_one_clip_skip_for_all_from_its_header(run, tmp_path: Path) -> None:
+    pony = tmp_path / "ponyDiffusionV6XL.safetensors"
+    write_sdxl(pony)
+    code, out, _ = run("advise", "--model", str(pony))
+    assert code == 0
+    assert out.startswith("Clip Skip 2 in AUTOMATIC1111, 97% sure\n")
+    assert "leave the setting alone" in out and "ponyDiffusionV6XL, SDXL, 12 layers" in out
+    code, out, _ = run("advise", "--model", str(pony), "--for", "comfyui", "--json")
+    said = json.loads(out)
+    assert (said["verdict"]["skip"], said["rows"], said["prompted"]) == (2, 0, None)
+    assert {row["tool"]: row["number"] for row in said["tools"]}["comfyui"] == "-2"
+    for words in (("a cat",), ("--lora", "ogre"), ("--images", str(tmp_path))):
+        code, out, err = run("advise", *words, "--model", str(pony))
+        assert (code, out) == (2, "") and err.count("\n") == 1 and "SDXL" in err, err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [(("--clip-skip", "1.5"), "lies between two layers"), (("--clip-skip", "13"), "1 to 12"), (("--for", "paint"), "use one of a1111"),
@@ -291,13 +308,7 @@ def test_a_file_that_is_no_model_is_one_line(run, folder: Path, tmp_path: Path, 
 
 def test_files_of_another_kind_say_what_they_are(run, folder: Path, tmp_path: Path) -> None:
     lora, model = folder / "loras" / "ogre.safetensors", folder / "tiny.safetensors"
-    xl = {f"conditioner.embedders.1.model.ln_final.{end}": torch.zeros(1280) for end in ("weight", "bias")}
-    for i in (0, 2):
-        xl |= {f"model.diffusion_model.time_embed.{i}.{end}": torch.zeros(1280) for end in ("weight", "bias")}
-    xl["model.diffusion_model.label_emb.0.0.weight"] = torch.zeros(1280, 2816)
-    for name in ("conv_in", "conv_out"):
-        xl |= {f"first_stage_model.encoder.{name}.{end}": torch.zeros(8) for end in ("weight", "bias")}
-    save_file(xl, tmp_path / "xl.safetensors")
+    write_sdxl(tmp_path / "xl.safetensors")
     (tmp_path / "old.ckpt").write_bytes(b"\x80\x02}q\x00.")
     for words, said in (
         (("--model", str(lora)), "LoRA"),

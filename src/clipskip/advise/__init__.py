@@ -1,6 +1,6 @@
 """An open model, a prompt, LoRAs and pictures in; what each Clip Skip does to them, in numbers, and which to use, out."""
 
-from clipskip.advise.advice import Advice, Wanted, advise, most_rows, whole_skips
+from clipskip.advise.advice import Advice, Wanted, advise, advise_by_family, most_rows, whole_skips
 from clipskip.advise.evidence import Evidence
 from clipskip.advise.layers import Layers, read_layers
 from clipskip.advise.layers_report import layer_lines, layer_picture
@@ -23,6 +23,7 @@ __all__ = [
     "Verdict",
     "Wanted",
     "advise",
+    "advise_by_family",
     "by_pictures",
     "layer_lines",
     "layer_picture",

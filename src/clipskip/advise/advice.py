@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from clipskip.advise.clip_score import ClipScores, Scorer, clip_scores
 from clipskip.advise.drawings import DRAWINGS, by_drawings
 from clipskip.advise.drawings import ROWS as DRAWING_ROWS
-from clipskip.advise.evidence import Evidence, combined, contradictions, file_evidence
+from clipskip.advise.evidence import Evidence, combined, contradictions, family_evidence, file_evidence
 from clipskip.advise.footprint import by_difference, by_footprint
 from clipskip.advise.pictures import read_pictures
 from clipskip.advise.probe import Probe
 from clipskip.advise.prompted import Prompted, Question, measure, phrases_of, prompted_rows
 from clipskip.advise.trained import CANDIDATES, MOST, Trained, by_pictures
-from clipskip.advise.verdict import Verdict, decide
+from clipskip.advise.verdict import Answer, Verdict, decide
 from clipskip.errors import SpecError
-from clipskip.spec import ClipSkip, LoraRef, Render, Request
+from clipskip.spec import ClipSkip, Family, LoraRef, Render, Request
 from clipskip.sweep import Drawn, Extras, Model, find_model, resolve
-from clipskip.weights import Library
+from clipskip.weights import FileKind, Library, identify, read_allowed
 from clipskip.weights.lora import Lora
 from clipskip.weights.lora.metadata import tag_counts
 
@@ -46,6 +46,7 @@ class Advice:
 
     model: str
     hash: str
+    """Empty where the file was not read."""
     family: str
     depth: int
     verdict: Verdict
@@ -150,6 +151,39 @@ def advise(
         rows=rows[0],
         seconds=round(time.monotonic() - began, 2),
     )
+
+
+def advise_by_family(path: Path, asked: Request, *, allow_pickle: bool = False) -> tuple[Advice, Family] | None:
+    """The answer for a checkpoint of a family that has one Clip Skip for all (SD 2.x; SDXL with Pony, Illustrious and NoobAI),
+    from its header alone; None for any other file. SpecError where a prompt or LoRAs are to be measured on it."""
+    identity = identify(read_allowed(path, allow_pickle=allow_pickle)[0])
+    family = identity.family
+    if identity.kind is not FileKind.CHECKPOINT or family not in (Family.SD2, Family.SDXL):
+        return None
+    said = family_evidence(path.stem, family)
+    if asked.prompt or asked.loras:
+        raise SpecError(
+            f"{path.name} is {family.label}, whose models all use Clip Skip {said.skip}, and nothing can be measured on it by "
+            "this version; ask of the model alone",
+            field="model",
+        )
+    text = f"{said.source[0].upper()}{said.source[1:]}: it is the default there, so leave the setting alone"
+    return Advice(
+        model=path.stem,
+        hash="",
+        family=family.label,
+        depth=family.depth,
+        verdict=Verdict(answer=Answer.VALUE, skip=said.skip, sure=said.weight, text=text),
+        evidence=(said,),
+        contradictions=(),
+        model_chances=_listed(combined([said], depth=family.depth)),
+        lora_chances=(),
+        measured=(),
+        prompted=None,
+        clip=None,
+        rows=0,
+        seconds=0.0,
+    ), family
 
 
 def _names(loras: Sequence[LoraRef]) -> Iterator[str]:

@@ -93,6 +93,5 @@ def _guesses(
     texts: Float[Tensor, "skips tokens width"],
 ) -> Float[Tensor, "skips channels height width"]:
     """The clean picture that each text makes of its latent."""
-    unit = math.hypot(1, sigma)
-    said = probe.predict_each(x / unit, stable_diffusion().timestep(sigma), texts)
-    return x / unit**2 - said * (sigma / unit) if probe.prediction == "v" else x - said * sigma
+    scaled, timestep = x / math.hypot(1, sigma), stable_diffusion().timestep(sigma)
+    return probe.clean(scaled, timestep, probe.predict_each(scaled, timestep, texts))

@@ -11,6 +11,7 @@ from functools import reduce
 
 import numpy as np
 
+from clipskip.spec import Family
 from clipskip.weights.lora.metadata import trained_skip
 
 STATED, HASHED, BASED, NAMED = 0.9, 0.97, 0.75, 0.7
@@ -44,6 +45,12 @@ NAMES: Sequence[tuple[str, str, int]] = (
     ),
 )
 """(Pattern over the name in small letters with spaces for its marks, what that means, Clip Skip)."""
+
+FAMILIES: Mapping[Family, str] = {
+    Family.SD2: "SD 2.x was trained on the layer before the last",
+    Family.SDXL: "SDXL, and so Pony, Illustrious and NoobAI, was trained on the layer before the last",
+}
+"""Stability AI's configurations: v2-inference.yaml and sd_xl_base.yaml say `layer: penultimate` and `layer: hidden`, 11."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +86,17 @@ def file_evidence(
         )
     base = _base_evidence(name, hashes=hashes, metadata=metadata, is_lora=is_lora)
     return (*found, *([base] if base else ()))
+
+
+def family_evidence(name: str, family: Family) -> Evidence:
+    """What a family says where all of its models were trained at one Clip Skip, whatever they are called."""
+    return Evidence(
+        about=name,
+        source=FAMILIES[family],
+        skip=family.value.default_skip,
+        weight=HASHED,
+        doubt="a model may have been trained otherwise and not say so",
+    )
 
 
 def _base_evidence(name: str, *, hashes: Sequence[str], metadata: Mapping[str, str], is_lora: bool) -> Evidence | None:

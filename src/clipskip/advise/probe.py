@@ -71,6 +71,14 @@ class Probe:
         """The UNet's prediction, in float32 on the CPU, of one noisy latent with each of some texts."""
         return self.predict_each(latent.expand(len(texts), *latent.shape), timestep, texts)
 
+    def clean(self, latents: Rows, timestep: float, predicted: Rows) -> Rows:
+        """The clean latents that predictions of noisy ones stand for (Ho et al. 2020, equation 15; of v, Salimans and Ho 2022)."""
+        sigma = stable_diffusion().sigma(timestep)
+        kept, share = 1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma)
+        if self.prediction == "v":
+            return kept * latents - share * predicted
+        return (latents - share * predicted) / kept
+
     @torch.no_grad()
     def predict_each(self, latents: Rows, timestep: float, texts: Texts) -> Rows:
         """The same of as many noisy latents as texts."""

@@ -8,9 +8,11 @@ from itertools import combinations
 from jaxtyping import Float
 from torch import Tensor
 
+from clipskip.advise import soundness
 from clipskip.advise.effects import Curve, agreement, share_kept, size_beside
 from clipskip.advise.probe import Probe
-from clipskip.advise.views import Answers, View, answers, view_rows, views_of
+from clipskip.advise.soundness import distance
+from clipskip.advise.views import Answers, View, answers, guesses_of, view_rows, views_of
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, LoraRef, Render
 from clipskip.sweep import Extras, Model, no_numbers
@@ -21,8 +23,6 @@ Numbers = tuple[float, ...]
 
 IGNORED = 0.1
 """A phrase whose removal changes the guidance by less than this share, at every Clip Skip, is taken to be ignored."""
-BROKEN = 0.5
-"""Less than this share of the guidance at the trained Clip Skip, and the picture is taken to fall apart."""
 LEAST_GUIDANCE = 1e-6
 """Of the prediction: less is rounding."""
 MOST_PHRASES = 16
@@ -83,7 +83,16 @@ class Prompted:
     """Share of the guidance at the reference that is still there."""
     guidance_size: Numbers
     """Length of the guidance as a share of that at the reference."""
+    conditioning_distance: Numbers
+    """How far the conditioning is from the reference's, as a share of its distance from the negative prompt's there."""
+    contrast: Numbers
+    """Of the guessed picture, over that at the reference."""
+    detail: Numbers
+    """Likewise: how far neighbouring cells differ."""
+    change: Numbers
+    """How far the guessed picture is from the reference's, over what there is to see in that."""
     broken_from: int | None
+    """The Clip Skip from which on the picture is likely to fall apart."""
     phrases: tuple[PhraseReaction, ...]
     loras: tuple[LoraUptake, ...]
     pulls: tuple[Pull, ...]
@@ -137,7 +146,8 @@ def measure(model: Model, question: Question, *, tell: Callable[[int], None] = l
         views = views_of(model, start, reader, seeds=[render.seed + n for n in range(SEEDS)])
         tell(view_rows(SEEDS))
         probe = Probe.of(model, reader, tell)
-        said = answers(probe, views, {name: probe.layers(text, columns) for name, text in texts.items()})
+        layers = {name: probe.layers(text, columns) for name, text in texts.items()}
+        said = answers(probe, views, layers)
     if not all(bool(answer.isfinite().all()) for answer in said.values()):
         raise no_numbers(start)
     at = [columns.index(skip) for skip in question.skips]
@@ -154,13 +164,20 @@ def measure(model: Model, question: Question, *, tell: Callable[[int], None] = l
         size_beside(guidance, guidance[:, reference : reference + 1]),
     )
     effects = {phrase: said[PROMPT] - said[f"without {n}"] for n, phrase in enumerate(phrases)}
+    moved = soundness.conditioning_distance(layers[PROMPT], layers[NEGATIVE], reference=reference)
+    guesses = guesses_of(probe, views, said[NEGATIVE] + render.cfg_scale * guidance)
+    changed = soundness.change(guesses, reference=reference)
     loras, shifts = _loras(model, question, views, said=said, tell=tell)
     return Prompted(
         skips=question.skips,
         reference=question.reference,
         guidance_kept=_numbers(kept, at),
         guidance_size=_numbers(size, at),
-        broken_from=_broken_from(question.skips, _numbers(kept, at)),
+        conditioning_distance=_numbers(moved, at),
+        contrast=_numbers(soundness.contrast(guesses, reference=reference), at),
+        detail=_numbers(soundness.detail(guesses, reference=reference), at),
+        change=_numbers(changed, at),
+        broken_from=soundness.broken_from(question.skips, kept=kept[at], moved=moved[at], changed=changed[at]),
         phrases=tuple(_reaction(phrase, size_beside(effect, guidance), at) for phrase, effect in effects.items()),
         loras=loras,
         pulls=_pulls(shifts, at) or _pulls(effects, at),
@@ -170,16 +187,6 @@ def measure(model: Model, question: Question, *, tell: Callable[[int], None] = l
 def _reaction(phrase: str, share: Curve, at: Sequence[int]) -> PhraseReaction:
     reaction = _numbers(share, at)
     return PhraseReaction(phrase=phrase, reaction=reaction, ignored=max(reaction) < IGNORED)
-
-
-def _broken_from(skips: Sequence[int], kept: Numbers) -> int | None:
-    """The Clip Skip from which on too little of the guidance is left."""
-    found = None
-    for skip, share in sorted(zip(skips, kept, strict=True), reverse=True):
-        if share >= BROKEN:
-            return found
-        found = skip
-    return found
 
 
 def _pulls(effects: Mapping[str, Answers], at: Sequence[int]) -> tuple[Pull, ...]:
@@ -231,19 +238,13 @@ def _alone(
     return LoraUptake(
         name=ref.name,
         uptake=_numbers(share_kept(shift, reference=own), at),
-        text_shift=_numbers(_distance(moved, plain[PROMPT]) / _distance(plain[PROMPT], plain[NEGATIVE]), at),
+        text_shift=_numbers(distance(moved, plain[PROMPT]) / distance(plain[PROMPT], plain[NEGATIVE]), at),
         by_text=_numbers(size_beside(text - base[PROMPT], guidance), at),
         by_unet=_numbers(size_beside(there["unet"] - base[PROMPT], guidance), at),
         whole=_numbers(size_beside(shift, guidance), at),
         text_layers=report.text_layers,
         text_dead_from=report.text_dead_from,
     ), shift
-
-
-def _distance(one: Float[Tensor, "skips tokens width"], other: Float[Tensor, "skips tokens width"]) -> Curve:
-    """Between two conditionings, over the tokens that both have."""
-    tokens = min(one.shape[1], other.shape[1])
-    return (one[:, :tokens] - other[:, :tokens]).square().sum((1, 2)).sqrt()
 
 
 def _numbers(curve: Curve, at: Sequence[int]) -> Numbers:

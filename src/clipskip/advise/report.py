@@ -31,7 +31,7 @@ def lines(advice: Advice, *, family: Family, tool: Dialect) -> Iterator[str]:
     """The verdict first, then what it rests on."""
     yield from _verdict(advice, family=family, tool=tool)
     yield ""
-    yield f"{advice.model} [{advice.hash}], {advice.family}, {advice.depth} layers"
+    yield f"{advice.model}{f' [{advice.hash}]' if advice.hash else ''}, {advice.family}, {advice.depth} layers"
     for one in advice.evidence:
         yield f"  {one.about}: Clip Skip {one.skip}, {one.weight:.0%}: {one.source}. Doubt: {one.doubt}."
     yield from (f"  Contradiction: {one}" for one in advice.contradictions)
@@ -74,6 +74,12 @@ def _prompted(prompted: Prompted) -> Iterator[str]:
     yield row("Clip Skip", [str(skip) for skip in prompted.skips])
     yield row("guidance kept", [f"{share:.0%}" for share in prompted.guidance_kept])
     yield row("guidance length", [f"{share:.0%}" for share in prompted.guidance_size])
+    yield row("conditioning moved", [f"{share:.0%}" for share in prompted.conditioning_distance])
+    yield row("guessed picture: changed", [f"{share:.0%}" for share in prompted.change])
+    yield row("  its contrast", [f"{share:.0%}" for share in prompted.contrast])
+    yield row("  its detail", [f"{share:.0%}" for share in prompted.detail])
+    if prompted.broken_from is not None:
+        yield f"The picture is likely to fall apart from Clip Skip {prompted.broken_from} on."
     for lora in prompted.loras:
         yield from _lora(lora)
     yield "Reaction to each phrase, of the whole guidance:"
@@ -85,8 +91,6 @@ def _prompted(prompted: Prompted) -> Iterator[str]:
         yield "Pull together (1), apart (0), against each other (-1):"
         for pull in shown:
             yield row(f"  {pull.one} / {pull.other}", [f"{cosine:+.2f}" for cosine in pull.cosine])
-    if prompted.broken_from is not None:
-        yield f"The picture is likely to fall apart from Clip Skip {prompted.broken_from} on."
 
 
 def _lora(lora: LoraUptake) -> Iterator[str]:

@@ -64,3 +64,15 @@ def answers(
         said = torch.stack([probe.predict(view.latent, view.timestep, whole).flatten(1) for view in views])
         found |= dict(zip(alike, torch.split(said, [len(text) for text in alike.values()], dim=1), strict=True))
     return found
+
+
+def guesses_of(
+    probe: Probe, views: Sequence[View], predicted: Answers
+) -> Float[Tensor, "views skips channels height width"]:
+    """The clean picture, as a latent, that each prediction makes of its view."""
+    return torch.stack(
+        [
+            probe.clean(view.latent.cpu(), view.timestep, one.unflatten(1, view.latent.shape))
+            for view, one in zip(views, predicted, strict=True)
+        ]
+    )

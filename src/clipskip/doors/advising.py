@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from clipskip.advise import Wanted, advise, lines, plain, whole_skips
-from clipskip.spec import ClipSkip, Dialect, Request
-from clipskip.sweep import open_model
+from clipskip.advise import Advice, Wanted, advise, advise_by_family, lines, plain, whole_skips
+from clipskip.spec import ClipSkip, Dialect, Family, Request
+from clipskip.sweep import find_model, open_model
 from clipskip.weights import Library
 
 
@@ -28,8 +28,12 @@ def run_advise(
     """Finds out what to use, with progress on standard error, and says it."""
     dialect = Dialect.parse(tool)
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
+    path = find_model(request.model, hash=request.model_hash, library=library)
+    settled = None if images or base or clip else advise_by_family(path, request, allow_pickle=allow_pickle)
+    if settled is not None:
+        return _said(*settled, tool=dialect, as_json=as_json)
     with console.status("Opening the model"):
-        model = open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
+        model = open_model(str(path), allow_pickle=allow_pickle)
     wanted = Wanted(request=request, skips=whole_skips(skips, depth=model.depth), images=images, base=base, clip=clip)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True
@@ -40,6 +44,10 @@ def run_advise(
             bar.update(task, completed=rows, total=most, description=f"{rows} of at most {most} UNet evaluations")
 
         advice = advise(model, wanted, library, allow_pickle=allow_pickle, tell=tell)
+    return _said(advice, model.family, tool=dialect, as_json=as_json)
+
+
+def _said(advice: Advice, family: Family, *, tool: Dialect, as_json: bool) -> str:
     if as_json:
-        return json.dumps(plain(advice, family=model.family), indent=2, ensure_ascii=False)
-    return "\n".join(lines(advice, family=model.family, tool=dialect))
+        return json.dumps(plain(advice, family=family), indent=2, ensure_ascii=False)
+    return "\n".join(lines(advice, family=family, tool=tool))

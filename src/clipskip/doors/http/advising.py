@@ -5,12 +5,12 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from clipskip.advise import Advice, Wanted, advise, plain, whole_skips
+from clipskip.advise import Advice, Wanted, advise, advise_by_family, plain, whole_skips
 from clipskip.doors.http.bodies import AdviseBody
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import Busy
 from clipskip.spec import LoraRef, Request, parse_skips
-from clipskip.sweep import Job, Model, Studio
+from clipskip.sweep import Job, Model, Studio, find_model
 from clipskip.sweep.queue import Event
 
 
@@ -28,6 +28,10 @@ def advise_routes(studio: Studio) -> APIRouter:
             loras=tuple(LoraRef(name=one.name, text_encoder=one.text_encoder, unet=one.unet) for one in body.loras),
             seed=body.seed,
         )
+        path = find_model(request.model, hash=None, library=studio.library)
+        settled = advise_by_family(path, request, allow_pickle=studio.allow_pickle)
+        if settled is not None:
+            return plain(settled[0], family=settled[1])
         facts, _, _ = studio.plan(request)
         wanted = Wanted(request=request, skips=whole_skips(parse_skips(body.clip_skips), depth=facts.depth))
         found: list[Advice] = []

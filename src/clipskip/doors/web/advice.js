@@ -80,7 +80,10 @@ function claims(advice) {
   const { prompted } = advice;
   if (prompted) {
     const heads = ["", ...prompted.skips.map((skip) => `${skip}`)], rows = (pairs) => pairs.map(([name, values]) => [name, ...values.map(percent)]);
-    made.push(claim("How much of the guidance is left", table(heads, rows([["kept", prompted.guidance_kept], ["length", prompted.guidance_size]])),
+    made.push(claim("Is it broken?", table(heads, rows([
+      ["guidance kept", prompted.guidance_kept], ["guidance length", prompted.guidance_size], ["conditioning moved", prompted.conditioning_distance],
+      ["guessed picture changed", prompted.change], ["its contrast", prompted.contrast], ["its detail", prompted.detail],
+    ])),
       prompted.broken_from === null ? null : h("p", { class: "warning", text: `The picture is likely to fall apart from Clip Skip ${prompted.broken_from} on.` })));
     for (const lora of prompted.loras) {
       made.push(claim(`Is ${lora.name} ignored?`, table(heads, rows([
