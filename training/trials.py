@@ -35,7 +35,7 @@ from clipskip.sweep import Drawn, Extras, Model, open_model, resolve
 from clipskip.weights import Library
 from clipskip.weights.lora import load_lora
 
-PICTURES, SETS, PROMPTS = 64, 3, 50
+PICTURES, SETS, PROMPTS, PULLS = 64, 3, 50, 24
 BASE, SKIPS = 2, tuple(range(1, 13))
 BASE_SEED = 1000
 SOUNDNESS = ("guidance_kept", "guidance_size", "conditioning_distance", "change", "contrast", "detail")
@@ -189,7 +189,7 @@ class Trials:
         model, library = open_model(str(self.options.model)), Library((self.options.loras,))
         names = ("ogre", "gnome", "blueprint")
         rows: dict[str, list[tuple[float, ...]]] = {}
-        for seed in range(6):
+        for seed in range(PULLS):
             prompt = caption(sample_scene(random.Random(f"pulls {seed}"), split="heldout"), random.Random(seed))
             request = Request(
                 prompt=f"ogre, gnome, blueprint, {prompt}", loras=tuple(LoraRef(name=n) for n in names), seed=seed
@@ -200,10 +200,12 @@ class Trials:
                 lora_references={ref.hash: BASE for ref in render_.loras},
             )  # fmt: skip
             for pull in measure(model, question).pulls:
-                rows.setdefault(f"{pull.one} / {pull.other}", []).append(pull.cosine)
+                if pull.in_conditioning is not None:
+                    rows.setdefault(f"{pull.one} / {pull.other}", []).append(pull.cosine)
+                    rows.setdefault(f"{pull.one} / {pull.other}, in the conditioning", []).append(pull.in_conditioning)
         for pair, cosines in rows.items():
             values = np.array(cosines)
-            trend = np.array([correlation(list(row), list(range(1, 13))) for row in values])
+            trend = np.array([correlation(list(row), list(SKIPS)) for row in values])
             self.keep("pulls", pair, {
                 "cosine by Clip Skip": values.mean(0).round(3).tolist(),
                 "standard error": (values.std(0, ddof=1) / len(values) ** 0.5).round(3).tolist(),

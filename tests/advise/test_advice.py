@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from clipskip.advise import Wanted, advise, lines, plain
-from clipskip.advise.prompted import phrases_of, without
+from clipskip.advise.prompted import Prompted, phrases_of, without
 from clipskip.errors import NotFound, SpecError
-from clipskip.spec import ClipSkip, Dialect, LoraRef, Request
-from clipskip.sweep import Model
-from clipskip.weights import Library
+from clipskip.prompt import token_ids
+from clipskip.spec import ClipSkip, Dialect, Family, LoraRef, Request
+from clipskip.sweep import Model, open_model
+from clipskip.weights import FileKind, Library
 
 PROMPT = "best quality, swamp, (fireflies, dancing:1.2), ogre"
 
@@ -114,3 +116,46 @@ def test_layers_between_two_are_not_compared() -> None:
     with pytest.raises(SpecError, match="between two layers"):
         whole_skips([ClipSkip(1.5)], depth=12)
     assert whole_skips([ClipSkip(1), ClipSkip(2)], depth=12) == (1, 2)
+
+
+def test_two_loras_that_say_the_opposite_pull_against_each_other(tmp_path: Path) -> None:
+    starter, library = open_model(None), Library.of_user((tmp_path,))
+    whole = load_file(library.find("ogre", FileKind.LORA))
+    for name, share in (("some", 0.1), ("against", -0.1)):
+        save_file(
+            {key: value * share if "lora_up" in key else value for key, value in whole.items()},
+            tmp_path / f"{name}.safetensors",
+            metadata={"ss_clip_skip": "2"},
+        )
+    request = Request(prompt="swamp, ogre", loras=(LoraRef(name="some"), LoraRef(name="against")), seed=5)
+    advice = advise(starter, Wanted(request=request, skips=(1, 2)), library)
+    said = advice.prompted
+    assert said is not None
+    pulls = {(pull.one, pull.other): pull for pull in said.pulls}
+    loras = pulls["LoRA some", "LoRA against"]
+    # the text encoder, in float32, answers nearly in proportion; the UNet less so, and in bfloat16
+    assert max(loras.cosine) < -0.2
+    assert loras.in_conditioning == pytest.approx((-1, -1), abs=0.1)
+    assert pulls["swamp", "ogre"].in_conditioning is None
+    assert pulls["LoRA some", "ogre"].in_conditioning is None
+    told = list(lines(advice, family=Family.SD1, tool=Dialect.A1111))
+    place = next(n for n, line in enumerate(told) if line.startswith("  LoRA some / LoRA against"))
+    assert told[place + 1].startswith("    in the conditioning")
+
+
+def test_an_embedding_counts_as_the_words_that_it_stands_for(model: Model, folder: Path, tmp_path: Path) -> None:
+    (word,) = token_ids("frog")
+    vector = model.reader.encoder.embeddings.token_embedding.weight[word]
+    save_file({"emb_params": vector[None].clone()}, tmp_path / "mine.safetensors")
+    library = Library((tmp_path, folder))
+
+    def asked(prompt: str) -> Prompted:
+        said = advise(model, Wanted(request=Request(prompt=prompt, seed=5), skips=(1, 2, 5)), library).prompted
+        assert said is not None
+        return said
+
+    mine, frog = asked("swamp, mine, reeds"), asked("swamp, frog, reeds")
+    assert [one.phrase for one in mine.phrases] == ["swamp", "mine", "reeds"]
+    assert [one.reaction for one in mine.phrases] == [one.reaction for one in frog.phrases]
+    assert [pull.cosine for pull in mine.pulls] == [pull.cosine for pull in frog.pulls]
+    assert min(mine.phrases[1].reaction) > 0

@@ -67,9 +67,22 @@ class Pull:
     """Two effects, and whether they pull together."""
 
     one: str
+    """A phrase, or "LoRA " and its name."""
     other: str
     cosine: Numbers
     """1 together, 0 apart, -1 against each other, in the prediction."""
+    in_conditioning: Numbers | None
+    """The same of how far two LoRAs move the conditioning; None where one is a phrase, or moves it nowhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Effect:
+    """What a phrase or a LoRA adds."""
+
+    name: str
+    predicted: Answers
+    conditioning: Float[Tensor, "skips tokens width"] | None = None
+    """Of a LoRA: of the same words, so that token stands by token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +176,7 @@ def measure(model: Model, question: Question, *, tell: Callable[[int], None] = l
         share_kept(guidance, reference=reference),
         size_beside(guidance, guidance[:, reference : reference + 1]),
     )
-    effects = {phrase: said[PROMPT] - said[f"without {n}"] for n, phrase in enumerate(phrases)}
+    effects = [Effect(name=phrase, predicted=said[PROMPT] - said[f"without {n}"]) for n, phrase in enumerate(phrases)]
     moved = soundness.conditioning_distance(layers[PROMPT], layers[NEGATIVE], reference=reference)
     guesses = guesses_of(probe, views, said[NEGATIVE] + render.cfg_scale * guidance)
     changed = soundness.change(guesses, reference=reference)
@@ -178,9 +191,9 @@ def measure(model: Model, question: Question, *, tell: Callable[[int], None] = l
         detail=_numbers(soundness.detail(guesses, reference=reference), at),
         change=_numbers(changed, at),
         broken_from=soundness.broken_from(question.skips, kept=kept[at], moved=moved[at], changed=changed[at]),
-        phrases=tuple(_reaction(phrase, size_beside(effect, guidance), at) for phrase, effect in effects.items()),
+        phrases=tuple(_reaction(one.name, size_beside(one.predicted, guidance), at) for one in effects),
         loras=loras,
-        pulls=_pulls(shifts, at) or _pulls(effects, at),
+        pulls=tuple(_pull(one, other, at) for one, other in combinations((*shifts, *effects), 2)),
     )
 
 
@@ -189,29 +202,32 @@ def _reaction(phrase: str, share: Curve, at: Sequence[int]) -> PhraseReaction:
     return PhraseReaction(phrase=phrase, reaction=reaction, ignored=max(reaction) < IGNORED)
 
 
-def _pulls(effects: Mapping[str, Answers], at: Sequence[int]) -> tuple[Pull, ...]:
-    return tuple(
-        Pull(one=one, other=other, cosine=_numbers(agreement(effects[one], effects[other]), at))
-        for one, other in combinations(effects, 2)
+def _pull(one: Effect, other: Effect, at: Sequence[int]) -> Pull:
+    texts = None
+    if one.conditioning is not None and other.conditioning is not None:
+        both = [effect.conditioning.flatten(1)[None] for effect in (one, other) if effect.conditioning is not None]
+        texts = _numbers(agreement(*both), at) if all(bool(text.any()) for text in both) else None
+    return Pull(
+        one=one.name,
+        other=other.name,
+        cosine=_numbers(agreement(one.predicted, other.predicted), at),
+        in_conditioning=texts,
     )
 
 
 def _loras(
     model: Model, question: Question, views: Sequence[View], *, said: Mapping[str, Answers], tell: Callable[[int], None]
-) -> tuple[tuple[LoraUptake, ...], dict[str, Answers]]:
+) -> tuple[tuple[LoraUptake, ...], tuple[Effect, ...]]:
     """Each LoRA alone, and what it adds to the prediction."""
     render, columns = question.render, question.columns
     if not render.loras:
-        return (), {}
+        return (), ()
     with model.with_loras((), question.extras) as reader:
         probe = Probe.of(model, reader, tell)
         plain = {PROMPT: probe.layers(render.prompt, columns), NEGATIVE: probe.layers(render.negative_prompt, columns)}
         base = answers(probe, views, plain)
-    found, shifts = [], {}
-    for ref in render.loras:
-        uptake, shifts[ref.name] = _alone(model, question, ref, views=views, plain=plain, base=base, tell=tell)
-        found.append(uptake)
-    return tuple(found), shifts
+    found = [_alone(model, question, ref, views=views, plain=plain, base=base, tell=tell) for ref in render.loras]
+    return tuple(uptake for uptake, _ in found), tuple(effect for _, effect in found)
 
 
 def _alone(
@@ -223,7 +239,7 @@ def _alone(
     plain: Mapping[str, Float[Tensor, "skips tokens width"]],
     base: Mapping[str, Answers],
     tell: Callable[[int], None],
-) -> tuple[LoraUptake, Answers]:
+) -> tuple[LoraUptake, Effect]:
     columns = question.columns
     at = [columns.index(skip) for skip in question.skips]
     with model.with_loras((ref,), question.extras) as reader:
@@ -235,7 +251,7 @@ def _alone(
     guidance, shift = base[PROMPT] - base[NEGATIVE], there["whole"] - base[PROMPT]
     own = columns.index(question.lora_references[ref.hash])
     report = report_lora(question.extras.loras[ref.hash])
-    return LoraUptake(
+    uptake = LoraUptake(
         name=ref.name,
         uptake=_numbers(share_kept(shift, reference=own), at),
         text_shift=_numbers(distance(moved, plain[PROMPT]) / distance(plain[PROMPT], plain[NEGATIVE]), at),
@@ -244,7 +260,8 @@ def _alone(
         whole=_numbers(size_beside(shift, guidance), at),
         text_layers=report.text_layers,
         text_dead_from=report.text_dead_from,
-    ), shift
+    )
+    return uptake, Effect(name=f"LoRA {ref.name}", predicted=shift, conditioning=moved - plain[PROMPT])
 
 
 def _numbers(curve: Curve, at: Sequence[int]) -> Numbers:

@@ -15,7 +15,7 @@ BAR, NAME = 20, 28
 MOST_SURE = 0.99
 """Nothing is surer than this."""
 AGAINST = -0.2
-"""A cosine between two phrases that is worth a line."""
+"""A cosine with a phrase that is worth a line."""
 
 
 def plain(advice: Advice, *, family: Family) -> dict[str, object]:
@@ -86,11 +86,14 @@ def _prompted(prompted: Prompted) -> Iterator[str]:
     for phrase in prompted.phrases:
         mark = "  ignored at every Clip Skip" if phrase.ignored else ""
         yield row(f"  {phrase.phrase}", [f"{share:.0%}" for share in phrase.reaction]) + mark
-    shown = [pull for pull in prompted.pulls if len(prompted.loras) > 1 or min(pull.cosine) < AGAINST]
+    loras = {f"LoRA {lora.name}" for lora in prompted.loras}
+    shown = [pull for pull in prompted.pulls if {pull.one, pull.other} <= loras or min(pull.cosine) < AGAINST]
     if shown:
         yield "Pull together (1), apart (0), against each other (-1):"
         for pull in shown:
             yield row(f"  {pull.one} / {pull.other}", [f"{cosine:+.2f}" for cosine in pull.cosine])
+            if pull.in_conditioning is not None:
+                yield row("    in the conditioning", [f"{cosine:+.2f}" for cosine in pull.in_conditioning])
 
 
 def _lora(lora: LoraUptake) -> Iterator[str]:

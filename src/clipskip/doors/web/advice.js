@@ -95,7 +95,8 @@ function claims(advice) {
       ignored.length ? h("p", { class: "warning", text: `Nothing reacts to: ${ignored.join(", ")}.` }) : null));
     if (prompted.pulls.length) {
       made.push(claim("Who pulls against whom", h("p", { class: "about", text: "1 together, 0 apart, -1 against each other." }),
-        table(heads, prompted.pulls.map((one) => [`${one.one} / ${one.other}`, ...one.cosine.map((value) => value.toFixed(2))]))));
+        table(heads, prompted.pulls.flatMap((one) => [[`${one.one} / ${one.other}`, one.cosine], ...(one.in_conditioning ? [["in the conditioning", one.in_conditioning]] : [])])
+          .map(([name, values]) => [name, ...values.map((value) => value.toFixed(2))]))));
     }
   }
   made.push(h("p", { class: "about", text: `${advice.rows} UNet evaluations, ${duration(advice.seconds)}. A guided step of a picture takes two.` }));
