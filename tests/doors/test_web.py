@@ -184,8 +184,10 @@ def test_a_finished_sweep_is_advised_on_and_each_claim_opens_its_measurement(pag
     page.get_by_role("button", name="Show Clip Skip 2", exact=True).click()
     assert page.inner_text("#shown-name").startswith("Clip Skip 2")
     expect(page.locator("#curve svg")).to_be_visible()
-    for title in ("Why, with", "What the files say", "Is gnome ignored?", "Is each phrase followed?"):
+    for title in ("Why, with", "What the files say", "Is it broken?", "Is gnome ignored?", "Is each phrase followed?"):
         page.locator("summary", has_text=title).click()
+    expect(page.locator(".numbers").filter(has_text="conditioning moved")).to_be_visible()
+    expect(page.get_by_role("meter", name="Largest reaction to swamp")).to_be_visible()
     expect(page.locator(".evidence")).to_contain_text("modelspec.encoder_layer")
     expect(page.locator(".numbers").filter(has_text="by the UNet")).to_be_visible()
     page.locator("summary", has_text="What each layer makes of the prompt").click()

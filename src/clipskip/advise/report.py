@@ -66,7 +66,7 @@ def _measured(name: str, trained: Trained) -> Iterator[str]:
     yield f"{name}: trained at which Clip Skip? On {trained.way}, {trained.looks} looks; longer is worse"
     worst = max((score for _, score in trained.scores), default=0.0) or 1.0
     for (skip, score), (_, chance) in zip(trained.scores, trained.chances, strict=True):
-        yield f"  {skip:>3}  {'█' * round(BAR * max(0.0, score) / worst):<{BAR}}  {score:+.4f}  chance {chance:.1%}"
+        yield f"  {skip:>3}  {bar(score / worst):<{BAR}}  {score:+.4f}  chance {chance:.1%}"
 
 
 def _prompted(prompted: Prompted) -> Iterator[str]:
@@ -82,10 +82,10 @@ def _prompted(prompted: Prompted) -> Iterator[str]:
         yield f"The picture is likely to fall apart from Clip Skip {prompted.broken_from} on."
     for lora in prompted.loras:
         yield from _lora(lora)
-    yield "Reaction to each phrase, of the whole guidance:"
+    yield "Reaction to each phrase, of the whole guidance; the bar is the largest:"
     for phrase in prompted.phrases:
-        mark = "  ignored at every Clip Skip" if phrase.ignored else ""
-        yield row(f"  {phrase.phrase}", [f"{share:.0%}" for share in phrase.reaction]) + mark
+        mark = "ignored at every Clip Skip" if phrase.ignored else bar(max(phrase.reaction))
+        yield row(f"  {phrase.phrase}", [f"{share:.0%}" for share in phrase.reaction]) + f"  {mark}"
     loras = {f"LoRA {lora.name}" for lora in prompted.loras}
     shown = [pull for pull in prompted.pulls if {pull.one, pull.other} <= loras or min(pull.cosine) < AGAINST]
     if shown:
@@ -104,6 +104,11 @@ def _lora(lora: LoraUptake) -> Iterator[str]:
     if lora.text_dead_from is not None:
         layers = ", ".join(map(str, lora.text_layers))
         yield f"  Its text part changes layer {layers} alone and cannot act from Clip Skip {lora.text_dead_from} on."
+
+
+def bar(share: float) -> str:
+    """A share as a bar, full at 1."""
+    return "█" * round(BAR * min(max(share, 0.0), 1.0))
 
 
 def row(name: str, cells: Sequence[str]) -> str:

@@ -73,6 +73,8 @@ function questionOf(sweep) {
 }
 
 const percent = (share) => `${Math.round(100 * share)}%`;
+/** A bar: how much of the guidance hangs on a phrase where that is most. */
+const largest = ({ phrase, reaction }) => h("meter", { min: 0, max: 1, value: Math.min(1, Math.max(...reaction)), "aria-label": `Largest reaction to ${phrase}` });
 const claim = (title, ...inside) => h("details", { class: "claim" }, h("summary", { text: title }), ...inside);
 
 function claims(advice) {
@@ -83,7 +85,7 @@ function claims(advice) {
     made.push(claim("Is it broken?", table(heads, rows([
       ["guidance kept", prompted.guidance_kept], ["guidance length", prompted.guidance_size], ["conditioning moved", prompted.conditioning_distance],
       ["guessed picture changed", prompted.change], ["its contrast", prompted.contrast], ["its detail", prompted.detail],
-    ])),
+    ])), h("p", { class: "about", text: "A picture is likely to be broken where two of three hold: less than 50% of the guidance kept, the conditioning moved by more than 100% of its distance from the negative prompt, more than 100% of the guessed picture changed." }),
       prompted.broken_from === null ? null : h("p", { class: "warning", text: `The picture is likely to fall apart from Clip Skip ${prompted.broken_from} on.` })));
     for (const lora of prompted.loras) {
       made.push(claim(`Is ${lora.name} ignored?`, table(heads, rows([
@@ -91,7 +93,7 @@ function claims(advice) {
       ])), lora.text_dead_from === null ? null : h("p", { class: "warning", text: `Its text part cannot act from Clip Skip ${lora.text_dead_from} on: every layer that it changes is skipped there.` })));
     }
     const ignored = prompted.phrases.filter((one) => one.ignored).map((one) => one.phrase);
-    made.push(claim("Is each phrase followed?", table(heads, rows(prompted.phrases.map((one) => [one.phrase, one.reaction]))),
+    made.push(claim("Is each phrase followed?", table(["", "largest", ...heads.slice(1)], prompted.phrases.map((one) => [one.phrase, largest(one), ...one.reaction.map(percent)])),
       ignored.length ? h("p", { class: "warning", text: `Nothing reacts to: ${ignored.join(", ")}.` }) : null));
     if (prompted.pulls.length) {
       made.push(claim("Who pulls against whom", h("p", { class: "about", text: "1 together, 0 apart, -1 against each other." }),
@@ -119,7 +121,7 @@ function scores(name, trained) {
 function table(heads, rows) {
   return h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Measurement" }, h("table", { class: "numbers" },
     h("thead", {}, h("tr", {}, ...heads.map((text, i) => (i ? h("th", { scope: "col", text }) : h("td", { text: "Clip Skip" }))))),
-    h("tbody", {}, ...rows.map(([name, ...cells]) => h("tr", {}, h("th", { scope: "row", text: name }), ...cells.map((text) => h("td", { text })))))));
+    h("tbody", {}, ...rows.map(([name, ...cells]) => h("tr", {}, h("th", { scope: "row", text: name }), ...cells.map((cell) => (typeof cell === "string" ? h("td", { text: cell }) : h("td", {}, cell))))))));
 }
 
 /** Under the columns: how much of the guidance and of each LoRA is left. */
