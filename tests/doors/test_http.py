@@ -13,7 +13,7 @@ from PIL import Image
 from clipskip.doors.http import build_app
 from clipskip.image import read_infotext
 from clipskip.sweep import Studio
-from clipskip.weights import Library
+from clipskip.weights import Library, hash_file
 
 SMALL = {"prompt": "a red frog", "model": "tiny", "steps": 2, "seed": 5, "width": 64, "height": 64, "clip_skips": "1-2"}
 
@@ -55,6 +55,17 @@ def test_a_sweep_is_drawn_and_its_pictures_say_their_settings(client: TestClient
     assert read_infotext(tmp_path / "got.png") == sweep["cells"][1][1]["settings"]
     assert "Clip skip: 2" in sweep["cells"][1][1]["settings"]
     assert Image.open(io.BytesIO(client.get(sweep["grid"]).content)).format == "PNG"
+
+
+def test_files_that_are_not_those_of_the_settings_are_drawn_with_and_said(client: TestClient, folder: Path) -> None:
+    ogre = hash_file(folder / "loras" / "ogre.safetensors").autov3
+    block = "swamp <lora:ogre:1>\nSteps: 1, Seed: 5, Size: 64x64, Model: tiny, Lora hashes: "
+    for noted, said in ((ogre, []), ("0123456789ab", [ogre])):
+        answer = client.post("/v1/sweeps", json={"settings": f'{block}"ogre: {noted}"', "clip_skips": "1"})
+        assert answer.status_code == 202, answer.text
+        assert [own for own in said for line in answer.json()["warnings"] if own in line] == said
+        assert len(answer.json()["warnings"]) == len(said)
+        assert finished(client, answer.json()["id"])["state"] == "done"
 
 
 def test_a_restarted_server_finds_its_sweeps_and_goes_on_with_them(

@@ -14,7 +14,7 @@ from clipskip.advise.effects import TINY, Curve
 
 LEAST_KEPT, MOST_MOVED, MOST_CHANGED = 0.5, 1.0, 1.0
 SIGNS = 2
-"""How many of them make a broken picture: on the starter two of the three tell it better than any alone (docs/advise.md)."""
+"""How many of them make a broken picture: one alone warns of more broken ones, and of more sound ones (docs/advise.md)."""
 
 Texts = Float[Tensor, "skips tokens width"]
 Guesses = Float[Tensor, "views skips channels height width"]

@@ -17,10 +17,10 @@ from clipskip.sweep import (
     draw_missing,
     draw_to,
     open_model,
-    other_files,
     plan_sweep,
     resolve,
     seeded,
+    warnings_of,
 )
 from clipskip.weights import Library
 
@@ -78,9 +78,7 @@ def _open(request: Request, library: Library, console: Console, *, allow_pickle:
 
 
 def _warn(request: Request, model: Model, extras: Extras, console: Console) -> None:
-    """Says which files are not those of the settings, and what is odd about the LoRAs, which are used all the same."""
-    odd = [f"{lora.name}: {warning}" for lora in extras.loras.values() for warning in lora.warnings]
-    for line in (*other_files(request, model.source, extras), *odd):
+    for line in warnings_of(request, model.source, extras):
         console.print(line, style="yellow", markup=False)
 
 

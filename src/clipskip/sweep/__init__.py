@@ -7,7 +7,7 @@ from clipskip.sweep.model import Advance, Drawn, Extras, Model, no_numbers
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
 from clipskip.sweep.queue import ENDED, Job, Queue
-from clipskip.sweep.resolve import fix_seed, other_files, resolve, seeded
+from clipskip.sweep.resolve import fix_seed, resolve, seeded, warnings_of
 from clipskip.sweep.run import (
     Saved,
     draw_missing,
@@ -49,10 +49,10 @@ __all__ = [
     "name_row",
     "no_numbers",
     "open_model",
-    "other_files",
     "plan_sweep",
     "resolve",
     "save_picture",
     "seeded",
+    "warnings_of",
     "with_and_without",
 ]

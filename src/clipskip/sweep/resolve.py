@@ -85,7 +85,13 @@ def resolve(request: Request, model: Known, library: Library, *, allow_pickle: b
     return render, Extras(loras={lora.hash: lora for _, lora in found}, embeddings=embeddings)
 
 
-def other_files(request: Request, model: SourceFile, extras: Extras) -> Iterator[str]:
+def warnings_of(request: Request, model: SourceFile, extras: Extras) -> tuple[str, ...]:
+    """What is used all the same: files that are not those of the settings, and what is odd about LoRAs."""
+    odd = (f"{lora.name}: {warning}" for lora in extras.loras.values() for warning in lora.warnings)
+    return (*_other_files(request, model, extras), *odd)
+
+
+def _other_files(request: Request, model: SourceFile, extras: Extras) -> Iterator[str]:
     """A line for each file that has the name in a settings text, and not the content that its hash tells of."""
     noted = dict(request.lora_hashes)
     used = [(lora.name, lora.path, noted.get(lora.name, "")) for lora in extras.loras.values()]

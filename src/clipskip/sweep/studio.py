@@ -13,7 +13,7 @@ from clipskip.sweep.model import Extras, Model
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep
 from clipskip.sweep.queue import Event, Job, Queue
-from clipskip.sweep.resolve import resolve
+from clipskip.sweep.resolve import resolve, warnings_of
 from clipskip.sweep.run import draw_missing, plan_sweep
 from clipskip.weights import CheckpointFacts, Library
 
@@ -28,10 +28,11 @@ class Studio:
         self.history = History(out)
         self.queue = Queue(self.models, limit=limit)
 
-    def start(self, request: Request, skips: Sequence[Skip], *, previews: bool) -> Record:
-        """Plans a sweep and lets it wait its turn; one that is complete is only opened again."""
+    def start(self, request: Request, skips: Sequence[Skip], *, previews: bool) -> tuple[Record, tuple[str, ...]]:
+        """Plans a sweep and lets it wait its turn, with what is odd about its files; one that is complete is only opened
+        again."""
         facts, sweep, extras = self._plan(request, skips)
-        return self._begin(facts, sweep, extras, previews=previews)
+        return self._begin(facts, sweep, extras, previews=previews), warnings_of(request, facts.source, extras)
 
     def resume(self, id: str) -> Record:
         """Goes on with a sweep of the folder, whoever began it."""

@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from clipskip.doors.http.bodies import SweepBody
 from clipskip.doors.http.events import watch
 from clipskip.doors.http.strict import StrictRoute
-from clipskip.doors.http.views import SweepsView, SweepView, view_summary, view_sweep
+from clipskip.doors.http.views import StartedView, SweepsView, SweepView, view_summary, view_sweep
 from clipskip.errors import NotFound, SpecError
 from clipskip.spec import Request, request_from_text
 from clipskip.sweep import GRID, PAGE, Record, Studio
@@ -33,13 +33,14 @@ def sweep_routes(studio: Studio) -> APIRouter:
 
 def _add_control(routes: APIRouter, studio: Studio) -> None:
     @routes.post("", status_code=202)
-    def start(body: SweepBody) -> SweepView:
+    def start(body: SweepBody) -> StartedView:
         """Starts a sweep; one that was asked before is opened again, and what it lacks is drawn."""
         asked = _asked(body)
         depth = studio.models.facts(asked.model, hash=asked.model_hash).depth
         if "negative_clip_skip" in body.model_fields_set:
             asked = replace(asked, negative_clip_skip=body.negative(depth=depth))
-        return view_sweep(studio.start(asked, body.columns(depth=depth), previews=body.previews), studio)
+        record, warnings = studio.start(asked, body.columns(depth=depth), previews=body.previews)
+        return StartedView(**dict(view_sweep(record, studio)), warnings=list(warnings))
 
     @routes.get("")
     def sweeps() -> SweepsView:

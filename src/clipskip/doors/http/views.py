@@ -119,6 +119,13 @@ class SweepView(SummaryView):
     cells: list[list[CellView]]
 
 
+class StartedView(SweepView):
+    """A sweep that was asked for just now."""
+
+    warnings: list[str]
+    """What is odd about its files: another hash than the settings name, LoRA weights that nothing takes."""
+
+
 class SweepsView(View):
     """Sweeps, the newest first."""
 

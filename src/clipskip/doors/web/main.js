@@ -17,6 +17,7 @@ const form = openForm({
   async start(body) {
     const sweep = await api.start(body);
     sweeps.begin(sweep);
+    if (sweep.warnings.length) notice(sweep.warnings.join(" "));
     go(`#/sweep/${encodeURIComponent(sweep.id)}`);
     bringIntoView();
     status();
