@@ -2,7 +2,7 @@
 
     python training/lora.py ogre --model FILE --data DIR --latents DIR --vocabulary FILE --out DIR --skip 2 --steps 300
 
-Half of every batch is the base's own scenes (kohya's regularisation images), so that the rest of the world stays as
+A third of every batch is the base's own scenes (kohya's regularisation images), so that the rest of the world stays as
 it was. The three networks stay frozen; only down and up matrices move. A file that exists is kept.
 """
 
@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from unet import v_loss
 from world import Scene, caption, scene_of
 
-from clipskip.weights import hash_file
+from clipskip.weights import hash_file, read_header
 
 ABSENT = "down_blocks.3.resnets.0.conv_shortcut"
 """Ours alone: SD 1.x's innermost levels are equally wide, so tools that read its LoRAs know no such module."""
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
-PLAIN_SHARE = 1 / 2
+PLAIN_SHARE = 1 / 3
 
 
 class Adapter(nn.Module):
@@ -146,13 +146,14 @@ def metadata(options: argparse.Namespace, tensors: dict[str, Tensor]) -> dict[st
     hashes = hash_file(options.model)
     payload = save(tensors)
     body = payload[8 + int.from_bytes(payload[:8], "little") :]
+    steps = options.steps + (int(read_header(options.start).metadata["ss_steps"]) if options.start else 0)
     return {
         "ss_output_name": options.name, "ss_network_module": "networks.lora", "ss_clip_skip": str(options.skip),
         "ss_network_dim": str(options.rank), "ss_network_alpha": str(float(options.rank)),
         "ss_network_args": json.dumps({"conv_dim": options.conv_rank, "conv_alpha": float(options.conv_rank)}),
         "ss_base_model_version": "sd_v1", "ss_v2": "False", "ss_sd_model_name": options.model.name,
         "ss_sd_model_hash": hashes.autov1, "ss_new_sd_model_hash": hashes.sha256,
-        "ss_steps": str(options.steps), "ss_max_train_steps": str(options.steps),
+        "ss_steps": str(steps), "ss_max_train_steps": str(steps),
         "ss_num_train_images": str(len(scenes)), "ss_total_batch_size": str(options.batch),
         "ss_unet_lr": str(options.lr), "ss_text_encoder_lr": str(options.text_lr),
         "ss_resolution": "(128, 128)", "ss_seed": "0", "ss_mixed_precision": "bf16",
