@@ -41,7 +41,7 @@ def results(found: dict[str, Any]) -> str:
     text = [table(head, rows)]
     text.append(
         f"The judge itself, on held-out renders: background {100 * judged['place']:.1f}%, objects "
-        f"{100 * judged['things']:.1f}%, colours {100 * judged['hues']:.1f}%; on blueprints, which it also learned: objects "
+        f"{100 * judged['things']:.1f}%, colours {100 * judged['hues']:.1f}%; on blueprints: objects "
         f"{100 * found['judge on renders']['blueprint']['things']:.1f}%. "
         f"VAE reconstruction of held-out scenes: {found['reconstruction']['PSNR dB']} dB (wanted: 26)."
     )
@@ -50,9 +50,9 @@ def results(found: dict[str, Any]) -> str:
     if "style" in found:
         off, on = found["style"]["without"], found["style"]["with"]
         text.append(
-            f"Blueprint: seen by the judge in {percent(off['seen'])} of the pictures without its LoRA, in {percent(on['seen'])} "
-            "with it; mean distance of the pictures' colour from that of renders in the style (0-255): "
-            f"{off['colour distance']} and {on['colour distance']}."
+            f"Blueprint: {percent(off['in it'])} of the pictures are in the style without its LoRA, {percent(on['in it'])} with it "
+            "(their mean colour is nearer to that of renders in it than to that of plain ones); mean distance of that colour from the "
+            f"style's (0-255): {off['colour distance']} and {on['colour distance']}."
         )
     if "quality" in found:
         text.append(quality(found["quality"]))

@@ -117,13 +117,10 @@ def _draw_extras(picture: Image.Image, extras: tuple[str, ...], rng: random.Rand
 
 
 def _style(picture: Image.Image, style: str | None) -> Image.Image:
-    """The picture as a blueprint: light lines on blue."""
+    """The picture as a blueprint: its greys from blue to white."""
     if style is None:
         return picture
-    lines = picture.convert("L").filter(ImageFilter.FIND_EDGES).filter(ImageFilter.GaussianBlur(0.5))
-    return ImageOps.colorize(
-        ImageOps.autocontrast(lines).point(lambda v: min(255, v * 2)), (22, 62, 140), (235, 245, 255)
-    )
+    return ImageOps.colorize(ImageOps.autocontrast(picture.convert("L")), (22, 62, 140), (235, 245, 255))
 
 
 def _degrade(picture: Image.Image, quality: str | None, rng: random.Random) -> Image.Image:

@@ -189,49 +189,58 @@ def characters(bench: Bench) -> dict[str, object]:
 
 
 def style(bench: Bench) -> dict[str, object]:
-    """The blueprint: how often the judge sees it, and how far the pictures' colour is from that of renders of it."""
+    """The blueprint: how many pictures are in it, and how far their colour is from that of renders in it."""
     scenes, prompts = prompts_of("blueprint", bench.count // 5)
-    wanted = np.stack([render(replace(scene, quality=None)) for scene in scenes])
     without = bench.draw("blueprint-without", prompts)
     with bench.model.with_loras([bench.loras / "blueprint.safetensors"]):
         images = bench.draw("blueprint-with", prompts)
+    styled = colour_of(scenes)
 
     def distance(pictures: np.ndarray) -> float:
-        return round(float(np.abs(pictures.mean((1, 2)) - wanted.mean((0, 1, 2))).mean()), 1)
-
-    def share(pictures: np.ndarray) -> float:
-        return round(float((bench.see(pictures)["styles"][:, 0] > 0).float().mean()), 3)
+        return round(float(np.abs(pictures.mean((1, 2)) - styled).mean()), 1)
 
     return {
-        "without": {"seen": share(without), "colour distance": distance(without)},
-        "with": {"seen": share(images), "colour distance": distance(images)},
+        "without": {"in it": in_style(without, scenes), "colour distance": distance(without)},
+        "with": {"in it": in_style(images, scenes), "colour distance": distance(images)},
     }
+
+
+def colour_of(scenes: list[Scene]) -> np.ndarray:
+    """The mean colour of renders."""
+    return np.stack([render(replace(scene, quality=None)) for scene in scenes]).mean((0, 1, 2))
+
+
+def in_style(images: np.ndarray, scenes: list[Scene]) -> float:
+    """The share of pictures whose mean colour is nearer to that of renders in the scenes' style than to that of plain ones."""
+    colours = colour_of(scenes), colour_of([replace(scene, style=None) for scene in scenes])
+    styled, plain = (np.linalg.norm(images.mean((1, 2)) - colour, axis=1) for colour in colours)
+    return round(float((styled < plain).mean()), 3)
 
 
 def curve(bench: Bench) -> dict[str, object]:
     """At Clip Skip 1 to 12: objects and places without a LoRA; with each LoRA, what it is for, and objects."""
     few = bench.count // 4
     plain = prompts_of("heldout", few, keep=lambda scene: len(scene.items) == 1)
-    drawn = [scores(said, *plain) for said in over_skips(bench, "curve", plain[1])]
+    drawn = [scores(bench.see(images), *plain) for images in over_skips(bench, "curve", plain[1])]
     found = {f"{part}, no LoRA": [one[part] for one in drawn] for part in ("object", "place")}
     for name in CHARACTERS:
         with bench.model.with_loras([bench.loras / f"{name}.safetensors"]):
             own = over_skips(bench, f"curve-{name}", prompts_of(name, few)[1])
             others = over_skips(bench, f"curve-others-{name}", plain[1])
-        found[f"{name}, its LoRA"] = [share_of(said, name) for said in own]
-        found[f"object, {name} LoRA on"] = [scores(said, *plain)["object"] for said in others]
-    for row, name in enumerate(STYLES):
+        found[f"{name}, its LoRA"] = [share_of(bench.see(images), name) for images in own]
+        found[f"object, {name} LoRA on"] = [scores(bench.see(images), *plain)["object"] for images in others]
+    for name in STYLES:
         styled = prompts_of(name, few, keep=lambda scene: len(scene.items) == 1)
         with bench.model.with_loras([bench.loras / f"{name}.safetensors"]):
             own = over_skips(bench, f"curve-{name}", styled[1])
-        found[f"{name}, its LoRA"] = [round(float((said["styles"][:, row] > 0).float().mean()), 3) for said in own]
-        found[f"object, {name} LoRA on"] = [scores(said, *styled)["object"] for said in own]
+        found[f"{name}, its LoRA"] = [in_style(images, styled[0]) for images in own]
+        found[f"object, {name} LoRA on"] = [scores(bench.see(images), *styled)["object"] for images in own]
     return {name: dict(enumerate(values, start=1)) for name, values in found.items()}
 
 
-def over_skips(bench: Bench, name: str, prompts: list[str]) -> list[dict[str, torch.Tensor]]:
-    """What the judge sees in these prompts' pictures at Clip Skip 1, 2, ..., 12."""
-    return [bench.see(bench.draw(f"{name}-{skip}", prompts, skip=skip, steps=20)) for skip in range(1, DEPTH + 1)]
+def over_skips(bench: Bench, name: str, prompts: list[str]) -> list[np.ndarray]:
+    """These prompts' pictures at Clip Skip 1, 2, ..., 12."""
+    return [bench.draw(f"{name}-{skip}", prompts, skip=skip, steps=20) for skip in range(1, DEPTH + 1)]
 
 
 def reconstruction(bench: Bench) -> dict[str, object]:

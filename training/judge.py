@@ -3,9 +3,8 @@
     python training/judge.py --data DIR --out DIR --minutes 8
 
 Reads 64 px copies. Heads: the place; for each of left, centre and right which object stands there (or nothing) and in
-which colour; which extras; which faults; which style. Training pictures are shifted, slightly softened, tinted and
-noised, so that the judge does not depend on pixels which no VAE keeps. Its own accuracy on held-out renders is logged
-and saved.
+which colour; which extras; which faults. Training pictures are shifted, slightly softened, tinted and noised, so that
+the judge does not depend on pixels which no VAE keeps. Its own accuracy on held-out renders is logged and saved.
 """
 
 import argparse
@@ -31,7 +30,6 @@ HEADS = {
     "hues": len(SLOTS) * len(HUES),
     "extras": len(EXTRAS),
     "faults": len(FAULTS),
-    "styles": len(STYLES),
 }
 
 
@@ -79,7 +77,6 @@ def truth(scenes: list[Scene]) -> dict[str, Tensor]:
         "hues": hues,
         "extras": torch.tensor([[float(name in scene.extras) for name in EXTRAS] for scene in scenes]),
         "faults": torch.tensor([[float(name == scene.quality) for name in FAULTS] for scene in scenes]),
-        "styles": torch.tensor([[float(name == scene.style) for name in STYLES] for scene in scenes]),
     }
 
 
@@ -114,8 +111,7 @@ def objective(said: dict[str, Tensor], true: dict[str, Tensor]) -> Tensor:
     loss = loss + 3 * F.cross_entropy(said["things"].flatten(0, 1), true["things"].flatten())
     loss = loss + F.cross_entropy(said["hues"].flatten(0, 1), true["hues"].flatten(), ignore_index=-100)
     loss = loss + F.binary_cross_entropy_with_logits(said["extras"], true["extras"])
-    loss = loss + 2 * F.binary_cross_entropy_with_logits(said["faults"], true["faults"])
-    return loss + F.binary_cross_entropy_with_logits(said["styles"], true["styles"])
+    return loss + 2 * F.binary_cross_entropy_with_logits(said["faults"], true["faults"])
 
 
 @torch.no_grad()
@@ -138,7 +134,6 @@ def accuracy(judge: Judge, images: Tensor, scenes: list[Scene]) -> dict[str, flo
         "hues": float((said["hues"].argmax(-1) == true["hues"])[told].float().mean()) if told.any() else 1.0,
         "extras": float(((said["extras"] > 0) == (true["extras"] > 0)).float().mean()),
         "faults": float(((said["faults"] > 0) == (true["faults"] > 0)).all(-1).float().mean()),
-        "styles": float(((said["styles"] > 0) == (true["styles"] > 0)).all(-1).float().mean()),
     }
 
 
@@ -172,7 +167,8 @@ def main() -> None:
     tests["kept out of train, with faults"] = images[-500:], scenes[-500:]
     images, scenes = torch.cat([images[:-500], *more_images]), scenes[:-500] + more_scenes
     true, judge = truth(scenes), Judge()
-    rare = (true["faults"].any(dim=1) | true["styles"].any(dim=1)).nonzero().flatten()
+    styled = torch.tensor([scene.style is not None for scene in scenes])
+    rare = (true["faults"].any(dim=1) | styled).nonzero().flatten()
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=1e-2)
     began, step, total = time.process_time(), 0, 60 * options.minutes
     while (spent := time.process_time() - began) < total:
