@@ -87,7 +87,7 @@ def advice(device: torch.device) -> dict[str, list[float]]:
     """Chances, and how much is left of guidance and LoRAs."""
     model, library = opened(device), Library.of_user()
     asked = dataclasses.replace(SMALL, prompt="swamp, ogre", loras=(LoraRef(name="ogre"),))
-    about = advise(model, Wanted(request=asked, skips=(1,)), library)
+    about = advise(model, Wanted(request=asked, skips=(1, 12)), library)
     assert about.prompted is not None
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(0)
@@ -98,6 +98,7 @@ def advice(device: torch.device) -> dict[str, list[float]]:
     return {
         "chances": [chance for _, chances in about.lora_chances for _, chance in chances],
         "kept": [*about.prompted.guidance_kept, *(left for one in about.prompted.loras for left in one.uptake)],
+        "sound": [*about.prompted.conditioning_distance, *about.prompted.change, *about.prompted.contrast],
         "pictures": [chance for _, chance in seen.model_chances],
         "layers": [cosine for row in read_layers(model.reader, "a red frog", common=500).likeness for cosine in row],
     }

@@ -21,9 +21,9 @@ Guesses = Float[Tensor, "views skips channels height width"]
 
 
 def distance(one: Texts, other: Texts) -> Curve:
-    """Between two conditionings, over the tokens that both have: the length of their difference."""
+    """Between two conditionings, over the tokens that both have: the length of their difference, on the CPU."""
     tokens = min(one.shape[1], other.shape[1])
-    return (one[:, :tokens] - other[:, :tokens]).square().sum((1, 2)).sqrt()
+    return (one[:, :tokens] - other[:, :tokens]).square().sum((1, 2)).sqrt().cpu()
 
 
 def conditioning_distance(prompt: Texts, negative: Texts, *, reference: int) -> Curve:
