@@ -200,7 +200,7 @@ def advise(
     """Say which Clip Skip to use, why, and how sure that is.
 
     From what the files say and from measurements: what model and LoRAs were trained at, how much of the guidance and
-    of each LoRA is left at each Clip Skip, which phrases the model reacts to.
+    of each LoRA is left at each Clip Skip, from where the picture falls apart, which phrases the model reacts to.
     """
     from clipskip.doors.advising import run_advise
 
