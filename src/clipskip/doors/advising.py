@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clipskip.advise import Advice, Wanted, advise, advise_by_family, lines, plain, whole_skips
 from clipskip.spec import ClipSkip, Dialect, Family, Request
-from clipskip.sweep import find_model, open_model
+from clipskip.sweep import find_model, load_model
 from clipskip.weights import Library
 
 
@@ -33,7 +33,7 @@ def run_advise(
     if settled is not None:
         return _said(*settled, tool=dialect, as_json=as_json)
     with console.status("Opening the model"):
-        model = open_model(str(path), allow_pickle=allow_pickle)
+        model = load_model(path, allow_pickle=allow_pickle)
     wanted = Wanted(request=request, skips=whole_skips(skips, depth=model.depth), images=images, base=base, clip=clip)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True
