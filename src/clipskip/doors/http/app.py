@@ -13,14 +13,10 @@ from starlette.exceptions import HTTPException
 from clipskip import __version__
 from clipskip.doors.http.a1111 import a1111_routes
 from clipskip.doors.http.access import COOKIE, Access
-from clipskip.doors.http.advising import advise_routes
-from clipskip.doors.http.bodies import SessionBody
 from clipskip.doors.http.guard import Guard
 from clipskip.doors.http.openai import openai_routes
-from clipskip.doors.http.reading import reading_routes
+from clipskip.doors.http.ours import RefusalView, SessionBody, advise_routes, reading_routes, sweep_routes
 from clipskip.doors.http.strict import StrictRoute
-from clipskip.doors.http.sweeps import sweep_routes
-from clipskip.doors.http.views import RefusalView
 from clipskip.errors import Busy, ClipskipError, NotFound, OutputError
 from clipskip.sweep import Studio
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from fastapi import APIRouter
 
-from clipskip.doors.http.a1111_plot import NAME, plot_script
+from clipskip.doors.http.a1111.plot import NAME, plot_script
 from clipskip.errors import ClipskipError
 from clipskip.sample import SAMPLERS, SCHEDULES, free_bytes
 from clipskip.sweep import Studio

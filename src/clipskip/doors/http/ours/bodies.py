@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from clipskip.doors.http.views import skip_json
+from clipskip.doors.http.ours.views import skip_json
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, LoraRef, Request, Skip, parse_columns, parse_skip, parse_skips
 

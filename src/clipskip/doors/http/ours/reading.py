@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 
 from clipskip import __version__
 from clipskip.advise import read_layers
-from clipskip.doors.http.bodies import (
+from clipskip.doors.http.ours.bodies import (
     DialectBody,
     EncodeBody,
     InspectBody,
@@ -26,7 +26,7 @@ from clipskip.doors.http.bodies import (
     request_json,
     skip_of,
 )
-from clipskip.doors.http.library import describe_files
+from clipskip.doors.http.ours.library import describe_files
 from clipskip.doors.http.strict import StrictRoute, read_json
 from clipskip.doors.looking import inspect_file
 from clipskip.doors.reading import read_aloud

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clipskip.doors.http.a1111_options import read_skip
+from clipskip.doors.http.a1111.options import read_skip
 from clipskip.errors import SpecError
 from clipskip.sample import SAMPLERS, SCHEDULES
 from clipskip.spec import Request as Asked

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipskip.doors.http.views import view_cell, view_sweep
+from clipskip.doors.http.ours.views import view_cell, view_sweep
 from clipskip.sweep import ENDED, Job, Record, Studio
 
 LOOK_S, KEEP_ALIVE_S = 0.1, 15

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from clipskip.doors.http.bodies import Name, Text
+from clipskip.doors.http.ours import Name, Text
 from clipskip.doors.http.pictures import MOST_PICTURES
 from clipskip.errors import SpecError
 

@@ -12,12 +12,11 @@ from fastapi import APIRouter, Request
 from pydantic import StringConstraints
 
 from clipskip import __version__
-from clipskip.doors.http.a1111_bodies import MOST_BASE64, ImageBody, PictureBody
-from clipskip.doors.http.a1111_lists import add_lists
-from clipskip.doors.http.a1111_options import CLIP_SKIP, Options, read_skip, with_options
-from clipskip.doors.http.a1111_plot import NAME, draw_sheets, plan_cells, read_plot, sheet_infotext
-from clipskip.doors.http.bodies import Body
-from clipskip.doors.http.events import data_url
+from clipskip.doors.http.a1111.bodies import MOST_BASE64, ImageBody, PictureBody
+from clipskip.doors.http.a1111.lists import add_lists
+from clipskip.doors.http.a1111.options import CLIP_SKIP, Options, read_skip, with_options
+from clipskip.doors.http.a1111.plot import NAME, draw_sheets, plan_cells, read_plot, sheet_infotext
+from clipskip.doors.http.ours import Body, data_url
 from clipskip.doors.http.pictures import base64_png, draw_renders, encoded
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import SpecError

@@ -6,10 +6,10 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, StreamingResponse
 
-from clipskip.doors.http.bodies import SweepBody
-from clipskip.doors.http.events import watch
+from clipskip.doors.http.ours.bodies import SweepBody
+from clipskip.doors.http.ours.events import watch
+from clipskip.doors.http.ours.views import StartedView, SweepsView, SweepView, view_summary, view_sweep
 from clipskip.doors.http.strict import StrictRoute
-from clipskip.doors.http.views import StartedView, SweepsView, SweepView, view_summary, view_sweep
 from clipskip.errors import NotFound, SpecError
 from clipskip.spec import Request, request_from_text
 from clipskip.sweep import GRID, PAGE, Record, Studio

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import Field, StringConstraints
 
-from clipskip.doors.http.bodies import Body, Layer, Name, Text, skip_of
+from clipskip.doors.http.ours import Body, Layer, Name, Text, skip_of
 from clipskip.doors.http.pictures import MOST_PICTURES, draw_all, encoded
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import SpecError

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from clipskip.advise import Advice, Wanted, advise, advise_by_family, plain, whole_skips
-from clipskip.doors.http.bodies import AdviseBody
+from clipskip.doors.http.ours.bodies import AdviseBody
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import Busy
 from clipskip.spec import LoraRef, Request, parse_skips

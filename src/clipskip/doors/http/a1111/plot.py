@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipskip.doors.http.a1111_axes import KINDS, SEEDS, Axis, Value, read_axis
+from clipskip.doors.http.a1111.axes import KINDS, SEEDS, Axis, Value, read_axis
 from clipskip.doors.http.pictures import MOST_PICTURES
 from clipskip.errors import SpecError
 from clipskip.image import draw_grid

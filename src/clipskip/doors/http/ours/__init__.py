@@ -1,0 +1,23 @@
+"""Our own API: sweeps, prompts, settings, files and advice as JSON, over one studio."""
+
+from clipskip.doors.http.ours.advising import advise_routes
+from clipskip.doors.http.ours.bodies import MOST_CHARACTERS, Body, Layer, Name, SessionBody, Text, skip_of
+from clipskip.doors.http.ours.events import data_url
+from clipskip.doors.http.ours.reading import reading_routes
+from clipskip.doors.http.ours.sweeps import sweep_routes
+from clipskip.doors.http.ours.views import RefusalView
+
+__all__ = [
+    "MOST_CHARACTERS",
+    "Body",
+    "Layer",
+    "Name",
+    "RefusalView",
+    "SessionBody",
+    "Text",
+    "advise_routes",
+    "data_url",
+    "reading_routes",
+    "skip_of",
+    "sweep_routes",
+]
