@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
-from clipskip.doors.http import Access, build_app
+from clipskip.doors.http import Access, Punctual, build_app
 from clipskip.doors.work import OUT
 from clipskip.errors import SpecError
 from clipskip.sweep import Studio, held
@@ -85,7 +85,14 @@ def run_server(
         studio = Studio(folder, Library.of_user(folders), allow_pickle=allow_pickle)
         app = build_app(studio, access=Access(token=place.token, login=place.login))
         server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_S, server_header=False)
+            uvicorn.Config(
+                app,
+                http=Punctual,
+                ws="none",
+                log_level="warning",
+                timeout_graceful_shutdown=GRACE_S,
+                server_header=False,
+            )
         )
         shown = f"[{place.host}]" if ":" in place.host else place.host
         address = f"http://{shown}:{listener.getsockname()[1]}"

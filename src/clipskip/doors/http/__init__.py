@@ -2,5 +2,6 @@
 
 from clipskip.doors.http.access import Access
 from clipskip.doors.http.app import build_app
+from clipskip.doors.http.punctual import Punctual
 
-__all__ = ["Access", "build_app"]
+__all__ = ["Access", "Punctual", "build_app"]

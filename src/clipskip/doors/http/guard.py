@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
 from typing import final
 from urllib.parse import urlsplit
@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clipskip.doors.http.access import Access
+from clipskip.doors.http.limits import PICTURE, limits_of
 from clipskip.doors.http.ours import RefusalView
 
 POLICY = (
@@ -28,11 +29,10 @@ HEADERS = {
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 OPEN = frozenset({"/", "/web/signin.js", "/web/page.css", "/v1/session"})
 """What shows and takes the sign-in."""
-PICTURES = frozenset({"/sdapi/v1/img2img", "/sdapi/v1/png-info", "/v1/settings"})
-"""What takes pictures."""
-MOST_BYTES, MOST_PICTURE_BYTES = 2 * 2**20, 64 * 2**20
 BODY_S = 60
-"""Seconds in which a whole body must have come."""
+"""Seconds in which a request's headers must have come, and then its whole body."""
+PIECE = 2**20
+"""Bytes of a body that are handed on at once: whoever parses them lets others have a turn between."""
 DRAIN_S = 2
 """Seconds that a refused body may still come."""
 SINGLE = ("host", "origin", "authorization", "content-length", "content-type")
@@ -55,7 +55,7 @@ class Guard:
         headers = dict(pairs)
         refusal = _twice(pairs) or self._refusal(scope, headers)
         if refusal is None:
-            body, refusal = await _body(receive, headers, most=_most(scope["path"]))
+            body, refusal = await _body(receive, headers, most=limits_of(scope["path"]).size)
         if refusal is not None:
             await _drain(receive)
             await _refuse(send, *refusal, challenge=self._challenge(scope["path"]))
@@ -98,13 +98,10 @@ def _twice(pairs: list[tuple[str, str]]) -> tuple[int, str] | None:
     return None if name is None else (400, f"the header {name} came {counts[name]} times; send it once")
 
 
-def _most(path: str) -> int:
-    return MOST_PICTURE_BYTES if path in PICTURES else MOST_BYTES
-
-
 async def _body(receive: Receive, headers: dict[str, str], *, most: int) -> tuple[bytes, tuple[int, str] | None]:
     """The whole body, or why it is refused."""
-    too_large = (413, f"the body is larger than {most // 2**20} MiB; send less")
+    shown = f"{most // 2**20} MiB" if most >= 2**20 else f"{most // 2**10} KiB"
+    too_large = (413, f"the body is larger than {shown}; send less")
     length = headers.get("content-length", "0")
     if not length.isascii() or not length.isdigit():
         return b"", (400, f"Content-Length is {length[:40]!r}, not a number")
@@ -126,7 +123,7 @@ async def _body(receive: Receive, headers: dict[str, str], *, most: int) -> tupl
 
 async def _drain(receive: Receive) -> None:
     """Takes what still comes of a refused body, a while: a connection closed before that is reset, and the answer lost."""
-    left = MOST_PICTURE_BYTES
+    left = PICTURE.size
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_S):
             while left > 0:
@@ -137,11 +134,15 @@ async def _drain(receive: Receive) -> None:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """The body that was read, then whatever comes after it."""
-    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    """The body that was read, in pieces, then whatever comes after it."""
+    waiting = deque(range(0, max(len(body), 1), PIECE))
 
     async def next_message() -> Message:
-        return waiting.pop() if waiting else await receive()
+        if not waiting:
+            return await receive()
+        start = waiting.popleft()
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": body[start : start + PIECE], "more_body": bool(waiting)}
 
     return next_message
 

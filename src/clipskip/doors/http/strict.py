@@ -1,16 +1,28 @@
-"""JSON as it is meant: no NaN, no name twice, no number beyond a double, no depth that ends in a stack's."""
+"""JSON as it is meant: no NaN, no name twice, no number beyond a double, no more of it than the route takes.
 
+All work is linear in the body's bytes, and what a body costs is counted before it is parsed.
+"""
+
+import asyncio
 import json
 import math
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
-MOST_DEPTH = 32
+from clipskip.doors.http.limits import MOST_DEPTH, USUAL, Limits, limits_of
+
 MOST_DIGITS = 40
 """Of a whole number; the largest that any field takes has 20."""
+MOST_FRACTION_DIGITS = 400
+"""Of any other number: what a double needs in full is less."""
+INLINE_BYTES = 16 * 2**10
+"""A larger body is parsed beside the event loop."""
+TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},:]', re.DOTALL)
+"""A text, closed or not, or one of JSON's marks."""
 
 
 class StrictRoute(APIRoute):
@@ -28,13 +40,22 @@ class StrictRoute(APIRoute):
 
 class _StrictRequest(Request):
     async def json(self) -> Any:  # Any: whatever the client sent
-        return read_json(await self.body())
+        return await read_body(self)
 
 
-def read_json(content: bytes) -> Any:  # Any: as above
-    """What the JSON says; HTTPException 422 with a reason where it is not JSON as RFC 8259 has it, or too deep."""
+async def read_body(request: Request) -> Any:  # Any: as above
+    """What the JSON of a request says, by the limits of its route; a large one is read beside the event loop."""
+    content, limits = await request.body(), limits_of(request.url.path)
+    if len(content) <= INLINE_BYTES:
+        return read_json(content, limits)
+    return await asyncio.to_thread(read_json, content, limits)
+
+
+def read_json(content: bytes, limits: Limits = USUAL) -> Any:  # Any: as above
+    """What the JSON says; HTTPException 422 with a reason where it is not JSON as RFC 8259 has it, or too much."""
+    _count(content, limits)
     try:
-        found = json.loads(
+        value = json.loads(
             content.decode("utf-8"),
             object_pairs_hook=_once,
             parse_constant=lambda text: _refuse(f"{text} is no JSON number; send a finite one"),
@@ -43,12 +64,25 @@ def read_json(content: bytes) -> Any:  # Any: as above
         )
     except UnicodeDecodeError:
         _refuse("the body is not UTF-8")
-    except RecursionError:
-        _refuse(f"the JSON is nested deeper than {MOST_DEPTH}")
     except json.JSONDecodeError as error:
         _refuse(f"the body is not JSON: {error.msg} at character {error.pos}")
-    _check(found, MOST_DEPTH)
-    return found
+    _check(value)
+    return value
+
+
+def _count(content: bytes, limits: Limits) -> None:
+    """Refuse a body that holds more things, or deeper ones, than the limits: what parsing costs is known before it."""
+    depth = 0
+    for tokens, token in enumerate(TOKEN.finditer(content), start=1):
+        mark = content[token.start()]
+        if mark in b"[{":
+            depth += 1
+        elif mark in b"]}":
+            depth -= 1
+        if depth > MOST_DEPTH:
+            _refuse(f"the JSON is nested deeper than {MOST_DEPTH}")
+        if tokens > limits.tokens:
+            _refuse(f"the JSON holds more than {limits.tokens} values, names and marks; send less")
 
 
 def _refuse(why: str) -> NoReturn:
@@ -56,16 +90,19 @@ def _refuse(why: str) -> NoReturn:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        _refuse(f"{twice[:80]!r} is there twice; send it once")
-    return found
+    """The object of these pairs; a name that comes twice is refused."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        seen = set[str]()
+        for name, _ in pairs:
+            if name in seen:
+                _refuse(f"{name[:80]!r} is there twice; send it once")
+            seen.add(name)
+    return fields
 
 
 def _finite(text: str) -> float:
-    value = float(text)
+    value = float(text) if len(text) <= MOST_FRACTION_DIGITS else math.inf
     if not math.isfinite(value):
         _refuse(f"{text[:40]} is too large a number")
     return value
@@ -77,20 +114,18 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _check(value: object, depth: int) -> None:
-    """No deeper than `depth`, and only text that can be written as UTF-8 without NUL."""
-    if depth == 0:
-        _refuse(f"the JSON is nested deeper than {MOST_DEPTH}")
+def _check(value: object) -> None:
+    """Refuse text that cannot be written as UTF-8 without NUL."""
     if isinstance(value, str):
         if "\0" in value or not (value.isascii() or _is_text(value)):
             _refuse("a text holds half a character or NUL; send it again as UTF-8")
     elif isinstance(value, dict):
         for name, inner in value.items():
-            _check(name, depth)
-            _check(inner, depth - 1)
+            _check(name)
+            _check(inner)
     elif isinstance(value, list):
         for inner in value:
-            _check(inner, depth - 1)
+            _check(inner)
 
 
 def _is_text(value: str) -> bool:

@@ -27,7 +27,7 @@ from clipskip.doors.http.ours.bodies import (
     skip_of,
 )
 from clipskip.doors.http.ours.library import describe_files
-from clipskip.doors.http.strict import StrictRoute, read_json
+from clipskip.doors.http.strict import StrictRoute, read_body
 from clipskip.doors.looking import inspect_file
 from clipskip.doors.reading import read_aloud
 from clipskip.encode import summarize_layers
@@ -115,10 +115,10 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
                 text = await asyncio.to_thread(infotext_of, await file.read(), file.filename or "the picture")
         else:
             try:
-                text = SettingsBody.model_validate(read_json(await request.body())).text
+                text = SettingsBody.model_validate(await read_body(request)).text
             except ValidationError as error:
                 raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
-        asked = request_from_text(text)
+        asked = await asyncio.to_thread(request_from_text, text)
         return {"request": request_json(asked), "unused": [list(pair) for pair in asked.unused], "text": text}
 
     @routes.post("/dialects")

@@ -1,0 +1,38 @@
+"""How much a request may bring, by its route: bytes, and things in its JSON."""
+
+from dataclasses import dataclass
+
+MOST_DEPTH = 32
+"""Lists and objects in one another."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a route takes."""
+
+    size: int
+    """Bytes of the body."""
+    tokens: int
+    """Brackets, commas, colons and texts of its JSON, in all."""
+
+
+USUAL = Limits(size=2 * 2**20, tokens=20_000)
+PICTURE = Limits(size=64 * 2**20, tokens=20_000)
+SIGN_IN = Limits(size=8 * 2**10, tokens=32)
+"""Of the one route that takes a body before anybody is known."""
+BY_PATH = {"/v1/session": SIGN_IN} | dict.fromkeys(
+    (
+        "/sdapi/v1/img2img",
+        "/sdapi/v1/png-info",
+        "/sdapi/v1/extra-single-image",
+        "/sdapi/v1/extra-batch-images",
+        "/v1/images/edits",
+        "/v1/settings",
+    ),
+    PICTURE,
+)
+
+
+def limits_of(path: str) -> Limits:
+    """The limits of the route at this path."""
+    return BY_PATH.get(path, USUAL)
