@@ -4,23 +4,26 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 NEGATIVE := lowres, worst quality, low quality, jpeg artifacts, text, signature, watermark, username, blurry, sketch, monochrome
 
-.PHONY: demo test check fix bench docs clean
+.PHONY: demo test slow check fix bench docs site release clean
 
 # The guide's grid from the embedded model: Clip Skip 1 to 5, without and with a LoRA.
 demo: .venv/run
 	$(BIN)/clipskip sweep "best quality, highest detail, 8k, swamp, fireflies, ogre, reeds" --negative "$(NEGATIVE)" \
 	  --lora ogre --steps 20 --cfg 3 --seed 2 --out demo
 
-# The tests: no network, no GPU, about two minutes.
+# Style, types and the tests: no network, no GPU. Two processes of one thread each, which small models are fastest with.
 test: .venv/dev
-	$(BIN)/python -m pytest
-
-# All that CI runs: style, types, tests.
-check: .venv/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The full-size and browser tests (Debian: apt-get install chromium; without it those are skipped).
+slow: .venv/dev
+	$(BIN)/python -m pytest -m slow
+
+# All that CI runs.
+check: test slow
 
 # Put the style right.
 fix: .venv/dev
@@ -34,6 +37,21 @@ docs: .venv/dev
 # Full-size benchmarks against the peers on the same weights (builds a 2.1 GB random checkpoint; half an hour and more).
 bench: .venv/dev
 	$(BIN)/python benchmarks/bench.py --folder build/bench
+
+# The documentation as a site, in build/site.
+site: .venv/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict --site-dir build/site
+
+# Build and check the wheel and the sdist, and try the wheel in an empty environment. CONTRIBUTING.md has the whole recipe.
+release: .venv/dev
+	rm -rf dist build/wheel-venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/wheel-venv
+	build/wheel-venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd build && HOME=$$(mktemp -d) wheel-venv/bin/clipskip generate "swamp, frog" --steps 2 --seed 1 --out wheel-venv/tried.png
 
 clean:
 	rm -rf .venv build dist demo
