@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import Attention as Layer
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch import Tensor
 
-from clipskip.sample.attention import (
+from clipskip.networks.attention import (
     Attention,
     Memory,
     attend,

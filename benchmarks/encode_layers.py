@@ -13,9 +13,9 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from clipskip.encode import TextEncoder, last_layer_needed, read_layer
+from clipskip.encode import last_layer_needed, read_layer
+from clipskip.networks import TextEncoder, TextShape
 from clipskip.spec import ClipSkip
-from clipskip.weights.shapes import TextShape
 
 CLIP_L = TextShape(depth=12, width=768, heads=12, mlp_width=3072)
 SKIPS = tuple(ClipSkip(n) for n in range(1, CLIP_L.depth + 1))

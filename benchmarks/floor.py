@@ -7,7 +7,7 @@ import torch
 from common import parse_task
 from torch.utils.flop_counter import FlopCounterMode
 
-from clipskip.sample import UNet, best_dtype
+from clipskip.networks import UNet, best_dtype
 from clipskip.weights import load_checkpoint
 
 SIDE, ROUNDS = 4096, 5

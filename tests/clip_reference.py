@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from clipskip.encode import TextEncoder, build_text_encoder
-from clipskip.weights import TextShape
+from clipskip.networks import TextEncoder, TextShape, build_text_encoder
 
 TINY = TextShape(depth=5, width=32, heads=4, mlp_width=64, vocabulary=200)
 SMALL = TextShape(depth=12, width=32, heads=4, mlp_width=64)

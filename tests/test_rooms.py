@@ -6,7 +6,20 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "clipskip"
-ORDER = ["errors", "heap", "spec", "prompt", "weights", "encode", "sample", "image", "sweep", "advise", "doors"]
+ORDER = [
+    "errors",
+    "heap",
+    "spec",
+    "prompt",
+    "networks",
+    "weights",
+    "encode",
+    "sample",
+    "image",
+    "sweep",
+    "advise",
+    "doors",
+]
 MODULES = [path for path in SOURCE.rglob("*.py") if path.parent != SOURCE or path.stem in ("errors", "heap")]
 
 

@@ -6,12 +6,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clipskip.networks import TextShape, UNetShape, VAEShape, tensors_of
 from clipskip.spec.family import Family
 from clipskip.weights.checkpoint import Checkpoint, SourceFile
-from clipskip.weights.inventory import text_tensors, unet_tensors, vae_tensors
 from clipskip.weights.keys import ldm_names
 from clipskip.weights.save import facts
-from clipskip.weights.shapes import TextShape, UNetShape, VAEShape
 
 WIDTH = 64
 
@@ -35,9 +34,9 @@ def tiny_checkpoint(*, vocabulary: int = 100, dtype: torch.dtype = torch.float16
     vae = VAEShape(block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, scaling_factor=0.25)
     return Checkpoint(
         family=Family.SD1,
-        text=random_state(text_tensors(text), dtype),
-        unet=random_state(unet_tensors(unet), dtype),
-        vae=random_state(vae_tensors(vae), dtype),
+        text=random_state(tensors_of(text), dtype),
+        unet=random_state(tensors_of(unet), dtype),
+        vae=random_state(tensors_of(vae), dtype),
         text_shape=text,
         unet_shape=unet,
         vae_shape=vae,

@@ -19,7 +19,7 @@ from clip import END, tokenizer
 from torch import Tensor
 from world import BACKGROUNDS, COLOURS, OBJECTS, Scene, caption, sample_scene
 
-from clipskip.encode import build_text_encoder
+from clipskip.networks import build_text_encoder
 from clipskip.weights import load_checkpoint
 
 KINDS = tuple(COLOURS)

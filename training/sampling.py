@@ -12,8 +12,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from clipskip.encode import TextEncoder, build_text_encoder
-from clipskip.image.vae import build_vae, decode
+from clipskip.image.vae import decode
+from clipskip.networks import TextEncoder, build_text_encoder, build_vae
 from clipskip.weights.checkpoint import load_checkpoint
 from clipskip.weights.lora import load_lora, merged
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from clipskip.advise.drawings import drift
 from clipskip.advise.probe import Probe
-from clipskip.sample import UNet, stable_diffusion
+from clipskip.networks import UNet
+from clipskip.sample import stable_diffusion
 from clipskip.sweep import Model
 
 

@@ -17,8 +17,9 @@ from clip_reference import (
 from transformers import CLIPTextModel
 
 from clipskip.encode import Conditioning, TextReader, condition_all
+from clipskip.networks import TextShape
 from clipskip.spec import ClipSkip, FileRef, Render
-from clipskip.weights import Embedding, TextShape
+from clipskip.weights import Embedding
 
 TOLERANCE = 1e-5
 """float32: sums, and the mean that emphasis restores, in another order."""

@@ -9,7 +9,6 @@ from clip_reference import SMALL, our_encoder, random_model, relative
 from transformers import CLIPTextModel
 
 from clipskip.encode import (
-    TextEncoder,
     TextReader,
     condition,
     condition_all,
@@ -22,10 +21,11 @@ from clipskip.encode import (
     vectors_at,
 )
 from clipskip.errors import PromptError, SkipOutOfRange
+from clipskip.networks import TextEncoder, TextShape
 from clipskip.prompt import END, START, token_ids
 from clipskip.spec import ClipSkip, FileRef, Render
 from clipskip.spec.family import Family
-from clipskip.weights import Embedding, TextShape
+from clipskip.weights import Embedding
 
 SKIPS = tuple(ClipSkip(n) for n in range(1, 13))
 PLAIN = "best quality, swamp, fireflies, ogre, reeds"

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from clipskip.image import Colours, build_vae, decode, preview, preview_colours
-from clipskip.image.autoencoder import VAE
-from clipskip.weights import FileKind, Library, VAEShape, load_checkpoint
+from clipskip.image import Colours, decode, preview, preview_colours
+from clipskip.networks import VAEShape, build_vae
+from clipskip.networks.autoencoder import VAE
+from clipskip.weights import FileKind, Library, load_checkpoint
 
 
 def tiny_vae(scaling_factor: float) -> VAE:

@@ -8,9 +8,9 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from clipskip.errors import DamagedFile
-from clipskip.image import build_vae, decode, encode, vae
+from clipskip.image import decode, encode, vae
+from clipskip.networks import VAEShape, build_vae
 from clipskip.sample import memory
-from clipskip.weights import VAEShape
 
 SHAPE = VAEShape(block_out_channels=(8, 16, 16), layers_per_block=2, norm_num_groups=4, scaling_factor=0.5)
 

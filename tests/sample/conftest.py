@@ -10,9 +10,9 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from clipskip.encode.conditioning import Conditioning, Part
-from clipskip.sample import Picture, build_unet
+from clipskip.networks import UNetShape, build_unet
+from clipskip.sample import Picture
 from clipskip.spec import FileRef, Render
-from clipskip.weights import UNetShape
 
 WIDTH = 16
 SHAPE = UNetShape(

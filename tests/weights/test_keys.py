@@ -8,10 +8,9 @@ import torch
 from diffusers.loaders import single_file_utils as theirs
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from clipskip.weights.inventory import text_tensors, unet_tensors, vae_tensors
+from clipskip.networks import TextShape, UNetShape, VAEShape, tensors_of
 from clipskip.weights.keys import canonical, ldm_names, split_parts
 from clipskip.weights.reading import cut
-from clipskip.weights.shapes import TextShape, UNetShape, VAEShape
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sd15-single-file.json"
 SD15 = {name: tuple(shape) for name, shape in json.loads(GOLDEN.read_text())["tensors"].items()}
@@ -39,7 +38,7 @@ def test_names_of_an_sd15_file_are_those_that_diffusers_gives(part: str) -> None
 
 def test_the_text_encoder_of_an_sd15_file_has_flat_names_and_no_position_ids() -> None:
     text = canonical(SD15)["text_encoder"]
-    assert {name: source.shape for name, source in text.items()} == text_tensors(
+    assert {name: source.shape for name, source in text.items()} == tensors_of(
         TextShape(depth=12, width=768, heads=12, mlp_width=3072)
     )
 
@@ -55,7 +54,7 @@ def test_every_tensor_of_an_sd15_file_has_a_name_and_finds_its_way_back() -> Non
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_other_sizes_find_their_way_there_and_back(layers: int) -> None:
-    unet = unet_tensors(
+    unet = tensors_of(
         UNetShape(
             block_out_channels=(64, 128, 192),
             layers_per_block=layers,
@@ -64,7 +63,7 @@ def test_other_sizes_find_their_way_there_and_back(layers: int) -> None:
             attention_heads=(4, 4, 4),
         )
     )
-    vae = vae_tensors(VAEShape(block_out_channels=(32, 64), layers_per_block=layers))
+    vae = tensors_of(VAEShape(block_out_channels=(32, 64), layers_per_block=layers))
     for part, tensors in (("unet", unet), ("vae", vae)):
         ldm = ldm_names(part, tensors)
         found = canonical({name: tensors[ours] for ours, name in ldm.items()})[part]
@@ -85,7 +84,7 @@ def test_other_sizes_find_their_way_there_and_back(layers: int) -> None:
     ],
 )
 def test_a_text_encoder_is_found_under_every_prefix(prefix: str) -> None:
-    tensors = text_tensors(TEXT)
+    tensors = tensors_of(TEXT)
     found = canonical({prefix + name: shape for name, shape in tensors.items()})["text_encoder"]
     assert {name: source.shape for name, source in found.items()} == tensors
 

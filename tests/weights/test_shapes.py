@@ -8,9 +8,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from clipskip.errors import DamagedFile, WrongKind
+from clipskip.networks import TextShape, UNetShape, VAEShape, tensors_of
 from clipskip.weights.container import Header
-from clipskip.weights.inventory import text_tensors, unet_tensors, vae_tensors
-from clipskip.weights.shapes import TextShape, UNetShape, VAEShape, native_px, text_shape, unet_shape, vae_shape
+from clipskip.weights.shapes import native_px, text_shape, unet_shape, vae_shape
 
 SD1_TEXT = TextShape(depth=12, width=768, heads=12, mlp_width=3072)
 SD1_UNET = UNetShape(
@@ -61,37 +61,37 @@ def shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 @pytest.mark.parametrize("shape", UNETS)
 def test_a_unets_tensors_are_those_of_diffusers_class(shape: UNetShape) -> None:
     with torch.device("meta"):
-        assert unet_tensors(shape) == shapes(UNet2DConditionModel(**shape.config()))
+        assert tensors_of(shape) == shapes(UNet2DConditionModel(**shape.config()))
 
 
 @pytest.mark.parametrize("shape", VAES)
 def test_a_vaes_tensors_are_those_of_diffusers_class(shape: VAEShape) -> None:
     with torch.device("meta"):
-        assert vae_tensors(shape) == shapes(AutoencoderKL(**shape.config()))
+        assert tensors_of(shape) == shapes(AutoencoderKL(**shape.config()))
 
 
 def test_a_text_encoders_tensors_are_those_of_transformers_class() -> None:
     with torch.device("meta"):
-        assert text_tensors(SD1_TEXT) == shapes(CLIPTextModel(CLIPTextConfig(**SD1_TEXT.config())))
+        assert tensors_of(SD1_TEXT) == shapes(CLIPTextModel(CLIPTextConfig(**SD1_TEXT.config())))
 
 
 def test_sd1s_dimensions_are_read_off_its_tensors() -> None:
-    assert unet_shape(unet_tensors(SD1_UNET), header()) == SD1_UNET
-    assert vae_shape(vae_tensors(SD1_VAE), header()) == SD1_VAE
-    assert text_shape(text_tensors(SD1_TEXT), header()) == SD1_TEXT
+    assert unet_shape(tensors_of(SD1_UNET), header()) == SD1_UNET
+    assert vae_shape(tensors_of(SD1_VAE), header()) == SD1_VAE
+    assert text_shape(tensors_of(SD1_TEXT), header()) == SD1_TEXT
 
 
 def test_what_shapes_cannot_tell_comes_from_our_own_metadata() -> None:
-    assert unet_shape(unet_tensors(STARTER_UNET), header(STARTER_FACTS)) == STARTER_UNET
-    assert vae_shape(vae_tensors(STARTER_VAE), header(STARTER_FACTS)) == STARTER_VAE
+    assert unet_shape(tensors_of(STARTER_UNET), header(STARTER_FACTS)) == STARTER_UNET
+    assert vae_shape(tensors_of(STARTER_VAE), header(STARTER_FACTS)) == STARTER_VAE
 
 
 def test_what_shapes_cannot_tell_comes_from_a_folders_configs() -> None:
     unet = {"attention_head_dim": [1, 2], "norm_num_groups": 32, "sample_size": 64, "down_block_types": ["DownBlock2D"]}
-    assert unet_shape(unet_tensors(SD2_UNET), header(unet=unet)) == SD2_UNET
+    assert unet_shape(tensors_of(SD2_UNET), header(unet=unet)) == SD2_UNET
     vae = {"norm_num_groups": 8, "scaling_factor": 0.31}
-    assert vae_shape(vae_tensors(STARTER_VAE), header(vae=vae)) == STARTER_VAE
-    gelu = text_shape(text_tensors(SD1_TEXT), header(text_encoder={"hidden_act": "gelu", "num_attention_heads": 6}))
+    assert vae_shape(tensors_of(STARTER_VAE), header(vae=vae)) == STARTER_VAE
+    gelu = text_shape(tensors_of(SD1_TEXT), header(text_encoder={"hidden_act": "gelu", "num_attention_heads": 6}))
     assert (gelu.activation, gelu.heads) == ("gelu", 6)
 
 
@@ -107,23 +107,23 @@ def test_what_shapes_cannot_tell_comes_from_a_folders_configs() -> None:
 )
 def test_metadata_that_cannot_be_true_is_refused(metadata: dict[str, str], words: str) -> None:
     with pytest.raises((WrongKind, DamagedFile), match=words):
-        unet_shape(unet_tensors(STARTER_UNET), header(metadata))
+        unet_shape(tensors_of(STARTER_UNET), header(metadata))
 
 
 @pytest.mark.parametrize("scale", ["nan", "inf", "-1", "0.0", "x", "1e400"])
 def test_a_scaling_factor_is_a_positive_number(scale: str) -> None:
     with pytest.raises(DamagedFile, match="not a positive number"):
-        vae_shape(vae_tensors(SD1_VAE), header({"clipskip.vae.scaling_factor": scale}))
+        vae_shape(tensors_of(SD1_VAE), header({"clipskip.vae.scaling_factor": scale}))
 
 
 def test_blocks_that_stable_diffusion_has_not_are_refused() -> None:
     config: dict[str, object] = {"down_block_types": ["SimpleCrossAttnDownBlock2D"]}
     with pytest.raises(WrongKind, match="SimpleCrossAttnDownBlock2D"):
-        unet_shape(unet_tensors(SD1_UNET), header(unet=config))
+        unet_shape(tensors_of(SD1_UNET), header(unet=config))
 
 
 def test_an_unusual_width_needs_its_number_of_heads() -> None:
-    tensors = text_tensors(TextShape(depth=1, width=32, heads=4, mlp_width=128))
+    tensors = tensors_of(TextShape(depth=1, width=32, heads=4, mlp_width=128))
     with pytest.raises(WrongKind, match=r"clipskip\.text\.attention_heads"):
         text_shape(tensors, header())
     assert text_shape(tensors, header({"clipskip.text.attention_heads": "4"})).heads == 4

@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from clipskip.encode import Injection, TextReader, one_text, read_layer
+from clipskip.encode import TextReader, one_text, read_layer
 from clipskip.errors import PromptError
+from clipskip.networks import Injection, best_dtype
 from clipskip.prompt import CHUNK, END, START, Chunk, common_words, ends_word, readable
-from clipskip.sample import best_dtype
 from clipskip.spec import ClipSkip
 
 COMMON, SHARED = 12_000, 1000

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipskip.encode import TextReader, encode_layers
-from clipskip.sample import UNet, stable_diffusion
+from clipskip.networks import UNet
+from clipskip.sample import stable_diffusion
 from clipskip.spec import ClipSkip
 from clipskip.sweep import Model
 

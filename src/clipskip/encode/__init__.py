@@ -1,6 +1,5 @@
 """A prompt's weighted token chunks in, the vectors that condition the picture out, at any Clip Skip."""
 
-from clipskip.encode.clip import Injection, TextEncoder, build_text_encoder
 from clipskip.encode.conditioning import Conditioning, Part, Schedule, splice, vectors_at
 from clipskip.encode.embeds import PromptEmbeds, encode_layers, one_text, prompt_embeds
 from clipskip.encode.emphasis import emphasise
@@ -12,15 +11,12 @@ from clipskip.encode.texts import Run, TextReader, condition, condition_all
 
 __all__ = [
     "Conditioning",
-    "Injection",
     "LayerSummary",
     "Part",
     "PromptEmbeds",
     "Run",
     "Schedule",
-    "TextEncoder",
     "TextReader",
-    "build_text_encoder",
     "check_phrase",
     "condition",
     "condition_all",

@@ -4,8 +4,8 @@ import os
 
 import torch
 
-from clipskip.encode.clip import build_text_encoder
 from clipskip.encode.texts import TextReader
+from clipskip.networks import build_text_encoder
 from clipskip.weights import load_text
 
 

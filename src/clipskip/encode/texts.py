@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipskip.encode.clip import Injection, TextEncoder
 from clipskip.encode.conditioning import Conditioning, Part, Schedule, splice
 from clipskip.encode.emphasis import emphasise
 from clipskip.encode.layer import last_layer_needed, layers_read, read_layer
 from clipskip.encode.phrases import check_phrase, phrase_places
 from clipskip.errors import PromptError, SkipOutOfRange
+from clipskip.networks.clip import Injection, TextEncoder
 from clipskip.prompt import Chunk, Emphasis, Entry, Prompt, Rules, read_prompt
 from clipskip.spec import ClipSkip, Family, PhraseSkip, Render, Skip
 from clipskip.weights import Embedding

@@ -1,18 +1,15 @@
 """Latents in; pixels, PNG files with their settings, labelled grids and pages out, and the settings of any picture back."""
 
-from clipskip.image.autoencoder import VAE
 from clipskip.image.grid import draw_grid
 from clipskip.image.initial import encode_resized, hash_pixels, read_pixels
 from clipskip.image.metadata import infotext_of, picture_infotext, png_bytes, read_infotext, write_bytes, write_png
 from clipskip.image.page import Cell, write_page
 from clipskip.image.preview import Colours, preview, preview_colours
-from clipskip.image.vae import build_vae, decode, decode_on_device, encode
+from clipskip.image.vae import decode, decode_on_device, encode
 
 __all__ = [
-    "VAE",
     "Cell",
     "Colours",
-    "build_vae",
     "decode",
     "decode_on_device",
     "draw_grid",

@@ -11,9 +11,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from clipskip.errors import DamagedFile, WrongKind
-from clipskip.image.autoencoder import VAE
 from clipskip.image.metadata import FORMATS, MOST_PIXELS
 from clipskip.image.vae import encode
+from clipskip.networks.autoencoder import VAE
 
 LATENT_PX = 8
 WHITE = (255, 255, 255)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from clipskip.image.autoencoder import VAE
+from clipskip.networks.autoencoder import VAE
 
 SD1_SCALE = 0.18215
 """The scaling factor by which an SD 1.x or 2.x VAE is known: they all share one latent space."""

@@ -1,6 +1,6 @@
 """Latents to pixels and back, through the checkpoint's own VAE."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -8,10 +8,8 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipskip.errors import DamagedFile
-from clipskip.image.autoencoder import VAE
+from clipskip.networks import VAE
 from clipskip.sample.memory import has_room
-from clipskip.weights import VAEShape
 
 Latent = Float[Tensor, "batch channels height width"]
 
@@ -21,17 +19,6 @@ SHARE = 0.5
 """Of the memory that is free, what decoding may take before it goes by tiles."""
 LIVE = 4
 """Maps of the last size but one's width that decoding holds at once at full size: input, norm, output, shortcut."""
-
-
-def build_vae(state: Mapping[str, Tensor], shape: VAEShape) -> VAE:
-    """The VAE with these weights, in their own dtype and on their own device; only convolutions are copied."""
-    with torch.device("meta"):
-        vae = VAE(shape)
-    try:
-        vae.load_state_dict({name: _placed(value) for name, value in state.items()}, strict=True, assign=True)
-    except RuntimeError as error:
-        raise DamagedFile(f"the VAE's weights do not fit its shape: {str(error).splitlines()[-1].strip()}") from None
-    return vae.eval().requires_grad_(False)
 
 
 def decode(vae: VAE, latent: Latent) -> NDArray[np.uint8]:
@@ -105,7 +92,3 @@ def _fade(side_px: int, scale: int) -> Float[Tensor, " side_px"]:
     """How much each pixel across a tile counts: less and less towards both ends, never nothing."""
     place = torch.arange(side_px) + 0.5
     return (torch.minimum(place, side_px - place) / (OVERLAP * scale)).clamp(max=1)
-
-
-def _placed(tensor: Tensor) -> Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

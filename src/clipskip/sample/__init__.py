@@ -1,6 +1,5 @@
 """A UNet's weights, conditioning and a render in; the steps from noise to the latent out."""
 
-from clipskip.sample.attention import best_dtype
 from clipskip.sample.denoise import Denoiser, Picture, Step, sample
 from clipskip.sample.memory import free_bytes, give_back, has_room, is_out_of_memory, kept_memory
 from clipskip.sample.noise import One, PictureNoise
@@ -8,7 +7,6 @@ from clipskip.sample.samplers import SAMPLERS, Sampler, find_sampler, find_sched
 from clipskip.sample.schedules import SCHEDULES
 from clipskip.sample.sigmas import NoiseTable, stable_diffusion
 from clipskip.sample.start import check_start
-from clipskip.sample.unet import UNet, build_unet
 
 __all__ = [
     "SAMPLERS",
@@ -20,9 +18,6 @@ __all__ = [
     "PictureNoise",
     "Sampler",
     "Step",
-    "UNet",
-    "best_dtype",
-    "build_unet",
     "check_start",
     "find_sampler",
     "find_schedule",

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from clipskip.encode.conditioning import Conditioning, vectors_at
 from clipskip.errors import SpecError
-from clipskip.sample.attention import Memory
+from clipskip.networks.attention import Memory
+from clipskip.networks.unet import UNet
 from clipskip.sample.noise import Latent, One, PictureNoise, draws, paths
 from clipskip.sample.samplers import Sampler, find_sampler
 from clipskip.sample.sigmas import NoiseTable
 from clipskip.sample.start import check_start, first_level, noised
-from clipskip.sample.unet import UNet
 from clipskip.spec import Render
 
 Text = Float[Tensor, "tokens width"]

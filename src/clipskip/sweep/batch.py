@@ -7,7 +7,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from clipskip.sample import UNet, free_bytes
+from clipskip.networks import UNet
+from clipskip.sample import free_bytes
 from clipskip.spec import Render
 
 CPU_CELLS = 64 * 64

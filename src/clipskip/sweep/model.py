@@ -13,21 +13,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipskip.encode import TextReader, build_text_encoder, condition_all
+from clipskip.encode import TextReader, condition_all
 from clipskip.errors import DamagedFile, SpecError
-from clipskip.image import VAE, Colours, build_vae, decode_on_device, encode_resized, preview, preview_colours
-from clipskip.sample import (
-    One,
-    Picture,
-    UNet,
-    build_unet,
-    find_sampler,
-    free_bytes,
-    give_back,
-    is_out_of_memory,
-    kept_memory,
-    sample,
-)
+from clipskip.image import Colours, decode_on_device, encode_resized, preview, preview_colours
+from clipskip.networks import VAE, UNet, build_text_encoder, build_unet, build_vae
+from clipskip.sample import One, Picture, find_sampler, free_bytes, give_back, is_out_of_memory, kept_memory, sample
 from clipskip.spec import ClipSkip, Family, FileRef, LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once
 from clipskip.weights import Checkpoint, Embedding, SourceFile

@@ -11,7 +11,8 @@ import torch
 
 from clipskip.errors import NotFound
 from clipskip.image import write_png
-from clipskip.sample import best_dtype, kept_memory
+from clipskip.networks import best_dtype
+from clipskip.sample import kept_memory
 from clipskip.spec import Render, Request, Skip, render_infotext
 from clipskip.sweep.folder import SweepFolder, ensure_writable
 from clipskip.sweep.model import Advance, Drawn, Extras, Known, Model, denoiser_calls

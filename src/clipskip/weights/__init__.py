@@ -17,7 +17,6 @@ from clipskip.weights.identify import FileKind, Identity, check_loadable, identi
 from clipskip.weights.library import Found, Library
 from clipskip.weights.pickles import read_allowed
 from clipskip.weights.save import save_folder, save_single_file
-from clipskip.weights.shapes import TextShape, UNetShape, VAEShape
 
 __all__ = [
     "Checkpoint",
@@ -31,10 +30,7 @@ __all__ = [
     "Library",
     "SourceFile",
     "TensorInfo",
-    "TextShape",
     "TextWeights",
-    "UNetShape",
-    "VAEShape",
     "check_loadable",
     "count_vectors",
     "hash_file",

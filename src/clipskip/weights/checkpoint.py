@@ -15,6 +15,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from clipskip.errors import DamagedFile
+from clipskip.networks import TextShape, UNetShape, VAEShape, tensors_of
 from clipskip.spec.family import Family
 from clipskip.spec.render import FileRef
 from clipskip.spec.skip import ClipSkip
@@ -28,11 +29,10 @@ from clipskip.weights.identify import (
     missing_tensors,
     stated_clip_skip,
 )
-from clipskip.weights.inventory import text_tensors, unet_tensors, vae_tensors
 from clipskip.weights.keys import Source, canonical
 from clipskip.weights.pickles import read_allowed
 from clipskip.weights.reading import convert_tensors, read_tensors
-from clipskip.weights.shapes import TextShape, UNetShape, VAEShape, native_px, text_shape, unet_shape, vae_shape
+from clipskip.weights.shapes import native_px, text_shape, unet_shape, vae_shape
 
 Prediction = Literal["epsilon", "v"]
 State = dict[str, Float[Tensor, "..."]]
@@ -160,9 +160,9 @@ def load_checkpoint(
         said = opened.identity.prediction
         return Checkpoint(
             family=Family.SD1,
-            text=opened.read("text_encoder", text_tensors(text), dtype=text_dtype or dtype, device=device),
-            unet=opened.read("unet", unet_tensors(unet), dtype=dtype, device=device),
-            vae=opened.read("vae", vae_tensors(vae), dtype=dtype, device=device),
+            text=opened.read("text_encoder", tensors_of(text), dtype=text_dtype or dtype, device=device),
+            unet=opened.read("unet", tensors_of(unet), dtype=dtype, device=device),
+            vae=opened.read("vae", tensors_of(vae), dtype=dtype, device=device),
             text_shape=text,
             unet_shape=unet,
             vae_shape=vae,
@@ -211,7 +211,7 @@ def load_text(
     shape = text_shape({name: source.shape for name, source in sources.items()}, opened.header)
     return TextWeights(
         family=Family.SD1,
-        state=opened.read("text_encoder", text_tensors(shape), dtype=dtype, device=device),
+        state=opened.read("text_encoder", tensors_of(shape), dtype=dtype, device=device),
         shape=shape,
         trained_clip_skip=stated_clip_skip(opened.header.metadata),
         source=source_file(opened.header),

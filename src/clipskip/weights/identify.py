@@ -10,11 +10,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from clipskip.errors import FileError, WrongKind
+from clipskip.networks import lacking
 from clipskip.spec.family import Family
 from clipskip.weights.container import Header
-from clipskip.weights.inventory import text_tensors, unet_tensors, vae_tensors
 from clipskip.weights.keys import Source, canonical
-from clipskip.weights.shapes import text_depth, text_layers, text_shape, unet_shape, vae_shape
+from clipskip.weights.shapes import part_shape, text_depth, text_layers
 
 PARTS = {"text_encoder": "text encoder", "text_encoder_2": "second text encoder", "unet": "UNet", "vae": "VAE"}
 LORA = re.compile(
@@ -313,20 +313,10 @@ def missing_tensors(part: str, sources: Mapping[str, Source], header: Header) ->
     """Of one part: the tensors that it lacks, and those of a shape that does not fit the rest."""
     shapes = {name: source.shape for name, source in sources.items()}
     try:
-        if part == "unet":
-            needed = unet_tensors(unet_shape(shapes, header))
-        elif part == "vae":
-            needed = vae_tensors(vae_shape(shapes, header))
-        else:
-            needed = text_tensors(text_shape(shapes, header, component=part))
+        shape = part_shape(part, shapes, header)
     except FileError as error:
         return [str(error)]
-    absent = [f"{PARTS[part]}: {name}" for name in needed if name not in shapes]
-    return absent + [
-        f"{PARTS[part]}: {name} of shape {list(shape)} (it has {list(shapes[name])})"
-        for name, shape in needed.items()
-        if name in shapes and shapes[name] != shape
-    ]
+    return [f"{PARTS[part]}: {lack}" for lack in lacking(shapes, shape)]
 
 
 def _axis(sources: Mapping[str, Source], name: str, axis: int) -> int:

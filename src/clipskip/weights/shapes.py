@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from clipskip.errors import DamagedFile, WrongKind
+from clipskip.networks import Shape, TextShape, UNetShape, VAEShape
 from clipskip.weights.container import Header
 from clipskip.weights.keys import Shapes, unet_layout, vae_layout
 
@@ -20,97 +20,11 @@ SD1_HEADS, SD1_GROUPS, SD1_VAE_SCALE, SD1_NATIVE_PX = 8, 32, 0.18215, 512
 LATENT_PX = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextShape:
-    """A CLIP text encoder's dimensions."""
-
-    depth: int
-    """Layers."""
-    width: int
-    heads: int
-    positions: int = 77
-    vocabulary: int = 49408
-    mlp_width: int
-    activation: str = "quick_gelu"
-    """quick_gelu (OpenAI's CLIP) or gelu (OpenCLIP)."""
-
-    def config(self) -> dict[str, object]:
-        """What transformers' CLIPTextConfig takes."""
-        return {
-            "vocab_size": self.vocabulary,
-            "hidden_size": self.width,
-            "intermediate_size": self.mlp_width,
-            "num_hidden_layers": self.depth,
-            "num_attention_heads": self.heads,
-            "max_position_embeddings": self.positions,
-            "hidden_act": self.activation,
-            "projection_dim": self.width,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UNetShape:
-    """A UNet's dimensions."""
-
-    in_channels: int = 4
-    out_channels: int = 4
-    block_out_channels: tuple[int, ...]
-    layers_per_block: int
-    cross_attention_dim: int
-    attention: tuple[bool, ...]
-    """Whether each level has attention, from the outermost in."""
-    attention_heads: tuple[int, ...]
-    """Heads per level."""
-    norm_num_groups: int = SD1_GROUPS
-    use_linear_projection: bool = False
-    sample_size: int = SD1_NATIVE_PX // LATENT_PX
-    """Side of the latent that it was trained on."""
-
-    def config(self) -> dict[str, object]:
-        """What diffusers' UNet2DConditionModel takes; its `attention_head_dim` is the number of heads."""
-        cross, plain = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D"), ("DownBlock2D", "UpBlock2D")
-        types = [cross if attended else plain for attended in self.attention]
-        heads = self.attention_heads[0] if len(set(self.attention_heads)) == 1 else self.attention_heads
-        return {
-            "in_channels": self.in_channels,
-            "out_channels": self.out_channels,
-            "block_out_channels": self.block_out_channels,
-            "layers_per_block": self.layers_per_block,
-            "cross_attention_dim": self.cross_attention_dim,
-            "attention_head_dim": heads,
-            "norm_num_groups": self.norm_num_groups,
-            "use_linear_projection": self.use_linear_projection,
-            "sample_size": self.sample_size,
-            "down_block_types": tuple(down for down, _ in types),
-            "up_block_types": tuple(up for _, up in reversed(types)),
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VAEShape:
-    """A VAE's dimensions."""
-
-    in_channels: int = 3
-    latent_channels: int = 4
-    block_out_channels: tuple[int, ...]
-    layers_per_block: int
-    norm_num_groups: int = SD1_GROUPS
-    scaling_factor: float = SD1_VAE_SCALE
-
-    def config(self) -> dict[str, object]:
-        """What diffusers' AutoencoderKL takes."""
-        levels = len(self.block_out_channels)
-        return {
-            "in_channels": self.in_channels,
-            "out_channels": self.in_channels,
-            "latent_channels": self.latent_channels,
-            "block_out_channels": self.block_out_channels,
-            "layers_per_block": self.layers_per_block,
-            "norm_num_groups": self.norm_num_groups,
-            "scaling_factor": self.scaling_factor,
-            "down_block_types": ("DownEncoderBlock2D",) * levels,
-            "up_block_types": ("UpDecoderBlock2D",) * levels,
-        }
+def part_shape(part: str, tensors: Shapes, header: Header) -> Shape:
+    """The dimensions of one network of a file."""
+    if part == "unet":
+        return unet_shape(tensors, header)
+    return vae_shape(tensors, header) if part == "vae" else text_shape(tensors, header, component=part)
 
 
 def text_shape(tensors: Shapes, header: Header, *, component: str = "text_encoder") -> TextShape:

@@ -11,9 +11,8 @@ from types import MappingProxyType
 
 from torch import nn
 
-from clipskip.weights.inventory import text_tensors, unet_tensors
+from clipskip.networks import TextShape, UNetShape, tensors_of
 from clipskip.weights.keys import rename, unet_layout, unet_modules
-from clipskip.weights.shapes import TextShape, UNetShape
 
 TEXT, UNET = "text_encoder", "unet"
 DEEPEST = 32
@@ -118,7 +117,7 @@ def sd1_names(*, text_layers: int = 12) -> tuple[str, ...]:
         attention=(True, True, True, False),
         attention_heads=(8, 8, 8, 8),
     )
-    tensors = [*(f"{TEXT}.{n}" for n in text_tensors(text)), *(f"{UNET}.{n}" for n in unet_tensors(unet))]
+    tensors = [*(f"{TEXT}.{n}" for n in tensors_of(text)), *(f"{UNET}.{n}" for n in tensors_of(unet))]
     return tuple(name.removesuffix(".weight") for name in tensors if name.endswith(".weight"))
 
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from clipskip.sample.fused import added
-from clipskip.sample.native import Kernel, load_kernel
+from clipskip.networks.fused import added
+from clipskip.networks.native import Kernel, load_kernel
 
 Rows = Float[Tensor, "batch tokens width"]
 Others = Float[Tensor, "batch others width"]

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from clipskip.errors import DamagedFile
-from clipskip.weights.shapes import TextShape
+from clipskip.networks.shapes import TextShape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -159,27 +158,3 @@ def _table(rows: int, width: int) -> nn.Embedding:
     """An embedding without first values: drawing them on the meta device imports torch's compiler, which takes a second."""
     table: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(rows, width))  # type: ignore[no-untyped-call]
     return table
-
-
-def build_text_encoder(state: Mapping[str, Tensor], shape: TextShape) -> TextEncoder:
-    """The encoder with these weights (not copied); DamagedFile when they are not exactly its own."""
-    with torch.device("meta"):
-        encoder = TextEncoder(shape)
-    wanted = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
-    wrong = sorted(
-        [f"{name} is missing" for name in wanted.keys() - state.keys()]
-        + [f"{name} is not part of it" for name in state.keys() - wanted.keys()]
-        + [
-            f"{name} is {tuple(state[name].shape)}, not {size}"
-            for name, size in wanted.items()
-            if name in state and tuple(state[name].shape) != size
-        ]
-    )
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise DamagedFile(
-            f"the text encoder's weights do not make {shape.depth} layers x {shape.width}: "
-            f"{'; '.join(wrong[:3])}{more}; get the file again"
-        )
-    encoder.load_state_dict(dict(state), assign=True)
-    return encoder.eval().requires_grad_(False)

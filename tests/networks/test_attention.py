@@ -8,7 +8,7 @@ from diffusers.models.attention_processor import Attention as TheirLayer
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from clipskip.sample.attention import (
+from clipskip.networks.attention import (
     Attention,
     Memory,
     attend,

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
-from clipskip.sample.blocks import NORM_EPS, Downsample, Maps, Resnet, Upsample, exactly, from_rows, to_rows
-from clipskip.weights import VAEShape
+from clipskip.networks.blocks import NORM_EPS, Downsample, Maps, Resnet, Upsample, exactly, from_rows, to_rows
+from clipskip.networks.shapes import VAEShape
 
 
 @final

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipskip.sample import native
-from clipskip.sample.attention import attend, attend_fastest, capabilities, native_kernel
-from clipskip.sample.native import Kernel, build
+from clipskip.networks import native
+from clipskip.networks.attention import attend, attend_fastest, capabilities, native_kernel
+from clipskip.networks.native import Kernel, build
 
 needs_amx = pytest.mark.skipif(
     not capabilities().get("amx_bf16") or native_kernel() is None, reason="no AMX here, or no compiler"
@@ -144,7 +144,9 @@ def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_amx
 def test_processes_may_build_it_at_once(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from clipskip.sample.native import build; assert build(Path({str(tmp_path)!r}))"
+    code = (
+        f"from pathlib import Path; from clipskip.networks.native import build; assert build(Path({str(tmp_path)!r}))"
+    )
     running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
     assert [one.wait(120) for one in running] == [0, 0, 0]
     assert [path.suffix for path in tmp_path.iterdir()] == [".so"]

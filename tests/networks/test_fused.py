@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
 
-from clipskip.sample import fused
-from clipskip.sample.fused import added, can_fuse, gated
+from clipskip.networks import fused
+from clipskip.networks.fused import added, can_fuse, gated
 
 ROWS, WIDTH, OUT = 96, 64, 80
 needs_fused = pytest.mark.skipif(

@@ -15,9 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from clipskip.errors import DamagedFile
-from clipskip.sample.attention import Memory, Text
-from clipskip.sample.blocks import (
+from clipskip.networks.attention import Memory, Text
+from clipskip.networks.blocks import (
     RESNET_EPS,
     Copies,
     Downsample,
@@ -29,10 +28,8 @@ from clipskip.sample.blocks import (
     copied,
     exactly,
 )
-from clipskip.weights import UNetShape
+from clipskip.networks.shapes import UNetShape
 
-SHOWN = 3
-"""Names of tensors that an error lists."""
 SLOWEST = 10_000
 """The longest wavelength of a noise level's embedding, in timesteps over 2 pi (Vaswani et al. 2017, section 3.5)."""
 
@@ -168,42 +165,8 @@ class TimeEmbedding(nn.Module):
         return result
 
 
-def build_unet(state: dict[str, Tensor], shape: UNetShape, *, dtype: torch.dtype, device: torch.device | str) -> UNet:
-    """The UNet of these weights, for inference.
-
-    Empties `state`: each tensor moves into the UNet, so that none is held twice. A tensor that already has the
-    dtype, device and layout becomes the UNet's own, uncopied.
-    """
-    device = torch.device(device)
-    with torch.device("meta"):
-        unet = UNet(shape)
-    _check_keys(state, unet)
-    moved = {key: _placed(state.pop(key), dtype=dtype, device=device) for key in list(state)}
-    unet.load_state_dict(moved, assign=True)
-    return unet.requires_grad_(False).eval()
-
-
 def _skips(shape: UNetShape) -> list[int]:
     """Channels of what the way down keeps for the way up, in order."""
     widths = shape.block_out_channels
     each = shape.layers_per_block + 1
     return [widths[0], *(width for width in widths for _ in range(each))][:-1]
-
-
-def _check_keys(state: dict[str, Tensor], unet: UNet) -> None:
-    """An error for a state dict that is not exactly this UNet's, naming what is missing, extra or misshapen."""
-    expected = {key: tuple(tensor.shape) for key, tensor in unet.state_dict().items()}
-    problems = {
-        "lacks": sorted(expected.keys() - state.keys()),
-        "has unknown": sorted(state.keys() - expected.keys()),
-        "has misshapen": sorted(k for k in expected.keys() & state.keys() if tuple(state[k].shape) != expected[k]),
-    }
-    found = [f"{kind} {', '.join(keys[:SHOWN])} ({len(keys)} in all)" for kind, keys in problems.items() if keys]
-    if found:
-        raise DamagedFile(f"the model's UNet {' and '.join(found)}; download the model again")
-
-
-def _placed(tensor: Tensor, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The tensor where it is used; convolutions with their channels last, which CPUs and GPUs both run faster."""
-    placed = tensor.to(device=device, dtype=dtype)
-    return placed.contiguous(memory_format=torch.channels_last) if placed.ndim == 4 else placed

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, linear, pad, silu
 
-from clipskip.sample.attention import Attention, Memory, Rows, Text
-from clipskip.sample.fused import added, gated
+from clipskip.networks.attention import Attention, Memory, Rows, Text
+from clipskip.networks.fused import added, gated
 
 Maps = Float[Tensor, "batch channels height width"]
 Copies = Int[Tensor, " batch"]

@@ -1,0 +1,29 @@
+"""Dimensions and weights in, the three networks of Stable Diffusion out: text encoder, UNet and VAE.
+
+Their parameters carry diffusers' and transformers' names, by which checkpoints and LoRAs find them.
+"""
+
+from clipskip.networks.attention import Memory, best_dtype
+from clipskip.networks.autoencoder import VAE
+from clipskip.networks.build import build_text_encoder, build_unet, build_vae, lacking, tensors_of
+from clipskip.networks.clip import Injection, TextEncoder
+from clipskip.networks.shapes import Shape, TextShape, UNetShape, VAEShape
+from clipskip.networks.unet import UNet
+
+__all__ = [
+    "VAE",
+    "Injection",
+    "Memory",
+    "Shape",
+    "TextEncoder",
+    "TextShape",
+    "UNet",
+    "UNetShape",
+    "VAEShape",
+    "best_dtype",
+    "build_text_encoder",
+    "build_unet",
+    "build_vae",
+    "lacking",
+    "tensors_of",
+]

@@ -1,0 +1,5 @@
+"""The tiny UNet that the samplers are tried with."""
+
+from sample.conftest import tiny
+
+__all__ = ["tiny"]
