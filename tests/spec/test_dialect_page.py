@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clipskip.spec import Dialect, Family
 from clipskip.spec.dialect import markdown_table
-from clipskip.spec.settings import FRACTION, NEGATIVE_SKIP, SKIP_FIELDS
+from clipskip.spec.settings import ENCODERS, FRACTION, NEGATIVE_SKIP, SKIP_FIELDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "clip-skip-in-every-tool.md"
 
@@ -27,7 +27,9 @@ def test_the_tables_are_those_of_the_rules() -> None:
 def test_every_tool_and_every_spelling_is_named() -> None:
     page = PAGE.read_text("utf-8")
     assert all(dialect.label in page for dialect in Dialect)
-    assert all(name in page for name in (FRACTION, NEGATIVE_SKIP, "Clip skip", "CLiP-skip", "Clip Skip", "clipSkip"))
+    assert all(
+        name in page for name in (ENCODERS, FRACTION, NEGATIVE_SKIP, "Clip skip", "CLiP-skip", "Clip Skip", "clipSkip")
+    )
     assert {name.lower().replace("_", " ").replace("-", " ") for name in SKIP_FIELDS} == {"clip skip", "clipskip"}
 
 

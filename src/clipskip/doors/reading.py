@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipskip.errors import ClipskipError, NotFound
 from clipskip.prompt import LORA_KINDS, Report, describe, extract_tags, report_lines, strip_comments
-from clipskip.spec import ClipSkip, parse_skip
+from clipskip.spec import ClipSkip, Skip, parse_skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,10 @@ def read_aloud(
     report = describe(text, steps=steps, negative=negative, embeddings=files.embeddings if files else None)
     stretches = read_skip(clip_skip, steps=steps) if clip_skip else ()
     if as_json:
-        skips = [{"clip_skip": one.from_end, "steps": (first, last)} for first, last, one in stretches]
+        skips = [
+            {"clip_skip": one.from_end if isinstance(one, ClipSkip) else str(one), "steps": (first, last)}
+            for first, last, one in stretches
+        ]
         found = dataclasses.asdict(report) | {"clip_skips": skips, "files": _as_json(report, files)}
         return json.dumps(found, indent=2, ensure_ascii=False)
     lines = [f"steps {first}-{last}: Clip Skip {one}" for first, last, one in stretches]
@@ -94,7 +97,7 @@ def _as_json(report: Report, files: Files | None) -> dict[str, object] | None:
     }
 
 
-def read_skip(text: str, *, steps: int) -> tuple[tuple[int, int, ClipSkip], ...]:
+def read_skip(text: str, *, steps: int) -> tuple[tuple[int, int, Skip], ...]:
     """First and last step, counted from 1, of each Clip Skip that was typed."""
     ends = [(min(until + 1, steps), one) for until, one in parse_skip(text).over(steps)]
     firsts = [1, *(end + 1 for end, _ in ends)]

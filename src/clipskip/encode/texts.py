@@ -16,7 +16,7 @@ from clipskip.encode.phrases import check_phrase, phrase_places
 from clipskip.errors import PromptError, SkipOutOfRange
 from clipskip.networks.clip import Injection, TextEncoder
 from clipskip.prompt import Chunk, Emphasis, Entry, Prompt, Rules, read_prompt
-from clipskip.spec import ClipSkip, Family, PhraseSkip, Render, Skip
+from clipskip.spec import ClipSkip, EncoderSkip, Family, PhraseSkip, Render, check_depths, skip_for
 from clipskip.weights import Embedding
 
 ROWS = 32
@@ -80,8 +80,8 @@ class Wanted:
     """All that a picture's conditioning depends on."""
 
     texts: Texts
-    skip: Skip
-    negative_skip: Skip
+    skip: EncoderSkip
+    negative_skip: EncoderSkip
     phrases: tuple[PhraseSkip, ...]
 
     def over(self) -> tuple[tuple[int, "Wanted"], ...]:
@@ -90,15 +90,15 @@ class Wanted:
         return tuple((end, self._at(end)) for end in sorted(ends))
 
     @property
-    def skips(self) -> tuple[Skip, ...]:
+    def skips(self) -> tuple[EncoderSkip, ...]:
         """All of its Clip Skips."""
-        return (self.skip, self.negative_skip, *(one.skip for one in self.phrases))
+        return (self.skip, self.negative_skip, *(skip_for(one.skip, 0) for one in self.phrases))
 
     def _at(self, end: int) -> "Wanted":
-        def layer(skip: Skip) -> ClipSkip:
+        def layer(skip: EncoderSkip) -> ClipSkip:
             return next(one for until, one in skip.over(self.texts.calls) if end <= until)
 
-        phrases = tuple(replace(one, skip=layer(one.skip)) for one in self.phrases)
+        phrases = tuple(replace(one, skip=layer(skip_for(one.skip, 0))) for one in self.phrases)
         return replace(self, skip=layer(self.skip), negative_skip=layer(self.negative_skip), phrases=phrases)
 
 
@@ -110,7 +110,7 @@ def condition_all(
     One pass of the encoder serves them all. `calls` says how often the denoiser is called for a picture, which prompt
     editing counts: twice its steps for samplers of second order, as A1111 has it (processing.py setup_conds).
     """
-    wanted = [_wanted(render, calls(render)) for render in renders]
+    wanted = [_wanted(render, calls(render), depth=reader.depth) for render in renders]
     read = {texts: _read(texts, reader) for texts in dict.fromkeys(one.texts for one in wanted)}
     for one in dict.fromkeys(wanted):
         for phrase in one.phrases:
@@ -135,12 +135,15 @@ def condition(reader: TextReader, render: Render, *, calls: int | None = None) -
     return condition_all(reader, [render], calls=lambda one: calls or one.steps)[0]
 
 
-def _wanted(render: Render, calls: int) -> Wanted:
+def _wanted(render: Render, calls: int, *, depth: int) -> Wanted:
+    negative = render.negative_clip_skip or render.clip_skip
+    for skip in (render.clip_skip, negative, *(one.skip for one in render.phrase_skips)):
+        check_depths(skip, [depth])
     texts = Texts(prompt=render.prompt, negative_prompt=render.negative_prompt, calls=calls, emphasis=render.emphasis)
     return Wanted(
         texts=texts,
-        skip=render.clip_skip,
-        negative_skip=render.negative_clip_skip or render.clip_skip,
+        skip=skip_for(render.clip_skip, 0),
+        negative_skip=skip_for(negative, 0),
         phrases=render.phrase_skips,
     )
 

@@ -1,11 +1,20 @@
 """What is wanted: plain values in, plain values out, no tensors; their text form is the infotext."""
 
 from clipskip.spec.dialect import Spelling, conversion_table, convert, from_dialect, to_dialect
+from clipskip.spec.encoder_skips import (
+    EncoderSkips,
+    PhraseSkip,
+    Skip,
+    check_depths,
+    parse_columns,
+    parse_skip,
+    skip_for,
+)
 from clipskip.spec.family import Family
 from clipskip.spec.infotext import Infotext, format_infotext, parse_infotext, quote
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.render import FileRef, LoraRef, Render, Request, Start
-from clipskip.spec.schedule import PhraseSkip, Skip, SkipSchedule, parse_columns, parse_skip
+from clipskip.spec.schedule import EncoderSkip, SkipSchedule
 from clipskip.spec.settings import (
     render_infotext,
     request_from_infotext,
@@ -18,6 +27,8 @@ from clipskip.spec.skip import ClipSkip, parse_skips
 __all__ = [
     "ClipSkip",
     "Dialect",
+    "EncoderSkip",
+    "EncoderSkips",
     "Family",
     "FileRef",
     "Infotext",
@@ -29,6 +40,7 @@ __all__ = [
     "SkipSchedule",
     "Spelling",
     "Start",
+    "check_depths",
     "conversion_table",
     "convert",
     "format_infotext",
@@ -42,6 +54,7 @@ __all__ = [
     "request_from_infotext",
     "request_from_text",
     "shared_infotext",
+    "skip_for",
     "to_dialect",
     "with_defaults",
 ]

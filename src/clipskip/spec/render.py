@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, fields, replace
 
 from clipskip.errors import SpecError
-from clipskip.spec.schedule import PhraseSkip, Skip
+from clipskip.spec.encoder_skips import PhraseSkip, Skip
 from clipskip.spec.skip import ClipSkip
 
 LAST_LAYER = ClipSkip(1)

@@ -1,11 +1,11 @@
-"""Clip Skips that are not one number: one that changes while the picture is drawn, and one for a phrase."""
+"""A Clip Skip that changes while the picture is drawn."""
 
 import re
 from collections import deque
 from dataclasses import dataclass
 
 from clipskip.errors import SkipOutOfRange, SpecError
-from clipskip.spec.skip import ClipSkip, parse_skips
+from clipskip.spec.skip import ClipSkip, shown
 
 MAX_CHARACTERS = 200
 """Of one schedule as it is written."""
@@ -23,7 +23,7 @@ class SkipSchedule:
     It counts denoiser calls as prompt editing does (prompt/schedule.py): a sampler of second order has two for a step.
     """
 
-    skips: tuple["Skip", ...]
+    skips: tuple["EncoderSkip", ...]
     """Two where `when` says when to change; else two or more, by turns. Each may be a schedule itself."""
     when: int | float | None = None
     """The call after which the second follows, or, below 1, the share of the calls; None: the next with each call."""
@@ -104,43 +104,12 @@ class SkipSchedule:
         return chosen._at(step, calls) if isinstance(chosen, SkipSchedule) else chosen
 
 
-Skip = ClipSkip | SkipSchedule
-"""What a picture's Clip Skip may be: one layer, or layers by time. Both have first, parts, check and over."""
+EncoderSkip = ClipSkip | SkipSchedule
+"""What one text encoder's Clip Skip may be: one layer, or layers by time. Both have first, parts, check and over."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhraseSkip:
-    """The Clip Skip of a phrase, wherever the prompt has it."""
-
-    phrase: str
-    """As the prompt spells it, without brackets and weights; kept in lower case, with one space between words."""
-    skip: Skip
-
-    def __post_init__(self) -> None:
-        phrase = " ".join(self.phrase.lower().split())
-        if not phrase:
-            raise SpecError(
-                f"clip skip {self.skip} is for a phrase of no words; give some of the prompt's, as in 'red frog=4'",
-                field="phrase_skip",
-            )
-        object.__setattr__(self, "phrase", phrase)
-
-    @classmethod
-    def parse(cls, text: str) -> "PhraseSkip":
-        """The phrase and its Clip Skip as a user types them: red frog=4."""
-        phrase, equals, skip = text.rpartition("=")
-        if not equals:
-            raise SpecError(
-                f"the phrase {text[:60]!r} has no clip skip; write both, as in 'red frog=4'", field="phrase_skip"
-            )
-        return cls(phrase=phrase, skip=parse_skip(skip))
-
-    def __str__(self) -> str:
-        return f"{self.phrase}={self.skip}"
-
-
-def parse_skip(text: str) -> Skip:
-    """The Clip Skip that a user typed: "2", "1.5", "[1:2:0.5]" or "[1|2]"."""
+def parse_encoder_skip(text: str) -> EncoderSkip:
+    """Return the Clip Skip of one encoder that a user typed: "2", "1.5", "[1:2:0.5]" or "[1|2]"."""
     if "[" not in text:
         return ClipSkip.parse(text)
     if len(text) > MAX_CHARACTERS:
@@ -154,11 +123,11 @@ def parse_skip(text: str) -> Skip:
     except (IndexError, ValueError):
         skip = None
     if skip is None or tokens:
-        raise SkipOutOfRange(f"clip skip {text!r} cannot be read; {_WRITTEN}", field="clip_skip")
+        raise SkipOutOfRange(f"clip skip {shown(text)} cannot be read; {_WRITTEN}", field="clip_skip")
     return skip
 
 
-def _read(tokens: deque[str]) -> Skip:
+def _read(tokens: deque[str]) -> EncoderSkip:
     """What the tokens start with, which it takes away; IndexError or ValueError where they make no Clip Skip."""
     token = tokens.popleft().strip() or tokens.popleft()
     if token in ("]", ":", "|"):
@@ -184,11 +153,3 @@ def _read(tokens: deque[str]) -> Skip:
 def _mark(tokens: deque[str]) -> str:
     """The next token but spaces."""
     return tokens.popleft().strip() or tokens.popleft()
-
-
-def parse_columns(text: str) -> tuple[Skip, ...]:
-    """The Clip Skips of a sweep as a user types them, schedules among them: "1-5", "1,[1:2:0.5],2", "1-3:0.5"."""
-    found: list[Skip] = []
-    for part in text.split(","):
-        found += [parse_skip(part)] if "[" in part else parse_skips(part)
-    return tuple(dict.fromkeys(found))

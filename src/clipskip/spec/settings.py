@@ -5,17 +5,18 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from clipskip.errors import SpecError
+from clipskip.spec.encoder_skips import EncoderSkips, PhraseSkip, Skip, parse_skip
 from clipskip.spec.foreign import read_record
 from clipskip.spec.infotext import Infotext, compose, hide_labels, parse_infotext
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.render import FileRef, LoraRef, Render, Request
-from clipskip.spec.schedule import PhraseSkip, Skip, SkipSchedule, parse_skip
+from clipskip.spec.schedule import SkipSchedule
 from clipskip.spec.skip import ClipSkip
 
 SKIP_FIELDS = ("Clip skip", "CLiP-skip", "CLIP skip", "Clip Skip", "clip_skip", "Clip_skip", "clipSkip")
 """A1111 and most; SD.Next; typed; Civitai's page, and Easy Diffusion's switch; Fooocus and its kin; Civitai's data.
 All but the switch count as A1111 does on SD 1.x."""
-FRACTION, SCHEDULE = "Fractional clip skip", "Clip skip schedule"
+FRACTION, SCHEDULE, ENCODERS = "Fractional clip skip", "Clip skip schedule", "Clip skip per encoder"
 NEGATIVE_SKIP, PHRASES = "Negative clip skip", "Phrase clip skips"
 """Ours: what A1111's whole number cannot say. Phrases stand one a line: red frog=4."""
 DEFAULTS = {"Clip skip": "1", "RNG": "GPU", "Schedule type": "Automatic", "Emphasis": "Original"}
@@ -36,13 +37,13 @@ READ = frozenset(
     {
         "Steps", "Sampler", "CFG scale", "Seed", "Size-1", "Size-2", "Model hash", "Model", "ENSD", "Variation seed",
         "Variation seed strength", "Lora hashes", "TI hashes", "Version", "Hashes", "Hypernet", "Hypernet strength",
-        NEGATIVE_SKIP, FRACTION, SCHEDULE, PHRASES, *SKIP_FIELDS, *DEFAULTS,
+        NEGATIVE_SKIP, FRACTION, SCHEDULE, ENCODERS, PHRASES, *SKIP_FIELDS, *DEFAULTS,
     }
 )  # fmt: skip
 OWN_TIMES = frozenset({"ddim", "ddim cfg++", "plms", "unipc", "dpm fast", "dpm adaptive"})
 """Samplers that take no schedule type: A1111 notes the one that its menu shows, and draws without it
 (1.10 modules/sd_samplers_timesteps.py get_timesteps; sd_samplers_kdiffusion.py for the last two)."""
-NOT_SHARED = frozenset({"Clip skip", FRACTION, SCHEDULE, "Lora hashes", "Version"})
+NOT_SHARED = frozenset({"Clip skip", FRACTION, SCHEDULE, ENCODERS, "Lora hashes", "Version"})
 """What differs between the pictures of a sweep, or does not make them."""
 UNWRITABLE = re.compile(r'[,:"<>=#{}\x00-\x1f]')
 """What ends a name early in a tag, a pair or a reader: commas, colons, quotes, brackets; = and # in tags."""
@@ -117,7 +118,7 @@ def request_from_infotext(infotext: Infotext) -> Request:
 def _clip_skip(fields: Mapping[str, str]) -> Skip:
     """The Clip Skip in whichever spelling; SpecError where two disagree."""
     found = {name: _skip(name, fields[name]) for name in SKIP_FIELDS if name in fields}
-    for exact_name in (FRACTION, SCHEDULE):
+    for exact_name in (FRACTION, SCHEDULE, ENCODERS):
         if exact_name in fields:
             exact = _skip(exact_name, fields[exact_name])
             begins = ClipSkip(exact.first.shallow)
@@ -278,7 +279,9 @@ def _fields_of(render: Render) -> Iterator[tuple[str, str]]:
     if render.start:
         yield "Denoising strength", _exact(render.start.strength)
     yield "Clip skip", str(skip.first.shallow)
-    if isinstance(skip, SkipSchedule):
+    if isinstance(skip, EncoderSkips):
+        yield ENCODERS, str(skip)
+    elif isinstance(skip, SkipSchedule):
         yield SCHEDULE, str(skip)
     elif skip.fraction:
         yield FRACTION, str(skip)

@@ -8,6 +8,16 @@ from clipskip.errors import SkipOutOfRange, SpecError
 from clipskip.spec.family import Family
 from clipskip.spec.numbering import Dialect, Value, layer_of, value_of
 
+MOST_COLUMNS = 1000
+"""Clip Skips that one range may stand for."""
+_RANGE = "use 1 (the last layer) to the encoder's depth: 12 on SD 1.x and SDXL, 24 on SD 2.x"
+_LARGEST = 10.0**300
+"""Nothing beyond it is computed with; `check` knows how deep an encoder is."""
+_NUMBER = re.compile(r"[+-]?[0-9]++(\.[0-9]*+)?")
+_SPAN = re.compile(
+    r"([0-9]++(?:\.[0-9]++)?)\s*+-\s*+([0-9]++(?:\.[0-9]++)?)(?:\s*+:\s*+([0-9]++(?:\.[0-9]++)?))?", re.ASCII
+)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class ClipSkip:
@@ -21,14 +31,10 @@ class ClipSkip:
 
     def __post_init__(self) -> None:
         number = self.from_end
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-            raise SkipOutOfRange(
-                f"clip skip {number!r} is not a number; use 1 (the last layer) or more", field="clip_skip"
-            )
-        if number < 1:
-            raise SkipOutOfRange(
-                f"clip skip {number:g} does not exist: 1 is the last layer; use 1 or more", field="clip_skip"
-            )
+        if isinstance(number, bool) or not isinstance(number, int | float) or number != number:
+            raise SkipOutOfRange(f"clip skip {shown(number)} is not a number; {_RANGE}", field="clip_skip")
+        if not 1 <= number <= _LARGEST:
+            raise SkipOutOfRange(f"clip skip {shown(number)} does not exist; {_RANGE}", field="clip_skip")
         object.__setattr__(self, "from_end", int(number) if float(number).is_integer() else float(number))
 
     @classmethod
@@ -78,11 +84,9 @@ class ClipSkip:
     @classmethod
     def parse(cls, text: str) -> "ClipSkip":
         """The Clip Skip that a user typed: "2" or "1.5"."""
-        if not re.fullmatch(r"\s*[+-]?\d+(\.\d*)?\s*", text):
-            raise SkipOutOfRange(
-                f"clip skip {text!r} is not a number; use 1 (the last layer) or more", field="clip_skip"
-            )
-        return cls(float(text))
+        if not _NUMBER.fullmatch(text.strip()):
+            raise SkipOutOfRange(f"clip skip {shown(text)} is not a number; {_RANGE}", field="clip_skip")
+        return cls(float(text.strip()))
 
     def __str__(self) -> str:
         return str(self.from_end)
@@ -120,24 +124,39 @@ class ClipSkip:
         """This Clip Skip, or SkipOutOfRange when an encoder of `depth` layers has no such layer."""
         if self.from_end > depth:
             raise SkipOutOfRange(
-                f"clip skip {self} is deeper than this encoder's {depth} layers; use 1 to {depth}", field="clip_skip"
+                f"clip skip {shown(self.from_end)} is deeper than this encoder's {depth} layers; use 1 to {depth}",
+                field="clip_skip",
             )
         return self
 
 
 def parse_skips(text: str) -> tuple[ClipSkip, ...]:
-    """The Clip Skips of a sweep, as a user types them: "1-5", "1,2,4", "1-12", "1-3:0.5", "2"."""
-    found: list[ClipSkip] = []
-    for part in text.split(","):
-        span = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*(?::\s*(\d+(?:\.\d+)?))?\s*", part)
-        if span is None:
-            found.append(ClipSkip.parse(part))
-            continue
-        first, last, step = float(span[1]), float(span[2]), float(span[3] or 1)
-        if last < first or step <= 0 or (last - first) / step > 1000:
-            raise SpecError(
-                f"clip skip range {part.strip()!r} is empty or too long; write it as 1-5 or 1-3:0.5", field="clip_skip"
-            )
-        count = math.floor((last - first) / step + 1e-9)
-        found += [ClipSkip(round(first + i * step, 6)) for i in range(count + 1)]
-    return tuple(dict.fromkeys(found))
+    """Return the Clip Skips of a sweep, as a user types them: "1-5", "1,2,4", "1-12", "1-3:0.5", "2"."""
+    skips = [skip for part in text.split(",") for skip in parse_span(part)]
+    return tuple(dict.fromkeys(skips))
+
+
+def parse_span(text: str) -> tuple[ClipSkip, ...]:
+    """Return the Clip Skips of one range, "1-5" or "1-3:0.5", or the one of a number."""
+    span = _SPAN.fullmatch(text.strip())
+    if span is None:
+        return (ClipSkip.parse(text),)
+    first, last, step = float(span[1]), float(span[2]), float(span[3] or 1)
+    if not (first <= last <= _LARGEST and step > 0 and (last - first) / step < MOST_COLUMNS):
+        raise SpecError(
+            f"clip skip range {shown(text.strip())} is empty or too long; write it as 1-5 or 1-3:0.5", field="clip_skip"
+        )
+    count = math.floor((last - first) / step + 1e-9)
+    return tuple(ClipSkip(round(first + i * step, 6)) for i in range(count + 1))
+
+
+def shown(value: object) -> str:
+    """Return the value as a message has it: 40 characters at most, whatever it is."""
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        return "of more than 300 digits"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:.12g}"
+    if not isinstance(value, str):
+        return "None" if value is None else f"of type {type(value).__name__}"
+    text = repr(value[:60])
+    return text if len(text) <= 40 else f"{text[:40]}..."

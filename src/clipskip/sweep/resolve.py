@@ -10,7 +10,7 @@ from clipskip.encode import check_phrase
 from clipskip.errors import NotFound, WrongKind
 from clipskip.prompt import Emphasis, Rules, read_prompt
 from clipskip.sample import find_sampler
-from clipskip.spec import FileRef, LoraRef, Render, Request, Skip, SkipSchedule
+from clipskip.spec import FileRef, LoraRef, Render, Request, Skip, SkipSchedule, check_depths, skip_for
 from clipskip.sweep.model import Extras, Known, denoiser_calls
 from clipskip.weights import (
     Embedding,
@@ -121,9 +121,10 @@ def _check(render: Render, model: Known, embeddings: tuple[Embedding, ...]) -> N
 
 def check_skip(skip: Skip, model: Known, *, calls: int) -> None:
     """SpecError for a Clip Skip that the model does not have, or that a picture of so many calls would not use whole."""
-    skip.check(model.depth)
-    if isinstance(skip, SkipSchedule):
-        skip.check_calls(calls)
+    check_depths(skip, [model.depth])
+    for one in dict.fromkeys((skip_for(skip, 0), skip_for(skip, 1))):
+        if isinstance(one, SkipSchedule):
+            one.check_calls(calls)
 
 
 def _find_lora(ref: LoraRef, library: Library, noted: str, *, allow_pickle: bool) -> tuple[LoraRef, Lora]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from clipskip.doors.http.ours.views import skip_json
-from clipskip.errors import SpecError
+from clipskip.errors import SkipOutOfRange, SpecError
 from clipskip.spec import ClipSkip, LoraRef, Request, Skip, parse_columns, parse_skip, parse_skips
 
 MOST_CHARACTERS = 100_000
@@ -172,16 +172,20 @@ def skips_of(values: Sequence[float | str], *, depth: int) -> tuple[Skip, ...]:
 
 
 def skip_of(value: float | str, *, depth: int, field: str) -> Skip:
-    """A Clip Skip of a model with so many layers: a number, or the text of a schedule such as [1:2:0.5]."""
+    """Return a Clip Skip of a model with so many layers: a number, or the text of what is no single number, as "[1:2:0.5]" or "2/5"."""
     if isinstance(value, str):
-        if "[" not in value:
+        if not set("[/=").intersection(value):
             raise SpecError(
-                f"{field} has the text {value[:40]!r}; send a number from 1 to {depth}, or a schedule as [1:2:0.5]",
+                f"{field} has the text {value[:40]!r}; send a number from 1 to {depth}, a schedule as [1:2:0.5], or for "
+                "two encoders 2/5",
                 field=field,
             )
-        return parse_skip(value)
+        try:
+            return parse_skip(value)
+        except SpecError as error:
+            raise type(error)(str(error), field=field) from None
     if not 1 <= value <= depth:
-        raise SpecError(
+        raise SkipOutOfRange(
             f"clip skip {value:g} is none of this model's; use 1 to {depth}, where 1 is the last layer", field=field
         )
     return ClipSkip(value)
