@@ -1,5 +1,6 @@
 """Files in, tensors under canonical names out: checkpoints, LoRAs, embeddings and the folders they are found in."""
 
+from clipskip.weights.catalog import FileFacts
 from clipskip.weights.checkpoint import (
     Checkpoint,
     CheckpointFacts,
@@ -22,6 +23,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointFacts",
     "Embedding",
+    "FileFacts",
     "FileKind",
     "Found",
     "Hashes",

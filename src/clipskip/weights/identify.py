@@ -196,9 +196,14 @@ def _prediction_beside(path: Path) -> str:
     return {"v": "v", "eps": "epsilon"}[found[1]] if found else ""
 
 
+def is_lora(header: Header) -> bool:
+    """Whether its tensors are named as a LoRA's or LyCORIS' are."""
+    return any(LORA.match(name) for name in header.tensors)
+
+
 def _kind(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> FileKind:
     names = header.tensors
-    if any(LORA.match(name) for name in names):
+    if is_lora(header):
         return FileKind.LORA
     if {"emb_params"} == set(names) or {"clip_l", "clip_g"} == set(names) or _one_vector(header):
         return FileKind.EMBEDDING

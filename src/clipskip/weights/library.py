@@ -4,15 +4,15 @@ import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipskip.errors import ClipskipError, FileError, NotFound
+from clipskip.errors import FileError, NotFound
+from clipskip.weights.catalog import Catalog, FileFacts, Tell
 from clipskip.weights.folder import INDEX
 from clipskip.weights.hashes import Progress, autov1, cached_hashes, hash_file
-from clipskip.weights.header import read_header
-from clipskip.weights.identify import FileKind, identify
+from clipskip.weights.identify import FileKind
 
 VARIABLE = "CLIPSKIP_MODELS"
 """Environment variable: more folders, separated as in PATH."""
@@ -57,6 +57,8 @@ class Library:
     folders: tuple[Path, ...]
     names_only: bool = False
     """For askers who may not reach into other folders: no path counts, and no answer tells where the folders are."""
+    catalog: Catalog = field(default_factory=Catalog, compare=False)
+    """What is known of the files' headers."""
 
     @classmethod
     def of_user(cls, folders: Sequence[str | Path] = ()) -> "Library":
@@ -66,7 +68,16 @@ class Library:
 
     def files(self, kind: FileKind) -> tuple[Found, ...]:
         """All files of a kind, in the folders' order, then by name."""
-        return tuple(found for folder in self.folders for found in _of_kind(folder, kind))
+        return tuple(found for folder in self.folders for found in self._of_kind(folder, kind))
+
+    def facts(self, files: Iterable[Found]) -> Mapping[Path, FileFacts]:
+        """What the headers of these files say, by their paths."""
+        return self.catalog.of(found.path for found in files)
+
+    def read(self, tell: Tell = lambda done, of: None) -> None:
+        """Makes the facts of all files known, so that listing them is quick; `tell` hears how far it is."""
+        files = (found for folder in self.folders for kind in LAYOUT for found in _below(folder, kind))
+        self.catalog.of({found.path: None for found in files}, tell=tell)
 
     def find(self, name: str, kind: FileKind, *, allow_path: bool = True, progress: Progress | None = None) -> Path:
         """The file meant by a path, name, stem, alias or hash of 8 to 64 digits; NotFound says where it was looked for.
@@ -90,9 +101,15 @@ class Library:
     def named_in(self, text: str, kind: FileKind) -> tuple[Found, ...]:
         """The files whose names a text may hold, whatever its case and spaces; of a name, the first folder's."""
         words = "".join(fold(text).split())
-        named = {
-            found.stem: found for found in reversed(self.files(kind)) if "".join(fold(found.stem).split()) in words
-        }
+
+        def named_here(files: Iterable[Found]) -> list[Found]:
+            return [found for found in files if "".join(fold(found.stem).split()) in words]
+
+        files: list[Found] = []
+        for folder in self.folders:
+            files += named_here(_sorted_in(folder, kind))
+            files += self._kept(named_here(_loose(folder)), kind)
+        named = {found.stem: found for found in reversed(files)}
         return tuple(named[stem] for stem in sorted(named))
 
     def find_hash(
@@ -122,7 +139,7 @@ class Library:
         for plain in (str, fold):
             for folder in self.folders:
                 hits = [found for found in _below(folder, kind) if plain(name) in map(plain, _spellings(found))]
-                chosen = _one(hits, name, kind)
+                chosen = self._one(hits, name, kind)
                 if chosen is not None:
                     return chosen
         return None
@@ -131,10 +148,31 @@ class Library:
         """A LoRA by the name that its trainer gave it."""
         if kind is not FileKind.LORA:
             return None
-        for found in self.files(kind):
-            if found.path.suffix.lower() in SAFE and fold(_alias(found.path)) == fold(name):
-                return found.path
-        return None
+        files = self.files(kind)
+        facts = self.facts(files)
+        return next((one.path for one in files if fold(facts[one.path].alias) == fold(name)), None)
+
+    def _of_kind(self, folder: Path, kind: FileKind) -> Iterator[Found]:
+        """The files of a kind: by the subfolder that they are in, elsewhere by what they are."""
+        yield from _sorted_in(folder, kind)
+        yield from self._kept(list(_loose(folder)), kind)
+
+    def _kept(self, files: Sequence[Found], kind: FileKind) -> Iterator[Found]:
+        """Those of a kind, by what they are."""
+        facts = self.facts(files)
+        return (found for found in files if (facts[found.path].kind or _pickled_kind(found.path)) is kind)
+
+    def _one(self, hits: Sequence[Found], name: str, kind: FileKind) -> Path | None:
+        """The one file meant: safetensors before pickles, then those of the kind; NotFound when there are still several."""
+        if len(hits) > 1:
+            hits = [found for found in hits if found.path.suffix.lower() not in PICKLED] or hits
+        if len(hits) > 1:
+            facts = self.facts(hits)
+            hits = [found for found in hits if facts[found.path].kind is kind] or hits
+        if len(hits) > 1:
+            names = ", ".join(found.name for found in hits[:4])
+            raise NotFound(f"{name!r} could be any of {names}; write one of these in full", field=OPTION[kind])
+        return hits[0].path if hits else None
 
     def _nowhere(self, name: str, kind: FileKind) -> str:
         places = ", ".join(str(folder) for folder in self.folders if folder != STARTER) or "the embedded starter"
@@ -159,32 +197,21 @@ def _spellings(found: Found) -> tuple[str, ...]:
     return found.name, bare, Path(found.name).name, found.stem
 
 
-def _one(hits: Sequence[Found], name: str, kind: FileKind) -> Path | None:
-    """The one file meant: safetensors before pickles, then those of the kind; NotFound when there are still several."""
-    if len(hits) > 1:
-        hits = [found for found in hits if found.path.suffix.lower() not in PICKLED] or hits
-    if len(hits) > 1:
-        hits = [found for found in hits if _kind(found.path) is kind] or hits
-    if len(hits) > 1:
-        names = ", ".join(found.name for found in hits[:4])
-        raise NotFound(f"{name!r} could be any of {names}; write one of these in full", field=OPTION[kind])
-    return hits[0].path if hits else None
-
-
-def _of_kind(folder: Path, kind: FileKind) -> Iterator[Found]:
-    """The files of a kind: by the subfolder that they are in, elsewhere by what they are."""
-    for root in _layout(folder, kind):
-        yield from _walk(root)
-    for found in _walk(folder, deep=not _sorted_by_kind(folder)):
-        if (_kind(found.path) or _pickled_kind(found.path)) is kind:
-            yield found
-
-
 def _below(folder: Path, kind: FileKind) -> Iterator[Found]:
     """The files that could be of a kind, by name alone."""
+    yield from _sorted_in(folder, kind)
+    yield from _loose(folder)
+
+
+def _sorted_in(folder: Path, kind: FileKind) -> Iterator[Found]:
+    """The files in the subfolders that are for a kind."""
     for root in _layout(folder, kind):
         yield from _walk(root)
-    yield from _walk(folder, deep=not _sorted_by_kind(folder))
+
+
+def _loose(folder: Path) -> Iterator[Found]:
+    """The files whose place does not say of what kind they are."""
+    return _walk(folder, deep=not _sorted_by_kind(folder))
 
 
 def _layout(folder: Path, kind: FileKind) -> tuple[Path, ...]:
@@ -225,20 +252,14 @@ def _walk(root: Path, *, deep: bool = True) -> Iterator[Found]:
 
 
 def _inside(path: Path, home: Path) -> bool:
-    """Whether a file, links followed, is a file below a folder."""
+    """Whether a file in a folder without links, which `os.walk` sees to, is a file below it, its own link followed."""
+    if not path.is_symlink():
+        return path.is_file()
     try:
         real = path.resolve(strict=True)
     except (OSError, RuntimeError):
         return False
     return real.is_relative_to(home) and real.is_file()
-
-
-def _kind(path: Path) -> FileKind | None:
-    """What a file is; None where its header does not say, as a pickle's."""
-    try:
-        return identify(read_header(path)).kind
-    except ClipskipError:
-        return None
 
 
 def _pickled_kind(path: Path) -> FileKind | None:
@@ -250,10 +271,3 @@ def _pickled_kind(path: Path) -> FileKind | None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _alias(path: Path) -> str:
-    try:
-        return read_header(path).metadata.get("ss_output_name", "")
-    except ClipskipError:
-        return ""

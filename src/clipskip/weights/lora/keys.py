@@ -22,6 +22,8 @@ ENDS = tuple(
     )
 )
 """How the keys of a plain LoRA end, in kohya's, diffusers' and peft's way, and which part they are."""
+USUAL = ((".lora_down.weight", "down"), (".lora_up.weight", "up"), (".alpha", "alpha"))
+"""The same for most files: these ends need no pattern, which is ten times as fast."""
 NAMED = (
     *("scale", "dora_scale", "bias", "bias_indices", "bias_values", "bias_size"),
     *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
@@ -70,6 +72,10 @@ def read_keys(keys: Iterable[str], table: NameTable) -> KeyMap:
 
 def _place(key: str, table: NameTable) -> tuple[str, str] | None:
     """The module and part that a key names, or None."""
+    for end, part in USUAL:
+        module = table.resolve(key[: -len(end)]) if key.endswith(end) else None
+        if module is not None:
+            return module, part
     for pattern, part in ENDS:
         found = pattern.fullmatch(key)
         module = table.resolve(found["head"]) if found else None
@@ -104,4 +110,12 @@ def guess_family(shapes: Shapes) -> str | None:
     for key, shape in shapes.items():
         if re.search(r"attn2[._]to_k[._].*(down|lora_A|w1_b)", key) and len(shape) > 1:
             return WIDTHS.get(shape[1])
+    return None
+
+
+def text_width(shapes: Shapes) -> int | None:
+    """Numbers per token of the text encoder that a LoRA was made for, or None when its shapes do not tell."""
+    for key, shape in shapes.items():
+        if re.search(r"(attn2[._]to_k|self_attn[._]q_proj)[._].*(down|lora_A|w1_b)", key) and len(shape) > 1:
+            return shape[1]
     return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from clipskip.weights.container import Header
 from clipskip.weights.lora import metadata as told
 from clipskip.weights.lora.file import Lora, few, load_lora
-from clipskip.weights.lora.keys import guess_family, read_keys
+from clipskip.weights.lora.keys import guess_family, read_keys, text_width
 from clipskip.weights.lora.names import NameTable, sd1_table
 
 SD1_DEPTH = 12
@@ -126,6 +126,8 @@ class LoraOutline:
 
     alias: str
     family: str | None
+    width: int | None
+    """Numbers per token of the text encoder that it was made for, where its shapes tell."""
     rank: int | None
     """The largest."""
     text_layers: tuple[int, ...]
@@ -147,6 +149,7 @@ def outline_lora(header: Header, *, table: NameTable | None = None) -> LoraOutli
     return LoraOutline(
         alias=told.plain(metadata.get("ss_output_name") or header.path.stem),
         family=guess_family(header.shapes),
+        width=text_width(header.shapes),
         rank=max((shape[0] for shape in downs if shape), default=None),
         text_layers=tuple(sorted({int(name.split(".")[3]) + 1 for name in names if _in_layer(name)})),
         touches_text=any(name.startswith("text_encoder.") for name in names),

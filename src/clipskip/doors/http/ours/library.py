@@ -1,83 +1,121 @@
-"""What the user's folders hold, as the page lists it."""
+"""What the user's folders hold, as the page lists it: read beside everything else, and told as far as it is known."""
 
-import contextlib
-from typing import Any
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, final
 
-from clipskip.errors import ClipskipError
-from clipskip.weights import FileKind, Library, count_vectors, identify, read_header
-from clipskip.weights.hashes import cached_hashes
-from clipskip.weights.library import Found
-from clipskip.weights.lora import outline_lora
+from clipskip.weights import FileFacts, FileKind, Found, Hashes, Library
+from clipskip.weights.hashes import known_hashes
 
-TAGS = 20
+PATIENCE_S = 0.3
+"""Seconds that a list waits for folders that are read quickly, so that it comes whole."""
+Json = dict[str, Any]  # Any: what the page shows
 
 
-def describe_files(library: Library) -> dict[str, Any]:
+@final
+class Shelf:
+    """The list of a library's files, read again in a thread of its own whenever somebody asks."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._lists: Json = {"models": [], "loras": [], "embeddings": []}
+        self._progress: tuple[int, int] | None = None
+        self._error: Exception | None = None
+        self._lock = threading.Lock()
+        self._reading: threading.Thread | None = None
+
+    def lists(self) -> Json:
+        """Models, LoRAs and embeddings as they were when they were last read whole, and how far reading is now."""
+        with self._lock:
+            if self._reading is None or not self._reading.is_alive():
+                self._reading = threading.Thread(target=self._read, name="clipskip-shelf", daemon=True)
+                self._reading.start()
+            reading = self._reading
+        reading.join(PATIENCE_S)
+        progress = self._progress if reading.is_alive() else None
+        if self._error is not None and not reading.is_alive():
+            raise self._error
+        done, of = progress or (0, 0)
+        return self._lists | {"reading": {"done": done, "total": of} if reading.is_alive() else None}
+
+    def _read(self) -> None:
+        self._progress, self._error = (0, 0), None
+        try:
+            self._library.read(self._tell)
+            self._lists = describe_files(self._library)
+        except Exception as error:  # told to whoever asks: the thread has nobody to tell
+            logging.getLogger(__name__).info("the model folders could not be read", exc_info=True)
+            self._error = error
+
+    def _tell(self, done: int, of: int) -> None:
+        self._progress = done, of
+
+
+def describe_files(library: Library) -> Json:
     """Models, LoRAs and embeddings; a file that cannot be read is there with its reason as a warning."""
     return {
-        "models": [_model(found) for found in _each(library, FileKind.CHECKPOINT)],
-        "loras": [_lora(found) for found in _each(library, FileKind.LORA)],
-        "embeddings": [_embedding(found) for found in _each(library, FileKind.EMBEDDING)],
+        "models": _described(library, FileKind.CHECKPOINT, _model),
+        "loras": _described(library, FileKind.LORA, _lora),
+        "embeddings": _described(library, FileKind.EMBEDDING, _embedding),
     }
 
 
-def _each(library: Library, kind: FileKind) -> list[Found]:
+def _described(library: Library, kind: FileKind, describe: Callable[[FileFacts, Hashes | None], Json]) -> list[Json]:
     """One file for each name: the one that the name finds."""
-    return list({found.name: found for found in reversed(library.files(kind))}.values())[::-1]
+    files = list({found.stem: found for found in reversed(library.files(kind))}.values())[::-1]
+    facts, hashes = library.facts(files), known_hashes(found.path for found in files)
+    return [
+        _common(found, facts[found.path], kind) | describe(facts[found.path], hashes.get(found.path)) for found in files
+    ]
 
 
-def _common(found: Found) -> dict[str, Any]:
-    hashes = cached_hashes(found.path) if found.path.is_file() else None
-    size = found.path.stat().st_size if found.path.is_file() else 0
-    return {"name": found.stem, "file": found.name, "size_bytes": size, "hash": hashes.autov2 if hashes else None}
-
-
-def _model(found: Found) -> dict[str, Any]:
-    facts: dict[str, Any] = {"family": None, "layers": None, "width": None, "trained_clip_skip": None, "warnings": []}
-    try:
-        identity = identify(read_header(found.path))
-    except ClipskipError as error:
-        return _common(found) | facts | {"warnings": [str(error)]}
-    first = identity.encoders[0] if identity.encoders else None
-    return _common(found) | {
-        "family": identity.family.label if identity.family else None,
-        "layers": first.layers if first else None,
-        "width": first.width if first else None,
-        "trained_clip_skip": identity.trained_clip_skip,
-        "warnings": [f"missing: {name}" for name in identity.missing],
+def _common(found: Found, facts: FileFacts, kind: FileKind) -> Json:
+    beside = facts.beside
+    return {
+        "name": found.stem,
+        "file": found.name,
+        "size_bytes": found.path.stat().st_size if found.path.is_file() else 0,
+        "family": facts.family,
+        "width": facts.width,
+        "trained_clip_skip": facts.trained_clip_skip,
+        "trained_clip_skip_source": facts.trained_clip_skip_source or None,
+        "preview": f"/v1/files/{kind.name.lower()}/{found.stem}/preview" if beside.preview else None,
+        "title": beside.title or None,
+        "made_for": beside.base or None,
+        "advised_weight": beside.weight,
+        "advised_clip_skip": beside.clip_skip,
     }
 
 
-def _lora(found: Found) -> dict[str, Any]:
-    empty: dict[str, Any] = {
-        "alias": None, "family": None, "rank": None, "trained_clip_skip": None, "trained_clip_skip_source": None,
-        "trigger_words": [], "tag_counts": {}, "touches": {"text_encoder": False, "unet": False, "text_layers": []},
-    }  # fmt: skip
-    try:
-        outline = outline_lora(read_header(found.path))
-    except ClipskipError as error:
-        return _common(found) | empty | {"warnings": [str(error)]}
-    hashes = cached_hashes(found.path)
-    return _common(found) | {
+def _model(facts: FileFacts, hashes: Hashes | None) -> Json:
+    missing = [f"missing: {name}" for name in facts.missing]
+    return {
+        "hash": hashes.autov2 if hashes else None,
+        "layers": facts.layers,
+        "warnings": [facts.error] if facts.error else missing,
+    }
+
+
+def _lora(facts: FileFacts, hashes: Hashes | None) -> Json:
+    return {
         "hash": hashes.autov3 if hashes else None,
-        "alias": outline.alias or None,
-        "family": outline.family,
-        "rank": outline.rank,
-        "trained_clip_skip": outline.trained_clip_skip,
-        "trained_clip_skip_source": outline.trained_clip_skip_source or None,
-        "trigger_words": list(outline.trigger_words),
-        "tag_counts": dict(outline.tags[:TAGS]),
+        "alias": facts.alias or None,
+        "rank": facts.rank,
+        "trigger_words": list(facts.beside.words or facts.trigger_words),
+        "tag_counts": dict(facts.tags),
         "touches": {
-            "text_encoder": outline.touches_text,
-            "unet": outline.touches_unet,
-            "text_layers": list(outline.text_layers),
+            "text_encoder": facts.touches_text,
+            "unet": facts.touches_unet,
+            "text_layers": list(facts.text_layers),
         },
-        "warnings": list(outline.warnings),
+        "warnings": [facts.error] if facts.error else list(facts.warnings),
     }
 
 
-def _embedding(found: Found) -> dict[str, Any]:
-    vectors = None
-    with contextlib.suppress(ClipskipError):
-        vectors = count_vectors(found.path)
-    return _common(found) | {"vectors": vectors}
+def _embedding(facts: FileFacts, hashes: Hashes | None) -> Json:
+    return {
+        "hash": hashes.autov2 if hashes else None,
+        "vectors": facts.vectors,
+        "warnings": [facts.error] if facts.error else [],
+    }
