@@ -96,10 +96,12 @@ def known_hashes(paths: Iterable[Path], *, cache: Path | None = None) -> dict[Pa
     found: dict[Path, Hashes] = {}
     with suppress(sqlite3.Error, OSError), closing(_open(cache_file() if cache is None else cache)) as connection:
         for row in connection.execute("select path, size, mtime_ns, inode, sha256, data_sha256, autov1 from hashes_1"):
-            path, stamp = stamps.get(row[0]) or (None, None)
-            same = stamp is not None and row[1:4] == (stamp.size, stamp.mtime_ns, str(stamp.inode))
-            if path is not None and same and [_digits(value) for value in row[4:]] == [64, 64, 8]:
-                found[path] = Hashes(sha256=row[4], data_sha256=row[5], autov1=row[6])
+            if row[0] not in stamps:
+                continue
+            name, stamp = stamps[row[0]]
+            same = row[1:4] == (stamp.size, stamp.mtime_ns, str(stamp.inode))
+            if same and [_digits(value) for value in row[4:]] == [64, 64, 8]:
+                found[name] = Hashes(sha256=row[4], data_sha256=row[5], autov1=row[6])
     return found
 
 

@@ -40,7 +40,6 @@ const sweepPath = (id) => `/v1/sweeps/${encodeURIComponent(id)}`;
 export const api = {
   status: () => ask("/v1/status"),
   files: () => ask("/v1/files"),
-  refresh: () => ask("/v1/files/refresh", { method: "POST" }),
   samplers: () => ask("/v1/samplers"),
   /** `seed` is text, since it may have more digits than a number holds. */
   start: ({ seed, ...body }) => ask("/v1/sweeps", { method: "POST", body: `${JSON.stringify(body).slice(0, -1)},"seed":${BigInt(seed)}}` }),

@@ -4,21 +4,30 @@ import { ApiError, api } from "./api.js";
 import { openChooser } from "./chooser.js";
 import { at, h, notice, plural } from "./dom.js";
 import { openLoras } from "./loras.js";
+import { openPicker } from "./picker.js";
 import { openReading } from "./reading.js";
 
-const DRAFT = "clipskip.draft";
+const DRAFT = "clipskip.draft", STARTER = "starter";
 const TEXTS = ["prompt", "negative_prompt", "clip_skips", "negative_clip_skip", "seed"];
 const NUMBERS = ["steps", "cfg_scale", "width", "height"];
-const CHOICES = ["model", "sampler", "scheduler"];
+const CHOICES = ["sampler", "scheduler"];
 const DEFAULTS = { clip_skips: "1-5", steps: 20, cfg_scale: 7, seed: "-1", sampler: "Euler a", scheduler: "Automatic" };
 const SAME_FIELD = { clip_skip: "clip_skips", lora: "loras", cfg: "cfg_scale", size: "width", negative: "negative_prompt", embedding: "prompt" };
 
 /** The form. `hear` has start(body) and model(file): a sweep is asked for; another checkpoint is chosen. */
 export function openForm(hear) {
-  let files = { models: [], loras: [], embeddings: [] }, settings = null, tags = [], busy = false;
-  const loras = openLoras({ changed, word: addWord });
+  let files = { models: [], loras: [], embeddings: [] }, reading = "", settings = null, tags = [], busy = false, begun = false;
+  let modelName = "";
+  const touched = new Set();
+  const loras = openLoras({ changed, word: addWord, model });
+  const models = openPicker(at("model"), at("model-list"), {
+    name: () => modelName,
+    facts: (file) => [file.title, file.family, file.layers ? `${file.layers} layers` : null, file.trained_clip_skip ? `trained at Clip Skip ${file.trained_clip_skip}` : null].filter(Boolean).join(" · "),
+    unfit: (file) => (file.layers || !file.warnings.length ? null : file.warnings[0]),
+    taken: (file) => { touched.add("model"); chooseModel(file.name); },
+  });
   const chooser = openChooser(count);
-  const context = () => ({ steps: at("steps").validity.valid && whole("steps") ? whole("steps") : DEFAULTS.steps, model: at("model").value || null, loras: loras.values() });
+  const context = () => ({ steps: at("steps").validity.valid && whole("steps") ? whole("steps") : DEFAULTS.steps, model: known() ? modelName : null, loras: loras.values() });
   const readings = [
     openReading("prompt", { negative: false, context, hear: (report) => { tags = report.loras.map((lora) => lora.name); trained(); } }),
     openReading("negative_prompt", { negative: true, context, hear: () => {} }),
@@ -30,7 +39,18 @@ export function openForm(hear) {
   }
 
   function model() {
-    return files.models.find((file) => file.name === at("model").value) ?? null;
+    return files.models.find((file) => file.name === modelName) ?? null;
+  }
+
+  const known = () => model() !== null;
+
+  /** Another checkpoint; the one of settings that is not here stays named until one is chosen. */
+  function chooseModel(name) {
+    modelName = name;
+    models.show();
+    showModel();
+    loras.modelChanged();
+    keep();
   }
 
   /** Tells the chooser how deep the model is, and what was trained where. */
@@ -49,9 +69,11 @@ export function openForm(hear) {
   }
 
   function showModel() {
-    const file = model();
+    const file = model(), missing = modelName && !file && !reading;
+    at("model-error").textContent = missing ? `${modelName} is not in the folders: choose another, or put it there and look again.` : "";
+    at("model").toggleAttribute("aria-invalid", Boolean(missing));
     const facts = file ? [file.family, file.layers ? `${file.layers} layers of ${file.width}` : null, file.trained_clip_skip ? `trained at Clip Skip ${file.trained_clip_skip}` : null] : [];
-    at("model-about").textContent = [...facts.filter(Boolean), ...(file?.warnings ?? [])].join(" · ");
+    at("model-about").textContent = [...facts.filter(Boolean), ...(file?.warnings ?? []), file ? "" : reading].filter(Boolean).join(" · ");
     trained();
     hear.model(file);
   }
@@ -67,7 +89,7 @@ export function openForm(hear) {
     return {
       prompt: at("prompt").value,
       negative_prompt: at("negative_prompt").value,
-      model: at("model").value || null,
+      model: modelName || null,
       loras: loras.values(),
       clip_skips: at("clip_skips").value,
       negative_clip_skip: at("negative_clip_skip").value.trim() || null,
@@ -91,7 +113,9 @@ export function openForm(hear) {
     return { ...asked, settings, previews: true, negative_clip_skip: skip !== null && /^[\d.]+$/.test(skip) ? Number(skip) : skip };
   }
 
+  /** Keeps a draft once there is one: until then fields are empty because nothing has filled them. */
   function keep() {
+    if (!begun) return;
     try {
       localStorage.setItem(DRAFT, JSON.stringify({ ...values(), settings }));
     } catch {
@@ -113,6 +137,7 @@ export function openForm(hear) {
     if (request.clip_skip && !request.clip_skips) request = { ...request, clip_skips: around(request.clip_skip) };
     for (const id of [...TEXTS, ...NUMBERS]) if (request[id] !== undefined) at(id).value = request[id] ?? "";
     for (const id of CHOICES) if (request[id]) choose(id, request[id]);
+    if (request.model) { modelName = sameName(request.model); models.show(); }
     if (request.loras) loras.set(request.loras);
     settings = request.settings ?? null;
     at("based").hidden = settings === null;
@@ -126,8 +151,9 @@ export function openForm(hear) {
     const options = [...at(id).options];
     const same = options.find((option) => option.value.toLowerCase() === String(value).toLowerCase());
     if (same) at(id).value = same.value;
-    else if (id === "model") showError(new ApiError(`${value} is not in the folders; the one shown is used instead.`, { field: "model" }));
   }
+
+  const sameName = (name) => files.models.find((file) => file.name.toLowerCase() === String(name).toLowerCase())?.name ?? name;
 
   /** From somebody's Clip Skip to a sweep that has it. */
   const around = (skip) => (Number.isInteger(Number(skip)) ? `1-${Math.max(5, Number(skip))}` : `1-5,${skip}`);
@@ -188,13 +214,13 @@ export function openForm(hear) {
   function listen() {
     at("form").addEventListener("submit", start);
     at("form").addEventListener("input", (event) => {
+      touched.add(event.target.id);
       event.target.removeAttribute("aria-invalid");
       if (event.target.id && at(`${event.target.id}-error`)) at(`${event.target.id}-error`).textContent = "";
       at("form-error").textContent = "";
       keep();
     });
     at("form").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start(event); });
-    at("model").addEventListener("change", showModel);
     at("steps").addEventListener("change", () => readings.forEach((reading) => reading.ask()));
     at("forget").addEventListener("click", () => { settings = null; at("based").hidden = true; keep(); at("start").focus(); });
     at("read-settings").addEventListener("click", () => load(at("settings").value));
@@ -215,19 +241,23 @@ export function openForm(hear) {
     addWord,
     useModel: (name) => fill({ model: name, settings }),
     files: () => files,
-    setFiles(found) {
+    /** What the folders have; `progress` says how far they are read, null when they all are. */
+    setFiles(found, progress) {
       files = found;
-      const now = at("model").value;
-      at("model").replaceChildren(...found.models.map((file) => h("option", { value: file.name, text: file.name })));
-      if (now) choose("model", now);
-      loras.setKnown(found.loras);
+      reading = progress ?? "";
+      modelName = modelName ? sameName(modelName) : found.models.find((file) => file.name === STARTER)?.name ?? found.models[0]?.name ?? "";
+      models.set(found.models, progress);
+      loras.setKnown(found.loras, progress);
       showModel();
     },
-    /** Once, when files and samplers are known: the draft, or what the command line starts with. */
+    /** Once, when samplers are known: the draft, or what the command line starts with, in fields that nobody has touched yet. */
     begin({ samplers, schedulers }) {
       at("sampler").replaceChildren(...samplers.map((one) => h("option", { value: one.name, text: one.name })));
       at("scheduler").replaceChildren(...schedulers.map((one) => h("option", { value: one.name, text: one.label ?? one.name })));
-      fill({ ...DEFAULTS, ...draft() });
+      const kept = { ...DEFAULTS, ...draft() };
+      begun = true;
+      if (loras.values().length) delete kept.loras;
+      fill(Object.fromEntries(Object.entries(kept).filter(([id]) => !touched.has(id))));
     },
   };
 }

@@ -2,32 +2,31 @@
 
 import { ApiError, api } from "./api.js";
 import { at, h, plural, sentence, size } from "./dom.js";
+import { previewOf, search, wordsOf } from "./picker.js";
+
+const AGAIN_MS = 700, MOST_CARDS = 60;
 
 /** The lists. `hear` has files(found), useModel(name), addLora(name), addWord(word). */
 export function openLibrary(hear) {
-  let files = { models: [], loras: [], embeddings: [] };
-
-  function matches(file, words) {
-    const text = JSON.stringify([file.name, file.file, file.alias, file.family, file.hash, file.trigger_words, Object.keys(file.tag_counts ?? {})]).toLowerCase();
-    return words.every((word) => text.includes(word));
-  }
+  let files = { models: [], loras: [], embeddings: [] }, progress = "Looking into the folders…", shown = MOST_CARDS, timer = 0;
 
   function show() {
-    const words = at("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const text = at("search").value;
     const shelves = [
-      shelf("Models", files.models.filter((file) => matches(file, words)), model),
-      shelf("LoRAs", files.loras.filter((file) => matches(file, words)), lora),
-      shelf("Embeddings", files.embeddings.filter((file) => matches(file, words)), embedding),
+      shelf("Models", search(files.models, text), model),
+      shelf("LoRAs", search(files.loras, text), lora),
+      shelf("Embeddings", search(files.embeddings, text), embedding),
     ];
     at("shelves").replaceChildren(...shelves.map((one) => one.section));
     const found = shelves.reduce((sum, one) => sum + one.count, 0);
-    at("found").textContent = words.length ? `${found} found` : "";
+    at("found").textContent = [text.trim() ? `${found} found` : "", progress ?? ""].filter(Boolean).join(" · ");
   }
 
   function shelf(title, found, make) {
-    const empty = h("p", { class: "about", text: at("search").value ? "None has these words." : `No ${title.toLowerCase()} in the folders.` });
+    const none = at("search").value ? "None has these words." : progress ?? `No ${title.toLowerCase()} in the folders.`;
+    const more = found.length > shown ? h("button", { type: "button", text: `Show more of ${found.length}`, on: { click: () => { shown *= 2; show(); } } }) : null;
     const section = h("section", {}, h("h2", {}, title, h("span", { class: "count", text: ` ${found.length}` })),
-      found.length ? h("ul", { class: "shelf" }, ...found.map(make)) : empty);
+      found.length ? h("ul", { class: "shelf" }, ...found.slice(0, shown).map(make)) : h("p", { class: "about", text: none }), more);
     return { section, count: found.length };
   }
 
@@ -62,9 +61,10 @@ export function openLibrary(hear) {
       : null;
     const more = h("details", {}, h("summary", {}, "Details", h("span", { class: "unseen", text: ` of ${file.name}` })));
     more.addEventListener("toggle", () => { if (more.open && more.children.length === 1) look(file, more); });
-    return h("li", { class: "card" },
+    const advised = [file.made_for ? `for ${file.made_for}` : null, file.advised_weight ? `weight ${file.advised_weight} advised` : null, file.advised_clip_skip ? `Clip Skip ${file.advised_clip_skip} advised` : null];
+    return h("li", { class: "card" }, file.preview ? previewOf(file) : null,
       h("div", { class: "row" }, h("h3", { text: file.alias && file.alias !== file.name ? `${file.name} (${file.alias})` : file.name }), trained, use),
-      h("p", { class: "about", text: facts.filter(Boolean).join(" · ") }), words,
+      h("p", { class: "about", text: [...facts, ...advised].filter(Boolean).join(" · ") }), words,
       ...(file.warnings ?? []).map((text) => h("p", { class: "warning", text: sentence(text) })), more);
   }
 
@@ -78,24 +78,28 @@ export function openLibrary(hear) {
     }
   }
 
-  async function load(ask) {
+  /** Asks for the lists, and again for as long as the server reads files that are new to it. */
+  async function load() {
+    clearTimeout(timer);
     try {
-      files = await ask();
-      hear.files(files);
+      const found = await api.files();
+      for (const file of [...found.models, ...found.loras, ...found.embeddings]) file.words = wordsOf(file);
+      files = found;
+      progress = found.reading ? `Reading model files: ${found.reading.done} of ${found.reading.total}` : null;
+      if (found.reading) timer = setTimeout(load, AGAIN_MS);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      at("found").textContent = error.message;
+      progress = error.message;
     }
-    show();
+    hear.files(files, progress);
+    if (!at("page-models").hidden) show();
   }
 
-  at("search").addEventListener("input", show);
-  at("refresh").addEventListener("click", () => load(async () => {
-    const found = await api.refresh();
-    return found?.models ? found : api.files();
-  }));
+  at("search").addEventListener("input", () => { shown = MOST_CARDS; show(); });
+  at("refresh").addEventListener("click", load);
   return {
-    load: () => load(api.files),
+    load,
+    show,
     /** The file whose name somebody dropped, with its kind; null when no folder has it. */
     named(name) {
       const same = (file) => file.file === name || file.file?.endsWith(`/${name}`) || file.name === name.replace(/\.[^.]+$/, "");

@@ -1,20 +1,22 @@
-// The LoRAs that are chosen: strength, what each was trained at, its trigger words.
+// The LoRAs that are chosen: strength, what each was trained at, whether it fits, its trigger words.
 
 import { at, h, sentence } from "./dom.js";
+import { unfitLora } from "./fit.js";
+import { openPicker } from "./picker.js";
 
-/** The list. `hear.changed()` when it changes, `hear.word(text)` when a trigger word is clicked. */
+/** The list. `hear.changed()` when it changes, `hear.word(text)` when a trigger word is clicked, `hear.model()` what it is for. */
 export function openLoras(hear) {
-  let chosen = [], known = [], passing = false;
-  const picker = at("add-lora"), take = at("take-lora"), list = at("loras");
+  let chosen = [], known = [], whole = false;
+  const input = at("add-lora"), list = at("loras");
+  const picker = openPicker(input, at("add-lora-list"), {
+    name: () => "",
+    facts: (file) => [file.alias && file.alias !== file.name ? file.alias : file.title, file.trained_clip_skip ? `trained at Clip Skip ${file.trained_clip_skip}` : null, file.family, file.trigger_words.slice(0, 3).join(", ")].filter(Boolean).join(" · "),
+    unfit: (file) => unfitLora(file, hear.model()),
+    taken: (file) => add(file.name, { text_encoder: file.advised_weight ?? 1 }),
+  });
 
-  function offer() {
-    const left = known.filter((lora) => !chosen.some((one) => one.name === lora.name));
-    picker.replaceChildren(
-      h("option", { value: "", text: left.length ? "Add a LoRA…" : known.length ? "All are chosen" : "None found in the folders" }),
-      ...left.map((lora) => h("option", { value: lora.name, text: lora.alias && lora.alias !== lora.name ? `${lora.name} (${lora.alias})` : lora.name })),
-    );
-    picker.disabled = left.length === 0;
-    take.hidden = true;
+  function offer(progress = null) {
+    picker.set(known.filter((lora) => !chosen.some((one) => one.name === lora.name)), progress);
   }
 
   function show() {
@@ -26,7 +28,7 @@ export function openLoras(hear) {
     const lora = known.find((file) => file.name === one.name);
     const remove = h("button", {
       type: "button", class: "quiet", "aria-label": `Remove LoRA ${one.name}`, text: "×",
-      on: { click: () => { chosen = chosen.filter((other) => other !== one); show(); hear.changed(); picker.focus(); } },
+      on: { click: () => { chosen = chosen.filter((other) => other !== one); show(); hear.changed(); input.focus(); } },
     });
     const split = h("button", {
       type: "button", class: "quiet", "aria-pressed": String(one.split), text: "split", title: "Text encoder and U-Net apart",
@@ -38,7 +40,7 @@ export function openLoras(hear) {
       : [weight(one, "text_encoder", "weight")];
     return h("li", {},
       h("div", { class: one.split ? "row split" : "row" }, h("strong", { text: one.name }), ...weights, split, remove),
-      lora ? about(lora) : h("p", { class: "error", text: "Not found in the folders." }));
+      lora ? about(lora) : whole ? h("p", { class: "error", text: "Not found in the folders." }) : null);
   }
 
   function weight(one, key, label) {
@@ -56,7 +58,8 @@ export function openLoras(hear) {
       type: "button", class: "word", text: word, "aria-label": `Add trigger word ${word} to the prompt`,
       on: { click: () => hear.word(word) },
     }));
-    const warnings = lora.warnings.map((text) => h("p", { class: "warning", text: sentence(text) }));
+    const unfit = unfitLora(lora, hear.model());
+    const warnings = [unfit ? `It does not fit this model: it is ${unfit}` : null, ...lora.warnings].filter(Boolean).map((text) => h("p", { class: "warning", text: sentence(text) }));
     return h("div", {}, words.length ? h("p", { class: "words" }, "Trigger words: ", ...words) : null, ...warnings);
   }
 
@@ -67,27 +70,6 @@ export function openLoras(hear) {
     hear.changed();
   }
 
-  function taken() {
-    if (!picker.value) return;
-    add(picker.value);
-    (picker.disabled ? list.querySelector("li:last-child input") : picker).focus();
-  }
-
-  /** A key on a closed list fires change for every name that it passes: those wait for Enter or the button. */
-  picker.addEventListener("keydown", (event) => {
-    passing = !["Enter", " "].includes(event.key);
-    if (event.key !== "Enter" || event.ctrlKey || event.metaKey || !picker.value) return;
-    event.preventDefault();
-    taken();
-  });
-  picker.addEventListener("pointerdown", () => { passing = false; });
-  picker.addEventListener("change", () => {
-    if (!passing) { taken(); return; }
-    take.hidden = !picker.value;
-    take.textContent = picker.value ? `Add ${picker.value}` : "";
-  });
-  take.addEventListener("click", taken);
-
   return {
     add,
     values: () => chosen.map(({ name, text_encoder, unet }) => ({ name, text_encoder: text_encoder ?? 0, unet: unet ?? 0 })),
@@ -96,9 +78,13 @@ export function openLoras(hear) {
       show();
       hear.changed();
     },
-    setKnown(loras) {
+    /** The LoRAs of the folders; `progress` says how far they are read, null when they all are. */
+    setKnown(loras, progress) {
       known = loras;
-      show();
+      whole = progress === null;
+      list.replaceChildren(...chosen.map(entry));
+      offer(progress);
     },
+    modelChanged: show,
   };
 }

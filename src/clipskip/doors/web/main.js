@@ -39,7 +39,7 @@ const sweeps = openSweeps({
 });
 
 const library = openLibrary({
-  files: (found) => form.setFiles(found),
+  files: (found, progress) => form.setFiles(found, progress),
   useModel(name) { useModel(name); go("#/"); },
   addLora(name) { addLora(name); go("#/"); },
   addWord: (word) => form.addWord(word),
@@ -82,6 +82,7 @@ async function route() {
     if (link.dataset.page === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  if (name === "models") library.show();
   if (name === "history") await showHistory();
   if (name !== "sweep") return;
   if (id) await openSweep(decodeURIComponent(id));
@@ -154,9 +155,9 @@ async function begin() {
   at("open-picture").addEventListener("click", () => { at("png-info").open = true; at("picture").click(); at("picture").focus(); });
   at("close-first").addEventListener("click", () => { at("first").hidden = true; at("sweep").hidden = false; at("what").focus(); });
   window.addEventListener("hashchange", route);
+  library.load();
   try {
-    const [samplers] = await Promise.all([api.samplers(), library.load()]);
-    form.begin(samplers);
+    form.begin(await api.samplers());
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     notice(error.message);

@@ -1,15 +1,24 @@
 """What the user's folders hold, as the page lists it: read beside everything else, and told as far as it is known."""
 
+import io
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, final
+from urllib.parse import quote
 
+from PIL import Image, ImageOps
+
+from clipskip.errors import NotFound
 from clipskip.weights import FileFacts, FileKind, Found, Hashes, Library
 from clipskip.weights.hashes import known_hashes
 
 PATIENCE_S = 0.3
 """Seconds that a list waits for folders that are read quickly, so that it comes whole."""
+WEBP, PREVIEW_PX = "image/webp", 320
+LARGEST_PREVIEW = 50_000_000
+"""Bytes of a picture that is looked at."""
 Json = dict[str, Any]  # Any: what the page shows
 
 
@@ -61,6 +70,24 @@ def describe_files(library: Library) -> Json:
     }
 
 
+def small_preview(library: Library, path: Path) -> bytes:
+    """The picture beside a model file, as a small WebP; NotFound where there is none that can be read."""
+    name = library.catalog.facts(path).beside.preview
+    picture = path.parent / name
+    try:
+        if not name or picture.is_symlink() or picture.stat().st_size > LARGEST_PREVIEW:
+            raise NotFound(f"no picture lies beside {path.name}", field="name")
+        with Image.open(picture) as opened:
+            opened.draft("RGB", (PREVIEW_PX, PREVIEW_PX))
+            small = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise NotFound(f"{name} beside {path.name} is no picture that can be read ({error})", field="name") from None
+    small.thumbnail((PREVIEW_PX, PREVIEW_PX))
+    stored = io.BytesIO()
+    small.save(stored, "WEBP", quality=80)
+    return stored.getvalue()
+
+
 def _described(library: Library, kind: FileKind, describe: Callable[[FileFacts, Hashes | None], Json]) -> list[Json]:
     """One file for each name: the one that the name finds."""
     files = list({found.stem: found for found in reversed(library.files(kind))}.values())[::-1]
@@ -80,7 +107,7 @@ def _common(found: Found, facts: FileFacts, kind: FileKind) -> Json:
         "width": facts.width,
         "trained_clip_skip": facts.trained_clip_skip,
         "trained_clip_skip_source": facts.trained_clip_skip_source or None,
-        "preview": f"/v1/files/{kind.name.lower()}/{found.stem}/preview" if beside.preview else None,
+        "preview": f"/v1/files/{kind.name.lower()}/{quote(found.stem, safe='')}/preview" if beside.preview else None,
         "title": beside.title or None,
         "made_for": beside.base or None,
         "advised_weight": beside.weight,

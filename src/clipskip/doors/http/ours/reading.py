@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
@@ -26,7 +26,7 @@ from clipskip.doors.http.ours.bodies import (
     request_json,
     skip_of,
 )
-from clipskip.doors.http.ours.library import describe_files
+from clipskip.doors.http.ours.library import WEBP, Shelf, small_preview
 from clipskip.doors.http.strict import StrictRoute, read_body
 from clipskip.doors.looking import inspect_file
 from clipskip.doors.reading import read_aloud
@@ -39,6 +39,8 @@ from clipskip.sweep import Studio
 from clipskip.weights import FileKind, Library
 
 AUTOMATIC = "Automatic"
+KEPT = "private, max-age=600"
+"""Of a preview picture, which its user may exchange."""
 TENSORS = "application/safetensors"
 Json = dict[str, Any]  # Any: rooms below say what is in it
 
@@ -157,15 +159,18 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
 
 
 def _add_files(routes: APIRouter, studio: Studio) -> None:
-    @routes.get("/files")
-    def library() -> Json:
-        """Models, LoRAs and embeddings by name."""
-        return describe_files(studio.library)
+    shelf = Shelf(studio.library)
 
-    @routes.post("/files/refresh")
-    def refresh() -> Json:
-        """The same, looked for again."""
-        return describe_files(studio.library)
+    @routes.get("/files", response_class=Response, responses={200: {"content": {"application/json": {}}}})
+    def library() -> Response:
+        """Models, LoRAs and embeddings by name. `reading` says how far new files are read, and is null when all are."""
+        return Response(json.dumps(shelf.lists(), ensure_ascii=False), media_type="application/json")
+
+    @routes.get("/files/{kind}/{name}/preview", response_class=Response, responses={200: {"content": {WEBP: {}}}})
+    def preview(kind: Literal["checkpoint", "lora", "embedding"], name: str) -> Response:
+        """The picture that lies beside a file, small."""
+        path = studio.library.find(name, FileKind[kind.upper()], allow_path=False)
+        return Response(small_preview(studio.library, path), media_type=WEBP, headers={"Cache-Control": KEPT})
 
     @routes.post("/inspect")
     def inspect(body: InspectBody) -> Json:
