@@ -134,8 +134,8 @@ def test_hashes_of_loras_are_kept_from_both_lists() -> None:
 
 
 def test_what_is_not_read_is_kept() -> None:
-    asked = request_from_text(f'{BLOCK}, Hires upscale: 2, Note: "a, b", Denoising strength: 0.5')
-    assert asked.unused == (("Hires upscale", "2"), ("Note", "a, b"), ("Denoising strength", "0.5"))
+    asked = request_from_text(f'{BLOCK}, Tiling: True, Note: "a, b", Denoising strength: 0.5')
+    assert asked.unused == (("Tiling", "True"), ("Note", "a, b"), ("Denoising strength", "0.5"))
 
 
 def test_a_hypernetwork_becomes_a_tag_as_in_a1111() -> None:

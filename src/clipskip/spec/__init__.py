@@ -12,8 +12,10 @@ from clipskip.spec.encoder_skips import (
 )
 from clipskip.spec.family import Family
 from clipskip.spec.infotext import Infotext, format_infotext, parse_infotext, quote
+from clipskip.spec.lora import LoraRef
 from clipskip.spec.numbering import Dialect
-from clipskip.spec.render import FileRef, LoraRef, Render, Request, Start
+from clipskip.spec.passes import Hires, Mask, Start
+from clipskip.spec.render import FileRef, Render, Request
 from clipskip.spec.schedule import EncoderSkip, SkipSchedule
 from clipskip.spec.settings import (
     render_infotext,
@@ -31,8 +33,10 @@ __all__ = [
     "EncoderSkips",
     "Family",
     "FileRef",
+    "Hires",
     "Infotext",
     "LoraRef",
+    "Mask",
     "PhraseSkip",
     "Render",
     "Request",

@@ -14,8 +14,9 @@ from typing import Any
 from clipskip.errors import SpecError
 from clipskip.spec.family import Family
 from clipskip.spec.graph import is_graph, read_graph, sampler_names, stem
+from clipskip.spec.lora import LoraRef
 from clipskip.spec.numbering import Dialect
-from clipskip.spec.render import LoraRef, Request
+from clipskip.spec.render import Request
 from clipskip.spec.skip import ClipSkip
 
 Record = Mapping[str, Any]  # JSON

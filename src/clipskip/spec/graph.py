@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clipskip.errors import SpecError
-from clipskip.spec.render import LoraRef, Request
+from clipskip.spec.lora import LoraRef
+from clipskip.spec.render import Request
 from clipskip.spec.skip import ClipSkip
 
 Node = Mapping[str, Any]  # JSON: a class, and inputs that are values or links [node, output]

@@ -3,15 +3,20 @@
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from clipskip.errors import SpecError
 from clipskip.spec.encoder_skips import EncoderSkips, PhraseSkip, Skip, parse_skip
 from clipskip.spec.foreign import read_record
 from clipskip.spec.infotext import Infotext, compose, hide_labels, parse_infotext
+from clipskip.spec.lora import LoraRef
 from clipskip.spec.numbering import Dialect
-from clipskip.spec.render import FileRef, LoraRef, Render, Request
+from clipskip.spec.passes import Hires, Mask, Start
+from clipskip.spec.plain import nonsense, read_values, read_whole, write_value, write_values
+from clipskip.spec.render import FileRef, Render, Request
 from clipskip.spec.schedule import SkipSchedule
 from clipskip.spec.skip import ClipSkip
+from clipskip.spec.table import HIRES, MASK, PICTURE, START
 
 SKIP_FIELDS = ("Clip skip", "CLiP-skip", "CLIP skip", "Clip Skip", "clip_skip", "Clip_skip", "clipSkip")
 """A1111 and most; SD.Next; typed; Civitai's page, and Easy Diffusion's switch; Fooocus and its kin; Civitai's data.
@@ -33,13 +38,24 @@ SCHEDULES_IN_NAMES = (
     "Beta",
 )
 """Up to A1111 1.8 a sampler's name ended in its schedule type."""
+ETA_DDIM, INIT_HASH, MASK_HASH = "Eta DDIM", "Init image hash", "Mask image hash"
+UPSCALER_HASH = "Hires upscaler hash"
 READ = frozenset(
     {
-        "Steps", "Sampler", "CFG scale", "Seed", "Size-1", "Size-2", "Model hash", "Model", "ENSD", "Variation seed",
-        "Variation seed strength", "Lora hashes", "TI hashes", "Version", "Hashes", "Hypernet", "Hypernet strength",
-        NEGATIVE_SKIP, FRACTION, SCHEDULE, ENCODERS, PHRASES, *SKIP_FIELDS, *DEFAULTS,
+        "Model hash", "Model", "VAE", "VAE hash", "Lora hashes", "TI hashes", "Version", "Hashes", "Hypernet", "Hypernet strength",
+        NEGATIVE_SKIP, FRACTION, SCHEDULE, ENCODERS, PHRASES, ETA_DDIM, *SKIP_FIELDS, *DEFAULTS, *(row.label for row in PICTURE),
     }
 )  # fmt: skip
+NO_VAE = frozenset({"Automatic", "None", "Default"})
+"""What some tools note where the checkpoint's own VAE was used."""
+FIRST_PASS, FIRST_PASS_PX = ("First pass size-1", "First pass size-2"), 512
+SPECIAL = frozenset({"sampler", "scheduler", "width", "height"})
+"""Of the table's rows, those that a text has in a way of its own."""
+ALWAYS = frozenset({"steps", "sampler", "scheduler", "cfg_scale", "seed", "width", "height"})
+VARIATION = tuple(row for row in PICTURE if row.name in ("variation_seed", "variation_strength"))
+LATER = tuple(row for row in PICTURE[7:] if row not in VARIATION and row.name != "ensd")
+HIRES_SIGNS = ("Hires upscale", "Hires upscaler", "Hires resize-1")
+"""A text with one of these and a denoising strength is of a picture with a second pass (1.10 modules/ui.py)."""
 OWN_TIMES = frozenset({"ddim", "ddim cfg++", "plms", "unipc", "dpm fast", "dpm adaptive"})
 """Samplers that take no schedule type: A1111 notes the one that its menu shows, and draws without it
 (1.10 modules/sd_samplers_timesteps.py get_timesteps; sd_samplers_kdiffusion.py for the last two)."""
@@ -65,7 +81,7 @@ def request_from_text(text: str) -> Request:
 
 def with_defaults(infotext: Infotext) -> Infotext:
     """The infotext as A1111 takes it: what is left out is filled in, and a hypernetwork is a tag of the prompt."""
-    fields = DEFAULTS | dict(infotext.fields)
+    fields = DEFAULTS | _with_first_pass(infotext.fields)
     hypernet = (
         f"<hypernet:{fields['Hypernet']}:{fields.get('Hypernet strength', '1.0')}>" if "Hypernet" in fields else ""
     )
@@ -75,6 +91,24 @@ def with_defaults(infotext: Infotext) -> Infotext:
         fields=fields,
         hashes=infotext.hashes,
     )
+
+
+def _with_first_pass(fields: Mapping[str, str]) -> dict[str, str]:
+    """The fields, of a text from before hires fix had a scale (2022) with the size of its first pass as the picture's.
+
+    A first pass of 0x0 was as near to 512 x 512 pixels as multiples of 64 allow (1.10 modules/infotext_utils.py).
+    """
+    labels = (*FIRST_PASS, "Size-1", "Size-2")
+    sides = [fields.get(label, "") for label in labels]
+    if not all(side.isdecimal() for side in sides) or "0" in sides[2:]:
+        return dict(fields)
+    first, whole = [int(side) for side in sides[:2]], [int(side) for side in sides[2:]]
+    if 0 in first:
+        share = math.sqrt(FIRST_PASS_PX**2 / math.prod(whole))
+        first = [math.ceil(share * side / 64) * 64 for side in whole]
+    kept = {label: value for label, value in fields.items() if label not in labels}
+    named = {f"{stem}-{i + 1}": str(s[i]) for stem, s in (("Size", first), ("Hires resize", whole)) for i in (0, 1)}
+    return kept | named
 
 
 def request_from_infotext(infotext: Infotext) -> Request:
@@ -88,28 +122,30 @@ def request_from_infotext(infotext: Infotext) -> Request:
     fields = whole.fields
     sampler, schedule = _split_sampler(fields.get("Sampler", "Euler a"), fields["Schedule type"])
     idle = {"Schedule type"} if sampler.casefold() in OWN_TIMES and schedule != DEFAULTS["Schedule type"] else set()
+    if ETA_DDIM in fields:
+        fields = {"Eta": fields[ETA_DDIM]} | dict(fields)
+    try:
+        hires, start = _hires(fields), _start(fields)
+    except SpecError as error:
+        raise type(error)(f"settings: {error}", field=error.field) from None
     request = Request(
+        **read_values(fields, (row for row in PICTURE if row.name not in SPECIAL)),
+        **_sizes(fields),
         prompt=whole.prompt,
         negative_prompt=whole.negative_prompt,
         model=fields.get("Model"),
         model_hash=fields.get("Model hash"),
+        vae=None if fields.get("VAE") in NO_VAE else fields.get("VAE"),
+        vae_hash=fields.get("VAE hash"),
         clip_skip=_clip_skip(infotext.fields),
         negative_clip_skip=_skip(NEGATIVE_SKIP, fields[NEGATIVE_SKIP]) if NEGATIVE_SKIP in fields else None,
         phrase_skips=_phrases(fields),
-        steps=_whole(fields, "Steps", 20),
         sampler=sampler,
         scheduler=DEFAULTS["Schedule type"] if idle else schedule,
-        cfg_scale=_number(fields, "CFG scale", 7.0),
-        seed=_whole(fields, "Seed", -1),
-        width=_side(fields, 1),
-        height=_side(fields, 2),
-        emphasis=fields["Emphasis"],
-        rng=fields["RNG"],
-        ensd=_whole(fields, "ENSD", 0),
-        variation_seed=_whole(fields, "Variation seed", 0),
-        variation_strength=_number(fields, "Variation seed strength", 0.0),
+        hires=hires,
+        start=start,
         lora_hashes=tuple(dict(_lora_hashes(infotext)).items()),
-        unused=tuple(_unused(infotext, idle)),
+        unused=tuple(_unused(infotext, idle, _used(hires, start))),
     )
     _check(request)
     return request
@@ -156,33 +192,29 @@ def _split_sampler(name: str, schedule: str) -> tuple[str, str]:
     return name, schedule
 
 
-def _whole(fields: Mapping[str, str], name: str, default: int) -> int:
-    text = fields.get(name, str(default)).strip()
-    if not re.fullmatch(r"[-+]?[0-9]{1,20}", text):
-        raise _nonsense(name, text, "a whole number")
-    return int(text)
-
-
-def _number(fields: Mapping[str, str], name: str, default: float) -> float:
-    text = fields.get(name, str(default))
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise _nonsense(name, text, "a number")
-    return value
-
-
-def _side(fields: Mapping[str, str], side: int) -> int | None:
-    """Width or height in pixels."""
+def _sizes(fields: Mapping[str, str]) -> dict[str, Any]:  # Any: fields of a dataclass
+    """Width and height in pixels; None for each that the text leaves open."""
     if "Size" in fields:
-        raise _nonsense("Size", fields["Size"], "width x height, as in 512x768")
-    return _whole(fields, f"Size-{side}", 0) if f"Size-{side}" in fields else None
+        raise nonsense("Size", fields["Size"], "width x height, as in 512x768")
+    return {
+        name: read_whole("Size", fields[label]) if (label := f"Size-{side}") in fields else None
+        for side, name in ((1, "width"), (2, "height"))
+    }
 
 
-def _nonsense(name: str, text: str, wanted: str) -> SpecError:
-    return SpecError(f"settings: {name} {text[:40]!r} is not {wanted}", field=name.lower().replace(" ", "_"))
+def _hires(fields: Mapping[str, str]) -> Hires | None:
+    """The second pass that a text notes."""
+    if "Denoising strength" not in fields or not any(sign in fields for sign in HIRES_SIGNS):
+        return None
+    return Hires(**read_values(fields, HIRES), upscaler_hash=fields.get(UPSCALER_HASH, ""))
+
+
+def _start(fields: Mapping[str, str]) -> Start | None:
+    """The picture that a text notes as the one that drawing begins at."""
+    if INIT_HASH not in fields:
+        return None
+    mask = Mask(**read_values(fields, MASK), hash=fields[MASK_HASH]) if MASK_HASH in fields else None
+    return Start(**read_values(fields, START), hash=fields[INIT_HASH], mask=mask)
 
 
 def _lora_hashes(infotext: Infotext) -> Iterator[tuple[str, str]]:
@@ -196,30 +228,30 @@ def _lora_hashes(infotext: Infotext) -> Iterator[tuple[str, str]]:
             yield name.strip(), digits.strip()
 
 
-def _unused(infotext: Infotext, idle: Collection[str]) -> Iterator[tuple[str, str]]:
+def _used(hires: Hires | None, start: Start | None) -> frozenset[str]:
+    """The labels that were read for a second pass and for a picture to begin at."""
+    second = (*(row.label for row in HIRES), UPSCALER_HASH, *FIRST_PASS) if hires else ()
+    first = (*(row.label for row in (*START, *MASK)), INIT_HASH, MASK_HASH) if start else ()
+    return frozenset((*second, *first))
+
+
+def _unused(infotext: Infotext, idle: Collection[str], used: Collection[str]) -> Iterator[tuple[str, str]]:
     """The fields that are not read, or say nothing here; of hashes in JSON, A1111's grammar makes some too."""
     pieces = {key.partition(":")[0] for key in infotext.hashes}
     for key, value in infotext.fields.items():
-        if key in idle or (key not in READ and key not in pieces):
+        if key in idle or (key not in READ and key not in pieces and key not in used):
             yield key, value
 
 
 def _check(request: Request) -> None:
     """SpecError for numbers that no picture can have."""
+    asked: dict[str, Any] = {row.name: getattr(request, row.name) for row in PICTURE}  # Any: as the fields are
+    asked |= {name: 0 for name in ("seed", "variation_seed") if asked[name] == -1}
+    asked |= {name: 512 for name in ("width", "height") if asked[name] is None}
     try:
         Render(
-            prompt="",
-            model=FileRef(name=""),
-            phrase_skips=request.phrase_skips,
-            steps=request.steps,
-            cfg_scale=request.cfg_scale,
-            seed=0 if request.seed == -1 else request.seed,
-            width=512 if request.width is None else request.width,
-            height=512 if request.height is None else request.height,
-            emphasis=request.emphasis,
-            rng=request.rng,
-            variation_strength=request.variation_strength,
-        )
+            prompt="", model=FileRef(name=""), phrase_skips=request.phrase_skips, hires=request.hires, start=request.start, **asked
+        )  # fmt: skip
     except SpecError as error:
         shown = f"Size {request.width}x{request.height}: " if error.field in ("width", "height", "size") else ""
         raise type(error)(f"settings: {shown}{error}", field=error.field) from None
@@ -262,22 +294,39 @@ def shared_infotext(render: Render) -> str:
 
 def _fields_of(render: Render) -> Iterator[tuple[str, str]]:
     """The pairs in A1111's order; those at A1111's default are left out where A1111 leaves them out."""
-    skip, negative = render.clip_skip, render.negative_clip_skip
-    yield "Steps", str(render.steps)
-    yield "Sampler", render.sampler
-    yield "Schedule type", render.scheduler
-    yield "CFG scale", _exact(render.cfg_scale)
-    yield "Seed", str(render.seed)
-    yield from (("Size-1", str(render.width)), ("Size-2", str(render.height)))
-    if render.model.hash:
-        yield "Model hash", render.model.hash
-    if name := writable(render.model.name):
-        yield "Model", name
+    yield from write_values(render, PICTURE[:7], always=ALWAYS)
+    for label, file in (("Model", render.model), ("VAE", render.vae)):
+        if file and file.hash:
+            yield f"{label} hash", file.hash
+        if file and (name := writable(file.name)):
+            yield label, name
     if render.variation_strength:
-        yield "Variation seed", str(render.variation_seed)
-        yield "Variation seed strength", _exact(render.variation_strength)
+        yield from write_values(render, VARIATION, always=("variation_seed",))
+    if render.hires or render.start:
+        yield from write_values(render.hires or render.start, (START[0],), always=("strength",))
+    yield from _skips_of(render)
+    if render.ensd:
+        yield "ENSD", str(render.ensd)
     if render.start:
-        yield "Denoising strength", _exact(render.start.strength)
+        yield INIT_HASH, render.start.hash
+    for label, text in write_values(render, LATER):
+        yield ETA_DDIM if label == "Eta" and render.sampler == "DDIM" else label, text
+    if render.hires:
+        yield from _second_pass(render.hires)
+    if render.start:
+        yield from write_values(render.start, START[1:])
+        if render.start.mask:
+            yield MASK_HASH, render.start.mask.hash
+            yield from write_values(render.start.mask, MASK)
+    if render.loras:
+        yield "Lora hashes", ", ".join(f"{_lora_name(lora)}: {lora.hash}" for lora in render.loras)
+    if render.embeddings:
+        yield "TI hashes", ", ".join(f"{writable(ref.name)}: {ref.hash}" for ref in render.embeddings)
+    yield "Version", f"clipskip {render.version}".strip()
+
+
+def _skips_of(render: Render) -> Iterator[tuple[str, str]]:
+    skip, negative = render.clip_skip, render.negative_clip_skip
     yield "Clip skip", str(skip.first.shallow)
     if isinstance(skip, EncoderSkips):
         yield ENCODERS, str(skip)
@@ -289,19 +338,21 @@ def _fields_of(render: Render) -> Iterator[tuple[str, str]]:
         yield NEGATIVE_SKIP, str(negative)
     if render.phrase_skips:
         yield PHRASES, "\n".join(map(str, render.phrase_skips))
-    if render.ensd:
-        yield "ENSD", str(render.ensd)
-    if render.start:
-        yield "Init image hash", render.start.hash
-    if render.rng != DEFAULTS["RNG"]:
-        yield "RNG", render.rng
-    if render.emphasis != DEFAULTS["Emphasis"]:
-        yield "Emphasis", render.emphasis
-    if render.loras:
-        yield "Lora hashes", ", ".join(f"{_lora_name(lora)}: {lora.hash}" for lora in render.loras)
-    if render.embeddings:
-        yield "TI hashes", ", ".join(f"{writable(ref.name)}: {ref.hash}" for ref in render.embeddings)
-    yield "Version", f"clipskip {render.version}".strip()
+
+
+def _second_pass(hires: Hires) -> Iterator[tuple[str, str]]:
+    """The pairs of a second pass; A1111 notes its scale, or in its place the size that was asked for."""
+    resized = bool(hires.width or hires.height)
+    sized = ("width", "height") if resized else ("scale",)
+    for label, text in write_values(
+        hires, (row for row in HIRES if row.name != "strength"), always=(*sized, "upscaler")
+    ):
+        if label == "Hires prompt" and hires.loras:
+            text = " ".join(filter(None, [text, *map(_tag, hires.loras)]))
+        if not (resized and label == "Hires upscale"):
+            yield label, text
+    if hires.upscaler_hash:
+        yield UPSCALER_HASH, hires.upscaler_hash
 
 
 def writable(name: str) -> str:
@@ -315,11 +366,5 @@ def _lora_name(lora: LoraRef) -> str:
 
 def _tag(lora: LoraRef) -> str:
     """The LoRA as A1111's prompts write it, its strengths to the last digit."""
-    te, unet = _exact(lora.text_encoder), _exact(lora.unet)
+    te, unet = write_value(lora.text_encoder), write_value(lora.unet)
     return f"<lora:{_lora_name(lora)}:{te}>" if te == unet else f"<lora:{_lora_name(lora)}:{te}:{unet}>"
-
-
-def _exact(number: float) -> str:
-    """The shortest text that reads back as the same number."""
-    short = f"{number:g}"
-    return short if float(short) == number else repr(float(number))

@@ -1,7 +1,7 @@
 """A sweep's folder in words: what it is of and which file holds which cell, so that it can be listed and gone on with."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,26 +10,26 @@ from clipskip.errors import DamagedFile, SpecError
 from clipskip.image import write_bytes
 from clipskip.spec import (
     ClipSkip,
+    Hires,
     LoraRef,
+    Mask,
     PhraseSkip,
     Render,
     Request,
     Skip,
+    Start,
     parse_skip,
     render_infotext,
     shared_infotext,
 )
+from clipskip.spec.render import FIRST_FIELDS
+from clipskip.spec.table import PICTURE
 from clipskip.sweep.model import Known
 from clipskip.sweep.plan import Sweep, file_name
 
 MANIFEST, KIND = "manifest.json", "clipskip sweep"
 LARGEST = 20_000_000
 """Bytes: a thousand cells with long prompts take a tenth of it."""
-PLAIN = (
-    "prompt", "negative_prompt", "steps", "sampler", "scheduler", "cfg_scale", "seed", "width", "height", "emphasis",
-    "rng", "ensd", "variation_seed", "variation_strength",
-)  # fmt: skip
-"""Settings that JSON has as they are, by the same name in a Render and a Request."""
 
 
 def write_manifest(folder: Path, sweep: Sweep, *, model: Known | None = None) -> None:
@@ -57,13 +57,17 @@ def request_of(manifest: dict[str, Any]) -> tuple[Request, tuple[Skip, ...]]:
         asked = manifest["request"]
         loras = tuple(LoraRef(**lora) for lora in manifest["rows"][-1]["loras"])
         skips = tuple(parse_skip(str(column["clip_skip"])) for column in manifest["columns"])
-        negative = asked["negative_clip_skip"]
+        negative, hires = asked["negative_clip_skip"], _hires(asked.get("hires"))
         request = Request(
-            **{name: asked[name] for name in PLAIN},
+            **{row.name: asked[row.name] for row in PICTURE if row.name in asked or row.name in FIRST_FIELDS},
             model=manifest["model"]["name"],
             model_hash=manifest["model"]["hash"],
             loras=tuple(replace(lora, hash="") for lora in loras),
-            lora_hashes=tuple((lora.name, lora.hash) for lora in loras),
+            lora_hashes=tuple((lora.name, lora.hash) for lora in (*loras, *((hires and hires.loras) or ()))),
+            vae=asked["vae"]["name"] if asked.get("vae") else None,
+            vae_hash=asked["vae"]["hash"] if asked.get("vae") else None,
+            start=_start(asked.get("start")),
+            hires=hires and hires.with_tags,
             negative_clip_skip=None if negative is None else parse_skip(negative),
             phrase_skips=tuple(PhraseSkip.parse(text) for text in asked["phrase_skips"]),
         )
@@ -99,10 +103,25 @@ def _manifest(sweep: Sweep, model: Known | None) -> dict[str, Any]:
 
 def _request(base: Render) -> dict[str, Any]:
     negative = base.negative_clip_skip
-    return {name: getattr(base, name) for name in PLAIN} | {
+    nested = {name: getattr(base, name) for name in ("vae", "start", "hires")}
+    return {row.name: getattr(base, row.name) for row in PICTURE} | {
+        **{name: None if value is None else asdict(value) for name, value in nested.items()},
         "negative_clip_skip": None if negative is None else str(negative),
         "phrase_skips": [str(phrase) for phrase in base.phrase_skips],
     }
+
+
+def _hires(saved: dict[str, Any] | None) -> Hires | None:
+    if saved is None:
+        return None
+    loras = saved["loras"]
+    return Hires(**saved | {"loras": None if loras is None else tuple(LoraRef(**lora) for lora in loras)})
+
+
+def _start(saved: dict[str, Any] | None) -> Start | None:
+    if saved is None:
+        return None
+    return Start(**saved | {"mask": saved["mask"] and Mask(**saved["mask"])})
 
 
 def _cell(render: Render, row: int) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clipskip import __version__
 from clipskip.encode import check_phrase
-from clipskip.errors import NotFound, WrongKind
+from clipskip.errors import NotFound, SpecError, WrongKind
 from clipskip.prompt import Emphasis, Rules, read_prompt
 from clipskip.sample import find_sampler
 from clipskip.spec import FileRef, LoraRef, Render, Request, Skip, SkipSchedule, check_depths, skip_for
@@ -46,6 +46,7 @@ def resolve(request: Request, model: Known, library: Library, *, allow_pickle: b
 
     LoRAs of the prompt's tags come before those named beside it.
     """
+    _refuse(request)
     sampler, schedule = find_sampler(request.sampler, request.scheduler)
     rules = Rules(emphasis=Emphasis.parse(request.emphasis))
     calls = request.steps * sampler.order
@@ -79,10 +80,29 @@ def resolve(request: Request, model: Known, library: Library, *, allow_pickle: b
         ensd=request.ensd,
         variation_seed=fix_seed(varied) if request.variation_strength or varied != -1 else 0,
         variation_strength=request.variation_strength,
+        eta=request.eta,
+        s_churn=request.s_churn,
+        s_tmin=request.s_tmin,
+        s_tmax=request.s_tmax,
+        s_noise=request.s_noise,
         version=__version__,
     )
     _check(render, model, embeddings)
     return render, Extras(loras={lora.hash: lora for _, lora in found}, embeddings=embeddings)
+
+
+def _refuse(request: Request) -> None:
+    """SpecError, by name, for settings that cannot be drawn yet."""
+    churned = request.eta is not None or request.s_churn or request.s_tmin or request.s_tmax or request.s_noise != 1
+    waiting = {
+        "eta": ("eta and sigma churn, tmin, tmax and noise", churned),
+        "hires_scale": ("a hires pass", request.hires),
+        "vae": ("a VAE file", request.vae or request.vae_hash),
+        "start": ("a picture to begin at", request.start),
+    }
+    for field, (words, asked) in waiting.items():
+        if asked:
+            raise SpecError(f"{words} cannot be drawn yet; leave it out of the settings", field=field)
 
 
 def warnings_of(request: Request, model: SourceFile, extras: Extras) -> tuple[str, ...]:

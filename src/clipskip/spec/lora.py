@@ -1,0 +1,45 @@
+"""A LoRA as a user names it."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from clipskip.errors import SpecError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraRef:
+    """One LoRA at its strengths, as `<lora:name:text_encoder:unet>` says it."""
+
+    name: str
+    """File stem, alias or path, as the user wrote it."""
+    text_encoder: float = 1.0
+    unet: float = 1.0
+    hash: str = ""
+    """AutoV3, 12 hex digits (sha256 of everything after the safetensors header); empty until resolved."""
+
+    def __post_init__(self) -> None:
+        for value in (self.text_encoder, self.unet):
+            if not math.isfinite(value):
+                raise SpecError(
+                    f"LoRA {self.name!r} has strength {value}; give a finite number such as 0.8", field="lora"
+                )
+
+    @classmethod
+    def parse(cls, text: str) -> "LoraRef":
+        """The LoRA that a user typed: name, name:0.8 or name:text_encoder:unet."""
+        found = re.fullmatch(r"(.+?)((?::[^:/\\]*){0,2})", text.strip())
+        if found is None:
+            raise SpecError("a LoRA needs a name: --lora name, or name:0.8", field="lora")
+        try:
+            strengths = [float(part) for part in found[2].split(":")[1:]]
+        except ValueError:
+            raise SpecError(f"LoRA {text!r}: a strength is a number, as in {found[1]}:0.8", field="lora") from None
+        te = strengths[0] if strengths else 1.0
+        return cls(name=found[1], text_encoder=te, unet=strengths[1] if len(strengths) > 1 else te)
+
+    @property
+    def tag(self) -> str:
+        """The LoRA as A1111's prompts write it."""
+        te, unet = f"{self.text_encoder:g}", f"{self.unet:g}"
+        return f"<lora:{self.name}:{te}>" if te == unet else f"<lora:{self.name}:{te}:{unet}>"

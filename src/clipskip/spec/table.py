@@ -1,0 +1,193 @@
+"""The plain settings of a picture, one row each: checks, options, request bodies, manifests and texts all read it here.
+
+A row, and a field of the same name in the dataclass that the row names, give a setting every door. Names, ranges and
+words are A1111 1.10's where it has the setting.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from clipskip.errors import SpecError
+
+Plain = int | float | str
+
+MAX_SEED = 2**64 - 1
+MAX_PX, MAX_HIRES_PX = 2048, 4096
+RESIZE_MODES = ("Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)")
+MASKED_CONTENT = ("fill", "original", "latent noise", "latent nothing")
+MASK_MODES = ("Inpaint masked", "Inpaint not masked")
+INPAINT_AREAS = ("Whole picture", "Only masked")
+"""A1111's API numbers each of these from 0, in this order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One row."""
+
+    name: str
+    """The field's."""
+    long_name: str = ""
+    """Where the field's says too little beside other parts'."""
+    part: str = ""
+    """Whose field it is: a Render's own (empty), or that of its `hires`, its `start` or the start's `mask`."""
+    kind: type[int] | type[float] | type[str]
+    label: str
+    """In an infotext."""
+    help: str
+    low: int | float = -math.inf
+    high: int | float = math.inf
+    choices: tuple[str, ...] = ()
+    absent: Plain | None = None
+    """What a settings text without it means, where that is not the field's default."""
+    option: str = ""
+    """On the command line, where that is not its key with dashes."""
+    a1111: str = ""
+    """In the bodies of A1111's API, where that is not its key."""
+
+    @property
+    def key(self) -> str:
+        """Its name among all: in request bodies, manifests and errors."""
+        name = self.long_name or self.name
+        return f"{self.part}_{name}" if self.part in ("hires", "mask") else name
+
+    @property
+    def flag(self) -> str:
+        """Its option of the command line."""
+        return self.option or f"--{self.key.replace('_', '-')}"
+
+    def check(self, value: object) -> None:
+        """SpecError for a value that is out of range or none of the choices. None passes: a field that may be None says so."""
+        if value is None:
+            return
+        said = self.key.replace("_", " ")
+        if self.choices and value not in self.choices:
+            raise SpecError(f"{said} {value!r} is not known; use one of {', '.join(self.choices)}", field=self.key)
+        if self.kind is not str and not (_is_number(value) and self.low <= value <= self.high):  # type: ignore[operator]  # a number
+            raise SpecError(f"{said} {value} is out of range; use {self.low} to {self.high}", field=self.key)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+PICTURE = (
+    Setting(name="steps", kind=int, low=1, high=150, label="Steps", help="Sampling steps."),
+    Setting(
+        name="sampler", kind=str, label="Sampler", a1111="sampler_name",
+        help='Sampling method, as A1111 names it: "Euler a", "DPM++ 2M Karras".',
+    ),
+    Setting(
+        name="scheduler", kind=str, label="Schedule type", help="Schedule type: Automatic, Karras, Exponential, ..."
+    ),
+    Setting(name="cfg_scale", kind=float, low=1, high=30, label="CFG scale", option="--cfg", help="CFG scale."),
+    Setting(name="seed", kind=int, low=0, high=MAX_SEED, label="Seed", help="Seed; -1 draws one."),
+    Setting(name="width", kind=int, low=64, high=MAX_PX, label="Size-1", option="--size", help="Width in pixels."),
+    Setting(name="height", kind=int, low=64, high=MAX_PX, label="Size-2", option="--size", help="Height in pixels."),
+    Setting(
+        name="variation_seed", kind=int, low=0, high=MAX_SEED, label="Variation seed", a1111="subseed",
+        help="Seed of the noise that is mixed in; -1 draws one.",
+    ),
+    Setting(
+        name="variation_strength", kind=float, low=0, high=1, label="Variation seed strength", a1111="subseed_strength",
+        help="How much of the variation seed's noise is mixed in.",
+    ),
+    Setting(
+        name="ensd", kind=int, low=-MAX_SEED, high=MAX_SEED, label="ENSD", a1111="eta_noise_seed_delta",
+        help="A1111's eta noise seed delta, added to the seed of the steps' noise.",
+    ),
+    Setting(
+        name="rng", kind=str, choices=("CPU", "GPU", "NV"), absent="GPU", label="RNG", a1111="randn_source",
+        help="Noise source; GPU and NV both are CUDA's numbers, on any device.",
+    ),
+    Setting(
+        name="emphasis", kind=str, choices=("Original", "No norm", "Ignore", "None"), label="Emphasis",
+        help="How the prompt's weights count.",
+    ),
+    Setting(
+        name="eta", kind=float, low=0, high=1, label="Eta",
+        help="How much of the noise that a step takes away ancestral and SDE samplers and DDIM put back; the sampler's own "
+        "when not given (1; DDIM 0).",
+    ),
+    Setting(
+        name="s_churn", kind=float, low=0, high=1000, label="Sigma churn",
+        help="Noise that Euler, Heun and DPM2 add over the whole run (Karras et al. 2022, algorithm 2).",
+    ),
+    Setting(name="s_tmin", kind=float, low=0, high=1000, label="Sigma tmin", help="The sigma from which on churn counts."),
+    Setting(
+        name="s_tmax", kind=float, low=0, high=1000, label="Sigma tmax",
+        help="The sigma up to which churn counts; 0 is all of them.",
+    ),
+    Setting(
+        name="s_noise", kind=float, low=0, high=10, label="Sigma noise",
+        help="Size of the noise that samplers add, 1 being what theory has.",
+    ),
+)  # fmt: skip
+HIRES = (
+    Setting(name="scale", part="hires", kind=float, low=1, high=8, label="Hires upscale", a1111="hr_scale",
+        help="Draw a second pass (A1111's hires fix) so many times as large.",
+    ),
+    Setting(
+        name="width", part="hires", kind=int, low=0, high=MAX_HIRES_PX, label="Hires resize-1", option="--hires-size",
+        a1111="hr_resize_x", help="Width of the second pass in place of a scale; 0 follows the height.",
+    ),
+    Setting(
+        name="height", part="hires", kind=int, low=0, high=MAX_HIRES_PX, label="Hires resize-2", option="--hires-size",
+        a1111="hr_resize_y", help="Height of the second pass in place of a scale; 0 follows the width.",
+    ),
+    Setting(name="steps", part="hires", kind=int, low=0, high=150, label="Hires steps", a1111="hr_second_pass_steps",
+        help="Steps of the second pass; 0 is as many as the first's.",
+    ),
+    Setting(name="upscaler", part="hires", kind=str, label="Hires upscaler", a1111="hr_upscaler",
+        help='How the second pass is enlarged: "Latent" and its variants, None, Lanczos, Nearest, or an upscaler model.',
+    ),
+    Setting(name="sampler", part="hires", kind=str, label="Hires sampler", a1111="hr_sampler_name",
+        help="Sampling method of the second pass; the first's when not given.",
+    ),
+    Setting(name="scheduler", part="hires", kind=str, label="Hires schedule type", a1111="hr_scheduler",
+        help="Schedule type of the second pass; the first's when not given.",
+    ),
+    Setting(name="prompt", part="hires", kind=str, label="Hires prompt", a1111="hr_prompt",
+        help="Prompt of the second pass; the first's, with its LoRAs, when not given.",
+    ),
+    Setting(name="negative_prompt", part="hires", kind=str, label="Hires negative prompt", option="--hires-negative",
+        a1111="hr_negative_prompt", help="Negative prompt of the second pass; the first's when not given.",
+    ),
+    Setting(name="strength", long_name="denoising_strength", part="hires", kind=float, low=0, high=1,
+        label="Denoising strength", option="--hires-denoise", a1111="denoising_strength",
+        help="How much the second pass draws anew.",
+    ),
+)  # fmt: skip
+START = (
+    Setting(name="strength", long_name="denoising_strength", part="start", kind=float, low=0, high=1,
+        label="Denoising strength", option="--denoise", help="How much of the picture given with --init is drawn anew.",
+    ),
+    Setting(name="resize_mode", part="start", kind=str, choices=RESIZE_MODES, label="Resize mode",
+        help="How the picture given with --init is brought to size.",
+    ),
+)  # fmt: skip
+MASK = (
+    Setting(name="blur", part="mask", kind=int, low=0, high=64, absent=0, label="Mask blur",
+        help="Blur of the mask's edge, in pixels.",
+    ),
+    Setting(name="mode", part="mask", kind=str, choices=MASK_MODES, label="Mask mode", a1111="inpainting_mask_invert",
+        help="What the mask's white is.",
+    ),
+    Setting(name="content", part="mask", kind=str, choices=MASKED_CONTENT, absent="original", label="Masked content",
+        a1111="inpainting_fill", help="What the masked part begins with.",
+    ),
+    Setting(name="area", part="mask", kind=str, choices=INPAINT_AREAS, label="Inpaint area", a1111="inpaint_full_res",
+        help="Draw the picture, or only what surrounds the mask, at the full size.",
+    ),
+    Setting(name="padding", part="mask", kind=int, low=0, high=1024, absent=32, label="Masked area padding",
+        a1111="inpaint_full_res_padding", help="Pixels around the mask that are drawn with it where only it is drawn.",
+    ),
+)  # fmt: skip
+SETTINGS: tuple[Setting, ...] = (*PICTURE, *HIRES, *START, *MASK)
+"""All rows. Within a part, a settings text has them in this order."""
+
+
+def check(value: object, rows: Iterable[Setting]) -> None:
+    """SpecError for the first field of a dataclass that its row does not allow."""
+    for row in rows:
+        row.check(getattr(value, row.name))
