@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from diffusers import UNet2DConditionModel
 from lora_tools import MLP, TO_K, TO_OUT, Q, kohya, low_rank, merge_once, tiny_models, weight_of, write, write_kohya
 from torch import Tensor, nn
 
 from clipskip.errors import LoraError, WrongKind
 from clipskip.weights.lora import load_lora, module_names, sd1_table
-from clipskip.weights.lora.keys import guess_family
-from clipskip.weights.lora.names import name_table, sd1_names
+from clipskip.weights.lora.family import lora_family
+from clipskip.weights.lora.names import name_table, sd1_names, sdxl_names, sdxl_table
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,43 @@ LAYOUTS = {
 }
 
 
+def comfy(name: str) -> str:
+    """ComfyUI's own state: CLIP within its wrapper, LDM's UNet."""
+    part, _, local = name.partition(".")
+    return (
+        f"text_encoders.clip_l.transformer.text_model.{local}"
+        if part == "text_encoder"
+        else f"diffusion_model.{ldm(local)}"
+    )
+
+
+def onetrainer(name: str) -> str:
+    part, _, local = name.partition(".")
+    return f"clip_l.text_model.{local}" if part == "text_encoder" else f"unet.{ldm(local)}"
+
+
+def ldm(local: str) -> str:
+    known = {
+        "down_blocks.0.attentions.0": "input_blocks.1.1",
+        "mid_block.attentions.0": "middle_block.1",
+    }
+    return next(local.replace(ours, theirs) for ours, theirs in known.items() if local.startswith(ours))
+
+
+def onetrainer_dots(name: str) -> str:
+    return name.replace("text_encoder.", "lora_te.text_model.").replace("unet.", "lora_unet.")
+
+
+LAYOUTS |= {
+    "ComfyUI": dotted(comfy, plain),
+    "ComfyUI, without the wrapper": dotted(lambda n: comfy(n).replace("clip_l.transformer.", "clip_l."), plain),
+    "ComfyUI, lora_A": dotted(comfy, lambda p: {"lora_A": p["lora_down.weight"], "lora_B": p["lora_up.weight"]}),
+    "OneTrainer, OMI": dotted(onetrainer, plain),
+    "OneTrainer, dotted": dotted(onetrainer_dots, plain),
+    "SD 2.x of ComfyUI": dotted(lambda n: comfy(n).replace("clip_l", "clip_h"), plain),
+}
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", [Q, TO_K, TO_OUT])
 def test_every_layout_changes_the_same_module_by_the_same_bits(
@@ -149,20 +187,28 @@ def test_a_known_module_with_an_unknown_part_is_an_error(tmp_path: Path) -> None
     [
         ("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", (4, 1280), "SDXL"),
         ("lora_unet_output_blocks_0_1_transformer_blocks_9_attn1_to_q.lora_down.weight", (4, 1280), "SDXL"),
-        ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", (4, 3072), "Flux or SD 3"),
+        ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", (4, 3072), "Flux"),
         ("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight", (4, 1024), "SD 2.x"),
         ("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight", (4, 768), "SD 1.x"),
         (f"{kohya(MLP)}.lora_down.weight", (4, 768), None),
+        ("text_encoders.clip_g.transformer.text_model.encoder.layers.0.mlp.fc1.lora_up.weight", (4, 4), "SDXL"),
+        ("clip_h.text_model.encoder.layers.0.mlp.fc1.lora_up.weight", (4, 4), "SD 2.x"),
+        ("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight", (4, 1536), "SD 3"),
+        ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", (4, 3072), "Flux"),
+        ("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.hada_w1_b", (4, 2048), "SDXL"),
+        ("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.diff", (1280, 768), "SD 1.x"),
+        ("lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight", (4, 1024), "SD 2.x"),
+        ("lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight", (4, 768), "SDXL"),
     ],
 )
 def test_the_family_is_seen_in_keys_and_shapes(key: str, shape: tuple[int, ...], family: str | None) -> None:
-    assert guess_family({key: shape}) == family
+    assert (lora_family({key: shape}, {}).label or None) == family
 
 
 def test_a_lora_for_another_family_is_named(tmp_path: Path) -> None:
     keys = ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", "lora_unet_double_blocks_0_img_mlp_0.alpha")
     file = write(tmp_path / "flux.safetensors", {key: torch.ones(2, 2) for key in keys})
-    with pytest.raises(LoraError, match="for Flux or SD 3"):
+    with pytest.raises(LoraError, match="for Flux"):
         load_lora(file)
 
 
@@ -180,3 +226,47 @@ def test_a_float_of_any_width_is_read(models: dict[str, nn.Module], tmp_path: Pa
     half = write_kohya(tmp_path / "half.safetensors", {TO_K: {key: value.half() for key, value in parts.items()}})
     assert safetensors.torch.load_file(half)[f"{kohya(TO_K)}.lora_up.weight"].dtype == torch.float16
     assert torch.equal(merge_once(models, half, TO_K), expected)
+
+
+def test_sdxls_names_are_those_of_transformers_and_diffusers() -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            block_out_channels=(320, 640, 1280),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 10),
+            cross_attention_dim=2048,
+            attention_head_dim=(5, 10, 20),
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        )
+    ours = {name for name in sdxl_names() if name.startswith("unet.")}
+    assert ours == set(module_names({"unet": unet}))
+    texts = [name for name in sdxl_names() if name.startswith("text_encoder")]
+    assert sum(".self_attn.q_proj" in name for name in texts) == 12 + 32
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        ("lora_te1_text_model_encoder_layers_11_mlp_fc1", "text_encoder.encoder.layers.11.mlp.fc1"),
+        ("lora_te2_text_model_encoder_layers_31_mlp_fc2", "text_encoder_2.encoder.layers.31.mlp.fc2"),
+        (
+            "text_encoder_2.text_model.encoder.layers.3.self_attn.q_proj",
+            "text_encoder_2.encoder.layers.3.self_attn.q_proj",
+        ),
+        ("text_encoders.clip_g.transformer.text_model.final_layer_norm", "text_encoder_2.final_layer_norm"),
+        ("clip_g.text_projection", "text_encoder_2.text_projection"),
+        (
+            "lora_unet_input_blocks_8_1_transformer_blocks_9_attn2_to_k",
+            "unet.down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_k",
+        ),
+        ("diffusion_model.output_blocks.5.2.conv", "unet.up_blocks.1.upsamplers.0.conv"),
+        ("unet.label_emb.0.0", "unet.add_embedding.linear_1"),
+        ("lora_unet_add_embedding_linear_2", "unet.add_embedding.linear_2"),
+    ],
+)
+def test_every_layouts_names_of_sdxl_resolve(head: str, name: str) -> None:
+    assert sdxl_table().resolve(head) == name
+    assert not sdxl_table().ambiguous

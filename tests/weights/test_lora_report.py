@@ -8,6 +8,7 @@ import pytest
 import torch
 from lora_tools import CONV, TO_K, TO_OUT, Q, kohya, low_rank, write, write_kohya
 
+from clipskip.spec import Family
 from clipskip.weights import FileKind, Library, read_header
 from clipskip.weights.lora import LoraReport, inspect_lora, outline_lora
 from clipskip.weights.lora.metadata import plain, trained_skip
@@ -147,8 +148,9 @@ def test_a_lora_for_another_family_is_reported_on(tmp_path: Path) -> None:
     }
     found = inspect_lora(write(tmp_path / "xl.safetensors", tensors))
     assert found.family == "SDXL"
-    assert found.unknown_keys == 2
-    assert any("2 keys name nothing" in warning for warning in found.warnings)
+    assert found.unknown_keys == 0
+    assert found.text_layers == (1,)
+    assert found.text_2 == ("1",)
 
 
 def test_a_header_tells_what_the_whole_file_tells() -> None:
@@ -168,3 +170,59 @@ def test_a_header_tells_what_the_whole_file_tells() -> None:
             assert getattr(outline, field) == getattr(report, field), field
         assert outline.rank == report.ranks[-1][0]
         assert outline.touches_text and outline.touches_unet
+
+
+def pony(folder: Path) -> Path:
+    """A little of an SDXL LoRA as kohya writes it."""
+    tensors = {
+        f"lora_te{i}_text_model_encoder_layers_{layer}_self_attn_q_proj.lora_{end}.weight": torch.zeros(size)
+        for i, layer, width in ((1, 0, 768), (2, 31, 1280))
+        for end, size in (("down", (4, width)), ("up", (width, 4)))
+    }
+    block = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
+    tensors |= {f"{block}.lora_down.weight": torch.zeros(4, 2048), f"{block}.lora_up.weight": torch.zeros(640, 4)}
+    metadata = {"ss_base_model_version": "sdxl_base_v1-0", "ss_clip_skip": "1"}
+    return write(folder / "pony.safetensors", tensors, metadata=metadata)
+
+
+def test_an_sdxl_lora_is_read_as_one(tmp_path: Path) -> None:
+    """kohya's SDXL trainer takes the same layers whatever `--clip_skip` was given, and writes the number all the same."""
+    found = inspect_lora(pony(tmp_path))
+    lines = dict(found.lines)
+    assert (found.family, found.trained_clip_skip, found.unknown_keys) == ("SDXL", 2, 0)
+    assert "always trained at 2; ss_clip_skip = '1' is not used" in lines["Trained at Clip Skip"]
+    assert lines["Text layers"] == "CLIP-L 1 (of 12); OpenCLIP-bigG 32 (of 32)"
+    assert not found.warnings
+    assert "SD 1.x" not in str(found.lines)
+    outline = outline_lora(read_header(tmp_path / "pony.safetensors"))
+    assert (outline.family, outline.trained_clip_skip, outline.warnings) == ("SDXL", 2, ())
+
+
+@pytest.mark.parametrize(
+    ("family", "metadata", "skip", "told"),
+    [
+        (Family.SDXL, {}, 2, "always trained at 2"),
+        (Family.SDXL, {"modelspec.encoder_layer": "1"}, 2, "modelspec.encoder_layer = '1' is not used"),
+        (Family.SD2, {"ss_clip_skip": "None"}, 2, "without the last layer"),
+        (Family.SD2, {"ss_clip_skip": "2"}, 3, "without the last layer"),
+        (Family.SD2, {}, 2, "unless its trainer says otherwise"),
+        (Family.FLUX, {"ss_clip_skip": "2"}, None, "means nothing for Flux"),
+        (Family.SD1, {"ss_clip_skip": "2"}, 2, 'ss_clip_skip = "2"'),
+    ],
+)
+def test_the_trained_clip_skip_is_its_familys(
+    family: Family, metadata: dict[str, str], skip: int | None, told: str
+) -> None:
+    found = trained_skip(metadata, family)
+    assert found.clip_skip == skip
+    assert told in found.source
+
+
+def test_nothing_is_concluded_while_keys_are_unread(tmp_path: Path) -> None:
+    tensors = {f"{kohya(TO_K)}.{end}": value for end, value in OTHER.items()}
+    strange = {f"clip_l.strange.{i}.lora_up.weight": torch.ones(4, 4) for i in range(5)}
+    found = inspect_lora(write(tmp_path / "odd.safetensors", tensors | strange))
+    assert found.unknown_keys == 5
+    assert found.text_note.startswith("unknown: 5 of its keys are not read")
+    assert dict(found.lines)["Text layers"] == "not known"
+    assert any("5 keys name nothing" in warning and "clip_l.strange.0" in warning for warning in found.warnings)

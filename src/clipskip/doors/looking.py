@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from clipskip.advise import layer_lines, layer_picture, read_layers
+from clipskip.advise import FAMILIES, layer_lines, layer_picture, read_layers
 from clipskip.encode import TextReader, encode_layers, open_text_encoder
 from clipskip.errors import NotFound, OutputError
 from clipskip.spec import ClipSkip
@@ -74,6 +74,8 @@ def _hash_names(hashes: Hashes, kind: FileKind) -> Iterator[tuple[str, str]]:
 def _identity_lines(identity: Identity) -> Iterator[tuple[str, str]]:
     yield "kind", " ".join(filter(None, (str(identity.kind), identity.variant, identity.likely)))
     yield "family", identity.family.label if identity.family else "unknown"
+    if identity.family and not identity.family.usable:
+        yield "clip skip", f"means nothing here: {identity.family.why_not}"
     for encoder in identity.encoders:
         yield (
             "text encoder",
@@ -87,9 +89,16 @@ def _identity_lines(identity: Identity) -> Iterator[tuple[str, str]]:
     yield "missing", ", ".join(identity.missing)
     if identity.kind is FileKind.CHECKPOINT:
         yield "predicts", identity.prediction or "epsilon (not said; the usual)"
-        yield "trained at", f"Clip Skip {identity.trained_clip_skip}" if identity.trained_clip_skip else "not said"
+        yield "trained at", _trained_at(identity)
     if identity.has_ema:
         yield "beside", "an averaged (EMA) UNet, which is not used"
+
+
+def _trained_at(identity: Identity) -> str:
+    if identity.trained_clip_skip is None:
+        return "not said"
+    why = FAMILIES.get(identity.family) if identity.family else None
+    return f"Clip Skip {identity.trained_clip_skip}" + (f" ({why})" if why else "")
 
 
 def _plain(value: object) -> object:

@@ -14,6 +14,7 @@ from clipskip.networks import lacking
 from clipskip.spec.family import Family
 from clipskip.weights.container import Header
 from clipskip.weights.keys import Source, canonical
+from clipskip.weights.lora.family import LoraFamily, lora_family
 from clipskip.weights.shapes import part_shape, text_depth, text_layers
 
 PARTS = {"text_encoder": "text encoder", "text_encoder_2": "second text encoder", "unet": "UNet", "vae": "VAE"}
@@ -33,16 +34,6 @@ OTHERS = (
 """What files of no kind that this room reads are likely to be."""
 DEPTHS = {(768, False): 12, (1024, False): 24, (1280, False): 32, (768, True): 12, (1024, True): 23, (1280, True): 32}
 """(Width, in a diffusers folder) -> layers of the field's text encoders; folders of SD 2 leave the last one out."""
-
-
-STATED = (
-    (r"sdxl|xl-v1", Family.SDXL),
-    (r"sd3|diffusion-3", Family.SD3),
-    (r"flux", Family.FLUX),
-    (r"sd_v2|diffusion-v2", Family.SD2),
-    (r"sd_v1|diffusion-v1", Family.SD1),
-)
-"""What metadata says of a LoRA's base model (kohya's ss_base_model_version, Stability's modelspec.architecture)."""
 
 
 class FileKind(StrEnum):
@@ -119,7 +110,8 @@ def identify(header: Header) -> Identity:
     """What a file is."""
     parts = canonical(header.shapes)
     kind = _kind(header, parts)
-    family = _lora_family(header) if kind is FileKind.LORA else _family(header, parts)
+    lora = lora_family(header.shapes, header.metadata) if kind is FileKind.LORA else LoraFamily()
+    family = lora.family if kind is FileKind.LORA else _family(header, parts)
     if kind is FileKind.UNKNOWN and family is not None and not family.usable:
         kind = FileKind.CHECKPOINT
     mapped = {source.name for sources in parts.values() for source in sources.values()}
@@ -129,7 +121,7 @@ def identify(header: Header) -> Identity:
         size=header.size,
         kind=kind,
         family=family,
-        likely=_likely(header.tensors) if kind is FileKind.UNKNOWN else "",
+        likely=_likely(header.tensors) if kind is FileKind.UNKNOWN else lora.other,
         encoders=tuple(_encoder(name, parts[name], header) for name in PARTS if "text" in name and name in parts),
         parts=tuple(_part(name, sources, header) for name, sources in sorted(parts.items())),
         missing=tuple(_missing(parts, header)) if whole else (),
@@ -138,7 +130,7 @@ def identify(header: Header) -> Identity:
         variant={9: "inpainting", 8: "instruct-pix2pix"}.get(_axis(parts.get("unet", {}), "conv_in.weight", 1), ""),
         prediction=stated_prediction(header),
         zero_terminal_snr=any(name.removeprefix("state_dict.") == "ztsnr" for name in header.tensors),
-        trained_clip_skip=None if family is Family.SDXL else stated_clip_skip(header.metadata),
+        trained_clip_skip=_trained_clip_skip(kind, family, header.metadata),
         metadata=tuple(sorted(header.metadata.items())),
     )
 
@@ -175,6 +167,13 @@ def stated_prediction(header: Header) -> str:
     if "v_pred" in names or header.metadata.get("ss_v_parameterization") == "True":
         return "v"
     return "" if header.is_folder else _prediction_beside(header.path)
+
+
+def _trained_clip_skip(kind: FileKind, family: Family | None, metadata: Mapping[str, str]) -> int | None:
+    """What it was trained at: all of SDXL, and checkpoints of SD 2.x, at their family's own, whatever was written beside them."""
+    if family is Family.SDXL or (family is Family.SD2 and kind is not FileKind.LORA):
+        return family.default_skip
+    return stated_clip_skip(metadata)
 
 
 def stated_clip_skip(metadata: Mapping[str, str]) -> int | None:
@@ -240,26 +239,6 @@ def _family(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> Family
         return Family.SD2
     own = header.metadata.get("modelspec.architecture", "").startswith("stable-diffusion-v1")
     return Family.SD1 if own or 768 in (cross, width) or (text and cross == width) else None
-
-
-def _lora_family(header: Header) -> Family | None:
-    said = header.metadata.get("ss_base_model_version", "") + header.metadata.get("modelspec.architecture", "").lower()
-    for pattern, family in STATED:
-        if re.search(pattern, said):
-            return family
-    names = "\n".join(header.tensors)
-    if re.search(r"lora_te[12]_|text_encoder_2\.", names):
-        return Family.SDXL
-    if re.search(r"(single|double)_(transformer_)?blocks", names):
-        return Family.FLUX
-    widths = {
-        info.shape[1]
-        for name, info in header.tensors.items()
-        if re.search(r"(attn2[._]to_k|self_attn[._]q_proj).*(lora_down|lora_A|lora\.down)", name)
-        and len(info.shape) > 1
-    }
-    by_width = {2048: Family.SDXL, 1024: Family.SD2, 768: Family.SD1}
-    return next((family for width, family in by_width.items() if width in widths), None)
 
 
 def _other_family(family: Family | None) -> str:

@@ -40,7 +40,7 @@ class LoraModule:
 
     @property
     def is_text(self) -> bool:
-        """Whether it belongs to the text encoder; else to the UNet."""
+        """Whether it belongs to the text encoder (SDXL's first)."""
         return self.name.startswith("text_encoder.")
 
     def fits(self, weight: tuple[int, ...], bias: tuple[int, ...] | None) -> bool:
@@ -58,8 +58,15 @@ class LoraModule:
             and _magnitude_axis(self.parts, weight) != -1
         )
 
+    @property
+    def changes_bias(self) -> bool:
+        """Whether something is added to the module's bias."""
+        return not self.parts.keys().isdisjoint(BIASES)
+
     def apply(self, weight: Float[Tensor, "..."], *, strength: float) -> None:
         """Change a float32 weight in place."""
+        if self.parts.keys().isdisjoint(self.kind.marks - {*BIASES}):
+            return
         parts = {
             name: part.to(weight.device, torch.float32 if part.is_floating_point() else part.dtype)
             for name, part in self.parts.items()
@@ -72,6 +79,9 @@ class LoraModule:
             )
             return
         delta = self.kind.delta(parts, weight)
+        if self.kind.replaces:
+            weight.add_(delta)
+            return
         extra = _dense_bias(parts)
         if extra is not None:
             delta = delta + extra.reshape(weight.shape)

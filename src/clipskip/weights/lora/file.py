@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,9 +18,10 @@ from clipskip.weights.container import Header, as_path, open_model
 from clipskip.weights.hashes import hash_file
 from clipskip.weights.lora.adapter import AdapterConfig, read_adapter
 from clipskip.weights.lora.change import LoraModule
-from clipskip.weights.lora.keys import KeyMap, guess_family, read_keys
+from clipskip.weights.lora.family import LoraFamily, lora_family
+from clipskip.weights.lora.keys import KeyMap, read_keys
 from clipskip.weights.lora.kinds import kind_of
-from clipskip.weights.lora.names import NameTable, sd1_table
+from clipskip.weights.lora.names import NameTable, sd1_table, table_of
 from clipskip.weights.pickles import read_allowed
 from clipskip.weights.reading import all_finite, check_unchanged
 
@@ -43,10 +44,10 @@ class Lora:
     """By canonical full module name, in the file's order."""
     embeddings: Mapping[str, Float[Tensor, "vectors width"]]
     """Textual inversions that came with it, by name."""
-    unknown: tuple[str, ...] = ()
+    unknown: tuple[str, ...]
     """Keys that name nothing in this table; empty when it was loaded to be used."""
-    family: str | None = None
-    """The family of models it seems to be for."""
+    family: LoraFamily
+    """The family of models it was made for."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -63,18 +64,19 @@ class Lora:
 def load_lora(
     path: str | os.PathLike[str], *, table: NameTable | None = None, strict: bool = True, allow_pickle: bool = False
 ) -> Lora:
-    """The LoRA in a file, its modules named after `table` (SD 1.x's block structure by default).
+    """The LoRA in a file, its modules named after `table`: SD 1.x's block structure by default.
 
     Pickles (.pt, .bin) need `allow_pickle`, and are read as tensors alone.
 
-    With `strict=False` keys that the table does not know are listed in `unknown` instead of being an error; such a
-    LoRA can be reported on, never merged.
+    With `strict=False` the table is by default that of the LoRA's own family, and keys that it does not know are
+    listed in `unknown` instead of being an error; such a LoRA can be reported on, never merged.
     """
     header, pickled = read_allowed(as_path(path), allow_pickle=allow_pickle)
     if header.is_folder:
         raise WrongKind(f"{header.path} is a diffusers folder, not a LoRA; give a LoRA's .safetensors file")
-    keys = read_keys(header.tensors, table or sd1_table())
-    _check_keys(header, keys, strict=strict)
+    family = lora_family(header.shapes, header.metadata)
+    keys = read_keys(header.tensors, table or (sd1_table() if strict else table_of(family.family)))
+    _check_keys(header, keys, family, strict=strict)
     tensors, digest = _read_all(header) if pickled is None else _copied(header, pickled)
     for key, tensor in tensors.items():
         _check_tensor(header, key, tensor)
@@ -88,7 +90,7 @@ def load_lora(
         modules=MappingProxyType(modules),
         embeddings=MappingProxyType({name: _vectors(header, key, tensors) for name, key in keys.embeddings.items()}),
         unknown=keys.unknown,
-        family=guess_family(header.shapes),
+        family=family,
         warnings=tuple(_warnings(modules.values(), config)),
     )
 
@@ -100,20 +102,18 @@ def few(names: Iterable[str]) -> str:
     return ", ".join(repr(name[:120]) for name in listed[:NAMED]) + more
 
 
-def _check_keys(header: Header, keys: KeyMap, *, strict: bool) -> None:
-    file = header.path.name
+def _check_keys(header: Header, keys: KeyMap, family: LoraFamily, *, strict: bool) -> None:
+    file, other = header.path.name, family.elsewhere
     if not keys.modules and not keys.embeddings:
-        family = guess_family(header.shapes)
-        if family is not None and family != "SD 1.x" and strict:
-            raise LoraError(f"{file} is a LoRA for {family}, not for SD 1.x: its keys are {few(keys.unknown)}")
-        if family is None:
+        if other and strict:
+            raise LoraError(f"{file} is a LoRA for {other}, not for SD 1.x: its keys are {few(keys.unknown)}")
+        if not other:
             what = few(keys.unknown) if keys.unknown else "none at all"
             raise WrongKind(f"{file} is not a LoRA for Stable Diffusion 1.x: its keys are {what}")
     if keys.twice:
         raise LoraError(f"{file} names the same weights twice: {few(keys.twice)}; its writer was at fault, get another")
     if keys.unknown and strict:
-        family = guess_family(header.shapes)
-        known = f"it seems to be for {family}" if family not in (None, "SD 1.x") else "nothing of it was used"
+        known = f"it seems to be for {other}" if other else "nothing of it was used"
         raise LoraError(
             f"{file} has {len(keys.unknown)} of {len(header.tensors)} keys that name nothing in an SD 1.x model: "
             f"{few(keys.unknown)}; {known}"
@@ -191,7 +191,7 @@ def _vectors(header: Header, key: str, tensors: Mapping[str, Tensor]) -> Float[T
     return tensor.reshape(-1, tensor.shape[-1]).float()
 
 
-def _warnings(modules: Iterable[LoraModule], config: AdapterConfig | None) -> list[str]:
+def _warnings(modules: Collection[LoraModule], config: AdapterConfig | None) -> list[str]:
     """What is applied as the file says, although it is odd."""
     scaled = [module for module in modules if module.kind.scaled and module.rank is not None]
     found = []
@@ -201,6 +201,12 @@ def _warnings(modules: Iterable[LoraModule], config: AdapterConfig | None) -> li
     turned = [module.name for module in scaled if module.scale < 0]
     if turned:
         found.append(f"alpha or scale is negative in {len(turned)} modules ({few(turned)}): applied, so they subtract")
+    written = [module.name for module in modules if module.kind.replaces]
+    if written:
+        found.append(
+            f"set_weight replaces the weights of {len(written)} modules ({few(written)}) at every strength but 0, "
+            "as in ComfyUI"
+        )
     outside = [m for m in scaled if m.alpha is not None and not {"alpha", "scale"} & m.parts.keys()]
     if outside and config is not None and any(not math.isclose(module.scale, 1.0) for module in outside):
         found.append(

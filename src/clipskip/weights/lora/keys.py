@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from clipskip.weights.keys import Shapes
 from clipskip.weights.lora.names import NameTable
 
 DIFFUSERS = r"(?:\.lora|_lora|\.lora_linear_layer)"
@@ -13,8 +12,8 @@ ADAPTER = r"(?:\.[\w-]+)?"
 ENDS = tuple(
     (re.compile(rf"(?P<head>.+?)(?:{pattern})"), part)
     for pattern, part in (
-        (rf"\.lora_down\.weight|{DIFFUSERS}\.down\.weight|\.lora_A{ADAPTER}\.weight", "down"),
-        (rf"\.lora_up\.weight|{DIFFUSERS}\.up\.weight|\.lora_B{ADAPTER}\.weight", "up"),
+        (rf"\.lora_down\.weight|{DIFFUSERS}\.down\.weight|\.lora_A(?:{ADAPTER}\.weight)?", "down"),
+        (rf"\.lora_up\.weight|{DIFFUSERS}\.up\.weight|\.lora_B(?:{ADAPTER}\.weight)?", "up"),
         (r"\.lora_mid\.weight", "mid"),
         (rf"\.lora_up\.bias|\.lora_B{ADAPTER}\.bias", "up_bias"),
         (rf"\.lora_magnitude_vector{ADAPTER}(?:\.weight)?", "magnitude"),
@@ -29,7 +28,7 @@ NAMED = (
     *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
     *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
     *("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
-    *("oft_blocks", "oft_diag", "rescale", "diff", "diff_b", "w_norm", "b_norm", "on_input", "weight"),
+    *("oft_blocks", "oft_diag", "rescale", "diff", "diff_b", "set_weight", "w_norm", "b_norm", "on_input", "weight"),
 )
 """Parts that all files call the same. `weight` alone is IA3's, so it comes after all others that end so."""
 WHOLE = {"weight", "bias"}
@@ -85,37 +84,4 @@ def _place(key: str, table: NameTable) -> tuple[str, str] | None:
         if key.endswith(f".{part}"):
             module = table.resolve(key[: -len(part) - 1])
             return None if module is None else (module, part)
-    return None
-
-
-FAMILIES = (
-    (
-        r"lora_te3_|lora_transformer_|(lora_unet_|transformer\.|diffusion_model\.)(double|single|joint)_?",
-        "Flux or SD 3",
-    ),
-    (r"transformer\.|(lora_unet_|diffusion_model\.)?(blocks|layers)[._]\d", "a transformer model (Flux, SD 3, video)"),
-    (r"lora_te2_|text_encoder_2\.|lora_unet_(label_emb|add_embedding)", "SDXL"),
-    (r"(lora_)?unet.*transformer_blocks[._][1-9]", "SDXL"),
-)
-"""Keys that SD 1.x cannot have, and whose they are."""
-WIDTHS: Mapping[int, str] = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
-"""Width of the text that the UNet attends to -> family."""
-
-
-def guess_family(shapes: Shapes) -> str | None:
-    """The family of models that a LoRA's keys and shapes were made for, or None when they do not tell."""
-    for pattern, family in FAMILIES:
-        if any(re.match(pattern, key) for key in shapes):
-            return family
-    for key, shape in shapes.items():
-        if re.search(r"attn2[._]to_k[._].*(down|lora_A|w1_b)", key) and len(shape) > 1:
-            return WIDTHS.get(shape[1])
-    return None
-
-
-def text_width(shapes: Shapes) -> int | None:
-    """Numbers per token of the text encoder that a LoRA was made for, or None when its shapes do not tell."""
-    for key, shape in shapes.items():
-        if re.search(r"(attn2[._]to_k|self_attn[._]q_proj)[._].*(down|lora_A|w1_b)", key) and len(shape) > 1:
-            return shape[1]
     return None

@@ -35,6 +35,8 @@ class Kind:
     """The change to a weight, of its shape."""
     scaled: bool = True
     """False where alpha is something else: OFT's constraint."""
+    replaces: bool = False
+    """Whether the module's weight becomes the file's at every strength but 0, as ComfyUI has it for `set_weight`."""
 
     @property
     def marks(self) -> frozenset[str]:
@@ -48,17 +50,29 @@ COMMON = frozenset(
 """Parts that may stand beside any kind's own."""
 
 
+SPARSE = frozenset(("bias_indices", "bias_values", "bias_size"))
+"""A sparse matrix: all three or none."""
+
+
 def kind_of(parts: Iterable[str]) -> Kind | str:
     """The kind of a module with these parts, or what is wrong with them."""
-    own = set(parts) - COMMON
+    parts = set(parts)
+    own = parts - COMMON
     kinds = [kind for kind in KINDS if own & kind.marks]
-    if not own and "diff_b" in parts:
-        return FULL
+    if "diff_b" in parts and parts <= {"diff_b", "alpha", "scale"}:
+        return BIAS
+    if SPARSE & parts and not parts >= SPARSE:
+        return f"lacks {' and '.join(sorted(SPARSE - parts))}"
+    if {"dora_scale", "magnitude"} <= parts:
+        return "has both dora_scale and peft's magnitudes"
     if len(kinds) != 1:
         return f"mixes {' and '.join(kind.name for kind in kinds)}" if kinds else "has no weights"
     strange = sorted(own - kinds[0].marks)
     if strange:
         return f"has {strange[0]} beside {kinds[0].name}"
+    beside = sorted(parts & COMMON - {"alpha", "diff_b"}) if kinds[0].replaces else []
+    if beside:
+        return f"has {beside[0]} beside {kinds[0].name}, which leaves nothing to change"
     for group in kinds[0].needs:
         if not any(own.issuperset(choice) for choice in group):
             short = min((sorted(set(choice) - own) for choice in group), key=len)
@@ -88,7 +102,8 @@ def _flat(*tensors: Tensor) -> bool:
 
 
 def _first(part: str) -> Callable[[Parts], int | None]:
-    return lambda parts: parts[part].shape[0]
+    """The length of a part's first axis; None of a single number, which has no axes and fits no weight."""
+    return lambda parts: next(iter(parts[part].shape), None)
 
 
 # LoRA and LoCon: up @ down; with a Tucker core the kernel lies between them.
@@ -185,7 +200,7 @@ def _lokr(parts: Parts, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def _lokr_rank(parts: Parts) -> int | None:
-    return next((parts[part].shape[0] for part in ("lokr_w2_b", "lokr_w1_b") if part in parts), None)
+    return next((_first(part)(parts) for part in ("lokr_w2_b", "lokr_w1_b") if part in parts), None)
 
 
 # GLoRA: W A + B. LyCORIS has swapped the names of its factors: before version 3, a1 came after a2 and b1 after b2.
@@ -204,8 +219,15 @@ def _glora_factors(parts: Parts) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return parts[f"{a[0]}.weight"], parts[f"{a[1]}.weight"], parts[f"{b[0]}.weight"], parts[f"{b[1]}.weight"]
 
 
+GLORA = ("a1.weight", "a2.weight", "b1.weight", "b2.weight")
+
+
+def _glora_rank(parts: Parts) -> int | None:
+    return None if any(parts[part].dim() < 2 for part in GLORA) else _glora_factors(parts)[1].shape[0]
+
+
 def _glora_fits(parts: Parts, shape: Shape) -> bool:
-    if any(parts[part].dim() < 2 for part in ("a1.weight", "a2.weight", "b1.weight", "b2.weight")) or len(shape) < 2:
+    if any(parts[part].dim() < 2 for part in GLORA) or len(shape) < 2:
         return False
     left, right, up, down = _glora_factors(parts)
     both = _product_size(up, down, None)
@@ -244,15 +266,16 @@ def _ia3_axis(parts: Parts) -> int:
 # Differences written out: of a whole weight, and of a norm.
 
 
-def _full_fits(parts: Parts, shape: Shape) -> bool:
-    return "diff" not in parts or same_shape(tuple(parts["diff"].shape), shape)
+def _written_out(part: str) -> Callable[[Parts, Shape], bool]:
+    return lambda parts, shape: part not in parts or same_shape(tuple(parts[part].shape), shape)
 
 
-def _full(parts: Parts, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    return parts["diff"].reshape(weight.shape) if "diff" in parts else torch.zeros_like(weight)
+def _nothing(parts: Parts, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    return torch.zeros_like(weight)
 
 
-FULL = Kind(name="full", needs=((("diff",),),), fits=_full_fits, delta=_full)
+BIAS = Kind(name="bias", needs=((("diff_b",),),), fits=lambda parts, shape: True, delta=_nothing)
+"""A module of which the bias alone changes."""
 KINDS = (
     Kind(
         name="LoRA",
@@ -280,19 +303,31 @@ KINDS = (
     ),
     Kind(
         name="GLoRA",
-        needs=((("a1.weight", "a2.weight", "b1.weight", "b2.weight"),),),
-        rank=lambda parts: _glora_factors(parts)[1].shape[0],
+        needs=((GLORA,),),
+        rank=_glora_rank,
         fits=_glora_fits,
         delta=_glora,
     ),
     Kind(name="IA3", needs=((("weight", "on_input"),),), fits=_ia3_fits, delta=_ia3),
-    FULL,
+    Kind(
+        name="full",
+        needs=((("diff",),),),
+        fits=_written_out("diff"),
+        delta=lambda parts, weight: parts["diff"].reshape(weight.shape),
+    ),
+    Kind(
+        name="set",
+        needs=((("set_weight",),),),
+        fits=_written_out("set_weight"),
+        delta=lambda parts, weight: parts["set_weight"].reshape(weight.shape) - weight,
+        scaled=False,
+        replaces=True,
+    ),
     Kind(
         name="norm",
-        needs=((("w_norm",),),),
-        may=("b_norm",),
-        fits=lambda parts, shape: tuple(parts["w_norm"].shape) == shape,
-        delta=lambda parts, weight: parts["w_norm"],
+        needs=((("w_norm",), ("b_norm",)),),
+        fits=lambda parts, shape: len(shape) == 1 and _written_out("w_norm")(parts, shape),
+        delta=lambda parts, weight: parts["w_norm"] if "w_norm" in parts else _nothing(parts, weight),
     ),
     Kind(
         name="OFT",

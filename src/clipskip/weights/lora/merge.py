@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from clipskip.errors import LoraError
 from clipskip.weights.lora.change import LoraModule
 from clipskip.weights.lora.file import Lora, few
-from clipskip.weights.lora.names import TEXT, UNET
+from clipskip.weights.lora.names import TEXT, TEXT_2, UNET
 
 Weighted = tuple[Lora, float, float]
 """A LoRA, its strength on the text encoder, its strength on the UNet."""
@@ -136,6 +136,8 @@ def _plan(modules: Mapping[str, nn.Module], loras: Sequence[Weighted]) -> list[T
             raise LoraError(
                 f"LoRA {lora.name!r} names nothing in this model with {few(lora.unknown)}; it cannot be used"
             )
+        if TEXT in modules and TEXT_2 not in modules:
+            _check_second(lora)
         active = {part for part, strength in strengths.items() if strength and part in modules}
         used = [module for module in lora.modules.values() if module.name.partition(".")[0] in active]
         _check_fit(lora, used, found)
@@ -154,7 +156,7 @@ def _check_fit(lora: Lora, used: Sequence[LoraModule], found: Mapping[str, Mappi
     absent = [m for m in used if m.name.partition(".")[2] not in found[m.name.partition(".")[0]]]
     _check_depth(lora, absent, found)
     if absent:
-        family = f"; it seems to be for {lora.family}" if lora.family not in (None, "SD 1.x") else ""
+        family = f"; it seems to be for {lora.family.elsewhere}" if lora.family.elsewhere else ""
         raise LoraError(
             f"LoRA {lora.name!r} does not fit: this model has no {few(m.name for m in absent)}{family}", field="lora"
         )
@@ -165,9 +167,19 @@ def _check_fit(lora: Lora, used: Sequence[LoraModule], found: Mapping[str, Mappi
         weight = getattr(_module(found, first.name), "weight", None)
         has = f"the model's weight is {list(weight.shape)}" if isinstance(weight, Tensor) else "the model has no weight"
         more = f", nor do {len(misfits) - 1} more" if len(misfits) > 1 else ""
-        family = f"; it seems to be for {lora.family}" if lora.family not in (None, "SD 1.x") else ""
+        family = f"; it seems to be for {lora.family.elsewhere}" if lora.family.elsewhere else ""
         raise LoraError(
             f"LoRA {lora.name!r} does not fit: {first.name} ({first.kind.name}) has {parts}, {has} there{more}{family}",
+            field="lora",
+        )
+
+
+def _check_second(lora: Lora) -> None:
+    second = [module.key for module in lora.modules.values() if module.name.startswith(f"{TEXT_2}.")]
+    if second:
+        raise LoraError(
+            f"LoRA {lora.name!r} is for SDXL: it changes a second text encoder ({few(second)}), "
+            "which this model does not have",
             field="lora",
         )
 
@@ -202,6 +214,6 @@ def _check_embeddings(lora: Lora, text: Mapping[str, nn.Module]) -> None:
 
 def _fits(change: LoraModule, module: nn.Module) -> bool:
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-    if not isinstance(weight, nn.Parameter):
+    if not isinstance(weight, nn.Parameter) or (change.changes_bias and not hasattr(module, "bias")):
         return False
     return change.fits(tuple(weight.shape), tuple(bias.shape) if isinstance(bias, Tensor) else None)

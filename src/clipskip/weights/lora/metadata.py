@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from clipskip.spec.family import Family
+
 LIMIT = 200
 """Characters of one text that are kept."""
 JSON_LIMIT = 20_000_000
@@ -32,8 +34,19 @@ def plain(text: object, *, limit: int = LIMIT) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-def trained_skip(metadata: Mapping[str, str]) -> TrainedSkip:
-    """The Clip Skip that it was trained at: kohya writes the number as text, or "None" for the last layer."""
+def trained_skip(metadata: Mapping[str, str], family: Family | None = None) -> TrainedSkip:
+    """The Clip Skip that it was trained at: kohya writes the number as text, or "None" for the last layer.
+
+    SDXL's trainers read one fixed layer of each encoder and ignore the number (sd-scripts, sdxl_train_network.py). SD 2.x
+    files hold 23 of its 24 layers, so that kohya's 1 is the layer before the last there.
+    """
+    if family is Family.SDXL:
+        written = [f"{name} = {plain(metadata[name], limit=20)!r} is not used" for name in SKIPS if metadata.get(name)]
+        return TrainedSkip(clip_skip=2, source="; ".join(["SDXL is always trained at 2", *written]))
+    if family is not None and not family.usable:
+        return TrainedSkip(clip_skip=None, source=f"Clip Skip means nothing for {family.label}: {family.why_not}")
+    if family is Family.SD2:
+        return _trained_sd2(metadata)
     for name in SKIPS:
         text = metadata.get(name, "").strip()
         if text == "None":
@@ -43,8 +56,22 @@ def trained_skip(metadata: Mapping[str, str]) -> TrainedSkip:
     return TrainedSkip(clip_skip=None, source="the file does not tell")
 
 
-def skip_warnings(metadata: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with what it says about Clip Skip."""
+def _trained_sd2(metadata: Mapping[str, str]) -> TrainedSkip:
+    text = metadata.get("ss_clip_skip", "").strip()
+    number = 1 if text in ("", "None") else int(text[:4]) if text.isascii() and text.isdecimal() else 0
+    if not 1 <= number < DEEPEST_SKIP:
+        return TrainedSkip(clip_skip=None, source=f"ss_clip_skip = {plain(text, limit=20)!r} is no Clip Skip")
+    if not text:
+        return TrainedSkip(clip_skip=2, source="SD 2.x is trained at 2 unless its trainer says otherwise")
+    return TrainedSkip(
+        clip_skip=number + 1, source=f'ss_clip_skip = "{text}", which kohya counts without the last layer of SD 2.x'
+    )
+
+
+def skip_warnings(metadata: Mapping[str, str], family: Family | None = None) -> Iterator[str]:
+    """What is wrong with what it says about Clip Skip; nothing where the number means nothing."""
+    if family not in (None, Family.SD1):
+        return
     told = {name: metadata[name].strip() for name in SKIPS if metadata.get(name, "").strip()}
     for name, text in told.items():
         if text != "None" and not (text.isascii() and text.isdecimal() and 1 <= int(text[:4]) <= DEEPEST_SKIP):

@@ -4,6 +4,7 @@ Underscored names (`down_blocks_0_attentions_1_proj_in`) cannot be split by rule
 underscores themselves; so every name of the model is spelled out once and looked up.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -12,28 +13,59 @@ from types import MappingProxyType
 from torch import nn
 
 from clipskip.networks import TextShape, UNetShape, tensors_of
+from clipskip.spec.family import Family
 from clipskip.weights.keys import rename, unet_layout, unet_modules
 
-TEXT, UNET = "text_encoder", "unet"
+TEXT, TEXT_2, UNET = "text_encoder", "text_encoder_2", "unet"
+PARTS = (TEXT, TEXT_2, UNET)
 DEEPEST = 32
 """Text layers that names are known for: OpenCLIP bigG's. A LoRA for more layers than the model has is named by them."""
 PREFIXES = (
+    # kohya, and most who came after; the first of SDXL's two encoders is numbered, that of SD 1.x too by some
     ("lora_te1_", TEXT, "_"),
+    ("lora_te2_", TEXT_2, "_"),
     ("lora_te_", TEXT, "_"),
     ("lora_unet_", UNET, "_"),
     ("oft_te1_", TEXT, "_"),
+    ("oft_te2_", TEXT_2, "_"),
     ("oft_te_", TEXT, "_"),
     ("oft_unet_", UNET, "_"),
+    # LyCORIS and SimpleTuner
+    ("lycoris_te1_", TEXT, "_"),
+    ("lycoris_te2_", TEXT_2, "_"),
     ("lycoris_te_", TEXT, "_"),
+    ("lycoris_text_encoder_2_", TEXT_2, "_"),
     ("lycoris_text_encoder_", TEXT, "_"),
     ("lycoris_unet_", UNET, "_"),
     ("lycoris_", UNET, "_"),
     ("lycoris_", TEXT, "_"),
-    ("text_encoder.", TEXT, "."),
-    ("unet.", UNET, "."),
-    ("model.diffusion_model.", UNET, "."),
+    # OneTrainer: kohya's prefixes before dotted names, and the layout that it calls OMI, with LDM's names for the UNet
+    ("lora_te1.", TEXT, "."),
+    ("lora_te2.", TEXT_2, "."),
+    ("lora_te.", TEXT, "."),
+    ("lora_unet.", UNET, "."),
+    ("clip_l.", TEXT, "."),
+    ("clip_h.", TEXT, "."),
+    ("clip_g.", TEXT_2, "."),
+    # ComfyUI: the names of its own state, as "Extract and Save" writes them
+    ("text_encoders.clip_l.transformer.", TEXT, "."),
+    ("text_encoders.clip_h.transformer.", TEXT, "."),
+    ("text_encoders.clip_g.transformer.", TEXT_2, "."),
+    ("text_encoders.clip_l.", TEXT, "."),
+    ("text_encoders.clip_h.", TEXT, "."),
+    ("text_encoders.clip_g.", TEXT_2, "."),
+    ("clip_l.transformer.", TEXT, "."),
+    ("clip_h.transformer.", TEXT, "."),
+    ("clip_g.transformer.", TEXT_2, "."),
     ("diffusion_model.", UNET, "."),
+    # diffusers and peft
+    ("text_encoder.", TEXT, "."),
+    ("text_encoder_2.", TEXT_2, "."),
+    ("unet.", UNET, "."),
+    # single files' own names
+    ("model.diffusion_model.", UNET, "."),
     ("cond_stage_model.transformer.", TEXT, "."),
+    ("conditioner.embedders.0.transformer.", TEXT, "."),
     ("", UNET, "."),
     ("", TEXT, "."),
 )
@@ -56,7 +88,7 @@ class NameTable:
         plain = head.replace(PEFT, "", 1).replace(".processor.", ".")
         for prefix, part, separator in PREFIXES:
             if plain.startswith(prefix):
-                found = self.spellings[part, separator].get(plain[len(prefix) :])
+                found = self.spellings.get((part, separator), {}).get(plain[len(prefix) :])
                 if found is not None:
                     return found
         return None
@@ -65,7 +97,7 @@ class NameTable:
 def name_table(names: Iterable[str]) -> NameTable:
     """The table of the modules with these canonical full names."""
     names = tuple(names)
-    spellings: dict[tuple[str, str], dict[str, str]] = {(part, sep): {} for part in (TEXT, UNET) for sep in "._"}
+    spellings: dict[tuple[str, str], dict[str, str]] = {(part, sep): {} for part in PARTS for sep in "._"}
     ambiguous: set[str] = set()
     unet = [name.removeprefix("unet.") for name in names if name.startswith("unet.")]
     ldm = {ours: theirs for theirs, ours in unet_modules(unet_layout(unet)).items()}
@@ -76,7 +108,7 @@ def name_table(names: Iterable[str]) -> NameTable:
             joined = spelling.replace(".", "_")
             if spellings[part, "_"].setdefault(joined, name) != name:
                 ambiguous.add(joined)
-    for part in (TEXT, UNET):
+    for part in PARTS:
         spellings[part, "_"] = {text: name for text, name in spellings[part, "_"].items() if text not in ambiguous}
     return NameTable(spellings=MappingProxyType(spellings), ambiguous=frozenset(ambiguous))
 
@@ -121,6 +153,33 @@ def sd1_names(*, text_layers: int = 12) -> tuple[str, ...]:
     return tuple(name.removesuffix(".weight") for name in tensors if name.endswith(".weight"))
 
 
+def sdxl_names() -> tuple[str, ...]:
+    """The canonical full names of all modules with weights in SDXL: two text encoders, and deeper attention."""
+    unet = UNetShape(
+        block_out_channels=(320, 640, 1280),
+        layers_per_block=2,
+        cross_attention_dim=2048,
+        attention=(False, True, True),
+        attention_heads=(5, 10, 20),
+    )
+    first = TextShape(depth=12, width=768, heads=12, mlp_width=3072)
+    second = TextShape(depth=32, width=1280, heads=20, mlp_width=5120)
+    blocks = [*tensors_of(unet), "add_embedding.linear_1.weight", "add_embedding.linear_2.weight"]
+    tensors = [
+        *(f"{TEXT}.{name}" for name in tensors_of(first)),
+        *(f"{TEXT_2}.{name}" for name in (*tensors_of(second), "text_projection.weight")),
+        *(f"{UNET}.{deeper}" for name in blocks for deeper in _deepened(name)),
+    ]
+    return tuple(name.removesuffix(".weight") for name in tensors if name.endswith(".weight"))
+
+
+def _deepened(name: str) -> Iterator[str]:
+    """A name in SDXL's first transformer block, and in the 2 or 10 that stand one after the other there."""
+    outer = re.match(r"(down_blocks\.1|up_blocks\.1)\.", name)
+    for number in range((2 if outer else 10) if ".transformer_blocks.0." in name else 1):
+        yield name.replace(".transformer_blocks.0.", f".transformer_blocks.{number}.")
+
+
 @cache
 def sd1_table() -> NameTable:
     """The table for SD 1.x and models of its block structure, with text layers to spare.
@@ -128,3 +187,14 @@ def sd1_table() -> NameTable:
     Where the innermost two levels differ in width, as in the starter, there is one module more than SD 1.x has.
     """
     return name_table((*sd1_names(text_layers=DEEPEST), "unet.down_blocks.3.resnets.0.conv_shortcut"))
+
+
+@cache
+def sdxl_table() -> NameTable:
+    """The table for SDXL and models of its block structure."""
+    return name_table(sdxl_names())
+
+
+def table_of(family: Family | None) -> NameTable:
+    """The names of a family's modules; SD 2.x has SD 1.x's blocks, and a file of no known family is tried as SD 1.x's."""
+    return sdxl_table() if family is Family.SDXL else sd1_table()

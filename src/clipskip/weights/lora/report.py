@@ -5,11 +5,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from clipskip.spec.family import Family
 from clipskip.weights.container import Header
 from clipskip.weights.lora import metadata as told
+from clipskip.weights.lora.family import LoraFamily, lora_family, stated_family, text_width
 from clipskip.weights.lora.file import Lora, few, load_lora
-from clipskip.weights.lora.keys import guess_family, read_keys, text_width
-from clipskip.weights.lora.names import NameTable, sd1_table
+from clipskip.weights.lora.keys import read_keys
+from clipskip.weights.lora.names import NameTable, table_of
 
 SD1_DEPTH = 12
 TAGS = 100
@@ -53,6 +55,8 @@ class LoraReport:
     """Text encoder layers that it changes, 1 the first."""
     text_other: tuple[str, ...]
     """What it changes of the text encoder outside the layers."""
+    text_2: tuple[str, ...]
+    """What it changes of SDXL's second text encoder: spans of layers, then the rest."""
     unet_blocks: tuple[tuple[str, int], ...]
     """Block and number of modules in it, in the order in which data flows."""
     embeddings: tuple[str, ...]
@@ -76,8 +80,12 @@ class LoraReport:
     @property
     def text_note(self) -> str:
         """From which Clip Skip on the text-encoder part is without effect, as a sentence."""
-        if not self.text_layers and not self.text_other:
+        if self.unknown_keys:
+            return f"unknown: {self.unknown_keys} of its keys are not read here, so its text-encoder part is not known"
+        if not self.text_layers and not self.text_other and not self.text_2:
             return "no text-encoder part: it acts on the UNet alone, at every Clip Skip"
+        if self.family == Family.SDXL.label:
+            return "SDXL reads the layer before the last, Clip Skip 2, of each of its text encoders (12 and 32 layers)"
         if self.text_dead_from is None:
             return f"its text-encoder part acts at every Clip Skip from 1 to {self.depth}"
         return f"its text-encoder part cannot act from Clip Skip {self.text_dead_from} on: those layers are not run"
@@ -87,6 +95,9 @@ class LoraReport:
         """Name and value of each line that a reader wants, in order."""
         blocks = ", ".join(f"{block} {count}" for block, count in self.unet_blocks)
         text = ", ".join([*_spans(self.text_layers), *self.text_other])
+        if self.family == Family.SDXL.label:
+            second = ", ".join(self.text_2) or "none"
+            text = f"CLIP-L {text or 'none'} (of 12); OpenCLIP-bigG {second} (of 32)" if text or self.text_2 else ""
         skip = f"{self.trained_clip_skip or 'unknown'} ({self.trained_clip_skip_source})"
         tags = ", ".join(f"{tag} {count}" for tag, count in self.tags[:20])
         more = f" and {self.tag_total - 20} more" if self.tag_total > 20 else ""
@@ -96,9 +107,9 @@ class LoraReport:
             ("Kind", ", ".join(f"{kind} x {count}" for kind, count in self.kinds)),
             ("Rank", ", ".join(f"{rank} x {count}" for rank, count in self.ranks)),
             ("Alpha", ", ".join(f"{'none' if a is None else f'{a:g}'} x {count}" for a, count in self.alphas)),
-            ("Text layers", text or "none"),
+            ("Text layers", text or ("not known" if self.unknown_keys else "none")),
             ("Clip Skip", self.text_note),
-            ("UNet", blocks or "none"),
+            ("UNet", blocks or ("not known" if self.unknown_keys else "none")),
             ("Embeddings", ", ".join(self.embeddings)),
             ("Trained at Clip Skip", skip),
             ("Base model", ", ".join(word for word in (self.base_model, self.family) if word)),
@@ -142,23 +153,27 @@ class LoraOutline:
 
 def outline_lora(header: Header, *, table: NameTable | None = None) -> LoraOutline:
     """What the header of a LoRA file tells."""
-    keys, metadata = read_keys(header.tensors, table or sd1_table()), header.metadata
-    names, tags, skip = list(keys.modules), told.tag_counts(metadata), told.trained_skip(metadata)
+    family, metadata = lora_family(header.shapes, header.metadata), header.metadata
+    keys = read_keys(header.tensors, table or table_of(family.family))
+    names, tags, skip = list(keys.modules), told.tag_counts(metadata), told.trained_skip(metadata, family.family)
     downs = (header.tensors[parts["down"]].shape for parts in keys.modules.values() if "down" in parts)
-    unknown = f"{len(keys.unknown)} keys name nothing in an SD 1.x model: {few(map(told.plain, keys.unknown))}"
     return LoraOutline(
         alias=told.plain(metadata.get("ss_output_name") or header.path.stem),
-        family=guess_family(header.shapes),
+        family=family.label or None,
         width=text_width(header.shapes),
         rank=max((shape[0] for shape in downs if shape), default=None),
         text_layers=tuple(sorted({int(name.split(".")[3]) + 1 for name in names if _in_layer(name)})),
-        touches_text=any(name.startswith("text_encoder.") for name in names),
+        touches_text=any(name.startswith("text_encoder") for name in names),
         touches_unet=any(name.startswith("unet.") for name in names),
         trained_clip_skip=skip.clip_skip,
         trained_clip_skip_source=skip.source,
         trigger_words=told.trigger_words(metadata),
         tags=tuple(tags.most_common(TAGS)) if tags else (),
-        warnings=(*told.skip_warnings(metadata), *([unknown] if keys.unknown else [])),
+        warnings=(
+            *told.skip_warnings(metadata, family.family),
+            *_unread(keys.unknown, family),
+            *_other_family(metadata, family),
+        ),
     )
 
 
@@ -166,10 +181,10 @@ def report_lora(lora: Lora, *, depth: int = SD1_DEPTH) -> LoraReport:
     """The report on a LoRA, for a text encoder of `depth` layers."""
     modules = lora.modules.values()
     scaled = [module for module in modules if module.rank is not None]
-    layers = sorted({int(m.name.split(".")[3]) + 1 for m in modules if _in_layer(m.name)})
+    layers = sorted({int(name.split(".")[3]) + 1 for name in lora.modules if _in_layer(name)})
     other = sorted({m.name.removeprefix("text_encoder.") for m in modules if m.is_text and not _in_layer(m.name)})
     tags = told.tag_counts(lora.metadata)
-    skip = told.trained_skip(lora.metadata)
+    skip = told.trained_skip(lora.metadata, lora.family.family)
     return LoraReport(
         name=told.plain(lora.name),
         alias=told.plain(lora.alias),
@@ -179,14 +194,15 @@ def report_lora(lora: Lora, *, depth: int = SD1_DEPTH) -> LoraReport:
         alphas=tuple(sorted(Counter(m.alpha for m in scaled).items(), key=lambda item: item[0] or 0.0)),
         text_layers=tuple(layers),
         text_other=tuple(other),
-        unet_blocks=_blocks(module.name for module in modules if not module.is_text),
+        text_2=_second(lora.modules),
+        unet_blocks=_blocks(name for name in lora.modules if name.startswith("unet.")),
         embeddings=tuple(told.plain(name) for name in lora.embeddings),
         depth=depth,
         text_dead_from=text_dead_from(layers, depth=depth) if layers and not other else None,
         trained_clip_skip=skip.clip_skip,
         trained_clip_skip_source=skip.source,
         base_model=told.base_model(lora.metadata),
-        family=lora.family,
+        family=lora.family.label or None,
         trigger_words=told.trigger_words(lora.metadata),
         folders=told.folders(lora.metadata),
         tags=tuple(tags.most_common(TAGS)) if tags else (),
@@ -207,6 +223,13 @@ def text_dead_from(layers: Iterable[int], *, depth: int) -> int | None:
 
 def _in_layer(name: str) -> bool:
     return name.startswith("text_encoder.encoder.layers.")
+
+
+def _second(names: Iterable[str]) -> tuple[str, ...]:
+    """What is changed of the second text encoder: spans of layers, counted from 1, then the rest."""
+    second = [name.removeprefix("text_encoder_2.") for name in names if name.startswith("text_encoder_2.")]
+    layers = sorted({int(name.split(".")[2]) + 1 for name in second if name.startswith("encoder.layers.")})
+    return (*_spans(tuple(layers)), *sorted({name for name in second if not name.startswith("encoder.layers.")}))
 
 
 def _kind(name: str, parts: Mapping[str, object]) -> str:
@@ -242,15 +265,27 @@ def _warnings(lora: Lora) -> Iterator[str]:
             f"sshs_model_hash says {told.plain(text[:12])}, its content is {lora.hash}: "
             "the file was changed after training; A1111 and Civitai may know it by the other hash"
         )
-    yield from told.skip_warnings(lora.metadata)
+    yield from told.skip_warnings(lora.metadata, lora.family.family)
     yield from _network_warnings(lora)
     if lora.metadata.get("ss_tag_frequency") and told.tag_counts(lora.metadata) is None:
         yield "ss_tag_frequency is not readable JSON; its tags are not shown"
-    if lora.unknown:
-        yield f"{len(lora.unknown)} keys name nothing in an SD 1.x model: {few(map(told.plain, lora.unknown))}"
-    version = lora.metadata.get("ss_base_model_version", "")
-    if lora.family == "SD 1.x" and version and not version.startswith("sd_v1"):
-        yield f"ss_base_model_version says {told.plain(version)!r}, its weights are SD 1.x's"
+    yield from _unread(lora.unknown, lora.family)
+    yield from _other_family(lora.metadata, lora.family)
+
+
+def _unread(unknown: tuple[str, ...], family: LoraFamily) -> Iterator[str]:
+    """The keys that name nothing in a model of its family."""
+    if unknown:
+        whose = family.label if family.family else "SD 1.x"
+        yield f"{len(unknown)} keys name nothing in an {whose} model: {few(map(told.plain, unknown))}"
+
+
+def _other_family(metadata: Mapping[str, str], family: LoraFamily) -> Iterator[str]:
+    stated = stated_family(metadata)
+    if family.by_weights and stated is not None and stated is not family.family:
+        said = metadata.get("ss_base_model_version") or metadata.get("modelspec.architecture", "")
+        name = "ss_base_model_version" if metadata.get("ss_base_model_version") else "modelspec.architecture"
+        yield f"{name} says {told.plain(said)!r}, its weights are {family.label}'s"
 
 
 def _network_warnings(lora: Lora) -> Iterator[str]:
