@@ -136,7 +136,7 @@ def test_the_sent_picture_comes_back_only_when_it_is_asked_for(client: TestClien
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("resize_mode", 1), ("mask", FROG), ("latent_mask", FROG), ("initial_noise_multiplier", 0.5), ("init_images", []),
+    [("resize_mode", 3), ("resize_mode", 4), ("mask", FROG), ("latent_mask", FROG), ("initial_noise_multiplier", 0.5), ("init_images", []),
      ("init_images", [FROG, FROG]), ("init_images", ["https://example.org/a.png"]), ("init_images", ["Zm9v"]),
      ("denoising_strength", 1.5), ("denoising_strength", -0.1), ("sampler_name", "DDIM"), ("script_name", "loopback")],
 )  # fmt: skip
@@ -145,9 +145,22 @@ def test_what_img2img_cannot_do_is_refused_by_name(client: TestClient, name: str
     assert (answer.status_code, answer.json()["field"]) == (422, name)
 
 
+@pytest.mark.parametrize("mode", [1, 2])
+def test_a_resize_mode_counts_only_where_the_shape_differs(client: TestClient, mode: int) -> None:
+    assert img2img(client, resize_mode=mode)["images"] == img2img(client)["images"]
+    answer = post(client, "img2img", init_images=[sent(picture(0, (16, 8)))], resize_mode=mode)
+    assert (answer.status_code, answer.json()["field"]) == (422, "resize_mode")
+
+
+def test_a_batch_may_begin_at_a_picture_each(client: TestClient) -> None:
+    other = sent(picture(3))
+    two = img2img(client, init_images=[FROG, other], batch_size=2)["images"]
+    assert two == [img2img(client)["images"][0], img2img(client, init_images=[other], seed=6)["images"][0]]
+
+
 def test_txt2img_takes_no_picture(client: TestClient) -> None:
     answer = post(client, "txt2img", init_images=[FROG])
-    assert (answer.status_code, answer.json()["field"]) == (422, "init_images")
+    assert json.loads(answer.json()["info"])["clipskip_ignored"] == ["init_images"]
 
 
 NOTHING = [0, "", []]

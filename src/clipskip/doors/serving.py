@@ -1,6 +1,7 @@
 """`clipskip serve`: one local server for the page and the API."""
 
 import ipaddress
+import logging
 import os
 import socket
 import threading
@@ -79,6 +80,7 @@ def run_server(
     """Serves until Ctrl-C."""
     folder = out or OUT
     ensure_writable(folder)
+    _log_to_terminal()
     with held(folder) as locked, place.listen() as listener:
         if not locked:
             print(f"note: {folder} has no file locks; run one server on it", flush=True)
@@ -105,3 +107,12 @@ def run_server(
             print("clipskip has ended; finished pictures are kept", flush=True)
         finally:
             studio.close()
+
+
+def _log_to_terminal() -> None:
+    """Show what the server says of requests: what it left out of them, and why it refused them."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    log = logging.getLogger("clipskip")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)

@@ -2,7 +2,16 @@
 
 from clipskip.image.grid import draw_grid
 from clipskip.image.initial import encode_resized, hash_pixels, read_pixels
-from clipskip.image.metadata import infotext_of, picture_infotext, png_bytes, read_infotext, write_bytes, write_png
+from clipskip.image.metadata import (
+    PictureFormat,
+    infotext_of,
+    picture_bytes,
+    picture_infotext,
+    png_bytes,
+    read_infotext,
+    write_bytes,
+    write_png,
+)
 from clipskip.image.page import Cell, write_page
 from clipskip.image.preview import Colours, preview, preview_colours
 from clipskip.image.vae import decode, decode_on_device, encode
@@ -10,6 +19,7 @@ from clipskip.image.vae import decode, decode_on_device, encode
 __all__ = [
     "Cell",
     "Colours",
+    "PictureFormat",
     "decode",
     "decode_on_device",
     "draw_grid",
@@ -17,6 +27,7 @@ __all__ = [
     "encode_resized",
     "hash_pixels",
     "infotext_of",
+    "picture_bytes",
     "picture_infotext",
     "png_bytes",
     "preview",

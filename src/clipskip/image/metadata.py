@@ -10,6 +10,7 @@ import shutil
 import stat
 import warnings
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,6 +30,19 @@ TEXT_KEYS = ("parameters", "invokeai_metadata", "prompt")
 """PNG text chunks by tool: A1111 and most; InvokeAI; ComfyUI."""
 EASY_DIFFUSION = ("use_stable_diffusion_model", "Stable Diffusion model")
 """One of these among the chunks: Easy Diffusion writes one for each setting."""
+
+
+class PictureFormat(Enum):
+    """What a picture's file can be."""
+
+    PNG = "png"
+    JPEG = "jpg"
+    WEBP = "webp"
+
+    @property
+    def suffix(self) -> str:
+        """The end of its name."""
+        return f".{self.value}"
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8], infotext: str) -> None:
@@ -51,6 +65,26 @@ def png_bytes(pixels: NDArray[np.uint8], infotext: str) -> bytes:
             f"the settings hold {wrong}, which is no character; type the text again", field="prompt"
         ) from None
     Image.fromarray(pixels).save(stored, "PNG", pnginfo=info)
+    return stored.getvalue()
+
+
+def picture_bytes(
+    pixels: NDArray[np.uint8], infotext: str, *, format: PictureFormat, quality: int = 80, lossless: bool = False
+) -> bytes:
+    """Pixels [height, width, 3] with their settings as a file of this format.
+
+    JPEG and WebP carry them where A1111 has them: in EXIF's UserComment, as UTF-16 with the big end first.
+    """
+    if format is PictureFormat.PNG:
+        return png_bytes(pixels, infotext)
+    exif = Image.Exif()
+    exif.get_ifd(EXIF_FOLDER)[USER_COMMENT] = b"UNICODE\0" + infotext.encode("utf-16-be", "replace")
+    stored = io.BytesIO()
+    picture = Image.fromarray(pixels)
+    if format is PictureFormat.JPEG:
+        picture.save(stored, "JPEG", exif=exif, quality=quality)
+    else:
+        picture.save(stored, "WEBP", exif=exif, quality=quality, lossless=lossless)
     return stored.getvalue()
 
 

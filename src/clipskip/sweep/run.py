@@ -7,10 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from clipskip.errors import NotFound
-from clipskip.image import write_png
+from clipskip.image import png_bytes, write_bytes
 from clipskip.networks import best_dtype
 from clipskip.sample import kept_memory
 from clipskip.spec import Render, Request, Skip, render_infotext
@@ -119,10 +121,16 @@ def draw_to(
     yield from _written(model.draw(renders, extras, previews=previews), write)
 
 
-def save_picture(drawn: Drawn, folder: Path) -> Path:
-    """Writes one picture under a name that is free, and gives its path."""
-    path = _unused(folder / file_name(drawn.render))
-    write_png(path, drawn.pixels, render_infotext(drawn.render))
+def save_picture(
+    drawn: Drawn,
+    folder: Path,
+    *,
+    content: Callable[[NDArray[np.uint8], str], bytes] = png_bytes,
+    suffix: str = ".png",
+) -> Path:
+    """Writes one picture under a name that is free, and gives its path. `content` makes the file of pixels and settings."""
+    path = _unused((folder / file_name(drawn.render)).with_suffix(suffix))
+    write_bytes(path, content(drawn.pixels, render_infotext(drawn.render)))
     return path
 
 

@@ -1,7 +1,7 @@
 """The HTTP server: our own API, A1111's, OpenAI's, and the page. All else is a route's business."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from clipskip.doors.http.a1111 import a1111_routes
 from clipskip.doors.http.access import COOKIE, Access
 from clipskip.doors.http.guard import Guard
 from clipskip.doors.http.openai import openai_routes
-from clipskip.doors.http.ours import RefusalView, SessionBody, advise_routes, reading_routes, sweep_routes
+from clipskip.doors.http.ours import ErrorView, RefusalView, SessionBody, advise_routes, reading_routes, sweep_routes
+from clipskip.doors.http.reasons import LOG, MOST_REASONS, Reason, joined, log_line, reasons_of
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import Busy, ClipskipError, NotFound, OutputError
 from clipskip.sweep import Studio
@@ -58,37 +59,42 @@ def build_app(studio: Studio, *, access: Access | None = None) -> FastAPI:
 
 
 def _error(
-    status: int, detail: str, field: str | None = None, *, headers: Mapping[str, str] | None = None
+    request: Request,
+    status: int,
+    reasons: Sequence[Reason],
+    *,
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    return JSONResponse(RefusalView.of(detail, field).model_dump(), status_code=status, headers=headers)
+    """The answer to a request that is refused, and a line of the log for each reason."""
+    for reason in reasons[:MOST_REASONS]:
+        LOG.warning("%d %s %s: %s", status, request.method, log_line(request.url.path), log_line(reason.why))
+    errors = [ErrorView(detail=reason.why, field=reason.field or None) for reason in reasons[:MOST_REASONS]]
+    view = RefusalView.of(joined(reasons), errors[0].field, errors=errors)
+    return JSONResponse(view.model_dump(), status_code=status, headers=headers)
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ClipskipError)
     by_kind = {Busy: 429, NotFound: 404, OutputError: 507, ClipskipError: 500}
     status = by_kind.get(type(error), 422)
-    return _error(status, str(error), error.field, headers={"Retry-After": "5"} if status == 429 else None)
+    reason = Reason(field=error.field or "", why=str(error))
+    return _error(request, status, [reason], headers={"Retry-After": "5"} if status == 429 else None)
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    told = max(error.errors(), key=lambda one: len(one["loc"]))
-    parts = [str(part) for part in told["loc"]]
-    # pydantic names the branches of a union, as in "list[...]" and "constrained-str", between the fields
-    field = ".".join(
-        part for part in parts if part not in ("body", "query", "path") and part.isidentifier() | part.isdigit()
-    )
-    return _error(422, f"{field or 'the body'}: {told['msg']}", field or None)
+    return _error(request, 422, reasons_of(error.errors()))
 
 
-async def _plain(_: Request, error: Exception) -> JSONResponse:
+async def _plain(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return _error(error.status_code, str(error.detail), headers=error.headers)
+    return _error(request, error.status_code, [Reason(field="", why=str(error.detail))], headers=error.headers)
 
 
-async def _broken(_: Request, error: Exception) -> JSONResponse:
+async def _broken(request: Request, error: Exception) -> JSONResponse:
     """A fault of ours: uvicorn's log has the rest."""
-    return _error(500, f"the server failed: {type(error).__name__}; its log says where")
+    why = f"the server failed: {type(error).__name__}; its log says where"
+    return _error(request, 500, [Reason(field="", why=why)])
 
 
 def _add_session(app: FastAPI, access: Access) -> None:

@@ -2,12 +2,12 @@
 
 import asyncio
 import base64
+import binascii
 from collections.abc import Sequence
 
-import numpy as np
 from fastapi import Request
-from numpy.typing import NDArray
 
+from clipskip.errors import SpecError
 from clipskip.image import png_bytes
 from clipskip.spec import Render, render_infotext
 from clipskip.spec import Request as Asked
@@ -55,9 +55,28 @@ async def awaited(job: Job, studio: Studio, *, asker: Request, keep: bool = Fals
 
 async def encoded(drawn: Sequence[Drawn]) -> list[str]:
     """Pictures with their settings as base64 PNGs."""
-    return await asyncio.to_thread(lambda: [base64_png(one.pixels, render_infotext(one.render)) for one in drawn])
+
+    def encode() -> list[str]:
+        pngs = (png_bytes(one.pixels, render_infotext(one.render)) for one in drawn)
+        return [base64.b64encode(png).decode("ascii") for png in pngs]
+
+    return await asyncio.to_thread(encode)
 
 
-def base64_png(pixels: NDArray[np.uint8], infotext: str) -> str:
-    """Pixels [height, width, 3] and their settings as A1111's answers have them."""
-    return base64.b64encode(png_bytes(pixels, infotext)).decode("ascii")
+def decoded(text: str, *, field: str) -> bytes:
+    """A picture's bytes from base64, broken into lines or not, with or without the start of a data URL.
+
+    SpecError for a link or a path.
+    """
+    start, comma, rest = text.strip().partition(",")
+    if comma and not start.startswith("data:image/"):
+        raise SpecError(f"{field} is neither base64 nor a data URL of a picture; send the file as base64", field=field)
+    try:
+        content = base64.b64decode("".join((rest if comma else start).split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise SpecError(
+            f"{field} is not base64; send the file itself as base64, no link or path", field=field
+        ) from None
+    if not content:
+        raise SpecError(f"{field} is empty; send a PNG, JPEG or WebP as base64", field=field)
+    return content

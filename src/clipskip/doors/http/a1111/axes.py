@@ -69,7 +69,7 @@ def _nothing(asked: Asked, _: Value, __: Sequence[Value]) -> Asked:
 
 
 def _clip_skip(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
-    return replace(asked, clip_skip=read_skip(value, field="script_args"))
+    return replace(asked, clip_skip=read_skip(value, field="script_args", depth=None))
 
 
 def _steps(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:

@@ -1,75 +1,39 @@
-"""What A1111's clients send for a picture: what counts, what may be sent because it changes nothing, and no more.
+"""What A1111's clients send for a picture, as A1111 1.10 takes it (modules/api/models.py, modules/processing.py).
 
-Names and defaults are A1111 1.10's (modules/api/models.py, modules/processing.py).
+Values are converted as its API converts them: "7.0" is 7, 2.0 is 2, "false" is false, null is what is not there.
 """
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from clipskip.doors.http.ours import Name, Text
+from clipskip.doors.http.ours import MOST_CHARACTERS
 from clipskip.doors.http.pictures import MOST_PICTURES
-from clipskip.errors import SpecError
 
 MOST_BASE64 = 60 * 2**20
 """Characters of a picture."""
-Number = Annotated[float, Field(ge=-1e9, le=1e9)]
+Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+Name = Annotated[str, Field(max_length=400)]
 Seed = Annotated[int, Field(ge=-1, le=2**64 - 1)]
-NEUTRAL: dict[str, tuple[object, ...]] = {
-    "styles": ([],),
-    "seed_resize_from_h": (-1, 0),
-    "seed_resize_from_w": (-1, 0),
-    "restore_faces": (False,),
-    "tiling": (False,),
-    "s_min_uncond": (0,),
-    "s_churn": (0,),
-    "s_tmax": (0,),
-    "s_tmin": (0,),
-    "s_noise": (1,),
-    "refiner_checkpoint": ("", "None"),
-    "disable_extra_networks": (False,),
-    "firstpass_image": ("",),
-    "firstphase_width": (0,),
-    "firstphase_height": (0,),
-    "comments": ({},),
-    "enable_hr": (False,),
-    "infotext": ("",),
-    "token_merging_ratio": (0,),
-    "token_merging_ratio_hr": (0,),
-    "mask": ("",),
-    "latent_mask": ("",),
-    "initial_noise_multiplier": (1,),
-    "resize_mode": (0,),
-    "controlnet_units": ([],),
-}
-"""Values at which a field that is not offered changes nothing."""
-IDLE = frozenset(
-    {
-        "hr_scale", "hr_upscaler", "hr_second_pass_steps", "hr_resize_x", "hr_resize_y", "hr_checkpoint_name",
-        "hr_sampler_name", "hr_scheduler", "hr_prompt", "hr_negative_prompt", "hr_additional_modules", "hr_cfg",
-        "refiner_switch_at", "force_task_id", "do_not_save_samples", "do_not_save_grid", "image_cfg_scale",
-        "mask_blur", "mask_blur_x", "mask_blur_y", "mask_round", "inpainting_fill", "inpaint_full_res",
-        "inpaint_full_res_padding", "inpainting_mask_invert",
-    }
-)  # fmt: skip
-"""Fields that count only with another one, which is refused by its own name, or only inside A1111."""
+Picture = Annotated[str, Field(max_length=MOST_BASE64)]
 
 
-WITH_ETA = ("euler a", "dpm2 a", "2s a", "sde", "fast", "adaptive")
-"""In the names of samplers that put noise back."""
+class LaxBody(BaseModel):
+    """A body in which values are converted, and fields that are not known are left out."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
-class PictureBody(BaseModel):
+class PictureBody(LaxBody):
     """txt2img's body."""
-
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
     prompt: Text = ""
     negative_prompt: Text = ""
+    styles: Annotated[list[Name], Field(max_length=100)] = []
     seed: Seed = -1
     subseed: Seed = -1
     subseed_strength: Annotated[float, Field(ge=0, le=1)] = 0.0
-    sampler_name: Name | None = None
+    sampler_name: Name = ""
     sampler_index: Name = "Euler"
     """A1111's older name of the same; `sampler_name` wins."""
     scheduler: Name = "Automatic"
@@ -81,80 +45,42 @@ class PictureBody(BaseModel):
     """The checkpoint's own when not given."""
     height: Annotated[int, Field(ge=64, le=2048)] | None = None
     eta: Annotated[float, Field(ge=0, le=1)] | None = None
-    denoising_strength: Annotated[float, Field(ge=0, le=1)] = 0.75
-    clip_skip: Number | None = None
-    """SD.Next's and stable-diffusion.cpp's field; `override_settings.CLIP_stop_at_last_layers` wins."""
-    override_settings: Annotated[dict[Name, Any], Field(max_length=100)] = {}
+    denoising_strength: float = 0.75
+    infotext: Text = ""
+    """A settings text; fields that are sent beside it win."""
+    CLIP_stop_at_last_layers: Any = None
+    """Obeyed here, where A1111 obeys it only among the `override_settings`, which win."""
+    clip_skip: Any = None
+    """SD.Next's and stable-diffusion.cpp's name of the same."""
+    override_settings: Annotated[dict[Name, Any], Field(max_length=400)] = {}
     override_settings_restore_afterwards: bool = True
-    script_name: Annotated[str, Field(max_length=100)] = ""
-    script_args: Annotated[list[Any], Field(max_length=50)] = []
-    alwayson_scripts: Annotated[dict[str, Any], Field(max_length=50)] = {}
+    script_name: Name = ""
+    script_args: Annotated[list[Any], Field(max_length=200)] = []
+    alwayson_scripts: Annotated[dict[Name, Any], Field(max_length=100)] = {}
     send_images: bool = True
     save_images: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_the_default(cls, sent: Any) -> Any:  # Any: whatever the client sent
-        return {name: value for name, value in sent.items() if value is not None} if isinstance(sent, dict) else sent
 
     @property
     def count(self) -> int:
         """Pictures in all."""
         return self.batch_size * self.n_iter
 
-    def check(self) -> None:
-        """SpecError, by name, for a field that would change the picture in A1111 and cannot here."""
-        if self.count > MOST_PICTURES:
-            raise SpecError(
-                f"batch_size {self.batch_size} x n_iter {self.n_iter} is {self.count} pictures; "
-                f"{MOST_PICTURES} is the most of one request",
-                field="n_iter",
-            )
-        for name, value in (self.model_extra or {}).items():
-            if name in IDLE:
-                continue
-            if name not in NEUTRAL:
-                raise SpecError(f"{name[:80]!r} is no field that is known here; leave it out", field=name[:80])
-            if not any(
-                value == usual and isinstance(value, bool) is isinstance(usual, bool) for usual in NEUTRAL[name]
-            ):
-                raise SpecError(
-                    f"{name} is {str(value)[:60]!r}, which this server cannot do; send {NEUTRAL[name][0]!r} or leave it out",
-                    field=name,
-                )
-        self._check_eta()
-        self._check_scripts()
-
-    def _check_eta(self) -> None:
-        """A1111's own values, 0 for DDIM and 1 for the others that have one; webuiapi always sends 1."""
-        name = self.sampler.casefold()
-        usual = 0 if name == "ddim" else 1 if any(part in name for part in WITH_ETA) else None
-        if self.eta is not None and usual is not None and self.eta != usual:
-            raise SpecError(f"eta is {self.eta:g}; {self.sampler} is drawn at {usual} here: send that", field="eta")
-
-    def _check_scripts(self) -> None:
-        for name, script in self.alwayson_scripts.items():
-            args = script.get("args") if isinstance(script, dict) else None
-            if args != [] and not (isinstance(args, list) and args[0] is False):
-                raise SpecError(f"the script {name[:80]!r} is not here; leave it out", field="alwayson_scripts")
-
     @property
     def sampler(self) -> str:
-        """The sampling method."""
-        return self.sampler_name or self.sampler_index
+        """The sampling method; A1111's first of all where the older name is sent empty."""
+        return self.sampler_name or self.sampler_index or "DPM++ 2M"
 
 
 class ImageBody(PictureBody):
     """img2img's body."""
 
-    init_images: Annotated[list[Annotated[str, Field(max_length=MOST_BASE64)]], Field(max_length=MOST_PICTURES)] = []
+    init_images: Annotated[list[Picture], Field(max_length=MOST_PICTURES)] = []
+    denoising_strength: Annotated[float, Field(ge=0, le=1)] = 0.75
+    resize_mode: Annotated[int, Field(ge=0, le=3)] = 0
     include_init_images: bool = False
 
-    @property
-    def init_image(self) -> str:
-        """The picture to begin at, as base64; SpecError where there is none, or more than one."""
-        if len(self.init_images) != 1:
-            raise SpecError(
-                f"init_images has {len(self.init_images)} pictures; send one, as base64", field="init_images"
-            )
-        return self.init_images[0]
+
+class PngInfoBody(LaxBody):
+    """A picture."""
+
+    image: Picture

@@ -1,12 +1,14 @@
 """What A1111's clients fill their menus from. Files go by name: no path of this machine is told."""
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from fastapi import APIRouter
 
 from clipskip.doors.http.a1111.plot import NAME, plot_script
+from clipskip.doors.http.a1111.styles import read_styles
 from clipskip.errors import ClipskipError
 from clipskip.sample import SAMPLERS, SCHEDULES, free_bytes
 from clipskip.sweep import Studio
@@ -20,6 +22,7 @@ NO_UPSCALER = {"name": "None", "model_name": None, "model_path": None, "model_ur
 def add_lists(routes: APIRouter, studio: Studio) -> None:
     """Adds them."""
     _add_models(routes, studio)
+    _add_styles(routes, studio)
     _add_menus(routes)
     _add_machine(routes)
     for what in ("checkpoints", "vae", "loras", "embeddings"):
@@ -27,7 +30,6 @@ def add_lists(routes: APIRouter, studio: Studio) -> None:
     for what in (
         "sd-vae",
         "latent-upscale-modes",
-        "prompt-styles",
         "face-restorers",
         "hypernetworks",
         "realesrgan-models",
@@ -61,6 +63,13 @@ def _add_models(routes: APIRouter, studio: Studio) -> None:
         """Embeddings."""
         loaded = {one.stem: _embedding(one) for one in studio.library.files(FileKind.EMBEDDING)}
         return {"loaded": {name: one for name, one in loaded.items() if one}, "skipped": {}}
+
+
+def _add_styles(routes: APIRouter, studio: Studio) -> None:
+    @routes.get("/prompt-styles")
+    def prompt_styles() -> list[Json]:
+        """The styles of the styles.csv in the model folders."""
+        return [asdict(style) for style in read_styles(studio.library.folders).values()]
 
 
 def _model(found: Found) -> Json:

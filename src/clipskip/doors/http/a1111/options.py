@@ -1,33 +1,50 @@
-"""A1111's options, as far as they change a picture here. They last as long as the server."""
+"""A1111's options: its whole list, kept for as long as the server runs. One that cannot be had is refused by itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, final
 
-from clipskip.errors import ClipskipError, SpecError
-from clipskip.spec import ClipSkip, Request
+from clipskip.doors.http.a1111.option_table import ALSO_NEUTRAL, FIXED, KEPT, Value
+from clipskip.doors.http.reasons import Reason
+from clipskip.errors import ClipskipError, SkipOutOfRange, SpecError
+from clipskip.spec import ClipSkip
 from clipskip.sweep import Studio
 from clipskip.weights import FileKind
 
-Value = int | float | str
 CLIP_SKIP, MODEL, MODEL_HASH = "CLIP_stop_at_last_layers", "sd_model_checkpoint", "sd_checkpoint_hash"
-DEFAULTS: dict[str, Value] = {
+OBEYED: dict[str, Value] = {
     MODEL: "",
     MODEL_HASH: "",
     CLIP_SKIP: 1,
-    "sd_vae": "Automatic",
     "samples_format": "png",
+    "jpeg_quality": 80,
+    "webp_lossless": False,
     "eta_noise_seed_delta": 0,
     "randn_source": "GPU",
     "emphasis": "Original",
 }
-"""A1111's own defaults, its Clip Skip of 1 and its noise of a GPU among them."""
-FIXED: dict[str, tuple[Value, ...]] = {"sd_vae": ("Automatic", "None", ""), "samples_format": ("png",)}
-"""Options that have one meaning here, and how it is spelled."""
-CHOICES = {
+"""Options that count here, and A1111's own defaults: its Clip Skip of 1 and its noise of a GPU among them."""
+DEFAULTS: Mapping[str, Value] = {**KEPT, **FIXED, **OBEYED}
+CHOICES: dict[str, tuple[str, ...]] = {
     "randn_source": ("GPU", "CPU", "NV"),
     "emphasis": ("Original", "No norm", "Ignore", "None"),
+    "samples_format": ("png", "jpg", "jpeg", "webp"),
 }
-MOST_ENSD = 2**32
+RANGES: dict[str, tuple[int, int]] = {"eta_noise_seed_delta": (0, 2**32), "jpeg_quality": (1, 100)}
+ALIAS = "clip_skip"
+"""SD.Next's name of Clip Skip, which scripts also send among A1111's options."""
+MOST_TEXT, MOST_ITEMS = 2000, 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What becomes of options that a client sends."""
+
+    taken: Mapping[str, Value]
+    reasons: tuple[Reason, ...] = ()
+    """Why others are refused."""
+    ignored: tuple[str, ...] = ()
+    """Names that A1111 has not."""
 
 
 @final
@@ -41,60 +58,127 @@ class Options:
     @property
     def all(self) -> dict[str, Value]:
         """Every option, the model by its title where its file is (still) there."""
-        found = DEFAULTS | self._set
+        values = {**DEFAULTS, **self._set}
         try:
-            facts = self._studio.models.facts(str(found[MODEL]) or None)
+            facts = self._studio.models.facts(str(values[MODEL]) or None)
         except ClipskipError:
-            return found
-        return found | {MODEL: f"{facts.source.path.name} [{facts.ref.hash}]", MODEL_HASH: facts.source.sha256}
+            return values
+        return values | {MODEL: f"{facts.source.path.name} [{facts.ref.hash}]", MODEL_HASH: facts.source.sha256}
 
-    def changed(self, changes: Mapping[str, Any]) -> dict[str, Value]:  # Any: whatever the client sent
-        """The options with these changes, for one request; SpecError for what is not known or not valid."""
-        known = DEFAULTS | self._set
-        for name, value in changes.items():
-            if name not in known:
-                raise SpecError(f"the option {name!r} is not known here; these are: {', '.join(known)}", field=name)
-            known[name] = self._checked(name, value)
-        return known
+    def set(self, sent: Mapping[str, Any]) -> Changes:  # Any: whatever the client sent
+        """Change the options for all requests to come, but for those that are refused."""
+        changes = self.read(sent)
+        self._set = {**self._set, **changes.taken}
+        return changes
 
-    def set(self, changes: Mapping[str, Any]) -> None:  # Any: as above
-        """Changes them for all requests to come; all of them or none."""
-        self._set = self.changed({name: value for name, value in changes.items() if name != MODEL_HASH})
+    @property
+    def kept(self) -> Mapping[str, Value]:
+        """Those that somebody has set."""
+        return self._set
 
-    def _checked(self, name: str, value: Any) -> Value:  # Any: as above
+    def read(self, sent: Mapping[str, Any]) -> Changes:  # Any: as above
+        """Which of these options are taken, refused and not known."""
+        taken: dict[str, Value] = {}
+        reasons, ignored = list[Reason](), list[str]()
+        if ALIAS in sent:
+            sent = {CLIP_SKIP: sent[ALIAS]} | {name: value for name, value in sent.items() if name != ALIAS}
+        for name, value in sent.items():
+            if name == MODEL_HASH:
+                continue  # what it follows from is the model
+            if name not in DEFAULTS or (
+                value is None and DEFAULTS[name] is not None and name not in (MODEL, CLIP_SKIP)
+            ):
+                ignored.append(name)
+                continue
+            try:
+                taken[name] = self._checked(name, value, sent)
+            except ClipskipError as error:
+                reasons.append(Reason.of(error, field=name))
+        return Changes(taken=taken, reasons=tuple(reasons), ignored=tuple(ignored))
+
+    def depth(self, model: Any) -> int | None:  # Any: whatever the client sent
+        """How many layers this model's text encoder has; None where there is no such model."""
+        try:
+            return self._studio.models.facts(str(model or "") or None).depth
+        except ClipskipError:
+            return None
+
+    def _checked(self, name: str, value: Any, sent: Mapping[str, Any]) -> Value:  # Any: as above
         if name == CLIP_SKIP:
-            return read_skip(value, field=name).from_end
-        if name == "eta_noise_seed_delta":
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_ENSD:
-                raise SpecError(f"{name} is {str(value)[:40]!r}; give a whole number from 0 on", field=name)
+            depth = self.depth(sent.get(MODEL) or self._set.get(MODEL))
+            return read_skip(value, field=name, depth=depth).from_end
+        if name == MODEL:
+            if value:
+                self._studio.library.find(as_kind(name, value, ""), FileKind.CHECKPOINT)
+            return str(value or "")
+        plain: Value = as_kind(name, value, DEFAULTS[name])
+        if name in FIXED and plain != FIXED[name] and plain not in ALSO_NEUTRAL.get(name, ()):
+            raise SpecError(
+                f"the option {name} is {str(value)[:60]!r}, which this server cannot do; leave it at {FIXED[name]!r}"
+            )
+        if name in CHOICES and plain not in CHOICES[name]:
+            choices = ", ".join(CHOICES[name])
+            raise SpecError(f"the option {name} is {str(value)[:60]!r}; use one of {choices}")
+        low, high = RANGES.get(name, (0, 0))
+        if name in RANGES and not (isinstance(plain, int) and low <= plain <= high):
+            raise SpecError(f"the option {name} is {str(value)[:60]}; use {low} to {high}")
+        return plain
+
+
+def as_kind(name: str, value: Any, like: Value) -> Any:  # Any: whatever the client sent; the kind of `like`
+    """The value as the kind that the option has, as 1.0 is 1 and "false" is false; SpecError where it is none."""
+    wanted = "text"
+    if isinstance(like, bool):
+        wanted = "true or false"
+        switch = {"true": True, "false": False, "1": True, "0": False}.get(str(value).casefold())
+        if switch is not None:
+            return switch
+    elif isinstance(like, int | float):
+        wanted = "a whole number" if isinstance(like, int) else "a number"
+        number = _number(value)
+        if number is not None and not (isinstance(like, int) and number % 1):
+            return int(number) if isinstance(like, int) else number
+    elif isinstance(like, list):
+        wanted = "a list of texts"
+        if isinstance(value, list) and len(value) <= MOST_ITEMS and all(isinstance(item, str) for item in value):
             return value
-        if not isinstance(value, str):
-            raise SpecError(f"{name} is {str(value)[:40]!r}; give text", field=name)
-        choices = FIXED.get(name) or CHOICES.get(name)
-        if choices is not None and value not in choices:
-            raise SpecError(f"{name} is {value[:80]!r}; here it is one of {', '.join(map(repr, choices))}", field=name)
-        if name == MODEL and value:
-            self._studio.library.find(value, FileKind.CHECKPOINT)
+    elif value is None and like is None:
+        return None
+    elif isinstance(value, str) and len(value) <= MOST_TEXT:
         return value
+    raise SpecError(f"the option {name} is {str(value)[:60]!r}; give {wanted}")
 
 
-def read_skip(value: Any, *, field: str) -> ClipSkip:  # Any: as above
-    """A Clip Skip as A1111's API has it, a number; fractions lie between two layers."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SpecError(f"{field} is {str(value)[:40]!r}; give a number from 1 on", field=field)
+def _number(value: Any) -> float | None:  # Any: as above
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
     try:
-        return ClipSkip(value)
-    except (SpecError, OverflowError):
-        raise SpecError(f"{field} is {str(value)[:40]}; 1 is the last layer: use 1 or more", field=field) from None
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if abs(number) < 1e15 else None
 
 
-def with_options(asked: Request, options: Mapping[str, Value]) -> dict[str, Any]:  # Any: a Request's fields
-    """What the options say of a picture, by the Request's names."""
-    skip = asked.clip_skip or ClipSkip(float(options[CLIP_SKIP]))
-    return {
-        "model": str(options[MODEL]) or None,
-        "clip_skip": skip,
-        "ensd": int(options["eta_noise_seed_delta"]),
-        "rng": str(options["randn_source"]),
-        "emphasis": str(options["emphasis"]),
-    }
+def read_skip(value: Any, *, field: str, depth: int | None) -> ClipSkip:  # Any: as above
+    """A Clip Skip as A1111's API has it, a number; fractions lie between two layers."""
+    usable = (
+        f"use a number from 1 to {depth}, where 1 is the last layer"
+        if depth
+        else "use a number from 1 on, where 1 is the last layer"
+    )
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SpecError(f"{field} is {str(value)[:40]!r}, which is no number; {usable}", field=field)
+    try:
+        skip = ClipSkip(value)
+        if depth is not None:
+            skip.check(depth)
+    except (SpecError, SkipOutOfRange, OverflowError):
+        raise SpecError(
+            f"{field} {str(value)[:40]} is not one of this model's Clip Skips; {usable}", field=field
+        ) from None
+    return skip
+
+
+def told(names: Sequence[str]) -> list[str]:
+    """Names of a client's as an answer repeats them: not endless."""
+    return [name[:80] for name in names[:100]]

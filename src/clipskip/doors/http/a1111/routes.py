@@ -1,39 +1,28 @@
 """A1111's API: names, bodies and answers are A1111 1.10's (modules/api/api.py)."""
 
 import asyncio
-import base64
-import binascii
-import json
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import StringConstraints
 
-from clipskip import __version__
-from clipskip.doors.http.a1111.bodies import MOST_BASE64, ImageBody, PictureBody
+from clipskip.doors.http.a1111.answers import Json, Writing, answer, encoded, info_of, infotext_of
+from clipskip.doors.http.a1111.bodies import ImageBody, LaxBody, PictureBody, PngInfoBody
 from clipskip.doors.http.a1111.lists import add_lists
-from clipskip.doors.http.a1111.options import CLIP_SKIP, Options, read_skip, with_options
+from clipskip.doors.http.a1111.options import Options, told
 from clipskip.doors.http.a1111.plot import NAME, draw_sheets, plan_cells, read_plot, sheet_infotext
-from clipskip.doors.http.ours import Body, data_url
-from clipskip.doors.http.pictures import base64_png, draw_renders, encoded
-from clipskip.doors.http.strict import StrictRoute
+from clipskip.doors.http.a1111.progress import add_progress
+from clipskip.doors.http.a1111.styles import read_styles
+from clipskip.doors.http.a1111.wish import Shelf, Wish, read_lax, read_wish
+from clipskip.doors.http.pictures import decoded, draw_renders
+from clipskip.doors.http.reasons import Reason, refusal
+from clipskip.doors.http.strict import StrictRoute, read_body
 from clipskip.errors import SpecError
 from clipskip.image import hash_pixels, picture_infotext, read_pixels
 from clipskip.sample import check_start
-from clipskip.spec import Render, Start, parse_infotext, render_infotext, with_defaults
-from clipskip.spec import Request as Asked
-from clipskip.sweep import Drawn, Extras, Job, Studio, save_picture, seeded
+from clipskip.spec import Render, Start, parse_infotext, with_defaults
+from clipskip.sweep import Drawn, Extras, Studio, save_picture, seeded
 from clipskip.weights import CheckpointFacts
-
-Json = dict[str, Any]  # Any: A1111's own shapes
-
-
-class PngInfoBody(Body):
-    """A picture."""
-
-    image: Annotated[str, StringConstraints(max_length=MOST_BASE64)]
 
 
 def a1111_routes(studio: Studio) -> APIRouter:
@@ -41,254 +30,170 @@ def a1111_routes(studio: Studio) -> APIRouter:
     routes = APIRouter(prefix="/sdapi/v1", tags=["A1111"], route_class=StrictRoute)
     options = Options(studio)
     _add_pictures(routes, studio, options)
-    _add_progress(routes, studio)
+    add_progress(routes, studio)
     _add_options(routes, options)
     add_lists(routes, studio)
     return routes
 
 
+def taking(kind: type[LaxBody]) -> Json:
+    """What the description says of a route that reads its body itself."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": kind.model_json_schema()}}}}
+
+
 def _add_pictures(routes: APIRouter, studio: Studio, options: Options) -> None:
-    @routes.post("/txt2img")
-    async def txt2img(body: PictureBody, request: Request) -> Json:
+    def shelf() -> Shelf:
+        return Shelf(options=options, styles=read_styles(studio.library.folders))
+
+    @routes.post("/txt2img", openapi_extra=taking(PictureBody))
+    async def txt2img(request: Request) -> Json:
         """Pictures of a prompt, with their settings in them."""
-        body.check()
-        if body.script_name.casefold() == NAME.casefold():
-            found = await _plotted(body, _asked(body, options), studio, asker=request)
-            return found | {"parameters": body.model_dump()}
-        _refuse_script(body)
-        facts, base, extras = await asyncio.to_thread(studio.plan, _asked(body, options))
-        order = Order(body=body, facts=facts, renders=seeded(base, body.count), extras=extras)
-        return await _answered(order, studio, request) | {"parameters": body.model_dump()}
+        wish = await asyncio.to_thread(read_wish, await read_body(request), PictureBody, shelf())
+        if not wish.body.override_settings_restore_afterwards:
+            options.set(wish.body.override_settings)
+        if wish.body.script_name.strip().casefold() == NAME.casefold():
+            return await _plotted(wish, studio, asker=request)
+        facts, base, extras = await asyncio.to_thread(studio.plan, wish.request)
+        order = Order(wish=wish, facts=facts, renders=seeded(base, wish.body.count), extras=extras)
+        return await _answered(order, studio, request)
 
-    @routes.post("/img2img")
-    async def img2img(body: ImageBody, request: Request) -> Json:
+    @routes.post("/img2img", openapi_extra=taking(ImageBody))
+    async def img2img(request: Request) -> Json:
         """Pictures of a prompt that begin at a picture, stretched to their size."""
-        body.check()
-        _refuse_script(body)
-        sent = decoded(body.init_image, field="init_images")
-        pixels = await asyncio.to_thread(read_pixels, sent, field="init_images")
-        facts, noise, extras = await asyncio.to_thread(studio.plan, _asked(body, options))
-        start = Start(hash=hash_pixels(pixels), strength=body.denoising_strength)
-        base = replace(noise, start=start)
-        check_start(base)
-        order = Order(
-            body=body,
-            facts=facts,
-            renders=seeded(base, body.count),
-            extras=replace(extras, starts={start.hash: pixels}),
-        )
-        echoed = body.model_dump(exclude=set() if body.include_init_images else {"init_images"})
-        return await _answered(order, studio, request) | {"parameters": echoed}
+        wish = await asyncio.to_thread(read_wish, await read_body(request), ImageBody, shelf())
+        order = await asyncio.to_thread(_begun, wish, studio)
+        if not wish.body.override_settings_restore_afterwards:
+            options.set(wish.body.override_settings)
+        return await _answered(order, studio, request)
 
-    @routes.post("/png-info")
-    async def png_info(body: PngInfoBody) -> Json:
+    @routes.post("/png-info", openapi_extra=taking(PngInfoBody))
+    async def png_info(request: Request) -> Json:
         """The settings in a picture: as text, and as fields with A1111's defaults for those left out."""
-        text = await asyncio.to_thread(picture_infotext, decoded(body.image, field="image"), "the picture")
-        if text is None:
-            return {"info": "", "items": {}, "parameters": {}}
-        whole = with_defaults(parse_infotext(text))
-        prompts = {"Prompt": whole.prompt, "Negative prompt": whole.negative_prompt}
-        return {"info": text, "items": {"parameters": text}, "parameters": prompts | dict(whole.fields)}
+        body = await read_lax(request, PngInfoBody)
+        return await asyncio.to_thread(_settings_in, body.image)
+
+
+def _settings_in(image: str) -> Json:
+    text = picture_infotext(decoded(image, field="image"), "the picture")
+    if text is None:
+        return {"info": "", "items": {}, "parameters": {}}
+    whole = with_defaults(parse_infotext(text))
+    prompts = {"Prompt": whole.prompt, "Negative prompt": whole.negative_prompt}
+    return {"info": text, "items": {"parameters": text}, "parameters": prompts | dict(whole.fields)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Order:
     """Pictures that a body asks for, found and checked."""
 
-    body: PictureBody
+    wish: Wish[Any]  # Any: txt2img's or img2img's
     facts: CheckpointFacts
     renders: list[Render]
     extras: Extras
 
+    @property
+    def parameters(self) -> Json:
+        """The body as the answer repeats it."""
+        body = self.wish.body
+        pictures = isinstance(body, ImageBody) and not body.include_init_images
+        found: Json = body.model_dump(exclude={"init_images"} if pictures else set())
+        return found
+
+
+def _begun(wish: Wish[ImageBody], studio: Studio) -> Order:
+    """The order of pictures that begin at those sent: one for all, or one for each of a batch, as in A1111."""
+    body = wish.body
+    if not 1 <= len(body.init_images) <= max(1, body.batch_size):
+        raise SpecError(
+            f"init_images has {len(body.init_images)} pictures; send one, or up to batch_size of them, as base64",
+            field="init_images",
+        )
+    sent = [read_pixels(decoded(text, field="init_images"), field="init_images") for text in body.init_images]
+    facts, noise, extras = studio.plan(wish.request)
+    starts = {hash_pixels(pixels): pixels for pixels in sent}
+    hashes = [hash_pixels(pixels) for pixels in sent]
+    for pixels in sent:
+        _check_resize(body, noise, width=pixels.shape[1], height=pixels.shape[0])
+    size = body.batch_size if len(sent) == 1 else len(sent)
+    seeds = seeded(noise, size * body.n_iter)
+    renders = [
+        replace(render, start=Start(hash=hashes[i % size % len(hashes)], strength=body.denoising_strength))
+        for i, render in enumerate(seeds)
+    ]
+    check_start(renders[0])
+    return Order(wish=wish, facts=facts, renders=renders, extras=replace(extras, starts=starts))
+
+
+def _check_resize(body: ImageBody, render: Render, *, width: int, height: int) -> None:
+    """Refuse a resize_mode that would do anything else than stretch."""
+    same_shape = width * render.height == height * render.width
+    if (
+        body.resize_mode == 0
+        or (same_shape and body.resize_mode != 3)
+        or (width, height) == (render.width, render.height)
+    ):
+        return
+    why = f"resize_mode is {body.resize_mode}, which this server cannot do; send 0, or a picture of {render.width} x {render.height}"
+    raise refusal([Reason(field="resize_mode", why=why)])
+
 
 async def _answered(order: Order, studio: Studio, asker: Request) -> Json:
     """The pictures, drawn and, where asked, saved; and what is to say of them."""
-    body = order.body
+    wish, body = order.wish, order.wish.body
     drawn = await draw_renders(
         studio, order.facts, order.renders, extras=order.extras, asker=asker, keep=body.save_images
     )
+    writing = Writing.of(wish.options)
     if body.save_images:
-        await asyncio.to_thread(_save, drawn, studio)
-    info = info_of(body, order.renders[0], [one.render for one in drawn])
-    return {"images": await encoded(drawn) if body.send_images else [], "info": json.dumps(info)}
+        await asyncio.to_thread(_save, drawn, studio, writing)
+    pictures = [(one.pixels, infotext_of(one)) for one in drawn] if body.send_images else []
+    return answer(await encoded(pictures, writing), info_of(wish, order.renders[0], drawn), order.parameters)
 
 
-async def _plotted(body: PictureBody, asked: Asked, studio: Studio, *, asker: Request) -> Json:
+async def _plotted(wish: Wish[PictureBody], studio: Studio, *, asker: Request) -> Json:
     """The sheet of a plot, then its blocks and cells where those are asked for, and what is to say of them."""
+    body, writing = wish.body, Writing.of(wish.options)
     if body.count > 1:
         raise SpecError(f"{NAME} draws one picture a cell; send a batch_size and n_iter of 1", field="batch_size")
     plot = read_plot(body.script_args)
-    cells = plot.requests(asked)
+    cells = plot.requests(wish.request)
     facts, renders, extras = await asyncio.to_thread(plan_cells, studio, cells)
     drawn = await draw_renders(studio, facts, renders, extras=extras, asker=asker, keep=body.save_images)
     if body.save_images:
-        await asyncio.to_thread(_save, drawn, studio)
-    info = info_of(body, renders[0], [one.render for one in drawn])
+        await asyncio.to_thread(_save, drawn, studio, writing)
+    info = info_of(wish, renders[0], drawn)
     if not drawn:
-        return {"images": [], "info": json.dumps(info)}
+        return answer([], info, body.model_dump())
     text = sheet_infotext(plot, renders[0])
     sheets = await asyncio.to_thread(draw_sheets, plot, drawn)
-    shown = sheets if plot.blocks_too else sheets[:1]
+    pictures = [(sheet, text) for sheet in (sheets if plot.blocks_too else sheets[:1])]
     info |= {
-        "infotexts": [text] * len(shown) + info["infotexts"],
+        "infotexts": [text] * len(pictures) + info["infotexts"],
         "index_of_first_image": 1,
         "all_prompts": [cells[one.index].prompt for one in drawn],
         "all_negative_prompts": [cells[one.index].negative_prompt for one in drawn],
     }
-    images = [await asyncio.to_thread(base64_png, one, text) for one in shown] if body.send_images else []
-    lone = await encoded(drawn) if body.send_images and plot.cells_too else []
-    return {"images": [*images, *lone], "info": json.dumps(info)}
+    if plot.cells_too:
+        pictures += [(one.pixels, infotext_of(one)) for one in drawn]
+    return answer(await encoded(pictures if body.send_images else [], writing), info, body.model_dump())
 
 
-def _refuse_script(body: PictureBody) -> None:
-    if body.script_name:
-        raise SpecError(
-            f"the script {body.script_name!r} is not here; leave it out, or use {NAME} with txt2img",
-            field="script_name",
-        )
-
-
-def _asked(body: PictureBody, options: Options) -> Asked:
-    """The request, with the Clip Skip of the override, else of the field, else of the options."""
-    settings = options.changed(body.override_settings)
-    skip = None
-    if body.clip_skip is not None and CLIP_SKIP not in body.override_settings:
-        skip = read_skip(body.clip_skip, field="clip_skip")
-    asked = Asked(
-        prompt=body.prompt,
-        negative_prompt=body.negative_prompt,
-        clip_skip=skip,
-        steps=body.steps,
-        sampler=body.sampler,
-        scheduler=body.scheduler,
-        cfg_scale=body.cfg_scale,
-        seed=body.seed,
-        width=body.width,
-        height=body.height,
-        variation_seed=body.subseed,
-        variation_strength=body.subseed_strength,
-    )
-    if not body.override_settings_restore_afterwards:
-        options.set(body.override_settings)
-    return Asked(**_fields(asked) | with_options(asked, settings))
-
-
-def _fields(asked: Asked) -> Json:
-    return {name: getattr(asked, name) for name in Asked.__dataclass_fields__}
-
-
-def _save(drawn: list[Drawn], studio: Studio) -> None:
+def _save(drawn: list[Drawn], studio: Studio, writing: Writing) -> None:
     for one in drawn:
-        save_picture(one, studio.history.out)
-
-
-def decoded(text: str, *, field: str) -> bytes:
-    """A picture's bytes from base64, with or without the start of a data URL; SpecError for a link or a path."""
-    start, comma, rest = text.strip().partition(",")
-    if comma and not start.startswith("data:image/"):
-        raise SpecError(f"{field} is neither base64 nor a data URL of a picture; send the file as base64", field=field)
-    try:
-        content = base64.b64decode(rest if comma else start, validate=True)
-    except (binascii.Error, ValueError):
-        raise SpecError(
-            f"{field} is not base64; send the file itself as base64, no link or path", field=field
-        ) from None
-    if not content:
-        raise SpecError(f"{field} is empty; send a PNG, JPEG or WebP as base64", field=field)
-    return content
-
-
-def info_of(body: PictureBody, base: Render, renders: list[Render]) -> Json:
-    """What A1111 says of pictures, as JSON in the answer's text."""
-    count = len(renders)
-    return {
-        "prompt": body.prompt,
-        "all_prompts": [body.prompt] * count,
-        "negative_prompt": body.negative_prompt,
-        "all_negative_prompts": [body.negative_prompt] * count,
-        "seed": base.seed,
-        "all_seeds": [one.seed for one in renders],
-        "subseed": base.variation_seed,
-        "all_subseeds": [one.variation_seed for one in renders],
-        "subseed_strength": base.variation_strength,
-        "width": base.width,
-        "height": base.height,
-        "sampler_name": base.sampler,
-        "cfg_scale": base.cfg_scale,
-        "steps": base.steps,
-        "batch_size": body.batch_size,
-        "restore_faces": False,
-        "face_restoration_model": None,
-        "sd_model_name": base.model.name,
-        "sd_model_hash": base.model.hash,
-        "sd_vae_name": None,
-        "sd_vae_hash": None,
-        "seed_resize_from_w": -1,
-        "seed_resize_from_h": -1,
-        "denoising_strength": base.start.strength if base.start else None,
-        "extra_generation_params": {},
-        "index_of_first_image": 0,
-        "infotexts": [render_infotext(one) for one in renders],
-        "styles": [],
-        "job_timestamp": datetime.now().strftime("%Y%m%d%H%M%S"),
-        "clip_skip": base.clip_skip.first.from_end,
-        "is_using_inpainting_conditioning": False,
-        "version": f"clipskip {__version__}",
-    }
-
-
-def _add_progress(routes: APIRouter, studio: Studio) -> None:
-    @routes.get("/progress")
-    def progress(skip_current_image: bool = False) -> Json:
-        """How far the worker is, with a rough look at the picture."""
-        job = studio.queue.running
-        look = None if job is None or skip_current_image else _look(job)
-        return {
-            "progress": job.share if job else 0.0,
-            "eta_relative": (job.eta_s or 0.0) if job else 0.0,
-            "state": _state(job),
-            "current_image": look,
-            "textinfo": None,
-        }
-
-    @routes.post("/interrupt")
-    @routes.post("/skip")
-    def interrupt() -> Json:
-        """Stops the pictures that somebody waits for; those that are done are answered. Sweeps go on."""
-        job = studio.queue.running
-        if job is not None and not job.id:
-            studio.queue.cancel(job)
-        return {}
-
-
-def _state(job: Job | None) -> Json:
-    step, steps = max(job.steps.values(), default=(0, 0)) if job else (0, 0)
-    return {
-        "skipped": False,
-        "interrupted": False,
-        "stopping_generation": False,
-        "job": ("sweep" if job.id else "pictures") if job else "",
-        "job_count": job.total if job else 0,
-        "job_timestamp": "0",
-        "job_no": len(job.done) if job else 0,
-        "sampling_step": step,
-        "sampling_steps": steps,
-    }
-
-
-def _look(job: Job) -> str | None:
-    """The newest preview."""
-    looks = list(job.previews.values())
-    return data_url(looks[-1]).partition(",")[2] if looks else None
+        save_picture(one, studio.history.out, content=writing.content, suffix=writing.format.suffix)
 
 
 def _add_options(routes: APIRouter, options: Options) -> None:
     @routes.get("/options")
     def get_options() -> Json:
-        """The options."""
+        """The options: A1111's whole list, with what has been set."""
         return dict(options.all)
 
     @routes.post("/options")
-    def set_options(body: Json) -> None:
-        """Changes options; one bad value changes none of them."""
-        options.set(body)
+    def set_options(body: Json) -> Json | None:
+        """Change options. Those that cannot be had are refused by name, and all others are set all the same."""
+        changes = options.set(body)
+        if changes.reasons:
+            others = [Reason(field="", why=f"the other {len(changes.taken)} are set")] if changes.taken else []
+            raise refusal([*changes.reasons, *others])
+        return {"clipskip_ignored": told(changes.ignored)} if changes.ignored else None

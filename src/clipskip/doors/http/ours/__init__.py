@@ -5,11 +5,12 @@ from clipskip.doors.http.ours.bodies import MOST_CHARACTERS, Body, Layer, Name, 
 from clipskip.doors.http.ours.events import data_url
 from clipskip.doors.http.ours.reading import reading_routes
 from clipskip.doors.http.ours.sweeps import sweep_routes
-from clipskip.doors.http.ours.views import RefusalView
+from clipskip.doors.http.ours.views import ErrorView, RefusalView
 
 __all__ = [
     "MOST_CHARACTERS",
     "Body",
+    "ErrorView",
     "Layer",
     "Name",
     "RefusalView",

@@ -1,5 +1,6 @@
 """What the server says of sweeps, as JSON."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -38,11 +39,18 @@ class RefusalView(ErrorView):
     """What every refused request is told."""
 
     error: OpenAIErrorView
+    errors: list[ErrorView]
+    """Every reason; `detail` and `field` are all of them in one text, and the first one's field."""
 
     @classmethod
-    def of(cls, detail: str, field: str | None = None) -> "RefusalView":
-        """The refusal for this reason."""
-        return cls(detail=detail, field=field, error=OpenAIErrorView(message=detail, param=field))
+    def of(cls, detail: str, field: str | None = None, *, errors: Sequence[ErrorView] = ()) -> "RefusalView":
+        """The refusal for this reason, or for several."""
+        return cls(
+            detail=detail,
+            field=field,
+            error=OpenAIErrorView(message=detail, param=field),
+            errors=list(errors) or [ErrorView(detail=detail, field=field)],
+        )
 
 
 class LoraView(View):

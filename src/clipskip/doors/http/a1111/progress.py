@@ -1,0 +1,54 @@
+"""How far A1111's clients see that the pictures are, and how they stop them."""
+
+from fastapi import APIRouter
+
+from clipskip.doors.http.a1111.answers import Json
+from clipskip.doors.http.ours import data_url
+from clipskip.sweep import Job, Studio
+
+
+def add_progress(routes: APIRouter, studio: Studio) -> None:
+    """Add them."""
+
+    @routes.get("/progress")
+    def progress(skip_current_image: bool = False) -> Json:
+        """How far the worker is, with a rough look at the picture."""
+        job = studio.queue.running
+        look = None if job is None or skip_current_image else _look(job)
+        return {
+            "progress": job.share if job else 0.0,
+            "eta_relative": (job.eta_s or 0.0) if job else 0.0,
+            "state": _state(job),
+            "current_image": look,
+            "textinfo": None,
+        }
+
+    @routes.post("/interrupt")
+    @routes.post("/skip")
+    def interrupt() -> Json:
+        """Stops the pictures that somebody waits for; those that are done are answered. Sweeps go on."""
+        job = studio.queue.running
+        if job is not None and not job.id:
+            studio.queue.cancel(job)
+        return {}
+
+
+def _state(job: Job | None) -> Json:
+    step, steps = max(job.steps.values(), default=(0, 0)) if job else (0, 0)
+    return {
+        "skipped": False,
+        "interrupted": False,
+        "stopping_generation": False,
+        "job": ("sweep" if job.id else "pictures") if job else "",
+        "job_count": job.total if job else 0,
+        "job_timestamp": "0",
+        "job_no": len(job.done) if job else 0,
+        "sampling_step": step,
+        "sampling_steps": steps,
+    }
+
+
+def _look(job: Job) -> str | None:
+    """The newest preview."""
+    looks = list(job.previews.values())
+    return data_url(looks[-1]).partition(",")[2] if looks else None

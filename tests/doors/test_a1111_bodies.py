@@ -1,0 +1,326 @@
+"""Bodies as A1111's clients send them: taken as A1111 takes them, or refused with every reason."""
+
+import base64
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from clipskip.doors.http import build_app
+from clipskip.doors.http.a1111.options import DEFAULTS
+from clipskip.image import picture_infotext
+from clipskip.sweep import Studio
+from clipskip.weights import Library
+
+SENT = json.loads((Path(__file__).parent / "clients" / "a1111-bodies.json").read_text())
+BODY = {"prompt": "a red frog", "steps": 2, "width": 64, "height": 64, "seed": 5, "sampler_name": "Euler"}
+TINY = {"sd_model_checkpoint": "tiny"}
+CLIP_SKIP = "CLIP_stop_at_last_layers"
+STYLES = 'name,prompt,negative_prompt\nPhoto,"photo of {prompt}, sharp",blurry\nInk,ink drawing,\n'
+
+
+@pytest.fixture(scope="module")
+def studio(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    models = tmp_path_factory.mktemp("a1111") / "models"
+    models.mkdir()
+    (models / "tiny.safetensors").write_bytes((folder / "tiny.safetensors").read_bytes())
+    (models.parent / "styles.csv").write_text(STYLES, "utf-8-sig")
+    found = Studio(tmp_path_factory.mktemp("out"), Library((models,)))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def client(studio: Studio) -> TestClient:
+    client = TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
+    assert client.post("/sdapi/v1/options", json=TINY).status_code == 200
+    return client
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(client: TestClient) -> Iterator[None]:
+    """The options that a test sets are A1111's own again for the next."""
+    yield
+    client.post("/sdapi/v1/options", json={name: value for name, value in DEFAULTS.items() if "sd_" not in name})
+
+
+def png(mode: str = "RGB", size: tuple[int, int] = (16, 16)) -> bytes:
+    colours = np.random.default_rng(0).integers(0, 256, (*size[::-1], len(mode)), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(colours).save(file, "PNG")
+    return file.getvalue()
+
+
+FROG = base64.b64encode(png()).decode()
+
+
+def filled(value: Any) -> Any:
+    """The body with pictures, and the model's title, in the places that name them."""
+    known = {"DATA_URL_OF_A_PNG": f"data:image/png;base64,{FROG}", "BASE64_OF_A_PNG": FROG, "MODEL_TITLE": "tiny"}
+    if isinstance(value, dict):
+        return {name: filled(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [filled(inner) for inner in value]
+    return known.get(value, value) if isinstance(value, str) else value
+
+
+def post(client: TestClient, path: str = "txt2img", **changes: Any) -> Any:
+    return client.post(f"/sdapi/v1/{path}", json=BODY | changes)
+
+
+def drawn(client: TestClient, path: str = "txt2img", **changes: Any) -> tuple[list[str], dict[str, Any]]:
+    """The pictures and what is said of them."""
+    answer = post(client, path, **changes)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["images"], json.loads(answer.json()["info"])
+
+
+def reasons(answer: Any) -> dict[str, str]:
+    """Every reason of a refusal, by its field."""
+    assert answer.status_code == 422, answer.text
+    return {error["field"]: error["detail"] for error in answer.json()["errors"]}
+
+
+NOT_YET = {"SillyTavern hires on": "enable_hr", "override sd_vae file": "sd_vae", "mask inpaint": "mask"}
+
+
+@pytest.mark.parametrize("sent", SENT, ids=lambda sent: sent["client"])
+def test_what_a_client_sends_is_drawn(client: TestClient, sent: dict[str, Any]) -> None:
+    answer = client.post(sent["path"], json=filled(sent["body"]))
+    if sent["client"] in NOT_YET:
+        assert NOT_YET[sent["client"]] in reasons(answer)
+        return
+    assert answer.status_code == 200, answer.text
+    info = json.loads(answer.json()["info"])
+    body = sent["body"]
+    asked = body.get("override_settings", {}).get(CLIP_SKIP) or body.get("clip_skip") or 1
+    assert info["clip_skip"] == (2 if "infotext" in body else asked)
+    assert len(answer.json()["images"]) == body.get("batch_size", 1)
+
+
+def test_what_a1111_does_not_know_is_left_out_and_said(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "clipskip.http")
+    images, info = drawn(client, url="http://x", auth="", image_similarity=0.4, selection_info={"left": 0}, s_tmax=0)
+    assert info["clipskip_ignored"] == ["url", "auth", "image_similarity", "selection_info"]
+    assert images == drawn(client)[0]
+    assert caplog.messages == ["ignored, as A1111 does: url, auth, image_similarity, selection_info"]
+
+
+def test_names_from_outside_reach_the_log_in_one_harmless_line(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "clipskip.http")
+    drawn(client, **{"\x1b[2J\n\u202eevil": 1, "n" * 5000: 1})
+    (line,) = caplog.messages
+    assert line.isprintable()
+    assert len(line) < 700
+
+
+@pytest.mark.parametrize("name", [CLIP_SKIP, "clip_skip"])
+def test_a_clip_skip_among_the_fields_is_obeyed_and_said(client: TestClient, name: str) -> None:
+    images, info = drawn(client, **{name: 3})
+    assert (info["clip_skip"], info["clipskip_ignored"]) == (3, [])
+    assert info["clipskip_notes"] == [f"{name} 3 is obeyed, though A1111 looks for it in override_settings only"]
+    assert images == drawn(client, override_settings={CLIP_SKIP: 3})[0]
+
+
+def test_a_clip_skip_that_is_overruled_is_said(client: TestClient) -> None:
+    _, info = drawn(client, clip_skip=3, override_settings={CLIP_SKIP: 2})
+    assert info["clip_skip"] == 2
+    assert info["clipskip_notes"] == ["clip_skip is overruled by the override_settings' Clip Skip 2"]
+    _, info = drawn(client, clip_skip=2, override_settings={CLIP_SKIP: 2})
+    assert info["clipskip_notes"] == []
+
+
+def test_sd_nexts_name_of_clip_skip_counts_among_the_options_too(client: TestClient) -> None:
+    assert drawn(client, override_settings={"clip_skip": 4})[1]["clip_skip"] == 4
+
+
+TYPED = {
+    "seed": "5", "steps": 2.0, "cfg_scale": "7.0", "width": "64", "height": 64.0, "subseed": "-1",
+    "subseed_strength": "0", "batch_size": "1", "n_iter": 1.0, "send_images": "true", "save_images": "false",
+    "restore_faces": "false", "tiling": 0, "denoising_strength": None, "styles": None, "sampler_index": "",
+    "override_settings": {CLIP_SKIP: 2.0, "eta_noise_seed_delta": 0.0, "samples_save": "false"}, "scheduler": "",
+}  # fmt: skip
+
+
+def test_values_are_converted_as_a1111_converts_them(client: TestClient) -> None:
+    assert drawn(client, **TYPED)[0] == drawn(client, override_settings={CLIP_SKIP: 2})[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", "NaN"), ("steps", 2.5), ("steps", "many"), ("seed", "1e400"), ("cfg_scale", "inf"), ("cfg_scale", "nan"),
+     ("cfg_scale", 0), ("width", "64px"), ("batch_size", 0), ("seed", 2**64), ("send_images", "perhaps"),
+     ("prompt", ["a"]), ("override_settings", []), ("styles", "Photo"), ("width", 63)],
+)  # fmt: skip
+def test_what_is_no_such_value_is_refused_by_name(client: TestClient, name: str, value: Any) -> None:
+    assert list(reasons(post(client, **{name: value}))) == [name]
+
+
+IDLE_PAGE = {
+    "API payload": {"args": []}, "Comments": {"args": []}, "Extra options": {"args": []}, "Hypertile": {"args": []},
+    "Refiner": {"args": [False, "", 0.8]}, "Sampler": {"args": [20, "DPM++ 2M", "Automatic"]},
+    "Seed": {"args": [-1, False, -1, 0, 0, 0]}, "Soft inpainting": {"args": [False, 1, 0.5, 4, 0, 0.5, 2]},
+    "ControlNet": {"args": [{"enabled": False, "module": "none"}, {"enabled": False}]},
+    "ADetailer": {"args": [False, False, {"ad_model": "face_yolov8n.pt"}, {"ad_model": "None"}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"styles": ["None"]},
+        {"styles": [""]},
+        {"script_name": "None", "script_args": []},
+        {"alwayson_scripts": IDLE_PAGE},
+        {"alwayson_scripts": {"ADetailer": {"args": [True, False, {"ad_model": "None"}]}}},
+        {"alwayson_scripts": {"ADetailer": {"args": [{"ad_model": "None"}]}, "ControlNet": {"args": []}, "X": {}}},
+        {"tiling": False, "restore_faces": False, "refiner_checkpoint": "None", "refiner_switch_at": 0.8},
+        {"enable_hr": False, "hr_scale": "1.0", "hr_upscaler": "ESRGAN_4x", "denoising_strength": 7},
+        {"eta": 0, "s_churn": 0.0, "s_tmin": 0, "s_tmax": 0, "s_noise": 1, "s_min_uncond": 0},
+        {"seed_resize_from_h": -1, "seed_resize_from_w": 0, "subseed_strength": 0, "comments": {}},
+        {"mask": "", "initial_noise_multiplier": 1.0, "disable_extra_networks": False, "token_merging_ratio": 0.0},
+        {"override_settings": {"sd_vae": "Automatic", "ddim_discretize": "uniform", "sd_hypernetwork": "None"}},
+        {"override_settings": {"comma_padding_backtrack": 20.0, "img2img_fix_steps": False, "samples_format": "png"}},
+    ],
+)
+def test_what_changes_nothing_changes_nothing(client: TestClient, changes: dict[str, Any]) -> None:
+    images, info = drawn(client, **changes)
+    assert (images, info["clipskip_ignored"]) == (drawn(client)[0], [])
+
+
+def test_every_reason_is_told_at_once_and_logged(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    wrong = {
+        "tiling": True, "restore_faces": "true", "refiner_checkpoint": "sd_xl_refiner", "script_name": "Prompt matrix",
+        "alwayson_scripts": {"ControlNet": {"args": [{"enabled": True}]}}, "steps": "many", "sampler_name": "Eulr",
+        "override_settings": {CLIP_SKIP: 0, "face_restoration": True, "sd_model_checkpoint": "no such"},
+        "styles": ["Nowhere"], "n_iter": 60, "batch_size": 60,
+    }  # fmt: skip
+    answer = post(client, **wrong)
+    named = {
+        "tiling",
+        "restore_faces",
+        "refiner_checkpoint",
+        "script_name",
+        "alwayson_scripts",
+        "steps",
+        "sampler_name",
+    }
+    named |= {CLIP_SKIP, "face_restoration", "sd_model_checkpoint", "n_iter"}
+    assert named <= set(reasons(answer))
+    assert all(error["detail"] in answer.json()["detail"] for error in answer.json()["errors"])
+    logged = [message for message in caplog.messages if message.startswith("422 POST /sdapi/v1/txt2img: ")]
+    assert len(logged) == len(answer.json()["errors"]) >= len(named)
+
+
+def test_styles_are_put_into_the_prompts_as_a1111_puts_them(client: TestClient) -> None:
+    images, info = drawn(client, styles=["Photo", "Ink"], negative_prompt="bad")
+    assert info["all_prompts"] == ["photo of a red frog, sharp, ink drawing"]
+    assert info["all_negative_prompts"] == ["bad, blurry"]
+    assert images == drawn(client, prompt=info["prompt"], negative_prompt="bad, blurry")[0]
+    assert [style["name"] for style in client.get("/sdapi/v1/prompt-styles").json()] == ["Photo", "Ink"]
+    assert "'Nowhere' not in the styles.csv" in reasons(post(client, styles=["Photo", "Nowhere"]))["styles"]
+
+
+def test_a_sampler_with_its_own_timesteps_leaves_the_schedule_out_and_says_so(client: TestClient) -> None:
+    images, info = drawn(client, sampler_name="DDIM", scheduler="normal")
+    assert info["clipskip_ignored"] == ["scheduler"]
+    assert images == drawn(client, sampler_name="DDIM")[0]
+
+
+INFOTEXT = (
+    "a blue owl\nNegative prompt: bad\nSteps: 2, Sampler: Euler, Schedule type: Karras, CFG scale: 4, Seed: 9, Size: 64x64, "
+    "Clip skip: 3, Odd thing: 4"
+)
+
+
+def test_an_infotext_gives_what_the_body_does_not(client: TestClient) -> None:
+    answer = client.post("/sdapi/v1/txt2img", json={"infotext": INFOTEXT, "seed": 5, "override_settings": TINY})
+    info = json.loads(answer.json()["info"])
+    told = {name: info[name] for name in ("prompt", "negative_prompt", "seed", "cfg_scale", "clip_skip", "steps")}
+    assert told == {
+        "prompt": "a blue owl", "negative_prompt": "bad", "seed": 5, "cfg_scale": 4, "clip_skip": 3, "steps": 2,
+    }  # fmt: skip
+    assert "Schedule type: Karras" in info["infotexts"][0]
+    assert info["clipskip_ignored"] == ["infotext: Odd thing"]
+    body = {"infotext": INFOTEXT, "override_settings": {CLIP_SKIP: 2}}
+    assert json.loads(client.post("/sdapi/v1/txt2img", json=body).json()["info"])["clip_skip"] == 2
+
+
+def wrapped(text: str) -> str:
+    return "\n".join(text[i : i + 76] for i in range(0, len(text), 76))
+
+
+@pytest.mark.parametrize("spelled", [wrapped, lambda text: f"data:image/png;base64,{wrapped(text)}\r\n"])
+def test_base64_may_be_broken_into_lines(client: TestClient, spelled: Any) -> None:
+    assert drawn(client, "img2img", init_images=[spelled(FROG)])[0] == drawn(client, "img2img", init_images=[FROG])[0]
+    assert client.post("/sdapi/v1/png-info", json={"image": spelled(FROG)}).status_code == 200
+
+
+def test_a_picture_may_have_an_alpha_channel(client: TestClient) -> None:
+    assert drawn(client, "img2img", init_images=[base64.b64encode(png("RGBA")).decode()])[0]
+
+
+@pytest.mark.parametrize(("format", "kind"), [("jpg", "JPEG"), ("jpeg", "JPEG"), ("webp", "WEBP"), ("png", "PNG")])
+def test_pictures_come_and_are_kept_in_the_format_of_the_options(
+    client: TestClient, studio: Studio, format: str, kind: str
+) -> None:
+    override = {"samples_format": format, "webp_lossless": True, CLIP_SKIP: 2}
+    images, info = drawn(client, override_settings=override, save_images=True, prompt=f"a red frog, {format} \u2603")
+    content = base64.b64decode(images[0])
+    assert Image.open(io.BytesIO(content)).format == kind
+    assert picture_infotext(content, "it") == info["infotexts"][0]
+    assert content in [path.read_bytes() for path in studio.history.out.iterdir() if path.is_file()]
+    read = client.post("/sdapi/v1/png-info", json={"image": images[0]}).json()
+    assert (read["info"], read["parameters"]["Clip skip"]) == (info["infotexts"][0], "2")
+
+
+def test_all_of_a1111s_options_are_told_and_kept(client: TestClient) -> None:
+    options = client.get("/sdapi/v1/options").json()
+    assert set(options) == set(DEFAULTS)
+    assert options | {"sd_model_checkpoint": "", "sd_checkpoint_hash": ""} == DEFAULTS
+    assert client.post("/sdapi/v1/options", json=options).status_code == 200
+    changes = {"samples_save": False, "n_rows": 3, "quicksettings_list": ["sd_vae", CLIP_SKIP], "font": "Arial"}
+    assert client.post("/sdapi/v1/options", json=changes).json() is None
+    assert changes.items() <= client.get("/sdapi/v1/options").json().items()
+
+
+def test_a_set_of_options_loses_nothing_to_those_that_are_refused(client: TestClient) -> None:
+    changes = {
+        "tiling": True,
+        CLIP_SKIP: 2,
+        "sd_vae": "some.pt",
+        "samples_save": "maybe",
+        "control_net_x": 1,
+        "n_rows": 2,
+    }
+    answer = client.post("/sdapi/v1/options", json=changes)
+    assert {"tiling", "sd_vae", "samples_save"} <= set(reasons(answer))
+    assert "the other 2 are set" in answer.json()["detail"]
+    assert {CLIP_SKIP: 2, "n_rows": 2, "tiling": False}.items() <= client.get("/sdapi/v1/options").json().items()
+    assert drawn(client)[1]["clip_skip"] == 2
+
+
+def test_options_that_a1111_has_not_are_left_out_and_said(client: TestClient) -> None:
+    answer = client.post("/sdapi/v1/options", json={"control_net_models_path": "/x", CLIP_SKIP: 2})
+    assert (answer.status_code, answer.json()) == (200, {"clipskip_ignored": ["control_net_models_path"]})
+    assert drawn(client, override_settings={"forge_preset": "sd"})[1]["clipskip_ignored"] == ["forge_preset"]
+
+
+@pytest.mark.parametrize("skip", [0, 13, -1, 0.5, 12.5, "2", True, None])
+def test_a_clip_skip_that_the_model_has_not_is_refused_with_its_range(client: TestClient, skip: Any) -> None:
+    for answer in (
+        client.post("/sdapi/v1/options", json={CLIP_SKIP: skip}),
+        post(client, override_settings={CLIP_SKIP: skip}),
+        *([] if skip is None else [post(client, clip_skip=skip)]),
+    ):
+        assert any("number from 1" in why for why in reasons(answer).values())
+    assert client.get("/sdapi/v1/options").json()[CLIP_SKIP] == 1
