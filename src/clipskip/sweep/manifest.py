@@ -28,6 +28,7 @@ from clipskip.sweep.model import Known
 from clipskip.sweep.plan import Sweep, file_name
 
 MANIFEST, KIND = "manifest.json", "clipskip sweep"
+PROMPTS = ("prompt", "negative_prompt")
 LARGEST = 20_000_000
 """Bytes: a thousand cells with long prompts take a tenth of it."""
 
@@ -59,6 +60,7 @@ def request_of(manifest: dict[str, Any]) -> tuple[Request, tuple[Skip, ...]]:
         skips = tuple(parse_skip(str(column["clip_skip"])) for column in manifest["columns"])
         negative, hires = asked["negative_clip_skip"], _hires(asked.get("hires"))
         request = Request(
+            **{name: asked[name] for name in PROMPTS},
             **{row.name: asked[row.name] for row in PICTURE if row.name in asked or row.name in FIRST_FIELDS},
             model=manifest["model"]["name"],
             model_hash=manifest["model"]["hash"],
@@ -104,7 +106,7 @@ def _manifest(sweep: Sweep, model: Known | None) -> dict[str, Any]:
 def _request(base: Render) -> dict[str, Any]:
     negative = base.negative_clip_skip
     nested = {name: getattr(base, name) for name in ("vae", "start", "hires")}
-    return {row.name: getattr(base, row.name) for row in PICTURE} | {
+    return {name: getattr(base, name) for name in (*PROMPTS, *(row.name for row in PICTURE))} | {
         **{name: None if value is None else asdict(value) for name, value in nested.items()},
         "negative_clip_skip": None if negative is None else str(negative),
         "phrase_skips": [str(phrase) for phrase in base.phrase_skips],
