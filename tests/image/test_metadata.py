@@ -1,6 +1,7 @@
 """Pictures carry their settings: written whole or not at all, and read from whatever tool made them."""
 
 import errno
+import gzip
 import io
 import json
 import os
@@ -214,6 +215,73 @@ def test_novelais_pieces_are_put_together(tmp_path: Path) -> None:
         ClipSkip(2),
         768,
     )
+
+
+def test_a_novelai_picture_without_a_size_in_its_comment_has_its_own(tmp_path: Path) -> None:
+    comment = {"steps": 28, "sampler": "k_euler_ancestral", "seed": 7, "scale": 11.0, "uc": "lowres"}
+    path = png(
+        tmp_path / "a.png", Software="NovelAI", Source="SD 1D44365E", Description="p", Comment=json.dumps(comment)
+    )
+    assert json.loads(read_infotext(path)) == comment | {
+        "prompt": "p",
+        "width": 16,
+        "height": 8,
+        "Source": "SD 1D44365E",
+    }
+
+
+def hide(pixels: np.ndarray, content: bytes, mark: bytes) -> np.ndarray:
+    """The pixels with content in their lowest bits, written one by one."""
+    stream = mark + (8 * len(content)).to_bytes(4, "big") + content
+    bits = [byte >> (7 - place) & 1 for byte in stream for place in range(8)]
+    hidden = pixels.copy()
+    channels = (3,) if b"png" in mark else (0, 1, 2)
+    places = [(y, x, c) for x in range(pixels.shape[1]) for y in range(pixels.shape[0]) for c in channels]
+    for place, bit in zip(places, bits, strict=False):
+        hidden[place] = hidden[place] & 0xFE | bit
+    return hidden
+
+
+@pytest.mark.parametrize("mark", [b"stealth_pnginfo", b"stealth_pngcomp", b"stealth_rgbinfo", b"stealth_rgbcomp"])
+@pytest.mark.parametrize("ending", ["png", "webp"])
+def test_settings_hidden_in_the_pixels_are_read(tmp_path: Path, mark: bytes, ending: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 4 if b"png" in mark else 3), dtype=np.uint8)
+    pixels[..., 3:] = 255
+    content = gzip.compress(TEXT.encode()) if mark.endswith(b"comp") else TEXT.encode()
+    Image.fromarray(hide(pixels, content, mark)).save(tmp_path / f"a.{ending}", lossless=True)
+    assert read_infotext(tmp_path / f"a.{ending}") == TEXT
+
+
+def test_novelais_hidden_record_is_read_as_its_chunks_are(tmp_path: Path) -> None:
+    record = {"Software": "NovelAI", "Description": "a swamp", "Comment": json.dumps({"uc": "lowres", "seed": 7})}
+    pixels = np.full((64, 64, 4), 255, np.uint8)
+    content = gzip.compress(json.dumps(record).encode())
+    Image.fromarray(hide(pixels, content, b"stealth_pngcomp")).save(tmp_path / "a.png")
+    asked = request_from_text(read_infotext(tmp_path / "a.png"))
+    assert (asked.prompt, asked.negative_prompt, asked.seed, asked.clip_skip) == ("a swamp", "lowres", 7, ClipSkip(2))
+    assert (asked.width, asked.height) == (64, 64)
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 99, gzip.compress(b"a" * 11_000_000)], ids=["no gzip", "bomb"])
+def test_hidden_bits_that_are_no_settings_are_none(tmp_path: Path, content: bytes) -> None:
+    pixels = np.full((400, 400, 4), 255, np.uint8)
+    Image.fromarray(hide(pixels, content, b"stealth_pngcomp")).save(tmp_path / "a.png")
+    with pytest.raises(WrongKind, match="carries no settings"):
+        read_infotext(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("sd-metadata", '{"app_id": "x", "image": {"prompt": "a swamp", "seed": 7}}'),
+        ("Dream", '"a swamp" -s 20 -S 7 -A k_euler'),
+        ("generation_data", '{"prompt": "a swamp", "seed": "7", "baseModel": {"label": "x"}}\0'),
+        ("parameters", '{"sui_image_params": {"prompt": "a swamp", "seed": 7}}'),
+    ],
+)
+def test_the_chunks_of_other_tools_are_read(tmp_path: Path, key: str, text: str) -> None:
+    asked = request_from_text(read_infotext(png(tmp_path / "a.png", prompt="{}", **{key: text})))
+    assert (asked.prompt, asked.seed) == ("a swamp", 7)
 
 
 def test_easy_diffusions_pieces_are_put_together(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,11 @@ def test_the_guides_block_is_read_out_of_its_page() -> None:
 
 def test_the_guides_settings_may_stand_before_its_negative_prompt() -> None:
     lines = GUIDE.split("\n\n")
-    assert parse_infotext("\n".join([lines[1], lines[3], lines[2]])) == parse_infotext(GUIDE)
+    assert without_rest("\n".join([lines[1], lines[3], lines[2]])) == without_rest(GUIDE)
+
+
+def without_rest(text: str) -> Infotext:
+    return replace(parse_infotext(text), rest=())
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.just("\n"), max_size=30)
@@ -133,7 +138,7 @@ def test_any_parts_come_back_or_are_refused(prompt: str, negative: str, fields: 
 def test_what_was_read_is_written_and_read_as_the_same(text: str, between: str) -> None:
     parts = parse_infotext(f"{text}{between}{text}\nSteps: 20, Sampler: Euler, CFG scale: 7, {text}")
     try:
-        assert parse_infotext(format_infotext(parts)) == parts
+        assert parse_infotext(format_infotext(parts)) == replace(parts, rest=())
     except SpecError:
         assert len(parts.fields) < 3 or "x" in text
 

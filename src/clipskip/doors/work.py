@@ -71,10 +71,15 @@ def run_generate(
 def _open(request: Request, library: Library, console: Console, *, allow_pickle: bool) -> Model:
     """The model that the request names; says what of a settings text is not used."""
     if request.unused:
-        names = ", ".join(name for name, _ in request.unused[:8])
-        console.print(f"Not used of these settings: {names}", style="yellow", markup=False)
+        told = "; ".join(f"{name}: {value}" if value else name for name, value in request.unused)
+        console.print(f"Not used of these settings: {one_line(told)}", style="yellow", markup=False)
     with console.status("Opening the model"):
         return open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
+
+
+def one_line(text: str) -> str:
+    """Foreign text that is safe to print: control characters, and those that turn the direction, as their escapes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _warn(request: Request, model: Model, extras: Extras, console: Console) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from clipskip.errors import ClipskipError, DamagedFile, FileError, NotFound, OutputError, SpecError, WrongKind
+from clipskip.image.hidden import read_hidden
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 NAMED_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
@@ -26,8 +27,8 @@ EXIF_FOLDER, USER_COMMENT, CAMERA_MODEL = 0x8769, 0x9286, 0x0110
 MOST_BYTES, MOST_TEXT = 512 * 2**20, 10 * 2**20
 MOST_PIXELS = 100_000_000
 """Of a picture that is opened: its file is checked to the end, which decodes it."""
-TEXT_KEYS = ("parameters", "invokeai_metadata", "prompt")
-"""PNG text chunks by tool: A1111 and most; InvokeAI; ComfyUI."""
+TEXT_KEYS = ("parameters", "invokeai_metadata", "sd-metadata", "Dream", "generation_data", "prompt")
+"""PNG text chunks by tool: A1111 and most; InvokeAI, new and old; TensorArt, which has ComfyUI's beside it; ComfyUI."""
 EASY_DIFFUSION = ("use_stable_diffusion_model", "Stable Diffusion model")
 """One of these among the chunks: Easy Diffusion writes one for each setting."""
 
@@ -246,12 +247,25 @@ def _too_large(path: Path, claimed: str) -> WrongKind:
 def _settings_of(picture: Image.Image) -> str | None:
     """EXIF wins over PNG text where both are there, as in A1111 (modules/images.py read_info_from_image)."""
     texts = {str(key): str(value) for key, value in picture.info.items() if isinstance(value, str)}
-    found = [*_exif_texts(picture), *_chunk_texts(texts), picture.info.get("comment")]
+    found = [*_exif_texts(picture), *_chunk_texts(texts, picture.size), picture.info.get("comment")]
     for text in found:
         text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
         if isinstance(text, str) and text.strip("\0 \r\n\t"):
             return text
-    return None
+    return _hidden_text(picture)
+
+
+def _hidden_text(picture: Image.Image) -> str | None:
+    """The text in the lowest bits of the pixels ("stealth PNG info"), which NovelAI writes too, with all its chunks."""
+    hidden = read_hidden(np.asarray(picture)) if picture.mode in ("RGB", "RGBA") else None
+    if hidden is None or not hidden.lstrip().startswith("{"):
+        return hidden
+    try:
+        record = json.loads(hidden)
+    except (ValueError, RecursionError):
+        return hidden
+    texts = {key: value for key, value in record.items() if isinstance(value, str)} if isinstance(record, dict) else {}
+    return next(_chunk_texts(texts, picture.size), hidden)
 
 
 def _exif_texts(picture: Image.Image) -> Iterator[str]:
@@ -263,18 +277,22 @@ def _exif_texts(picture: Image.Image) -> Iterator[str]:
         yield model.removeprefix("prompt:")
 
 
-def _chunk_texts(texts: Mapping[str, str]) -> Iterator[str]:
+def _chunk_texts(texts: Mapping[str, str], size: tuple[int, int]) -> Iterator[str]:
     if texts.get("Software") == "NovelAI" and "Comment" in texts:
-        yield _novelai(texts)
+        yield _novelai(texts, size)
     if any(key in texts for key in EASY_DIFFUSION):
         yield json.dumps(texts)
     yield from (texts[key] for key in TEXT_KEYS if key in texts)
 
 
-def _novelai(texts: Mapping[str, str]) -> str:
-    """NovelAI keeps its prompt in the description and the rest in a JSON comment."""
-    record = json.loads(texts["Comment"])
-    return json.dumps({"prompt": texts.get("Description", ""), "uc": ""} | record)
+def _novelai(texts: Mapping[str, str], size: tuple[int, int]) -> str:
+    """NovelAI keeps its prompt in the description and the rest in a JSON comment; the size may be the picture's alone,
+    as A1111 takes it (modules/images.py)."""
+    beside = {key: text for key, text in texts.items() if key not in ("Comment", "Description", "Software")}
+    record = beside | {"prompt": texts.get("Description", ""), "uc": ""} | json.loads(texts["Comment"])
+    if not record.keys() & {"width", "height"}:
+        record |= {"width": size[0], "height": size[1]}
+    return json.dumps(record)
 
 
 def _user_comment(comment: bytes) -> str:

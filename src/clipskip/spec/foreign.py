@@ -1,220 +1,272 @@
-"""Other tools' records -> a Request: ComfyUI's graph, InvokeAI's, Fooocus', Easy Diffusion's and NovelAI's metadata.
+"""Other tools' records -> a Request: ComfyUI's graphs, and the JSON and texts of the tools in SOURCES.
 
-Spellings read in InvokeAI's metadata.py, Fooocus' modules/meta_parser.py, Easy Diffusion's save_utils.py and A1111's
-reading of NovelAI (modules/images.py). Their prompts are taken as they are: where A1111 reads weights otherwise than
-the tool, so do we.
+Spellings read in InvokeAI's metadata.py, Fooocus' modules/meta_parser.py and private_logger.py, Easy Diffusion's
+save_utils.py, SwarmUI's T2IParamInput, A1111's api/models.py and its reading of NovelAI (modules/images.py). Prompts are
+taken as they are: where A1111 reads weights otherwise than the tool, so do we.
 """
 
 import json
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from clipskip.errors import SpecError
-from clipskip.spec.family import Family
-from clipskip.spec.graph import is_graph, read_graph, sampler_names, stem
-from clipskip.spec.lora import LoraRef
+from clipskip.spec.asking import A1111, Source, read_request
+from clipskip.spec.graph import is_graph, read_graph
 from clipskip.spec.numbering import Dialect
+from clipskip.spec.reader import Reader, Said, plain, shown
 from clipskip.spec.render import Request
+from clipskip.spec.sampler_names import comfy_names
 from clipskip.spec.skip import ClipSkip
 
 Record = Mapping[str, Any]  # JSON
 
-PROMPT = ("prompt", "Prompt", "positive_prompt")
-NEGATIVE = ("negative_prompt", "Negative Prompt", "negativePrompt", "Negative", "uc")
-STEPS = ("steps", "num_inference_steps", "Steps")
-CFG = ("cfg_scale", "guidance_scale", "Guidance Scale", "cfgScale", "cfg", "scale")
-SEED = ("seed", "Seed")
-WIDTH, HEIGHT = ("width", "Width"), ("height", "Height")
-MODEL = ("use_stable_diffusion_model", "Stable Diffusion model", "base_model", "base_model_name", "Model", "model")
-SKIP = ("clip_skip", "Clip Skip", "Clip_skip", "clipSkip")
-LORA_NAMES, LORA_STRENGTHS = ("use_lora_model", "LoRA model"), ("lora_alpha", "LoRA Strength")
-SAMPLERS = {
-    "euler_a": ("Euler a", "Automatic"),
-    "euler_k": ("Euler", "Karras"),
-    "dpm2": ("DPM2", "Automatic"),
-    "dpm2_a": ("DPM2 a", "Automatic"),
-    "kdpm_2": ("DPM2", "Automatic"),
-    "kdpm_2_a": ("DPM2 a", "Automatic"),
-    "dpmpp_2s": ("DPM++ 2S a", "Automatic"),
-    "dpmpp_2s_a": ("DPM++ 2S a", "Automatic"),
-    "unipc": ("UniPC", "Automatic"),
-    "plms": ("PLMS", "Automatic"),
-}
-"""InvokeAI's and Easy Diffusion's names beside ComfyUI's; a name that ends in _k is on Karras' schedule."""
-FAMILIES = {"sd-1": Family.SD1, "sd-2": Family.SD2, "sdxl": Family.SDXL}
-"""InvokeAI's `base`."""
-NOVELAI_SKIP, NOVELAI_ENSD = ClipSkip(2), 31337
+INVOKEAI = Source(label="InvokeAI", scheduler_is_sampler=True, sampler="euler", dialect=Dialect.INVOKEAI)
+OLD_INVOKEAI = Source(label="InvokeAI 2", sampler="k_lms", clip_skip=ClipSkip(1))
+NOVELAI = Source(label="NovelAI", rng="GPU", ensd=31337, clip_skip=ClipSkip(2))
 """What A1111 adds to NovelAI's pictures."""
+FOOOCUS = Source(label="Fooocus", names=comfy_names, sampler="dpmpp_2m_sde_gpu")
+EASY_DIFFUSION = Source(label="Easy Diffusion")
+SWARMUI = Source(label="SwarmUI", names=comfy_names, sampler="euler")
+TENSORART = replace(A1111, label="TensorArt")
+OTHER = Source(label="other JSON")
+PERFORMANCE = {"speed": 30, "quality": 60}
+"""Steps of Fooocus' presets; its others add a LoRA of their own."""
+MARKS: tuple[tuple[Source, frozenset[str]], ...] = (
+    (NOVELAI, frozenset({"uc"})),
+    (INVOKEAI, frozenset({"positiveprompt"})),
+    (OLD_INVOKEAI, frozenset({"appid", "appversion"})),
+    (EASY_DIFFUSION, frozenset({"usestablediffusionmodel", "stablediffusionmodel"})),
+    (FOOOCUS, frozenset({"metadatascheme", "performance", "admguidance", "fooocusv2expansion", "basemodelname"})),
+    (TENSORART, frozenset({"modelfileid", "basemodelid"})),
+    (A1111, frozenset({"cfgscale", "overridesettings", "samplerindex", "resources", "civitairesources", "modelhash"})),
+)
+"""Keys that only one tool's records have, as `plain` spells them; the first that fits counts."""
+UNWRAPPED = ("sui_image_params", "meta", "image", "override_settings")
+"""Keys under which tools keep settings of a record: SwarmUI, Civitai's lists, InvokeAI 2, A1111's API."""
+MOST_LINES = 2_000
+
+_DREAM = re.compile(r'\s*"((?:[^"\\]|\\.)*)"((?:\s+--?[A-Za-z][^\n]*)?)\s*', re.DOTALL)
+_OPTION = re.compile(r"-(-[A-Za-z]\w*|[A-Za-z])=?(.*)", re.DOTALL)
+DREAM_OPTIONS = {
+    "s": "steps", "S": "seed", "W": "width", "H": "height", "C": "cfg_scale", "A": "sampler",
+    "-steps": "steps", "-seed": "seed", "-width": "width", "-height": "height", "-cfg_scale": "cfg_scale",
+    "-sampler": "sampler",
+}  # fmt: skip
+_NEGATIVE_WORDS = re.compile(r"\[([^\[\]]*)\]")
+_SWARM_TAG = re.compile(r"<(\w+)(?:\[[^\]]*\])?:([^<>]*)>")
 
 
 def read_record(text: str) -> Request | None:
     """The Request in another tool's record; None for a text that is none."""
-    record = _json(text) or _lines(text)
+    text = text.strip("\0 \r\n\t")
+    record, rest = _json(text)
+    if record is None:
+        record = _lines(text) or _dream(text)
     if record is None:
         return None
-    if isinstance(record.get("prompt"), dict):
-        record = record["prompt"]
+    asked = _read(record)
+    return replace(asked, unused=(*asked.unused, ("text after the record", shown(rest)))) if rest else asked
+
+
+def _read(record: Record) -> Request:
+    if graph := _graph_in(record):
+        asked = read_graph(record[graph] if graph else record)
+        beside = Reader({key: value for key, value in record.items() if key != graph})
+        return replace(asked, unused=(*asked.unused, *beside.left()))
     if is_graph(record):
         return read_graph(record)
     if isinstance(record.get("nodes"), list):
         raise SpecError(
             "this is ComfyUI's drawing of a workflow; save it in API form, or give the picture itself", field="settings"
         )
-    if not any(isinstance(record.get(key), str) for key in PROMPT):
+    record = _flat(record)
+    names = {plain(key) for key in record}
+    if not names & {"prompt", "positiveprompt"}:
         raise SpecError(
             "this JSON is no record of ComfyUI, InvokeAI, Fooocus, Easy Diffusion or NovelAI; paste the settings text",
             field="settings",
         )
-    return _request(record)
+    source = SWARMUI if "swarmversion" in names or "clipstopatlayer" in names else _source(names, record)
+    if source is OLD_INVOKEAI:
+        record = _old_invoke(record)
+    if source is FOOOCUS:
+        record = _fooocus(record)
+    if source is SWARMUI:
+        record = _swarm(record)
+    return read_request(Reader(record), source)
 
 
-def _json(text: str) -> Record | None:
-    if not text.lstrip().startswith("{"):
-        return None
+def _graph_in(record: Record) -> str:
+    """The key that holds a graph: ComfyUI's API body has it as prompt, Civitai's lists as comfy, in a text of JSON."""
+    for key in ("prompt", "comfy"):
+        if isinstance(record.get(key), dict) and is_graph(record[key]):
+            return key
+    return ""
+
+
+def _source(names: set[str], record: Record) -> Source:
+    if isinstance(record.get("baseModel"), dict):
+        return TENSORART
+    if isinstance(record.get("base_model"), str) and "guidance_scale" in record:
+        return FOOOCUS
+    return next((source for source, marks in MARKS if names & marks), OTHER)
+
+
+def _flat(record: Record) -> Record:
+    """The record with the settings that it keeps in an object of their own, whose keys win."""
+    found = dict(record)
+    for key in UNWRAPPED:
+        inner = found.get(key)
+        if isinstance(inner, dict):
+            del found[key]
+            outside = {name: found[name] for name, value in inner.items() if name in found and found[name] != value}
+            found |= inner
+            found |= {f"{name} (outside {key})": value for name, value in outside.items()}
+        elif inner not in (None, "", []) and key in ("override_settings", "sui_image_params"):
+            Said(key, inner).nonsense("an object of settings")
+    return found
+
+
+def _json(text: str) -> tuple[Record | None, str]:
+    """The JSON object that a text starts with, and what follows it."""
+    if not text.startswith("{"):
+        return None, ""
     try:
-        record = json.loads(text)
+        record, end = json.JSONDecoder(object_pairs_hook=_once, parse_int=_int).raw_decode(text)
     except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
+        return None, ""
+    rest = text[end:].strip("\0 \r\n\t")
+    if not isinstance(record, dict) or not record:
+        return None, ""
+    comfy = record.get("comfy")
+    if isinstance(comfy, str):
+        inner, _ = _json(comfy)
+        record["comfy"] = inner.get("prompt", inner) if inner else comfy
+    return record, rest
+
+
+def _int(digits: str) -> int | float:
+    """A whole number; one of more digits than Python reads is infinite, and refused where it is used."""
+    return int(digits) if len(digits) < 400 else float(digits)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are all different."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise SpecError(f"this JSON has the key {twice[:60]!r} twice; leave one of them", field="settings")
+    return found
 
 
 def _lines(text: str) -> Record | None:
     """Easy Diffusion's text file: a line for each setting."""
-    pairs = [line.partition(":") for line in text.strip().split("\n")]
+    lines = text.split("\n")
+    if len(lines) > MOST_LINES:
+        return None
+    pairs = [line.partition(":") for line in lines]
     record = {key.strip(): value.strip() for key, colon, value in pairs if colon}
-    return record if "Prompt" in record and "Stable Diffusion model" in record else None
+    if "Prompt" not in record or "Stable Diffusion model" not in record:
+        return None
+    others = [line.strip() for line, (_, colon, _) in zip(lines, pairs, strict=True) if line.strip() and not colon]
+    return {**record, **({"lines without a name": "\n".join(others)} if others else {})}
 
 
-def _request(record: Record) -> Request:
-    novelai = "uc" in record
-    sampler, schedule = _sampler(record)
-    width, height = _size(record)
-    model = _first(record, MODEL)
-    name = (model.get("name") or model.get("model_name")) if isinstance(model, dict) else model
-    return Request(
-        prompt=str(_first(record, PROMPT)),
-        negative_prompt=str(_first(record, NEGATIVE) or ""),
-        model=stem(str(name)) if name else None,
-        model_hash=str(record["base_model_hash"]) if record.get("base_model_hash") else None,
-        loras=tuple(_loras(record)),
-        clip_skip=NOVELAI_SKIP if novelai else _clip_skip(record),
-        steps=_whole(record, STEPS, 20),
-        sampler=sampler,
-        scheduler=schedule,
-        cfg_scale=_number(record, CFG, 7.0),
-        seed=_whole(record, SEED, -1),
-        width=width,
-        height=height,
-        rng="GPU" if novelai or record.get("rand_device") == "cuda" else "CPU",
-        ensd=NOVELAI_ENSD if novelai else 0,
-        unused=tuple(_unused(record)),
-    )
+def _dream(text: str) -> Record | None:
+    """The command of InvokeAI's first releases: "a fox [blurry]" -s 50 -S 7 -W 512 -H 512 -C 7.5 -A k_lms."""
+    command = _DREAM.fullmatch(text)
+    if command is None or not re.search(r"\s-(?:S|-seed)", command[2]):
+        return None
+    found: dict[str, Any] = {"app_id": "invoke-ai/InvokeAI", "prompt": command[1]}
+    option = ""
+    for word in command[2].split():
+        match = _OPTION.fullmatch(word)
+        if match:
+            option, word = DREAM_OPTIONS.get(match[1], f"-{match[1]}"), match[2]
+        found[option] = f"{found[option]} {word}".strip() if option in found else word
+    return {key: value or "on" for key, value in found.items()}
 
 
-def _first(record: Record, keys: tuple[str, ...]) -> Any:  # JSON
-    """The value under the first of the keys that has one."""
-    return next((record[key] for key in keys if record.get(key) not in (None, "")), None)
+def _old_invoke(record: Record) -> Record:
+    """InvokeAI 2: prompts in a list, the model under model_weights, negative words in [square brackets]."""
+    found = {key: value for key, value in record.items() if key not in ("app_id", "prompt")}
+    prompts = record.get("prompt")
+    if isinstance(prompts, list):
+        if len(prompts) != 1 or not isinstance(prompts[0], dict) or not isinstance(prompts[0].get("prompt"), str):
+            raise SpecError(
+                f"this InvokeAI record blends {len(prompts)} prompts; records of one prompt can be repeated",
+                field="prompt",
+            )
+        inner = dict(prompts[0])
+        prompts = inner.pop("prompt")
+        if inner.pop("weight", 1) not in (1, 1.0):
+            raise SpecError("this InvokeAI record weighs its prompt; give the prompt itself", field="prompt")
+        found |= {f"prompt {key}": value for key, value in inner.items()}
+    if not isinstance(prompts, str):
+        Said("prompt", prompts).nonsense("a text")
+    if "model_weights" in found:
+        found = {
+            "Model": found.pop("model_weights"),
+            **{("model kind" if k == "model" else k): v for k, v in found.items()},
+        }
+    words = [match.strip() for match in _NEGATIVE_WORDS.findall(prompts)]
+    return {
+        **found,
+        "prompt": _NEGATIVE_WORDS.sub("", prompts).strip(),
+        "negative_prompt": " ".join(filter(None, words)),
+    }
 
 
-def _clip_skip(record: Record) -> ClipSkip | None:
-    """InvokeAI counts layers skipped, Easy Diffusion has a switch, the others count as A1111 does."""
-    value = _first(record, SKIP)
-    if value is None:
-        return ClipSkip(1) if "positive_prompt" in record else None
-    if "positive_prompt" in record:
-        model = record.get("model")
-        base = str(model.get("base") or model.get("base_model")) if isinstance(model, dict) else ""
-        return ClipSkip.from_dialect(value, Dialect.INVOKEAI, family=FAMILIES.get(base, Family.SD1))
-    if isinstance(value, bool) or str(value).strip().lower() in ("true", "false", "yes", "no"):
-        return ClipSkip.from_dialect(str(value), Dialect.EASYDIFFUSION)
-    return ClipSkip.parse(str(value))
+def _fooocus(record: Record) -> Record:
+    """Fooocus: steps by the name of a preset; "None" and "Default (model)" are no files."""
+    found = dict(record)
+    for key in ("Performance", "performance"):
+        preset = found.get(key)
+        if isinstance(preset, str) and not {plain(name) for name in found} & {"steps"}:
+            if preset.lower() not in PERFORMANCE:
+                raise SpecError(
+                    f"this Fooocus record draws with performance {preset[:40]!r}, which adds a LoRA that it does not name; "
+                    "records of Speed and Quality can be repeated",
+                    field="lora",
+                )
+            found["steps"] = PERFORMANCE[preset.lower()]
+            del found[key]
+    return found
 
 
-def _sampler(record: Record) -> tuple[str, str]:
-    """Sampler and schedule type; InvokeAI calls its sampler a scheduler."""
-    said = _first(record, ("sampler_name", "sampler", "Sampler"))
-    schedule = str(record.get("scheduler", "")) if said else ""
-    name = str(said or record.get("scheduler") or "euler_a").removeprefix("k_")
-    karras = name.removesuffix("_k")
-    if name in SAMPLERS:
-        return SAMPLERS[name]
-    if karras != name:
-        return sampler_names(karras, "karras")
-    return sampler_names(name, schedule or "Automatic")
+def _swarm(record: Record) -> Record:
+    """SwarmUI: LoRAs and embeddings as tags of the prompt, <lora:name:0.8> and <embed:name>."""
+    found = dict(record)
+    loras: list[list[object]] = []
+    for key in ("prompt", "negativeprompt"):
+        if isinstance(found.get(key), str):
+            found[key] = _SWARM_TAG.sub(lambda tag: _swarm_tag(tag, loras), found[key]).strip()
+    if loras:
+        found["loras"] = [*_pairs_of(found), *loras]
+    return found
 
 
-def _size(record: Record) -> tuple[int | None, int | None]:
-    """Width and height; Fooocus writes "(896, 1152)"."""
-    pair = re.findall(r"\d+", str(record.get("resolution", "")))
-    if len(pair) == 2:
-        return int(pair[0]), int(pair[1])
-    return _whole(record, WIDTH, 0) or None, _whole(record, HEIGHT, 0) or None
+def _pairs_of(found: dict[str, Any]) -> list[object]:
+    """SwarmUI's LoRAs, whose strengths are in a list of their own, with them."""
+    names, weights = found.get("loras") or [], found.get("loraweights") or []
+    if not isinstance(names, list) or not isinstance(weights, list) or len(weights) not in (0, len(names)):
+        Said("loraweights", weights).nonsense("a strength for each LoRA")
+    found.pop("loraweights", None)
+    return [[name, weight] for name, weight in zip(names, weights or [1.0] * len(names), strict=True)]
 
 
-def _loras(record: Record) -> Iterator[LoraRef]:
-    """InvokeAI: a list of models; Fooocus: a list of name, weight, hash; Easy Diffusion: names and strengths apart."""
-    for lora in _list(record.get("loras")):
-        if isinstance(lora, dict):
-            model = lora.get("model") or lora.get("lora")
-            model = model if isinstance(model, dict) else {}
-            yield _lora(model.get("name") or model.get("model_name"), lora.get("weight", 1.0))
-        elif isinstance(lora, list) and len(lora) > 1:
-            yield _lora(lora[0], lora[1])
-        else:
-            raise _nonsense("loras", lora, "a name with its weight")
-    names, strengths = _list(_first(record, LORA_NAMES)), _list(_first(record, LORA_STRENGTHS))
-    for i, name in enumerate(names):
-        yield _lora(name, strengths[i] if i < len(strengths) else 1.0)
-
-
-def _lora(name: object, strength: object) -> LoraRef:
-    number = _number({"LoRA strength": strength}, ("LoRA strength",), 1.0)
-    if not name:
-        raise SpecError("settings: a LoRA has no name", field="lora")
-    return LoraRef(name=stem(str(name)), text_encoder=number, unet=number)
-
-
-def _list(value: object) -> list[object]:
-    """The entries of a list, which a text file joins with commas."""
-    if isinstance(value, list):
-        return value
-    parts = str(value or "").strip("[]").split(",")
-    return [name for part in parts if (name := part.strip(" '\"")) not in ("", "None")]
-
-
-def _unused(record: Record) -> Iterator[tuple[str, str]]:
-    """Settings that change a picture and that we do not have."""
-    for key in ("strength", "init_image", "controlnets", "refiner_model", "hrf_enabled", "use_face_correction", "Use Upscaling",
-                "use_upscale", "use_controlnet_model", "use_hypernetwork_model", "styles", "sharpness", "freeu", "tiling"):  # fmt: skip
-        value = record.get(key)
-        if value not in (None, False, "", "None", "none", "False", "[]", []):
-            yield key, str(value)[:80]
-
-
-def _whole(record: Record, keys: tuple[str, ...], default: int) -> int:
-    value = _first(record, keys)
-    if value is None:
-        return default
-    text = str(value).strip().removesuffix(".0")
-    if isinstance(value, bool) or not re.fullmatch(r"[-+]?[0-9]{1,20}", text):
-        raise _nonsense(keys[0], value, "a whole number")
-    return int(text)
-
-
-def _number(record: Record, keys: tuple[str, ...], default: float) -> float:
-    value = _first(record, keys)
-    if value is None:
-        return default
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise _nonsense(keys[0], value, "a number")
-    return number
-
-
-def _nonsense(key: str, value: object, wanted: str) -> SpecError:
-    return SpecError(f"settings: {key.replace('_', ' ')} {str(value)[:40]!r} is not {wanted}", field=key)
+def _swarm_tag(tag: re.Match[str], loras: list[list[object]]) -> str:
+    """What stands in a tag's place; a LoRA's is nothing, and it joins the list."""
+    kind, name = tag[1].lower(), tag[2]
+    if kind in ("embed", "embedding"):
+        return f"embedding:{name}"
+    if kind != "lora":
+        raise SpecError(
+            f"this SwarmUI prompt has the tag {tag[0][:60]}, which is not known here; remove it", field="prompt"
+        )
+    file, _, weight = name.partition(":")
+    loras.append([file, weight or 1.0])
+    return ""

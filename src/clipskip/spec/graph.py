@@ -6,23 +6,13 @@ from typing import Any
 from clipskip.errors import SpecError
 from clipskip.spec.lora import LoraRef
 from clipskip.spec.render import Request
+from clipskip.spec.resources import stem
+from clipskip.spec.sampler_names import comfy_names as sampler_names
 from clipskip.spec.skip import ClipSkip
 
 Node = Mapping[str, Any]  # JSON: a class, and inputs that are values or links [node, output]
 Graph = Mapping[str, Node]
 
-SAMPLERS = {
-    "euler": "Euler", "euler_ancestral": "Euler a", "heun": "Heun", "lms": "LMS", "dpm_2": "DPM2", "dpm_2_ancestral": "DPM2 a",
-    "dpmpp_2m": "DPM++ 2M", "dpmpp_sde": "DPM++ SDE", "dpmpp_2m_sde": "DPM++ 2M SDE", "dpmpp_3m_sde": "DPM++ 3M SDE",
-    "dpmpp_2s_ancestral": "DPM++ 2S a", "ddim": "DDIM", "uni_pc": "UniPC", "lcm": "LCM", "dpm_fast": "DPM fast",
-    "dpm_adaptive": "DPM adaptive",
-}  # fmt: skip
-SCHEDULES = {
-    "normal": "Normal", "karras": "Karras", "exponential": "Exponential", "sgm_uniform": "SGM Uniform", "simple": "Simple",
-    "ddim_uniform": "DDIM", "beta": "Beta",
-}  # fmt: skip
-OWN_TIMES = ("DDIM", "UniPC", "DPM fast", "DPM adaptive")
-"""Samplers that visit their own timesteps here, whatever schedule is named."""
 CONDITIONING = ("conditioning", "conditioning_1", "conditioning_2", "conditioning_to", "conditioning_from")
 LATENT = ("latent_image", "samples", "latent")
 
@@ -30,19 +20,6 @@ LATENT = ("latent_image", "samples", "latent")
 def is_graph(record: Node) -> bool:
     """Whether the JSON is a graph in API form."""
     return bool(record) and all(isinstance(node, dict) and "class_type" in node for node in record.values())
-
-
-def sampler_names(sampler: str, schedule: str) -> tuple[str, str]:
-    """A1111's names of a ComfyUI sampler and schedule; others stay as they are, for the error to name."""
-    plain = sampler.removesuffix("_gpu")
-    name = SAMPLERS.get(plain, sampler)
-    return name, "Automatic" if name in OWN_TIMES else SCHEDULES.get(schedule, schedule)
-
-
-def stem(name: str) -> str:
-    """A model file's name without folders and ending, as Windows or others write it."""
-    last = name.replace("\\", "/").rpartition("/")[2]
-    return last.removesuffix(".safetensors").removesuffix(".ckpt").removesuffix(".pt")
 
 
 def read_graph(graph: Graph) -> Request:

@@ -7,10 +7,15 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from clipskip.errors import SpecError
+from clipskip.spec.reader import SPELLINGS, plain
 
 NEGATIVE = "Negative prompt:"
+LONGEST_NAME = 40
+"""Characters before the colon of a line behind the settings that is told by its name."""
+KNOWN = frozenset(name for names in SPELLINGS.values() for name in names) - {"prompt", "negativeprompt", "negative"}
 LEAST_PAIRS = 3
 """A last line with fewer pairs is part of the prompt."""
 
@@ -19,7 +24,11 @@ _VALUE = re.compile(r'\s*+("(?:\\.|[^\\"])++"(?=,|$)|[^,]*+)(?:,|$)')
 _SIZE = re.compile(r"(\d+)x(\d+)")
 _POSITIVE_LINE = re.compile(r"\s*Positive [Pp]rompt:")
 _NEGATIVE_LINE = re.compile(r"\s*negative prompt:", re.IGNORECASE)
-_HASHES = re.compile(r"(?:^|,)\s*Hashes:\s*\{")
+_JSON = re.compile(r"(?:^|,)\s*(Hashes|Civitai resources|Civitai metadata):\s*(?=[\[{])")
+"""Fields whose value is JSON without quotes around it."""
+_PIPED = re.compile(r"\s*steps:[^|,]*\|", re.IGNORECASE)
+"""SD.Next had bars between its pairs."""
+_SETTINGS_LINE = re.compile(r"\s*Steps:\s*[0-9]")
 _STEPS_LINE = re.compile(r"\s*steps:\s*\S", re.IGNORECASE)
 _LABELS = re.compile(r"Negative prompt:|^[^\S\n]*(?:Steps:|Positive [Pp]rompt:)", re.MULTILINE)
 
@@ -35,64 +44,139 @@ class Infotext:
     hashes: Mapping[str, str] = field(default_factory=dict)
     """Of "Hashes: {json}", which A1111 and Civitai's tools add: "model" and "lora:name" to hash. A1111's own grammar
     cuts it at its commas, so `fields` has its pieces as well."""
+    lists: Mapping[str, object] = field(default_factory=dict)
+    """The JSON of "Hashes" and of Civitai's fields, as it stands."""
+    bare: Mapping[str, str] = field(default_factory=dict)
+    """The fields without that JSON and its pieces."""
+    rest: tuple[tuple[str, str], ...] = ()
+    """Lines that are neither prompt nor settings: what stands behind the settings, and settings inside the prompt."""
 
 
 def parse_infotext(text: str) -> Infotext:
-    """The parts of an infotext, just as A1111 reads them; or of the guide's block, which starts "Positive Prompt:"."""
-    if any(_POSITIVE_LINE.match(line) for line in text.split("\n")):
-        return _parse_guide(text)
-    *lines, last = text.strip().split("\n")
-    if len(list(_pairs(last))) < LEAST_PAIRS:
-        lines, last = [*lines, last], ""
+    """The parts of an infotext, as A1111 reads them, or of the guide's block, which starts "Positive Prompt:".
+
+    A1111 takes the last line, of three pairs or more, for the settings. Here that is also a line before it that starts
+    with "Steps:"; what stands behind goes on with the settings where it starts with one, and else is `rest`.
+    """
+    lines = text.strip("\0 \r\n\t").split("\n")
+    if any(_POSITIVE_LINE.match(line) for line in lines):
+        return _parse_guide(lines)
+    at = _settings_at(lines)
+    settings, rest = _settings_from(lines[at:])
     prompt: list[str] = []
     negative: list[str] = []
     in_negative = False
-    for line in map(str.strip, lines):
+    for line in map(str.strip, lines[:at]):
         if line.startswith(NEGATIVE):
             in_negative, line = True, line.removeprefix(NEGATIVE).strip()
+        elif _is_settings(line):
+            rest.insert(0, ("a settings line inside the prompt", line))
         (negative if in_negative else prompt).append(line)
-    return _infotext(prompt, negative, last)
+    return _infotext(prompt, negative, settings, tuple(rest))
 
 
-def _parse_guide(text: str) -> Infotext:
+def _settings_at(lines: list[str]) -> int:
+    """The index of the line where the settings start; that behind the last line where there are none."""
+    last = next((at for at in reversed(range(len(lines))) if _is_settings(lines[at])), None)
+    if last is not None:
+        return last
+    start = next((at for at in reversed(range(len(lines))) if _SETTINGS_LINE.match(lines[at])), None)
+    if (
+        start is not None
+        and all(_goes_on(line) for line in lines[start + 1 :])
+        and _count(lines[start:]) >= LEAST_PAIRS
+    ):
+        return start
+    return len(lines) - 1 if _count(lines[-1:]) >= LEAST_PAIRS else len(lines)
+
+
+def _is_settings(line: str) -> bool:
+    """Whether a line is a settings line wherever it stands."""
+    return bool(_SETTINGS_LINE.match(line)) and _count([line]) >= LEAST_PAIRS
+
+
+def _count(lines: list[str]) -> int:
+    return sum(1 for line in lines for _ in islice(_pairs(_commas(line)), LEAST_PAIRS))
+
+
+def _goes_on(line: str) -> bool:
+    """Whether a line behind the settings holds more of them: it starts with one that is known."""
+    first = next(_pairs(line.strip()), None)
+    return first is not None and line.strip().startswith(first[0]) and plain(first[0]) in KNOWN
+
+
+def _settings_from(lines: list[str]) -> tuple[str, list[tuple[str, str]]]:
+    """One settings line of the first and those that go on with it, and the others by name."""
+    settings, rest = [line for line in lines[:1] if line.strip()], list[tuple[str, str]]()
+    for line in lines[1:]:
+        if _goes_on(line):
+            settings.append(line)
+        elif stripped := line.strip():
+            name, colon, value = stripped.partition(":")
+            labelled = colon and len(name) <= LONGEST_NAME and value.strip()
+            rest.append((name.strip(), value.strip()) if labelled else ("text after the settings", stripped))
+    return ", ".join(_commas(line).strip().rstrip(",") for line in settings), rest
+
+
+def _commas(line: str) -> str:
+    """The line with SD.Next's bars as commas."""
+    return ", ".join(part.strip() for part in line.split("|")) if _PIPED.match(line) else line
+
+
+def _parse_guide(lines: list[str]) -> Infotext:
     """The guide's block: labelled prompts, blank lines between, one line of settings; what stands around it is prose."""
     prompt: list[str] = []
     negative: list[str] = []
     settings = ""
-    into: list[str] | None = None
-    for line in map(str.strip, text.split("\n")):
-        if found := _POSITIVE_LINE.match(line):
+    prose: list[str] = []
+    into: list[str] = prose
+    for at, line in enumerate(map(str.strip, lines)):
+        if match := _POSITIVE_LINE.match(line):
             if prompt:
-                break  # a second block
-            into, line = prompt, line[found.end() :].strip()
-        elif found := _NEGATIVE_LINE.match(line):
-            into, line = negative, line[found.end() :].strip()
+                prose += lines[at:]  # a second block
+                break
+            into, line = prompt, line[match.end() :].strip()
+        elif match := _NEGATIVE_LINE.match(line):
+            into, line = negative, line[match.end() :].strip()
         elif not settings and _STEPS_LINE.match(line):
-            settings, into = line, None
-        if into is not None and line:
+            settings, into, line = line, prose, ""
+        if line:
             into.append(line)
-    return _infotext(prompt, negative, settings)
+    rest = (("text around the settings", "\n".join(prose)),) if prose else ()
+    return _infotext(prompt, negative, settings, rest)
 
 
-def _infotext(prompt: list[str], negative: list[str], settings: str) -> Infotext:
+def _infotext(prompt: list[str], negative: list[str], settings: str, rest: tuple[tuple[str, str], ...]) -> Infotext:
+    lists, bare = _json_fields(settings)
+    hashes = lists.get("Hashes")
     return Infotext(
         prompt=_joined(prompt),
         negative_prompt=_joined(negative),
         fields=_fields(_pairs(settings)),
-        hashes=_hashes(settings),
+        hashes={k: v for k, v in hashes.items() if isinstance(v, str)} if isinstance(hashes, dict) else {},
+        lists=lists,
+        bare=_fields(_pairs(bare)),
+        rest=rest,
     )
 
 
-def _hashes(settings: str) -> dict[str, str]:
-    """The JSON after "Hashes:", or nothing where it is none."""
-    found = _HASHES.search(settings)
-    if found is None:
-        return {}
-    try:
-        hashes, _ = json.JSONDecoder().raw_decode(settings, found.end() - 1)
-    except (ValueError, RecursionError):
-        return {}
-    return {key: value for key, value in hashes.items() if isinstance(value, str)}
+def _json_fields(settings: str) -> tuple[dict[str, object], str]:
+    """The fields of JSON, and the line without them; what is no JSON after all stays in it."""
+    lists: dict[str, object] = {}
+    kept: list[str] = []
+    at = 0
+    for match in _JSON.finditer(settings):
+        if match.start() < at:
+            continue
+        try:
+            value, end = json.JSONDecoder().raw_decode(settings, match.end())
+        except (ValueError, RecursionError):
+            continue
+        if match[1] not in lists:
+            lists[match[1]] = value
+            kept.append(settings[at : match.start()])
+            at = end
+    return lists, "".join([*kept, settings[at:]])
 
 
 def _joined(lines: list[str]) -> str:
@@ -168,7 +252,7 @@ def compose(infotext: Infotext) -> str:
     An empty prompt keeps its line: sd-prompt-reader looks for line breaks before its labels.
     """
     negative = f"\n{NEGATIVE} {infotext.negative_prompt}" if infotext.negative_prompt else ""
-    pairs = [f"{key}: {_quoted(value)}" for key, value in _with_sizes(_whole(infotext))]
+    pairs = [f"{key}: {_quoted(value)}" for key, value in with_sizes(_whole(infotext))]
     if infotext.hashes:
         pairs.append(_hashes_pair(infotext.hashes))
     return f"{infotext.prompt}{negative}" + (f"\n{', '.join(pairs)}" if pairs else "")
@@ -202,7 +286,7 @@ def _quoted(value: str) -> object:
     return json.dumps(value, ensure_ascii=False) if changed else quote(value)
 
 
-def _with_sizes(fields: Mapping[str, str]) -> Sequence[tuple[str, str]]:
+def with_sizes(fields: Mapping[str, str]) -> Sequence[tuple[str, str]]:
     """The pairs, "Size-1" and "Size-2" put together again unless too few pairs would be left."""
     pairs: list[tuple[str, str]] = []
     done: set[str] = set()

@@ -79,6 +79,8 @@ class Request:
     """A second, larger pass; its prompts still hold their tags."""
     lora_hashes: tuple[tuple[str, str], ...] = ()
     """Name and hash of LoRAs, as settings texts note them: they find a file that has another name here."""
+    embedding_hashes: tuple[tuple[str, str], ...] = ()
+    """Name and hash of the embeddings that a settings text notes: its picture was made with them."""
     unused: tuple[tuple[str, str], ...] = ()
     """Fields of a settings text that this program has no use for, as they were."""
 

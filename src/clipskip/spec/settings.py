@@ -2,63 +2,34 @@
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from clipskip.errors import SpecError
-from clipskip.spec.encoder_skips import EncoderSkips, PhraseSkip, Skip, parse_skip
+from clipskip.spec.asking import A1111, read_request
+from clipskip.spec.encoder_skips import EncoderSkips
 from clipskip.spec.foreign import read_record
 from clipskip.spec.infotext import Infotext, compose, hide_labels, parse_infotext
 from clipskip.spec.lora import LoraRef
-from clipskip.spec.numbering import Dialect
-from clipskip.spec.passes import Hires, Mask, Start
-from clipskip.spec.plain import nonsense, read_values, read_whole, write_value, write_values
+from clipskip.spec.passes import Hires
+from clipskip.spec.plain import write_value, write_values
+from clipskip.spec.reader import Reader
 from clipskip.spec.render import FileRef, Render, Request
 from clipskip.spec.schedule import SkipSchedule
-from clipskip.spec.skip import ClipSkip
 from clipskip.spec.table import HIRES, MASK, PICTURE, START
 
-SKIP_FIELDS = ("Clip skip", "CLiP-skip", "CLIP skip", "Clip Skip", "clip_skip", "Clip_skip", "clipSkip")
-"""A1111 and most; SD.Next; typed; Civitai's page, and Easy Diffusion's switch; Fooocus and its kin; Civitai's data.
-All but the switch count as A1111 does on SD 1.x."""
 FRACTION, SCHEDULE, ENCODERS = "Fractional clip skip", "Clip skip schedule", "Clip skip per encoder"
 NEGATIVE_SKIP, PHRASES = "Negative clip skip", "Phrase clip skips"
 """Ours: what A1111's whole number cannot say. Phrases stand one a line: red frog=4."""
 DEFAULTS = {"Clip skip": "1", "RNG": "GPU", "Schedule type": "Automatic", "Emphasis": "Original"}
 """What A1111 takes for settings that a text leaves out (1.10 modules/infotext_utils.py)."""
-SCHEDULES_IN_NAMES = (
-    "Karras",
-    "Exponential",
-    "Polyexponential",
-    "SGM Uniform",
-    "SGMUniform",
-    "Uniform",
-    "Normal",
-    "Simple",
-    "Beta",
-)
-"""Up to A1111 1.8 a sampler's name ended in its schedule type."""
 ETA_DDIM, INIT_HASH, MASK_HASH = "Eta DDIM", "Init image hash", "Mask image hash"
 UPSCALER_HASH = "Hires upscaler hash"
-READ = frozenset(
-    {
-        "Model hash", "Model", "VAE", "VAE hash", "Lora hashes", "TI hashes", "Version", "Hashes", "Hypernet", "Hypernet strength",
-        NEGATIVE_SKIP, FRACTION, SCHEDULE, ENCODERS, PHRASES, ETA_DDIM, *SKIP_FIELDS, *DEFAULTS, *(row.label for row in PICTURE),
-    }
-)  # fmt: skip
-NO_VAE = frozenset({"Automatic", "None", "Default"})
-"""What some tools note where the checkpoint's own VAE was used."""
 FIRST_PASS, FIRST_PASS_PX = ("First pass size-1", "First pass size-2"), 512
-SPECIAL = frozenset({"sampler", "scheduler", "width", "height"})
-"""Of the table's rows, those that a text has in a way of its own."""
 ALWAYS = frozenset({"steps", "sampler", "scheduler", "cfg_scale", "seed", "width", "height"})
 VARIATION = tuple(row for row in PICTURE if row.name in ("variation_seed", "variation_strength"))
 LATER = tuple(row for row in PICTURE[7:] if row not in VARIATION and row.name != "ensd")
-HIRES_SIGNS = ("Hires upscale", "Hires upscaler", "Hires resize-1")
-"""A text with one of these and a denoising strength is of a picture with a second pass (1.10 modules/ui.py)."""
-OWN_TIMES = frozenset({"ddim", "ddim cfg++", "plms", "unipc", "dpm fast", "dpm adaptive"})
-"""Samplers that take no schedule type: A1111 notes the one that its menu shows, and draws without it
-(1.10 modules/sd_samplers_timesteps.py get_timesteps; sd_samplers_kdiffusion.py for the last two)."""
 NOT_SHARED = frozenset({"Clip skip", FRACTION, SCHEDULE, ENCODERS, "Lora hashes", "Version"})
 """What differs between the pictures of a sweep, or does not make them."""
 UNWRITABLE = re.compile(r'[,:"<>=#{}\x00-\x1f]')
@@ -117,130 +88,14 @@ def request_from_infotext(infotext: Infotext) -> Request:
     A text without any settings is a prompt, and leaves everything else open.
     """
     if not infotext.fields:
-        return Request(prompt=infotext.prompt, negative_prompt=infotext.negative_prompt)
-    whole = with_defaults(infotext)
-    fields = whole.fields
-    sampler, schedule = _split_sampler(fields.get("Sampler", "Euler a"), fields["Schedule type"])
-    idle = {"Schedule type"} if sampler.casefold() in OWN_TIMES and schedule != DEFAULTS["Schedule type"] else set()
-    if ETA_DDIM in fields:
-        fields = {"Eta": fields[ETA_DDIM]} | dict(fields)
-    try:
-        hires, start = _hires(fields), _start(fields)
-    except SpecError as error:
-        raise type(error)(f"settings: {error}", field=error.field) from None
-    request = Request(
-        **read_values(fields, (row for row in PICTURE if row.name not in SPECIAL)),
-        **_sizes(fields),
-        prompt=whole.prompt,
-        negative_prompt=whole.negative_prompt,
-        model=fields.get("Model"),
-        model_hash=fields.get("Model hash"),
-        vae=None if fields.get("VAE") in NO_VAE else fields.get("VAE"),
-        vae_hash=fields.get("VAE hash"),
-        clip_skip=_clip_skip(infotext.fields),
-        negative_clip_skip=_skip(NEGATIVE_SKIP, fields[NEGATIVE_SKIP]) if NEGATIVE_SKIP in fields else None,
-        phrase_skips=_phrases(fields),
-        sampler=sampler,
-        scheduler=DEFAULTS["Schedule type"] if idle else schedule,
-        hires=hires,
-        start=start,
-        lora_hashes=tuple(dict(_lora_hashes(infotext)).items()),
-        unused=tuple(_unused(infotext, idle, _used(hires, start))),
-    )
+        return Request(prompt=infotext.prompt, negative_prompt=infotext.negative_prompt, unused=infotext.rest)
+    reader = Reader({**_with_first_pass(infotext.bare or infotext.fields), **infotext.lists})
+    version = reader.key("Version")
+    asked = read_request(reader, A1111, prompt=infotext.prompt, negative=infotext.negative_prompt)
+    told = [("Version", version.value)] if version and not version.value.startswith("clipskip") else []
+    request = replace(asked, unused=(*asked.unused, *told, *infotext.rest))
     _check(request)
     return request
-
-
-def _clip_skip(fields: Mapping[str, str]) -> Skip:
-    """The Clip Skip in whichever spelling; SpecError where two disagree."""
-    found = {name: _skip(name, fields[name]) for name in SKIP_FIELDS if name in fields}
-    for exact_name in (FRACTION, SCHEDULE, ENCODERS):
-        if exact_name in fields:
-            exact = _skip(exact_name, fields[exact_name])
-            begins = ClipSkip(exact.first.shallow)
-            found = {name: exact if skip == begins else skip for name, skip in found.items()}
-            found[exact_name] = exact
-    if len(set(found.values())) > 1:
-        said = " and ".join(f"{name} {fields[name]}" for name in found)
-        raise SpecError(f"settings: {said} disagree; leave one of them", field="clip_skip")
-    return next(iter(found.values()), ClipSkip.parse(DEFAULTS["Clip skip"]))
-
-
-def _skip(name: str, text: str) -> Skip:
-    switch = {"true": "on", "yes": "on", "false": "off", "no": "off"}.get(text.strip().lower())
-    try:
-        if switch is not None:
-            return ClipSkip.from_dialect(switch, Dialect.EASYDIFFUSION)
-        return parse_skip(text)
-    except SpecError as error:
-        raise type(error)(f"settings: {name} {text[:40]}: {error}", field="clip_skip") from None
-
-
-def _phrases(fields: Mapping[str, str]) -> tuple[PhraseSkip, ...]:
-    lines = fields.get(PHRASES, "").split("\n")
-    try:
-        return tuple(PhraseSkip.parse(line) for line in lines if line.strip())
-    except SpecError as error:
-        raise type(error)(f"settings: {PHRASES}: {error}", field="phrase_skip") from None
-
-
-def _split_sampler(name: str, schedule: str) -> tuple[str, str]:
-    """Sampler and schedule type; a name of A1111 1.8 ("DPM++ 2M Karras") holds both."""
-    for label in SCHEDULES_IN_NAMES:
-        if name.endswith(f" {label}") and schedule in ("Automatic", label):
-            return name.removesuffix(f" {label}"), label
-    return name, schedule
-
-
-def _sizes(fields: Mapping[str, str]) -> dict[str, Any]:  # Any: fields of a dataclass
-    """Width and height in pixels; None for each that the text leaves open."""
-    if "Size" in fields:
-        raise nonsense("Size", fields["Size"], "width x height, as in 512x768")
-    return {
-        name: read_whole("Size", fields[label]) if (label := f"Size-{side}") in fields else None
-        for side, name in ((1, "width"), (2, "height"))
-    }
-
-
-def _hires(fields: Mapping[str, str]) -> Hires | None:
-    """The second pass that a text notes."""
-    if "Denoising strength" not in fields or not any(sign in fields for sign in HIRES_SIGNS):
-        return None
-    return Hires(**read_values(fields, HIRES), upscaler_hash=fields.get(UPSCALER_HASH, ""))
-
-
-def _start(fields: Mapping[str, str]) -> Start | None:
-    """The picture that a text notes as the one that drawing begins at."""
-    if INIT_HASH not in fields:
-        return None
-    mask = Mask(**read_values(fields, MASK), hash=fields[MASK_HASH]) if MASK_HASH in fields else None
-    return Start(**read_values(fields, START), hash=fields[INIT_HASH], mask=mask)
-
-
-def _lora_hashes(infotext: Infotext) -> Iterator[tuple[str, str]]:
-    """Names and hashes of LoRAs: those of the JSON, then those of "a: 0123, b: 4567"."""
-    for key, digits in infotext.hashes.items():
-        if key.startswith("lora:"):
-            yield key.removeprefix("lora:"), digits
-    for part in infotext.fields.get("Lora hashes", "").split(","):
-        name, colon, digits = part.rpartition(":")
-        if colon:
-            yield name.strip(), digits.strip()
-
-
-def _used(hires: Hires | None, start: Start | None) -> frozenset[str]:
-    """The labels that were read for a second pass and for a picture to begin at."""
-    second = (*(row.label for row in HIRES), UPSCALER_HASH, *FIRST_PASS) if hires else ()
-    first = (*(row.label for row in (*START, *MASK)), INIT_HASH, MASK_HASH) if start else ()
-    return frozenset((*second, *first))
-
-
-def _unused(infotext: Infotext, idle: Collection[str], used: Collection[str]) -> Iterator[tuple[str, str]]:
-    """The fields that are not read, or say nothing here; of hashes in JSON, A1111's grammar makes some too."""
-    pieces = {key.partition(":")[0] for key in infotext.hashes}
-    for key, value in infotext.fields.items():
-        if key in idle or (key not in READ and key not in pieces and key not in used):
-            yield key, value
 
 
 def _check(request: Request) -> None:

@@ -1,0 +1,269 @@
+"""A record that a Reader has -> a Request: the same for a settings line and for every tool's JSON."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from clipskip.errors import SpecError
+from clipskip.spec.encoder_skips import PhraseSkip, Skip, parse_skip
+from clipskip.spec.family import Family
+from clipskip.spec.numbering import Dialect
+from clipskip.spec.passes import Hires, Mask, Start
+from clipskip.spec.reader import Reader, Said, plain, shown
+from clipskip.spec.render import Request
+from clipskip.spec.resources import Files, read_files, stem
+from clipskip.spec.sampler_names import AUTOMATIC, other_names, takes_no_schedule
+from clipskip.spec.skip import ClipSkip
+from clipskip.spec.table import HIRES, MASK, PICTURE, START
+
+Read = TypeVar("Read")
+SPECIAL = frozenset({"sampler", "scheduler", "width", "height"})
+"""Of the table's rows, those that records have in ways of their own."""
+HIRES_SIGNS = ("hires_scale", "hires_upscaler", "hires_width")
+"""A text with one of these and a denoising strength is of a picture with a second pass (A1111 1.10 modules/ui.py)."""
+API_STRENGTH = 0.75
+"""Denoising strength that A1111's API has where a body leaves it out."""
+NO_VAE = frozenset({"automatic", "none", "default", "defaultmodel"})
+"""What some tools note where the checkpoint's own VAE was used."""
+SWITCHES = {"true": "on", "yes": "on", "false": "off", "no": "off"}
+FAMILIES = {"sd-1": Family.SD1, "sd-2": Family.SD2, "sdxl": Family.SDXL}
+"""InvokeAI's `base`."""
+
+_SIZE = re.compile(r"\(?\s*([0-9]{1,9})\s*[xX×,*]\s*([0-9]{1,9})\s*\)?(?:\s*<.*)?", re.DOTALL)
+_TITLE = re.compile(r"(.+?)(?:\s*\[([0-9a-fA-F]{8,64})\])?", re.DOTALL)
+"""A model as A1111's menus have it: "foxmix.safetensors [0123456789]"."""
+
+Names = Callable[[str, str], tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What a tool's records leave unsaid, and what they say in the tool's own way."""
+
+    label: str
+    sampler: str = "Euler a"
+    names: Names = other_names
+    """A1111's names of its sampler and schedule type."""
+    scheduler_is_sampler: bool = False
+    """InvokeAI calls its sampler a scheduler."""
+    rng: str = "CPU"
+    ensd: int = 0
+    emphasis: str = "Original"
+    clip_skip: ClipSkip | None = None
+    dialect: Dialect = Dialect.A1111
+    """How it counts Clip Skip."""
+
+
+A1111 = Source(label="A1111", rng="GPU", clip_skip=ClipSkip(1))
+"""What A1111 takes for settings that a text leaves out (1.10 modules/infotext_utils.py)."""
+
+
+def read_request(reader: Reader, source: Source, *, prompt: str | None = None, negative: str = "") -> Request:
+    """What the record asks for; what it says beside that is `unused`. A settings text has its prompts apart."""
+    if prompt is None:
+        prompt, negative = reader.text("prompt"), reader.text("negative_prompt")
+    model, digits, family = _model(reader)
+    files = read_files(reader, prompt)
+    sampler, schedule = _sampler(reader, source)
+    width, height = _size(reader)
+    negative_skip = reader.take("negative_clip_skip")
+    asked: dict[str, Any] = {"rng": source.rng, "ensd": source.ensd, "emphasis": source.emphasis}  # Any: fields
+    asked |= reader.rows(row for row in PICTURE if row.name not in SPECIAL)
+    asked["rng"] = {"cpu": "CPU", "cuda": "GPU", "gpu": "GPU"}.get(asked["rng"], asked["rng"])
+    vae = reader.take("vae")
+    return Request(
+        **asked,
+        prompt=prompt + _hypernet(reader),
+        negative_prompt=negative,
+        model=model or files.model,
+        model_hash=_same_hash(reader, digits, files),
+        vae=_vae(reader, vae) if vae else None,
+        vae_hash=reader.name("vae_hash"),
+        loras=tuple(files.loras),
+        clip_skip=_clip_skip(reader, source, family),
+        negative_clip_skip=_skip(negative_skip, A1111, None) if negative_skip else None,
+        phrase_skips=_phrases(reader),
+        sampler=sampler,
+        scheduler=schedule,
+        width=width,
+        height=height,
+        hires=_checked(_hires, reader),
+        start=_checked(_start, reader),
+        lora_hashes=tuple(files.lora_hashes.items()),
+        embedding_hashes=tuple(files.embedding_hashes.items()),
+        unused=tuple(reader.left()),
+    )
+
+
+def _checked(read: Callable[[Reader], Read], reader: Reader) -> Read:
+    try:
+        return read(reader)
+    except SpecError as error:
+        told = str(error).removeprefix("settings: ")
+        raise type(error)(f"settings: {told}", field=error.field) from None
+
+
+def _hires(reader: Reader) -> Hires | None:
+    """The second pass that a text notes, or that a body of A1111's API switches on."""
+    switch = reader.take("enable_hires")
+    noted = reader.has("hires_denoising_strength") and any(reader.has(sign) for sign in HIRES_SIGNS)
+    if switch is not None and not isinstance(switch.value, bool):
+        switch.nonsense("true or false")
+    if switch is not None and not switch.value:
+        reader.leave(switch.key, False)
+        return None
+    if switch is None and not noted:
+        return None
+    digits = reader.name("upscaler_hash")
+    unsaid = {} if switch is None else {"strength": API_STRENGTH}
+    return Hires(**unsaid | reader.rows(HIRES), upscaler_hash=digits or "")
+
+
+def _start(reader: Reader) -> Start | None:
+    """The picture that a text notes as the one that drawing begins at."""
+    digits = reader.name("init_hash")
+    if digits is None:
+        return None
+    mask_digits = reader.name("mask_hash")
+    unsaid = {row.name: row.absent for row in MASK if row.absent is not None}
+    mask = Mask(**unsaid | reader.rows(MASK), hash=mask_digits) if mask_digits else None
+    return Start(**reader.rows(START), hash=digits, mask=mask)
+
+
+def _vae(reader: Reader, said: Said) -> str | None:
+    """A VAE's name; some tools note a word where the checkpoint's own was used."""
+    name = _named(reader, said)[0] if isinstance(said.value, dict) else said.name()
+    return None if plain(name) in NO_VAE else stem(name)
+
+
+def _model(reader: Reader) -> tuple[str | None, str | None, str | None]:
+    """The checkpoint's name and hash, and InvokeAI's word for its family."""
+    said = reader.take("model")
+    if said is None or not isinstance(said.value, dict):
+        title = _TITLE.fullmatch(said.name()) if said else None
+        digits = reader.name("model_hash")
+        return (stem(title[1]) if title else None), (digits or title[2] if title else digits), None
+    name, inner = _named(reader, said)
+    family, digits = inner.get("base", inner.get("base_model")), inner.get("hash")
+    return stem(name), digits or reader.name("model_hash"), family
+
+
+def _named(reader: Reader, said: Said) -> tuple[str, dict[str, str]]:
+    """A file's name in an object, and what else it says that is read: its family, a hash that is one."""
+    inner = dict(said.value)
+    first = next((key for key in ("name", "model_name", "modelFileName", "label") if inner.get(key)), None)
+    if first is None:
+        said.nonsense("a file with a name")
+    name = Said(f"{said.key} {first}", inner.pop(first)).name()
+    known = {key: inner.pop(key) for key in ("base", "base_model") if isinstance(inner.get(key), str)}
+    if isinstance(inner.get("hash"), str) and re.fullmatch("[0-9a-fA-F]{8,64}", inner["hash"]):
+        known["hash"] = inner.pop("hash")
+    for key, value in inner.items():
+        reader.leave(f"{said.key} {key}", value)
+    return name, known
+
+
+def _same_hash(reader: Reader, digits: str | None, files: Files) -> str | None:
+    """The model's hash; one that a list has beside it, and that is another, is left over."""
+    if digits and files.model_hash and not _alike(digits, files.model_hash):
+        reader.leave("hashes model", files.model_hash)
+    return digits or files.model_hash
+
+
+def _alike(a: str, b: str) -> bool:
+    short, long = sorted((a.lower(), b.lower()), key=len)
+    return long.startswith(short)
+
+
+def _sampler(reader: Reader, source: Source) -> tuple[str, str]:
+    """Sampler and schedule type by A1111's names."""
+    said = None if source.scheduler_is_sampler else reader.take("sampler")
+    schedule = reader.take("scheduler")
+    if source.scheduler_is_sampler:
+        said, schedule = schedule or reader.take("sampler"), None
+    name, kind = source.names(
+        said.name().strip() if said else source.sampler, schedule.name().strip() if schedule else AUTOMATIC
+    )
+    if takes_no_schedule(name) and kind != AUTOMATIC:
+        reader.leave(schedule.key if schedule else "Schedule type", kind)
+        kind = AUTOMATIC
+    return name, kind
+
+
+def _size(reader: Reader) -> tuple[int | None, int | None]:
+    """Width and height in pixels."""
+    size, sides = reader.take("size"), (reader.take("width"), reader.take("height"))
+    if size is None:
+        width, height = (side.whole() if side else None for side in sides)
+        return width, height
+    match = _SIZE.fullmatch(str(size.value).strip()) if isinstance(size.value, str) else None
+    if match is None:
+        size.nonsense("width x height, as in 512x768")
+    for side, pixels in zip(sides, match.groups(), strict=True):
+        if side and side.whole() != int(pixels):
+            reader.leave(side.key, side.value)
+    return int(match[1]), int(match[2])
+
+
+def _clip_skip(reader: Reader, source: Source, family: str | None) -> Skip | None:
+    """The Clip Skip in whichever spelling; SpecError where two disagree."""
+    said = reader.all("clip_skip")
+    found = {one.key: _skip(one, source, family) for one in said}
+    written = {one.key: shown(one.value) for one in said}
+    for exact in reader.all("exact_clip_skip"):
+        skip = _skip(exact, A1111, None)
+        begins = ClipSkip(skip.first.shallow)
+        found = {name: skip if other == begins else other for name, other in found.items()}
+        found[exact.key], written[exact.key] = skip, shown(exact.value)
+    if len(set(found.values())) > 1:
+        told = " and ".join(f"{name} {written[name][:40]}" for name in found)
+        raise SpecError(f"settings: {told} disagree; leave one of them", field="clip_skip")
+    if found or source.dialect is Dialect.A1111:
+        return next(iter(found.values()), source.clip_skip)
+    return ClipSkip.from_dialect(0, source.dialect, family=_family(family)) if family in (None, *FAMILIES) else None
+
+
+def _skip(said: Said, source: Source, family: str | None) -> Skip:
+    """A number in the way of the tool, a schedule of ours, or Easy Diffusion's switch."""
+    value = said.value
+    if not isinstance(value, bool | int | float | str):
+        raise SpecError(
+            f"settings: {said.key[:60]} {shown(value)[:40]} is not a number; use 1 (the last layer) or more",
+            field="clip_skip",
+        )
+    text = str(value).strip()
+    try:
+        if text.lower() in SWITCHES:
+            return ClipSkip.from_dialect(SWITCHES[text.lower()], Dialect.EASYDIFFUSION)
+        if plain(said.key) == "clipstopatlayer":
+            return ClipSkip.from_dialect(said.whole(), Dialect.COMFYUI)
+        if source.dialect is not Dialect.A1111:
+            return ClipSkip.from_dialect(said.whole(), source.dialect, family=_family(family))
+        return parse_skip(text)
+    except SpecError as error:
+        told = str(error).removeprefix("settings: ")
+        raise type(error)(f"settings: {said.key[:60]} {text[:40]}: {told}", field="clip_skip") from None
+
+
+def _family(name: str | None) -> Family:
+    if name is not None and name not in FAMILIES:
+        raise SpecError(
+            f"models of base {name[:40]!r} have no Clip Skip here; {', '.join(FAMILIES)} have", field="model"
+        )
+    return FAMILIES.get(name or "", Family.SD1)
+
+
+def _phrases(reader: Reader) -> tuple[PhraseSkip, ...]:
+    said = reader.take("phrase_skips")
+    lines = said.text().split("\n") if said else []
+    try:
+        return tuple(PhraseSkip.parse(line) for line in lines if line.strip())
+    except SpecError as error:
+        raise type(error)(f"settings: Phrase clip skips: {error}", field="phrase_skip") from None
+
+
+def _hypernet(reader: Reader) -> str:
+    """A hypernetwork as a tag of the prompt, as A1111 takes it."""
+    name, strength = reader.name("hypernet"), reader.name("hypernet_strength")
+    return f"<hypernet:{name}:{strength or '1.0'}>" if name else ""

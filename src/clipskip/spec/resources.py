@@ -1,0 +1,253 @@
+"""The files that records name beside the model: LoRAs in every tool's lists, Civitai's resources, hashes."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from clipskip.errors import SpecError
+from clipskip.spec.lora import LoraRef
+from clipskip.spec.reader import Reader, Said, says_something
+
+Record = Mapping[str, Any]  # JSON
+
+NAMES = ("name", "model_name", "modelName", "modelFileName", "model_file_name", "fileName", "lora", "label")
+WEIGHTS = ("weight", "strength", "strengthModel")
+HASHES = ("hash", "modelHash")
+LORA_KINDS = ("lora", "lycoris", "locon", "dora", "loha")
+MODEL_KINDS = ("model", "checkpoint", "basemodel")
+EMBEDDING_KINDS = ("embed", "embedding", "textualinversion", "ti")
+
+_TAG = re.compile(r"<(?:lora|lyco):([^:>]+)")
+_FOOOCUS = re.compile(r"(?:lora_combined_|LoRA )([0-9]{1,3})")
+_OLD_FOOOCUS = re.compile(r"LoRA \[(.+)\] weight")
+_ADDNET = re.compile(r"AddNet (Module|Model|Weight A|Weight B|Weight) ([0-9]{1,3})")
+_NO_FILE = ("", "none")
+
+
+@dataclass(slots=True, kw_only=True)
+class Files:
+    """What the lists of a record name."""
+
+    model: str | None = None
+    model_hash: str | None = None
+    loras: list[LoraRef] = field(default_factory=list)
+    lora_hashes: dict[str, str] = field(default_factory=dict)
+    embedding_hashes: dict[str, str] = field(default_factory=dict)
+
+
+def read_files(reader: Reader, prompt: str) -> Files:
+    """The files in a record's lists; a LoRA that the prompt's tags name is left to them."""
+    files = Files()
+    for name, digits in _hash_lists(reader, "lora_hashes"):
+        files.lora_hashes[name] = digits
+    for name, digits in _hash_lists(reader, "embedding_hashes"):
+        files.embedding_hashes[name] = digits
+    for said in reader.all("hashes"):
+        _read_hashes(reader, said, files)
+    for said in reader.all("resources"):
+        for entry in entries(said):
+            _read_resource(reader, said, entry, files)
+    files.loras += [*_listed(reader, files), *_addnet(reader)]
+    files.loras += [lora for lora in _numbered(reader) if lora not in files.loras]
+    tags = {name.strip() for name in _TAG.findall(prompt)}
+    files.loras = [lora for lora in files.loras if lora.name not in tags]
+    return files
+
+
+def stem(name: str) -> str:
+    """A model file's name without folders and ending, as Windows or others write it."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    for ending in (".safetensors", ".ckpt", ".pt", ".sft", ".bin", ".pth"):
+        last = last.removesuffix(ending)
+    return last
+
+
+def entries(said: Said) -> list[object]:
+    """The entries of a list, which a text file joins with commas."""
+    if isinstance(said.value, list):
+        return said.value
+    if not isinstance(said.value, str):
+        said.nonsense("a list")
+    parts = said.value.strip().strip("[]").split(",")
+    return [name for part in parts if (name := part.strip(" '\"")).lower() not in _NO_FILE]
+
+
+def _hash_lists(reader: Reader, name: str) -> Iterator[tuple[str, str]]:
+    """Name and hash of each in "a: 0123, b: 4567"."""
+    for said in reader.all(name):
+        for part in said.text().split(","):
+            file, colon, digits = part.rpartition(":")
+            if colon:
+                yield file.strip(), digits.strip()
+            else:
+                reader.leave(said.key, part.strip())
+
+
+def _read_hashes(reader: Reader, said: Said, files: Files) -> None:
+    """A1111's "Hashes": "model", "lora:name" and "embed:name" to hash."""
+    if not isinstance(said.value, dict):
+        said.nonsense("a list of hashes by name")
+    for key, digits in said.value.items():
+        kind, colon, name = key.partition(":")
+        if not isinstance(digits, str):
+            Said(f"{said.key} {key}", digits).nonsense("a hash")
+        if key == "model":
+            files.model_hash = digits
+        elif colon and kind == "lora":
+            files.lora_hashes.setdefault(name, digits)
+        elif colon and kind == "embed":
+            files.embedding_hashes.setdefault(name, digits)
+        else:
+            reader.leave(f"{said.key} {key}", digits)
+
+
+def _read_resource(reader: Reader, said: Said, entry: object, files: Files) -> None:
+    """One of Civitai's resources or TensorArt's models: a name, a type, and a weight or a hash."""
+    if isinstance(entry, str):
+        reader.leave(said.key, entry)
+        return
+    if not isinstance(entry, dict):
+        Said(said.key, entry).nonsense("a resource with name and type")
+    item = _Item(reader, said.key, entry)
+    kind = str(item.take("type", "modelType") or "").lower().replace("_", "").replace(" ", "")
+    name = item.file()
+    if kind in LORA_KINDS:
+        files.loras.append(_lora(name, item.number(WEIGHTS), item.number(("strengthClip",))))
+        if digits := item.word(HASHES):
+            files.lora_hashes.setdefault(name, digits)
+    elif kind in MODEL_KINDS:
+        files.model, files.model_hash = files.model or name, files.model_hash or item.word(HASHES)
+    elif kind in EMBEDDING_KINDS:
+        files.embedding_hashes.setdefault(name, item.word(HASHES) or "")
+    else:
+        reader.leave(f"{said.key} {name}".strip(), entry)
+        return
+    item.leave()
+
+
+def _listed(reader: Reader, files: Files) -> Iterator[LoraRef]:
+    """InvokeAI: a list of models; Fooocus: name, weight, hash; SwarmUI and Easy Diffusion: names and strengths apart."""
+    names: list[object] = []
+    for said in (*reader.all("loras"), *reader.all("lora_names")):
+        for entry in entries(said):
+            if isinstance(entry, dict):
+                yield _invoke_lora(reader, said, entry, files)
+            elif isinstance(entry, list):
+                yield _triple(reader, said, entry, files)
+            elif isinstance(entry, str):
+                names.append(entry)
+            else:
+                Said(said.key, entry).nonsense("a name with its weight")
+    weights = [(said, weight) for said in reader.all("lora_strengths") for weight in entries(said)]
+    if weights and len(weights) != len(names):
+        raise SpecError(
+            f"settings: {len(names)} LoRAs are named and {len(weights)} strengths; give each LoRA one", field="lora"
+        )
+    for at, name in enumerate(names):
+        weight = Said(weights[at][0].key, weights[at][1]).number() if weights else 1.0
+        yield _lora(str(name), weight)
+
+
+def _invoke_lora(reader: Reader, said: Said, entry: Record, files: Files) -> LoraRef:
+    item = _Item(reader, said.key, entry)
+    model = item.take("model", "lora") if isinstance(entry.get("model", entry.get("lora")), dict) else None
+    if model is None:
+        lora = _lora(item.file(), item.number(WEIGHTS))
+    else:
+        inner = _Item(reader, f"{said.key} model", model)
+        lora = _lora(inner.file(), item.number(WEIGHTS))
+        inner.leave()
+    if digits := item.word(HASHES):
+        files.lora_hashes.setdefault(lora.name, digits)
+    item.leave()
+    return lora
+
+
+def _triple(reader: Reader, said: Said, entry: list[object], files: Files) -> LoraRef:
+    if not 2 <= len(entry) <= 3 or not isinstance(entry[0], str):
+        Said(said.key, entry).nonsense("a name with its weight")
+    lora = _lora(entry[0], Said(said.key, entry[1]).number())
+    if len(entry) == 3 and isinstance(entry[2], str) and entry[2]:
+        files.lora_hashes.setdefault(lora.name, entry[2])
+    elif len(entry) == 3:
+        reader.leave(f"{said.key} {lora.name}", entry[2])
+    return lora
+
+
+def _numbered(reader: Reader) -> Iterator[LoraRef]:
+    """Fooocus: "lora_combined_1" and "LoRA 1": "name : 0.5"; its first releases: "LoRA [name] weight": 0.5."""
+    for _, said in reader.matching(_FOOOCUS):
+        name, colon, weight = said.text().rpartition(":")
+        if not colon:
+            said.nonsense("a name with its weight, as in name : 0.5")
+        if name.strip().lower() not in _NO_FILE:
+            yield _lora(name.strip(), Said(said.key, weight.strip()).number())
+    for match, said in reader.matching(_OLD_FOOOCUS):
+        if match[1].lower() not in _NO_FILE:
+            yield _lora(match[1], said.number())
+
+
+def _addnet(reader: Reader) -> Iterator[LoraRef]:
+    """kohya's Additional Networks in A1111 texts: "AddNet Model 1: name(hash)" and its weights, A of the U-Net."""
+    slots: dict[str, dict[str, Said]] = {}
+    for match, said in reader.matching(_ADDNET):
+        slots.setdefault(match[2], {})[match[1]] = said
+    for number, slot in slots.items():
+        model = slot.get("Model")
+        if model is None:
+            for said in slot.values():
+                reader.leave(said.key, said.value)
+            continue
+        if "Module" in slot and slot["Module"].text() != "LoRA":
+            slot["Module"].nonsense("LoRA, the only kind of additional network that is known")
+        name = re.sub(r"\s*\([0-9a-fA-F]+\)$", "", model.text())
+        both = slot["Weight"].number() if "Weight" in slot else 1.0
+        unet, te = (slot[key].number() if key in slot else both for key in ("Weight A", "Weight B"))
+        if name.lower() in _NO_FILE:
+            reader.leave(f"AddNet Model {number}", name)
+        else:
+            yield LoraRef(name=stem(name), text_encoder=te, unet=unet)
+
+
+def _lora(name: str, unet: float | None, text_encoder: float | None = None) -> LoraRef:
+    if not name:
+        raise SpecError("settings: a LoRA has no name", field="lora")
+    unet = 1.0 if unet is None else unet
+    return LoraRef(name=stem(name), text_encoder=unet if text_encoder is None else text_encoder, unet=unet)
+
+
+class _Item:
+    """An entry of a list, read as a record is; what nobody took is left to the record's reader."""
+
+    def __init__(self, reader: Reader, label: str, entry: Record) -> None:
+        self.reader, self.label = reader, label
+        self.entry = {key: value for key, value in entry.items() if says_something(value)}
+
+    def take(self, *names: str) -> Any:  # JSON
+        """The first of the keys that says something, taken."""
+        return next((self.entry.pop(name) for name in names if name in self.entry), None)
+
+    def word(self, names: Iterable[str]) -> str | None:
+        """One of the keys, which is a text."""
+        found = self.take(*names)
+        return None if found is None else Said(f"{self.label} {next(iter(names))}", found).name()
+
+    def number(self, names: Iterable[str]) -> float | None:
+        """One of the keys, which is a number."""
+        found = self.take(*names)
+        return None if found is None else Said(f"{self.label} {next(iter(names))}", found).number()
+
+    def file(self) -> str:
+        """The file's name; Civitai's generator names a version of a model instead."""
+        name = self.word(NAMES)
+        version = self.word(("modelVersionName",))
+        number = self.word(("modelVersionId", "modelFileId", "modelId"))
+        if name is None and number is None:
+            return ""
+        return " ".join(filter(None, (name, version))) if name is not None else f"Civitai model version {number}"
+
+    def leave(self) -> None:
+        """Hand what nobody took to the record's reader."""
+        for key, value in self.entry.items():
+            self.reader.leave(f"{self.label} {key}", value)

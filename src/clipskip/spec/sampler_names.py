@@ -1,0 +1,65 @@
+"""Every tool's names of samplers and schedule types -> A1111's."""
+
+from clipskip.spec.reader import plain
+
+AUTOMATIC = "Automatic"
+COMFY_SAMPLERS = {
+    "euler": "Euler", "euler_ancestral": "Euler a", "heun": "Heun", "lms": "LMS", "dpm_2": "DPM2", "dpm_2_ancestral": "DPM2 a",
+    "dpmpp_2m": "DPM++ 2M", "dpmpp_sde": "DPM++ SDE", "dpmpp_2m_sde": "DPM++ 2M SDE", "dpmpp_2m_sde_heun": "DPM++ 2M SDE Heun",
+    "dpmpp_3m_sde": "DPM++ 3M SDE", "dpmpp_2s_ancestral": "DPM++ 2S a", "ddim": "Euler", "uni_pc": "UniPC bh1",
+    "uni_pc_bh2": "UniPC bh2", "lcm": "LCM", "dpm_fast": "DPM fast", "dpm_adaptive": "DPM adaptive",
+}  # fmt: skip
+"""ComfyUI's `ddim` is Euler on the schedule that is named (comfy/samplers.py ksampler); its UniPC follows that one too."""
+SCHEDULES = {
+    "normal": "Normal", "karras": "Karras", "exponential": "Exponential", "sgm_uniform": "SGM Uniform", "simple": "Simple",
+    "ddim_uniform": "DDIM", "beta": "Beta", "kl_optimal": "KL Optimal", "turbo": "Turbo",
+    "align_your_steps": "Align Your Steps", "polyexponential": "Polyexponential", "automatic": AUTOMATIC,
+}  # fmt: skip
+OTHER_SAMPLERS = {
+    "euler_a": "Euler a", "dpm2": "DPM2", "dpm2_a": "DPM2 a", "kdpm_2": "DPM2", "kdpm_2_a": "DPM2 a", "dpm_2_a": "DPM2 a",
+    "dpmpp_2s": "DPM++ 2S a", "dpmpp_2s_a": "DPM++ 2S a", "unipc": "UniPC", "plms": "PLMS", "ddim": "DDIM",
+}  # fmt: skip
+"""InvokeAI's, NovelAI's and Easy Diffusion's names, where they are not ComfyUI's."""
+COMFY_OWN_TIMES = ("DPM fast", "DPM adaptive")
+"""ComfyUI's samplers that take only the ends of the schedule that is named."""
+OWN_TIMES = frozenset({"ddim", "ddim cfg++", "plms", "unipc", "dpm fast", "dpm adaptive"})
+"""Samplers that take no schedule type: A1111 notes the one that its menu shows, and draws without it
+(1.10 modules/sd_samplers_timesteps.py get_timesteps; sd_samplers_kdiffusion.py for the last two)."""
+SCHEDULES_IN_NAMES = (
+    "Karras", "Exponential", "Polyexponential", "SGM Uniform", "SGMUniform", "Uniform", "Normal", "Simple", "Beta",
+)  # fmt: skip
+"""Up to A1111 1.8 a sampler's name ended in its schedule type."""
+
+
+def split_name(name: str, schedule: str) -> tuple[str, str]:
+    """Sampler and schedule type; a name of A1111 1.8 ("DPM++ 2M Karras") holds both."""
+    for label in SCHEDULES_IN_NAMES:
+        if name.endswith(f" {label}") and schedule.casefold() in (AUTOMATIC.casefold(), label.casefold()):
+            return name.removesuffix(f" {label}"), label
+    return name, schedule
+
+
+def comfy_names(sampler: str, schedule: str) -> tuple[str, str]:
+    """A1111's names of ComfyUI's sampler and schedule; others stay as they are, for the error to name.
+
+    ComfyUI's first releases called its samplers sample_euler; `_gpu` says where the noise is drawn.
+    """
+    name = sampler.removeprefix("sample_")
+    name = COMFY_SAMPLERS.get(name.removesuffix("_gpu"), sampler)
+    return name, AUTOMATIC if name in COMFY_OWN_TIMES else SCHEDULES.get(schedule, schedule)
+
+
+def other_names(sampler: str, schedule: str) -> tuple[str, str]:
+    """A1111's names of a sampler and schedule as A1111 or any tool but ComfyUI has them; `_k` is on Karras' schedule."""
+    name, kind = split_name(sampler.strip(), SCHEDULES.get(schedule.strip().lower(), schedule.strip()))
+    small = name.lower().removeprefix("k_").removeprefix("sample_")
+    bare = small.removesuffix("_k")
+    if bare != small:
+        kind = "Karras"
+    known = OTHER_SAMPLERS | {key: label for key, label in COMFY_SAMPLERS.items() if key not in OTHER_SAMPLERS}
+    return known.get(bare.removesuffix("_gpu"), name), kind
+
+
+def takes_no_schedule(sampler: str) -> bool:
+    """Whether a sampler visits its own timesteps, so that a schedule type beside it says nothing."""
+    return plain(sampler) in {plain(name) for name in OWN_TIMES}

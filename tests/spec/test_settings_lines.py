@@ -1,0 +1,104 @@
+"""The settings line is found wherever it stands, and the lines around it are told of."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clipskip.spec import ClipSkip, Request, parse_infotext
+from clipskip.spec.settings import request_from_text
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "cases"
+LINE = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 3, Size: 512x512, Clip skip: 2"
+BLOCK = f"a fox\nNegative prompt: blurry\n{LINE}"
+REPORTED = json.loads((GOLDEN / "04_settings_trailing_lines.json").read_text("utf-8"))["inputs"]
+
+
+def is_the_fox(asked: Request) -> bool:
+    return (asked.negative_prompt, asked.clip_skip, asked.seed, asked.width, asked.height, asked.steps) == (
+        "blurry",
+        ClipSkip(2),
+        3,
+        512,
+        512,
+        20,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        (REPORTED[0], [("Template", "a fox, {red|blue} fur"), ("Negative Template", "blurry")]),
+        (REPORTED[1], [("Used embeddings", "EasyNegative [119b]")]),
+        (REPORTED[2], [("Time taken", "3.2 sec.")]),
+        (f"{BLOCK}\n\n\n", []),
+        (f"{BLOCK}\nTemplate: a, by: b, in: c, of: d", [("Template", "a, by: b, in: c, of: d")]),
+        (f"{BLOCK}\nsaved to disk", [("text after the settings", "saved to disk")]),
+        (f"{BLOCK}\r\nTime taken: 3 sec.\r\n", [("Time taken", "3 sec.")]),
+    ],
+)
+def test_lines_behind_the_settings_are_told_of_and_take_nothing_with_them(
+    text: str, rest: list[tuple[str, str]]
+) -> None:
+    asked = request_from_text(text)
+    assert is_the_fox(asked) and list(asked.unused) == rest
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BLOCK.replace(", ", " | "),
+        BLOCK.replace("Seed: 3, ", "Seed: 3,\n"),
+        BLOCK.replace("Euler a, ", "Euler a,\n").replace("Size", "\nSize"),
+        BLOCK.replace(", ", "\n"),
+        f"{BLOCK}\0",
+    ],
+    ids=["bars", "broken once", "broken twice", "a line each", "trailing NUL"],
+)
+def test_settings_with_bars_or_line_breaks_between_them_are_whole(text: str) -> None:
+    asked = request_from_text(text)
+    assert is_the_fox(asked) and asked.unused == () and asked.prompt == "a fox"
+
+
+def test_settings_inside_a_prompt_are_read_as_a1111_reads_them_and_told_of() -> None:
+    asked = request_from_text(f"a fox\nSteps: 9, Seed: 1, Size: 64x64\nNegative prompt: blurry\n{LINE}")
+    assert is_the_fox(asked)
+    assert asked.unused == (("a settings line inside the prompt", "Steps: 9, Seed: 1, Size: 64x64"),)
+
+
+def test_a_settings_line_of_two_pairs_is_a_prompt_as_in_a1111() -> None:
+    assert parse_infotext("a fox\nSteps: 20, Sampler: Euler").prompt == "a fox\nSteps: 20, Sampler: Euler"
+
+
+def test_prose_around_the_guides_block_is_told_of() -> None:
+    asked = request_from_text(f"My tips.\n\nPositive prompt: a fox\nNegative prompt: blurry\n{LINE}\n\nHave fun!")
+    assert is_the_fox(asked) and asked.unused == (("text around the settings", "My tips.\nHave fun!"),)
+
+
+def test_civitais_resources_in_a_text_are_loras_and_a_model() -> None:
+    resources = [
+        {"type": "checkpoint", "modelName": "Fox", "modelVersionName": "v1"},
+        {"type": "lora", "weight": 0.8, "modelVersionId": 7},
+        {"type": "embed", "modelName": "EasyNegative"},
+    ]
+    asked = request_from_text(f"{BLOCK}, Civitai resources: {json.dumps(resources)}, Civitai metadata: {{}}")
+    assert is_the_fox(asked) and asked.unused == ()
+    assert (asked.model, [(lora.name, lora.unet) for lora in asked.loras]) == (
+        "Fox v1",
+        [("Civitai model version 7", 0.8)],
+    )
+    assert asked.embedding_hashes == (("EasyNegative", ""),)
+
+
+def test_additional_networks_are_loras() -> None:
+    asked = request_from_text(
+        f"{BLOCK}, AddNet Enabled: True, AddNet Module 1: LoRA, AddNet Model 1: ogre(0123456789ab), "
+        "AddNet Weight A 1: 0.8, AddNet Weight B 1: 0.5"
+    )
+    assert [(lora.name, lora.unet, lora.text_encoder) for lora in asked.loras] == [("ogre", 0.8, 0.5)]
+    assert asked.unused == (("AddNet Enabled", "True"),)
+
+
+def test_the_version_of_another_program_is_told_of() -> None:
+    assert request_from_text(f"{BLOCK}, Version: v1.10.1").unused == (("Version", "v1.10.1"),)
+    assert request_from_text(f"{BLOCK}, Version: clipskip 0.1.0").unused == ()
