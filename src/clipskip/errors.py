@@ -13,15 +13,44 @@ ClipskipError                 anything below; a door shows one line and exits 2 
 ├── OutputError               the pictures cannot be written where they were asked for
 └── Busy                      too much is waiting already; later it is welcome
 
-A message says what was asked, what is true here, and what to do.
+A message says what was asked, what is true here, and what to do. It may quote what strangers wrote, so it is escaped
+here, once for all doors, terminals and logs.
 """
+
+import re
+
+LONGEST_WORD, LONGEST_MESSAGE = 200, 2000
+UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
+"""Characters that a terminal or a log obeys instead of showing: controls, line ends, marks that turn the direction of
+text, tags, halves of characters."""
+
+
+def printable(text: str, *, lines: bool = False, limit: int = 0) -> str:
+    """Return the text with what is not seen written as \\u001b, as JSON writes it; with `lines`, line ends and tabs stay.
+
+    With a limit it is shortened to so many characters.
+    """
+    if limit and len(text) > limit:
+        text = f"{text[: limit - 1]}…"
+
+    def escaped(found: re.Match[str]) -> str:
+        if lines and found[0] in "\n\t":
+            return found[0]
+        units = found[0].encode("utf-16-be", "surrogatepass")
+        return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
+
+    return UNSEEN.sub(escaped, text)
 
 
 class ClipskipError(Exception):
     """Something that the user can put right. `field` names the setting at fault, as users know it."""
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
-        super().__init__(message)
+        words = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: f"{word[0][:LONGEST_WORD]}…", message)
+        super().__init__(printable(words, limit=LONGEST_MESSAGE))
         self.field = field
 
 

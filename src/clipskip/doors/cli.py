@@ -1,7 +1,6 @@
 """The command line: parse, call a room, show the result. Heavy imports wait until a command needs them."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +8,8 @@ import typer
 
 from clipskip import __version__, heap
 from clipskip.doors import options as o
-from clipskip.errors import ClipskipError
+from clipskip.doors.terminal import EXIT_INTERRUPTED, run, say
 from clipskip.spec import Dialect, Family, conversion_table, from_dialect, parse_columns, parse_skips, to_dialect
-
-EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,11 +34,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def main() -> None:
     """The `clipskip` command: one line and exit code 2 for whatever the user can put right."""
-    try:
-        app()
-    except ClipskipError as error:
-        print(f"clipskip: {error}", file=sys.stderr)
-        raise SystemExit(EXIT_USER_ERROR) from None
+    raise SystemExit(run(app))
 
 
 @app.command()
@@ -128,7 +121,7 @@ def encode(
 
     skips = parse_skips(clip_skip)
     lines = encode_to(prompt, skips, model=model, out=out, folders=models_folder or [], allow_pickle=allow_pickle)
-    print("\n".join([*lines, str(out.resolve())]))
+    say("\n".join([*lines, str(out.resolve())]))
 
 
 @app.command()
@@ -143,7 +136,7 @@ def inspect(
     """
     from clipskip.doors.looking import inspect_file
 
-    print(inspect_file(file, allow_pickle=allow_pickle, as_json=as_json))
+    say(inspect_file(file, allow_pickle=allow_pickle, as_json=as_json))
 
 
 @app.command()
@@ -165,7 +158,7 @@ def prompt(
     from clipskip.doors.reading import read_aloud
 
     folders = models_folder or []
-    print(read_aloud(text, steps=steps, negative=negative, clip_skip=clip_skip, as_json=as_json, folders=folders))
+    say(read_aloud(text, steps=steps, negative=negative, clip_skip=clip_skip, as_json=as_json, folders=folders))
 
 
 @app.command()
@@ -209,7 +202,7 @@ def advise(
         negative_prompt=negative, model=model, seed=seed,
     )  # fmt: skip
     skips = parse_skips(clip_skip)
-    print(
+    say(
         run_advise(
             request,
             skips,
@@ -242,7 +235,7 @@ def layers(
     from clipskip.doors.looking import tell_layers
 
     folders = models_folder or []
-    print(tell_layers(prompt, model=model, out=out, folders=folders, allow_pickle=allow_pickle, as_json=as_json))
+    say(tell_layers(prompt, model=model, out=out, folders=folders, allow_pickle=allow_pickle, as_json=as_json))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -259,16 +252,16 @@ def dialect(
     kind = Family.parse(family)
     skip = from_dialect(number, Dialect.parse(source), family=kind)
     if target is not None:
-        print(to_dialect(skip, Dialect.parse(target), family=kind))
+        say(to_dialect(skip, Dialect.parse(target), family=kind))
         return
     rows = list(conversion_table(skip, family=kind))
     if as_json:
-        print(json.dumps([{"tool": r.dialect.value, "number": r.number, "note": r.note} for r in rows], indent=2))
+        say(json.dumps([{"tool": r.dialect.value, "number": r.number, "note": r.note} for r in rows], indent=2))
         return
     layer = kind.depth + 1 - skip.from_end
-    print(f"Clip Skip {skip} on {kind.label}: layer {layer:g} of {kind.depth}")
+    say(f"Clip Skip {skip} on {kind.label}: layer {layer:g} of {kind.depth}")
     for row in rows:
-        print(f"  {row.dialect.value:<20} {row.number:>4}  {row.note}".rstrip())
+        say(f"  {row.dialect.value:<20} {row.number:>4}  {row.note}".rstrip())
 
 
 @app.command()
@@ -298,7 +291,7 @@ def serve(
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        print(f"clipskip {__version__}")
+        say(f"clipskip {__version__}")
         raise typer.Exit
 
 

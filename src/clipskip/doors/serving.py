@@ -13,6 +13,7 @@ from pathlib import Path
 import uvicorn
 
 from clipskip.doors.http import Access, Punctual, build_app
+from clipskip.doors.terminal import say
 from clipskip.doors.work import OUT
 from clipskip.errors import SpecError
 from clipskip.sweep import Studio, held
@@ -83,7 +84,7 @@ def run_server(
     _log_to_terminal()
     with held(folder) as locked, place.listen() as listener:
         if not locked:
-            print(f"note: {folder} has no file locks; run one server on it", flush=True)
+            say(f"note: {folder} has no file locks; run one server on it")
         studio = Studio(folder, Library.of_user(folders), allow_pickle=allow_pickle)
         app = build_app(studio, access=Access(token=place.token, login=place.login))
         server = uvicorn.Server(
@@ -98,13 +99,13 @@ def run_server(
         )
         shown = f"[{place.host}]" if ":" in place.host else place.host
         address = f"http://{shown}:{listener.getsockname()[1]}"
-        print(f"clipskip is at {address}  (Ctrl-C ends it)", flush=True)
+        say(f"clipskip is at {address}  (Ctrl-C ends it)")
         if open_page:
             threading.Timer(0.5, webbrowser.open, [address]).start()
         try:
             server.run([listener])
         except KeyboardInterrupt:  # uvicorn raises the signal again once it has ended
-            print("clipskip has ended; finished pictures are kept", flush=True)
+            say("clipskip has ended; finished pictures are kept")
         finally:
             studio.close()
 

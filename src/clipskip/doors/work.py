@@ -6,7 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from clipskip.errors import SpecError
+from clipskip.doors.terminal import say
+from clipskip.errors import SpecError, printable
 from clipskip.spec import Request, Skip
 from clipskip.sweep import (
     Advance,
@@ -44,9 +45,9 @@ def run_sweep(
         raise
     _finish(folder)
     if not complete:
-        console.print(f"Stopped. The same command goes on from what is in {folder.path}.", markup=False)
-    print(f"grid  {folder.grid.resolve()}")
-    print(f"page  {folder.page.resolve()}")
+        console.print(printable(f"Stopped. The same command goes on from what is in {folder.path}."), markup=False)
+    say(f"grid  {folder.grid.resolve()}")
+    say(f"page  {folder.page.resolve()}")
     return complete
 
 
@@ -72,19 +73,14 @@ def _open(request: Request, library: Library, console: Console, *, allow_pickle:
     """The model that the request names; says what of a settings text is not used."""
     if request.unused:
         told = "; ".join(f"{name}: {value}" if value else name for name, value in request.unused)
-        console.print(f"Not used of these settings: {one_line(told)}", style="yellow", markup=False)
+        console.print(f"Not used of these settings: {printable(told, limit=2000)}", style="yellow", markup=False)
     with console.status("Opening the model"):
         return open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
 
 
-def one_line(text: str) -> str:
-    """Foreign text that is safe to print: control characters, and those that turn the direction, as their escapes."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-
-
 def _warn(request: Request, model: Model, extras: Extras, console: Console) -> None:
     for line in warnings_of(request, model.source, extras):
-        console.print(line, style="yellow", markup=False)
+        console.print(printable(line), style="yellow", markup=False)
 
 
 def _show(events: Iterator[Advance | Saved], *, console: Console, pictures: int, tell: bool = False) -> bool:
@@ -103,7 +99,7 @@ def _show(events: Iterator[Advance | Saved], *, console: Console, pictures: int,
                     done += 1
                     bar.update(task, completed=done, description=f"{done} of {pictures} pictures")
                     if tell:
-                        print(event.path)
+                        say(event.path)
                 else:
                     bar.update(task, completed=done + len(event.indices) * event.step / (event.steps + 1))
         except KeyboardInterrupt:
