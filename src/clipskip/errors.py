@@ -10,6 +10,7 @@ ClipskipError                 anything below; a door shows one line and exits 2 
 │   ├── UnsafeFile            it could run code when loaded (a pickle)
 │   └── WrongKind             a sound file of another kind or family (a LoRA as model, SDXL, Flux)
 ├── LoraError                 a LoRA that cannot be applied whole to this model
+├── FetchError                a model could not be fetched from where it lies
 ├── OutputError               the pictures cannot be written where they were asked for
 └── Busy                      too much is waiting already; later it is welcome
 
@@ -88,6 +89,10 @@ class WrongKind(FileError):
 
 class LoraError(ClipskipError):
     """A LoRA that cannot be applied whole to this model."""
+
+
+class FetchError(ClipskipError):
+    """A model could not be fetched from where it lies."""
 
 
 class OutputError(ClipskipError):

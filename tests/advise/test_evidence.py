@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
-from clipskip.advise.evidence import STATED, combined, contradictions, file_evidence
+from clipskip.advise.evidence import ADVISED, STATED, advised_evidence, combined, contradictions, file_evidence
+from clipskip.weights.hints import SkipHint
 
 
 def test_a_lora_s_metadata_says_what_it_was_trained_at() -> None:
@@ -41,3 +44,15 @@ def test_independent_sayings_multiply() -> None:
 
 def test_without_evidence_every_layer_is_as_probable() -> None:
     assert set(combined(()).values()) == {1 / 12}
+
+
+def test_a_makers_advice_counts_less_than_what_a_file_states() -> None:
+    (found,) = advised_evidence("ogre", [SkipHint(clip_skip=2, source="its description on Civitai")])
+    assert (found.skip, found.weight) == (2, ADVISED) and ADVISED < STATED
+
+
+def test_example_pictures_count_by_their_majority() -> None:
+    hints = [SkipHint(clip_skip=1, source="pictures", pictures=1), SkipHint(clip_skip=2, source="pictures", pictures=4)]
+    (found,) = advised_evidence("ogre", hints)
+    assert found.skip == 2 and found.weight == 0.5 + 0.04 * 3 and "4 of 5" in found.source
+    assert advised_evidence("ogre", [replace(hint, pictures=2) for hint in hints]) == (), "a draw says nothing"

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from clipskip.advise.clip_score import ClipScores, Scorer, clip_scores
 from clipskip.advise.drawings import DRAWINGS, by_drawings
 from clipskip.advise.drawings import ROWS as DRAWING_ROWS
-from clipskip.advise.evidence import Evidence, combined, contradictions, family_evidence, file_evidence
+from clipskip.advise.evidence import (
+    Evidence,
+    advised_evidence,
+    combined,
+    contradictions,
+    family_evidence,
+    file_evidence,
+)
 from clipskip.advise.footprint import by_difference, by_footprint
 from clipskip.advise.pictures import read_pictures
 from clipskip.advise.probe import Probe
@@ -23,6 +30,7 @@ from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, Family, LoraRef, Render, Request
 from clipskip.sweep import Drawn, Extras, Model, find_model, resolve
 from clipskip.weights import FileKind, Library, identify, read_allowed
+from clipskip.weights.hints import read_hints
 from clipskip.weights.lora import Lora
 from clipskip.weights.lora.metadata import tag_counts
 
@@ -197,8 +205,10 @@ def _listed(chances: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
 def _on_file(model: Model, extras: Extras) -> Iterator[Evidence]:
     source = model.source
     yield from file_evidence(source.name, hashes=(source.sha256,), metadata=model.metadata, is_lora=False)
+    yield from advised_evidence(source.name, read_hints(source.path))
     for lora in extras.loras.values():
         yield from file_evidence(lora.name, hashes=(), metadata=lora.metadata, is_lora=True)
+        yield from advised_evidence(lora.name, read_hints(lora.path))
 
 
 def _measured(

@@ -12,9 +12,12 @@ from functools import reduce
 import numpy as np
 
 from clipskip.spec import Family
+from clipskip.weights.hints import SkipHint
 from clipskip.weights.lora.metadata import trained_skip
 
 STATED, HASHED, BASED, NAMED = 0.9, 0.97, 0.75, 0.7
+ADVISED, SHOWN, MOST_SHOWN = 0.6, 0.04, 0.7
+"""A value that a maker advises; what each example picture adds to a half, and where that ends."""
 DEEPEST = 12
 
 PUBLISHED: Mapping[str, tuple[str, int]] = {
@@ -86,6 +89,28 @@ def file_evidence(
         )
     base = _base_evidence(name, hashes=hashes, metadata=metadata, is_lora=is_lora)
     return (*found, *([base] if base else ()))
+
+
+def advised_evidence(name: str, hints: Sequence[SkipHint]) -> tuple[Evidence, ...]:
+    """What the notes beside a file advise: a maker's words, or the value of most of the example pictures."""
+    said = [hint for hint in hints if not hint.pictures]
+    shown = max((hint for hint in hints if hint.pictures), key=lambda hint: hint.pictures, default=None)
+    found = [(hint, hint.source, ADVISED) for hint in said]
+    if shown is not None:
+        total = sum(hint.pictures for hint in hints)
+        share = f"{shown.source}: {shown.pictures} of {total} that say one"
+        found.append((shown, share, min(MOST_SHOWN, 0.5 + SHOWN * (2 * shown.pictures - total))))
+    return tuple(
+        Evidence(
+            about=name,
+            source=source,
+            skip=hint.clip_skip,
+            weight=weight,
+            doubt="makers advise what they like best, and pages copy this value from one another",
+        )
+        for hint, source, weight in found
+        if weight > 0.5
+    )
 
 
 def family_evidence(name: str, family: Family) -> Evidence:

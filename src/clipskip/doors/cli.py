@@ -9,7 +9,17 @@ import typer
 from clipskip import __version__, heap
 from clipskip.doors import options as o
 from clipskip.doors.terminal import EXIT_INTERRUPTED, run, say
-from clipskip.spec import Dialect, Family, conversion_table, from_dialect, parse_columns, parse_skips, to_dialect
+from clipskip.spec import (
+    Dialect,
+    Family,
+    Request,
+    conversion_table,
+    from_dialect,
+    parse_columns,
+    parse_link,
+    parse_skips,
+    to_dialect,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,6 +67,7 @@ def sweep(
     rng: o.Noise = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures, the grid and the page.")] = None,
     models_folder: o.Folders = None,
+    fetch: o.Fetch = False,
     allow_pickle: o.Pickle = False,
 ) -> None:
     """Draw the grid: Clip Skip across, without and with the LoRAs down."""
@@ -67,6 +78,7 @@ def sweep(
         prompt, settings=settings, loras=lora, phrase_skips=phrase_skip, size=size, negative_prompt=negative, model=model, steps=steps,
         sampler=sampler, scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng,
     )  # fmt: skip
+    request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
     _finish(run_sweep(request, skips, folders=models_folder or [], allow_pickle=allow_pickle, out=out))
 
 
@@ -91,6 +103,7 @@ def generate(
     count: Annotated[int, typer.Option(help="How many pictures, with seeds counting up.", min=1, max=1000)] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures; clipskip-out when not given.")] = None,
     models_folder: o.Folders = None,
+    fetch: o.Fetch = False,
     allow_pickle: o.Pickle = False,
 ) -> None:
     """Draw pictures at one Clip Skip."""
@@ -100,6 +113,7 @@ def generate(
         prompt, settings=settings, loras=lora, phrase_skips=phrase_skip, size=size, negative_prompt=negative, model=model, steps=steps,
         sampler=sampler, scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng, clip_skip=clip_skip,
     )  # fmt: skip
+    request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
     _finish(run_generate(request, count, folders=models_folder or [], allow_pickle=allow_pickle, out=out))
 
 
@@ -187,6 +201,7 @@ def advise(
     tool: Annotated[str, typer.Option("--for", help="The tool whose numbers the answer is in.")] = "a1111",
     seed: o.Seed = None,
     models_folder: o.Folders = None,
+    fetch: o.Fetch = False,
     allow_pickle: o.Pickle = False,
     as_json: Json = False,
 ) -> None:
@@ -201,6 +216,7 @@ def advise(
         prompt if prompt or settings else "", settings=settings, loras=lora, phrase_skips=None, size=None,
         negative_prompt=negative, model=model, seed=seed,
     )  # fmt: skip
+    request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
     skips = parse_skips(clip_skip)
     say(
         run_advise(
@@ -288,11 +304,44 @@ def serve(
     run_server(place, out=out, folders=models_folder or [], allow_pickle=allow_pickle, open_page=open_page)
 
 
+@app.command()
+def fetch(
+    links: Annotated[
+        list[str] | None,
+        typer.Argument(help="Civitai or Hugging Face links, AIRs, hashes, owner/repo[/file][@revision]."),
+    ] = None,
+    *,
+    settings: o.Settings = None,
+    models_folder: o.Folders = None,
+    allow_pickle: o.Pickle = False,
+) -> None:
+    """Fetch models from Civitai and Hugging Face, verified, into the folder of their kind.
+
+    With --settings also the model, LoRAs and embeddings that a settings text or picture names. Tokens are taken from
+    CIVITAI_API_TOKEN and HF_TOKEN.
+    """
+    from clipskip.doors.fetching import run_fetch
+
+    request = o.read_settings(settings) if settings else None
+    run_fetch(links or [], request, folders=models_folder or [], allow_pickle=allow_pickle)
+
+
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
         say(f"clipskip {__version__}")
         raise typer.Exit
+
+
+def _fetched(request: Request, folders: list[Path] | None, *, fetch: bool, allow_pickle: bool) -> Request:
+    """The request with the files that its links mean, and with `fetch` those that its names and hashes mean elsewhere."""
+    if not fetch and not any(
+        name and parse_link(name) for name in (request.model, *(ref.name for ref in request.loras))
+    ):
+        return request
+    from clipskip.doors.fetching import with_fetched
+
+    return with_fetched(request, folders=folders or [], may_fetch=fetch, allow_pickle=allow_pickle)
 
 
 def _finish(complete: bool) -> None:

@@ -46,6 +46,10 @@ Folders = Annotated[
     list[Path] | None,
     typer.Option("--models-folder", help="Where your models are; CLIPSKIP_MODELS does the same. Repeatable."),
 ]
+Fetch = Annotated[
+    bool,
+    typer.Option("--fetch", help="Fetch what names and hashes mean from Civitai or Hugging Face; links always are."),
+]
 Pickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Also read .ckpt and .pt files (weights only, never code).")
 ]

@@ -12,6 +12,7 @@ from clipskip.spec.encoder_skips import (
 )
 from clipskip.spec.family import Family
 from clipskip.spec.infotext import Infotext, format_infotext, parse_infotext, quote
+from clipskip.spec.links import CivitaiLink, HubLink, Link, by_hash, parse_bare, parse_link
 from clipskip.spec.lora import LoraRef
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires, Mask, Start
@@ -27,6 +28,7 @@ from clipskip.spec.settings import (
 from clipskip.spec.skip import ClipSkip, parse_skips
 
 __all__ = [
+    "CivitaiLink",
     "ClipSkip",
     "Dialect",
     "EncoderSkip",
@@ -34,7 +36,9 @@ __all__ = [
     "Family",
     "FileRef",
     "Hires",
+    "HubLink",
     "Infotext",
+    "Link",
     "LoraRef",
     "Mask",
     "PhraseSkip",
@@ -44,13 +48,16 @@ __all__ = [
     "SkipSchedule",
     "Spelling",
     "Start",
+    "by_hash",
     "check_depths",
     "conversion_table",
     "convert",
     "format_infotext",
     "from_dialect",
+    "parse_bare",
     "parse_columns",
     "parse_infotext",
+    "parse_link",
     "parse_skip",
     "parse_skips",
     "quote",

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from clipskip.errors import SpecError
 
+AIR_START = r"(?:urn:)?(?:air:)?\w+:[a-z]+:(?:civitai|huggingface):"
+"""An AIR has colons of its own before those of its strengths: urn:air:sd1:lora:civitai:16615@19565:0.8."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraRef:
@@ -28,7 +31,7 @@ class LoraRef:
     @classmethod
     def parse(cls, text: str) -> "LoraRef":
         """The LoRA that a user typed: name, name:0.8 or name:text_encoder:unet."""
-        found = re.fullmatch(r"(.+?)((?::[^:/\\]*){0,2})", text.strip())
+        found = re.fullmatch(rf"({AIR_START}[^:]+|.+?)((?::[^:/\\]*){{0,2}})", text.strip())
         if found is None:
             raise SpecError("a LoRA needs a name: --lora name, or name:0.8", field="lora")
         try:

@@ -151,10 +151,11 @@ def _find_lora(ref: LoraRef, library: Library, noted: str, *, allow_pickle: bool
     """The LoRA of this name, else of the hash that a settings text notes, and the reference with stem and content hash."""
     try:
         path = library.find(ref.name, FileKind.LORA)
-    except NotFound:
+    except NotFound as error:
         by_hash = library.find_hash(noted, FileKind.LORA) if noted else None
         if by_hash is None:
-            raise
+            fetch = f"; --fetch looks for its hash {noted} on Civitai" if noted and not library.names_only else ""
+            raise NotFound(f"{error}{fetch}", field="lora") from None
         path = by_hash
     kind = FileKind.UNKNOWN if allow_pickle and is_pickle(path) else identify(read_header(path)).kind
     if kind not in (FileKind.LORA, FileKind.UNKNOWN):

@@ -71,7 +71,8 @@ def find_model(name: str | None, *, hash: str | None, library: Library) -> Path:
         return library.find(name or (hash or STARTER), FileKind.CHECKPOINT)
     except NotFound as error:
         if hash and name:
-            raise NotFound(f"{error}; no file there has the hash {hash} either", field="model") from None
+            fetch = "" if library.names_only else ", and --fetch looks for it on Civitai"
+            raise NotFound(f"{error}; no file there has the hash {hash} either{fetch}", field="model") from None
         raise
 
 

@@ -14,6 +14,7 @@ NOTES = (".json", ".metadata.json", ".civitai.info", ".cm-info.json")
 LARGEST = 4_000_000
 """Bytes of a note; Civitai Helper's hold a model's whole page."""
 MOST_WORDS = 40
+Note = Mapping[str, Any]  # JSON by strangers: every field is checked where it is read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ def read_beside(path: Path, names: Collection[str]) -> Beside:
     """What these files, which lie beside a model file, say of it."""
     known = [name for name in names_beside(path.name) if name in names]
     preview = next((name for name in known if Path(name).suffix in PICTURES), "")
-    notes = [_read(path.parent / f"{path.stem}{ending}") for ending in NOTES if f"{path.stem}{ending}" in names]
+    notes = [read_note(path.parent / f"{path.stem}{ending}") for ending in NOTES if f"{path.stem}{ending}" in names]
     said = [_said(note) for note in notes]
     return Beside(
         preview=preview,
@@ -56,7 +57,8 @@ def read_beside(path: Path, names: Collection[str]) -> Beside:
     )
 
 
-def _read(path: Path) -> Mapping[str, Any]:  # Any: JSON by strangers
+def read_note(path: Path) -> Note:
+    """A note's content; nothing where there is none that can be read."""
     try:
         if path.stat().st_size > LARGEST:
             return {}
@@ -66,11 +68,16 @@ def _read(path: Path) -> Mapping[str, Any]:  # Any: JSON by strangers
     return found if isinstance(found, dict) else {}
 
 
-def _said(note: Mapping[str, Any]) -> Beside:
-    """One note, whichever tool wrote it: their names for things do not clash."""
+def read_tips(note: Note) -> Note:
+    """What LoRA Manager's user noted on how to use a file: JSON in a text."""
     tips = note.get("usage_tips")
     tips = _text_json(tips) if isinstance(tips, str) else tips
-    tips = tips if isinstance(tips, dict) else {}
+    return tips if isinstance(tips, dict) else {}
+
+
+def _said(note: Note) -> Beside:
+    """One note, whichever tool wrote it: their names for things do not clash."""
+    tips = read_tips(note)
     inner = note.get("civitai")
     civitai = inner if isinstance(inner, dict) else {}
     model = note.get("model")

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import platformdirs
+
 from clipskip.errors import FileError, NotFound
 from clipskip.weights.catalog import Catalog, FileFacts, Tell
 from clipskip.weights.folder import INDEX
@@ -62,9 +64,11 @@ class Library:
 
     @classmethod
     def of_user(cls, folders: Sequence[str | Path] = ()) -> "Library":
-        """The folders given, those of the environment variable CLIPSKIP_MODELS, and the embedded starter."""
+        """The folders given, those of the environment variable CLIPSKIP_MODELS, the folder of fetched models, and the
+        embedded starter."""
         named = [Path(text) for text in os.environ.get(VARIABLE, "").split(os.pathsep) if text]
-        return cls((*(Path(folder).expanduser() for folder in (*folders, *named)), STARTER))
+        own = [own_folder()] if own_folder().is_dir() else []
+        return cls((*(Path(folder).expanduser() for folder in (*folders, *named)), *own, STARTER))
 
     def files(self, kind: FileKind) -> tuple[Found, ...]:
         """All files of a kind, in the folders' order, then by name."""
@@ -184,6 +188,11 @@ class Library:
         hint = f"near names: {', '.join(near)}" if near else elsewhere
         what = "model" if kind is FileKind.CHECKPOINT else str(kind)
         return f"no {what} called {name[:120]!r} in {places}; {hint}"
+
+
+def own_folder() -> Path:
+    """Where fetched models are kept when no folder is named: the user's data folder."""
+    return Path(platformdirs.user_data_dir("clipskip")) / "models"
 
 
 def fold(name: str) -> str:

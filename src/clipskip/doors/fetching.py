@@ -1,0 +1,141 @@
+"""Links and names of models elsewhere -> files on this machine, with a progress bar."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from clipskip.errors import ClipskipError, NotFound, SpecError
+from clipskip.fetch import Fetched, fetch
+from clipskip.prompt import read_prompt
+from clipskip.spec import Link, LoraRef, Request, by_hash, parse_bare, parse_link
+from clipskip.sweep import find_model
+from clipskip.weights import FileKind, Library
+
+
+def run_fetch(
+    links: Sequence[str], request: Request | None, *, folders: Sequence[Path], allow_pickle: bool
+) -> tuple[Path, ...]:
+    """The files that the links mean, and those that a settings text names; all are tried, then the first failure is told."""
+    library = Library.of_user(folders)
+    paths: list[Path] = []
+    failures: list[ClipskipError] = []
+    with _Bar(library, allow_pickle=allow_pickle) as bar:
+        for text in links:
+            link = parse_link(text) or parse_bare(text)
+            if link is None:
+                raise SpecError(
+                    f"{text[:120]!r} is no link, AIR, hash or owner/repo; give one such as https://civitai.com/models/16615",
+                    field="link",
+                )
+            try:
+                paths.append(bar.get(link, None))
+            except ClipskipError as error:
+                failures.append(error)
+        if request is not None:
+            paths += _named(request, bar, failures)
+    for path in paths:
+        print(path)
+    if failures:
+        raise type(failures[0])("; ".join(str(error) for error in failures), field="link")
+    return tuple(paths)
+
+
+def with_fetched(request: Request, *, folders: Sequence[Path], may_fetch: bool, allow_pickle: bool) -> Request:
+    """The request with the files that its links mean, and with `may_fetch` those that its names and hashes mean elsewhere.
+
+    What is on this machine is never asked for elsewhere.
+    """
+    links = {text: link for text in _typed(request) if (link := parse_link(text))}
+    if not links and not may_fetch:
+        return request
+    library = Library.of_user(folders)
+    with _Bar(library, allow_pickle=allow_pickle) as bar:
+        if request.model in links:
+            path = bar.get(links[request.model], FileKind.CHECKPOINT)
+            request = replace(request, model=str(path), model_hash=None)
+        loras = tuple(
+            replace(ref, name=str(bar.get(links[ref.name], FileKind.LORA))) if ref.name in links else ref
+            for ref in request.loras
+        )
+        request = replace(request, loras=loras)
+        if may_fetch:
+            failures: list[ClipskipError] = []
+            _named(request, bar, failures)
+            if failures:
+                raise failures[0]
+    return request
+
+
+def _typed(request: Request) -> list[str]:
+    return [request.model or "", *(ref.name for ref in request.loras)]
+
+
+def _named(request: Request, bar: "_Bar", failures: list[ClipskipError]) -> list[Path]:
+    """The files that a request names by name or hash: here, or fetched."""
+    paths = []
+    noted = dict(request.lora_hashes)
+    tagged = read_prompt(request.prompt, steps=max(1, request.steps)).loras
+    wanted: list[tuple[str, str, FileKind]] = []
+    if request.model or request.model_hash:
+        wanted.append((request.model or "", request.model_hash or "", FileKind.CHECKPOINT))
+    loras: dict[str, LoraRef] = {ref.name: ref for ref in (*tagged, *request.loras)}
+    wanted += [(name, noted.get(name, ""), FileKind.LORA) for name in loras]
+    wanted += [(name, digits, FileKind.EMBEDDING) for name, digits in request.embedding_hashes]
+    if request.vae or request.vae_hash:
+        wanted.append((request.vae or "", request.vae_hash or "", FileKind.VAE))
+    for name, digits, kind in wanted:
+        try:
+            paths.append(_find(name, digits, kind, bar))
+        except ClipskipError as error:
+            failures.append(error)
+    return paths
+
+
+def _find(name: str, digits: str, kind: FileKind, bar: "_Bar") -> Path:
+    """The file on this machine, else what its hash, else its name, means elsewhere."""
+    try:
+        if kind is FileKind.CHECKPOINT:
+            return find_model(name or None, hash=digits or None, library=bar.library)
+        by_content = bar.library.find_hash(digits, kind) if digits else None
+        return by_content or bar.library.find(name, kind)
+    except NotFound:
+        link = by_hash(digits) if digits else parse_bare(name)
+        if link is None:
+            raise
+    return bar.get(link, kind)
+
+
+class _Bar:
+    """Fetches with a progress bar and says what was fetched."""
+
+    def __init__(self, library: Library, *, allow_pickle: bool) -> None:
+        self.library = library
+        self._allow_pickle = allow_pickle
+        self._console = Console(stderr=True, highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=self._console, transient=True)
+
+    def __enter__(self) -> "_Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def get(self, link: Link, kind: FileKind | None) -> Path:
+        """The file that a link means."""
+        task = self._progress.add_task(str(link), total=None)
+
+        def show(name: str, done: int, total: int) -> None:
+            self._progress.update(task, description=name, completed=done, total=total or None)
+
+        found: Fetched = fetch(link, library=self.library, kind=kind, allow_pickle=self._allow_pickle, progress=show)
+        self._progress.remove_task(task)
+        what = "is here already" if found.was_here else "fetched"
+        self._console.print(f"{found.title}: {what}, {found.path}", markup=False, soft_wrap=True)
+        for note in found.notes:
+            self._console.print(note, style="yellow", markup=False)
+        return found.path

@@ -1,0 +1,125 @@
+"""A link to a file on this machine: looked for here first, then fetched, verified and put into the folder of its kind."""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipskip.errors import FetchError
+from clipskip.fetch.civitai import Civitai, refused
+from clipskip.fetch.download import Progress, download, write_beside
+from clipskip.fetch.hub import fetch_from_hub
+from clipskip.fetch.places import folder_for
+from clipskip.fetch.remote import RemoteFile
+from clipskip.fetch.web import Wait
+from clipskip.spec import CivitaiLink, HubLink, Link
+from clipskip.weights import FileKind, Library, hash_file, identify, read_header
+from clipskip.weights.hints import civitai_ids
+
+CARD_ENDING = ".civitai.info"
+"""Civitai Helper's name for a version's description beside its file, which other tools read too."""
+SHOWN_KINDS = (FileKind.CHECKPOINT, FileKind.LORA, FileKind.VAE, FileKind.EMBEDDING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A model that a link meant, on this machine."""
+
+    path: Path
+    title: str
+    was_here: bool = False
+    """Whether nothing had to be fetched."""
+    notes: tuple[str, ...] = ()
+
+
+def fetch(
+    link: Link,
+    *,
+    library: Library,
+    kind: FileKind | None = None,
+    allow_pickle: bool = False,
+    progress: Progress | None = None,
+    wait: Wait = time.sleep,
+) -> Fetched:
+    """The file that a link means, fetched where it is not here yet.
+
+    `kind` is what it will be used as; a file of another kind is an error before anything is fetched. `wait` sleeps between
+    attempts.
+    """
+    if isinstance(link, HubLink):
+        path = fetch_from_hub(link, allow_pickle=allow_pickle)
+        _check_kind(path, kind, link)
+        return Fetched(path=path, title=str(link))
+    here = _fetched_before(link, library)
+    if here is not None and link.version_id is not None:
+        return Fetched(path=here, title=here.stem, was_here=True)
+    civitai = Civitai(red_first=link.red, wait=wait)
+    try:
+        try:
+            file = civitai.find(link, kind=kind, allow_pickle=allow_pickle)
+        except FetchError as error:
+            if here is None:
+                raise
+            return Fetched(path=here, title=here.stem, was_here=True, notes=(f"the version here is used: {error}",))
+        place = _place(file, folder_for(file.kind, library.folders))
+        was_here = place.exists()
+        if not was_here:
+            _download(civitai, file, place, progress=progress)
+        card = place.with_suffix(CARD_ENDING)
+        if not card.exists():
+            write_beside(card, json.dumps(file.card, indent=2, ensure_ascii=False))
+        return Fetched(path=place, title=file.title, was_here=was_here, notes=file.notes)
+    finally:
+        civitai.close()
+
+
+def _download(civitai: Civitai, file: RemoteFile, place: Path, *, progress: Progress | None) -> None:
+    """Fetch the file; Civitai's storage fails at times with a 404 that passes, so that one is tried twice."""
+    web = civitai.web_for(file)
+    refusal = download(file, web, place, progress=progress)
+    if refusal is not None and refusal.status == 404:
+        web.pause()
+        refusal = download(file, web, place, progress=progress)
+    if refusal is not None:
+        raise refused(refusal, file.title, [web.host], has_token=web.has_token)
+
+
+def _place(file: RemoteFile, folder: Path) -> Path:
+    """Its path in the folder: under its own name, with the version's number where another file has that name."""
+    place = folder / file.name
+    if place.exists() and not (file.sha256 and hash_file(place).sha256 == file.sha256):
+        place = folder / f"{Path(file.name).stem}-{file.card.get('id')}{Path(file.name).suffix}"
+    if place.exists() and file.sha256 and hash_file(place).sha256 != file.sha256:
+        raise FetchError(f"{place} is there already with other content; rename it, and fetch again", field="link")
+    return place
+
+
+def _fetched_before(link: CivitaiLink, library: Library) -> Path | None:
+    """The file that the side files here say is this version, or one of this model."""
+    for folder in library.folders:
+        for place, _, names in os.walk(folder):
+            for name in names:
+                if name.endswith(CARD_ENDING):
+                    model_id, version_id = civitai_ids(Path(place) / name)
+                    same = version_id == link.version_id if link.version_id else model_id == link.model_id
+                    if same and version_id is not None and link.file_id is None and not link.hash:
+                        beside = Path(place) / name.removesuffix(CARD_ENDING)
+                        found = [
+                            path for path in beside.parent.glob("*.*") if path.stem == beside.name and _is_model(path)
+                        ]
+                        if found:
+                            return found[0]
+    return None
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix.lower() in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+
+
+def _check_kind(path: Path, kind: FileKind | None, link: HubLink) -> None:
+    if kind is None or path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
+        return
+    found = identify(read_header(path)).kind
+    if found is not kind and found in SHOWN_KINDS:
+        raise FetchError(f"{link} is a {found}, and a {kind} is asked for here", field="link")

@@ -1,0 +1,27 @@
+"""Where a fetched file belongs: the folder of its kind, as A1111 or ComfyUI has it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipskip.weights import FileKind
+from clipskip.weights.library import LAYOUT, STARTER, own_folder
+
+NEW_FOLDERS = {
+    FileKind.CHECKPOINT: "Stable-diffusion",
+    FileKind.LORA: "Lora",
+    FileKind.VAE: "VAE",
+    FileKind.EMBEDDING: "embeddings",
+}
+"""A1111's names, for a folder that has none yet."""
+
+
+def folder_for(kind: FileKind, folders: Sequence[Path]) -> Path:
+    """The folder that a file of this kind goes to: in the first folder of the user's that has one for the kind, else a new one
+    in the first folder of all."""
+    roots = [folder for folder in folders if folder != STARTER] or [own_folder()]
+    for root in roots:
+        for part in LAYOUT.get(kind, ()):
+            if (root / part).is_dir():
+                return root / part
+    models = roots[0] / "models"
+    return (models if models.is_dir() else roots[0]) / NEW_FOLDERS[kind]

@@ -1,0 +1,28 @@
+"""A file that can be fetched, as its host describes it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from clipskip.weights import FileKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFile:
+    """One file of a version of a model."""
+
+    url: str
+    name: str
+    """File name with its ending, without folders."""
+    kind: FileKind
+    size: int = 0
+    """Bytes; 0 where the host does not say."""
+    is_rounded: bool = False
+    """Whether `size` is within a KiB of the truth, as Civitai's kilobytes are."""
+    sha256: str = ""
+    """64 hex digits in lower case; empty where the host has none."""
+    title: str = ""
+    """Model and version, as people know them."""
+    card: Mapping[str, object] = field(default_factory=dict)
+    """The host's own description of the version: trigger words, base model, example pictures."""
+    notes: tuple[str, ...] = ()
+    """What the user should know: a hash that the host lacks, a scan that has not ended."""

@@ -1,0 +1,168 @@
+"""Requests to the hosts that models come from: where a token may go, and every failure by name."""
+
+import ipaddress
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
+from urllib.parse import urlsplit
+
+import httpx2
+
+from clipskip import __version__
+from clipskip.errors import FetchError
+
+AGENT = f"clipskip/{__version__}"
+"""Not a browser's: Civitai sends those to a page."""
+MOST_REDIRECTS = 5
+TRIES = 3
+LONGEST_WAIT_S = 60.0
+SHORT_PAUSE_S = 2.0
+TIMEOUT = httpx2.Timeout(30.0, read=60.0)
+Wait = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An answer that is not the one asked for."""
+
+    status: int
+    message: str
+    """What the server says, at most 200 characters; empty where it says nothing."""
+    deadline: str = ""
+    """When early access ends, as the server writes it."""
+    retry_after_s: float | None = None
+
+
+@final
+class Web:
+    """A connection with a token for one host."""
+
+    def __init__(self, *, base: str, token: str | None, wait: Wait = time.sleep) -> None:
+        self.base = base.rstrip("/")
+        self.host = urlsplit(self.base).hostname or ""
+        self._token = token
+        self._wait = wait
+        self._client = httpx2.Client(
+            timeout=TIMEOUT, headers={"user-agent": AGENT, "accept-encoding": "identity"}, follow_redirects=False
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    @property
+    def has_token(self) -> bool:
+        """Whether requests to the host carry a token."""
+        return self._token is not None
+
+    def pause(self) -> None:
+        """Wait a little before trying again what may pass."""
+        self._wait(SHORT_PAUSE_S)
+
+    def read_json(self, path: str) -> object | Refusal:
+        """The JSON at a path below the base, or why there is none."""
+        with self.get(f"{self.base}{path}") as answer:
+            if isinstance(answer, Refusal):
+                return answer
+            answer.read()
+            try:
+                content: object = answer.json()
+                return content
+            except ValueError:
+                return Refusal(status=answer.status_code, message="it answered with a page where data was expected")
+
+    @contextmanager
+    def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> Iterator[httpx2.Response | Refusal]:
+        """The answer at a URL, its body not yet read. What may pass (429, a broken connection, 5xx) is tried again."""
+        for left in reversed(range(TRIES)):
+            with self._follow(url, headers or {}) as answer:
+                refusal = answer if isinstance(answer, Refusal) else _refusal(answer)
+                if refusal is None:
+                    yield answer
+                    return
+            pause = _pause(refusal, TRIES - left)
+            if not left or pause is None:
+                yield refusal
+                return
+            self._wait(pause)
+
+    @contextmanager
+    def _follow(self, url: str, headers: Mapping[str, str]) -> Iterator[httpx2.Response | Refusal]:
+        for _ in range(MOST_REDIRECTS):
+            sent = dict(headers)
+            if self._token and urlsplit(url).hostname == self.host:
+                sent["authorization"] = f"Bearer {self._token}"
+            try:
+                answer = self._client.send(self._client.build_request("GET", url, headers=sent), stream=True)
+            except httpx2.HTTPError as error:
+                where = urlsplit(url).hostname
+                yield Refusal(status=0, message=f"{where} cannot be reached ({type(error).__name__}: {error})"[:200])
+                return
+            try:
+                if answer.status_code not in (301, 302, 303, 307, 308):
+                    yield answer
+                    return
+                url = str(answer.url.join(answer.headers.get("location", "")))
+            finally:
+                answer.close()
+            self._check_place(url)
+            if urlsplit(url).path.rstrip("/").endswith("/login"):
+                yield Refusal(status=401, message="it asks to sign in")
+                return
+        yield Refusal(status=0, message=f"more than {MOST_REDIRECTS} redirects")
+
+    def _check_place(self, url: str) -> None:
+        """FetchError for a redirect to where no host of models sends anybody: a private address, or in the clear."""
+        base, place = urlsplit(self.base), urlsplit(url)
+        local = _is_private(self.host)
+        if (place.scheme != "https" and place.scheme != base.scheme) or (
+            _is_private(place.hostname or "") and not local
+        ):
+            raise FetchError(
+                f"{self.host} sends the download to {place.scheme}://{place.hostname}, which is not a place that models "
+                "come from; nothing was taken from there",
+                field="link",
+            )
+
+
+def token_of(*names: str) -> str | None:
+    """The token in the first of these environment variables that has one."""
+    return next((value for name in names if (value := os.environ.get(name, "").strip())), None)
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return host in ("", "localhost") or host.endswith((".local", ".internal", ".localhost"))
+
+
+def _refusal(answer: httpx2.Response) -> Refusal | None:
+    """Why an answer is not a good one; None for a good one."""
+    if answer.status_code in (200, 206):
+        return None
+    try:
+        body = answer.read()[:100_000]
+        said = answer.json() if body[:1] == b"{" else {}
+    except (httpx2.HTTPError, ValueError):
+        said = {}
+    said = said if isinstance(said, dict) else {}
+    parts = [part for name in ("error", "message") if isinstance(part := said.get(name), str)]
+    seconds = answer.headers.get("retry-after", "")
+    return Refusal(
+        status=answer.status_code,
+        message=": ".join(dict.fromkeys(parts))[:200],
+        deadline=str(said.get("deadline", ""))[:40],
+        retry_after_s=float(seconds) if seconds.isdigit() else None,
+    )
+
+
+def _pause(refusal: Refusal, attempt: int) -> float | None:
+    """Seconds until it is worth trying again; None where it is not."""
+    if refusal.status == 429:
+        asked = refusal.retry_after_s
+        return None if asked is not None and asked > LONGEST_WAIT_S else (asked or 5.0 * attempt)
+    return float(attempt) if refusal.status == 0 or refusal.status >= 500 else None

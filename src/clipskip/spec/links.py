@@ -1,0 +1,179 @@
+"""What a user types for a model that lies elsewhere: a Civitai link, an AIR, a hash, a Hugging Face link -> a value.
+
+Only the hosts named here are ever asked, whatever a text says.
+"""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from clipskip.errors import SpecError
+
+CIVITAI_HOSTS = frozenset({"civitai.com", "www.civitai.com", "civitai.red", "www.civitai.red"})
+HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
+EMPTY_HASH = "e3b0c44298fc"
+"""The beginning of sha256 of nothing, which some repackagers write as a LoRA's hash: thousands of files share it."""
+HASH_DIGITS = (8, 10, 12, 64)
+"""AutoV1 and CRC32; AutoV2; AutoV3; SHA256 and BLAKE3."""
+AIR = re.compile(
+    r"(?:urn:)?(?:air:)?(?P<ecosystem>[a-z0-9]+):(?P<type>[a-z]+):(?P<source>[a-z0-9-]+):(?P<id>[^@+\s]+?)"
+    r"(?:@(?P<version>[^+.\s]+))?(?:\+(?P<file>\d+))?(?:\.(?P<format>[a-z]+))?",
+    re.IGNORECASE,
+)
+"""https://developer.civitai.com/site/guide/air"""
+REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CivitaiLink:
+    """A model of Civitai: by its version, by its page, or by a hash of its file; one of the three is given."""
+
+    model_id: int | None = None
+    version_id: int | None = None
+    file_id: int | None = None
+    hash: str = ""
+    """8, 10, 12 or 64 hex digits, in lower case."""
+    red: bool = False
+    """Whether the link is one of civitai.red, which also shows what civitai.com leaves out."""
+
+    def __str__(self) -> str:
+        if self.hash:
+            return f"hash {self.hash}"
+        return f"Civitai version {self.version_id}" if self.version_id else f"Civitai model {self.model_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubLink:
+    """A repository of Hugging Face, or one file in it."""
+
+    repo: str
+    """owner/name."""
+    file: str = ""
+    """Path in the repository; empty is the repository's one checkpoint, or its diffusers folder."""
+    revision: str = ""
+    """Branch, tag or commit; empty is the main branch."""
+
+    def __str__(self) -> str:
+        file, revision = self.file and f"/{self.file}", self.revision and f"@{self.revision}"
+        return f"{self.repo}{file}{revision}"
+
+
+Link = CivitaiLink | HubLink
+
+
+def parse_link(text: str) -> Link | None:
+    """The model that a link or an AIR means; None for anything else. SpecError for a link of a host that is not asked,
+    or one that names no model."""
+    plain = text.strip()
+    if re.match(r"https?://", plain, re.IGNORECASE):
+        return _parse_url(plain)
+    host = plain.partition("/")[0].lower()
+    if "/" in plain and host in CIVITAI_HOSTS | HUB_HOSTS:
+        return _parse_url(f"https://{plain}")
+    if re.match(r"(urn:)?air:", plain, re.IGNORECASE) or re.fullmatch(r"\w+:\w+:(civitai|huggingface):.+", plain):
+        return _parse_air(plain)
+    return None
+
+
+def parse_bare(text: str) -> Link | None:
+    """What a name may mean elsewhere when no file has it: a hash, a Civitai version's number, owner/repo[/file][@revision]."""
+    plain = text.strip()
+    if re.fullmatch(r"[0-9a-fA-F]+", plain) and len(plain) in HASH_DIGITS:
+        return by_hash(plain)
+    if re.fullmatch(r"\d{1,9}", plain):
+        return CivitaiLink(version_id=int(plain))
+    path, _, revision = plain.partition("@")
+    owner, _, rest = path.partition("/")
+    name, _, file = rest.partition("/")
+    if REPO.fullmatch(f"{owner}/{name}") and _is_inside(file) and re.fullmatch(r"[\w./-]*", revision):
+        return HubLink(repo=f"{owner}/{name}", file=file, revision=revision)
+    return None
+
+
+def by_hash(digits: str) -> CivitaiLink:
+    """The file with this hash; SpecError for a hash that says nothing."""
+    plain = digits.strip().lower()
+    if plain.startswith(EMPTY_HASH[:8]):
+        raise SpecError(
+            f"the hash {digits} is that of an empty file, which many files carry by mistake; give a name or a link",
+            field="hash",
+        )
+    if not re.fullmatch(r"[0-9a-f]+", plain) or len(plain) not in HASH_DIGITS:
+        raise SpecError(f"{digits[:80]!r} is not a hash of 8, 10, 12 or 64 hex digits", field="hash")
+    return CivitaiLink(hash=plain)
+
+
+def _parse_url(text: str) -> Link:
+    try:
+        parts = urlsplit(text)
+        host, port = (parts.hostname or "").lower(), parts.port
+    except ValueError:
+        raise SpecError(f"{text[:120]!r} is not a link", field="link") from None
+    if host not in CIVITAI_HOSTS | HUB_HOSTS:
+        raise SpecError(
+            f"{text[:120]!r} is a link to {host[:80] or 'nowhere'}, and models are fetched from civitai.com, civitai.red and "
+            "huggingface.co alone; download the file yourself and give its path",
+            field="link",
+        )
+    if port not in (None, 443) or parts.username is not None:
+        raise SpecError(f"the link {text[:120]!r} has a port or a user name in it; give it without", field="link")
+    path = [unquote(part) for part in parts.path.split("/") if part]
+    return _civitai(text, path, parts.query, host) if host in CIVITAI_HOSTS else _hub(text, path)
+
+
+def _civitai(text: str, path: list[str], query: str, host: str) -> CivitaiLink:
+    """/models/ID[/name][?modelVersionId=ID], /model-versions/ID, /api/download/models/ID[?fileId=ID], /api/v1/..."""
+    asked = {name: _number(values[-1]) for name, values in parse_qs(query).items()}
+    red = host.endswith(".red")
+    number = next((_number(part) for part in path if part.isdigit()), None)
+    file_id = asked.get("fileId")
+    if number is not None and path[:1] == ["models"]:
+        return CivitaiLink(model_id=number, version_id=asked.get("modelVersionId"), file_id=file_id, red=red)
+    if number is not None and (path[:3] == ["api", "download", "models"] or "model-versions" in path):
+        return CivitaiLink(version_id=number, file_id=file_id, red=red)
+    if number is not None and path[:3] == ["api", "v1", "models"]:
+        return CivitaiLink(model_id=number, red=red)
+    raise SpecError(
+        f"{text[:120]!r} names no model: give a link such as https://civitai.com/models/16615", field="link"
+    )
+
+
+def _hub(text: str, path: list[str]) -> HubLink:
+    """/owner/repo, /owner/repo/tree/revision[/folder], /owner/repo/blob|resolve|raw/revision/file."""
+    if len(path) < 2 or not REPO.fullmatch("/".join(path[:2])) or path[0] in ("datasets", "spaces", "docs"):
+        raise SpecError(
+            f"{text[:120]!r} names no model: give a link such as https://huggingface.co/owner/repo", field="link"
+        )
+    repo, rest = "/".join(path[:2]), path[2:]
+    if not rest:
+        return HubLink(repo=repo)
+    if rest[0] in ("tree", "blob", "resolve", "raw") and len(rest) > 1 and _is_inside("/".join(rest[2:])):
+        return HubLink(repo=repo, revision=rest[1], file="/".join(rest[2:]))
+    raise SpecError(f"{text[:120]!r} is not a link to a file of {repo}; copy the link of the file itself", field="link")
+
+
+def _parse_air(text: str) -> Link:
+    match = AIR.fullmatch(text)
+    source = match["source"].lower() if match else ""
+    if match and source == "civitai" and match["id"].isdigit() and (match["version"] or "0").isdigit():
+        version, file_id = match["version"], match["file"]
+        return CivitaiLink(
+            model_id=_number(match["id"]),
+            version_id=_number(version) if version else None,
+            file_id=_number(file_id) if file_id else None,
+        )
+    if match and source == "huggingface" and REPO.fullmatch(match["id"]):
+        return HubLink(repo=match["id"], revision=match["version"] or "")
+    raise SpecError(
+        f"{text[:120]!r} is no AIR of Civitai or Hugging Face, such as urn:air:sd1:lora:civitai:16615@19565",
+        field="link",
+    )
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else None
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a path stays in its repository."""
+    return all(part not in ("", ".", "..") for part in path.split("/")) if path else True

@@ -1,0 +1,71 @@
+"""Clip Skips that others name for a model file, in the notes beside it; and which model of Civitai it is."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipskip.weights.beside import Note, read_note, read_tips
+
+DEEPEST = 12
+SAID = re.compile(r"clip[\s_-]*skip\s*(?:of|at|is|to|[:=])?\s*-?(\d{1,2})\b", re.IGNORECASE)
+LONGEST = 20_000
+"""Characters of a description that are searched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkipHint:
+    """A Clip Skip, in A1111's numbers, that somebody names for a file."""
+
+    clip_skip: int
+    source: str
+    """Who says it, in words for the user."""
+    pictures: int = 0
+    """How many example pictures were made at it; 0 where it is said in words."""
+
+
+def read_hints(model: Path) -> tuple[SkipHint, ...]:
+    """What the notes beside a model file say of Clip Skip: LoRA Manager's tips, Civitai's pictures and description."""
+    tips, card = (read_note(model.with_suffix(ending)) for ending in (".metadata.json", ".civitai.info"))
+    return (*_tips(tips), *_card(card))
+
+
+def civitai_ids(note: Path) -> tuple[int | None, int | None]:
+    """Model and version that a .civitai.info is of."""
+    content = read_note(note)
+    model_id, version_id = content.get("modelId"), content.get("id")
+    return (model_id if isinstance(model_id, int) else None, version_id if isinstance(version_id, int) else None)
+
+
+def _tips(note: Note) -> Iterator[SkipHint]:
+    number = _number(read_tips(note).get("clip_skip"))
+    if number is not None:
+        yield SkipHint(clip_skip=number, source="the usage tips in LoRA Manager")
+
+
+def _card(note: Note) -> Iterator[SkipHint]:
+    images = note.get("images")
+    metas = [image.get("meta") for image in images if isinstance(image, dict)] if isinstance(images, list) else []
+    skips = (
+        _number(value)
+        for meta in metas
+        if isinstance(meta, dict)
+        for name, value in meta.items()
+        if re.sub(r"[\s_-]", "", name).lower() == "clipskip"
+    )
+    for number, count in sorted(Counter(skip for skip in skips if skip is not None).items()):
+        yield SkipHint(clip_skip=number, source="its example pictures on Civitai", pictures=count)
+    description = note.get("description")
+    text = re.sub(r"<[^<>]*>", "", description[:LONGEST]) if isinstance(description, str) else ""
+    said = SAID.search(text)
+    advised = _number(said[1]) if said else None
+    if advised is not None:
+        yield SkipHint(clip_skip=advised, source="its description on Civitai")
+
+
+def _number(value: object) -> int | None:
+    """A whole number of 1 to 12, whichever sign and type it is written with."""
+    text = str(value).strip().removesuffix(".0") if isinstance(value, str | int | float) else ""
+    number = abs(int(text)) if re.fullmatch(r"-?[0-9]{1,3}", text) else 0
+    return number if 1 <= number <= DEEPEST else None
