@@ -1,5 +1,6 @@
 """Latents in; pixels, PNG files with their settings, labelled grids and pages out, and the settings of any picture back."""
 
+from clipskip.image.enlarge import UPSCALERS, blend, crop_middle, enlarge
 from clipskip.image.grid import draw_grid
 from clipskip.image.initial import encode_resized, hash_pixels, read_pixels
 from clipskip.image.metadata import (
@@ -17,14 +18,18 @@ from clipskip.image.preview import Colours, preview, preview_colours
 from clipskip.image.vae import decode, decode_on_device, encode
 
 __all__ = [
+    "UPSCALERS",
     "Cell",
     "Colours",
     "PictureFormat",
+    "blend",
+    "crop_middle",
     "decode",
     "decode_on_device",
     "draw_grid",
     "encode",
     "encode_resized",
+    "enlarge",
     "hash_pixels",
     "infotext_of",
     "picture_bytes",

@@ -3,7 +3,7 @@
 from clipskip.sweep.folder import GRID, PAGE, SweepFolder
 from clipskip.sweep.history import History, Record
 from clipskip.sweep.lock import held
-from clipskip.sweep.model import Advance, Drawn, Extras, Model, no_numbers
+from clipskip.sweep.model import Advance, Drawn, Extras, Halt, Model, no_numbers
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
 from clipskip.sweep.queue import ENDED, Job, Queue
@@ -29,6 +29,7 @@ __all__ = [
     "Advance",
     "Drawn",
     "Extras",
+    "Halt",
     "History",
     "Job",
     "Model",

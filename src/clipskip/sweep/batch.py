@@ -47,16 +47,19 @@ class Decoding:
     pixels: UInt8[Tensor, "height_px width_px 3"]
     ready: torch.cuda.Event | None
     """None when it is there."""
+    half_done: int | None = None
+    """The step after which somebody stopped it; None of a whole picture."""
 
     @classmethod
-    def start(cls, pixels: Tensor, *, indices: tuple[int, ...], render: Render) -> "Decoding":
+    def start(
+        cls, pixels: Tensor, *, indices: tuple[int, ...], render: Render, half_done: int | None = None
+    ) -> "Decoding":
         """Begins to fetch the pixels from the device."""
-        fetched = pixels.to("cpu", non_blocking=True)
-        if pixels.device.type == "cpu":
-            return cls(indices=indices, render=render, pixels=fetched, ready=None)
-        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        ready.record(torch.cuda.current_stream(pixels.device))
-        return cls(indices=indices, render=render, pixels=fetched, ready=ready)
+        fetched, ready = pixels.to("cpu", non_blocking=True), None
+        if pixels.device.type != "cpu":
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            ready.record(torch.cuda.current_stream(pixels.device))
+        return cls(indices=indices, render=render, pixels=fetched, ready=ready, half_done=half_done)
 
     @property
     def is_ready(self) -> bool:

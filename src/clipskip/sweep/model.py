@@ -1,5 +1,6 @@
 """An open model: settings in, finished pictures out."""
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,28 @@ class Drawn:
     render: Render
     pixels: NDArray[np.uint8]
     """[height, width, 3]"""
+    half_done: int | None = None
+    """The step after which somebody stopped it; None of a whole picture."""
+
+
+@final
+class Halt:
+    """What somebody else may want of pictures while they are drawn: an end to all of them, or to those at hand."""
+
+    def __init__(self, *, at_hand: int | None = None) -> None:
+        self.at_hand = at_hand
+        """How many pictures are left half done at once; None is all that are drawn together."""
+        self.ended, self._skipped = threading.Event(), threading.Event()
+
+    def skip(self) -> None:
+        """Leave the pictures at hand half done, and go on with the next."""
+        self._skipped.set()
+
+    def taken(self) -> bool:
+        """Whether the pictures at hand are to be left now; a skip counts once."""
+        skipped = self._skipped.is_set()
+        self._skipped.clear()
+        return skipped or self.ended.is_set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -149,14 +172,18 @@ class Model:
     def _colours(self) -> Colours:
         return preview_colours(self._vae)
 
-    def draw(self, renders: Sequence[Render], extras: Extras, *, previews: bool = False) -> Iterator[Advance | Drawn]:
+    def draw(
+        self, renders: Sequence[Render], extras: Extras, *, previews: bool = False, halt: Halt | None = None
+    ) -> Iterator[Advance | Drawn]:
         """Draws the pictures; those with the same LoRAs after one another, so that each set is merged once.
 
         A picture that is asked for twice is drawn once and given twice.
 
         Stop iterating to cancel: the weights are put back. `previews` gives a rough look at each picture with each
-        step: colours that a linear map guesses from the latent, never the picture itself.
+        step: colours that a linear map guesses from the latent, never the picture itself. A `halt` that comes gives the
+        pictures at hand as they are, half done.
         """
+        halt = halt or Halt()
         sets = list(dict.fromkeys(render.loras for render in renders))
         places: dict[Render, tuple[int, ...]] = {}
         for index, render in enumerate(renders):
@@ -164,10 +191,12 @@ class Model:
         numbered = sorted(((at, one) for one, at in places.items()), key=lambda pair: sets.index(pair[1].loras))
         with kept_memory(self.device):
             for wanted, group in groupby(numbered, key=lambda pair: pair[1].loras):
+                if halt.ended.is_set():
+                    return
                 self._check_file()
                 with self.with_loras(wanted, extras) as reader:
                     pictures = self._pictures(list(group), reader, extras)
-                    yield from self._draw_alike(pictures, previews=previews)
+                    yield from self._draw_alike(pictures, previews=previews, halt=halt)
 
     @contextmanager
     def with_loras(self, wanted: Sequence[LoraRef], extras: Extras) -> Iterator[TextReader]:
@@ -195,21 +224,21 @@ class Model:
         hash, width, height = key
         return encode_resized(self._vae, extras.starts[hash], width=width, height=height)
 
-    def _draw_alike(self, pictures: Waiting, *, previews: bool) -> Iterator[Advance | Drawn]:
+    def _draw_alike(self, pictures: Waiting, *, previews: bool, halt: Halt) -> Iterator[Advance | Drawn]:
         """Pictures with the same LoRAs, as many at once as suits the device."""
         decodings: list[Decoding] = []
         for _, alike in groupby(pictures, key=lambda pair: _together(pair[1].render)):
-            yield from self._draw_waiting(list(alike), decodings, previews=previews)
+            yield from self._draw_waiting(list(alike), decodings, previews=previews, halt=halt)
         yield from _drawn(finished(decodings, wait=True))
 
     def _draw_waiting(
-        self, waiting: Waiting, decodings: list[Decoding], *, previews: bool
+        self, waiting: Waiting, decodings: list[Decoding], *, previews: bool, halt: Halt
     ) -> Iterator[Advance | Drawn]:
         """As many at once as suits the device; half as many, from the start of the batch, when memory runs out."""
         size = pictures_at_once(self._unet, waiting[0][1].render)
-        while waiting:
+        while waiting and not halt.ended.is_set():
             try:
-                yield from self._draw_batch(waiting, decodings, size=size, previews=previews)
+                yield from self._draw_batch(waiting, decodings, size=size, previews=previews, halt=halt)
                 continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -217,10 +246,10 @@ class Model:
             size = self._halved(min(size, len(waiting)), waiting[0][1].render)
 
     def _draw_batch(
-        self, waiting: Waiting, decodings: list[Decoding], *, size: int, previews: bool
+        self, waiting: Waiting, decodings: list[Decoding], *, size: int, previews: bool, halt: Halt
     ) -> Iterator[Advance | Drawn]:
         """Draws the first `size` of those waiting, and takes each from there once it is being decoded."""
-        batch, latents = waiting[:size], None
+        batch, latents, half_done = waiting[:size], None, None
         indices = tuple(index for at, _ in batch for index in at)
         for step in sample(self._unet, [picture for _, picture in batch], prediction=self._prediction):
             latents = step.latent
@@ -230,12 +259,15 @@ class Model:
             seen = tuple(look for (at, _), look in zip(batch, looks, strict=previews) for _ in at)
             yield Advance(indices=indices, step=step.number, steps=step.total, previews=seen)
             yield from _drawn(finished(decodings))
+            if halt.taken() and step.number < step.total:
+                batch, latents, half_done = batch[: halt.at_hand], step.denoised[: halt.at_hand], step.number
+                break
         assert latents is not None
         sound = _sound(latents)
         for (at, picture), latent, is_sound in zip(batch, latents, sound, strict=True):
             if is_sound:
                 pixels = decode_on_device(self._vae, latent[None])[0]
-                decodings.append(Decoding.start(pixels, indices=at, render=picture.render))
+                decodings.append(Decoding.start(pixels, indices=at, render=picture.render, half_done=half_done))
             del waiting[0]
             yield from _drawn(finished(decodings))
         if not all(sound):
@@ -287,7 +319,7 @@ def _drawn(decodings: Iterable[Decoding]) -> Iterator[Drawn]:
     """A picture for each place that asked for it."""
     for one in decodings:
         for index in one.indices:
-            yield Drawn(index=index, render=one.render, pixels=one.pixels.numpy())
+            yield Drawn(index=index, render=one.render, pixels=one.pixels.numpy(), half_done=one.half_done)
 
 
 def denoiser_calls(render: Render) -> int:

@@ -76,6 +76,16 @@ class Models:
         self._open[path] = model
         return model
 
+    def close(self) -> None:
+        """Let all models in memory go. Like `open`, it is for the thread that draws, or while it waits."""
+        devices = {model.device for model in self._open.values()}
+        self._open.clear()
+        with self._reading:
+            self._reader = None
+        gc.collect()
+        for device in devices:
+            give_back(device)
+
     def encode(
         self, facts: CheckpointFacts, text: str, skips: Sequence[ClipSkip]
     ) -> dict[ClipSkip, Float[Tensor, "tokens width"]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipskip.errors import Busy, ClipskipError
-from clipskip.sweep.model import Advance, Drawn, Model
+from clipskip.sweep.model import Advance, Drawn, Halt, Model
 from clipskip.sweep.models import Models
 from clipskip.sweep.run import Saved
 from clipskip.weights import CheckpointFacts
@@ -29,7 +29,9 @@ REMEMBERED = 100
 class Job:
     """Pictures that are to be drawn, and how far they are. The worker writes, everybody may read."""
 
-    def __init__(self, facts: CheckpointFacts, draw: Draw, *, total: int, id: str = "") -> None:
+    def __init__(
+        self, facts: CheckpointFacts, draw: Draw, *, total: int, id: str = "", halt: Halt | None = None
+    ) -> None:
         self.id, self.facts, self.total, self.draw = id, facts, total, draw
         """A job without an id is known only to those who put it into the queue."""
         self.state: State = "queued"
@@ -44,6 +46,8 @@ class Job:
         self.version = 0
         """Grows with every change, so that those who watch know when to look."""
         self.stop = threading.Event()
+        self.halt = halt
+        """For those who want what is half done, where the job gives it."""
         self.ended = threading.Event()
         self._begun: tuple[float, float] | None = None
         """When drawing began, and what share was there already."""
@@ -91,11 +95,12 @@ class Job:
 
     def release(self) -> None:
         """Lets go of what drawing needed: LoRAs are large."""
-        self.draw = _nothing
+        self.draw = nothing
         self.previews.clear()
 
 
-def _nothing(_: Model) -> Iterator[Event]:
+def nothing(_: Model) -> Iterator[Event]:
+    """Draw nothing."""
     yield from ()
 
 
@@ -168,6 +173,13 @@ class Queue:
             with suppress(ValueError):
                 self._waiting.remove(job)
                 job.release()
+
+    def unload(self) -> None:
+        """Lets go of the models in memory; Busy while one of them draws."""
+        with self._changed:
+            if self._current is not None or self._waiting:
+                raise Busy("a model is being drawn with; ask again when it is done, or interrupt it")
+            self._models.close()
 
     def close(self, *, wait_s: float = 10) -> None:
         """Stops what is drawn, takes no more, and waits for the worker to have written what it has."""

@@ -7,9 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from clipskip.errors import NotFound
 from clipskip.image import png_bytes, write_bytes
@@ -117,21 +115,17 @@ def draw_to(
     ensure_writable(folder)
 
     def write(drawn: Drawn) -> Saved:
-        return Saved(index=drawn.index, path=save_picture(drawn, folder), render=drawn.render)
+        content = png_bytes(drawn.pixels, render_infotext(drawn.render))
+        path = save_picture(drawn.render, folder, content=content)
+        return Saved(index=drawn.index, path=path, render=drawn.render)
 
     yield from _written(model.draw(renders, extras, previews=previews), write)
 
 
-def save_picture(
-    drawn: Drawn,
-    folder: Path,
-    *,
-    content: Callable[[NDArray[np.uint8], str], bytes] = png_bytes,
-    suffix: str = ".png",
-) -> Path:
-    """Writes one picture under a name that is free, and gives its path. `content` makes the file of pixels and settings."""
-    path = _unused((folder / file_name(drawn.render)).with_suffix(suffix))
-    write_bytes(path, content(drawn.pixels, render_infotext(drawn.render)))
+def save_picture(render: Render, folder: Path, *, content: bytes, suffix: str = ".png") -> Path:
+    """Write a picture's file under a name that is free, and give its path."""
+    path = _unused((folder / file_name(render)).with_suffix(suffix))
+    write_bytes(path, content)
     return path
 
 

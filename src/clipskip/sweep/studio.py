@@ -9,10 +9,10 @@ from clipskip.errors import DamagedFile
 from clipskip.spec import Render, Request, Skip
 from clipskip.sweep.folder import SweepFolder
 from clipskip.sweep.history import PREFIX, History, Record
-from clipskip.sweep.model import Extras, Model
+from clipskip.sweep.model import Extras, Halt, Model
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep
-from clipskip.sweep.queue import Event, Job, Queue
+from clipskip.sweep.queue import Event, Job, Queue, nothing
 from clipskip.sweep.resolve import resolve, warnings_of
 from clipskip.sweep.run import draw_missing, plan_sweep
 from clipskip.weights import CheckpointFacts, Library
@@ -59,9 +59,20 @@ class Studio:
         facts = self.models.facts(request.model, hash=request.model_hash)
         return facts, *resolve(request, facts, self.library, allow_pickle=self.allow_pickle)
 
-    def draw(self, facts: CheckpointFacts, renders: Sequence[Render], extras: Extras) -> Job:
-        """Lets single pictures wait their turn; they come as the job's `pictures`."""
-        return self.queue.put(Job(facts, lambda model: model.draw(renders, extras, previews=True), total=len(renders)))
+    def draw(
+        self, facts: CheckpointFacts, renders: Sequence[Render], extras: Extras, *, at_hand: int | None = None
+    ) -> Job:
+        """Lets single pictures wait their turn; they come as the job's `pictures`. A halt leaves `at_hand` half done."""
+        halt = Halt(at_hand=at_hand)
+
+        def drawing(model: Model) -> Iterator[Event]:
+            return model.draw(renders, extras, previews=True, halt=halt)
+
+        return self.queue.put(Job(facts, drawing, total=len(renders), halt=halt))
+
+    def load(self, request: Request) -> Job:
+        """Opens the model that a request names, when its turn comes."""
+        return self.queue.put(Job(self.models.facts(request.model, hash=request.model_hash), nothing, total=1))
 
     def close(self) -> None:
         """Stops what is drawn."""

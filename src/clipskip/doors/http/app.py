@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from clipskip import __version__
-from clipskip.doors.http.a1111 import a1111_routes
+from clipskip.doors.http.a1111 import a1111_routes, extension_routes
 from clipskip.doors.http.access import COOKIE, Access
 from clipskip.doors.http.guard import Guard
 from clipskip.doors.http.openai import openai_routes
@@ -55,6 +55,7 @@ def build_app(studio: Studio, *, access: Access | None = None) -> FastAPI:
     _add_session(app, access)
     for routes in (sweep_routes, reading_routes, advise_routes, a1111_routes, openai_routes):
         app.include_router(routes(studio))
+    app.include_router(extension_routes())
     return app
 
 

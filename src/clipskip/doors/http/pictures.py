@@ -34,9 +34,10 @@ async def draw_renders(
     extras: Extras,
     asker: Request,
     keep: bool = False,
+    at_hand: int | None = None,
 ) -> list[Drawn]:
-    """These pictures, in order; those that were done when somebody interrupted."""
-    return await awaited(studio.draw(facts, renders, extras), studio, asker=asker, keep=keep)
+    """These pictures, in order; when somebody interrupted, those that were done and `at_hand` half done."""
+    return await awaited(studio.draw(facts, renders, extras, at_hand=at_hand), studio, asker=asker, keep=keep)
 
 
 async def awaited(job: Job, studio: Studio, *, asker: Request, keep: bool = False) -> list[Drawn]:

@@ -55,8 +55,12 @@ async def encoded(pictures: Sequence[tuple[NDArray[np.uint8], str]], writing: Wr
 
 
 def infotext_of(drawn: Drawn) -> str:
-    """A picture's settings."""
-    return render_infotext(drawn.render)
+    """A picture's settings; of one that somebody stopped, also where."""
+    text = render_infotext(drawn.render)
+    if drawn.half_done is None:
+        return text
+    start, version, end = text.rpartition(", Version: ")
+    return f"{start}, Interrupted after: {drawn.half_done}{version}{end}"
 
 
 def info_of(wish: Wish[PictureBody], base: Render, drawn: Sequence[Drawn]) -> Json:

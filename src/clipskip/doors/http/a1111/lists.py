@@ -1,22 +1,20 @@
 """What A1111's clients fill their menus from. Files go by name: no path of this machine is told."""
 
-import os
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from fastapi import APIRouter
 
 from clipskip.doors.http.a1111.plot import NAME, plot_script
 from clipskip.doors.http.a1111.styles import read_styles
 from clipskip.errors import ClipskipError
-from clipskip.sample import SAMPLERS, SCHEDULES, free_bytes
+from clipskip.image import UPSCALERS
+from clipskip.sample import SAMPLERS, SCHEDULES
 from clipskip.sweep import Studio
 from clipskip.weights import FileKind, Found, count_vectors
 from clipskip.weights.hashes import cached_hashes
 
 Json = dict[str, Any]  # Any: A1111's own shapes
-NO_UPSCALER = {"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 4.0}
 
 
 def add_lists(routes: APIRouter, studio: Studio) -> None:
@@ -24,9 +22,6 @@ def add_lists(routes: APIRouter, studio: Studio) -> None:
     _add_models(routes, studio)
     _add_styles(routes, studio)
     _add_menus(routes)
-    _add_machine(routes)
-    for what in ("checkpoints", "vae", "loras", "embeddings"):
-        routes.add_api_route(f"/refresh-{what}", _refreshed, methods=["POST"])
     for what in (
         "sd-vae",
         "latent-upscale-modes",
@@ -35,10 +30,6 @@ def add_lists(routes: APIRouter, studio: Studio) -> None:
         "realesrgan-models",
     ):
         routes.add_api_route(f"/{what}", _none, methods=["GET"])
-
-
-def _refreshed() -> None:
-    """Nothing to do: folders are looked into at every request."""
 
 
 def _none() -> list[Json]:
@@ -114,8 +105,9 @@ def _add_menus(routes: APIRouter) -> None:
 
     @routes.get("/upscalers")
     def upscalers() -> list[Json]:
-        """None but the one that does nothing."""
-        return [NO_UPSCALER]
+        """What makes pictures larger."""
+        nothing = dict.fromkeys(("model_name", "model_path", "model_url"))
+        return [{"name": name, **nothing, "scale": 4.0} for name in UPSCALERS]
 
     @routes.get("/scripts")
     def scripts() -> dict[str, list[str]]:
@@ -126,24 +118,3 @@ def _add_menus(routes: APIRouter) -> None:
     def script_info() -> list[Json]:
         """What scripts take."""
         return [plot_script()]
-
-
-def _add_machine(routes: APIRouter) -> None:
-    @routes.get("/cmd-flags")
-    def flags() -> Json:
-        """The flags of A1111's command line that have a meaning here."""
-        return {"api": True, "nowebui": False}
-
-    @routes.get("/memory")
-    def memory() -> Json:
-        """Bytes of memory, free and in all."""
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        free = free_bytes(torch.device("cpu"))
-        return {"ram": {"free": free, "used": total - free, "total": total}, "cuda": _cuda()}
-
-
-def _cuda() -> Json:
-    if not torch.cuda.is_available():
-        return {"error": "unavailable"}
-    free, total = torch.cuda.mem_get_info()
-    return {"system": {"free": free, "used": total - free, "total": total}}

@@ -24,12 +24,22 @@ def add_progress(routes: APIRouter, studio: Studio) -> None:
         }
 
     @routes.post("/interrupt")
-    @routes.post("/skip")
     def interrupt() -> Json:
-        """Stops the pictures that somebody waits for; those that are done are answered. Sweeps go on."""
+        """End the pictures that somebody waits for: those that are done are answered, and those at hand half done.
+
+        Sweeps go on.
+        """
         job = studio.queue.running
-        if job is not None and not job.id:
-            studio.queue.cancel(job)
+        if job is not None and job.halt is not None:
+            job.halt.ended.set()
+        return {}
+
+    @routes.post("/skip")
+    def skip() -> Json:
+        """Leave the pictures at hand half done, and go on with the next."""
+        job = studio.queue.running
+        if job is not None and job.halt is not None:
+            job.halt.skip()
         return {}
 
 
@@ -37,7 +47,7 @@ def _state(job: Job | None) -> Json:
     step, steps = max(job.steps.values(), default=(0, 0)) if job else (0, 0)
     return {
         "skipped": False,
-        "interrupted": False,
+        "interrupted": bool(job and job.halt and job.halt.ended.is_set()),
         "stopping_generation": False,
         "job": ("sweep" if job.id else "pictures") if job else "",
         "job_count": job.total if job else 0,

@@ -7,8 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from clipskip.doors.http.a1111.answers import Json, Writing, answer, encoded, info_of, infotext_of
-from clipskip.doors.http.a1111.bodies import ImageBody, LaxBody, PictureBody, PngInfoBody
+from clipskip.doors.http.a1111.bodies import ImageBody, PictureBody, PngInfoBody, taking
+from clipskip.doors.http.a1111.extras import add_extras
 from clipskip.doors.http.a1111.lists import add_lists
+from clipskip.doors.http.a1111.machine import add_machine
 from clipskip.doors.http.a1111.options import Options, told
 from clipskip.doors.http.a1111.plot import NAME, draw_sheets, plan_cells, read_plot, sheet_infotext
 from clipskip.doors.http.a1111.progress import add_progress
@@ -33,12 +35,9 @@ def a1111_routes(studio: Studio) -> APIRouter:
     add_progress(routes, studio)
     _add_options(routes, options)
     add_lists(routes, studio)
+    add_machine(routes, studio, options)
+    add_extras(routes, options)
     return routes
-
-
-def taking(kind: type[LaxBody]) -> Json:
-    """What the description says of a route that reads its body itself."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": kind.model_json_schema()}}}}
 
 
 def _add_pictures(routes: APIRouter, studio: Studio, options: Options) -> None:
@@ -141,11 +140,17 @@ async def _answered(order: Order, studio: Studio, asker: Request) -> Json:
     """The pictures, drawn and, where asked, saved; and what is to say of them."""
     wish, body = order.wish, order.wish.body
     drawn = await draw_renders(
-        studio, order.facts, order.renders, extras=order.extras, asker=asker, keep=body.save_images
+        studio,
+        order.facts,
+        order.renders,
+        extras=order.extras,
+        asker=asker,
+        keep=body.save_images,
+        at_hand=body.batch_size,
     )
     writing = Writing.of(wish.options)
     if body.save_images:
-        await asyncio.to_thread(_save, drawn, studio, writing)
+        await asyncio.to_thread(_save, drawn, studio, wish)
     pictures = [(one.pixels, infotext_of(one)) for one in drawn] if body.send_images else []
     return answer(await encoded(pictures, writing), info_of(wish, order.renders[0], drawn), order.parameters)
 
@@ -158,9 +163,9 @@ async def _plotted(wish: Wish[PictureBody], studio: Studio, *, asker: Request) -
     plot = read_plot(body.script_args)
     cells = plot.requests(wish.request)
     facts, renders, extras = await asyncio.to_thread(plan_cells, studio, cells)
-    drawn = await draw_renders(studio, facts, renders, extras=extras, asker=asker, keep=body.save_images)
+    drawn = await draw_renders(studio, facts, renders, extras=extras, asker=asker, keep=body.save_images, at_hand=1)
     if body.save_images:
-        await asyncio.to_thread(_save, drawn, studio, writing)
+        await asyncio.to_thread(_save, drawn, studio, wish)
     info = info_of(wish, renders[0], drawn)
     if not drawn:
         return answer([], info, body.model_dump())
@@ -178,9 +183,13 @@ async def _plotted(wish: Wish[PictureBody], studio: Studio, *, asker: Request) -
     return answer(await encoded(pictures if body.send_images else [], writing), info, body.model_dump())
 
 
-def _save(drawn: list[Drawn], studio: Studio, writing: Writing) -> None:
+def _save(drawn: list[Drawn], studio: Studio, wish: Wish[Any]) -> None:  # Any: txt2img's or img2img's
+    """Keep the pictures; those that somebody stopped only where the options say so, as in A1111."""
+    writing = Writing.of(wish.options)
     for one in drawn:
-        save_picture(one, studio.history.out, content=writing.content, suffix=writing.format.suffix)
+        if one.half_done is None or wish.options["save_incomplete_images"]:
+            content = writing.content(one.pixels, infotext_of(one))
+            save_picture(one.render, studio.history.out, content=content, suffix=writing.format.suffix)
 
 
 def _add_options(routes: APIRouter, options: Options) -> None:
