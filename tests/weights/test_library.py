@@ -138,11 +138,13 @@ def test_no_name_leads_out_of_the_folders(tmp_path: Path, monkeypatch: pytest.Mo
     (folder / "link.safetensors").symlink_to(secret)
     (folder / "out").symlink_to(tmp_path)
     monkeypatch.chdir(folder)
-    library = Library((folder,))
-    refusal(library, name, allow_path=False)
-    refusal(library, str(secret), allow_path=False)
+    library = Library((folder,), names_only=True)
+    said = refusal(library, name)
+    assert str(tmp_path) not in said
+    refusal(library, str(secret))
     assert library.files(CHECKPOINT) == ()
-    assert library.find(str(secret), CHECKPOINT) == secret
+    assert set(library.left_alone) == {folder / "link.safetensors", folder / "out"}
+    assert Library((folder,)).find(str(secret), CHECKPOINT) == secret
 
 
 def test_a_damaged_file_is_found_by_its_name_alone(tmp_path: Path) -> None:
@@ -189,3 +191,53 @@ def test_the_starters_layout_is_one_of_ours(tmp_path: Path) -> None:
     ogre = put(tmp_path / "loras" / "ogre.safetensors", LORA)
     library = Library((tmp_path,))
     assert library.find("starter", CHECKPOINT) == starter and library.find("ogre", LORA) == ogre
+
+
+def store(tmp_path: Path) -> tuple[Path, Path]:
+    """A model folder whose files are links into a store beside it, as people share one store between tools."""
+    kept, root = tmp_path / "store", tmp_path / "ui"
+    put(kept / "linked.safetensors", LORA)
+    put(kept / "dir" / "inner.safetensors", LORA)
+    (root / "models" / "Lora").mkdir(parents=True)
+    (root / "models" / "Lora" / "linked.safetensors").symlink_to(kept / "linked.safetensors")
+    (root / "models" / "Lora" / "sub").symlink_to(kept / "dir")
+    (root / "models" / "Stable-diffusion").symlink_to(kept / "models")
+    put(kept / "models" / "big.safetensors")
+    return kept, root
+
+
+def test_the_user_follows_links_to_files_and_folders_wherever_they_lead(tmp_path: Path) -> None:
+    kept, root = store(tmp_path)
+    library = Library((root,))
+    assert library.find("linked", LORA).resolve() == kept / "linked.safetensors"
+    assert library.find("sub/inner", LORA).resolve() == kept / "dir" / "inner.safetensors"
+    assert library.find("big", CHECKPOINT).resolve() == kept / "models" / "big.safetensors"
+    assert [found.name for found in library.files(LORA)] == ["linked.safetensors", "sub/inner.safetensors"]
+    assert library.left_alone == ()
+
+
+def test_a_server_follows_links_that_its_owner_allows_and_tells_of_the_others(tmp_path: Path) -> None:
+    kept, root = store(tmp_path)
+    closed = Library((root,), names_only=True)
+    lora = root / "models" / "Lora"
+    assert closed.files(LORA) == closed.files(CHECKPOINT) == ()
+    assert set(closed.left_alone) == {lora / "linked.safetensors", lora / "sub", root / "models" / "Stable-diffusion"}
+    assert "a link of that name leads out of the model folders" in refusal(closed, "linked", LORA)
+    assert str(kept) not in refusal(closed, "linked", LORA)
+    partly = Library((root,), names_only=True, allowed=(kept / "dir",))
+    assert [found.name for found in partly.files(LORA)] == ["sub/inner.safetensors"]
+    open_ = Library((root,), names_only=True, allowed=(kept,))
+    assert len(open_.files(LORA)) == 2 and len(open_.files(CHECKPOINT)) == 1
+    assert open_.left_alone == ()
+
+
+def test_links_in_circles_end_and_a_file_linked_twice_is_one(tmp_path: Path) -> None:
+    put(tmp_path / "a" / "one.safetensors", LORA)
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "self").symlink_to(tmp_path / "a")
+    (tmp_path / "again").symlink_to(tmp_path / "a")
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "one.safetensors").symlink_to(tmp_path / "a" / "one.safetensors")
+    library = Library((tmp_path,))
+    assert library.find("one", LORA).resolve() == tmp_path / "a" / "one.safetensors"
+    assert len(library.files(LORA)) < 6

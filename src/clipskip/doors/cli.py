@@ -293,6 +293,10 @@ def serve(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the sweeps; clipskip-out when not given.")] = None,
     models_folder: o.Folders = None,
+    follow_links_to: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder beside the models' that links in them may lead to. Repeatable."),
+    ] = None,
     allow_pickle: o.Pickle = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
@@ -301,7 +305,14 @@ def serve(
     from clipskip.doors.serving import Place, run_server
 
     place = Place(host=host, port=port, token=token, login=auth)
-    run_server(place, out=out, folders=models_folder or [], allow_pickle=allow_pickle, open_page=open_page)
+    run_server(
+        place,
+        out=out,
+        folders=models_folder or [],
+        links_to=follow_links_to or [],
+        allow_pickle=allow_pickle,
+        open_page=open_page,
+    )
 
 
 @app.command()

@@ -7,7 +7,7 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
@@ -21,6 +21,8 @@ from clipskip.sweep.folder import ensure_writable
 from clipskip.weights import Library
 
 GRACE_S = 3
+NAMED = 5
+"""Links that a note names; the others are counted."""
 LEAST_TOKEN = 12
 """Characters of a token or password that others on the network may guess at."""
 
@@ -75,8 +77,24 @@ class Place:
             ) from None
 
 
+def _tell_links(library: Library) -> None:
+    """Which links of the model folders are not followed, so that nobody looks for their files in vain."""
+    links = library.left_alone
+    if links:
+        names = ", ".join(str(link) for link in links[:NAMED]) + (
+            f" and {len(links) - NAMED} more" if links[NAMED:] else ""
+        )
+        say(f"note: links out of the model folders are left alone: {names}; --follow-links-to FOLDER allows them")
+
+
 def run_server(
-    place: Place, *, out: Path | None, folders: Sequence[Path], allow_pickle: bool, open_page: bool = False
+    place: Place,
+    *,
+    out: Path | None,
+    folders: Sequence[Path],
+    links_to: Sequence[Path] = (),
+    allow_pickle: bool,
+    open_page: bool = False,
 ) -> None:
     """Serves until Ctrl-C."""
     folder = out or OUT
@@ -85,7 +103,9 @@ def run_server(
     with held(folder) as locked, place.listen() as listener:
         if not locked:
             say(f"note: {folder} has no file locks; run one server on it")
-        studio = Studio(folder, Library.of_user(folders), allow_pickle=allow_pickle)
+        library = replace(Library.of_user(folders), allowed=tuple(path.expanduser() for path in links_to))
+        studio = Studio(folder, library, allow_pickle=allow_pickle)
+        _tell_links(studio.library)
         app = build_app(studio, access=Access(token=place.token, login=place.login))
         server = uvicorn.Server(
             uvicorn.Config(

@@ -15,9 +15,10 @@ from clipskip.weights.embedding import Embedding, count_vectors, load_embedding
 from clipskip.weights.hashes import Hashes, hash_file
 from clipskip.weights.header import Header, TensorInfo, read_header
 from clipskip.weights.identify import FileKind, Identity, check_loadable, identify
-from clipskip.weights.library import Found, Library
+from clipskip.weights.library import Library
 from clipskip.weights.pickles import read_allowed
 from clipskip.weights.save import save_folder, save_single_file
+from clipskip.weights.walking import Found
 
 __all__ = [
     "Checkpoint",

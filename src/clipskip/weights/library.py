@@ -10,11 +10,11 @@ from pathlib import Path
 
 import platformdirs
 
-from clipskip.errors import FileError, NotFound
+from clipskip.errors import NotFound
 from clipskip.weights.catalog import Catalog, FileFacts, Tell
-from clipskip.weights.folder import INDEX
 from clipskip.weights.hashes import Progress, autov1, cached_hashes, hash_file
 from clipskip.weights.identify import FileKind
+from clipskip.weights.walking import PICKLED, SAFE, Bounds, Found, links_left_alone, real_path, walk
 
 VARIABLE = "CLIPSKIP_MODELS"
 """Environment variable: more folders, separated as in PATH."""
@@ -26,30 +26,9 @@ LAYOUT = {
     FileKind.EMBEDDING: ("embeddings", "models/embeddings"),
 }
 """Where A1111, Forge and ComfyUI keep each kind, below their folder."""
-SAFE, PICKLED = (".safetensors",), (".ckpt", ".pt", ".pth", ".bin")
 OPTION = {FileKind.CHECKPOINT: "model", FileKind.LORA: "lora", FileKind.EMBEDDING: "prompt"}
-MOST_FILES = 100_000
 LARGEST_EMBEDDING = 5_000_000
 """Bytes; 75 vectors of SDXL take 0.6 MB, the smallest LoRA that is pickled some 10 MB."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """One file (or diffusers folder) of a library."""
-
-    path: Path
-    name: str
-    """Below its folder, with `/`, as A1111's titles show it."""
-
-    @property
-    def stem(self) -> str:
-        """The last part of the name, without its ending."""
-        return Path(self.name).name.removesuffix(self.path.suffix) if self.is_weights else Path(self.name).name
-
-    @property
-    def is_weights(self) -> bool:
-        """Whether the name ends as weight files' do; a diffusers folder's need not."""
-        return self.path.suffix.lower() in SAFE + PICKLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +38,8 @@ class Library:
     folders: tuple[Path, ...]
     names_only: bool = False
     """For askers who may not reach into other folders: no path counts, and no answer tells where the folders are."""
+    allowed: tuple[Path, ...] = ()
+    """With `names_only`: folders beside its own that links may lead to. Else links lead anywhere."""
     catalog: Catalog = field(default_factory=Catalog, compare=False)
     """What is known of the files' headers."""
 
@@ -80,7 +61,7 @@ class Library:
 
     def read(self, tell: Tell = lambda done, of: None) -> None:
         """Makes the facts of all files known, so that listing them is quick; `tell` hears how far it is."""
-        files = (found for folder in self.folders for kind in LAYOUT for found in _below(folder, kind))
+        files = (found for folder in self.folders for kind in LAYOUT for found in self._below(folder, kind))
         self.catalog.of({found.path: None for found in files}, tell=tell)
 
     def find(self, name: str, kind: FileKind, *, allow_path: bool = True, progress: Progress | None = None) -> Path:
@@ -111,8 +92,8 @@ class Library:
 
         files: list[Found] = []
         for folder in self.folders:
-            files += named_here(_sorted_in(folder, kind))
-            files += self._kept(named_here(_loose(folder)), kind)
+            files += named_here(_sorted_in(folder, kind, self._bounds))
+            files += self._kept(named_here(_loose(folder, self._bounds)), kind)
         named = {found.stem: found for found in reversed(files)}
         return tuple(named[stem] for stem in sorted(named))
 
@@ -142,7 +123,7 @@ class Library:
         """Exact spellings in any folder before those that differ in case or Unicode form."""
         for plain in (str, fold):
             for folder in self.folders:
-                hits = [found for found in _below(folder, kind) if plain(name) in map(plain, _spellings(found))]
+                hits = [found for found in self._below(folder, kind) if plain(name) in map(plain, _spellings(found))]
                 chosen = self._one(hits, name, kind)
                 if chosen is not None:
                     return chosen
@@ -156,10 +137,31 @@ class Library:
         facts = self.facts(files)
         return next((one.path for one in files if fold(facts[one.path].alias) == fold(name)), None)
 
+    @property
+    def left_alone(self) -> tuple[Path, ...]:
+        """The links in its folders that are not followed."""
+        roots = [
+            root
+            for folder in self.folders
+            for root in (
+                [folder / p for parts in LAYOUT.values() for p in parts] if _sorted_by_kind(folder) else [folder]
+            )
+        ]
+        return tuple(dict.fromkeys(link for root in roots for link in links_left_alone(root, self._bounds)))
+
+    @property
+    def _bounds(self) -> Bounds:
+        return Bounds.of((*self.folders, *self.allowed)) if self.names_only else Bounds()
+
+    def _below(self, folder: Path, kind: FileKind) -> Iterator[Found]:
+        """The files that could be of a kind, by name alone."""
+        yield from _sorted_in(folder, kind, self._bounds)
+        yield from _loose(folder, self._bounds)
+
     def _of_kind(self, folder: Path, kind: FileKind) -> Iterator[Found]:
         """The files of a kind: by the subfolder that they are in, elsewhere by what they are."""
-        yield from _sorted_in(folder, kind)
-        yield from self._kept(list(_loose(folder)), kind)
+        yield from _sorted_in(folder, kind, self._bounds)
+        yield from self._kept(list(_loose(folder, self._bounds)), kind)
 
     def _kept(self, files: Sequence[Found], kind: FileKind) -> Iterator[Found]:
         """Those of a kind, by what they are."""
@@ -168,6 +170,7 @@ class Library:
 
     def _one(self, hits: Sequence[Found], name: str, kind: FileKind) -> Path | None:
         """The one file meant: safetensors before pickles, then those of the kind; NotFound when there are still several."""
+        hits = list({real_path(found.path) or found.path: found for found in reversed(hits)}.values())[::-1]
         if len(hits) > 1:
             hits = [found for found in hits if found.path.suffix.lower() not in PICKLED] or hits
         if len(hits) > 1:
@@ -186,6 +189,8 @@ class Library:
             places = "the model folders"
         elsewhere = "put it there" if self.names_only else f"give its path, or name its folder in {VARIABLE}"
         hint = f"near names: {', '.join(near)}" if near else elsewhere
+        if self.names_only and any(fold(link.stem) == fold(Path(name).stem) for link in self.left_alone):
+            hint = "a link of that name leads out of the model folders, and is not followed"
         what = "model" if kind is FileKind.CHECKPOINT else str(kind)
         return f"no {what} called {name[:120]!r} in {places}; {hint}"
 
@@ -206,21 +211,15 @@ def _spellings(found: Found) -> tuple[str, ...]:
     return found.name, bare, Path(found.name).name, found.stem
 
 
-def _below(folder: Path, kind: FileKind) -> Iterator[Found]:
-    """The files that could be of a kind, by name alone."""
-    yield from _sorted_in(folder, kind)
-    yield from _loose(folder)
-
-
-def _sorted_in(folder: Path, kind: FileKind) -> Iterator[Found]:
+def _sorted_in(folder: Path, kind: FileKind, bounds: Bounds) -> Iterator[Found]:
     """The files in the subfolders that are for a kind."""
     for root in _layout(folder, kind):
-        yield from _walk(root)
+        yield from walk(root, bounds)
 
 
-def _loose(folder: Path) -> Iterator[Found]:
+def _loose(folder: Path, bounds: Bounds) -> Iterator[Found]:
     """The files whose place does not say of what kind they are."""
-    return _walk(folder, deep=not _sorted_by_kind(folder))
+    return walk(folder, bounds, deep=not _sorted_by_kind(folder))
 
 
 def _layout(folder: Path, kind: FileKind) -> tuple[Path, ...]:
@@ -231,44 +230,6 @@ def _layout(folder: Path, kind: FileKind) -> tuple[Path, ...]:
 def _sorted_by_kind(folder: Path) -> bool:
     """Whether a folder is laid out as A1111's or ComfyUI's is."""
     return any(os.path.isdir(folder / part) for parts in LAYOUT.values() for part in parts)
-
-
-def _walk(root: Path, *, deep: bool = True) -> Iterator[Found]:
-    """Weight files and diffusers folders below a root, by name; links that lead out of it are left alone.
-
-    Not `deep`, only those directly in it.
-    """
-    try:
-        home = root.resolve(strict=True)
-    except (OSError, RuntimeError):
-        return
-    count = 0
-    for place, folders, files in os.walk(home):
-        here = Path(place)
-        if INDEX in files:
-            folders.clear()
-            yield Found(path=here, name=here.relative_to(home).as_posix() if here != home else home.name)
-            continue
-        shallow = [] if deep else [name for name in folders if not os.path.isfile(here / name / INDEX)]
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in shallow)
-        for name in sorted(files):
-            path = here / name
-            if path.suffix.lower() in SAFE + PICKLED and not name.startswith(".") and _inside(path, home):
-                count += 1
-                if count > MOST_FILES:
-                    raise FileError(f"{root} holds more than {MOST_FILES:,} model files; name a smaller folder")
-                yield Found(path=path, name=path.relative_to(home).as_posix())
-
-
-def _inside(path: Path, home: Path) -> bool:
-    """Whether a file in a folder without links, which `os.walk` sees to, is a file below it, its own link followed."""
-    if not path.is_symlink():
-        return path.is_file()
-    try:
-        real = path.resolve(strict=True)
-    except (OSError, RuntimeError):
-        return False
-    return real.is_relative_to(home) and real.is_file()
 
 
 def _pickled_kind(path: Path) -> FileKind | None:

@@ -1,0 +1,118 @@
+"""The weight files below a folder, links followed as far as is allowed."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipskip.errors import FileError
+from clipskip.weights.folder import INDEX
+
+SAFE, PICKLED = (".safetensors",), (".ckpt", ".pt", ".pth", ".bin")
+MOST_FILES = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One file (or diffusers folder) of a library."""
+
+    path: Path
+    name: str
+    """Below its folder, with `/`, as A1111's titles show it."""
+
+    @property
+    def stem(self) -> str:
+        """The last part of the name, without its ending."""
+        return Path(self.name).name.removesuffix(self.path.suffix) if self.is_weights else Path(self.name).name
+
+    @property
+    def is_weights(self) -> bool:
+        """Whether the name ends as weight files' do; a diffusers folder's need not."""
+        return self.path.suffix.lower() in SAFE + PICKLED
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where links may lead: anywhere, or only into these folders (paths without links)."""
+
+    folders: tuple[Path, ...] | None = None
+
+    @classmethod
+    def of(cls, folders: tuple[Path, ...]) -> "Bounds":
+        """Only into these folders, and what they link to themselves."""
+        return cls(tuple(real for folder in folders if (real := real_path(folder)) is not None))
+
+    def admit(self, real: Path) -> bool:
+        """Whether a link may lead to this path."""
+        return self.folders is None or any(real.is_relative_to(folder) for folder in self.folders)
+
+
+def walk(root: Path, bounds: Bounds, *, deep: bool = True) -> Iterator[Found]:
+    """Weight files and diffusers folders below a root, by name. Links out of the bounds are left alone.
+
+    A folder that links lead to twice is walked once. Not `deep`, only what lies directly in the root.
+    """
+    home = real_path(root)
+    if home is None or not bounds.admit(home):
+        return
+    seen, count = {home}, 0
+    for place, folders, files in os.walk(home, followlinks=True):
+        here = Path(place)
+        if INDEX in files:
+            folders.clear()
+            yield Found(path=here, name=here.relative_to(home).as_posix() if here != home else home.name)
+            continue
+        shallow = [] if deep else [name for name in folders if not os.path.isfile(here / name / INDEX)]
+        wanted = sorted(name for name in folders if not name.startswith(".") and name not in shallow)
+        folders[:] = [name for name in wanted if _enter(here / name, bounds, seen)]
+        for name in sorted(files):
+            path = here / name
+            if path.suffix.lower() in SAFE + PICKLED and not name.startswith(".") and _is_file(path, bounds):
+                count += 1
+                if count > MOST_FILES:
+                    raise FileError(f"{root} holds more than {MOST_FILES:,} model files; name a smaller folder")
+                yield Found(path=path, name=path.relative_to(home).as_posix())
+
+
+def links_left_alone(root: Path, bounds: Bounds) -> Iterator[Path]:
+    """The linked folders and weight files below a root that are not followed, since they lead out of the bounds."""
+    home = real_path(root)
+    if home is None:
+        return
+    if not bounds.admit(home):
+        yield root
+        return
+    seen = {home}
+    for place, folders, files in os.walk(home, followlinks=True):
+        here = Path(place)
+        for path in (*(here / name for name in folders), *(here / name for name in files)):
+            weights = path.name in folders or path.suffix.lower() in SAFE + PICKLED
+            if weights and path.is_symlink() and (real := real_path(path)) is not None and not bounds.admit(real):
+                yield path
+        folders[:] = [name for name in folders if not name.startswith(".") and _enter(here / name, bounds, seen)]
+
+
+def real_path(path: Path) -> Path | None:
+    """The path without links; None where it leads nowhere."""
+    try:
+        return path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return None
+
+
+def _enter(folder: Path, bounds: Bounds, seen: set[Path]) -> bool:
+    """Whether to walk a folder; a linked one only within the bounds, and once."""
+    if not folder.is_symlink():
+        return True
+    real = real_path(folder)
+    if real is None or real in seen or not bounds.admit(real):
+        return False
+    seen.add(real)
+    return True
+
+
+def _is_file(path: Path, bounds: Bounds) -> bool:
+    if not path.is_symlink():
+        return path.is_file()
+    real = real_path(path)
+    return real is not None and real.is_file() and bounds.admit(real)
