@@ -23,7 +23,7 @@ def main() -> None:
         width=512,
         height=512,
     )
-    sweep, extras = plan_sweep(request, parse_skips(skips), model, Library.of_user())
+    sweep, extras = plan_sweep(request, parse_skips(skips), model.facts, Library.of_user())
     with tempfile.TemporaryDirectory() as out:
         folder, last = SweepFolder.create(Path(out), sweep), time.perf_counter()
         for event in draw_missing(model, folder, extras):

@@ -21,17 +21,17 @@ def main() -> None:
         prompt=PROMPT, negative_prompt=NEGATIVE, sampler="Euler", steps=STEPS, cfg_scale=CFG, seed=SEED,
         clip_skip=ClipSkip(CLIP_SKIP), width=task.size_px, height=task.size_px,
     )  # fmt: skip
-    render, _ = resolve(asked, model, Library((Path("/nowhere"),)))
+    render, _ = resolve(asked, model.facts, Library((Path("/nowhere"),)))
     (conditioning,) = condition_all(model.reader, [render])
     picture = Picture(render=render, conditioning=conditioning)
     stamps = [time.perf_counter()]
     latent = None
     with kept_memory(model.device):  # as model.draw has it
-        for step in sample(model._unet, [picture], prediction=model._prediction):
+        for step in sample(model.unet, [picture], prediction=model.facts.prediction):
             latent = step.latent
             stamps.append(time.perf_counter())
         assert latent is not None
-        decode_s = twice(lambda: decode(model._vae, latent))
+        decode_s = twice(lambda: decode(model.vae, latent))
     steps = [after - before for before, after in pairwise(stamps)]
     task.finish(steps[1:], latent, decode_s=decode_s)
 

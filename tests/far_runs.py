@@ -55,7 +55,7 @@ def drawn(model: Model, library: Library, request: Request, *skips: str, start: 
     """One picture for each Clip Skip, and one without LoRAs."""
     renders = []
     for skip in skips:
-        render, extras = resolve(dataclasses.replace(request, clip_skip=parse_skip(skip)), model, library)
+        render, extras = resolve(dataclasses.replace(request, clip_skip=parse_skip(skip)), model.facts, library)
         if start is not None:
             render = dataclasses.replace(render, start=Start(hash=hash_pixels(start), strength=0.6))
             extras = dataclasses.replace(extras, starts={hash_pixels(start): start})

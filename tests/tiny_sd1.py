@@ -8,7 +8,8 @@ from torch import Tensor
 
 from clipskip.networks import TextShape, UNetShape, VAEShape, tensors_of
 from clipskip.spec.family import Family
-from clipskip.weights.checkpoint import Checkpoint, SourceFile
+from clipskip.weights.checkpoint import Checkpoint
+from clipskip.weights.facts import CheckpointFacts, EncoderFacts, SourceFile
 from clipskip.weights.keys import ldm_names
 from clipskip.weights.save import facts
 
@@ -32,26 +33,29 @@ def tiny_checkpoint(*, vocabulary: int = 100, dtype: torch.dtype = torch.float16
         sample_size=16,
     )
     vae = VAEShape(block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, scaling_factor=0.25)
-    return Checkpoint(
+    facts = CheckpointFacts(
+        source=SourceFile(name="tiny", path=Path("tiny.safetensors"), sha256=""),
         family=Family.SD1,
-        text=random_state(tensors_of(text), dtype),
-        unet=random_state(tensors_of(unet), dtype),
-        vae=random_state(tensors_of(vae), dtype),
-        text_shape=text,
-        unet_shape=unet,
-        vae_shape=vae,
+        encoders=(EncoderFacts(part="text_encoder", shape=text, rule=Family.SD1.value.encoders[0]),),
+        unet=unet,
+        vae=vae,
         prediction="v",
         trained_clip_skip=2,
         native_px=128,
-        source=SourceFile(name="tiny", path=Path("tiny.safetensors"), sha256=""),
         metadata={},
+    )
+    return Checkpoint(
+        facts=facts,
+        text=(random_state(tensors_of(text), dtype),),
+        unet=random_state(tensors_of(unet), dtype),
+        vae=random_state(tensors_of(vae), dtype),
     )
 
 
 def single_file(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors under LDM's names, and the metadata, of a single file that one may then spoil."""
     state: dict[str, Tensor] = {}
-    for part, tensors in (("text_encoder", checkpoint.text), ("unet", checkpoint.unet), ("vae", checkpoint.vae)):
+    for part, tensors in (("text_encoder", checkpoint.text[0]), ("unet", checkpoint.unet), ("vae", checkpoint.vae)):
         names = ldm_names(part, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         state |= {names[name]: tensor for name, tensor in tensors.items()}
     return state, facts(checkpoint)

@@ -60,7 +60,7 @@ QUESTIONS: dict[str, tuple[Callable[[str, random.Random], Scene], Callable[[Scen
 def readings(model: Path, vocabulary: Path, texts: list[str]) -> Tensor:
     """Every layer's normed vector at the end token: [layers, texts, width]."""
     loaded, tok = load_checkpoint(model, dtype=torch.float32), tokenizer(vocabulary)
-    text = build_text_encoder(loaded.text, loaded.text_shape)
+    text = build_text_encoder(loaded.text[0], loaded.facts.encoders[0].shape)
     ids = tok(texts, padding="max_length", max_length=48, truncation=True, return_tensors="pt")["input_ids"]
     found = []
     for part in ids.split(100):

@@ -90,8 +90,8 @@ class Model:
 def open_model(path: Path, tokenizer: CLIPTokenizer) -> Model:
     """The model in a single file."""
     loaded = load_checkpoint(path, dtype=torch.float32)
-    unet = UNet2DConditionModel(**loaded.unet_shape.config()).requires_grad_(False).eval()
+    unet = UNet2DConditionModel(**loaded.facts.unet.config()).requires_grad_(False).eval()
     unet.load_state_dict(loaded.unet)
     unet.set_attn_processor(AttnProcessor())
-    text = build_text_encoder(loaded.text, loaded.text_shape)
-    return Model(text, unet, build_vae(loaded.vae, loaded.vae_shape), tokenizer, loaded.native_px // 8)
+    text = build_text_encoder(loaded.text[0], loaded.facts.encoders[0].shape)
+    return Model(text, unet, build_vae(loaded.vae, loaded.facts.vae), tokenizer, loaded.facts.native_px // 8)

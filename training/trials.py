@@ -119,7 +119,7 @@ class Trials:
             if self.has("drawings", case):
                 continue
             model = open_model(str(path))
-            base, _ = resolve(Request(prompt=SCENES[0], seed=0), model, Library.of_user())
+            base, _ = resolve(Request(prompt=SCENES[0], seed=0), model.facts, Library.of_user())
             renders = [replace(base, prompt=text, seed=n) for n, text in enumerate(SCENES * 2)][:DRAWINGS]
             looks = by_drawings(model, Probe.of(model, model.reader), renders)
             self.keep("drawings", case, {"truth": truth} | answers(looks, truth))
@@ -194,7 +194,7 @@ class Trials:
             request = Request(
                 prompt=f"ogre, gnome, blueprint, {prompt}", loras=tuple(LoraRef(name=n) for n in names), seed=seed
             )
-            render_, extras = resolve(request, model, library)
+            render_, extras = resolve(request, model.facts, library)
             question = Question(
                 render=render_, extras=extras, skips=SKIPS, reference=BASE,
                 lora_references={ref.hash: BASE for ref in render_.loras},
@@ -237,7 +237,7 @@ def judged_objects(
     renders, library = [], Library(())
     for prompt, seed in asked:
         request = Request(prompt=prompt, seed=seed, steps=20, clip_skip=ClipSkip(skip))
-        render_, extras = resolve(request, model, library)
+        render_, extras = resolve(request, model.facts, library)
         renders.append(render_)
     pictures = {event.index: event.pixels for event in model.draw(renders, extras) if isinstance(event, Drawn)}
     seen = look(judge, small(np.stack([pictures[n] for n in range(len(asked))])))["things"]
@@ -247,7 +247,7 @@ def judged_objects(
 
 def measured(model: Model, prompt: str, seed: int, *, reference: int) -> Prompted:
     """What is measured of a prompt without a LoRA."""
-    render_, extras = resolve(Request(prompt=prompt, seed=seed), model, Library(()))
+    render_, extras = resolve(Request(prompt=prompt, seed=seed), model.facts, Library(()))
     return measure(model, Question(render=render_, extras=extras, skips=SKIPS, reference=reference, lora_references={}))
 
 
@@ -264,7 +264,7 @@ def prompted_mean(model: Model, library: Library, name: str, count: int = 8) -> 
         rng = random.Random(f"uptake {name} {seed}")
         prompt = caption(sample_scene(rng, split=name), rng)
         request = Request(prompt=prompt, loras=(LoraRef(name=name),), seed=seed)
-        render_, extras = resolve(request, model, library)
+        render_, extras = resolve(request, model.facts, library)
         question = Question(
             render=render_, extras=extras, skips=SKIPS, reference=BASE,
             lora_references={ref.hash: BASE for ref in render_.loras},

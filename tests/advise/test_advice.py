@@ -48,7 +48,7 @@ def test_advice_has_a_number_for_every_phrase_and_lora_at_every_clip_skip(
 ) -> None:
     heard = []
     advice = advise(model, wanted, library, tell=lambda rows, most: heard.append((rows, most)))
-    said = json.loads(json.dumps(plain(advice, family=model.family)))
+    said = json.loads(json.dumps(plain(advice, family=model.facts.family)))
     prompted = said["prompted"]
     assert prompted["skips"] == [1, 2, 12]
     assert prompted["guidance_kept"][1] == 1
@@ -66,14 +66,14 @@ def test_advice_has_a_number_for_every_phrase_and_lora_at_every_clip_skip(
 
 def test_the_text_says_the_value_in_the_tool_s_own_numbers(model: Model, library: Library, wanted: Wanted) -> None:
     advice = advise(model, wanted, library)
-    first = next(iter(lines(advice, family=model.family, tool=Dialect.DIFFUSERS)))
+    first = next(iter(lines(advice, family=model.facts.family, tool=Dialect.DIFFUSERS)))
     assert first.startswith("Clip Skip 1 in diffusers")
 
 
 def test_the_model_is_put_back_as_it_was(model: Model, library: Library, wanted: Wanted) -> None:
-    before = {name: value.clone() for name, value in model.reader.encoder.state_dict().items()}
+    before = {name: value.clone() for name, value in model.reader.encoders[0].network.state_dict().items()}
     advise(model, wanted, library)
-    assert all(value.equal(before[name]) for name, value in model.reader.encoder.state_dict().items())
+    assert all(value.equal(before[name]) for name, value in model.reader.encoders[0].network.state_dict().items())
 
 
 def test_a_negative_prompt_that_says_the_same_leaves_nothing_to_measure(
@@ -145,7 +145,7 @@ def test_two_loras_that_say_the_opposite_pull_against_each_other(tmp_path: Path)
 
 def test_an_embedding_counts_as_the_words_that_it_stands_for(model: Model, folder: Path, tmp_path: Path) -> None:
     (word,) = token_ids("frog")
-    vector = model.reader.encoder.embeddings.token_embedding.weight[word]
+    vector = model.reader.encoders[0].network.embeddings.token_embedding.weight[word]
     save_file({"emb_params": vector[None].clone()}, tmp_path / "mine.safetensors")
     library = Library((tmp_path, folder))
 

@@ -25,7 +25,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def reader(model) -> TextReader:
-    return TextReader(encoder=our_encoder(model, SMALL))
+    return TextReader.of(our_encoder(model, SMALL))
 
 
 def theirs(model, ids: list[int], hidden: set[int] = frozenset()) -> Tensor:
@@ -116,7 +116,7 @@ def test_nothing_is_heard_across_chunks_and_each_has_its_end(reader: TextReader)
 
 def test_an_embedding_is_one_word(reader: TextReader) -> None:
     vectors = torch.randn(3, SMALL.width, generator=torch.Generator().manual_seed(0))
-    mine = replace(reader, embeddings=(Embedding(name="mine", vectors=vectors, hash="0" * 64),))
+    mine = replace(reader, embeddings=(Embedding(name="mine", vectors=(vectors,), hash="0" * 64),))
     words = read_layers(mine, "red mine frog", common=COMMON).words
     assert [word.text for word in words] == ["red", "mine", "frog", "(end)"]
     assert {heard.word for heard in words[2].heard} == {"red", "mine"}

@@ -98,7 +98,7 @@ def test_the_clean_picture_of_a_prediction_is_that_of_diffusers(model: Model, pr
 def test_the_starter_s_pictures_fall_apart_where_the_judge_sees_them_fall_apart() -> None:
     """At 9 and beyond fewer than half as many objects are right as at the best (docs/starter.md)."""
     starter = open_model(None)
-    render, extras = resolve(Request(prompt="a red car, forest, moon", seed=0), starter, Library(()))
+    render, extras = resolve(Request(prompt="a red car, forest, moon", seed=0), starter.facts, Library(()))
 
     def asked(*skips: int) -> Question:
         return Question(render=render, extras=extras, skips=skips, reference=2, lora_references={})

@@ -79,8 +79,8 @@ class Setting:
     def __init__(self, shape: TextShape) -> None:
         self.theirs: CLIPTextModel = random_model(shape, spare=SPARE)
         rows = self.theirs.state_dict()["embeddings.token_embedding.weight"][shape.vocabulary :]
-        embeddings = (Embedding(name=name, vectors=rows[list(at)], hash=name) for name, at in SLOTS.items())
-        self.reader = TextReader(encoder=our_encoder(self.theirs, shape), embeddings=tuple(embeddings))
+        embeddings = (Embedding(name=name, vectors=(rows[list(at)],), hash=name) for name, at in SLOTS.items())
+        self.reader = TextReader.of(our_encoder(self.theirs, shape), embeddings=tuple(embeddings))
         self.slots = {
             name: range(shape.vocabulary + at.start, shape.vocabulary + at.stop) for name, at in SLOTS.items()
         }
@@ -98,7 +98,7 @@ class Setting:
             assert [part.weight for part in one.positive] == [1]
             for schedule in (one.positive[0].schedule, one.negative):
                 assert [until for until, _ in schedule] == [10]
-                assert relative(schedule[0][1], theirs[n][0]) < TOLERANCE, f"clip skip {n}"
+                assert relative(schedule[0][1].tokens, theirs[n][0]) < TOLERANCE, f"clip skip {n}"
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_the_texts_of_a_schedule_share_one_length_and_one_mean(
     for n, one in small.ours(prompt, prompt).items():
         for schedule in (one.positive[0].schedule, one.negative):
             assert [until for until, _ in schedule] == untils
-            assert relative(torch.stack([vectors for _, vectors in schedule]), theirs[n]) < TOLERANCE
+            assert relative(torch.stack([vectors.tokens for _, vectors in schedule]), theirs[n]) < TOLERANCE
 
 
 @pytest.mark.parametrize("emphasis", ["Original", "No norm", "Ignore", "None"])
@@ -135,7 +135,7 @@ def test_each_emphasis_does_what_a1111s_does(small: Setting, emphasis: str) -> N
     read: Segments = [("a ", 1), ("big", 1.1), (" ", 1), ("cat", 1 / 1.1), (" ", 1), BREAK]
     theirs = expected(small.theirs, [literal if emphasis == "None" else read], emphasis=emphasis)
     for n, one in small.ours("a (big) [cat] BREAK", emphasis=emphasis).items():
-        assert relative(one.positive[0].schedule[0][1], theirs[n][0]) < TOLERANCE
+        assert relative(one.positive[0].schedule[0][1].tokens, theirs[n][0]) < TOLERANCE
 
 
 def test_the_parts_of_an_and_repeat_the_last_vector_of_the_shorter(small: Setting) -> None:
@@ -144,18 +144,18 @@ def test_the_parts_of_an_and_repeat_the_last_vector_of_the_shorter(small: Settin
     for n, one in small.ours(f"a cat AND (dog:1.3) {LONG} :-0.5").items():
         assert [part.weight for part in one.positive] == [1, -0.5]
         longer = torch.cat([first[n][0], first[n][0, -1:].expand(77, -1)])
-        assert relative(one.positive[0].schedule[0][1], longer) < TOLERANCE
-        assert relative(one.positive[1].schedule[0][1], second[n][0]) < TOLERANCE
+        assert relative(one.positive[0].schedule[0][1].tokens, longer) < TOLERANCE
+        assert relative(one.positive[1].schedule[0][1].tokens, second[n][0]) < TOLERANCE
 
 
 def test_and_and_lora_tags_are_words_in_a_negative_prompt(small: Setting) -> None:
     text = "a cat AND a dog <lora:x:1>"
     theirs = expected(small.theirs, [[(text, 1)]])
     for n, one in small.ours("", text).items():
-        assert relative(one.negative[0][1], theirs[n][0]) < TOLERANCE
+        assert relative(one.negative[0][1].tokens, theirs[n][0]) < TOLERANCE
 
 
 def test_the_negative_prompt_can_have_its_own_clip_skip(small: Setting) -> None:
     found = small.ours("an ogre", "(blurry)", negative_clip_skip=ClipSkip(4))
     theirs = expected(small.theirs, [[("blurry", 1.1)]])
-    assert all(relative(one.negative[0][1], theirs[4][0]) < TOLERANCE for one in found.values())
+    assert all(relative(one.negative[0][1].tokens, theirs[4][0]) < TOLERANCE for one in found.values())

@@ -44,7 +44,7 @@ def encoder(theirs: CLIPTextModel) -> TextEncoder:
 
 @pytest.fixture
 def reader(encoder: TextEncoder) -> TextReader:
-    return TextReader(encoder=encoder)
+    return TextReader.of(encoder)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def ids_of(text: str) -> torch.Tensor:
 
 def test_clip_skip_1_is_the_encoders_own_output_bit_for_bit(reader: TextReader) -> None:
     found = encode_layers(reader, PLAIN, [ClipSkip(1)])[ClipSkip(1)]
-    assert torch.equal(found, reader.encoder(ids_of(PLAIN))[0])
+    assert torch.equal(found, reader.encoders[0].network(ids_of(PLAIN))[0])
 
 
 def test_clip_skip_1_is_transformers_last_hidden_state(reader: TextReader, theirs: CLIPTextModel) -> None:
@@ -77,7 +77,7 @@ def test_clip_skip_1_is_transformers_last_hidden_state(reader: TextReader, their
 
 @pytest.mark.parametrize("skip", SKIPS, ids=str)
 def test_a_whole_clip_skip_is_the_normed_layer_bit_for_bit(reader: TextReader, skip: ClipSkip) -> None:
-    encoder = reader.encoder
+    encoder = reader.encoders[0].network
     layer = encoder.layers(ids_of(PLAIN))[13 - int(skip.from_end)]
     assert torch.equal(encode_layers(reader, PLAIN, [skip])[skip], encoder.final_layer_norm(layer)[0])
 
@@ -108,16 +108,18 @@ def test_a_fraction_needs_both_its_layers(skips: tuple[float, ...], layers: tupl
 
 
 def test_a_fraction_mixes_two_layers_before_the_norm(reader: TextReader) -> None:
-    states = reader.encoder.layers(ids_of(PLAIN))
-    mixed = reader.encoder.final_layer_norm(0.75 * states[11] + 0.25 * states[10])
+    states = reader.encoders[0].network.layers(ids_of(PLAIN))
+    mixed = reader.encoders[0].network.final_layer_norm(0.75 * states[11] + 0.25 * states[10])
     found = encode_layers(reader, PLAIN, [ClipSkip(2.25)])[ClipSkip(2.25)]
     assert relative(found, mixed[0]) < 1e-6  # float32, another order
-    normed = 0.75 * reader.encoder.final_layer_norm(states[11]) + 0.25 * reader.encoder.final_layer_norm(states[10])
+    normed = 0.75 * reader.encoders[0].network.final_layer_norm(states[11]) + 0.25 * reader.encoders[
+        0
+    ].network.final_layer_norm(states[10])
     assert relative(found, normed[0]) > 1e-3
 
 
 def test_a_family_without_final_norm_reads_the_bare_layer(reader: TextReader) -> None:
-    states = reader.encoder.layers(ids_of(PLAIN))
+    states = reader.encoders[0].network.layers(ids_of(PLAIN))
     assert torch.equal(read_layer(states, ClipSkip(2), depth=12, final_norm=None), states[11])
 
 
@@ -135,10 +137,10 @@ def test_a_negative_skip_deeper_than_the_encoder_is_an_error_too(reader: TextRea
 def test_sd2_folders_without_the_last_layer_say_so() -> None:
     shape = TextShape(depth=23, width=1024, heads=2, mlp_width=8, positions=77, vocabulary=10)
     with torch.device("meta"):
-        reader = TextReader(encoder=TextEncoder(shape), family=Family.SD2)
-    assert reader.last_needed([ClipSkip(2)]) == 23
+        reader = TextReader.of(TextEncoder(shape), family=Family.SD2)
+    assert reader.encoders[0].layers([ClipSkip(2)]) == (23,)
     with pytest.raises(SkipOutOfRange, match=r"holds 23 of .* 24 layers; use 2 to 24"):
-        reader.last_needed([ClipSkip(1), ClipSkip(2)])
+        reader.encoders[0].layers([ClipSkip(1), ClipSkip(2)])
 
 
 def test_pictures_with_the_same_texts_and_skip_share_their_conditioning(reader: TextReader) -> None:
@@ -154,7 +156,7 @@ def test_a_text_that_comes_back_is_the_same_tensor_also_after_a_move(reader: Tex
         assert len(schedule) == 10
         assert schedule[0][1] is schedule[2][1]
         assert schedule[0][1] is not schedule[1][1]
-    assert found.to(dtype=torch.bfloat16).negative[0][1].dtype == torch.bfloat16
+    assert found.to(dtype=torch.bfloat16).negative[0][1].tokens.dtype == torch.bfloat16
 
 
 def test_the_denoisers_calls_find_their_text_as_in_a1111(reader: TextReader) -> None:
@@ -163,8 +165,8 @@ def test_the_denoisers_calls_find_their_text_as_in_a1111(reader: TextReader) -> 
     assert (first, last) == (3, 10)
     assert [vectors_at(found.positive[0].schedule, call) is early for call in range(10)] == [True] * 4 + [False] * 6
     positive, negative = found.at(4)
-    assert torch.equal(positive[0], late)
-    assert torch.equal(negative, found.negative[0][1])
+    assert torch.equal(positive[0], late.tokens)
+    assert torch.equal(negative, found.negative[0][1].tokens)
 
 
 def test_samplers_of_second_order_count_twice_the_calls(reader: TextReader) -> None:
@@ -180,15 +182,15 @@ def test_more_chunks_than_one_batch_agree_with_them_one_by_one(reader: TextReade
 
 
 def test_a_bfloat16_encoder_gives_float32_vectors(theirs: CLIPTextModel) -> None:
-    coarse = TextReader(encoder=our_encoder(theirs, SMALL).to(torch.bfloat16))
-    exact = TextReader(encoder=our_encoder(theirs, SMALL))
+    coarse = TextReader.of(our_encoder(theirs, SMALL).to(torch.bfloat16))
+    exact = TextReader.of(our_encoder(theirs, SMALL))
     for skip, found in encode_layers(coarse, "a (big) cat", SKIPS).items():
         assert found.dtype == torch.float32
         assert relative(found, encode_layers(exact, "a (big) cat", SKIPS)[skip]) < 5e-2  # bfloat16 keeps 8 bits
 
 
 def test_two_embeddings_of_one_name_are_an_error_when_it_is_used(reader: TextReader) -> None:
-    twins = tuple(Embedding(name="ogrish", vectors=torch.ones(1, 32) * n, hash=str(n)) for n in (1, 2))
+    twins = tuple(Embedding(name="ogrish", vectors=(torch.ones(1, 32) * n,), hash=str(n)) for n in (1, 2))
     both = replace(reader, embeddings=twins)
     assert encode_layers(both, "a cat", [ClipSkip(1)])
     with pytest.raises(PromptError, match="'ogrish', and 2 different ones have that name"):

@@ -15,7 +15,7 @@ RENDER = Render(prompt="swamp, (ogre:1.0), reeds", negative_prompt="blurry", mod
 
 @pytest.fixture(scope="module")
 def reader() -> TextReader:
-    return TextReader(encoder=our_encoder(random_model(SMALL), SMALL))
+    return TextReader.of(our_encoder(random_model(SMALL), SMALL))
 
 
 def at_phrase(render: Render, text: str) -> Render:
@@ -68,13 +68,13 @@ def test_a_phrase_takes_its_vectors_from_its_own_layer_and_the_rest_stay(reader:
     assert torch.equal(mixed[own], deeper[own])
     others = [at for at in range(77) if at not in own]
     assert torch.equal(mixed[others], shallow[others])
-    assert torch.equal(found.negative[0][1], plain.negative[0][1])
+    assert torch.equal(found.negative[0][1].tokens, plain.negative[0][1].tokens)
 
 
 def test_a_phrase_at_the_prompts_own_skip_changes_nothing(reader: TextReader) -> None:
     render = replace(RENDER, prompt="(swamp:1.4), ogre BREAK ogre")
     found = condition(reader, at_phrase(render, "ogre=1"))
-    assert torch.equal(vectors_at(found.positive[0].schedule, 0), condition(reader, render).at(0)[0][0])
+    assert torch.equal(vectors_at(found.positive[0].schedule, 0).tokens, condition(reader, render).at(0)[0][0])
 
 
 def test_a_phrase_is_found_in_every_chunk_and_across_two(reader: TextReader) -> None:

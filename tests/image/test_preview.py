@@ -52,7 +52,7 @@ def test_a_fit_finds_the_colours_of_a_linear_vae(channels: int) -> None:
 def test_the_starters_preview_resembles_its_picture() -> None:
     path = Library.of_user().find("starter", FileKind.CHECKPOINT)
     checkpoint = load_checkpoint(path, dtype=torch.float32, text_dtype=torch.float32, device=torch.device("cpu"))
-    vae = build_vae(checkpoint.vae, checkpoint.vae_shape)
+    vae = build_vae(checkpoint.vae, checkpoint.facts.vae)
     torch.manual_seed(0)
     latent = interpolate(torch.randn(1, 4, 4, 4), size=(16, 16), mode="bicubic")
     seen = decode(vae, latent)[0].astype(float).reshape(16, 8, 16, 8, 3).mean((1, 3))

@@ -8,7 +8,7 @@ import torch
 from sample.conftest import conditioning, text
 from torch import Tensor
 
-from clipskip.encode.conditioning import Conditioning, Part
+from clipskip.encode.conditioning import Conditioning, Part, TextVectors
 from clipskip.errors import SpecError
 from clipskip.sample import SAMPLERS, Denoiser, Picture, Step, sample, stable_diffusion
 
@@ -27,17 +27,19 @@ class Recorder:
         self.texts: list[Tensor] = []
         self.times: list[float] = []
 
-    def __call__(self, x: Tensor, timestep: Tensor, text: Tensor, memory: object, copies: Tensor | None) -> Tensor:
+    def __call__(
+        self, x: Tensor, timestep: Tensor, text: Tensor, memory: object, copies: Tensor | None, added: None
+    ) -> Tensor:
         self.texts.append(text)
         self.times.append(timestep.item())
         return text.mean((1, 2)).view(-1, 1, 1, 1).expand_as(x if copies is None else x[copies])
 
 
-def flat(value: float, tokens: int = 7) -> Tensor:
-    return torch.full((tokens, 16), value)
+def flat(value: float, tokens: int = 7) -> TextVectors:
+    return TextVectors(tokens=torch.full((tokens, 16), value))
 
 
-def plain(*parts: tuple[float, float], negative: Tensor | None = None) -> Conditioning:
+def plain(*parts: tuple[float, float], negative: TextVectors | None = None) -> Conditioning:
     """A conditioning whose texts are constants: (weight, value) of each AND part."""
     built = tuple(Part(weight=weight, schedule=((1000, flat(value)),)) for weight, value in parts)
     return Conditioning(positive=built, negative=((1000, flat(0.5) if negative is None else negative),))
@@ -135,7 +137,9 @@ def test_remembering_keys_and_values_changes_no_bit_of_the_picture(tiny: Any, pi
     class Forgetful:
         dtype, device = torch.float32, torch.device("cpu")
 
-        def __call__(self, x: Tensor, timestep: Tensor, text: Tensor, memory: object, copies: Tensor | None) -> Any:
+        def __call__(
+            self, x: Tensor, timestep: Tensor, text: Tensor, memory: object, copies: Tensor | None, added: None
+        ) -> Any:
             return tiny.ours(x, timestep, text, None, copies)
 
     assert torch.equal(last(tiny.ours, picture()), last(Forgetful(), picture()))
@@ -156,7 +160,7 @@ def test_every_layer_computes_a_fixed_texts_keys_once_per_render(tiny: Any, pict
 
 @pytest.mark.parametrize("sampler", [s.name for s in SAMPLERS if not s.alone])
 def test_pictures_drawn_together_are_those_drawn_alone(tiny: Any, picture: Build, sampler: str) -> None:
-    long = Conditioning(positive=conditioning(3).positive, negative=((1000, text(9, tokens=14)),))
+    long = Conditioning(positive=conditioning(3).positive, negative=((1000, TextVectors(tokens=text(9, tokens=14))),))
     pictures = [
         picture(sampler=sampler, steps=2, seed=1),
         picture(conditioning(7), sampler=sampler, steps=2, seed=2, cfg_scale=3.5),

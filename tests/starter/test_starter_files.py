@@ -34,7 +34,7 @@ def folder(starter: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_a_diffusers_folder_holds_the_single_files_tensors_bit_for_bit(
     starter: Checkpoint, folder: Path, part: str, kind: type[torch.nn.Module]
 ) -> None:
-    ours = {"text_encoder": starter.text, "unet": starter.unet, "vae": starter.vae}[part]
+    ours = {"text_encoder": starter.text[0], "unet": starter.unet, "vae": starter.vae}[part]
     theirs = kind.from_pretrained(folder / part, torch_dtype=torch.float16).state_dict()  # type: ignore[attr-defined]
     theirs = {name.removeprefix("text_model."): value for name, value in theirs.items()}
     assert {n for n in theirs if not n.endswith("position_ids")} == set(ours)
@@ -42,9 +42,9 @@ def test_a_diffusers_folder_holds_the_single_files_tensors_bit_for_bit(
 
 
 def test_the_file_says_what_shapes_cannot_tell(starter: Checkpoint) -> None:
-    assert (starter.prediction, starter.trained_clip_skip, starter.native_px) == ("v", 2, 128)
-    assert set(starter.unet_shape.attention_heads) == {4}
-    assert (starter.text_shape.heads, starter.vae_shape.norm_num_groups) == (2, 8)
+    assert (starter.facts.prediction, starter.facts.trained_clip_skip, starter.facts.native_px) == ("v", 2, 128)
+    assert set(starter.facts.unet.attention_heads) == {4}
+    assert (starter.facts.encoders[0].shape.heads, starter.facts.vae.norm_num_groups) == (2, 8)
 
 
 def test_model_and_loras_stay_within_their_size() -> None:
@@ -61,7 +61,7 @@ def test_a_lora_says_its_clip_skip_trigger_and_hash(path: Path) -> None:
 
 @pytest.mark.parametrize("path", LORAS, ids=lambda path: path.stem)
 def test_a_lora_changes_modules_of_the_starter_in_both_networks(path: Path, starter: Checkpoint) -> None:
-    present = {f"text_encoder.{n}" for n in starter.text} | {f"unet.{n}" for n in starter.unet}
+    present = {f"text_encoder.{n}" for n in starter.text[0]} | {f"unet.{n}" for n in starter.unet}
     modules = load_lora(path).modules
     assert all(f"{name}.weight" in present for name in modules)
     assert {name.split(".")[0] for name in modules} == {"text_encoder", "unet"}

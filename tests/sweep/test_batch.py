@@ -44,7 +44,7 @@ def own(library: Library) -> Iterator[Model]:
 
 
 def renders(model: Model, library: Library, count: int) -> tuple[list[Render], Extras]:
-    base, extras = resolve(ASKED, model, library)
+    base, extras = resolve(ASKED, model.facts, library)
     return [replace(base, seed=seed) for seed in range(count)], extras
 
 
@@ -52,35 +52,35 @@ def renders(model: Model, library: Library, count: int) -> tuple[list[Render], E
 def test_out_of_memory_halves_the_batch_and_goes_on(own: Model, library: Library, error: BaseException) -> None:
     asked, extras = renders(own, library, 7)
     expected = {e.index: e.pixels for e in own.draw(asked, extras) if isinstance(e, Drawn)}
-    own._unet = Limited(own._unet, 4, error)  # type: ignore[assignment]
+    own.unet = Limited(own.unet, 4, error)  # type: ignore[assignment]
     events = list(own.draw(asked, extras))
     drawn = [e for e in events if isinstance(e, Drawn)]
     assert sorted(e.index for e in drawn) == list(range(7))
     # 14 rows fail, 6 rows fail, then 2 at a time fit; bfloat16 sums differ by batch, a few of 255.
-    assert own._unet.calls[:3] == [14, 6, 2]  # type: ignore[union-attr, index]
+    assert own.unet.calls[:3] == [14, 6, 2]  # type: ignore[union-attr, index]
     assert all(np.abs(e.pixels.astype(int) - expected[e.index]).max() <= 8 for e in drawn)
 
 
 def test_one_picture_too_large_is_said_with_its_size(own: Model, library: Library) -> None:
     asked, extras = renders(own, library, 2)
-    own._unet = Limited(own._unet, 1, CPU_ERROR)  # type: ignore[assignment]
+    own.unet = Limited(own.unet, 1, CPU_ERROR)  # type: ignore[assignment]
     with pytest.raises(SpecError, match="64 x 64 does not fit"):
         list(own.draw(asked, extras))
 
 
 def test_other_errors_are_not_taken_for_memory(own: Model, library: Library) -> None:
     asked, extras = renders(own, library, 2)
-    own._unet = Limited(own._unet, 1, RuntimeError("a bug"))  # type: ignore[assignment]
+    own.unet = Limited(own.unet, 1, RuntimeError("a bug"))  # type: ignore[assignment]
     with pytest.raises(RuntimeError, match="a bug"):
         list(own.draw(asked, extras))
 
 
 def test_a_picture_asked_for_twice_is_drawn_once_and_given_twice(own: Model, library: Library) -> None:
     (one, other), extras = renders(own, library, 2)
-    own._unet = Limited(own._unet, 99, GPU_ERROR)  # type: ignore[assignment]
+    own.unet = Limited(own.unet, 99, GPU_ERROR)  # type: ignore[assignment]
     events = list(own.draw([one, other, one], extras, previews=True))
     drawn = {e.index: e for e in events if isinstance(e, Drawn)}
-    assert set(own._unet.calls) == {4}, "two pictures of two rows"
+    assert set(own.unet.calls) == {4}, "two pictures of two rows"
     assert drawn.keys() == {0, 1, 2} and np.array_equal(drawn[0].pixels, drawn[2].pixels)
     assert drawn[0].render == drawn[2].render == one
     steps = [e for e in events if isinstance(e, Advance)]
@@ -102,7 +102,7 @@ def test_a_gpus_batch_is_what_its_free_memory_holds(
 ) -> None:
     monkeypatch.setattr(batch, "free_bytes", lambda device: free)
     (render,), _ = renders(own, library, 1)
-    chip: Any = Chip(own._unet)
+    chip: Any = Chip(own.unet)
     # 4096 cells x 32 channels x 2 bytes x 2 rows x 40 maps; four fifths of the memory, and no more than fills the chip.
     assert batch.picture_bytes(chip, 64 * 64) == 20_971_520
     assert batch.pictures_at_once(chip, replace(render, width=512, height=512)) == pictures
@@ -111,9 +111,7 @@ def test_a_gpus_batch_is_what_its_free_memory_holds(
 def test_a_cpu_takes_one_large_picture_or_several_small(own: Model, library: Library) -> None:
     (render,), _ = renders(own, library, 1)
     sizes = {512: 1, 1024: 1, 256: 4, 128: 16}
-    assert {
-        side: batch.pictures_at_once(own._unet, replace(render, width=side, height=side)) for side in sizes
-    } == sizes
+    assert {side: batch.pictures_at_once(own.unet, replace(render, width=side, height=side)) for side in sizes} == sizes
 
 
 class Overflowing(Limited):
@@ -134,7 +132,7 @@ def test_a_picture_that_is_no_numbers_any_more_takes_no_other_with_it(
     own: Model, library: Library, broken: int
 ) -> None:
     asked, extras = renders(own, library, 3)
-    own._unet = Overflowing(own._unet, slice(2 * broken, 2 * broken + 1))  # type: ignore[assignment]
+    own.unet = Overflowing(own.unet, slice(2 * broken, 2 * broken + 1))  # type: ignore[assignment]
     drawn = []
     with pytest.raises(SpecError, match=r"Clip Skip 2 with guidance 7 is no numbers any more .* get another copy"):
         for event in own.draw(asked, extras):
@@ -144,7 +142,7 @@ def test_a_picture_that_is_no_numbers_any_more_takes_no_other_with_it(
 
 def test_where_no_picture_is_numbers_any_more_no_further_step_is_made(own: Model, library: Library) -> None:
     asked, extras = renders(own, library, 2)
-    own._unet = Overflowing(own._unet, slice(None))  # type: ignore[assignment]
+    own.unet = Overflowing(own.unet, slice(None))  # type: ignore[assignment]
     with pytest.raises(SpecError, match="no numbers any more"):
         list(own.draw(asked, extras))
-    assert own._unet.calls == [4]  # type: ignore[union-attr]
+    assert own.unet.calls == [4]  # type: ignore[union-attr]

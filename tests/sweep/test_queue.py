@@ -106,8 +106,8 @@ def test_a_closed_queue_takes_no_more_and_nobody_waits_for_it(studio: Studio) ->
 
 
 def test_a_grid_of_fewer_pictures_does_not_make_a_sweep_complete(studio: Studio, model: Model) -> None:
-    sweep, extras = plan_sweep(ASKED, SKIPS, model, studio.library)
-    folder = SweepFolder.create(studio.history.out / f"sweep-{sweep.key}", sweep, model=model)
+    sweep, extras = plan_sweep(ASKED, SKIPS, model.facts, studio.library)
+    folder = SweepFolder.create(studio.history.out / f"sweep-{sweep.key}", sweep, model=model.facts)
     list(draw_missing(model, folder, extras))
     last = folder.place(0, 1)
     content = last.read_bytes()

@@ -24,20 +24,22 @@ def words(tmp_path: Path) -> Library:
 
 
 def test_an_embedding_whose_name_is_only_part_of_a_word_is_not_called(model: Model, words: Library) -> None:
-    render, extras = resolve(Request(prompt="a badge, a category", width=64, height=64), model, words)
+    render, extras = resolve(Request(prompt="a badge, a category", width=64, height=64), model.facts, words)
     assert (render.embeddings, extras.embeddings) == ((), ())
 
 
 def test_embeddings_are_called_in_either_prompt(model: Model, words: Library) -> None:
-    render, extras = resolve(Request(prompt="a badge", negative_prompt="(BAD:1.2)", width=64, height=64), model, words)
+    render, extras = resolve(
+        Request(prompt="a badge", negative_prompt="(BAD:1.2)", width=64, height=64), model.facts, words
+    )
     assert [one.name for one in render.embeddings] == ["bad"]
-    assert extras.embeddings[0].vectors.shape == (2, WIDTH)
+    assert extras.embeddings[0].vectors[0].shape == (2, WIDTH)
 
 
 def test_a_pickled_embedding_that_is_called_needs_the_switch(model: Model, words: Library) -> None:
     with pytest.raises(UnsafeFile, match="--allow-pickle"):
-        resolve(Request(prompt="a cat", width=64, height=64), model, words)
-    render, _ = resolve(Request(prompt="a cat", width=64, height=64), model, words, allow_pickle=True)
+        resolve(Request(prompt="a cat", width=64, height=64), model.facts, words)
+    render, _ = resolve(Request(prompt="a cat", width=64, height=64), model.facts, words, allow_pickle=True)
     assert [one.name for one in render.embeddings] == ["cat"]
 
 
@@ -45,9 +47,9 @@ def test_a_pickled_lora_needs_the_switch(model: Model, folder: Path, tmp_path: P
     (tmp_path / "loras").mkdir()
     torch.save(load_file(folder / "loras" / "ogre.safetensors"), tmp_path / "loras" / "old.pt")
     with pytest.raises(UnsafeFile, match="--allow-pickle"):
-        resolve(Request(prompt="a <lora:old:1>", width=64, height=64), model, Library((tmp_path,)))
+        resolve(Request(prompt="a <lora:old:1>", width=64, height=64), model.facts, Library((tmp_path,)))
     render, _ = resolve(
-        Request(prompt="a <lora:old:1>", width=64, height=64), model, Library((tmp_path,)), allow_pickle=True
+        Request(prompt="a <lora:old:1>", width=64, height=64), model.facts, Library((tmp_path,)), allow_pickle=True
     )
     assert [one.name for one in render.loras] == ["old"]
 
@@ -60,5 +62,5 @@ def test_a_lora_of_a_tag_and_one_beside_the_prompt_are_both_applied_in_order(mod
         width=64,
         height=64,
     )
-    render, _ = resolve(request, model, library)
+    render, _ = resolve(request, model.facts, library)
     assert [one.text_encoder for one in render.loras] == [0.5, 0.5, -0.25]

@@ -30,12 +30,12 @@ ASKED = Request(
 
 
 def sweep_in(path: Path, model: Model, library: Library, *, skips: str = "1-2") -> tuple[SweepFolder, object]:
-    sweep, extras = plan_sweep(ASKED, parse_skips(skips), model, library)
+    sweep, extras = plan_sweep(ASKED, parse_skips(skips), model.facts, library)
     return SweepFolder.create(path, sweep), extras
 
 
 def test_a_request_resolves_to_files_by_content_and_the_models_own_defaults(model: Model, library: Library) -> None:
-    render, extras = resolve(replace(ASKED, width=None, height=None), model, library)
+    render, extras = resolve(replace(ASKED, width=None, height=None), model.facts, library)
     assert render.clip_skip == ClipSkip(2), "trained at 2"
     assert (render.width, render.height, render.prompt) == (128, 128, "swamp, (ogre:1.2)")
     assert len(render.model.hash) == 10 and render.loras[0].hash in extras.loras
@@ -55,7 +55,7 @@ def test_what_is_not_there_is_said_before_anything_is_drawn(
     model: Model, library: Library, change: dict[str, object], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        resolve(replace(ASKED, **change), model, library)
+        resolve(replace(ASKED, **change), model.facts, library)
 
 
 def test_a_sweep_writes_each_picture_with_its_settings_then_grid_and_page(
@@ -96,18 +96,18 @@ def test_what_is_there_and_whole_is_not_drawn_again(tmp_path: Path, model: Model
 def test_stopping_in_the_middle_keeps_what_is_done_and_puts_the_weights_back(
     tmp_path: Path, model: Model, library: Library
 ) -> None:
-    before = {name: value.clone() for name, value in model.reader.encoder.state_dict().items()}
+    before = {name: value.clone() for name, value in model.reader.encoders[0].network.state_dict().items()}
     folder, extras = sweep_in(tmp_path, model, library)
     events = draw_missing(model, folder, extras)
     while not (isinstance(next(events), Saved) and folder.has(1, 0)):
         pass
     events.close()
-    assert all((value == before[name]).all() for name, value in model.reader.encoder.state_dict().items())
+    assert all((value == before[name]).all() for name, value in model.reader.encoders[0].network.state_dict().items())
     assert folder.has(0, 0) and folder.has(1, 0)
 
 
 def test_drawn_together_is_drawn_alone(model: Model, library: Library) -> None:
-    base, extras = resolve(ASKED, model, library)
+    base, extras = resolve(ASKED, model.facts, library)
     renders = [replace(base, seed=seed) for seed in (5, 6, 7)]
     together = [e.pixels for e in model.draw(renders, extras) if isinstance(e, Drawn)]
     for render, pixels in zip(renders, together, strict=True):
@@ -117,7 +117,7 @@ def test_drawn_together_is_drawn_alone(model: Model, library: Library) -> None:
 
 
 def test_pictures_never_overwrite_each_other(tmp_path: Path, model: Model, library: Library) -> None:
-    base, extras = resolve(ASKED, model, library)
+    base, extras = resolve(ASKED, model.facts, library)
     paths = [e.path for _ in range(2) for e in draw_to(model, [base], extras, folder=tmp_path) if isinstance(e, Saved)]
     assert len(set(paths)) == 2 and all(path.exists() for path in paths)
 
@@ -133,26 +133,26 @@ def test_a_checkpoint_replaced_while_in_use_stops_the_work(tmp_path: Path, folde
     path.write_bytes((folder / "tiny.safetensors").read_bytes())
     library = Library((tmp_path, folder))
     model = open_model("m", library=library)
-    base, extras = resolve(ASKED, model, library)
+    base, extras = resolve(ASKED, model.facts, library)
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(DamagedFile):
         next(model.draw([base], extras))
 
 
 def test_a_model_is_found_by_the_hash_in_a_settings_text(library: Library, model: Model) -> None:
-    assert open_model("some other name", hash=model.ref.hash, library=library).ref == model.ref
+    assert open_model("some other name", hash=model.facts.ref.hash, library=library).facts.ref == model.facts.ref
     with pytest.raises(NotFound, match="69528490df"):
         open_model("anything-v4.0-pruned", hash="69528490df", library=library)
 
 
 def test_a_lora_that_was_renamed_is_found_by_the_hash_in_a_settings_text(model: Model, library: Library) -> None:
-    known = resolve(ASKED, model, library)[0].loras[0].hash
+    known = resolve(ASKED, model.facts, library)[0].loras[0].hash
     asked = replace(ASKED, prompt="swamp <lora:shrek:0.8>", lora_hashes=(("shrek", known),))
-    assert resolve(asked, model, library)[0].loras[0].name == "ogre"
+    assert resolve(asked, model.facts, library)[0].loras[0].name == "ogre"
 
 
 def test_previews_come_with_each_step_when_asked_for(model: Model, library: Library) -> None:
-    base, extras = resolve(replace(ASKED, loras=()), model, library)
+    base, extras = resolve(replace(ASKED, loras=()), model.facts, library)
     renders = [base, replace(base, seed=6)]
     plain = [e for e in model.draw(renders, extras) if isinstance(e, Advance)]
     looked = [e for e in model.draw(renders, extras, previews=True) if isinstance(e, Advance)]

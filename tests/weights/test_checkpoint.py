@@ -50,13 +50,13 @@ def refusal(path: Path, kind: type[FileError], **options: bool) -> str:
 
 def test_a_single_file_gives_back_what_was_saved(tiny: Checkpoint, file: Path) -> None:
     loaded = load_checkpoint(file, dtype=torch.float16)
-    assert same(loaded.text, tiny.text) and same(loaded.unet, tiny.unet) and same(loaded.vae, tiny.vae)
-    assert (loaded.text_shape, loaded.unet_shape, loaded.vae_shape) == (
-        tiny.text_shape,
-        tiny.unet_shape,
-        tiny.vae_shape,
+    assert same(loaded.text[0], tiny.text[0]) and same(loaded.unet, tiny.unet) and same(loaded.vae, tiny.vae)
+    assert (loaded.facts.encoders[0].shape, loaded.facts.unet, loaded.facts.vae) == (
+        tiny.facts.encoders[0].shape,
+        tiny.facts.unet,
+        tiny.facts.vae,
     )
-    assert (loaded.prediction, loaded.trained_clip_skip, loaded.native_px) == ("v", 2, 128)
+    assert (loaded.facts.prediction, loaded.facts.trained_clip_skip, loaded.facts.native_px) == ("v", 2, 128)
     assert file.stat().st_mode & 0o777 == 0o644
 
 
@@ -64,24 +64,26 @@ def test_a_folder_gives_back_what_was_saved(tiny: Checkpoint, tmp_path: Path) ->
     folder = tmp_path / "tiny"
     save_folder(tiny, folder)
     loaded = load_checkpoint(folder, dtype=torch.float16)
-    assert same(loaded.text, tiny.text) and same(loaded.unet, tiny.unet) and same(loaded.vae, tiny.vae)
-    assert (loaded.text_shape, loaded.unet_shape, loaded.vae_shape) == (
-        tiny.text_shape,
-        tiny.unet_shape,
-        tiny.vae_shape,
+    assert same(loaded.text[0], tiny.text[0]) and same(loaded.unet, tiny.unet) and same(loaded.vae, tiny.vae)
+    assert (loaded.facts.encoders[0].shape, loaded.facts.unet, loaded.facts.vae) == (
+        tiny.facts.encoders[0].shape,
+        tiny.facts.unet,
+        tiny.facts.vae,
     )
-    assert loaded.prediction == "v" and loaded.source.name == "tiny" and len(loaded.source.sha256) == 64
+    assert (
+        loaded.facts.prediction == "v" and loaded.facts.source.name == "tiny" and len(loaded.facts.source.sha256) == 64
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_dtype_is_the_one_asked_for(tiny: Checkpoint, file: Path, dtype: torch.dtype) -> None:
     loaded = load_checkpoint(file, dtype=dtype)
-    assert {tensor.dtype for part in (loaded.text, loaded.unet, loaded.vae) for tensor in part.values()} == {dtype}
-    assert same(loaded.text, {name: tensor.to(dtype) for name, tensor in tiny.text.items()})
+    assert {tensor.dtype for part in (loaded.text[0], loaded.unet, loaded.vae) for tensor in part.values()} == {dtype}
+    assert same(loaded.text[0], {name: tensor.to(dtype) for name, tensor in tiny.text[0].items()})
 
 
 def test_the_prediction_asked_for_wins_over_the_files(file: Path) -> None:
-    assert load_checkpoint(file, dtype=torch.float16, prediction="epsilon").prediction == "epsilon"
+    assert load_checkpoint(file, dtype=torch.float16, prediction="epsilon").facts.prediction == "epsilon"
 
 
 @pytest.mark.parametrize("fate", ["overwritten", "truncated", "deleted"])
@@ -94,20 +96,20 @@ def test_nothing_that_becomes_of_the_file_reaches_the_weights(tiny: Checkpoint, 
         os.truncate(file, 100)
     else:
         file.unlink()
-    assert same(loaded.text, tiny.text) and same(loaded.unet, tiny.unet) and same(loaded.vae, tiny.vae)
-    assert not loaded.source.unchanged
+    assert same(loaded.text[0], tiny.text[0]) and same(loaded.unet, tiny.unet) and same(loaded.vae, tiny.vae)
+    assert not loaded.facts.source.unchanged
 
 
 def test_the_text_encoder_may_have_a_dtype_of_its_own(tiny: Checkpoint, file: Path) -> None:
     loaded = load_checkpoint(file, dtype=torch.bfloat16, text_dtype=torch.float32)
-    assert same(loaded.text, {name: tensor.float() for name, tensor in tiny.text.items()})
-    assert loaded.unet["conv_in.bias"].dtype is torch.bfloat16 and loaded.source.unchanged
+    assert same(loaded.text[0], {name: tensor.float() for name, tensor in tiny.text[0].items()})
+    assert loaded.unet["conv_in.bias"].dtype is torch.bfloat16 and loaded.facts.source.unchanged
 
 
 def test_no_mapping_of_the_file_is_left(file: Path) -> None:
     loaded = load_checkpoint(file, dtype=torch.float16)
     assert str(file) not in Path("/proc/self/maps").read_text()
-    assert loaded.source.ref.hash == loaded.source.sha256[:10]
+    assert loaded.facts.source.ref.hash == loaded.facts.source.sha256[:10]
 
 
 def test_averaged_weights_and_training_state_are_left_out(tiny: Checkpoint, tmp_path: Path) -> None:
@@ -117,14 +119,14 @@ def test_averaged_weights_and_training_state_are_left_out(tiny: Checkpoint, tmp_
         state[f"{TEXT}embeddings.position_ids"] = torch.arange(77.0)[None] + 0.4
 
     loaded = load_checkpoint(write(tiny, tmp_path / "ema.safetensors", add), dtype=torch.float16)
-    assert same(loaded.unet, tiny.unet) and same(loaded.text, tiny.text)
+    assert same(loaded.unet, tiny.unet) and same(loaded.text[0], tiny.text[0])
 
 
 def test_text_encoder_names_without_text_model_are_read(tiny: Checkpoint, tmp_path: Path) -> None:
     state, metadata = single_file(tiny)
     path = tmp_path / "nai.safetensors"
     save_file({name.replace(".text_model.", "."): t.contiguous() for name, t in state.items()}, path, metadata=metadata)
-    assert same(load_checkpoint(path, dtype=torch.float16).text, tiny.text)
+    assert same(load_checkpoint(path, dtype=torch.float16).text[0], tiny.text[0])
 
 
 @pytest.mark.parametrize(
@@ -210,11 +212,11 @@ def test_a_pickled_checkpoint_needs_the_switch_and_is_then_the_same(
     tiny: Checkpoint, tmp_path: Path, nested: bool, new: bool, name: str
 ) -> None:
     path = tmp_path / name
-    state, _ = single_file(replace(tiny, vae_shape=replace(tiny.vae_shape, norm_num_groups=8)))
+    state, _ = single_file(replace(tiny, facts=replace(tiny.facts, vae=replace(tiny.facts.vae, norm_num_groups=8))))
     torch.save({"state_dict": state, "global_step": 7} if nested else state, path, _use_new_zipfile_serialization=new)
     assert "--allow-pickle" in refusal(path, UnsafeFile)
     text = load_text(path, dtype=torch.float16, allow_pickle=True)
-    assert same(text.state, tiny.text)
+    assert same(text.states[0], tiny.text[0])
 
 
 class Evil:
@@ -289,7 +291,11 @@ def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
 
 def test_the_text_encoder_alone_is_the_same(tiny: Checkpoint, file: Path) -> None:
     text = load_text(file, dtype=torch.float16)
-    assert same(text.state, tiny.text) and text.shape == tiny.text_shape and text.trained_clip_skip == 2
+    assert (
+        same(text.states[0], tiny.text[0])
+        and text.encoders[0].shape == tiny.facts.encoders[0].shape
+        and text.trained_clip_skip == 2
+    )
 
 
 @pytest.mark.parametrize(

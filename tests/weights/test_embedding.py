@@ -15,7 +15,7 @@ VECTORS = torch.arange(3 * 768).reshape(3, 768).float() / 1000
 
 def refusal(path: Path, kind: type[FileError], *, width: int = 768, allow_pickle: bool = True) -> str:
     with pytest.raises(kind) as caught:
-        load_embedding(path, width=width, allow_pickle=allow_pickle)
+        load_embedding(path, widths=(width,), allow_pickle=allow_pickle)
     assert caught.type is kind and "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -24,15 +24,15 @@ def refusal(path: Path, kind: type[FileError], *, width: int = 768, allow_pickle
 def test_safetensors_forms(tmp_path: Path, content: dict[str, Tensor]) -> None:
     path = tmp_path / "swamp.safetensors"
     save_file(content, path)
-    found = load_embedding(path, width=768)
+    found = load_embedding(path, widths=(768,))
     assert found.name == "swamp" and found.warning is None and len(found.hash) == 12
-    assert torch.equal(found.vectors, next(iter(content.values())))
+    assert torch.equal(found.vectors[0], next(iter(content.values())))
 
 
 def test_one_vector_may_lack_its_axis(tmp_path: Path) -> None:
     save_file({"<swamp>": VECTORS[0].half()}, tmp_path / "swamp.safetensors")
-    found = load_embedding(tmp_path / "swamp.safetensors", width=768)
-    assert found.vectors.shape == (1, 768) and found.vectors.dtype is torch.float32
+    found = load_embedding(tmp_path / "swamp.safetensors", widths=(768,))
+    assert found.vectors[0].shape == (1, 768) and found.vectors[0].dtype is torch.float32
 
 
 PICKLES = {
@@ -48,9 +48,9 @@ def test_pickled_forms_need_the_switch(tmp_path: Path, form: str) -> None:
     path = tmp_path / "swamp.pt"
     torch.save(PICKLES[form], path)
     assert "--allow-pickle" in refusal(path, UnsafeFile, allow_pickle=False)
-    found = load_embedding(path, width=768, allow_pickle=True)
-    assert torch.equal(found.vectors, VECTORS[:1] if form == "diffusers" else VECTORS)
-    assert not found.vectors.requires_grad
+    found = load_embedding(path, widths=(768,), allow_pickle=True)
+    assert torch.equal(found.vectors[0], VECTORS[:1] if form == "diffusers" else VECTORS)
+    assert not found.vectors[0].requires_grad
 
 
 @pytest.mark.parametrize(
@@ -86,4 +86,4 @@ def test_a_pickled_checkpoint_is_no_embedding(tmp_path: Path) -> None:
 
 def test_more_vectors_than_a_chunk_are_loaded_with_a_warning(tmp_path: Path) -> None:
     save_file({"emb_params": torch.zeros(76, 768)}, tmp_path / "long.safetensors")
-    assert "76 vectors, more than the 75" in str(load_embedding(tmp_path / "long.safetensors", width=768).warning)
+    assert "76 vectors, more than the 75" in str(load_embedding(tmp_path / "long.safetensors", widths=(768,)).warning)

@@ -25,7 +25,7 @@ print(json.dumps({
     "weights": sum(t.nbytes for part in parts for t in part.values()),
     "peak": peak() - before,
     "seconds": seconds,
-    "depth": model.text_shape.depth,
+    "depth": model.facts.encoders[0].shape.depth,
     "mapped": sys.argv[1] in open("/proc/self/maps").read(),
 }))
 """

@@ -94,7 +94,7 @@ def most_rows(model: Model, wanted: Wanted, render: Render) -> int:
     if not wanted.images and not wanted.base and not wanted.request.prompt:
         rows += DRAWINGS * DRAWING_ROWS
     if wanted.request.prompt:
-        columns = min(model.depth, len(wanted.skips) + 1 + len(render.loras))
+        columns = min(model.facts.depth, len(wanted.skips) + 1 + len(render.loras))
         rows += prompted_rows(render, columns=columns)
         rows += len(wanted.skips) * _drawn_rows(render) if wanted.clip else 0
     return rows
@@ -114,7 +114,7 @@ def advise(
         raise SpecError("CLIP scores are of a prompt's pictures; give a prompt", field="clip")
     scorer = Scorer.open(wanted.clip) if wanted.clip else None
     asked = replace(wanted.request, seed=max(wanted.request.seed, 0), clip_skip=None)
-    render, extras = resolve(asked, model, library, allow_pickle=allow_pickle)
+    render, extras = resolve(asked, model.facts, library, allow_pickle=allow_pickle)
     most = most_rows(model, wanted, render)
 
     def count(done: int) -> None:
@@ -124,16 +124,16 @@ def advise(
     said = [*_on_file(model, extras)]
     measured = dict(_measured(model, wanted, render, extras, count=count))
     if wanted.base and not wanted.images:
-        measured[model.ref.name] = _since(model, wanted.base, library, allow_pickle=allow_pickle)
-    about = {name: [one for one in said if one.about == name] for name in (model.ref.name, *_names(render.loras))}
+        measured[model.facts.ref.name] = _since(model, wanted.base, library, allow_pickle=allow_pickle)
+    about = {name: [one for one in said if one.about == name] for name in (model.facts.ref.name, *_names(render.loras))}
     for name, trained in measured.items():
         about[name].append(_as_evidence(name, trained))
-    chances = {name: combined(evidence, depth=model.depth) for name, evidence in about.items()}
+    chances = {name: combined(evidence, depth=model.facts.depth) for name, evidence in about.items()}
     prompted = None
     if wanted.request.prompt:
         best = {name: max(found, key=found.__getitem__) for name, found in chances.items()}
         question = Question(
-            render=render, extras=extras, skips=wanted.skips, reference=best[model.ref.name],
+            render=render, extras=extras, skips=wanted.skips, reference=best[model.facts.ref.name],
             lora_references={ref.hash: best[ref.name] for ref in render.loras},
         )  # fmt: skip
         prompted = measure(model, question, tell=count)
@@ -141,17 +141,17 @@ def advise(
     loras = {name: chances[name] for name in _names(render.loras)}
     evidence = tuple(one for found in about.values() for one in found)
     return Advice(
-        model=model.ref.name,
-        hash=model.ref.hash[:10],
-        family=model.family.label,
-        depth=model.depth,
-        verdict=decide(chances[model.ref.name], loras, prompted, default=model.family.value.default_skip),
+        model=model.facts.ref.name,
+        hash=model.facts.ref.hash[:10],
+        family=model.facts.family.label,
+        depth=model.facts.depth,
+        verdict=decide(chances[model.facts.ref.name], loras, prompted, default=model.facts.family.value.default_skip),
         evidence=evidence,
         contradictions=tuple(
             f"{one.about}: {one.source} says {one.skip}, {other.source} says {other.skip}"
             for one, other in contradictions(evidence)
         ),
-        model_chances=_listed(chances[model.ref.name]),
+        model_chances=_listed(chances[model.facts.ref.name]),
         lora_chances=tuple((name, _listed(found)) for name, found in loras.items()),
         measured=tuple(measured.items()),
         prompted=prompted,
@@ -203,8 +203,8 @@ def _listed(chances: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
 
 
 def _on_file(model: Model, extras: Extras) -> Iterator[Evidence]:
-    source = model.source
-    yield from file_evidence(source.name, hashes=(source.sha256,), metadata=model.metadata, is_lora=False)
+    source = model.facts.source
+    yield from file_evidence(source.name, hashes=(source.sha256,), metadata=model.facts.metadata, is_lora=False)
     yield from advised_evidence(source.name, read_hints(source.path))
     for lora in extras.loras.values():
         yield from file_evidence(lora.name, hashes=(), metadata=lora.metadata, is_lora=True)
@@ -224,19 +224,19 @@ def _measured(
     if wanted.images:
         pictures = read_pictures(wanted.images, model)
         with model.with_loras(render.loras, extras) as reader:
-            name = render.loras[-1].name if render.loras else model.ref.name
+            name = render.loras[-1].name if render.loras else model.facts.ref.name
             yield name, list(by_pictures(Probe.of(model, reader, count), pictures))[-1]
     elif not wanted.request.prompt and not wanted.base:
         renders = [replace(render, prompt=text, loras=(), seed=n) for n, text in enumerate(SCENES * 2)]
         with model.with_loras((), extras) as reader:
-            yield model.ref.name, list(by_drawings(model, Probe.of(model, reader, count), renders[:DRAWINGS]))[-1]
+            yield model.facts.ref.name, list(by_drawings(model, Probe.of(model, reader, count), renders[:DRAWINGS]))[-1]
 
 
 def _since(model: Model, base: str, library: Library, *, allow_pickle: bool) -> Trained:
     """What was trained since the base."""
     path = find_model(base, hash=None, library=library)
     with model.with_loras((), Extras(loras={})) as reader:
-        return by_difference(model.source.path, path, reader, SCENES, skips=CANDIDATES, allow_pickle=allow_pickle)
+        return by_difference(model.facts.source.path, path, reader, SCENES, skips=CANDIDATES, allow_pickle=allow_pickle)
 
 
 def _drawn_rows(render: Render) -> int:

@@ -62,7 +62,7 @@ def drawing(model: Model, reader: TextReader, render: Render, *, skip: int) -> L
     )  # fmt: skip
     picture = Picture(render=plain, conditioning=condition(reader, plain))
     latent = None
-    for step in sample(model.unet, [picture], prediction=model.prediction):
+    for step in sample(model.unet, [picture], prediction=model.facts.prediction):
         latent = step.latent[0]
     assert latent is not None
     return latent.cpu()

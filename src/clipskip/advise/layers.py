@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from clipskip.encode import TextReader, one_text, read_layer
+from clipskip.encode import Reading, TextReader, one_text, read_layer
 from clipskip.errors import PromptError
 from clipskip.networks import Injection, best_dtype
 from clipskip.prompt import CHUNK, END, START, Chunk, common_words, ends_word, readable
@@ -106,11 +106,12 @@ class _Word:
 
 
 @torch.no_grad()
-def read_layers(reader: TextReader, text: str, *, common: int = COMMON) -> Layers:
-    """What each layer makes of a text's words; PromptError for a long text, or one that only a sampler can combine.
+def read_layers(reader: TextReader, text: str, *, encoder: int = 0, common: int = COMMON) -> Layers:
+    """What each layer of one of the encoders makes of a text's words; PromptError for a long text, or one that only a sampler can combine.
 
     Weights in the text are left out: they come after the encoder and scale its vectors alike at every layer.
     """
+    reading = reader.encoders[encoder]
     chunks = one_text(reader, text).parts[0].schedule[0].chunks
     if len(chunks) > MOST_CHUNKS:
         raise PromptError(
@@ -121,8 +122,11 @@ def read_layers(reader: TextReader, text: str, *, common: int = COMMON) -> Layer
     words = [word for at, chunk in enumerate(chunks) for word in _words_of(chunk, at)]
     own = {token for chunk in chunks for token in chunk.tokens if readable([token]).strip().isalpha()}
     known = list(dict.fromkeys([*common_words(common), *sorted(one for one in own if ends_word(one))]))
-    alone = _Alone(reader, known, shared=min(common, SHARED))
-    found = [_Heard.of(reader, chunk, [word for word in words if word.chunk == at]) for at, chunk in enumerate(chunks)]
+    alone = _Alone(reading, known, shared=min(common, SHARED))
+    found = [
+        _Heard.of(reader, reading, chunk, [word for word in words if word.chunk == at])
+        for at, chunk in enumerate(chunks)
+    ]
     whole = torch.cat([one.whole for one in found], dim=1)
     is_end = torch.tensor([word.is_end for word in words])
     centred = whole - alone.mean(is_end)
@@ -177,18 +181,15 @@ def _words_of(chunk: Chunk, at: int) -> Iterator[_Word]:
     yield _Word(text="(end)", chunk=at, first=len(chunk.tokens) + 1, last=len(chunk.tokens) + 1)
 
 
-def _skips(reader: TextReader) -> tuple[int, ...]:
-    return tuple(range(1 + reader.depth - reader.encoder.shape.depth, reader.depth + 1))
+def _skips(reading: Reading) -> tuple[int, ...]:
+    return tuple(range(1 + reading.depth - reading.network.shape.depth, reading.depth + 1))
 
 
-def _as_read(reader: TextReader, states: Sequence[Float[Tensor, "*rows width"]]) -> Float[Tensor, "skips *rows width"]:
+def _as_read(reading: Reading, states: Sequence[Float[Tensor, "*rows width"]]) -> Float[Tensor, "skips *rows width"]:
     """h[0] to h[depth] as each Clip Skip reads them."""
-    norm = reader.encoder.final_layer_norm if reader.family.value.final_norm else None
+    depth, norm = reading.depth, reading.final_norm
     return torch.stack(
-        [
-            read_layer(states, ClipSkip(skip), depth=reader.depth, final_norm=norm).float().cpu()
-            for skip in _skips(reader)
-        ]
+        [read_layer(states, ClipSkip(skip), depth=depth, final_norm=norm).float().cpu() for skip in _skips(reading)]
     )
 
 
@@ -205,26 +206,26 @@ class _Heard:
     written: Float[Tensor, "skips words"]
 
     @classmethod
-    def of(cls, reader: TextReader, chunk: Chunk, words: Sequence[_Word]) -> "_Heard":
+    def of(cls, reader: TextReader, reading: Reading, chunk: Chunk, words: Sequence[_Word]) -> "_Heard":
         masks = _masks(words, tokens=CHUNK + 2)
-        device = reader.encoder.embeddings.token_embedding.weight.device
-        ids = torch.tensor([chunk.ids()], device=device)
+        device = reading.device
+        ids = torch.tensor([chunk.ids(pad=reading.rule.padding)], device=device)
         parts: list[Tensor] = []
         plain = torch.empty(0)
         for group in torch.split(masks, ROWS):
             injected = [
-                Injection(row=row, position=slot.position, vectors=reader.vectors_of(slot.name))
+                Injection(row=row, position=slot.position, vectors=reader.vectors_of(slot.name, reading))
                 for row in range(len(group))
                 for slot in chunk.slots
             ]
-            states = reader.encoder.layers(ids.expand(len(group), -1), injected=injected, visible=group.to(device))
+            states = reading.network.layers(ids.expand(len(group), -1), injected=injected, visible=group.to(device))
             if not parts:
                 plain = torch.stack([state[0] for state in states]).float().cpu()
-            parts.append(_at_words(_as_read(reader, states), words))
+            parts.append(_at_words(_as_read(reading, states), words))
         found = torch.cat(parts, dim=1)
         moved = (found[:, 1:] - found[:, :1]).norm(dim=-1)
-        depth, steps = reader.depth, (plain[1:] - plain[:-1]).norm(dim=-1) / plain[:-1].norm(dim=-1).clamp_min(TINY)
-        written = torch.stack([steps[depth - skip, [word.last for word in words]] for skip in _skips(reader)])
+        depth, steps = reading.depth, (plain[1:] - plain[:-1]).norm(dim=-1) / plain[:-1].norm(dim=-1).clamp_min(TINY)
+        written = torch.stack([steps[depth - skip, [word.last for word in words]] for skip in _skips(reading)])
         return cls(words=words, whole=found[:, 0], context=moved[:, 0], each=moved[:, 1:], written=written)
 
     def strongest(self, word: int, length: Float[Tensor, " skips"]) -> tuple[Heard, ...]:
@@ -269,15 +270,15 @@ class _Alone:
     What they share is taken exactly, from the first of them; the nearest are looked for in what is fastest.
     """
 
-    def __init__(self, reader: TextReader, known: Sequence[int], *, shared: int) -> None:
-        self.skips = _skips(reader)
+    def __init__(self, reading: Reading, known: Sequence[int], *, shared: int) -> None:
+        self.skips = _skips(reading)
         self._known = list(known)
-        device = reader.encoder.embeddings.token_embedding.weight.device
+        device = reading.device
         dtype = best_dtype(device)
         ids = torch.tensor([(START, one, END) for one in known], device=device)
-        self._shared = _said_alone(reader, ids[:shared]).mean(1)
+        self._shared = _said_alone(reading, ids[:shared]).mean(1)
         with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
-            parts = [_said_alone(reader, group).bfloat16() for group in torch.split(ids, WORDS_AT_ONCE)]
+            parts = [_said_alone(reading, group).bfloat16() for group in torch.split(ids, WORDS_AT_ONCE)]
         self._vectors = torch.cat(parts, dim=1)
 
     def mean(self, is_end: Bool[Tensor, " words"]) -> Vectors:
@@ -301,5 +302,5 @@ class _Alone:
         return found
 
 
-def _said_alone(reader: TextReader, ids: Int[Tensor, "words 3"]) -> Float[Tensor, "skips words 2 width"]:
-    return _as_read(reader, reader.encoder.layers(ids))[:, :, 1:]
+def _said_alone(reading: Reading, ids: Int[Tensor, "words 3"]) -> Float[Tensor, "skips words 2 width"]:
+    return _as_read(reading, reading.network.layers(ids))[:, :, 1:]

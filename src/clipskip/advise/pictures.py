@@ -43,7 +43,7 @@ def _caption(path: Path) -> str:
 
 
 def _encoded(path: Path, caption: str, model: Model) -> Captioned:
-    side = model.native_px
+    side = model.facts.native_px
     try:
         with Image.open(path) as opened:
             square = ImageOps.fit(

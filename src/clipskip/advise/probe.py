@@ -47,7 +47,7 @@ class Probe:
     @classmethod
     def of(cls, model: Model, reader: TextReader, tell: Callable[[int], None] = lambda rows: None) -> "Probe":
         """For a model with the LoRAs that are merged now; `reader` is what `Model.with_loras` gives."""
-        return cls(unet=model.unet, reader=reader, prediction=model.prediction, tell=tell)
+        return cls(unet=model.unet, reader=reader, prediction=model.facts.prediction, tell=tell)
 
     @property
     def depth(self) -> int:

@@ -38,7 +38,7 @@ def views_of(model: Model, render: Render, reader: TextReader, *, seeds: Sequenc
     for seed in seeds:
         plain = replace(render, sampler=SAMPLER, scheduler="Automatic", steps=STEPS, seed=seed)
         picture = Picture(render=plain, conditioning=condition(reader, plain))
-        for step in sample(model.unet, [picture], prediction=model.prediction):
+        for step in sample(model.unet, [picture], prediction=model.facts.prediction):
             if step.number in SEEN:
                 sigma = float(sigmas[step.number])
                 seen = step.latent[0] / math.hypot(1, sigma)

@@ -34,7 +34,9 @@ def run_advise(
         return _said(*settled, tool=dialect, as_json=as_json)
     with console.status("Opening the model"):
         model = load_model(path, allow_pickle=allow_pickle)
-    wanted = Wanted(request=request, skips=whole_skips(skips, depth=model.depth), images=images, base=base, clip=clip)
+    wanted = Wanted(
+        request=request, skips=whole_skips(skips, depth=model.facts.depth), images=images, base=base, clip=clip
+    )
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True
     ) as bar:
@@ -44,7 +46,7 @@ def run_advise(
             bar.update(task, completed=rows, total=most, description=f"{rows} of at most {most} UNet evaluations")
 
         advice = advise(model, wanted, library, allow_pickle=allow_pickle, tell=tell)
-    return _said(advice, model.family, tool=dialect, as_json=as_json)
+    return _said(advice, model.facts.family, tool=dialect, as_json=as_json)
 
 
 def _said(advice: Advice, family: Family, *, tool: Dialect, as_json: bool) -> str:

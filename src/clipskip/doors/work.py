@@ -34,9 +34,9 @@ def run_sweep(
     """Draws what is missing of the sweep, then its grid and page; False when it was interrupted."""
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
-    sweep, extras = plan_sweep(request, skips, model, library, allow_pickle=allow_pickle)
+    sweep, extras = plan_sweep(request, skips, model.facts, library, allow_pickle=allow_pickle)
     _warn(request, model, extras, console)
-    folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=model)
+    folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=model.facts)
     pictures = len(sweep.skips) * len(sweep.rows)
     try:
         complete = _show(draw_missing(model, folder, extras), console=console, pictures=pictures)
@@ -63,7 +63,7 @@ def run_generate(
     """Draws `count` pictures with seeds counting up; False when it was interrupted."""
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
-    base, extras = resolve(request, model, library, allow_pickle=allow_pickle)
+    base, extras = resolve(request, model.facts, library, allow_pickle=allow_pickle)
     _warn(request, model, extras, console)
     events = draw_to(model, seeded(base, count), extras, folder=out or OUT)
     return _show(events, console=console, pictures=count, tell=True)
@@ -79,7 +79,7 @@ def _open(request: Request, library: Library, console: Console, *, allow_pickle:
 
 
 def _warn(request: Request, model: Model, extras: Extras, console: Console) -> None:
-    for line in warnings_of(request, model.source, extras):
+    for line in warnings_of(request, model.facts.source, extras):
         console.print(printable(line), style="yellow", markup=False)
 
 

@@ -1,27 +1,31 @@
 """A prompt's weighted token chunks in, the vectors that condition the picture out, at any Clip Skip."""
 
-from clipskip.encode.conditioning import Conditioning, Part, Schedule, splice, vectors_at
-from clipskip.encode.embeds import PromptEmbeds, encode_layers, one_text, prompt_embeds
+from clipskip.encode.conditioning import Conditioning, Part, Schedule, TextVectors, splice, vectors_at
+from clipskip.encode.embeds import PromptEmbeds, encode_layers, encode_text, one_text, prompt_embeds
 from clipskip.encode.emphasis import emphasise
 from clipskip.encode.layer import last_layer_needed, layers_read, read_layer
-from clipskip.encode.opening import open_text_encoder
 from clipskip.encode.phrases import check_phrase
+from clipskip.encode.reader import Reading, TextReader, open_text_encoder
+from clipskip.encode.run import Run
 from clipskip.encode.summary import LayerSummary, summarize_layers
-from clipskip.encode.texts import Run, TextReader, condition, condition_all
+from clipskip.encode.texts import condition, condition_all
 
 __all__ = [
     "Conditioning",
     "LayerSummary",
     "Part",
     "PromptEmbeds",
+    "Reading",
     "Run",
     "Schedule",
     "TextReader",
+    "TextVectors",
     "check_phrase",
     "condition",
     "condition_all",
     "emphasise",
     "encode_layers",
+    "encode_text",
     "last_layer_needed",
     "layers_read",
     "one_text",

@@ -7,7 +7,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Schedule = tuple[tuple[int, Float[Tensor, "_tokens width"]], ...]
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TextVectors:
+    """What a text is to the UNet."""
+
+    tokens: Float[Tensor, "_tokens width"]
+    """A vector for each token, of all encoders side by side."""
+    pooled: Float[Tensor, " pooled"] | None = None
+    """One vector for the whole text, where a family has it."""
+    added: Float[Tensor, " added"] | None = None
+    """What stands beside the text: the pooled vector and the picture's sizes (SDXL)."""
+
+    def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "TextVectors":
+        """The same on another device or in another dtype."""
+        moved = [None if part is None else part.to(device=device, dtype=dtype) for part in (self.pooled, self.added)]
+        return TextVectors(tokens=self.tokens.to(device=device, dtype=dtype), pooled=moved[0], added=moved[1])
+
+
+Schedule = tuple[tuple[int, TextVectors], ...]
 """Vectors over the denoiser's calls: those up to and including call `until_step`, counted from 0; all of one length."""
 
 
@@ -25,19 +43,20 @@ class Conditioning:
     """Everything that text says to one picture.
 
     The parts of the prompt all have one number of tokens, the negative prompt may have another: then A1111 calls the
-    denoiser once for each, and so should a sampler. Where the same text returns (alternation), so does the same tensor.
+    denoiser once for each, and so should a sampler. Where the same text returns (alternation), so do the same vectors.
     """
 
     positive: tuple[Part, ...]
     negative: Schedule
 
     def at(self, call: int) -> tuple[Float[Tensor, "parts tokens width"], Float[Tensor, "_tokens width"]]:
-        """The prompt's parts and the negative prompt for the denoiser's `call`-th call, counted from 0."""
-        return torch.stack([vectors_at(part.schedule, call) for part in self.positive]), vectors_at(self.negative, call)
+        """The tokens of the prompt's parts and of the negative prompt for the denoiser's `call`-th call, from 0."""
+        parts = [vectors_at(part.schedule, call).tokens for part in self.positive]
+        return torch.stack(parts), vectors_at(self.negative, call).tokens
 
     def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Conditioning":
         """The same on another device or in another dtype; what was shared stays shared."""
-        moved: dict[int, Tensor] = {}
+        moved: dict[int, TextVectors] = {}
 
         def move(schedule: Schedule) -> Schedule:
             for _, vectors in schedule:
@@ -49,7 +68,7 @@ class Conditioning:
         return Conditioning(positive=parts, negative=move(self.negative))
 
 
-def vectors_at(schedule: Schedule, call: int) -> Float[Tensor, "_tokens width"]:
+def vectors_at(schedule: Schedule, call: int) -> TextVectors:
     """The first entry with call <= until_step, as A1111 chooses it (prompt_parser.py reconstruct_cond_batch)."""
     return next((vectors for until, vectors in schedule if call <= until), schedule[-1][1])
 

@@ -1,16 +1,18 @@
 """Vectors for other people's pipelines and for files: one text, no sampler of ours."""
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipskip.encode.texts import Run, TextReader
+from clipskip.encode.conditioning import TextVectors
+from clipskip.encode.reader import TextReader
+from clipskip.encode.run import Run
 from clipskip.errors import PromptError
 from clipskip.prompt import Prompt, read_prompt
-from clipskip.spec import ClipSkip
+from clipskip.spec import ClipSkip, Skip
 
 CALLS = 1000
 """Denoiser calls over which a text is read to see that it stays the same."""
@@ -21,15 +23,26 @@ class PromptEmbeds(TypedDict):
 
     prompt_embeds: Float[Tensor, "1 tokens width"]
     negative_prompt_embeds: Float[Tensor, "1 tokens width"]
+    pooled_prompt_embeds: NotRequired[Float[Tensor, "1 pooled"]]
+    """Of SDXL, and so the next."""
+    negative_pooled_prompt_embeds: NotRequired[Float[Tensor, "1 pooled"]]
+
+
+def encode_text(reader: TextReader, text: str, skips: Sequence[Skip]) -> dict[Skip, TextVectors]:
+    """One text at each Clip Skip, weighted as A1111 weights it, from one pass of each encoder."""
+    for skip in skips:
+        reader.check(skip)
+    prompt = one_text(reader, text)
+    run = Run(reader, [prompt], skips)
+    return {skip: _vectors(run, prompt, skip) for skip in skips}
 
 
 def encode_layers(
     reader: TextReader, text: str, skips: Sequence[ClipSkip]
 ) -> dict[ClipSkip, Float[Tensor, "tokens width"]]:
-    """One text at each Clip Skip, weighted as A1111 weights it, from one pass of the encoder."""
-    prompt = one_text(reader, text)
-    run = Run(reader, [prompt], skips)
-    return {skip: _vectors(run, prompt, skip) for skip in skips}
+    """The tokens' vectors of one text at each Clip Skip; SDXL's encoders side by side."""
+    texts = encode_text(reader, text, skips)
+    return {skip: texts[skip].tokens for skip in skips}
 
 
 def prompt_embeds(
@@ -37,28 +50,38 @@ def prompt_embeds(
     prompt: str,
     negative_prompt: str = "",
     *,
-    clip_skip: ClipSkip | None = None,
-    negative_clip_skip: ClipSkip | None = None,
+    clip_skip: Skip | None = None,
+    negative_clip_skip: Skip | None = None,
+    zero_negative: bool = True,
 ) -> PromptEmbeds:
     """The two conditionings at a Clip Skip (None: the family's own; for the negative prompt: the prompt's).
 
     They have one length, as diffusers wants it: the shorter goes on with the empty prompt's vectors, 77 at a time, as
     A1111 pads with "Pad prompt/negative prompt to be same length" (sd_samplers_cfg_denoiser.py pad_cond).
+    An empty negative prompt of SDXL is all zeros, as in A1111, unless `zero_negative` says otherwise.
     """
     skip = clip_skip or ClipSkip(reader.family.value.default_skip)
     texts = [one_text(reader, prompt), one_text(reader, negative_prompt, negative=True), one_text(reader, "")]
     skips = (skip, negative_clip_skip or skip)
+    for at in skips:
+        reader.check(at)
     run = Run(reader, texts, skips)
     vectors = [_vectors(run, text, at) for text, at in zip(texts[:2], skips, strict=True)]
-    tokens = max(len(one) for one in vectors)
+    longest = max(len(side.tokens) for side in vectors)
     padded = [
-        torch.cat([one, _vectors(run, texts[2], at).repeat((tokens - len(one)) // 77, 1)])
-        for one, at in zip(vectors, skips, strict=True)
+        torch.cat([side.tokens, _vectors(run, texts[2], at).tokens.repeat((longest - len(side.tokens)) // 77, 1)])
+        for side, at in zip(vectors, skips, strict=True)
     ]
-    return PromptEmbeds(prompt_embeds=padded[0][None], negative_prompt_embeds=padded[1][None])
+    pooled = [side.pooled for side in vectors]
+    if pooled[1] is not None and zero_negative and not negative_prompt:
+        padded[1], pooled[1] = torch.zeros_like(padded[1]), torch.zeros_like(pooled[1])
+    embeds = PromptEmbeds(prompt_embeds=padded[0][None], negative_prompt_embeds=padded[1][None])
+    if pooled[0] is not None and pooled[1] is not None:
+        embeds["pooled_prompt_embeds"], embeds["negative_pooled_prompt_embeds"] = pooled[0][None], pooled[1][None]
+    return embeds
 
 
-def _vectors(run: Run, prompt: Prompt, skip: ClipSkip) -> Float[Tensor, "tokens width"]:
+def _vectors(run: Run, prompt: Prompt, skip: Skip) -> TextVectors:
     return run.schedule(prompt.parts[0].schedule, prompt.emphasis, skip=skip)[0][1]
 
 

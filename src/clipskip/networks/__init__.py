@@ -7,10 +7,11 @@ from clipskip.networks.attention import Memory, best_dtype
 from clipskip.networks.autoencoder import VAE
 from clipskip.networks.build import build_text_encoder, build_unet, build_vae, lacking, tensors_of
 from clipskip.networks.clip import Injection, TextEncoder
-from clipskip.networks.shapes import Shape, TextShape, UNetShape, VAEShape
-from clipskip.networks.unet import UNet
+from clipskip.networks.shapes import SIZE_WAVES, Shape, TextShape, UNetShape, VAEShape
+from clipskip.networks.unet import UNet, waves
 
 __all__ = [
+    "SIZE_WAVES",
     "VAE",
     "Injection",
     "Memory",
@@ -26,4 +27,5 @@ __all__ = [
     "build_vae",
     "lacking",
     "tensors_of",
+    "waves",
 ]

@@ -105,19 +105,26 @@ class TransformerBlock(nn.Module):
 
 @final
 class Transformer(nn.Module):
-    """A transformer block over a map's cells, between two projections (Rombach et al. 2022, appendix E.2.1)."""
+    """Transformer blocks over a map's cells, between two projections (Rombach et al. 2022, appendix E.2.1)."""
 
-    def __init__(self, width: int, *, text_width: int, heads: int, groups: int, linear_ends: bool) -> None:
+    def __init__(
+        self, width: int, *, text_width: int, heads: int, groups: int, depth: int = 1, linear_ends: bool
+    ) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, width, eps=NORM_EPS)
         self.proj_in = nn.Linear(width, width) if linear_ends else nn.Conv2d(width, width, 1)
-        self.transformer_blocks = nn.ModuleList([TransformerBlock(width, text_width=text_width, heads=heads)])
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(width, text_width=text_width, heads=heads) for _ in range(depth)
+        )
         self.proj_out = nn.Linear(width, width) if linear_ends else nn.Conv2d(width, width, 1)
 
     def forward(self, x: Maps, text: Text, memory: Memory | None = None, copies: Copies | None = None) -> Maps:
         """As many maps as texts: what comes before the text is done once for each picture, then copied."""
         out = pointwise(self.proj_in, self.norm(x))
-        out = from_rows(self.transformer_blocks[0](to_rows(out), text, memory, copies), like=out)
+        rows = to_rows(out)
+        for number, block in enumerate(self.transformer_blocks):
+            rows = block(rows, text, memory, None if number else copies)
+        out = from_rows(rows, like=out)
         return pointwise(self.proj_out, out, onto=x if copies is None else copied(x, copies))
 
 

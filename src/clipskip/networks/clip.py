@@ -130,6 +130,8 @@ class TextEncoder(nn.Module):
         self.embeddings = Embeddings(shape)
         self.encoder = Stack(shape)
         self.final_layer_norm = nn.LayerNorm(shape.width)
+        if shape.projection:
+            self.text_projection = nn.Linear(shape.width, shape.projection, bias=False)
 
     def layers(
         self,
@@ -148,6 +150,14 @@ class TextEncoder(nn.Module):
         for layer in self.encoder.layers[:upto]:
             states.append(layer(states[-1], mask))
         return tuple(states)
+
+    def pool(
+        self, last: Float[Tensor, "batch tokens width"], ends: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch pooled"]:
+        """The pooled vector: what the last layer has at the first end token, normed and projected."""
+        rows = torch.arange(len(last), device=last.device)
+        out: Tensor = self.text_projection(self.final_layer_norm(last)[rows, ends])
+        return out
 
     def forward(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
         out: Tensor = self.final_layer_norm(self.layers(ids)[-1])

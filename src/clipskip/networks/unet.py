@@ -30,6 +30,8 @@ from clipskip.networks.blocks import (
 )
 from clipskip.networks.shapes import UNetShape
 
+Added = Float[Tensor, "batch added"]
+"""What stands beside each text."""
 SLOWEST = 10_000
 """The longest wavelength of a noise level's embedding, in timesteps over 2 pi (Vaswani et al. 2017, section 3.5)."""
 
@@ -45,6 +47,8 @@ class UNet(nn.Module):
         skips = _skips(shape)
         self.conv_in = nn.Conv2d(shape.in_channels, first, 3, padding=1)
         self.time_embedding = TimeEmbedding(first)
+        if shape.added_width:
+            self.add_embedding = AddedEmbedding(shape.added_width, 4 * first)
         self.down_blocks = nn.ModuleList(
             Level(shape, level, befores=[before] + [width] * (shape.layers_per_block - 1))
             for level, (before, width) in enumerate(pairwise((first, *widths)))
@@ -78,17 +82,20 @@ class UNet(nn.Module):
         text: Text,
         memory: Memory | None = None,
         copies: Copies | None = None,
+        added: Added | None = None,
     ) -> Maps:
         """In float32, whatever its own dtype. `memory` keeps the text's keys and values from call to call.
 
         With `copies` there are fewer pictures than texts, and it has the picture of each text: what the network does
-        before it first sees the text, with the largest of its attentions, is then done once for each picture.
+        before it first sees the text, with the largest of its attentions, is then done once for each picture, unless it
+        is told something `added` of each text from the start.
         """
-        time = silu(self.time_embedding(timestep))
+        time = self.time_embedding(timestep)
+        time = silu(time if added is None else time + self.add_embedding(added))
         first = self.conv_in(x.contiguous(memory_format=torch.channels_last))
         kept = [first if copies is None else copied(first, copies)]
         for number, block in enumerate(self.down_blocks):
-            if number == 0 and block.attentions:
+            if number == 0 and block.attentions and added is None:
                 kept += block(first, time, text, memory, copies=copies)
             else:
                 kept += block(kept[-1], time, text, memory)
@@ -108,13 +115,15 @@ class Level(nn.Module):
         self.resnets = nn.ModuleList(
             Resnet(before, width, groups=groups, embedding=4 * shape.block_out_channels[0]) for before in befores
         )
-        attended = 1 if middle else len(befores) * shape.attention[level]
+        depth = shape.middle_attention if middle else shape.attention[level]
+        attended = (1 if middle else len(befores)) if depth else 0
         self.attentions = nn.ModuleList(
             Transformer(
                 width,
                 text_width=shape.cross_attention_dim,
                 heads=shape.attention_heads[level],
                 groups=groups,
+                depth=depth,
                 linear_ends=shape.use_linear_projection,
             )
             for _ in range(attended)
@@ -156,13 +165,30 @@ class TimeEmbedding(nn.Module):
         self.linear_2 = nn.Linear(4 * width, 4 * width)
 
     def forward(self, timestep: Float[Tensor, "*times"]) -> Times:
-        """The cosines first, as Stable Diffusion has them."""
-        half = self.width // 2
-        rates = torch.exp(torch.arange(half, device=timestep.device) * (-math.log(SLOWEST) / half))
-        angles = timestep.float().reshape(-1, 1) * rates
-        waves = torch.cat([angles.cos(), angles.sin()], 1).to(self.linear_1.weight.dtype)
-        result: Times = self.linear_2(silu(self.linear_1(waves)))
+        result: Times = self.linear_2(silu(self.linear_1(waves(timestep, self.width).to(self.linear_1.weight.dtype))))
         return result
+
+
+@final
+class AddedEmbedding(nn.Module):
+    """What stands beside the text (SDXL), through two layers, as wide as the embedded noise level."""
+
+    def __init__(self, added: int, width: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(added, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, added: Added) -> Times:
+        result: Times = self.linear_2(silu(self.linear_1(added)))
+        return result
+
+
+def waves(numbers: Float[Tensor, "*numbers"], width: int) -> Float[Tensor, "count width"]:
+    """Each number as waves of many lengths, the cosines first."""
+    half = width // 2
+    rates = torch.exp(torch.arange(half, device=numbers.device) * (-math.log(SLOWEST) / half))
+    angles = numbers.float().reshape(-1, 1) * rates
+    return torch.cat([angles.cos(), angles.sin()], 1)
 
 
 def _skips(shape: UNetShape) -> list[int]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipskip.encode.conditioning import Conditioning, vectors_at
+from clipskip.encode import Conditioning, TextVectors, vectors_at
 from clipskip.errors import SpecError
 from clipskip.networks.attention import Memory
 from clipskip.networks.unet import UNet
@@ -19,8 +19,6 @@ from clipskip.sample.samplers import Sampler, find_sampler
 from clipskip.sample.sigmas import NoiseTable
 from clipskip.sample.start import check_start, first_level, noised
 from clipskip.spec import Render
-
-Text = Float[Tensor, "tokens width"]
 
 LCM_SIGMA_DATA = 0.5
 LCM_TIME_SCALE = 10.0
@@ -59,7 +57,7 @@ class Row:
     picture: int
     share: float
     """What its prediction counts in the picture's."""
-    text: Text
+    text: TextVectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,6 +71,8 @@ class Run:
     """Which of those each row is about; None where each is about its own."""
     shares: Float[Tensor, "rows 1 1 1"]
     texts: Float[Tensor, "rows tokens width"]
+    added: Float[Tensor, "rows added"] | None
+    """What stands beside each text, where the family has it."""
 
 
 @torch.no_grad()
@@ -138,7 +138,7 @@ class Denoiser:
         total = torch.zeros_like(x)
         time = torch.tensor(timestep, device=x.device, dtype=torch.float32)
         for run in self._current_runs():
-            out = self._unet(scaled[run.seen], time, run.texts, self._memory, run.copies)
+            out = self._unet(scaled[run.seen], time, run.texts, self._memory, run.copies, run.added)
             total.index_add_(0, run.pictures, out.float() * run.shares)
         self._calls += 1
         return total
@@ -171,20 +171,22 @@ def _runs(rows: Sequence[Row], *, limit: int, device: torch.device) -> list[Run]
     """Rows put together by their number of tokens, at most `limit` in one run."""
     by_length: defaultdict[int, list[Row]] = defaultdict(list)
     for row in rows:
-        by_length[row.text.shape[0]].append(row)
+        by_length[len(row.text.tokens)].append(row)
     groups = [group[i : i + limit] for group in by_length.values() for i in range(0, len(group), limit)]
     return [_run(group, device) for group in groups]
 
 
 def _run(group: Sequence[Row], device: torch.device) -> Run:
     pictures = torch.tensor([row.picture for row in group])
+    added = [row.text.added for row in group if row.text.added is not None]
     seen, copies = torch.unique(pictures, return_inverse=True)
     return Run(
         pictures=pictures.to(device),
         seen=seen.to(device),
         copies=copies.to(device) if len(seen) < len(group) else None,
         shares=torch.tensor([row.share for row in group], device=device).view(-1, 1, 1, 1),
-        texts=torch.stack([row.text for row in group]),
+        texts=torch.stack([row.text.tokens for row in group]),
+        added=torch.stack(added) if added else None,
     )
 
 

@@ -6,6 +6,9 @@ from enum import Enum
 
 from clipskip.errors import SpecError
 
+END = 49407
+"""The token that ends a text, and fills up what follows it where a family has no other for that."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextReading:
@@ -17,6 +20,14 @@ class TextReading:
     """Layers in the whole network."""
     width: int
     """Numbers per token."""
+    padding: int = END
+    """The token that fills up a chunk, after its first end token."""
+    pooled: bool = False
+    """Whether its pooled vector conditions too: the end token's last layer, normed and projected, whatever the skip."""
+
+    def whole_depth(self, stored: int, *, width: int) -> int:
+        """Layers of the whole network, of which a file of this width holds so many: SD 2.x folders lack the last."""
+        return max(stored, self.depth) if width == self.width else stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,29 +41,37 @@ class FamilyRow:
     default_skip: int = 1
     final_norm: bool = True
     """Whether the final norm follows the layer that was read."""
-    pooled: bool = False
-    """Whether a pooled vector conditions too; the skip leaves it alone."""
+    native_px: int = 512
+    """Side of the pictures that its models are trained on, where a file does not say."""
+    unet_heads: int | None = 8
+    """Attention heads at each of the UNet's levels; None: one for every 64 numbers."""
+    latent_scale: float = 0.18215
+    """What its VAE's latents are multiplied by for the UNet."""
     why_not: str = ""
     """Why Clip Skip means nothing here; empty where it means something."""
 
 
 CLIP_L = TextReading(name="CLIP-L", depth=12, width=768)
-OPENCLIP_H = TextReading(name="OpenCLIP-H", depth=24, width=1024)
-OPENCLIP_G = TextReading(name="OpenCLIP-bigG", depth=32, width=1280)
+OPENCLIP_H = TextReading(name="OpenCLIP-H", depth=24, width=1024, padding=0)
+OPENCLIP_G = TextReading(name="OpenCLIP-bigG", depth=32, width=1280, padding=0, pooled=True)
 
 
 class Family(Enum):
     """A family of models that one rule of Clip Skip fits."""
 
     SD1 = FamilyRow(label="SD 1.x", names=("sd1", "sd14", "sd15", "starter"), encoders=(CLIP_L,))
-    SD2 = FamilyRow(label="SD 2.x", names=("sd2", "sd20", "sd21"), encoders=(OPENCLIP_H,), default_skip=2)
+    SD2 = FamilyRow(
+        label="SD 2.x", names=("sd2", "sd20", "sd21"), encoders=(OPENCLIP_H,), default_skip=2, unet_heads=None
+    )
     SDXL = FamilyRow(
         label="SDXL",
         names=("xl", "sdxl10", "pony", "illustrious", "noobai"),
         encoders=(CLIP_L, OPENCLIP_G),
         default_skip=2,
         final_norm=False,
-        pooled=True,
+        native_px=1024,
+        unet_heads=None,
+        latent_scale=0.13025,
     )
     SD3 = FamilyRow(
         label="SD 3",

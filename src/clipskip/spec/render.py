@@ -77,6 +77,9 @@ class Request:
     """None is noise alone."""
     hires: Hires | None = None
     """A second, larger pass; its prompts still hold their tags."""
+    crop_top: int = 0
+    crop_left: int = 0
+    empty_negative: str = "Zeros"
     lora_hashes: tuple[tuple[str, str], ...] = ()
     """Name and hash of LoRAs, as settings texts note them: they find a file that has another name here."""
     embedding_hashes: tuple[tuple[str, str], ...] = ()
@@ -128,6 +131,11 @@ class Render:
     """None is the checkpoint's own."""
     hires: Hires | None = None
     """None is one pass."""
+    crop_top: int = 0
+    """What SDXL is told its picture was cut at, in pixels, and so the next."""
+    crop_left: int = 0
+    empty_negative: str = "Zeros"
+    """What an empty negative prompt is to SDXL: all zeros, as in A1111, or read as other texts are."""
     version: str = ""
     """Of the code that drew it."""
 

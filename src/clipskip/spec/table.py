@@ -122,6 +122,18 @@ PICTURE = (
         name="s_noise", kind=float, low=0, high=10, label="Sigma noise",
         help="Size of the noise that samplers add, 1 being what theory has.",
     ),
+    Setting(
+        name="crop_top", kind=int, low=0, high=MAX_HIRES_PX, label="Crop top", a1111="sdxl_crop_top",
+        help="Pixels that SDXL is told its picture was cut by at the top.",
+    ),
+    Setting(
+        name="crop_left", kind=int, low=0, high=MAX_HIRES_PX, label="Crop left", a1111="sdxl_crop_left",
+        help="Pixels that SDXL is told its picture was cut by at the left.",
+    ),
+    Setting(
+        name="empty_negative", kind=str, choices=("Zeros", "Read"), label="Empty negative",
+        help="What an empty negative prompt is to SDXL: all zeros, as in A1111, or read like other texts, as in ComfyUI.",
+    ),
 )  # fmt: skip
 HIRES = (
     Setting(name="scale", part="hires", kind=float, low=1, high=8, label="Hires upscale", a1111="hr_scale",

@@ -12,8 +12,8 @@ from clipskip.errors import ClipskipError, OutputError
 from clipskip.image import Cell, draw_grid, read_infotext, write_bytes, write_page, write_png
 from clipskip.spec import render_infotext
 from clipskip.sweep.manifest import write_manifest
-from clipskip.sweep.model import Known
 from clipskip.sweep.plan import Sweep, file_name, footer
+from clipskip.weights import CheckpointFacts
 
 GRID, PAGE = "grid.png", "index.html"
 
@@ -26,7 +26,7 @@ class SweepFolder:
     sweep: Sweep
 
     @classmethod
-    def create(cls, path: Path, sweep: Sweep, *, model: Known | None = None) -> "SweepFolder":
+    def create(cls, path: Path, sweep: Sweep, *, model: CheckpointFacts | None = None) -> "SweepFolder":
         """The folder, made if it is missing; OutputError when it cannot be written, before anything is drawn."""
         ensure_writable(path)
         write_manifest(path, sweep, model=model)

@@ -24,8 +24,8 @@ from clipskip.spec import (
 )
 from clipskip.spec.render import FIRST_FIELDS
 from clipskip.spec.table import PICTURE
-from clipskip.sweep.model import Known
 from clipskip.sweep.plan import Sweep, file_name
+from clipskip.weights import CheckpointFacts
 
 MANIFEST, KIND = "manifest.json", "clipskip sweep"
 PROMPTS = ("prompt", "negative_prompt")
@@ -33,7 +33,7 @@ LARGEST = 20_000_000
 """Bytes: a thousand cells with long prompts take a tenth of it."""
 
 
-def write_manifest(folder: Path, sweep: Sweep, *, model: Known | None = None) -> None:
+def write_manifest(folder: Path, sweep: Sweep, *, model: CheckpointFacts | None = None) -> None:
     """Writes the folder's manifest, unless it has one."""
     path = folder / MANIFEST
     if not path.exists():
@@ -80,7 +80,7 @@ def request_of(manifest: dict[str, Any]) -> tuple[Request, tuple[Skip, ...]]:
     return request, skips
 
 
-def _manifest(sweep: Sweep, model: Known | None) -> dict[str, Any]:
+def _manifest(sweep: Sweep, model: CheckpointFacts | None) -> dict[str, Any]:
     base = sweep.base
     columns = zip(sweep.skips, sweep.columns, strict=True)
     rows = zip(sweep.rows, sweep.row_names, strict=True)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
-from typing import Protocol, final
+from typing import final
 
 import numpy as np
 import torch
@@ -17,11 +17,11 @@ from torch import Tensor
 from clipskip.encode import TextReader, condition_all
 from clipskip.errors import DamagedFile, SpecError
 from clipskip.image import Colours, decode_on_device, encode_resized, preview, preview_colours
-from clipskip.networks import VAE, UNet, build_text_encoder, build_unet, build_vae
+from clipskip.networks import VAE, UNet, build_unet, build_vae
 from clipskip.sample import One, Picture, find_sampler, free_bytes, give_back, is_out_of_memory, kept_memory, sample
-from clipskip.spec import ClipSkip, Family, FileRef, LoraRef, Render
+from clipskip.spec import LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once
-from clipskip.weights import Checkpoint, Embedding, SourceFile
+from clipskip.weights import Checkpoint, Embedding
 from clipskip.weights.lora import Lora, merged
 
 Numbered = tuple[tuple[int, ...], Render]
@@ -86,91 +86,20 @@ class Extras:
     """Pictures to begin at [height, width, 3], by the hash of their pixels."""
 
 
-class Known(Protocol):
-    """What planning asks of a model: an open one, or the facts of a file that nobody has opened yet."""
-
-    @property
-    def ref(self) -> FileRef: ...
-    @property
-    def family(self) -> Family: ...
-    @property
-    def depth(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def native_px(self) -> int: ...
-    @property
-    def trained_clip_skip(self) -> int | None: ...
-    @property
-    def default_clip_skip(self) -> ClipSkip: ...
-
-
 @final
 class Model:
     """A checkpoint's three networks on one device."""
 
     def __init__(self, checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype) -> None:
-        self.ref: FileRef = checkpoint.source.ref
-        self.native_px = checkpoint.native_px
-        self.trained_clip_skip = checkpoint.trained_clip_skip
+        self.facts = facts = checkpoint.facts
         self.device = device
-        self.metadata = checkpoint.metadata
-        self._source = checkpoint.source
-        self._prediction = checkpoint.prediction
-        self.reader = TextReader(
-            encoder=build_text_encoder(checkpoint.text, checkpoint.text_shape), family=checkpoint.family
-        )
-        self._unet = build_unet(checkpoint.unet, checkpoint.unet_shape, dtype=dtype, device=device)
-        self._vae = build_vae(checkpoint.vae, checkpoint.vae_shape)
-
-    @property
-    def depth(self) -> int:
-        """Layers of the text encoder: the deepest Clip Skip."""
-        return self.reader.depth
-
-    @property
-    def width(self) -> int:
-        """Numbers per token."""
-        return self.reader.encoder.shape.width
-
-    @property
-    def family(self) -> Family:
-        """Whose rule of Clip Skip it follows."""
-        return self.reader.family
-
-    @property
-    def unchanged(self) -> bool:
-        """Whether its file is still the one that was loaded."""
-        return self._source.unchanged
-
-    @property
-    def default_clip_skip(self) -> ClipSkip:
-        """What the file says it was trained at, else its family's default."""
-        return ClipSkip(self.trained_clip_skip or self.reader.family.value.default_skip)
-
-    @property
-    def source(self) -> SourceFile:
-        """The file that it was opened from."""
-        return self._source
-
-    @property
-    def unet(self) -> UNet:
-        """The denoising network."""
-        return self._unet
-
-    @property
-    def vae(self) -> VAE:
-        """Between pixels and latents."""
-        return self._vae
-
-    @property
-    def prediction(self) -> str:
-        """What the UNet predicts: epsilon or v."""
-        return self._prediction
+        self.reader = TextReader.build(checkpoint.text, facts.encoders, family=facts.family)
+        self.unet: UNet = build_unet(checkpoint.unet, facts.unet, dtype=dtype, device=device)
+        self.vae: VAE = build_vae(checkpoint.vae, facts.vae)
 
     @cached_property
     def _colours(self) -> Colours:
-        return preview_colours(self._vae)
+        return preview_colours(self.vae)
 
     def draw(
         self, renders: Sequence[Render], extras: Extras, *, previews: bool = False, halt: Halt | None = None
@@ -203,11 +132,11 @@ class Model:
         """The model with these LoRAs in its weights for as long as a `with` lasts, and how it then reads texts."""
         weighted = [(extras.loras[ref.hash], ref.text_encoder, ref.unet) for ref in wanted]
         bundled = tuple(
-            Embedding(name=name, vectors=vectors, hash=lora.hash)
+            Embedding(name=name, vectors=(vectors,), hash=lora.hash)
             for lora, _, _ in weighted
             for name, vectors in lora.embeddings.items()
         )
-        with merged({"text_encoder": self.reader.encoder, "unet": self._unet}, weighted):
+        with merged({**self.reader.networks, "unet": self.unet}, weighted):
             yield replace(self.reader, embeddings=extras.embeddings + bundled)
 
     def _pictures(self, numbered: Sequence[Numbered], reader: TextReader, extras: Extras) -> Waiting:
@@ -222,7 +151,7 @@ class Model:
 
     def _latent(self, key: StartKey, extras: Extras) -> One:
         hash, width, height = key
-        return encode_resized(self._vae, extras.starts[hash], width=width, height=height)
+        return encode_resized(self.vae, extras.starts[hash], width=width, height=height)
 
     def _draw_alike(self, pictures: Waiting, *, previews: bool, halt: Halt) -> Iterator[Advance | Drawn]:
         """Pictures with the same LoRAs, as many at once as suits the device."""
@@ -235,7 +164,7 @@ class Model:
         self, waiting: Waiting, decodings: list[Decoding], *, previews: bool, halt: Halt
     ) -> Iterator[Advance | Drawn]:
         """As many at once as suits the device; half as many, from the start of the batch, when memory runs out."""
-        size = pictures_at_once(self._unet, waiting[0][1].render)
+        size = pictures_at_once(self.unet, waiting[0][1].render)
         while waiting and not halt.ended.is_set():
             try:
                 yield from self._draw_batch(waiting, decodings, size=size, previews=previews, halt=halt)
@@ -251,7 +180,7 @@ class Model:
         """Draws the first `size` of those waiting, and takes each from there once it is being decoded."""
         batch, latents, half_done = waiting[:size], None, None
         indices = tuple(index for at, _ in batch for index in at)
-        for step in sample(self._unet, [picture for _, picture in batch], prediction=self._prediction):
+        for step in sample(self.unet, [picture for _, picture in batch], prediction=self.facts.prediction):
             latents = step.latent
             if self.device.type == "cpu" and not any(_sound(latents)):  # a look makes a GPU wait
                 raise no_numbers(batch[0][1].render)
@@ -266,7 +195,7 @@ class Model:
         sound = _sound(latents)
         for (at, picture), latent, is_sound in zip(batch, latents, sound, strict=True):
             if is_sound:
-                pixels = decode_on_device(self._vae, latent[None])[0]
+                pixels = decode_on_device(self.vae, latent[None])[0]
                 decodings.append(Decoding.start(pixels, indices=at, render=picture.render, half_done=half_done))
             del waiting[0]
             yield from _drawn(finished(decodings))
@@ -287,9 +216,9 @@ class Model:
 
     def _check_file(self) -> None:
         """DamagedFile when the checkpoint's file is not the one that was loaded."""
-        if not self.unchanged:
+        if not self.facts.source.unchanged:
             raise DamagedFile(
-                f"{self._source.path} changed while it was in use; start again with the file that you want",
+                f"{self.facts.source.path} changed while it was in use; start again with the file that you want",
                 field="model",
             )
 

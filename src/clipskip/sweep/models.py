@@ -50,7 +50,7 @@ class Models:
     @property
     def names(self) -> tuple[str, ...]:
         """The models in memory, the one used last at the end."""
-        return tuple(model.ref.name for model in list(self._open.values()))
+        return tuple(model.facts.ref.name for model in list(self._open.values()))
 
     def facts(self, name: str | None, *, hash: str | None = None) -> CheckpointFacts:
         """What the header of the checkpoint of this name or hash says; the starter's without either."""
@@ -64,13 +64,13 @@ class Models:
         """The model that these facts are of; DamagedFile when its file is another by now."""
         path = facts.source.path
         model = self._open.pop(path, None)
-        if model is None or not model.unchanged:
+        if model is None or not model.facts.source.unchanged:
             del model
             self._make_room(path)
             model = load_model(path, allow_pickle=self._allow_pickle)
-        if model.ref != facts.ref:
+        if model.facts.ref != facts.ref:
             raise DamagedFile(
-                f"{path.name} was {facts.ref.hash} when this was asked and is {model.ref.hash} now; ask again",
+                f"{path.name} was {facts.ref.hash} when this was asked and is {model.facts.ref.hash} now; ask again",
                 field="model",
             )
         self._open[path] = model

@@ -10,9 +10,10 @@ from clipskip.encode import check_phrase
 from clipskip.errors import NotFound, SpecError, WrongKind
 from clipskip.prompt import Emphasis, Rules, read_prompt
 from clipskip.sample import find_sampler
-from clipskip.spec import FileRef, LoraRef, Render, Request, Skip, SkipSchedule, check_depths, skip_for
-from clipskip.sweep.model import Extras, Known, denoiser_calls
+from clipskip.spec import FileRef, LoraRef, Render, Request, Skip, SkipSchedule, skip_for
+from clipskip.sweep.model import Extras, denoiser_calls
 from clipskip.weights import (
+    CheckpointFacts,
     Embedding,
     FileKind,
     Library,
@@ -41,7 +42,9 @@ def seeded(base: Render, count: int) -> list[Render]:
     return [replace(base, seed=base.seed + i) for i in range(count)]
 
 
-def resolve(request: Request, model: Known, library: Library, *, allow_pickle: bool = False) -> tuple[Render, Extras]:
+def resolve(
+    request: Request, model: CheckpointFacts, library: Library, *, allow_pickle: bool = False
+) -> tuple[Render, Extras]:
     """The render that was asked for, on this model, and the files that it names.
 
     LoRAs of the prompt's tags come before those named beside it.
@@ -58,7 +61,7 @@ def resolve(request: Request, model: Known, library: Library, *, allow_pickle: b
         for ref in (*prompt.loras, *request.loras)
     ]
     called = _called(prompt.text, request.negative_prompt, library, calls=calls, rules=rules)
-    embeddings = tuple(load_embedding(path, width=model.width, allow_pickle=allow_pickle) for path in called)
+    embeddings = tuple(load_embedding(path, widths=model.widths, allow_pickle=allow_pickle) for path in called)
     render = Render(
         prompt=prompt.text.strip(),
         negative_prompt=request.negative_prompt.strip(),
@@ -85,6 +88,9 @@ def resolve(request: Request, model: Known, library: Library, *, allow_pickle: b
         s_tmin=request.s_tmin,
         s_tmax=request.s_tmax,
         s_noise=request.s_noise,
+        crop_top=request.crop_top,
+        crop_left=request.crop_left,
+        empty_negative=request.empty_negative,
         version=__version__,
     )
     _check(render, model, embeddings)
@@ -123,7 +129,7 @@ def _other_files(request: Request, model: SourceFile, extras: Extras) -> Iterato
             yield f"{name} is another file than these settings were made with: its hash is {own}, not {wanted[:64]}"
 
 
-def _check(render: Render, model: Known, embeddings: tuple[Embedding, ...]) -> None:
+def _check(render: Render, model: CheckpointFacts, embeddings: tuple[Embedding, ...]) -> None:
     """What would fail while the picture is drawn, said before."""
     sampler, schedule = find_sampler(render.sampler, render.scheduler)
     if sampler.own_times:
@@ -132,16 +138,16 @@ def _check(render: Render, model: Known, embeddings: tuple[Embedding, ...]) -> N
     for skip in (render.clip_skip, render.negative_clip_skip or render.clip_skip, *(one.skip for one in phrases)):
         check_skip(skip, model, calls=calls)
     if phrases:
-        counts = {one.name: len(one.vectors) for one in embeddings}
+        counts = {one.name: one.count for one in embeddings}
         rules = Rules(emphasis=Emphasis.parse(render.emphasis))
         read = read_prompt(render.prompt, steps=calls, embeddings=counts, rules=rules)
         for phrase in phrases:
             check_phrase(phrase, read)
 
 
-def check_skip(skip: Skip, model: Known, *, calls: int) -> None:
+def check_skip(skip: Skip, model: CheckpointFacts, *, calls: int) -> None:
     """SpecError for a Clip Skip that the model does not have, or that a picture of so many calls would not use whole."""
-    check_depths(skip, [model.depth])
+    model.check(skip)
     for one in dict.fromkeys((skip_for(skip, 0), skip_for(skip, 1))):
         if isinstance(one, SkipSchedule):
             one.check_calls(calls)

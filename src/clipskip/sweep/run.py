@@ -15,10 +15,10 @@ from clipskip.networks import best_dtype
 from clipskip.sample import kept_memory
 from clipskip.spec import Render, Request, Skip, render_infotext
 from clipskip.sweep.folder import SweepFolder, ensure_writable
-from clipskip.sweep.model import Advance, Drawn, Extras, Known, Model, denoiser_calls
+from clipskip.sweep.model import Advance, Drawn, Extras, Model, denoiser_calls
 from clipskip.sweep.plan import Sweep, file_name, with_and_without
 from clipskip.sweep.resolve import check_skip, resolve
-from clipskip.weights import FileKind, Library, load_checkpoint
+from clipskip.weights import CheckpointFacts, FileKind, Library, load_checkpoint
 
 STARTER = "starter"
 
@@ -77,7 +77,7 @@ def find_model(name: str | None, *, hash: str | None, library: Library) -> Path:
 def plan_sweep(
     request: Request,
     skips: Sequence[Skip],
-    model: Known,
+    model: CheckpointFacts,
     library: Library | None = None,
     *,
     allow_pickle: bool = False,
@@ -94,8 +94,8 @@ def draw_sweep(
     request: Request, skips: Sequence[Skip], model: Model, *, folder: Path, library: Library | None = None
 ) -> SweepFolder:
     """Draws the sweep into the folder, with its grid and page; what is there already is kept."""
-    sweep, extras = plan_sweep(request, skips, model, library)
-    into = SweepFolder.create(folder, sweep, model=model)
+    sweep, extras = plan_sweep(request, skips, model.facts, library)
+    into = SweepFolder.create(folder, sweep, model=model.facts)
     for _ in draw_missing(model, into, extras):
         pass
     into.finish()
@@ -104,7 +104,7 @@ def draw_sweep(
 
 def draw_one(request: Request, model: Model, *, library: Library | None = None) -> Drawn:
     """One picture: its pixels [height, width, 3] and the render that made them."""
-    render, extras = resolve(request, model, library or Library.of_user())
+    render, extras = resolve(request, model.facts, library or Library.of_user())
     return next(event for event in model.draw([render], extras) if isinstance(event, Drawn))
 
 

@@ -3,8 +3,6 @@
 from clipskip.weights.catalog import FileFacts
 from clipskip.weights.checkpoint import (
     Checkpoint,
-    CheckpointFacts,
-    SourceFile,
     TextWeights,
     load_checkpoint,
     load_text,
@@ -12,18 +10,22 @@ from clipskip.weights.checkpoint import (
     source_file,
 )
 from clipskip.weights.embedding import Embedding, count_vectors, load_embedding
+from clipskip.weights.facts import CheckpointFacts, EncoderFacts, Prediction, SourceFile, check_encoders
 from clipskip.weights.hashes import Hashes, hash_file
 from clipskip.weights.header import Header, TensorInfo, read_header
 from clipskip.weights.identify import FileKind, Identity, check_loadable, identify
+from clipskip.weights.keys import TEXT_PARTS
 from clipskip.weights.library import Library
 from clipskip.weights.pickles import read_allowed
 from clipskip.weights.save import save_folder, save_single_file
 from clipskip.weights.walking import Found
 
 __all__ = [
+    "TEXT_PARTS",
     "Checkpoint",
     "CheckpointFacts",
     "Embedding",
+    "EncoderFacts",
     "FileFacts",
     "FileKind",
     "Found",
@@ -31,9 +33,11 @@ __all__ = [
     "Header",
     "Identity",
     "Library",
+    "Prediction",
     "SourceFile",
     "TensorInfo",
     "TextWeights",
+    "check_encoders",
     "check_loadable",
     "count_vectors",
     "hash_file",

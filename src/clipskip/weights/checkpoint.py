@@ -1,116 +1,52 @@
-"""A whole SD 1.x model in memory: three networks under canonical names, complete and finite, free of its file."""
+"""A whole model in memory: its networks under canonical names, complete and finite, free of its file."""
 
 import hashlib
 import os
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from clipskip.errors import DamagedFile
-from clipskip.networks import TextShape, UNetShape, VAEShape, tensors_of
+from clipskip.networks import Shape, UNetShape, VAEShape, tensors_of
 from clipskip.spec.family import Family
-from clipskip.spec.render import FileRef
-from clipskip.spec.skip import ClipSkip
-from clipskip.weights.container import Header, Stamp, as_path, same_file
+from clipskip.weights.container import Header, as_path
+from clipskip.weights.facts import CheckpointFacts, EncoderFacts, Prediction, SourceFile
 from clipskip.weights.hashes import hash_file
-from clipskip.weights.identify import (
-    FileKind,
-    Identity,
-    check_loadable,
-    identify,
-    missing_tensors,
-    stated_clip_skip,
-)
-from clipskip.weights.keys import Source, canonical
+from clipskip.weights.identify import FileKind, Identity, check_loadable, identify, missing_tensors, stated_clip_skip
+from clipskip.weights.keys import TEXT_PARTS, Source, canonical
 from clipskip.weights.pickles import read_allowed
 from clipskip.weights.reading import convert_tensors, read_tensors
 from clipskip.weights.shapes import native_px, text_shape, unet_shape, vae_shape
 
-Prediction = Literal["epsilon", "v"]
+PREDICTS_V = 0.09
+"""Spread of a norm's biases above which an SD 2.x UNet that says nothing predicts v (ComfyUI's supported_models.py SD20)."""
 State = dict[str, Float[Tensor, "..."]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
-    """The file that weights came from."""
-
-    name: str
-    """Stem, free of commas, colons and quotes: infotexts carry it."""
-    path: Path
-    sha256: str
-    """Of the file; of a diffusers folder, sha256 over its weight files' names and sha256, in order."""
-    stamps: Mapping[Path, Stamp] = field(default_factory=lambda: MappingProxyType({}))
-    """Every weight file, as it was when it was read."""
-
-    @property
-    def ref(self) -> FileRef:
-        """Name and the 10 digits that the field knows a checkpoint by."""
-        return FileRef(name=self.name, hash=self.sha256[:10])
-
-    @property
-    def unchanged(self) -> bool:
-        """Whether the files on disk are still those that were read, by size, time and inode."""
-        return all(same_file(path, stamp) for path, stamp in self.stamps.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Checkpoint:
     """A model ready to be built; the tensors are its own, whatever becomes of the file."""
 
-    family: Family
-    text: State
+    facts: CheckpointFacts
+    text: tuple[State, ...]
+    """Of each text encoder."""
     unet: State
     vae: State
-    text_shape: TextShape
-    unet_shape: UNetShape
-    vae_shape: VAEShape
-    prediction: Prediction
-    zero_terminal_snr: bool = False
-    trained_clip_skip: int | None = None
-    native_px: int = 512
-    """Side of the pictures that it was trained on."""
-    source: SourceFile
-    metadata: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointFacts:
-    """What is known of a checkpoint before its weights are read: enough to plan pictures with it."""
-
-    source: SourceFile
-    family: Family
-    depth: int
-    """Layers of its text encoder."""
-    width: int
-    trained_clip_skip: int | None
-    native_px: int
-
-    @property
-    def ref(self) -> FileRef:
-        """Name and hash."""
-        return self.source.ref
-
-    @property
-    def default_clip_skip(self) -> ClipSkip:
-        """What the file says it was trained at, else its family's default."""
-        return ClipSkip(self.trained_clip_skip or self.family.default_skip)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TextWeights:
-    """A text encoder alone."""
+    """A checkpoint's text encoders alone."""
 
     family: Family
-    state: State
-    shape: TextShape
+    encoders: tuple[EncoderFacts, ...]
+    states: tuple[State, ...]
     trained_clip_skip: int | None = None
     source: SourceFile
 
@@ -124,9 +60,35 @@ class _Opened:
     parts: Mapping[str, Mapping[str, Source]]
     identity: Identity
 
-    def read(self, part: str, wanted: Mapping[str, object], *, dtype: torch.dtype, device: str | torch.device) -> State:
-        """A part's tensors, just those wanted."""
-        sources = {name: self.parts[part][name] for name in wanted}
+    @property
+    def family(self) -> Family:
+        """Whose model it is; checked before anything else is asked."""
+        return self.identity.family or Family.SD1
+
+    def sizes(self, part: str) -> dict[str, tuple[int, ...]]:
+        """A part's tensors and their shapes."""
+        return {name: source.shape for name, source in self.parts[part].items()}
+
+    def encoders(self) -> tuple[EncoderFacts, ...]:
+        """The text encoders that it has, as its family reads them."""
+        rules = zip(TEXT_PARTS, self.family.value.encoders, strict=False)
+        return tuple(
+            EncoderFacts(
+                part=part, rule=rule, shape=text_shape(self.sizes(part), self.header, component=part, rule=rule)
+            )
+            for part, rule in rules
+            if part in self.parts
+        )
+
+    def read(self, part: str, shape: Shape, *, dtype: torch.dtype, device: str | torch.device) -> State:
+        """The tensors of a part's network."""
+        return self.read_names(part, tensors_of(shape), dtype=dtype, device=device)
+
+    def read_names(
+        self, part: str, names: Mapping[str, object], *, dtype: torch.dtype, device: str | torch.device
+    ) -> State:
+        """A part's tensors, just those of these names."""
+        sources = {name: self.parts[part][name] for name in names}
         if self.pickled is None:
             return read_tensors(self.header, sources, dtype=dtype, device=device)
         return convert_tensors(self.pickled, sources, file=self.header.path.name, dtype=dtype, device=device)
@@ -141,54 +103,78 @@ def load_checkpoint(
     allow_pickle: bool = False,
     prediction: Prediction | None = None,
 ) -> Checkpoint:
-    """The SD 1.x model in a single file or a diffusers folder.
+    """The model in a single file or a diffusers folder.
 
     Complete and finite, or an error that names what is wrong. `prediction` overrides what the file says;
-    `text_dtype` is the text encoder's, where it is not `dtype`.
+    `text_dtype` is the text encoders', where it is not `dtype`.
     Pickles (.ckpt, .pt) need `allow_pickle`.
     """
-    file = as_path(path)
-    opened = _open(file, allow_pickle=allow_pickle)
-    check_loadable(opened.identity)
-    _check_whole(opened.identity)
+    opened = _open(as_path(path), allow_pickle=allow_pickle)
+    _check(opened.identity)
+    predicts = prediction or _prediction(opened)
+    encoders, unet, vae = _networks(opened)
     with ThreadPoolExecutor(1) as beside:
         source = beside.submit(source_file, opened.header)
-        shapes = {part: {n: s.shape for n, s in sources.items()} for part, sources in opened.parts.items()}
-        text = text_shape(shapes["text_encoder"], opened.header)
-        unet = unet_shape(shapes["unet"], opened.header)
-        vae = vae_shape(shapes["vae"], opened.header)
-        said = opened.identity.prediction
-        return Checkpoint(
-            family=Family.SD1,
-            text=opened.read("text_encoder", tensors_of(text), dtype=text_dtype or dtype, device=device),
-            unet=opened.read("unet", tensors_of(unet), dtype=dtype, device=device),
-            vae=opened.read("vae", tensors_of(vae), dtype=dtype, device=device),
-            text_shape=text,
-            unet_shape=unet,
-            vae_shape=vae,
-            prediction=prediction or ("v" if said == "v" else "epsilon"),
-            zero_terminal_snr=opened.identity.zero_terminal_snr,
-            trained_clip_skip=opened.identity.trained_clip_skip,
-            native_px=native_px(opened.header),
-            source=source.result(),
-            metadata=opened.header.metadata,
-        )
+        texts = [opened.read(one.part, one.shape, dtype=text_dtype or dtype, device=device) for one in encoders]
+        states = {
+            part: opened.read(part, shape, dtype=dtype, device=device) for part, shape in (("unet", unet), ("vae", vae))
+        }
+        facts = _facts(opened, source.result(), encoders, unet, vae, prediction=predicts)
+    return Checkpoint(facts=facts, text=tuple(texts), unet=states["unet"], vae=states["vae"])
 
 
 def read_facts(path: str | os.PathLike[str], *, allow_pickle: bool = False) -> CheckpointFacts:
     """The same checks as `load_checkpoint` makes of a file's header, and what it says; the weights are not read."""
     opened = _open(as_path(path), allow_pickle=allow_pickle)
-    check_loadable(opened.identity)
-    _check_whole(opened.identity)
-    shape = text_shape({name: source.shape for name, source in opened.parts["text_encoder"].items()}, opened.header)
+    _check(opened.identity)
+    return _facts(opened, source_file(opened.header), *_networks(opened), prediction=_prediction(opened))
+
+
+def _networks(opened: _Opened) -> tuple[tuple[EncoderFacts, ...], UNetShape, VAEShape]:
+    header, row = opened.header, opened.family.value
+    unet = unet_shape(opened.sizes("unet"), header, row=row)
+    return opened.encoders(), unet, vae_shape(opened.sizes("vae"), header, row=row)
+
+
+def _facts(
+    opened: _Opened,
+    source: SourceFile,
+    encoders: tuple[EncoderFacts, ...],
+    unet: UNetShape,
+    vae: VAEShape,
+    *,
+    prediction: Prediction,
+) -> CheckpointFacts:
     return CheckpointFacts(
-        source=source_file(opened.header),
-        family=Family.SD1,
-        depth=shape.depth,
-        width=shape.width,
+        source=source,
+        family=opened.family,
+        encoders=encoders,
+        unet=unet,
+        vae=vae,
+        prediction=prediction,
+        zero_terminal_snr=opened.identity.zero_terminal_snr,
         trained_clip_skip=opened.identity.trained_clip_skip,
-        native_px=native_px(opened.header),
+        native_px=native_px(opened.header, row=opened.family.value, predicts_v=prediction == "v"),
+        metadata=opened.header.metadata,
     )
+
+
+def _prediction(opened: _Opened) -> Prediction:
+    """What the UNet predicts: by what the file says, else epsilon; an SD 2.x file that says nothing is looked into."""
+    said = opened.identity.prediction
+    if said or opened.family is not Family.SD2:
+        return "v" if said == "v" else "epsilon"
+    names = [
+        name for name in opened.parts["unet"] if re.fullmatch(r"up_blocks\..*\.norm1\.bias", name) and "block" in name
+    ]
+    telling = [name for name in names if ".transformer_blocks.0." in name]
+    if not telling:
+        return "epsilon"
+    last = max(telling, key=lambda name: tuple(map(int, re.findall(r"[0-9]+", name))))
+    pickled = opened.pickled and dict(opened.pickled)
+    look = _Opened(header=opened.header, pickled=pickled, parts=opened.parts, identity=opened.identity)
+    bias = look.read_names("unet", {last: None}, dtype=torch.float32, device="cpu")[last]
+    return "v" if bias.std(correction=0) > PREDICTS_V else "epsilon"
 
 
 def load_text(
@@ -198,21 +184,29 @@ def load_text(
     device: str | torch.device = "cpu",
     allow_pickle: bool = False,
 ) -> TextWeights:
-    """Only the text encoder of an SD 1.x file, which may lack the rest: a twentieth of the reading."""
+    """Only the text encoders of a file, which may lack the rest: a twentieth of the reading."""
     opened = _open(as_path(path), allow_pickle=allow_pickle)
     identity = opened.identity
     if identity.kind is not FileKind.TEXT_ENCODER and not (identity.kind is FileKind.CHECKPOINT and identity.variant):
         check_loadable(identity)
-    sources = opened.parts.get("text_encoder", {})
-    lost = missing_tensors("text_encoder", sources, opened.header)
-    layers = next((encoder.missing_layers for encoder in identity.encoders), ())
+    layers = [
+        f"{encoder.name} layer {layer} (counted from 0)"
+        for encoder in identity.encoders
+        for layer in encoder.missing_layers
+    ]
+    lost = [
+        lack
+        for part in TEXT_PARTS
+        if part in opened.parts
+        for lack in missing_tensors(part, opened.parts[part], opened.header, family=opened.family)
+    ]
     if lost or layers:
-        raise _incomplete(identity.path, [f"text encoder layer {n} (counted from 0)" for n in layers] or lost)
-    shape = text_shape({name: source.shape for name, source in sources.items()}, opened.header)
+        raise _incomplete(identity.path, layers or lost)
+    encoders = opened.encoders()
     return TextWeights(
-        family=Family.SD1,
-        state=opened.read("text_encoder", tensors_of(shape), dtype=dtype, device=device),
-        shape=shape,
+        family=opened.family,
+        encoders=encoders,
+        states=tuple(opened.read(one.part, one.shape, dtype=dtype, device=device) for one in encoders),
         trained_clip_skip=stated_clip_skip(opened.header.metadata),
         source=source_file(opened.header),
     )
@@ -239,7 +233,8 @@ def _open(path: Path, *, allow_pickle: bool) -> _Opened:
     return _Opened(header=header, pickled=pickled, parts=canonical(header.shapes), identity=identify(header))
 
 
-def _check_whole(identity: Identity) -> None:
+def _check(identity: Identity) -> None:
+    check_loadable(identity)
     if identity.missing:
         raise _incomplete(identity.path, list(identity.missing))
 

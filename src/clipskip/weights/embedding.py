@@ -1,6 +1,6 @@
 """Textual inversions: a word that stands for vectors which somebody trained (Gal et al. 2022)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,14 +27,20 @@ class Embedding:
 
     name: str
     """The file's stem: the word that calls it, whatever the file says inside."""
-    vectors: Float[Tensor, "vectors width"]
+    vectors: tuple[Float[Tensor, "vectors _width"], ...]
+    """Those for each text encoder: one of SD 1.x and 2.x, two (clip_l, clip_g) of SDXL."""
     hash: str
     """12 digits of the file's sha256, as A1111 writes under "TI hashes"."""
 
     @property
+    def count(self) -> int:
+        """How many vectors it has, for each encoder."""
+        return len(self.vectors[0])
+
+    @property
     def warning(self) -> str | None:
         """What its user should know before it is used."""
-        count = len(self.vectors)
+        count = self.count
         if count <= CHUNK:
             return None
         return (
@@ -42,8 +48,8 @@ class Embedding:
         )
 
 
-def load_embedding(path: str | Path, *, width: int, allow_pickle: bool = False) -> Embedding:
-    """The textual inversion in a file, in float32, for a text encoder `width` numbers wide."""
+def load_embedding(path: str | Path, *, widths: Sequence[int], allow_pickle: bool = False) -> Embedding:
+    """The textual inversion in a file, in float32, for text encoders so many numbers wide: one, or SDXL's two."""
     file = as_path(path)
     if is_pickle(file):
         if not allow_pickle:
@@ -57,7 +63,7 @@ def load_embedding(path: str | Path, *, width: int, allow_pickle: bool = False) 
         _check_count(len(header.tensors), header.tensors, file)
         sources = {name: Source(name=name, shape=info.shape) for name, info in header.tensors.items()}
         tensors = read_tensors(header, sources, dtype=torch.float32)
-    return Embedding(name=file.stem, vectors=_only(tensors, file, width=width), hash=hash_file(file).sha256[:12])
+    return Embedding(name=file.stem, vectors=_vectors(tensors, file, widths=widths), hash=hash_file(file).sha256[:12])
 
 
 def count_vectors(path: str | Path) -> int:
@@ -70,8 +76,8 @@ def count_vectors(path: str | Path) -> int:
     tensors = read_file_header(file).tensors
     _check_count(len(tensors), tensors, file)
     shape = next((info.shape for info in tensors.values()), ())
-    if len(tensors) != 1 or len(shape) not in (1, 2) or {"clip_l", "clip_g"} & tensors.keys():
-        raise WrongKind(f"{file.name} is not an embedding for SD 1.x: it holds {', '.join(tensors)[:80]}")
+    if (len(tensors) != 1 and tensors.keys() != {"clip_l", "clip_g"}) or len(shape) not in (1, 2):
+        raise WrongKind(f"{file.name} is not an embedding: it holds {', '.join(tensors)[:80]}")
     return shape[0] if len(shape) == 2 else 1
 
 
@@ -81,6 +87,29 @@ def _check_count(count: int, names: Mapping[str, object], file: Path) -> None:
             f"{file.name} holds {count} tensors (such as {next(iter(names))[:60]}), so it is not an embedding; "
             "a checkpoint goes to --model, a LoRA to --lora"
         )
+
+
+def _vectors(
+    tensors: Mapping[str, Tensor], file: Path, *, widths: Sequence[int]
+) -> tuple[Float[Tensor, "vectors _width"], ...]:
+    """The vectors for each encoder, as many for one as for the other."""
+    if len(widths) == 1:
+        return (_only(tensors, file, width=widths[0]),)
+    if set(tensors) != {"clip_l", "clip_g"}:
+        raise WrongKind(
+            f"embedding {file.name} holds {', '.join(sorted(tensors))[:80] or 'nothing'}; this model is SDXL, whose "
+            "embeddings hold clip_l and clip_g: use one made for it"
+        )
+    sides = tuple(
+        _only({name: tensors[name]}, file, width=width)
+        for name, width in zip(("clip_l", "clip_g"), widths, strict=True)
+    )
+    if len({len(side) for side in sides}) > 1:
+        raise DamagedFile(
+            f"embedding {file.name} has {len(sides[0])} vectors for CLIP-L and {len(sides[1])} for OpenCLIP bigG, which "
+            "must be as many; get the file again"
+        )
+    return sides
 
 
 def _only(tensors: Mapping[str, Tensor], file: Path, *, width: int) -> Float[Tensor, "vectors width"]:

@@ -13,7 +13,7 @@ from clipskip.errors import FileError, WrongKind
 from clipskip.networks import lacking
 from clipskip.spec.family import Family
 from clipskip.weights.container import Header
-from clipskip.weights.keys import Source, canonical
+from clipskip.weights.keys import TEXT_PARTS, Source, canonical
 from clipskip.weights.lora.family import LoraFamily, lora_family
 from clipskip.weights.shapes import part_shape, text_depth, text_layers
 
@@ -34,6 +34,10 @@ OTHERS = (
 """What files of no kind that this room reads are likely to be."""
 DEPTHS = {(768, False): 12, (1024, False): 24, (1280, False): 32, (768, True): 12, (1024, True): 23, (1280, True): 32}
 """(Width, in a diffusers folder) -> layers of the field's text encoders; folders of SD 2 leave the last one out."""
+
+
+DRAWN = (Family.SD1,)
+"""The families whose checkpoints are drawn with."""
 
 
 class FileKind(StrEnum):
@@ -115,7 +119,7 @@ def identify(header: Header) -> Identity:
     if kind is FileKind.UNKNOWN and family is not None and not family.usable:
         kind = FileKind.CHECKPOINT
     mapped = {source.name for sources in parts.values() for source in sources.values()}
-    whole = kind is FileKind.CHECKPOINT and family is Family.SD1
+    whole = kind is FileKind.CHECKPOINT and family in DRAWN
     return Identity(
         path=header.path,
         size=header.size,
@@ -124,7 +128,7 @@ def identify(header: Header) -> Identity:
         likely=_likely(header.tensors) if kind is FileKind.UNKNOWN else lora.other,
         encoders=tuple(_encoder(name, parts[name], header) for name in PARTS if "text" in name and name in parts),
         parts=tuple(_part(name, sources, header) for name, sources in sorted(parts.items())),
-        missing=tuple(_missing(parts, header)) if whole else (),
+        missing=tuple(_missing(parts, header, family=family)) if whole and family else (),
         unused_tensors=len(set(header.tensors) - mapped),
         has_ema=any(name.startswith("model_ema.") and name != "model_ema.decay" for name in header.tensors),
         variant={9: "inpainting", 8: "instruct-pix2pix"}.get(_axis(parts.get("unet", {}), "conv_in.weight", 1), ""),
@@ -149,7 +153,7 @@ def check_loadable(identity: Identity) -> None:
     }.get(kind)
     if line is None and family is None and not identity.encoders:
         line = "holds a UNet and a VAE, no text encoder; give a whole checkpoint"
-    if line is None and family is not Family.SD1:
+    if line is None and family not in DRAWN:
         line = _other_family(family)
     if line is None and identity.variant:
         line = f"is an {identity.variant} checkpoint, which draws over a picture; give one that draws from text alone"
@@ -281,23 +285,23 @@ def _part(part: str, sources: Mapping[str, Source], header: Header) -> Part:
     )
 
 
-def _missing(parts: Mapping[str, Mapping[str, Source]], header: Header) -> Iterable[str]:
-    """What an SD 1.x checkpoint lacks, each as a few words."""
-    for part in ("text_encoder", "unet", "vae"):
+def _missing(parts: Mapping[str, Mapping[str, Source]], header: Header, *, family: Family) -> Iterable[str]:
+    """What a family's checkpoint lacks, each as a few words."""
+    for part in (*TEXT_PARTS[: len(family.value.encoders)], "unet", "vae"):
         if part not in parts:
             yield f"the {PARTS[part]}"
             continue
-        layers = _encoder(part, parts[part], header).missing_layers if part == "text_encoder" else ()
-        yield from (f"text encoder layer {layer} (counted from 0)" for layer in layers)
+        layers = _encoder(part, parts[part], header).missing_layers if part in TEXT_PARTS else ()
+        yield from (f"{PARTS[part]} layer {layer} (counted from 0)" for layer in layers)
         if not layers:
-            yield from missing_tensors(part, parts[part], header)
+            yield from missing_tensors(part, parts[part], header, family=family)
 
 
-def missing_tensors(part: str, sources: Mapping[str, Source], header: Header) -> list[str]:
+def missing_tensors(part: str, sources: Mapping[str, Source], header: Header, *, family: Family) -> list[str]:
     """Of one part: the tensors that it lacks, and those of a shape that does not fit the rest."""
     shapes = {name: source.shape for name, source in sources.items()}
     try:
-        shape = part_shape(part, shapes, header)
+        shape = part_shape(part, shapes, header, family=family)
     except FileError as error:
         return [str(error)]
     return [f"{PARTS[part]}: {lack}" for lack in lacking(shapes, shape)]

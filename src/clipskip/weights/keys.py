@@ -32,6 +32,8 @@ PREFIXES = (
     ("text_encoder_2/", "text_encoder_2"),
 )
 """How names start, and the part that they belong to. A refiner's only encoder is SDXL's second one."""
+TEXT_PARTS = ("text_encoder", "text_encoder_2")
+"""The parts that are text encoders, in the order of their vectors."""
 BARE = (
     (r"(input_blocks|output_blocks|middle_block|time_embed|label_emb|out\.[02])\.", "unet"),
     (r"(down_blocks|up_blocks|mid_block|conv_in|conv_out|conv_norm_out|time_embedding|add_embedding)\.", "unet"),
@@ -266,6 +268,8 @@ def _text_sources(names: Mapping[str, str], shapes: Shapes) -> Iterator[tuple[st
                 yield new, Source(name=name, shape=(shape[0] // 3, *shape[1:]), third=third)
         elif local == "positional_embedding":
             yield "embeddings.position_embedding.weight", Source(name=name, shape=shape)
+        elif local == "text_projection.weight":
+            yield local, Source(name=name, shape=shape)
         elif local == "text_projection":
             yield "text_projection.weight", Source(name=name, shape=shape[::-1], transposed=True)
         else:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from clipskip.errors import OutputError
 from clipskip.prompt import END, START, token_pieces
-from clipskip.weights.checkpoint import Checkpoint, Prediction
+from clipskip.weights.checkpoint import Checkpoint
+from clipskip.weights.facts import Prediction
 from clipskip.weights.keys import ldm_names
 from clipskip.weights.shapes import TEXT_HEADS, UNET_GROUPS, UNET_HEADS, VAE_GROUPS, VAE_SCALE
 
@@ -29,30 +30,34 @@ TENSORS = {"format": "pt"}
 def save_single_file(checkpoint: Checkpoint, path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a model as one safetensors file in LDM's layout; it appears under its name when it is whole."""
     state: dict[str, Tensor] = {}
-    for part, tensors in (("text_encoder", checkpoint.text), ("unet", checkpoint.unet), ("vae", checkpoint.vae)):
+    for part, tensors in (("text_encoder", checkpoint.text[0]), ("unet", checkpoint.unet), ("vae", checkpoint.vae)):
         names = ldm_names(part, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         state |= {names[name]: _as_ldm(part, name, tensor) for name, tensor in tensors.items()}
-    _write_tensors(state, path, dict(checkpoint.metadata) | facts(checkpoint) | dict(metadata or {}))
+    _write_tensors(state, path, dict(checkpoint.facts.metadata) | facts(checkpoint) | dict(metadata or {}))
 
 
 def facts(checkpoint: Checkpoint) -> dict[str, str]:
     """The metadata without which shapes alone would not give this model back."""
-    unet, vae = checkpoint.unet_shape, checkpoint.vae_shape
-    if len(set(unet.attention_heads)) > 1:
-        raise OutputError("a UNet whose levels differ in heads cannot be told from one file; save it as a folder")
+    known = checkpoint.facts
+    unet, vae = known.unet, known.vae
     found = {
-        TEXT_HEADS: str(checkpoint.text_shape.heads),
-        UNET_HEADS: str(unet.attention_heads[0]),
+        TEXT_HEADS: str(known.encoders[0].shape.heads),
+        UNET_HEADS: _heads(unet.attention_heads),
         UNET_GROUPS: str(unet.norm_num_groups),
         VAE_GROUPS: str(vae.norm_num_groups),
         VAE_SCALE: str(vae.scaling_factor),
         "modelspec.architecture": "stable-diffusion-v1",
-        "modelspec.prediction_type": checkpoint.prediction,
-        "modelspec.resolution": f"{checkpoint.native_px}x{checkpoint.native_px}",
+        "modelspec.prediction_type": known.prediction,
+        "modelspec.resolution": f"{known.native_px}x{known.native_px}",
     }
-    if checkpoint.trained_clip_skip is not None:
-        found["modelspec.encoder_layer"] = str(checkpoint.trained_clip_skip)
+    if known.trained_clip_skip is not None:
+        found["modelspec.encoder_layer"] = str(known.trained_clip_skip)
     return found
+
+
+def _heads(levels: tuple[int, ...]) -> str:
+    """One number where all levels have as many heads."""
+    return str(levels[0]) if len(set(levels)) == 1 else ",".join(map(str, levels))
 
 
 def save_folder(checkpoint: Checkpoint, path: Path) -> None:
@@ -83,19 +88,19 @@ def _write_folder(checkpoint: Checkpoint, folder: Path) -> None:
     index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.36.0", **empty}
     _write_json(folder / "model_index.json", index | {name: list(kind) for name, kind in parts.items()})
     # With the prefix, transformers before 5.6 and after both read it.
-    text = {f"text_model.{name}": tensor for name, tensor in checkpoint.text.items()}
+    text = {f"text_model.{name}": tensor for name, tensor in checkpoint.text[0].items()}
     text_config = {
         "architectures": ["CLIPTextModel"],
         "model_type": "clip_text_model",
-        **checkpoint.text_shape.config(),
+        **checkpoint.facts.encoders[0].shape.config(),
     }
     _write_part(folder / "text_encoder" / "model.safetensors", text, text_config)
-    unet = {"_class_name": "UNet2DConditionModel", **checkpoint.unet_shape.config()}
+    unet = {"_class_name": "UNet2DConditionModel", **checkpoint.facts.unet.config()}
     _write_part(folder / "unet" / "diffusion_pytorch_model.safetensors", checkpoint.unet, unet)
-    vae = {"_class_name": "AutoencoderKL", **checkpoint.vae_shape.config(), "sample_size": checkpoint.native_px}
+    vae = {"_class_name": "AutoencoderKL", **checkpoint.facts.vae.config(), "sample_size": checkpoint.facts.native_px}
     _write_part(folder / "vae" / "diffusion_pytorch_model.safetensors", checkpoint.vae, vae)
-    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler_config(checkpoint.prediction))
-    _write_tokenizer(folder / "tokenizer", positions=checkpoint.text_shape.positions)
+    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler_config(checkpoint.facts.prediction))
+    _write_tokenizer(folder / "tokenizer", positions=checkpoint.facts.encoders[0].shape.positions)
 
 
 def scheduler_config(prediction: Prediction) -> dict[str, object]:

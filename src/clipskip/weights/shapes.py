@@ -5,30 +5,40 @@ from collections.abc import Mapping, Sequence
 
 from clipskip.errors import DamagedFile, WrongKind
 from clipskip.networks import Shape, TextShape, UNetShape, VAEShape
+from clipskip.spec.family import Family, FamilyRow, TextReading
 from clipskip.weights.container import Header
-from clipskip.weights.keys import Shapes, unet_layout, vae_layout
+from clipskip.weights.keys import TEXT_PARTS, Shapes, unet_layout, vae_layout
 
+BIGG = "conditioner.embedders.1."
 HEAD_WIDTH = 64
 """Numbers per attention head in every CLIP text encoder that Stable Diffusion uses."""
-TEXT_HEADS = "clipskip.text.attention_heads"
+TEXT_HEADS, TEXT_HEADS_2 = "clipskip.text.attention_heads", "clipskip.text_2.attention_heads"
 UNET_HEADS = "clipskip.unet.attention_heads"
 UNET_GROUPS = "clipskip.unet.norm_num_groups"
 VAE_GROUPS = "clipskip.vae.norm_num_groups"
 VAE_SCALE = "clipskip.vae.scaling_factor"
-"""Names of metadata that our own files carry, because shapes cannot tell; SD 1.x's constants where they are absent."""
-SD1_HEADS, SD1_GROUPS, SD1_VAE_SCALE, SD1_NATIVE_PX = 8, 32, 0.18215, 512
+"""Names of metadata that our own files carry, because shapes cannot tell; the family's own where they are absent."""
+GROUPS = 32
+V_PX = 768
+"""Side of the pictures of SD 2.x models that predict v."""
 LATENT_PX = 8
+SD1 = Family.SD1.value
 
 
-def part_shape(part: str, tensors: Shapes, header: Header) -> Shape:
-    """The dimensions of one network of a file."""
+def part_shape(part: str, tensors: Shapes, header: Header, *, family: Family = Family.SD1) -> Shape:
+    """The dimensions of one network of a family's file."""
+    row = family.value
     if part == "unet":
-        return unet_shape(tensors, header)
-    return vae_shape(tensors, header) if part == "vae" else text_shape(tensors, header, component=part)
+        return unet_shape(tensors, header, row=row)
+    if part == "vae":
+        return vae_shape(tensors, header, row=row)
+    return text_shape(tensors, header, component=part, rule=dict(zip(TEXT_PARTS, row.encoders, strict=False)).get(part))
 
 
-def text_shape(tensors: Shapes, header: Header, *, component: str = "text_encoder") -> TextShape:
-    """The dimensions of a text encoder from its canonical tensors."""
+def text_shape(
+    tensors: Shapes, header: Header, *, component: str = "text_encoder", rule: TextReading | None = None
+) -> TextShape:
+    """The dimensions of a text encoder from its canonical tensors; with a projection where `rule` asks for one."""
     name = header.path.name
     vocabulary, width = _shape(tensors, "embeddings.token_embedding.weight", 2, name)
     positions = _shape(tensors, "embeddings.position_embedding.weight", 2, name)[0]
@@ -37,13 +47,16 @@ def text_shape(tensors: Shapes, header: Header, *, component: str = "text_encode
         raise DamagedFile(f"{name} has no text encoder layer; download it again")
     mlp = next((s[0] for key, s in tensors.items() if key.endswith(".mlp.fc1.bias") and s), 4 * width)
     config = header.configs.get(component, {})
-    heads = _natural(config.get("num_attention_heads") or header.metadata.get(TEXT_HEADS) or width // HEAD_WIDTH, name)
+    stated = header.metadata.get(TEXT_HEADS_2 if component == "text_encoder_2" else TEXT_HEADS)
+    heads = _natural(config.get("num_attention_heads") or stated or width // HEAD_WIDTH, name)
     if heads < 1 or width % heads:
         raise WrongKind(
             f"{name}: a text encoder {width} wide cannot have {heads} attention heads; "
             f"a file of an unusual width must carry the metadata {TEXT_HEADS}"
         )
-    openclip = component == "text_encoder_2" or any("resblocks" in key for key in header.tensors)
+    openclip = component == "text_encoder_2" or any(
+        "resblocks" in key and not key.startswith(BIGG) for key in header.tensors
+    )
     activation = str(config.get("hidden_act", "gelu" if openclip else "quick_gelu"))
     if activation not in ("gelu", "quick_gelu"):
         raise WrongKind(f"{name}: the text encoder's activation {activation[:40]!r} is not CLIP's (quick_gelu or gelu)")
@@ -55,6 +68,7 @@ def text_shape(tensors: Shapes, header: Header, *, component: str = "text_encode
         vocabulary=vocabulary,
         mlp_width=mlp,
         activation=activation,
+        projection=_shape(tensors, "text_projection.weight", 2, name)[0] if rule is not None and rule.pooled else 0,
     )
 
 
@@ -70,7 +84,7 @@ def text_depth(names: Mapping[str, object]) -> int:
     return max(text_layers(names), default=-1) + 1
 
 
-def unet_shape(tensors: Shapes, header: Header) -> UNetShape:
+def unet_shape(tensors: Shapes, header: Header, *, row: FamilyRow = SD1) -> UNetShape:
     """The dimensions of a UNet from its canonical tensors."""
     name, config = header.path.name, header.configs.get("unet", {})
     _refuse_unusual(config, name)
@@ -88,15 +102,17 @@ def unet_shape(tensors: Shapes, header: Header) -> UNetShape:
         block_out_channels=channels,
         layers_per_block=layout.layers_per_block,
         cross_attention_dim=cross,
-        attention=layout.attention,
-        attention_heads=_heads(heads or SD1_HEADS, channels, name),
+        attention=tuple(_depth(tensors, f"down_blocks.{i}.attentions.0") for i in levels),
+        middle_attention=_depth(tensors, "mid_block.attentions.0"),
+        attention_heads=_heads(heads or row.unet_heads or [width // HEAD_WIDTH for width in channels], channels, name),
+        added_width=tensors.get("add_embedding.linear_1.weight", (0, 0))[-1],
         norm_num_groups=_groups(config.get("norm_num_groups") or header.metadata.get(UNET_GROUPS), channels, name),
         use_linear_projection=len(projection) == 2,
-        sample_size=native_px(header) // LATENT_PX,
+        sample_size=native_px(header, row=row) // LATENT_PX,
     )
 
 
-def vae_shape(tensors: Shapes, header: Header) -> VAEShape:
+def vae_shape(tensors: Shapes, header: Header, *, row: FamilyRow = SD1) -> VAEShape:
     """The dimensions of a VAE from its canonical tensors."""
     name, config = header.path.name, header.configs.get("vae", {})
     levels, layers = vae_layout(tensors)
@@ -112,19 +128,20 @@ def vae_shape(tensors: Shapes, header: Header) -> VAEShape:
         layers_per_block=layers,
         norm_num_groups=_groups(config.get("norm_num_groups") or header.metadata.get(VAE_GROUPS), channels, name),
         scaling_factor=_positive(
-            config.get("scaling_factor") or header.metadata.get(VAE_SCALE) or SD1_VAE_SCALE, VAE_SCALE, name
+            config.get("scaling_factor") or header.metadata.get(VAE_SCALE) or row.latent_scale, VAE_SCALE, name
         ),
     )
 
 
-def native_px(header: Header) -> int:
-    """The side in pixels that a model was trained at: its metadata, its folder's UNet config, else 512."""
+def native_px(header: Header, *, row: FamilyRow = SD1, predicts_v: bool = False) -> int:
+    """The side in pixels that a model was trained at: its metadata, its folder's UNet config, else its family's."""
     resolution = header.metadata.get("modelspec.resolution", "")
     side = resolution.lower().partition("x")[0].strip()
     if side.isdecimal() and 64 <= int(side[:6]) <= 4096:
         return int(side) // LATENT_PX * LATENT_PX
     latent = header.configs.get("unet", {}).get("sample_size")
-    return latent * LATENT_PX if type(latent) is int and 8 <= latent <= 512 else SD1_NATIVE_PX
+    usual = V_PX if predicts_v and row is Family.SD2.value else row.native_px
+    return latent * LATENT_PX if type(latent) is int and 8 <= latent <= 512 else usual
 
 
 def _refuse_unusual(config: Mapping[str, object], name: str) -> None:
@@ -150,7 +167,15 @@ def _shape(tensors: Shapes, key: str, dimensions: int, name: str) -> tuple[int, 
     return shape
 
 
+def _depth(tensors: Shapes, attention: str) -> int:
+    """How many transformer blocks stand one after the other in a place of the UNet."""
+    start = f"{attention}.transformer_blocks."
+    numbers = {key.removeprefix(start).split(".")[0] for key in tensors if key.startswith(start)}
+    return max((int(n) for n in numbers if n.isascii() and n.isdecimal() and len(n) < 3), default=-1) + 1
+
+
 def _heads(value: object, channels: Sequence[int], name: str) -> tuple[int, ...]:
+    value = value.split(",") if isinstance(value, str) and "," in value else value
     listed = isinstance(value, list | tuple)
     heads = tuple(_natural(v, name) for v in value) if isinstance(value, list | tuple) else (_natural(value, name),)
     heads = heads if listed else heads * len(channels)
@@ -160,7 +185,7 @@ def _heads(value: object, channels: Sequence[int], name: str) -> tuple[int, ...]
 
 
 def _groups(value: object, channels: Sequence[int], name: str) -> int:
-    groups = _natural(value or SD1_GROUPS, name)
+    groups = _natural(value or GROUPS, name)
     if groups < 1 or math.gcd(*channels) % groups:
         raise WrongKind(f"{name}: channels {list(channels)} cannot be normed in {groups} groups")
     return groups

@@ -59,15 +59,16 @@ def _add_state(routes: APIRouter, studio: Studio) -> None:
     def status() -> Json:
         """What the server is doing."""
         model, running = studio.models.current, studio.queue.running
-        said = model and {
-            "name": model.ref.name,
-            "hash": model.ref.hash,
-            "family": model.family.label,
-            "depth": model.depth,
-            "width": model.width,
-            "default_clip_skip": model.default_clip_skip.from_end,
-            "trained_clip_skip": model.trained_clip_skip,
-            "native_px": model.native_px,
+        facts = model and model.facts
+        said = facts and {
+            "name": facts.ref.name,
+            "hash": facts.ref.hash,
+            "family": facts.family.label,
+            "depth": facts.depth,
+            "width": facts.width,
+            "default_clip_skip": facts.default_clip_skip.from_end,
+            "trained_clip_skip": facts.trained_clip_skip,
+            "native_px": facts.native_px,
         }
         return {
             "version": __version__,
