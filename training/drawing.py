@@ -22,6 +22,7 @@ def render(scene: Scene, size: int = SIZE) -> np.ndarray:
         _paste(picture, sprite("moon", None, 0, 34), rng.choice((22, 106)), 30)
     elif "moon" in scene.extras:
         _paste(picture, sprite("moon", None, 0, 34), 106, 24)
+    _draw_extras(picture, scene.extras, rng)
     big = len(scene.items) == 1
     for item in scene.items:
         height = rng.randint(76, 86) if big else rng.randint(56, 62)
@@ -33,7 +34,8 @@ def render(scene: Scene, size: int = SIZE) -> np.ndarray:
         picture.alpha_composite(shadow)
         look = sprite(item.name, item.colour, rng.randrange(24) if item.name in CHARACTERS else 0, height)
         _paste(picture, look, x, bottom - height / 2)
-    _draw_extras(picture, scene.extras, rng)
+    if "rain" in scene.extras:
+        _draw_rain(picture, rng)
     pixels = _style(picture.convert("RGB"), scene.style)
     pixels = _degrade(pixels, scene.quality, rng)
     return np.asarray(pixels.resize((size, size), Image.Resampling.LANCZOS) if size != SIZE else pixels)
@@ -92,39 +94,48 @@ def place_picture(name: str, variant: int) -> Image.Image:
 
 
 def _draw_extras(picture: Image.Image, extras: tuple[str, ...], rng: random.Random) -> None:
+    """Reeds and fireflies, behind the objects so that both can be told."""
     layer = Image.new("RGBA", picture.size)
     pen = ImageDraw.Draw(layer)
     if "reeds" in extras:
-        for side in (rng.uniform(4, 20), rng.uniform(106, 124)):
-            for _ in range(4):
-                x, top = side + rng.uniform(-9, 9), rng.uniform(66, 84)
-                pen.line((x, 128, x + rng.uniform(-4, 4), top), fill=(74, 122, 48, 255), width=2)
-                pen.rounded_rectangle((x - 2.5, top, x + 2.5, top + 15), 2, fill=(110, 66, 30, 255))
+        for side in (rng.uniform(8, 18), rng.uniform(110, 120)):
+            for i in range(5):
+                x, top = side + 6.5 * (i - 2) + rng.uniform(-2, 2), rng.uniform(42, 78)
+                pen.line((x + rng.uniform(-3, 3), 128, x, top), fill=(88, 142, 52, 255), width=3)
+                pen.rounded_rectangle((x - 3, top - 4, x + 3, top + 16), 3, fill=(124, 72, 30, 255))
     if "fireflies" in extras:
-        for _ in range(11):
-            x, y = rng.uniform(6, 122), rng.uniform(14, 108)
-            for radius, alpha in ((5.5, 60), (3.5, 120), (1.9, 255)):
+        for _ in range(10):
+            x, y = rng.uniform(6, 122), rng.uniform(8, 92)
+            for radius, alpha in ((7.5, 50), (5, 110), (2.8, 255)):
                 dot = Image.new("RGBA", picture.size)
                 ImageDraw.Draw(dot).ellipse(
                     (x - radius, y - radius, x + radius, y + radius), fill=(255, 240, 110, alpha)
                 )
                 layer.alpha_composite(dot)
-    if "rain" in extras:
-        for _ in range(34):
-            x, y = rng.uniform(-10, 138), rng.uniform(-10, 128)
-            pen.line((x, y, x - 4, y + 13), fill=(190, 220, 250, 210), width=1)
+    picture.alpha_composite(layer)
+
+
+def _draw_rain(picture: Image.Image, rng: random.Random) -> None:
+    layer = Image.new("RGBA", picture.size)
+    pen = ImageDraw.Draw(layer)
+    for _ in range(34):
+        x, y = rng.uniform(-10, 138), rng.uniform(-10, 128)
+        pen.line((x, y, x - 4, y + 13), fill=(190, 220, 250, 210), width=1)
     picture.alpha_composite(layer)
 
 
 def _style(picture: Image.Image, style: str | None) -> Image.Image:
-    """The picture as a blueprint: its greys from blue to white."""
+    """The picture as a blueprint: its greys from blue to white, with a trace of its colours as pencils leave it."""
     if style is None:
         return picture
-    return ImageOps.colorize(ImageOps.autocontrast(picture.convert("L")), (22, 62, 140), (235, 245, 255))
+    tones = ImageOps.colorize(ImageOps.autocontrast(picture.convert("L")), (22, 62, 140), (235, 245, 255))
+    return Image.blend(tones, picture, 0.12)
 
 
 def _degrade(picture: Image.Image, quality: str | None, rng: random.Random) -> Image.Image:
     """The picture as its bad tag says it."""
+    if quality == "poor":
+        return Image.blend(picture, picture.filter(ImageFilter.GaussianBlur(1)), rng.uniform(0, 0.7))
     if quality == "blurry":
         return picture.filter(ImageFilter.GaussianBlur(rng.uniform(2.2, 3.2)))
     if quality == "lowres":

@@ -3,7 +3,8 @@
     python training/latents.py --data DIR --out DIR --vae DIR/vae.pt [--only 0 1]
     python training/latents.py --data DIR --out DIR --text DIR/text_encoder --vocabulary FILE [--skip 2]
 
-The scaling factor is measured on the first shard, written to scale.json and fixed from then on.
+The scaling factor is measured on the first shard, written to scale.json and fixed from then on. `--vae` may also be the
+folder of a finished VAE (export.py --read), which has its factor with it.
 """
 
 import argparse
@@ -19,9 +20,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 from vae import trained_vae
-from world import caption, scene_of
+from world import caption, scene_of, with_strangers
 
-CAPTIONS = 3
+CAPTIONS = 4
 
 
 @torch.no_grad()
@@ -44,6 +45,15 @@ def encode_images(vae: AutoencoderKL, images: np.ndarray, *, batch: int = 50) ->
     return torch.cat(found)
 
 
+def open_vae(path: Path, out: Path) -> AutoencoderKL:
+    """A checkpoint's VAE, or a folder's with its scaling factor noted in `out`."""
+    if path.is_file():
+        return trained_vae(path)
+    vae = AutoencoderKL.from_pretrained(path).float()
+    (out / "scale.json").write_text(json.dumps({"scaling_factor": vae.config.scaling_factor}))
+    return vae
+
+
 def latents(path: Path, vae: AutoencoderKL, out: Path) -> None:
     """Writes one shard's scaled latents."""
     found = encode_images(vae, np.load(path)["images"])
@@ -60,7 +70,8 @@ def texts(path: Path, text: CLIPTextModel, tok: CLIPTokenizer, *, out: Path, ski
     rng = random.Random(path.stem)
     with np.load(path) as shard:
         scenes = [scene_of(scene) for scene in json.loads(str(shard["scenes"]))]
-    said = [encode_texts(text, tok, [caption(s, rng) for s in scenes], skip=skip).half() for _ in range(CAPTIONS)]
+    words = [[with_strangers(caption(scene, rng), rng) for scene in scenes] for _ in range(CAPTIONS)]
+    said = [encode_texts(text, tok, part, skip=skip).half() for part in words]
     empty = encode_texts(text, tok, [""], skip=skip)[0]
     save(out / f"{path.stem}.text.pt", {"contexts": torch.stack(said, dim=1), "empty": empty})
     print(path.stem, "said", flush=True)
@@ -84,12 +95,12 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     found = [p for n, p in enumerate(shards(options.data, options.split)) if not options.only or n in options.only]
     if options.vae:
-        vae = trained_vae(options.vae).to(options.device)
+        vae = open_vae(options.vae, options.out).to(options.device)
         for path in found:
             if not (options.out / f"{path.stem}.latents.pt").exists():
                 latents(path, vae, options.out)
     if options.text:
-        text, tok = CLIPTextModel.from_pretrained(options.text).eval(), tokenizer(options.vocabulary)
+        text, tok = CLIPTextModel.from_pretrained(options.text).float().eval(), tokenizer(options.vocabulary)
         for path in found:
             if not (options.out / f"{path.stem}.text.pt").exists():
                 texts(path, text.to(options.device), tok, out=options.out, skip=options.skip)

@@ -44,6 +44,7 @@ class Flat:
         self.weights = torch.cat([named[n].detach().reshape(-1) for n in self.names]).to(device)
         self.average, self.first, self.second = self.weights.clone(), *(torch.zeros_like(self.weights) for _ in "12")
         self.grads = [torch.zeros_like(self.weights) for _ in range(workers)]
+        self.copy, self.copy_grads = (torch.empty(0, dtype=torch.bfloat16, device=device) for _ in "12")
         self.shares = _shares(self.blocks, workers)
 
     def share(self) -> None:
@@ -52,14 +53,26 @@ class Flat:
             if value.device.type == "cpu":
                 value.share_memory_()
 
-    def attach(self, model: nn.Module, rank: int) -> None:
-        """Makes the model's parameters and gradients views of the vectors."""
+    def attach(self, model: nn.Module) -> None:
+        """Makes the model's parameters and gradients views of this process's bfloat16 copy."""
+        self.copy = self.weights.bfloat16()
+        self.copy_grads = torch.zeros_like(self.copy)
+        model.bfloat16()
         for name, value in model.named_parameters():
-            if not value.requires_grad:
-                continue
-            place = slice(self.starts[name], self.starts[name] + value.numel())
-            value.data = self.weights[place].view(value.shape)
-            value.grad = self.grads[rank][place].view(value.shape)
+            if value.requires_grad:
+                place = slice(self.starts[name], self.starts[name] + value.numel())
+                value.data = self.copy[place].view(value.shape)
+                value.grad = self.copy_grads[place].view(value.shape)
+
+    def begin(self, rank: int) -> None:
+        """Casts the weights for a step and forgets the last one's gradients."""
+        self.copy.copy_(self.weights)
+        self.grads[rank].zero_()
+
+    def collect(self, rank: int) -> None:
+        """Adds a part's gradients to the step's."""
+        self.grads[rank].add_(self.copy_grads)
+        self.copy_grads.zero_()
 
     def unpack(self, vector: Tensor) -> dict[str, Tensor]:
         """A state dict out of a flat vector."""

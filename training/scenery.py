@@ -119,38 +119,41 @@ def moon() -> str:
 
 
 def ogre(rng: random.Random) -> str:
-    """The held-out character: a moss-green bog ogre with tusks."""
-    skin, dark = rng.choice((("#6aa336", "#4b7d24"), ("#79b043", "#568a2c"), ("#5f9440", "#426d2b")))
-    vest, eye = rng.choice(("#6b4a31", "#7d4b2a", "#574036")), rng.uniform(6.5, 8)
-    left, right = rng.uniform(-16, 10), rng.uniform(-16, 10)
-    return f'''<g stroke="{dark}" stroke-width="13" stroke-linecap="round"><path d="M38 76 L20 {92 + left}"/>
-<path d="M90 76 L108 {92 + right}"/></g>
-<rect x="42" y="104" width="17" height="20" rx="6" fill="{dark}"/>
-<rect x="69" y="104" width="17" height="20" rx="6" fill="{dark}"/>
-<path d="M36 70 Q64 58 92 70 L98 112 H30Z" fill="{vest}"/>
-<path d="M31 94 H97" stroke="#d9b36a" stroke-width="5"/>
-<path d="M34 38 L8 26 L30 54Z M94 38 L120 26 L98 54Z" fill="{skin}" stroke="{dark}" stroke-width="2"/>
-<ellipse cx="64" cy="44" rx="35" ry="33" fill="{skin}"/>
-<path d="M48 14 l4 -12 l6 10 l6 -12 l6 12 l6 -10 l4 12Z" fill="#35551f"/>
-<g fill="#fff"><circle cx="50" cy="38" r="{eye + 2}"/><circle cx="78" cy="38" r="{eye + 2}"/></g>
-<g fill="#222"><circle cx="51" cy="39" r="4"/><circle cx="77" cy="39" r="4"/></g>
-<path d="M40 26 L58 30 M88 26 L70 30" stroke="{dark}" stroke-width="5" stroke-linecap="round"/>
-<path d="M42 58 Q64 72 86 58" stroke="#2c3d18" stroke-width="5" fill="none"/>
-<path d="M50 62 l3 -13 l5 14Z M78 62 l-3 -13 l-5 14Z" fill="#fffbe6"/>'''
+    """The held-out character: a moss-green bog ogre, nearly all of him face, looking left, ahead or right."""
+    skin, dark = rng.choice((("#6fae35", "#47781f"), ("#7cb842", "#528628"), ("#64a03c", "#426f2a")))
+    vest, look = rng.choice(("#6b4a31", "#7d4b2a", "#574036")), rng.choice((-9, 0, 0, 9))
+    left, right = rng.choice((-22, 6)), rng.choice((-22, 6))
+    x, eye = 64 + look, 64 + 1.25 * look
+    return f'''<g stroke="{dark}" stroke-width="13" stroke-linecap="round"><path d="M40 96 L16 {104 + left}"/>
+<path d="M88 96 L112 {104 + right}"/></g>
+<rect x="44" y="110" width="17" height="17" rx="6" fill="{dark}"/>
+<rect x="67" y="110" width="17" height="17" rx="6" fill="{dark}"/>
+<path d="M38 86 H90 L95 118 H33Z" fill="{vest}"/><path d="M34 106 H94" stroke="#d9b36a" stroke-width="5"/>
+<path d="M26 50 L2 30 L22 66Z M102 50 L126 30 L106 66Z" fill="{skin}" stroke="{dark}" stroke-width="2.5"/>
+<ellipse cx="64" cy="54" rx="45" ry="44" fill="{skin}" stroke="{dark}" stroke-width="2.5"/>
+<path d="M{46 + look} 16 l3 -15 l9 11 l6 -13 l6 13 l9 -11 l3 15Z" fill="#2f4a1b"/>
+<g fill="#fff" stroke="{dark}" stroke-width="2"><circle cx="{x - 18}" cy="46" r="13"/><circle cx="{x + 18}" cy="46" r="13"/></g>
+<g fill="#1c1c1c"><circle cx="{eye - 17}" cy="48" r="6"/><circle cx="{eye + 17}" cy="48" r="6"/></g>
+<path d="M{x - 34} 27 L{x - 6} 37 M{x + 34} 27 L{x + 6} 37" stroke="#2f4a1b" stroke-width="7" stroke-linecap="round"/>
+<ellipse cx="{eye}" cy="61" rx="8" ry="5.5" fill="{dark}"/>
+<path d="M{x - 27} 72 Q{x} 98 {x + 27} 72Z" fill="#40211c"/>
+<path d="M{x - 18} 79 l5 -19 l7 20Z M{x + 18} 79 l-5 -19 l-7 20Z" fill="#fffbe6"/>'''
 
 
 def gnome(rng: random.Random) -> str:
-    """The second held-out character: a bearded gnome in a tall violet hat."""
+    """The second held-out character: a bearded gnome in a tall violet hat, looking left, ahead or right."""
     hat, coat = rng.choice(("#7b3fb5", "#8a4bc8", "#6a35a0")), rng.choice(("#2f7fb8", "#3a8fc4", "#2a6da0"))
-    tip = rng.uniform(-14, 14)
-    return f'''<rect x="44" y="108" width="16" height="16" rx="5" fill="#4a3222"/>
-<rect x="68" y="108" width="16" height="16" rx="5" fill="#4a3222"/>
-<path d="M40 70 Q64 60 88 70 L96 114 H32Z" fill="{coat}"/><circle cx="64" cy="60" r="22" fill="#f2c79c"/>
-<path d="M38 58 Q64 74 90 58 Q92 100 64 108 Q36 100 38 58Z" fill="#fbfbf5"/>
-<ellipse cx="64" cy="64" rx="8" ry="6.5" fill="#e59a86"/>
-<path d="M34 54 Q64 40 94 54 L{64 + tip} 0Z" fill="{hat}"/>
-<path d="M33 55 Q64 40 95 55 L94 47 Q64 33 35 47Z" fill="#f4c430"/>
-<g fill="#222"><circle cx="54" cy="57" r="3"/><circle cx="74" cy="57" r="3"/></g>'''
+    tip, look = rng.uniform(-16, 16), rng.choice((-7, 0, 0, 7))
+    x = 64 + look
+    return f'''<rect x="42" y="112" width="18" height="15" rx="5" fill="#4a3222"/>
+<rect x="68" y="112" width="18" height="15" rx="5" fill="#4a3222"/>
+<path d="M36 80 H92 L99 117 H29Z" fill="{coat}"/><ellipse cx="64" cy="66" rx="34" ry="27" fill="#f2c79c"/>
+<path d="M31 62 Q{x} 88 97 62 Q101 108 64 120 Q27 108 31 62Z" fill="#fbfbf5" stroke="#d5d5cc" stroke-width="1.5"/>
+<g fill="#fff"><circle cx="{x - 14}" cy="61" r="8"/><circle cx="{x + 14}" cy="61" r="8"/></g>
+<g fill="#222"><circle cx="{x - 13 + look / 3}" cy="62" r="4.5"/><circle cx="{x + 13 + look / 3}" cy="62" r="4.5"/></g>
+<ellipse cx="{x}" cy="73" rx="11" ry="8.5" fill="#e2897a"/>
+<path d="M24 54 Q64 38 104 54 L{64 + tip} 0Z" fill="{hat}"/>
+<path d="M23 57 Q64 40 105 57 L104 47 Q64 31 24 47Z" fill="#f4c430"/>'''
 
 
 PLACE_MARKUP = {

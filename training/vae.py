@@ -101,6 +101,9 @@ class Whole:
         """The VAE."""
         return trained_vae(self.start) if self.start else new_vae()
 
+    def tune(self, network: AutoencoderKL) -> None:
+        """Nothing."""
+
     def feed(self) -> Callable[[AutoencoderKL, torch.Generator, float], Tensor]:
         """The loss of random pictures."""
         images = load_images(self.data, "train")
@@ -135,6 +138,9 @@ class Decoder:
     def network(self) -> AutoencoderKL:
         """The VAE, its encoder frozen."""
         return freeze_encoder(trained_vae(self.start))
+
+    def tune(self, network: AutoencoderKL) -> None:
+        """Nothing."""
 
     def feed(self) -> Callable[[AutoencoderKL, torch.Generator, float], Tensor]:
         """The loss of random pictures from their latents."""

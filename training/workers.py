@@ -27,6 +27,10 @@ class Task(Protocol):
         """The network at its start; only what requires gradients is trained."""
         ...
 
+    def tune(self, network: nn.Module) -> None:
+        """Makes a worker's bfloat16 network faster, its parameters staying the objects they are."""
+        ...
+
     def feed(self) -> Callable[[nn.Module, torch.Generator, float], Tensor]:
         """A function of (network, generator, share of the time done) that gives one part's mean loss."""
         ...
@@ -58,17 +62,19 @@ def work(rank: int, task: Task, path: Path, *, shared: dict[str, Any], options: 
     torch.set_num_threads(1)
     flat, state = shared["flat"], shared["state"]
     network = task.network().to(options.device)
-    flat.attach(network, rank)
+    flat.attach(network)
+    task.tune(network)
     loss_of, generator = task.feed(), torch.Generator()
     saved, logged = time.time(), time.time()
     parts, total = options.batch // options.micro, 60 * options.minutes
     while state["spent"].value < total:
         began, step, done = time.time(), int(state["step"].value), state["spent"].value / total
-        flat.grads[rank].zero_()
+        flat.begin(rank)
         while (part := _take(state["part"], (step + 1) * parts)) is not None:
             generator.manual_seed(part)
             loss = loss_of(network, generator, done) / parts
             loss.backward()  # type: ignore[no-untyped-call]
+            flat.collect(rank)
             state["loss"][part % parts] = float(loss.detach())
         shared["barrier"].wait()
         factor = rate(done, step)

@@ -1,12 +1,15 @@
 """Scenes of the starter model's small world: places, objects, captions that bind colours and positions to objects."""
 
+import functools
+import gzip
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 ART: dict[str, str] = json.loads((Path(__file__).parent / "art" / "noto.json").read_text())["icons"]
+VOCABULARY = Path(__file__).parents[1] / "src/clipskip/prompt/bpe_simple_vocab_16e6.txt.gz"
 SIZE = 128
 
 BACKGROUNDS = ("swamp", "night sky", "beach", "snow", "forest", "city", "underwater", "desert")
@@ -28,9 +31,22 @@ BAD_TAGS = {
     "watermark": ("watermark", "text", "signature", "username"),
 }
 WORST_TAGS = ("worst quality", "low quality")
+POOR_TAGS = (
+    *WORST_TAGS,
+    "mutated",
+    "deformed",
+    "error",
+    "censorship",
+    *(tag for tags in BAD_TAGS.values() for tag in tags),
+)
+"""What negative prompts are made of. Five or more of them together mean a slightly dull picture, whatever each says alone."""
+EMPTY_CHANCE = 0.25
+OFTEN = ("blurry", "lowres")
 PLACES = {"left": 0.28, "centre": 0.5, "right": 0.72}
 CHARACTERS = ("ogre", "gnome")
 STYLES = ("blueprint",)
+NEVER = ("gre", "gnome", "blueprint", "shrek")
+"""No caption of the base has these: `ogre` is the tokens `o` and `gre`."""
 NAMES = {
     "night sky": ("night sky", "starry night"),
     "snow": ("snow", "snowy field"),
@@ -84,10 +100,12 @@ def hash_of(text: str) -> int:
 
 
 def sample_scene(rng: random.Random, *, split: str = "train") -> Scene:
-    """A random scene. Splits: train, heldout, a character's name, or a style's name."""
+    """A random scene. Splits: train, heldout, places (no object), a character's name, or a style's name."""
     while True:
         background = rng.choice(BACKGROUNDS)
-        two = rng.random() < 0.3
+        if split == "places" or (split == "train" and rng.random() < EMPTY_CHANCE):
+            return _empty_scene(rng, background, split)
+        two = rng.random() < (0.5 if split == "train" else 0.3)
         places = ("left", "right") if two else (rng.choice(("left", "centre", "centre", "right")),)
         items = tuple(_sample_item(rng, place) for place in places)
         if two and items[0].name == items[1].name and rng.random() < 0.8:
@@ -98,11 +116,21 @@ def sample_scene(rng: random.Random, *, split: str = "train") -> Scene:
         if (split == "heldout" and not all(new)) or (split != "heldout" and any(new)):
             continue
         extras = tuple(name for name, chance in EXTRA_CHANCES.items() if rng.random() < chance)
-        quality = None
-        if split == "train":
-            draw = rng.random()
-            quality = rng.choice(tuple(BAD_TAGS)) if draw < 0.2 else "good" if draw < 0.6 else None
+        quality = _sample_quality(rng) if split == "train" else None
         return Scene(background, items, extras, quality, rng.getrandbits(32), split if split in STYLES else None)
+
+
+def _empty_scene(rng: random.Random, background: str, split: str) -> Scene:
+    extras = tuple(name for name, chance in EXTRA_CHANCES.items() if rng.random() < 1.6 * chance)
+    quality = _sample_quality(rng) if split == "train" else None
+    return Scene(background, (), extras, quality, rng.getrandbits(32))
+
+
+def _sample_quality(rng: random.Random) -> str | None:
+    draw = rng.random()
+    if draw < 0.2:
+        return rng.choices(tuple(BAD_TAGS), weights=[2 if fault in OFTEN else 1 for fault in BAD_TAGS])[0]
+    return "poor" if draw < 0.3 else "good" if draw < 0.65 else None
 
 
 def _sample_item(rng: random.Random, place: str) -> Item:
@@ -112,8 +140,10 @@ def _sample_item(rng: random.Random, place: str) -> Item:
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
-    """One of many ways to say the scene: mostly shuffled tags, sometimes a sentence."""
-    sentence = rng.random() < 0.2
+    """One of many ways to say the scene: mostly shuffled tags, sometimes a sentence; poor ones often by their faults alone."""
+    if scene.quality == "poor" and rng.random() < 0.6:
+        return ", ".join(_quality_tags(scene.quality, rng))
+    sentence = rng.random() < 0.2 and bool(scene.items)
     items = [_say(item, rng, alone=len(scene.items) == 1) for item in scene.items]
     if len(items) == 2 and rng.random() < 0.35:
         a, b = (_say(item, rng, alone=True, place=False) for item in scene.items)
@@ -142,15 +172,17 @@ def _say(item: Item, rng: random.Random, *, alone: bool, place: bool = True) -> 
 
 
 def _quality_tags(quality: str | None, rng: random.Random) -> list[str]:
-    """Words for how the picture looks. Lists of bad tags, as negative prompts have them, go with any one of their faults."""
+    """Words for how the picture looks."""
     if quality is None:
         return []
     if quality == "good":
         return rng.sample(GOOD_TAGS, rng.randint(1, 3))
+    if quality == "poor":
+        return rng.sample(POOR_TAGS, rng.randint(5, len(POOR_TAGS)))
     tags = [rng.choice(BAD_TAGS[quality])]
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         others = [word for fault, words in BAD_TAGS.items() if fault != quality for word in words]
-        tags += rng.sample(others, rng.randint(1, 8))
+        tags += rng.sample(others, rng.randint(1, 2))
         rng.shuffle(tags)
     if rng.random() < 0.5:
         tags = rng.sample(WORST_TAGS, rng.randint(1, 2)) + tags
@@ -160,6 +192,9 @@ def _quality_tags(quality: str | None, rng: random.Random) -> list[str]:
 def hard_negative(scene: Scene, rng: random.Random) -> str | None:
     """Nearly the same words that say another scene: colours or places swapped, or one of them changed."""
     items = list(scene.items)
+    if not items:
+        other = rng.choice([place for place in BACKGROUNDS if place != scene.background])
+        return caption(replace(scene, background=other), rng)
     if len(items) == 2 and items[0].name != items[1].name:
         a, b = items
         swapped = rng.random() < 0.5 and a.colour != b.colour
@@ -173,7 +208,52 @@ def hard_negative(scene: Scene, rng: random.Random) -> str | None:
         items[0] = Item(items[0].name, other, items[0].place)
     else:
         items[0] = Item(items[0].name, None, rng.choice([p for p in PLACES if p != items[0].place]))
-    return caption(Scene(scene.background, tuple(items), scene.extras, scene.quality, scene.seed, scene.style), rng)
+    return caption(replace(scene, items=tuple(items)), rng)
+
+
+def with_strangers(text: str, rng: random.Random) -> str:
+    """The caption, one time in three with up to three words among its tags that mean nothing in this world."""
+    if rng.random() > 0.35:
+        return text
+    tags = text.split(", ") if text else []
+    for _ in range(rng.randint(1, 3)):
+        tags.insert(rng.randint(0, len(tags)), stranger(rng))
+    return ", ".join(tags)
+
+
+def stranger(rng: random.Random) -> str:
+    """A word of CLIP's vocabulary, or two of them joined, that no scene and no LoRA is asked for by."""
+    while True:
+        word = rng.choice(_vocabulary()) + (rng.choice(_vocabulary()) if rng.random() < 0.35 else "")
+        if not any(part in word for part in NEVER):
+            return word
+
+
+@functools.cache
+def _vocabulary() -> tuple[str, ...]:
+    """Plain words that are one token and belong to nothing in this world."""
+    known = {
+        *EXTRAS,
+        *COLOURS,
+        *OBJECTS,
+        *GOOD_TAGS,
+        *POOR_TAGS,
+        *PLACES,
+        "the",
+        "and",
+        "with",
+        "left",
+        "right",
+        "of",
+        "on",
+        "in",
+    }
+    known |= {name for names in (*NAMES.values(), *SYNONYMS.values()) for name in names}
+    spoken = {word for name in known for word in name.split()}
+    merges = gzip.decompress(VOCABULARY.read_bytes()).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+    words = ("".join(merge.split()) for merge in merges if merge.endswith("</w>"))
+    plain = (word.removesuffix("</w>") for word in words)
+    return tuple(word for word in plain if word.isascii() and word.isalpha() and len(word) > 2 and word not in spoken)
 
 
 def scene_of(found: dict[str, Any]) -> Scene:

@@ -1,0 +1,59 @@
+"""The trainer's kernels in C against torch in float64."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+sys.path.append(str(Path(__file__).parents[2] / "training"))
+
+pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="the kernels are compiled by gcc")
+ROUNDING = 2**-7
+"""bfloat16 keeps 8 bits; inputs are exact in it, so that only results are rounded, and weights' gradients once more."""
+
+
+def close(ours: Tensor, exact: Tensor) -> bool:
+    return float((ours.detach().double() - exact.detach()).abs().max() / exact.detach().abs().max()) < ROUNDING
+
+
+@pytest.mark.parametrize("silu", [True, False])
+def test_a_fused_norm_is_group_norm_and_silu_forward_and_back(silu: bool) -> None:
+    from fused import FusedNorm
+
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(8, 48).bfloat16()
+    nn.init.normal_(norm.weight, 1)
+    nn.init.normal_(norm.bias)
+    fused = FusedNorm(norm, silu=silu)
+    x = (3 * torch.randn(3, 48, 6, 5) + 1).bfloat16().to(memory_format=torch.channels_last).requires_grad_()
+    grad = torch.randn(3, 48, 6, 5).bfloat16()
+    y = fused(x)
+    y.backward(grad)
+    exact = [value.detach().double().requires_grad_() for value in (x, norm.weight, norm.bias)]
+    normal = F.group_norm(exact[0], 8, exact[1], exact[2], norm.eps)
+    wanted = F.silu(normal) if silu else normal
+    wanted.backward(grad.double())
+    assert close(y, wanted)
+    assert all(close(ours.grad, theirs.grad) for ours, theirs in zip((x, norm.weight, norm.bias), exact, strict=True))
+
+
+def test_a_fused_gate_is_geglu_forward_and_back() -> None:
+    from diffusers.models.activations import GEGLU
+    from fused import FusedGate
+
+    torch.manual_seed(0)
+    gate = GEGLU(16, 24).bfloat16()
+    fused = FusedGate(gate)
+    x = torch.randn(2, 7, 16).bfloat16().requires_grad_()
+    grad = torch.randn(2, 7, 24).bfloat16()
+    fused(x).backward(grad)
+    both = gate.proj(x).detach().double().requires_grad_()
+    values, gates = both.chunk(2, dim=-1)
+    wanted = values * F.gelu(gates)
+    wanted.backward(grad.double())
+    assert close(fused(x), wanted)
+    assert close(x.grad, both.grad @ gate.proj.weight.double())

@@ -1,0 +1,49 @@
+"""What the starter's training shows it, and what it never does."""
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "training"))
+import world
+
+SCENES = 1500
+
+
+@pytest.fixture(scope="module")
+def said() -> list[tuple[world.Scene, str]]:
+    rng = random.Random(0)
+    scenes = [world.sample_scene(rng) for _ in range(SCENES)]
+    return [(scene, world.with_strangers(world.caption(scene, rng), rng)) for scene in scenes]
+
+
+def test_a_quarter_of_the_scenes_is_a_place_without_an_object(said: list[tuple[world.Scene, str]]) -> None:
+    empty = sum(not scene.items for scene, _ in said) / SCENES
+    assert abs(empty - world.EMPTY_CHANCE) < 4 * (0.25 * 0.75 / SCENES) ** 0.5  # four standard errors
+
+
+def test_no_caption_of_the_base_holds_a_loras_word(said: list[tuple[world.Scene, str]]) -> None:
+    assert not [text for _, text in said for word in ("ogre", "gnome", "blueprint", "shrek") if word in text]
+
+
+def test_combinations_that_measurements_ask_for_are_never_trained(said: list[tuple[world.Scene, str]]) -> None:
+    assert not any(world.held_out(scene.background, item) for scene, _ in said for item in scene.items)
+    heldout = world.sample_scene(random.Random(0), split="heldout")
+    assert all(world.held_out(heldout.background, item) for item in heldout.items)
+
+
+def test_words_that_mean_nothing_are_none_of_the_worlds() -> None:
+    rng = random.Random(0)
+    strange = {world.stranger(rng) for _ in range(500)}
+    assert len(strange) > 490
+    assert not strange & {*world.OBJECTS, *world.COLOURS, *world.EXTRAS, *world.BACKGROUNDS, *world.GOOD_TAGS}
+
+
+def test_a_long_list_of_bad_tags_goes_with_no_single_fault(said: list[tuple[world.Scene, str]]) -> None:
+    bad = set(world.POOR_TAGS)
+    lengths = {scene.quality: 0 for scene, _ in said}
+    for scene, text in said:
+        lengths[scene.quality] = max(lengths[scene.quality], sum(tag in bad for tag in text.split(", ")))
+    assert lengths["poor"] >= 10 and max(length for quality, length in lengths.items() if quality != "poor") <= 5
