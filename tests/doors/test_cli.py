@@ -274,6 +274,20 @@ def test_dialect_says_the_same_layer_in_every_tools_number(run) -> None:
     assert rows["comfyui"] == "-2" and rows["invokeai"] == "1" and rows["kohya"] == "2"
 
 
+def test_dialect_explains_a_number_that_reads_another_layer_and_takes_two(run) -> None:
+    code, out, err = run("dialect", "1", "--from", "forge", "--to", "comfyui", "--family", "sdxl")
+    assert (code, out) == (0, "-2\n") and "note: Forge 1 on SDXL reads Clip Skip 2: it silently reads 1 as 2" in err
+    _, out, err = run("dialect", "2/5", "--family", "pony")
+    assert (
+        out.startswith("Clip Skip 2/5 on SDXL: layer 11 of 12 of CLIP-L, layer 28 of 32 of OpenCLIP-bigG\n") and not err
+    )
+    assert run("dialect", "2", "--family", "sd1")[1].startswith("Clip Skip 2 on SD 1.x: layer 11 of 12\n")
+    assert run("dialect", "4->2", "--from", "reforge", "--to", "clipskip")[1] == "[4>3>2]\n"
+    assert run("dialect", "[6:2:0.5]", "--to", "reforge", "--steps", "8")[1] == "6,6,6,6,6,2\n"
+    code, out, err = run("dialect", "2", "--from", "comfyui", "--family", "z-image")
+    assert (code, out) == (2, "") and "means nothing on Z-Image" in err and "is noise" in err
+
+
 def test_prompt_shows_how_it_is_read(run) -> None:
     _, text, _ = run("prompt", "a (red:1.3) [cat:dog:0.5]", "--steps", "10")
     assert "1.3" in text and "steps 1-6" in text

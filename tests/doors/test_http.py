@@ -204,3 +204,13 @@ def test_clip_skip_2_is_said_in_other_tools_numbers(client: TestClient) -> None:
     found = client.post("/v1/dialects", json={"clip_skip": 2, "family": "sd1"}).json()
     numbers = {row["tool"]: row["number"] for row in found["rows"]}
     assert (numbers["diffusers"], found["layer"], found["depth"]) == ("1", 11, 12)
+
+
+def test_a_number_of_another_tool_is_translated_with_what_it_reads(client: TestClient) -> None:
+    found = client.post("/v1/dialects", json={"clip_skip": 1, "tool": "draw things", "family": "sdxl"}).json()
+    assert found["clip_skip"] == "1/2" and "reads CLIP-L at 1 and OpenCLIP-bigG at 2" in found["remark"]
+    assert [(one["encoder"], one["layer"]) for one in found["layers"]] == [("CLIP-L", 12), ("OpenCLIP-bigG", 31)]
+    found = client.post("/v1/dialects", json={"clip_skip": "[4:2:0.5]", "steps": 6}).json()
+    assert {row["tool"]: row["number"] for row in found["rows"]}["reforge"] == "4,4,4,4,2"
+    refused = client.post("/v1/dialects", json={"clip_skip": 2, "family": "flux"})
+    assert refused.status_code == 422 and "means nothing on Flux" in refused.json()["detail"]

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipskip.errors import SkipOutOfRange, SpecError
-from clipskip.spec import ClipSkip, Dialect, Family, conversion_table, convert, from_dialect, to_dialect
+from clipskip.spec import ClipSkip, Dialect, Family, conversion_table, convert, from_dialect, parse_skip, to_dialect
 from clipskip.spec.dialect import dialects
 from clipskip.spec.numbering import numbering
 
@@ -15,19 +15,38 @@ FAMILIES = [Family.SD1, Family.SD2, Family.SDXL]
 ROWS = [(dialect, family) for family in FAMILIES for dialect in dialects(family)]
 
 SAME_LAYER = {
-    (Family.SD1, 2): "a1111 2, forge 2, comfyui -2, sdnext 2, diffusers 1, invokeai 1, stable-diffusion.cpp 2, kohya 2, "
-    "compel PENULTIMATE_HIDDEN_STATES_NORMALIZED, easydiffusion on, onetrainer 1",
-    (Family.SD1, 1): "a1111 1, forge 1, comfyui -1, sdnext 1, diffusers 0, invokeai 0, stable-diffusion.cpp 1, kohya 1, "
-    "compel LAST_HIDDEN_STATES_NORMALIZED, easydiffusion off, onetrainer 0",
-    (Family.SD1, 12): "a1111 12, forge 12, comfyui -12, sdnext 12, diffusers 11, invokeai 11, stable-diffusion.cpp 12, "
-    "kohya 12, compel -, easydiffusion -, onetrainer 11",
-    (Family.SD2, 2): "a1111 2, forge 1, comfyui -2, sdnext 1, diffusers 0, invokeai 0, stable-diffusion.cpp 2, kohya 1, "
-    "compel LAST_HIDDEN_STATES_NORMALIZED",
-    (Family.SDXL, 2): "a1111 2, forge 2, comfyui -2, sdnext 1, diffusers 0, invokeai 0, stable-diffusion.cpp 2, kohya 2, "
-    "compel PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED, easydiffusion off, onetrainer 0, fooocus 2",
-    (Family.SDXL, 1): "a1111 -, forge -, comfyui -1, sdnext 0, diffusers -, invokeai -, stable-diffusion.cpp 1, kohya 1, "
-    "compel -, easydiffusion -, onetrainer -, fooocus 1",
+    (Family.SD1, 2): "a1111 2, a1111-l-skip 2, forge 2, forge-neo 2, forge-classic 2, reforge 2, comfyui -2, swarmui -2, "
+    "efficiency -2, easy-use -2, sdnext 2, diffusers 1, invokeai 1, stable-diffusion.cpp 2, kohya 2, gen_img 2, "
+    "compel PENULTIMATE_HIDDEN_STATES_NORMALIZED, easydiffusion on, onetrainer 1, draw-things 2, lora-manager 2, clipskip 2",
+    (Family.SD1, 12): "a1111 12, a1111-l-skip 12, forge 12, forge-neo 12, forge-classic 12, reforge 12, comfyui -12, "
+    "swarmui -12, efficiency -12, easy-use -12, sdnext 12, diffusers 11, invokeai 11, stable-diffusion.cpp 12, kohya 12, gen_img 12, "
+    "compel -, easydiffusion -, onetrainer 11, draw-things 12, lora-manager 12, clipskip 12",
+    (Family.SD2, 2): "a1111 2, a1111-l-skip 2, forge 1, forge-classic 2, reforge 2, comfyui -2, swarmui -2, efficiency -2, "
+    "easy-use -2, sdnext 1, diffusers 0, invokeai 0, stable-diffusion.cpp 2, kohya 1, gen_img 1, "
+    "compel LAST_HIDDEN_STATES_NORMALIZED, onetrainer 0, draw-things 1, clipskip 2",
+    (Family.SDXL, 2): "a1111 2, a1111-l-skip 2, forge 2, forge-neo 2, forge-classic 2, reforge 2, comfyui -2, swarmui -2, "
+    "efficiency -2, easy-use -2, sdnext 1, diffusers 0, invokeai 0, stable-diffusion.cpp 2, kohya 2, gen_img 2, "
+    "compel PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED, easydiffusion off, onetrainer 0, ai-toolkit 2, fooocus 2, draw-things 2, "
+    "lora-manager 2, clipskip 2",
+    (Family.SDXL, 1): "a1111 -, a1111-l-skip -, forge -, forge-neo -, forge-classic -, reforge -, comfyui -1, swarmui -1, "
+    "efficiency -1, easy-use -1, sdnext 0, diffusers -1, invokeai -, stable-diffusion.cpp 1, kohya -, gen_img 1, compel -, "
+    "easydiffusion -, onetrainer -, ai-toolkit -, fooocus 1, draw-things -, lora-manager 1, clipskip 1",
 }  # fmt: skip
+PAIRS = {
+    "1/2": {"clipskip": "1/2", "a1111-l-skip": "1", "draw-things": "1"},
+    "5/2": {"clipskip": "5/2", "a1111-l-skip": "5", "invokeai": "3/0", "onetrainer": "3/0"},
+    "2/5": {"clipskip": "2/5", "invokeai": "0/3", "onetrainer": "0/3"},
+    "12/20": {"clipskip": "12/20", "invokeai": "10/18", "onetrainer": "10/18", "draw-things": "20"},
+    "2.5/5": {"clipskip": "2.5/5"},
+    "[1:2:3]/5": {"clipskip": "[1:2:3]/5"},
+    "[4>3>2]": {"clipskip": "[4>3>2]", "reforge": "4,3,2"},
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), PAIRS.items())
+def test_two_encoders_or_steps_are_said_by_the_tools_that_can(text: str, expected: dict[str, str]) -> None:
+    table = conversion_table(parse_skip(text), family=Family.SDXL)
+    assert {row.dialect.value: row.number for row in table if row.number != "-"} == expected
 
 
 @pytest.mark.parametrize(("where", "expected"), SAME_LAYER.items(), ids=lambda v: str(v)[:24])
@@ -41,17 +60,18 @@ def test_one_layer_in_every_tools_words(where: tuple[Family, int], expected: str
 def test_what_a_tool_is_told_reads_back_as_the_same_layer(dialect: Dialect, family: Family) -> None:
     row = numbering(dialect, family)
     for n in range(row.first, row.last + 1):
-        told = to_dialect(ClipSkip(n), dialect, family=family)
-        assert from_dialect(told, dialect, family=family) == ClipSkip(n)
-        assert from_dialect(str(told), dialect, family=family) == ClipSkip(n)
+        skip = from_dialect(row.spell(n), dialect, family=family)
+        told = to_dialect(skip, dialect, family=family)
+        assert from_dialect(told, dialect, family=family) == from_dialect(str(told), dialect, family=family) == skip
 
 
 @CALM
 @given(st.sampled_from(FAMILIES), st.floats(2, 12))
 def test_a_fraction_survives_sdnext(family: Family, n: float) -> None:
     told = to_dialect(ClipSkip(n), Dialect.SDNEXT, family=family)
-    back = from_dialect(told, Dialect.SDNEXT, family=family).from_end
-    assert back == pytest.approx(n, abs=1e-11)  # numbers are rounded to 12 places, so that 2.3 - 1 reads 1.3
+    back = from_dialect(told, Dialect.SDNEXT, family=family)
+    assert isinstance(back, ClipSkip)
+    assert back.from_end == pytest.approx(n, abs=1e-11)  # numbers are rounded to 12 places, so that 2.3 - 1 reads 1.3
 
 
 def test_the_named_constructors_agree_on_the_layer_before_the_last() -> None:
@@ -88,10 +108,9 @@ def test_what_is_left_out_is_the_familys_default() -> None:
         ("1.5", "sdnext", "diffusers", "sd1", "no fractions; near it are 0 and 1"),
         ("3", "a1111", "easydiffusion", "sd1", "it is a switch"),
         ("5", "a1111", "compel", "sd1", "these two alone"),
-        ("1", "a1111", "comfyui", "sdxl", "ignores Clip Skip on SDXL and always draws at 2"),
         ("3", "comfyui", "a1111", "sdxl", "use -1 to -12"),
         ("-3", "comfyui", "a1111", "sdxl", "ignores Clip Skip on SDXL"),
-        ("1", "forge", "comfyui", "sdxl", "reads 1 as 2"),
+        ("-1", "comfyui", "forge", "sdxl", "reads 1 as 2"),
         ("-1", "comfyui", "diffusers", "sd2", "23 layers has no last one"),
         ("two", "a1111", "comfyui", "sd1", "not a number"),
         ("two", "diffusers", "comfyui", "sd1", "not a number"),

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from clipskip.spec import Dialect, Family
-from clipskip.spec.dialect import markdown_table
+from clipskip.spec.dialect import markdown_table, nothing_table, which_number_table
 from clipskip.spec.reader import SPELLINGS, plain
 from clipskip.spec.settings import ENCODERS, FRACTION, NEGATIVE_SKIP
 
@@ -15,14 +15,18 @@ def filled(page: str) -> str:
     """The page with the tables that the rules make."""
 
     def table(found: re.Match[str]) -> str:
-        return f"<!-- {found[1]} -->\n{markdown_table(Family.parse(found[1]))}<!-- end -->"
+        make = which_number_table if found[2] else markdown_table
+        return f"<!-- {found[1]}{found[2]} -->\n{make(Family.parse(found[1]))}<!-- end -->"
 
-    return re.sub(r"<!-- (sd1|sd2|sdxl) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
+    page = re.sub(r"<!-- (sd1|sd2|sdxl)( numbers|) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
+    return re.sub(
+        r"<!-- nothing -->\n.*?<!-- end -->", f"<!-- nothing -->\n{nothing_table()}<!-- end -->", page, flags=re.DOTALL
+    )
 
 
 def test_the_tables_are_those_of_the_rules() -> None:
     page = PAGE.read_text("utf-8")
-    assert filled(page) == page and page.count("<!-- end -->") == 3
+    assert filled(page) == page and page.count("<!-- end -->") == 5
 
 
 def test_every_tool_and_every_spelling_is_named() -> None:

@@ -14,11 +14,12 @@ from clipskip.spec import (
     Family,
     Request,
     conversion_table,
-    from_dialect,
+    layers_read,
     parse_columns,
     parse_link,
     parse_skips,
     to_dialect,
+    translate,
 )
 
 app = typer.Typer(
@@ -256,26 +257,38 @@ def layers(
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def dialect(
-    number: Annotated[str, typer.Argument(help="The tool's number, as in 2, or -2 for ComfyUI.")],
-    source: Annotated[str, typer.Option("--from", help="The tool that the number is of.")] = "a1111",
+    number: Annotated[str, typer.Argument(help="The tool's number, as in 2, or -2 for ComfyUI; 2/5 for two encoders.")],
+    source: Annotated[
+        str, typer.Option("--from", help="The tool that the number is of; clipskip's own when not given.")
+    ] = "clipskip",
     target: Annotated[
         str | None, typer.Option("--to", help="The tool to say it for; all of them when not given.")
     ] = None,
     family: Annotated[str, typer.Option(help="sd1, sd2 or sdxl.")] = "sd1",
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Denoiser calls of the picture, to write a schedule step by step.", min=1, max=300),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say the same Clip Skip in another tool's numbers."""
     kind = Family.parse(family)
-    skip = from_dialect(number, Dialect.parse(source), family=kind)
-    if target is not None:
-        say(to_dialect(skip, Dialect.parse(target), family=kind))
+    found = translate(number, Dialect.parse(source), family=kind)
+    told = None if target is None else to_dialect(found.skip, Dialect.parse(target), family=kind, calls=steps)
+    if found.remark:
+        say(f"note: {found.remark}", error=True)
+    if told is not None:
+        say(told)
         return
-    rows = list(conversion_table(skip, family=kind))
+    rows = list(conversion_table(found.skip, family=kind, calls=steps))
     if as_json:
         say(json.dumps([{"tool": r.dialect.value, "number": r.number, "note": r.note} for r in rows], indent=2))
         return
-    layer = kind.depth + 1 - skip.from_end
-    say(f"Clip Skip {skip} on {kind.label}: layer {layer:g} of {kind.depth}")
+    layers = [
+        f"layer {layer:g} of {depth}{f' of {name}' if len(kind.value.encoders) > 1 else ''}"
+        for name, depth, layer in layers_read(found.skip, family=kind)
+    ]
+    say(f"Clip Skip {found.skip} on {kind.label}: {', '.join(layers)}")
     for row in rows:
         say(f"  {row.dialect.value:<20} {row.number:>4}  {row.note}".rstrip())
 

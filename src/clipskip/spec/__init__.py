@@ -1,6 +1,16 @@
 """What is wanted: plain values in, plain values out, no tensors; their text form is the infotext."""
 
-from clipskip.spec.dialect import Spelling, conversion_table, convert, from_dialect, to_dialect
+from clipskip.spec.dialect import (
+    Spelling,
+    Translation,
+    conversion_table,
+    convert,
+    depths,
+    from_dialect,
+    layers_read,
+    to_dialect,
+    translate,
+)
 from clipskip.spec.encoder_skips import (
     EncoderSkips,
     PhraseSkip,
@@ -17,7 +27,7 @@ from clipskip.spec.lora import LoraRef
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires, Mask, Start
 from clipskip.spec.render import FileRef, Render, Request
-from clipskip.spec.schedule import EncoderSkip, SkipSchedule
+from clipskip.spec.schedule import EncoderSkip, SkipSchedule, StepSkips
 from clipskip.spec.settings import (
     render_infotext,
     request_from_infotext,
@@ -48,12 +58,16 @@ __all__ = [
     "SkipSchedule",
     "Spelling",
     "Start",
+    "StepSkips",
+    "Translation",
     "by_hash",
     "check_depths",
     "conversion_table",
     "convert",
+    "depths",
     "format_infotext",
     "from_dialect",
+    "layers_read",
     "parse_bare",
     "parse_columns",
     "parse_infotext",
@@ -67,5 +81,6 @@ __all__ = [
     "shared_infotext",
     "skip_for",
     "to_dialect",
+    "translate",
     "with_defaults",
 ]

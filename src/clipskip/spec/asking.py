@@ -1,7 +1,7 @@
 """A record that a Reader has -> a Request: the same for a settings line and for every tool's JSON."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,9 +11,11 @@ from clipskip.spec.family import Family
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires, Mask, Start
 from clipskip.spec.reader import Reader, Said, plain, shown
+from clipskip.spec.reforge import denoiser_calls, read_dynamic
 from clipskip.spec.render import Request
 from clipskip.spec.resources import Files, read_files, stem
 from clipskip.spec.sampler_names import AUTOMATIC, other_names, takes_no_schedule
+from clipskip.spec.schedule import MOST_CALLS
 from clipskip.spec.skip import ClipSkip
 from clipskip.spec.table import HIRES, MASK, PICTURE, START
 
@@ -81,7 +83,7 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
         vae=_vae(reader, vae) if vae else None,
         vae_hash=reader.name("vae_hash"),
         loras=tuple(files.loras),
-        clip_skip=_clip_skip(reader, source, family),
+        clip_skip=_clip_skip(reader, source, family, calls=denoiser_calls(sampler, asked.get("steps", MOST_CALLS))),
         negative_clip_skip=_skip(negative_skip, A1111, None) if negative_skip else None,
         phrase_skips=_phrases(reader),
         sampler=sampler,
@@ -206,13 +208,13 @@ def _size(reader: Reader) -> tuple[int | None, int | None]:
     return int(match[1]), int(match[2])
 
 
-def _clip_skip(reader: Reader, source: Source, family: str | None) -> Skip | None:
+def _clip_skip(reader: Reader, source: Source, family: str | None, *, calls: int) -> Skip | None:
     """The Clip Skip in whichever spelling; SpecError where two disagree."""
     said = reader.all("clip_skip")
     found = {one.key: _skip(one, source, family) for one in said}
     written = {one.key: shown(one.value) for one in said}
-    for exact in reader.all("exact_clip_skip"):
-        skip = _skip(exact, A1111, None)
+    exacts = [(exact, _skip(exact, A1111, None)) for exact in reader.all("exact_clip_skip")]
+    for exact, skip in (*exacts, *_dynamic(reader, calls)):
         begins = ClipSkip(skip.first.shallow)
         found = {name: skip if other == begins else other for name, other in found.items()}
         found[exact.key], written[exact.key] = skip, shown(exact.value)
@@ -222,6 +224,17 @@ def _clip_skip(reader: Reader, source: Source, family: str | None) -> Skip | Non
     if found or source.dialect is Dialect.A1111:
         return next(iter(found.values()), source.clip_skip)
     return ClipSkip.from_dialect(0, source.dialect, family=_family(family)) if family in (None, *FAMILIES) else None
+
+
+def _dynamic(reader: Reader, calls: int) -> Iterator[tuple[Said, Skip]]:
+    """What reForge notes of a Clip Skip for each step: values or "4->2", with where that ramp starts."""
+    noted, start = reader.take("dynamic_clip_skip"), reader.take("dynamic_clip_skip_start")
+    said = noted or (start and Said(start.key, f"{start.whole()}->2"))
+    if said:
+        try:
+            yield said, read_dynamic(said.text(), calls=calls)
+        except SpecError as error:
+            raise type(error)(f"settings: {said.key[:60]}: {error}", field="clip_skip") from None
 
 
 def _skip(said: Said, source: Source, family: str | None) -> Skip:

@@ -1,27 +1,79 @@
 """The same Clip Skip in every tool's words: read, said and tabled.
 
-`numbering` holds the rules with their sources; `docs/clip-skip-in-every-tool.md` is made from them.
+`rules` holds the rules with their sources; `docs/clip-skip-in-every-tool.md` is made from them.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clipskip.errors import SpecError
+from clipskip.spec.encoder_skips import EncoderSkips, Skip, check_depths, parse_skip, skip_for, split_encoders
 from clipskip.spec.family import Family
-from clipskip.spec.numbering import ROWS, Dialect, Value, numbering
+from clipskip.spec.numbering import ROWS, Dialect, Layers, Value, layers_of, numbering, value_of
+from clipskip.spec.reforge import is_dynamic, read_dynamic, write_dynamic
 from clipskip.spec.skip import ClipSkip
 
 CANNOT = "-"
 
 
-def from_dialect(value: Value | None, dialect: Dialect, *, family: Family = Family.SD1) -> ClipSkip:
-    """The layer that a tool's value names on a family; SpecError when it names none."""
-    return ClipSkip.from_dialect(value, dialect, family=family)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translation:
+    """What a tool's value reads."""
+
+    skip: Skip
+    remark: str = ""
+    """Where that is another layer than the value says, or one that the model was not trained on: one line."""
 
 
-def to_dialect(skip: ClipSkip, dialect: Dialect, *, family: Family = Family.SD1) -> Value:
-    """What to give a tool so that it reads this layer; SpecError when it cannot."""
-    return skip.to_dialect(dialect, family=family)
+def translate(value: Value | None, dialect: Dialect, *, family: Family = Family.SD1) -> Translation:
+    """Return what a tool's value reads on a family; SpecError when it reads no Clip Skip."""
+    row, text = numbering(dialect, family), "" if value is None else str(value)
+    if dialect is Dialect.CLIPSKIP and "[" in text:
+        return Translation(skip=check_depths(parse_skip(text), depths(family)))
+    if dialect is Dialect.REFORGE and is_dynamic(text):
+        return Translation(skip=check_depths(read_dynamic(text), depths(family)))
+    sides = split_encoders(text)
+    if sides is None:
+        layers = layers_of(value, dialect, family)
+        return Translation(skip=_skip_of(layers), remark=layers.remark)
+    if not row.each:
+        raise SpecError(
+            f"{dialect.label} has one number on {family.label}, not one for each encoder; use {row.range}",
+            field="clip_skip",
+        )
+    both = [layers_of(side, dialect, family, encoder=number) for number, side in enumerate(sides)]
+    skip = EncoderSkips.of(ClipSkip(both[0].l_from_end), ClipSkip(both[1].g_from_end))
+    return Translation(skip=skip, remark=". ".join(filter(None, (one.remark for one in both))))
+
+
+def _skip_of(layers: Layers) -> Skip:
+    return EncoderSkips.of(ClipSkip(layers.l_from_end), ClipSkip(layers.g_from_end))
+
+
+def depths(family: Family) -> tuple[int, ...]:
+    """The layers of each of the family's text encoders."""
+    return tuple(encoder.depth for encoder in family.value.encoders)
+
+
+def from_dialect(value: Value | None, dialect: Dialect, *, family: Family = Family.SD1) -> Skip:
+    """The layer, or the two, that a tool's value reads on a family; SpecError when it reads none."""
+    return translate(value, dialect, family=family).skip
+
+
+def to_dialect(skip: Skip, dialect: Dialect, *, family: Family = Family.SD1, calls: int | None = None) -> Value:
+    """What to give a tool so that it reads this; SpecError when it cannot.
+
+    `calls` of the denoiser are what a schedule that counts in shares needs to be written as a value for each step.
+    """
+    numbering(dialect, family)
+    l_skip, g_skip = skip_for(skip, 0), skip_for(skip, 1)
+    if isinstance(l_skip, ClipSkip) and isinstance(g_skip, ClipSkip):
+        return value_of(l_skip.from_end, g_skip.from_end, dialect, family)
+    if dialect is Dialect.CLIPSKIP:
+        return str(skip)
+    if dialect is Dialect.REFORGE and not isinstance(skip, EncoderSkips):
+        return write_dynamic(skip, calls=calls)
+    raise SpecError(f"{dialect.label} has no Clip Skip that changes by step as {skip} does", field="clip_skip")
 
 
 def convert(value: str, *, source: Dialect, target: Dialect, family: Family = Family.SD1) -> str:
@@ -40,12 +92,14 @@ class Spelling:
     """What to know of it, or why it cannot be said."""
 
 
-def conversion_table(skip: ClipSkip, *, family: Family = Family.SD1) -> Iterator[Spelling]:
+def conversion_table(skip: Skip, *, family: Family = Family.SD1, calls: int | None = None) -> Iterator[Spelling]:
     """The Clip Skip as every tool that has it on this family says it."""
-    skip.check(family.depth)
-    for dialect in dialects(family):
+    tools = dialects(family)
+    check_depths(skip, depths(family))
+    for dialect in tools:
         try:
-            number, note = str(to_dialect(skip, dialect, family=family)), full_note(dialect, family)
+            number = str(to_dialect(skip, dialect, family=family, calls=calls))
+            note = full_note(dialect, family)
         except SpecError as error:
             number, note = CANNOT, str(error)
         yield Spelling(dialect=dialect, number=number, note=note)
@@ -53,8 +107,16 @@ def conversion_table(skip: ClipSkip, *, family: Family = Family.SD1) -> Iterator
 
 def dialects(family: Family) -> tuple[Dialect, ...]:
     """The tools that have Clip Skip on this family; SpecError where it means nothing."""
-    numbering(Dialect.COMFYUI, family)
+    numbering(Dialect.CLIPSKIP, family)
     return tuple(dialect for dialect in Dialect if dialect in ROWS[family])
+
+
+def layers_read(skip: Skip, *, family: Family) -> tuple[tuple[str, int, float], ...]:
+    """Return name, depth and layer, counted from the front, of each encoder, as the picture begins."""
+    return tuple(
+        (encoder.name, encoder.depth, encoder.depth + 1 - skip_for(skip, number).first.from_end)
+        for number, encoder in enumerate(family.value.encoders)
+    )
 
 
 def full_note(dialect: Dialect, family: Family) -> str:
@@ -64,10 +126,48 @@ def full_note(dialect: Dialect, family: Family) -> str:
 
 def markdown_table(family: Family) -> str:
     """The table for the manual: each tool's rule, its range and its note."""
-    lines = ["| Tool | For Clip Skip n | Takes | Clip Skip 2 | Note |", "|---|---|---|---|---|"]
+    lines = ["| Tool | For Clip Skip n | Clip Skip 2 | Takes | Beyond that | Note |", "|---|---|---|---|---|---|"]
     for dialect in dialects(family):
         row = numbering(dialect, family)
-        span = row.range + (", fractions too" if row.fractions else "")
+        span = row.range + (", fractions too" if row.fractions else "") + (", or one for each" if row.each else "")
         example = f"`{row.spell(2)}`"
-        lines.append(f"| {dialect.label} | {row.rule} | {span} | {example} | {full_note(dialect, family)} |")
+        note = ". ".join(filter(None, (_sentence(row.why), full_note(dialect, family))))
+        lines.append(f"| {dialect.label} | {row.rule} | {example} | {span} | {row.limits} | {note} |")
     return "\n".join(lines) + "\n"
+
+
+WANTED: tuple[str, ...] = ("1", "2", "3", "12", "2/5", "5/2")
+
+
+def which_number_table(family: Family) -> str:
+    """The table for the manual: what to type in each tool for some Clip Skips, and what its own 1 reads."""
+    heads = [f"for {text}" for text in WANTED]
+    lines = [f"| Tool | {' | '.join(heads)} | nothing typed reads | its 1 reads |", "|---" * (len(WANTED) + 3) + "|"]
+    for dialect in dialects(family):
+        typed = [_told(parse_skip(text), dialect, family) for text in WANTED]
+        row = numbering(dialect, family)
+        own = "" if row.words else _reads("-1" if row.sign == -1 else "1", dialect, family)
+        lines.append(f"| {dialect.label} | {' | '.join(typed)} | {_reads(None, dialect, family)} | {own} |")
+    return "\n".join(lines) + "\n"
+
+
+def nothing_table() -> str:
+    """The table for the manual: families where Clip Skip means nothing, why, and what ComfyUI's node moves there."""
+    lines = ["| Family | Why | ComfyUI's CLIPSetLastLayer moves |", "|---|---|---|"]
+    lines += [f"| {one.label} | {one.why_not} | {one.value.moves} |" for one in Family if not one.usable]
+    return "\n".join(lines) + "\n"
+
+
+def _told(skip: Skip, dialect: Dialect, family: Family) -> str:
+    try:
+        return f"`{to_dialect(skip, dialect, family=family)}`"
+    except SpecError:
+        return CANNOT
+
+
+def _reads(value: Value | None, dialect: Dialect, family: Family) -> str:
+    return str(from_dialect(value, dialect, family=family))
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -93,7 +93,11 @@ def check_depths(skip: Skip, depths: Sequence[int]) -> Skip:
 
 def parse_skip(text: str) -> Skip:
     """Return the Clip Skip that a user typed: "2", "1.5", "[1:2:0.5]", "[1|2]"; for two encoders "2/5" or "L=2,G=5"."""
-    return EncoderSkips.of(*map(parse_encoder_skip, sides)) if (sides := _sides(text)) else parse_encoder_skip(text)
+    return (
+        EncoderSkips.of(*map(parse_encoder_skip, sides))
+        if (sides := split_encoders(text))
+        else parse_encoder_skip(text)
+    )
 
 
 def parse_columns(text: str) -> tuple[Skip, ...]:
@@ -103,7 +107,7 @@ def parse_columns(text: str) -> tuple[Skip, ...]:
 
 def _column(text: str) -> Sequence[Skip]:
     """The Clip Skips of one part of a list: a range may stand for either encoder."""
-    if (sides := _sides(text)) is None:
+    if (sides := split_encoders(text)) is None:
         return _span(text)
     l_skips, g_skips = map(_span, sides)
     if len(l_skips) * len(g_skips) > MOST_COLUMNS:
@@ -123,8 +127,8 @@ def _parts(text: str) -> Iterator[str]:
         yield f"{part},{next(parts, '')}" if both else part
 
 
-def _sides(text: str) -> tuple[str, str] | None:
-    """What stands for CLIP-L and for bigG; None where one Clip Skip stands for both."""
+def split_encoders(text: str) -> tuple[str, str] | None:
+    """Return what stands for CLIP-L and for bigG; None where one Clip Skip stands for both."""
     if "/" not in text and "=" not in text:
         return None
     sides = re.split("[,/]", text) if "=" in text else text.split("/")

@@ -49,6 +49,8 @@ class FamilyRow:
     """What its VAE's latents are multiplied by for the UNet."""
     why_not: str = ""
     """Why Clip Skip means nothing here; empty where it means something."""
+    moves: str = ""
+    """What ComfyUI's CLIPSetLastLayer moves here all the same."""
 
 
 CLIP_L = TextReading(name="CLIP-L", depth=12, width=768)
@@ -77,16 +79,49 @@ class Family(Enum):
         label="SD 3",
         names=("sd3", "sd35"),
         why_not="its T5 encoder carries the prompt, and its CLIP layers are fixed by training",
+        moves="the layer of T5, and those of both CLIP encoders",
     )
     FLUX = FamilyRow(
         label="Flux",
         names=("flux1",),
         why_not="its T5 encoder carries the prompt, and CLIP gives it one pooled vector alone",
+        moves="the layer of T5",
     )
+    CHROMA = FamilyRow(label="Chroma", why_not="T5 alone reads the prompt", moves="the layer of T5")
     T5 = FamilyRow(
         label="models with T5 alone",
-        names=("chroma", "pixart", "auraflow"),
+        names=("pixart", "auraflow"),
         why_not="no CLIP encoder reads the prompt, so there is no layer to skip to",
+        moves="the layer of T5",
+    )
+    LUMINA2 = FamilyRow(
+        label="Lumina 2",
+        names=("lumina", "neta"),
+        why_not="Gemma 2, a language model, reads the prompt",
+        moves="the layer of Gemma 2, whose own is the one before the last",
+    )
+    QWEN_IMAGE = FamilyRow(
+        label="Qwen-Image",
+        names=("qwen",),
+        why_not="Qwen2.5-VL, a language model, reads the prompt",
+        moves="the layer of Qwen2.5-VL, whose own is the last",
+    )
+    Z_IMAGE = FamilyRow(
+        label="Z-Image",
+        names=("zimageturbo",),
+        why_not="Qwen3 4B, a language model, reads the prompt",
+        moves="the layer of Qwen3, whose own is the one before the last",
+    )
+    ANIMA = FamilyRow(
+        label="Anima",
+        why_not="Qwen3 0.6B, a language model, reads the prompt",
+        moves="the layer of Qwen3, whose own is the last",
+    )
+    HIDREAM = FamilyRow(
+        label="HiDream",
+        names=("hidreami1",),
+        why_not="LLaMA and T5 read the prompt, and CLIP gives one pooled vector alone",
+        moves="the layer of T5, and leaves one layer of LLaMA where the model wants all",
     )
 
     @property
@@ -103,6 +138,14 @@ class Family(Enum):
     def why_not(self) -> str:
         """Why Clip Skip means nothing here, or nothing."""
         return self.value.why_not
+
+    @property
+    def means_nothing(self) -> str:
+        """What to tell somebody who asks for Clip Skip on a family that has none."""
+        return (
+            f"Clip Skip means nothing on {self.label}: {self.why_not}. ComfyUI's CLIPSetLastLayer would move "
+            f"{self.value.moves}. A `Clip skip: 2` in such a picture's settings is noise: leave it out"
+        )
 
     @property
     def depth(self) -> int:

@@ -1,282 +1,129 @@
-"""How every tool numbers Clip Skip, one row per tool and family. Numbers only; `ClipSkip` and `dialect` speak them.
+"""A tool's value -> the layers that it reads, and back. Numbers only; `ClipSkip` and `dialect` speak them.
 
-Read in the tools' sources of 2024-2026 (A1111 1.8.0 and 1.10, Forge, ComfyUI, SD.Next, diffusers 0.42,
-InvokeAI, stable-diffusion.cpp, kohya sd-scripts, compel, OneTrainer); Easy Diffusion's and Fooocus's from their
-documents. SD 2.x counts on all 24 layers of OpenCLIP-H; files of the Hugging Face layout hold 23.
+`rules` has the table of tools and families.
 """
 
-import re
 from dataclasses import dataclass
-from enum import Enum
+from math import isfinite
 
 from clipskip.errors import SkipOutOfRange, SpecError
-from clipskip.spec.family import Family
+from clipskip.spec.family import OPENCLIP_G, Family
+from clipskip.spec.rules import ROWS, Numbering, Value
+from clipskip.spec.tools import Dialect
 
-Value = int | float | str
-"""What a tool is given: a number, or a word where it has words."""
-
-
-class Dialect(Enum):
-    """A tool with its own way of counting."""
-
-    A1111 = "a1111"
-    FORGE = "forge"
-    COMFYUI = "comfyui"
-    SDNEXT = "sdnext"
-    DIFFUSERS = "diffusers"
-    INVOKEAI = "invokeai"
-    SDCPP = "stable-diffusion.cpp"
-    KOHYA = "kohya"
-    COMPEL = "compel"
-    EASYDIFFUSION = "easydiffusion"
-    ONETRAINER = "onetrainer"
-    FOOOCUS = "fooocus"
-
-    @property
-    def label(self) -> str:
-        """The tool's name as its users write it."""
-        return LABELS[self]
-
-    @property
-    def note(self) -> str:
-        """What to know of the tool, in one line; often nothing."""
-        return NOTES.get(self, "")
-
-    @classmethod
-    def parse(cls, name: str) -> "Dialect":
-        """The tool that a user named: a1111, ComfyUI, "SD.Next", sd.cpp."""
-        plain = re.sub(r"[\W_]", "", name).lower()
-        for dialect in cls:
-            if plain in (
-                re.sub(r"[\W_]", "", dialect.value),
-                re.sub(r"[\W_]", "", dialect.label).lower(),
-                *OTHER_NAMES.get(dialect, ()),
-            ):
-                return dialect
-        known = ", ".join(dialect.value for dialect in cls)
-        raise SpecError(f"tool {name!r} is not known; use one of {known}", field="dialect")
-
-
-LABELS = {
-    Dialect.A1111: "AUTOMATIC1111",
-    Dialect.FORGE: "Forge",
-    Dialect.COMFYUI: "ComfyUI",
-    Dialect.SDNEXT: "SD.Next",
-    Dialect.DIFFUSERS: "diffusers",
-    Dialect.INVOKEAI: "InvokeAI",
-    Dialect.SDCPP: "stable-diffusion.cpp",
-    Dialect.KOHYA: "kohya sd-scripts",
-    Dialect.COMPEL: "compel",
-    Dialect.EASYDIFFUSION: "Easy Diffusion",
-    Dialect.ONETRAINER: "OneTrainer",
-    Dialect.FOOOCUS: "Fooocus",
-}
-
-OTHER_NAMES = {
-    # without spaces and punctuation
-    Dialect.A1111: ("auto1111", "webui", "civitai", "clipskip"),
-    Dialect.COMFYUI: ("comfy",),
-    Dialect.INVOKEAI: ("invoke",),
-    Dialect.SDCPP: ("sdcpp",),
-    Dialect.KOHYA: ("kohyass", "sdscripts"),
-}
-
-NOTES = {
-    Dialect.A1111: "Setting Clip skip (CLIP_stop_at_last_layers); the negative prompt follows it",
-    Dialect.FORGE: "The slider is hidden and reset to 1 by the presets xl and flux",
-    Dialect.COMFYUI: "stop_at_clip_layer of CLIPSetLastLayer; the last such node before an encoder counts",
-    Dialect.SDNEXT: "Locked until it is enabled in the settings; takes fractions",
-    Dialect.DIFFUSERS: "The negative prompt ignores it: hand over negative_prompt_embeds for A1111's picture",
-    Dialect.INVOKEAI: "Counts the layers that are skipped",
-    Dialect.SDCPP: "--clip-skip; 0 and below mean the family's default",
-    Dialect.KOHYA: "--clip_skip; written to LoRAs as ss_clip_skip",
-    Dialect.COMPEL: "ReturnedEmbeddingsType; it has no deeper layers",
-    Dialect.EASYDIFFUSION: "A switch",
-    Dialect.ONETRAINER: "Counts the layers that are skipped",
-}
+__all__ = ["ROWS", "Dialect", "Layers", "Numbering", "Value", "layers_of", "numbering", "value_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Numbering:
-    """One tool's numbers on one family: value = sign * n + shift, where n counts from the end and 1 is the last."""
+class Layers:
+    """What a tool's value reads, each from the end; the two are the same where there is one encoder."""
 
-    sign: int = 1
-    shift: int = 0
-    first: int = 1
-    """The smallest n that can be said."""
-    last: int
-    """The largest n that can be said."""
-    fractions: bool = False
-    unset: int | None = None
-    """The n of a value that is left out (None)."""
-    unset_to: float | None = None
-    """Values up to this one count as left out."""
-    words: tuple[tuple[int, str], ...] = ()
-    """n and the word for it, where the tool has words for numbers."""
-    limits: str = ""
-    """Why not less or more than `first` and `last`, or what the tool does there instead."""
-    note: str = ""
-    """What is particular to this family."""
-
-    @property
-    def rule(self) -> str:
-        """The value as a formula in n, or in words."""
-        if self.words:
-            return "a word"
-        if self.first == self.last:
-            return f"always {self.first}"
-        letter = "n" if self.sign == 1 else "-n"
-        return f"{letter} {'+' if self.shift > 0 else '-'} {abs(self.shift)}" if self.shift else letter
-
-    @property
-    def range(self) -> str:
-        """The values that mean something here."""
-        if self.words:
-            return " or ".join(word for _, word in self.words)
-        low, high = self.spell(self.first), self.spell(self.last)
-        return str(low) if low == high else f"{low} to {high}"
-
-    def spell(self, n: float) -> Value:
-        """The tool's value for the n-th layer from the end; the caller has checked that there is one."""
-        for number, word in self.words:
-            if n == number:
-                return word
-        value = self.sign * n + self.shift
-        return int(value) if float(value).is_integer() else round(value, 12)
-
-
-COMPEL_LAST, COMPEL_NEXT = "LAST_HIDDEN_STATES_NORMALIZED", "PENULTIMATE_HIDDEN_STATES_NORMALIZED"
-COMPEL_SDXL = "PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED"
-ONE_LAYER_SHORT = "its encoder of 23 layers has no last one"
-BARE = "13 there is the bare token embeddings, 14 fails"
-
-ROWS: dict[Family, dict[Dialect, Numbering]] = {
-    Family.SD1: {
-        Dialect.A1111: Numbering(last=12, limits=BARE),
-        Dialect.FORGE: Numbering(last=12, limits=BARE),
-        Dialect.COMFYUI: Numbering(sign=-1, last=12, limits="-13 to -24 silently mean the last layer there"),
-        Dialect.SDNEXT: Numbering(last=12, fractions=True, limits="0 there is the bare token embeddings, not normed"),
-        Dialect.DIFFUSERS: Numbering(
-            shift=-1, last=12, unset=1, limits="12 there is the bare token embeddings, -1 as well, 13 fails"
-        ),
-        Dialect.INVOKEAI: Numbering(shift=-1, last=12, limits="12 there is the bare token embeddings"),
-        Dialect.SDCPP: Numbering(
-            last=12, unset=1, unset_to=0, limits="13 there is the bare token embeddings, from 14 on all layers run"
-        ),
-        Dialect.KOHYA: Numbering(last=12, unset=1, limits=BARE),
-        Dialect.COMPEL: Numbering(last=2, words=((1, COMPEL_LAST), (2, COMPEL_NEXT)), limits="it has these two alone"),
-        Dialect.EASYDIFFUSION: Numbering(last=2, words=((1, "off"), (2, "on")), limits="it is a switch"),
-        Dialect.ONETRAINER: Numbering(shift=-1, last=12),
-    },
-    Family.SD2: {
-        Dialect.A1111: Numbering(
-            first=2, last=2, limits="it ignores the setting on SD 2.x and always reads layer 23 of 24 (Clip Skip 2)"
-        ),
-        Dialect.FORGE: Numbering(shift=-1, first=2, last=13, limits=f"{ONE_LAYER_SHORT}, and its slider ends at 12"),
-        Dialect.COMFYUI: Numbering(sign=-1, last=24),
-        Dialect.SDNEXT: Numbering(
-            shift=-1, first=2, last=13, fractions=True, limits=f"{ONE_LAYER_SHORT}, and its slider ends at 12"
-        ),
-        Dialect.DIFFUSERS: Numbering(shift=-2, first=2, last=24, unset=2, limits=ONE_LAYER_SHORT),
-        Dialect.INVOKEAI: Numbering(shift=-2, first=2, last=24, limits=ONE_LAYER_SHORT),
-        Dialect.SDCPP: Numbering(last=24, unset=2, unset_to=0),
-        Dialect.KOHYA: Numbering(shift=-1, first=2, last=24, unset=2, limits=ONE_LAYER_SHORT, note="Training"),
-        Dialect.COMPEL: Numbering(
-            first=2, last=3, words=((2, COMPEL_LAST), (3, COMPEL_NEXT)), limits="it has these two alone"
-        ),
-    },
-    Family.SDXL: {
-        Dialect.A1111: Numbering(
-            first=2,
-            last=2,
-            limits="it ignores Clip Skip on SDXL and always draws at 2; "
-            'from 1.10 its option "Clip skip SDXL" moves CLIP-L alone',
-            note="Ignored: every number draws at 2",
-        ),
-        Dialect.FORGE: Numbering(first=2, last=12, limits="it silently reads 1 as 2 on SDXL"),
-        Dialect.COMFYUI: Numbering(
-            sign=-1,
-            last=12,
-            limits="beyond -12 its two encoders part company",
-            note="The node starts at -1, the model's own is -2",
-        ),
-        Dialect.SDNEXT: Numbering(shift=-1, last=12, fractions=True, note="Its 1 is the family's default"),
-        Dialect.DIFFUSERS: Numbering(
-            shift=-2, first=2, last=12, unset=2, limits="0 there is the layer before the last"
-        ),
-        Dialect.INVOKEAI: Numbering(
-            shift=-2,
-            first=2,
-            last=12,
-            limits="0 there is the layer before the last",
-            note="In workflows alone, and it moves the pooled vector too",
-        ),
-        Dialect.SDCPP: Numbering(last=12, unset=2, unset_to=0, limits="from 14 on CLIP-L runs all its layers"),
-        Dialect.KOHYA: Numbering(last=12, unset=2, note="gen_img.py; training ignores it"),
-        Dialect.COMPEL: Numbering(first=2, last=2, words=((2, COMPEL_SDXL),), limits="it has this one alone on SDXL"),
-        Dialect.EASYDIFFUSION: Numbering(
-            first=2, last=2, words=((2, "off"),), limits="its switch changes nothing on SDXL, which it draws at 2"
-        ),
-        Dialect.ONETRAINER: Numbering(shift=-2, first=2, last=12, limits="0 there is the layer before the last"),
-        Dialect.FOOOCUS: Numbering(last=12, note="Its default is 2"),
-    },
-}
+    l_from_end: float
+    g_from_end: float
+    remark: str = ""
+    """Why that is another layer than the number says, or one that the model was not trained on; one line."""
 
 
 def numbering(dialect: Dialect, family: Family) -> Numbering:
     """The row; SpecError where Clip Skip means nothing or the tool's way is not known."""
     if not family.usable:
-        raise SpecError(f"Clip Skip means nothing on {family.label}: {family.why_not}", field="family")
-    found = ROWS[family].get(dialect)
-    if found is None:
+        raise SpecError(family.means_nothing, field="family")
+    row = ROWS[family].get(dialect)
+    if row is None:
         raise SpecError(f"{dialect.label} has no Clip Skip on {family.label} that we know of", field="dialect")
-    return found
+    return row
 
 
-def layer_of(value: Value | None, dialect: Dialect, family: Family) -> float:
-    """The layer from the end, 1 to the family's depth, that a tool's value names; it may be a fraction."""
+def layers_of(value: Value | None, dialect: Dialect, family: Family, *, encoder: int | None = None) -> Layers:
+    """Return the layers from the end that a tool's value reads; they may be fractions.
+
+    `encoder` is set where the value is for one encoder alone: 0 for CLIP-L, 1 for OpenCLIP-bigG.
+    """
     row = numbering(dialect, family)
     number = _as_number(value)
-    left_out = value is None or str(value).strip().lower() in ("none", "")
-    if row.unset is not None and (left_out or _at_most(number, row.unset_to)):
-        return row.unset
-    if row.words:
-        return _of_word(value, dialect, family)
-    said = f"{dialect.label} {value} on {family.label}"
-    if number is None or number != number or abs(number) == float("inf"):
-        raise SkipOutOfRange(f"{said} is not a number; use {row.range}", field="clip_skip")
-    if not number.is_integer() and not row.fractions:
-        raise SpecError(f"{said} is a fraction and {dialect.label} has none; use {row.range}", field="clip_skip")
-    n = row.sign * (number - row.shift)
-    if not 1 <= n <= family.depth:
-        why = f" ({row.limits})" if row.limits else ""
-        raise SkipOutOfRange(f"{said} is not one of the {family.depth} layers{why}; use {row.range}", field="clip_skip")
-    if not row.first <= n <= row.last:
-        raise SpecError(f"{said} cannot be had: {row.limits}; use {row.range}", field="clip_skip")
-    return int(n) if n.is_integer() else round(n, 12)
+    left_out = value is None or str(value)[:60].strip().lower() in ("none", "")
+    if left_out or (row.unset_to is not None and number is not None and number <= row.unset_to):
+        n: float = row.unset
+    elif row.words:
+        n = _of_word(value, dialect, family)
+    else:
+        n = _of_number(value, number, dialect, family, last=OPENCLIP_G.depth if encoder == 1 else row.last)
+    l_from_end, g_from_end = row.read(n)
+    remark = "" if left_out else _remark(value, n, dialect, family)
+    return Layers(l_from_end=_tidy(l_from_end), g_from_end=_tidy(g_from_end), remark=remark)
 
 
-def value_of(n: float, dialect: Dialect, family: Family) -> Value:
-    """What to give the tool for the n-th layer from the end."""
+def value_of(l_from_end: float, g_from_end: float, dialect: Dialect, family: Family) -> Value:
+    """Return what to give the tool so that it reads these layers; where the two differ, "L/G" if it takes both."""
     row = numbering(dialect, family)
-    said = f"{dialect.label} cannot say Clip Skip {n:g} on {family.label}"
-    if n > family.depth:
+    both = {l_from_end, g_from_end}
+    spelled = f"{l_from_end:g}" if len(both) == 1 else f"{l_from_end:g}/{g_from_end:g}"
+    said = f"{dialect.label} cannot say Clip Skip {spelled} on {family.label}"
+    if len(both) == 1 and l_from_end > family.depth:
         raise SkipOutOfRange(
-            f"clip skip {n:g} is deeper than the {family.depth} layers of {family.label}; use 1 to {family.depth}",
+            f"clip skip {spelled} is deeper than the {family.depth} layers of {family.label}; use 1 to {family.depth}",
             field="clip_skip",
         )
-    if not float(n).is_integer() and not row.fractions:
-        near = [str(row.spell(k)) for k in (int(n), int(n) + 1) if row.first <= k <= row.last]
+    if not row.fractions and (between := [n for n in both if not float(n).is_integer()]):
+        near = [str(row.spell(k)) for k in (int(between[0]), int(between[0]) + 1) if row.first <= k <= row.last]
+        near = near if len(both) == 1 else []
         raise SpecError(
             f"{said}: it has no fractions; near it are {' and '.join(near) or row.range}", field="clip_skip"
         )
-    if not row.first <= n <= row.last:
-        raise SpecError(f"{said}: {row.limits or 'its numbers end'}; it has {row.range}", field="clip_skip")
-    return row.spell(n)
+    if len(both) == 2 and row.each and row.first <= min(both) and l_from_end <= row.last:
+        return f"{row.spell(l_from_end)}/{row.spell(g_from_end)}"
+    for n in (l_from_end, g_from_end):
+        if row.first <= n <= row.last and row.read(n) == (l_from_end, g_from_end):
+            return row.spell(n)
+    one = "it has one number for both encoders" if len(both) == 2 and not row.each else ""
+    raise SpecError(
+        f"{said}: {row.why or one or row.limits or 'its numbers end'}; it has {row.range}", field="clip_skip"
+    )
 
 
-def _at_most(number: float | None, limit: float | None) -> bool:
-    return number is not None and limit is not None and number <= limit
+def _of_number(value: Value | None, number: float | None, dialect: Dialect, family: Family, *, last: int) -> float:
+    """The n that a number says, checked."""
+    row = numbering(dialect, family)
+    said = f"{dialect.label} {_short(value)} on {family.label}"
+    if number is None or not isfinite(number):
+        raise SkipOutOfRange(f"{said} is not a number; use {row.range}", field="clip_skip")
+    if not number.is_integer() and not row.fractions:
+        raise SpecError(f"{said} is a fraction and {dialect.label} has none; use {row.range}", field="clip_skip")
+    n = row.number_of(number)
+    if not row.first <= n <= last and not row.fixed:
+        what = ". ".join(filter(None, (row.limits, row.why if row.first > 1 else "")))
+        raise SkipOutOfRange(
+            f"{said} is not one of the {family.depth} layers{f' ({what})' if what else ''}; use {row.range}",
+            field="clip_skip",
+        )
+    return n
+
+
+def _remark(value: Value | None, n: float, dialect: Dialect, family: Family) -> str:
+    """What somebody who typed the value may not expect."""
+    row = numbering(dialect, family)
+    l_from_end, g_from_end = row.read(n)
+    said, remarks = f"{dialect.label} {_short(value)} on {family.label}", list[str]()
+    if l_from_end != g_from_end:
+        remarks.append(f"{said} reads CLIP-L at {l_from_end:g} and OpenCLIP-bigG at {g_from_end:g}: {row.why}")
+    elif l_from_end != n or row.fixed:
+        remarks.append(f"{said} reads Clip Skip {l_from_end:g}: {row.why}")
+    elif not row.words and abs(_as_number(value) or 0) != n:
+        remarks.append(f"{said} reads Clip Skip {n:g}")
+    if not family.value.final_norm and l_from_end < 2:
+        remarks.append(
+            "Below 2 it is the last layer without its final norm, which the model was not trained on: often noise or black"
+        )
+    return ". ".join(remarks)
+
+
+def _tidy(n: float) -> float:
+    return int(n) if float(n).is_integer() else round(n, 12)
+
+
+def _short(value: Value | None) -> str:
+    text = f"{value:.12g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _as_number(value: Value | None) -> float | None:
@@ -296,7 +143,7 @@ def _of_word(value: Value | None, dialect: Dialect, family: Family) -> int:
         if word == name.casefold():
             return number
     raise SpecError(
-        f"{dialect.label} {value} on {family.label} is not one of its values; use {row.range}"
+        f"{dialect.label} {_short(value)} on {family.label} is not one of its values; use {row.range}"
         + (f" ({row.limits})" if row.limits else ""),
         field="clip_skip",
     )

@@ -32,6 +32,8 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "vae_hash": ("vaehash", "sdvaehash"),
     "clip_skip": ("clipskip", "clipstopatlastlayers", "clipstopatlayer"),
     "exact_clip_skip": ("fractionalclipskip", "clipskipschedule", "clipskipperencoder"),
+    "dynamic_clip_skip": ("dynamicclipskipschedule", "dynamicclipskip"),
+    "dynamic_clip_skip_start": ("dynamicclipskipstart",),
     "negative_clip_skip": ("negativeclipskip",),
     "phrase_skips": ("phraseclipskips",),
     "enable_hires": ("enablehr",),

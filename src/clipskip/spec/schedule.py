@@ -2,6 +2,7 @@
 
 import re
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipskip.errors import SkipOutOfRange, SpecError
@@ -11,9 +12,10 @@ MAX_CHARACTERS = 200
 """Of one schedule as it is written."""
 LEAST_SHARE = 0.001
 """Of the steps: no picture has more than 300 denoiser calls."""
+MOST_CALLS = 300
 
 _TOKEN = re.compile(r"[\[\]:|]|[^\[\]:|]+")
-_WRITTEN = "write [1:2:0.5] (1, then 2 after half of the steps), [1:2:10] (after step 10) or [1|2] (by turns)"
+_WRITTEN = "write [1:2:0.5] (1, then 2 after half of the steps), [1:2:10] (after step 10), [1|2] (by turns) or [3>2>1] (one a step)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,7 @@ class SkipSchedule:
     It counts denoiser calls as prompt editing does (prompt/schedule.py): a sampler of second order has two for a step.
     """
 
-    skips: tuple["EncoderSkip", ...]
+    skips: tuple["ClipSkip | SkipSchedule", ...]
     """Two where `when` says when to change; else two or more, by turns. Each may be a schedule itself."""
     when: int | float | None = None
     """The call after which the second follows, or, below 1, the share of the calls; None: the next with each call."""
@@ -104,14 +106,75 @@ class SkipSchedule:
         return chosen._at(step, calls) if isinstance(chosen, SkipSchedule) else chosen
 
 
-EncoderSkip = ClipSkip | SkipSchedule
-"""What one text encoder's Clip Skip may be: one layer, or layers by time. Both have first, parts, check and over."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSkips:
+    """A Clip Skip for each of the denoiser's first calls, of which the last goes on: [4>3>2], reForge's dynamic Clip Skip.
+
+    A1111's editing cannot say it: what changes there is first seen in the third call.
+    """
+
+    skips: tuple[ClipSkip, ...]
+    """Two or more; the last two differ."""
+
+    def __post_init__(self) -> None:
+        if len(self.skips) < 2 or self.skips[-1] == self.skips[-2] or len(self.skips) > MOST_CALLS:
+            raise SpecError(
+                f"a clip skip for each step has from 2 to {MOST_CALLS} values, and its last one goes on; write [4>3>2]",
+                field="clip_skip",
+            )
+
+    @classmethod
+    def of(cls, skips: Sequence[ClipSkip]) -> "EncoderSkip":
+        """Return them as one value: the Clip Skip itself where it never changes."""
+        changes = [i for i in range(1, len(skips)) if skips[i] != skips[i - 1]]
+        return cls(skips=tuple(skips[: changes[-1] + 1])) if changes else skips[0]
+
+    def __str__(self) -> str:
+        return f"[{'>'.join(map(str, self.skips))}]"
+
+    @property
+    def first(self) -> ClipSkip:
+        """The Clip Skip that the picture begins with."""
+        return self.skips[0]
+
+    @property
+    def parts(self) -> tuple[ClipSkip, ...]:
+        """Every Clip Skip in it."""
+        return tuple(dict.fromkeys(self.skips))
+
+    def check(self, depth: int) -> "StepSkips":
+        """Return this, or raise SkipOutOfRange when an encoder of `depth` layers has not all of its layers."""
+        for part in self.parts:
+            part.check(depth)
+        return self
+
+    def over(self, calls: int) -> tuple[tuple[int, ClipSkip], ...]:
+        """Return (until_step, Clip Skip): each for the calls up to and including its step, counted from 0."""
+        read = self.skips[:calls]
+        ends = [call for call in range(len(read) - 1) if read[call] != read[call + 1]]
+        return (*((end, read[end]) for end in ends), (calls, read[-1]))
+
+    def check_calls(self, calls: int) -> "StepSkips":
+        """Return this, or raise SpecError when a picture of so many denoiser calls ends before all of it is used."""
+        if calls < len(self.skips):
+            raise SpecError(
+                f"clip skip {self} has {len(self.skips)} values, and this picture has {calls} denoiser calls; give fewer, or "
+                "take more steps",
+                field="clip_skip",
+            )
+        return self
+
+
+EncoderSkip = ClipSkip | SkipSchedule | StepSkips
+"""What one text encoder's Clip Skip may be: one layer, or layers by time. All have first, parts, check and over."""
 
 
 def parse_encoder_skip(text: str) -> EncoderSkip:
     """Return the Clip Skip of one encoder that a user typed: "2", "1.5", "[1:2:0.5]" or "[1|2]"."""
     if "[" not in text:
         return ClipSkip.parse(text)
+    if ">" in text:
+        return _read_steps(text)
     if len(text) > MAX_CHARACTERS:
         raise SpecError(
             f"this clip skip has {len(text):,} characters, and {MAX_CHARACTERS} is the most; {_WRITTEN}",
@@ -127,7 +190,16 @@ def parse_encoder_skip(text: str) -> EncoderSkip:
     return skip
 
 
-def _read(tokens: deque[str]) -> EncoderSkip:
+def _read_steps(text: str) -> EncoderSkip:
+    """What [4>3>2] says."""
+    inner = text.strip()
+    values = inner[1:-1].split(">") if inner[0] == "[" and inner[-1] == "]" else []
+    if not 2 <= len(values) <= MOST_CALLS:
+        raise SkipOutOfRange(f"clip skip {shown(text)} cannot be read; {_WRITTEN}", field="clip_skip")
+    return StepSkips.of([ClipSkip.parse(value) for value in values])
+
+
+def _read(tokens: deque[str]) -> ClipSkip | SkipSchedule:
     """What the tokens start with, which it takes away; IndexError or ValueError where they make no Clip Skip."""
     token = tokens.popleft().strip() or tokens.popleft()
     if token in ("]", ":", "|"):

@@ -16,7 +16,7 @@ from clipskip.spec.passes import Hires
 from clipskip.spec.plain import write_value, write_values
 from clipskip.spec.reader import Reader
 from clipskip.spec.render import FileRef, Render, Request
-from clipskip.spec.schedule import SkipSchedule
+from clipskip.spec.skip import ClipSkip
 from clipskip.spec.table import HIRES, MASK, PICTURE, START
 
 FRACTION, SCHEDULE, ENCODERS = "Fractional clip skip", "Clip skip schedule", "Clip skip per encoder"
@@ -185,7 +185,7 @@ def _skips_of(render: Render) -> Iterator[tuple[str, str]]:
     yield "Clip skip", str(skip.first.shallow)
     if isinstance(skip, EncoderSkips):
         yield ENCODERS, str(skip)
-    elif isinstance(skip, SkipSchedule):
+    elif not isinstance(skip, ClipSkip):
         yield SCHEDULE, str(skip)
     elif skip.fraction:
         yield FRACTION, str(skip)

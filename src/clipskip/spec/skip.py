@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clipskip.errors import SkipOutOfRange, SpecError
 from clipskip.spec.family import Family
-from clipskip.spec.numbering import Dialect, Value, layer_of, value_of
+from clipskip.spec.numbering import Dialect, Value, layers_of, value_of
 
 MOST_COLUMNS = 1000
 """Clip Skips that one range may stand for."""
@@ -39,12 +39,15 @@ class ClipSkip:
 
     @classmethod
     def from_dialect(cls, value: Value | None, dialect: Dialect, *, family: Family = Family.SD1) -> "ClipSkip":
-        """The layer that a tool's value names on a family; SpecError when it names none."""
-        return cls(layer_of(value, dialect, family))
+        """Return the layer that a tool's value reads on a family; SpecError when it reads none, or two different ones."""
+        layers = layers_of(value, dialect, family)
+        if layers.l_from_end != layers.g_from_end:
+            raise SpecError(f"{layers.remark}: that is no single layer", field="clip_skip")
+        return cls(layers.l_from_end)
 
     def to_dialect(self, dialect: Dialect, *, family: Family = Family.SD1) -> Value:
         """What to give a tool so that it reads this layer; SpecError when it cannot."""
-        return value_of(self.from_end, dialect, family)
+        return value_of(self.from_end, self.from_end, dialect, family)
 
     @classmethod
     def from_a1111(cls, clip_skip: int, *, family: Family = Family.SD1) -> "ClipSkip":

@@ -78,7 +78,7 @@ def file_name(render: Render, *, row: int | None = None) -> str:
 
 def _in_name(skip: Skip) -> str:
     """The Clip Skip in marks that every file system takes: 02, 01.5, 01-2-0.5 for [1:2:0.5], 02g5 for 2/5."""
-    text = re.sub(r"[\[\]]", "", str(skip)).replace(":", "-").replace("|", "_").replace("/", "g")
+    text = re.sub(r"[\[\]]", "", str(skip)).replace(":", "-").replace("|", "_").replace("/", "g").replace(">", "_")
     return f"{skip.first.shallow:02d}{text.removeprefix(str(skip.first.shallow))}"[:MAX_NAME]
 
 

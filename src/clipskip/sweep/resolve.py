@@ -10,7 +10,7 @@ from clipskip.encode import check_phrase
 from clipskip.errors import NotFound, SpecError, WrongKind
 from clipskip.prompt import Emphasis, Rules, read_prompt
 from clipskip.sample import find_sampler
-from clipskip.spec import FileRef, LoraRef, Render, Request, Skip, SkipSchedule, skip_for
+from clipskip.spec import ClipSkip, FileRef, LoraRef, Render, Request, Skip, skip_for
 from clipskip.sweep.model import Extras, denoiser_calls
 from clipskip.weights import (
     CheckpointFacts,
@@ -149,7 +149,7 @@ def check_skip(skip: Skip, model: CheckpointFacts, *, calls: int) -> None:
     """SpecError for a Clip Skip that the model does not have, or that a picture of so many calls would not use whole."""
     model.check(skip)
     for one in dict.fromkeys((skip_for(skip, 0), skip_for(skip, 1))):
-        if isinstance(one, SkipSchedule):
+        if not isinstance(one, ClipSkip):
             one.check_calls(calls)
 
 

@@ -1,13 +1,27 @@
 """What requests may say: strict types, bounded numbers, no field that is not known."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from clipskip.doors.http.ours.views import skip_json
 from clipskip.errors import SkipOutOfRange, SpecError
-from clipskip.spec import ClipSkip, LoraRef, Request, Skip, parse_columns, parse_skip, parse_skips
+from clipskip.spec import (
+    ClipSkip,
+    Dialect,
+    Family,
+    LoraRef,
+    Request,
+    Skip,
+    Translation,
+    check_depths,
+    depths,
+    parse_columns,
+    parse_skip,
+    parse_skips,
+    translate,
+)
 
 MOST_CHARACTERS = 100_000
 Text = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS)]
@@ -118,8 +132,24 @@ class SessionBody(Body):
 class DialectBody(Body):
     """A Clip Skip to be said in other tools' numbers."""
 
-    clip_skip: Layer
-    family: Literal["sd1", "sd2", "sdxl", "SD 1.x", "SD 2.x", "SDXL"] = "sd1"
+    clip_skip: Layer | Name
+    """A number, or text: a schedule, two encoders' numbers, or a word of the tool that it is of."""
+    tool: Name | None = None
+    """The tool that it is of; this program when left out."""
+    family: Name = "sd1"
+    steps: Annotated[int, Field(ge=1, le=300)] | None = None
+    """Denoiser calls of the picture, to write a schedule step by step."""
+
+    def translated(self) -> Translation:
+        """The Clip Skip, and what to know of it."""
+        family = Family.parse(self.family)
+        if self.tool is not None:
+            return translate(self.clip_skip, Dialect.parse(self.tool), family=family)
+        deepest = depths(family)
+        if not deepest:
+            raise SpecError(family.means_nothing, field="family")
+        skip = skip_of(self.clip_skip, depth=deepest[0], field="clip_skip")
+        return Translation(skip=check_depths(skip, deepest))
 
 
 class InspectBody(Body):

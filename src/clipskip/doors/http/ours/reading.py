@@ -24,9 +24,9 @@ from clipskip.doors.http.ours.bodies import (
     PromptBody,
     SettingsBody,
     request_json,
-    skip_of,
 )
 from clipskip.doors.http.ours.library import WEBP, Shelf, small_preview
+from clipskip.doors.http.ours.views import skip_json
 from clipskip.doors.http.strict import StrictRoute, read_body
 from clipskip.doors.looking import inspect_file
 from clipskip.doors.reading import read_aloud
@@ -34,7 +34,7 @@ from clipskip.encode import summarize_layers
 from clipskip.errors import NotFound, SpecError
 from clipskip.image import infotext_of
 from clipskip.sample import SAMPLERS, SCHEDULES
-from clipskip.spec import Family, conversion_table, request_from_text
+from clipskip.spec import Family, conversion_table, layers_read, request_from_text
 from clipskip.sweep import Studio
 from clipskip.weights import FileKind, Library
 
@@ -127,13 +127,17 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
     @routes.post("/dialects")
     def dialects(body: DialectBody) -> Json:
         """A Clip Skip in every tool's numbers."""
-        family = Family.parse(body.family)
-        skip = skip_of(body.clip_skip, depth=family.depth, field="clip_skip").first
+        family, found = Family.parse(body.family), body.translated()
         rows = [
             {"tool": row.dialect.value, "number": row.number, "note": row.note}
-            for row in conversion_table(skip, family=family)
+            for row in conversion_table(found.skip, family=family, calls=body.steps)
         ]
-        return {"rows": rows, "layer": family.depth + 1 - skip.from_end, "depth": family.depth}
+        layers = [
+            {"encoder": name, "depth": depth, "layer": layer}
+            for name, depth, layer in layers_read(found.skip, family=family)
+        ]
+        first = {"layer": layers[0]["layer"], "depth": layers[0]["depth"]}
+        return {"clip_skip": skip_json(found.skip), "remark": found.remark, "layers": layers, "rows": rows, **first}
 
     @routes.post(
         "/encode",
