@@ -310,6 +310,9 @@ def serve(
         list[Path] | None,
         typer.Option(help="A folder beside the models' that links in them may lead to. Repeatable."),
     ] = None,
+    allow_fetch: Annotated[
+        bool, typer.Option(help="Let clients fetch models from Civitai and Hugging Face by POST /v1/fetch.")
+    ] = False,
     allow_pickle: o.Pickle = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
@@ -323,6 +326,7 @@ def serve(
         out=out,
         folders=models_folder or [],
         links_to=follow_links_to or [],
+        allow_fetch=allow_fetch,
         allow_pickle=allow_pickle,
         open_page=open_page,
     )

@@ -94,6 +94,7 @@ def run_server(
     folders: Sequence[Path],
     links_to: Sequence[Path] = (),
     allow_pickle: bool,
+    allow_fetch: bool = False,
     open_page: bool = False,
 ) -> None:
     """Serves until Ctrl-C."""
@@ -106,7 +107,7 @@ def run_server(
         library = replace(Library.of_user(folders), allowed=tuple(path.expanduser() for path in links_to))
         studio = Studio(folder, library, allow_pickle=allow_pickle)
         _tell_links(studio.library)
-        app = build_app(studio, access=Access(token=place.token, login=place.login))
+        app = build_app(studio, access=Access(token=place.token, login=place.login), allow_fetch=allow_fetch)
         server = uvicorn.Server(
             uvicorn.Config(
                 app,

@@ -142,6 +142,7 @@ def _blocks(file: BinaryIO) -> Iterator[memoryview]:
 def _open(store: Path) -> sqlite3.Connection:
     store.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(store, timeout=10, isolation_level=None)
+    connection.execute("pragma synchronous = off")  # a cache: what a power cut loses is computed again
     connection.execute(
         "create table if not exists hashes_1 (path text primary key, size integer, mtime_ns integer, inode text, "
         "sha256 text, data_sha256 text, autov1 text)"

@@ -12,7 +12,7 @@ import platformdirs
 
 from clipskip.errors import NotFound
 from clipskip.weights.catalog import Catalog, FileFacts, Tell
-from clipskip.weights.hashes import Progress, autov1, cached_hashes, hash_file
+from clipskip.weights.hashes import Progress, autov1, hash_file, known_hashes
 from clipskip.weights.identify import FileKind
 from clipskip.weights.walking import PICKLED, SAFE, Bounds, Found, links_left_alone, real_path, walk
 
@@ -107,8 +107,9 @@ class Library:
         candidates = [found for found in self.files(kind) if not found.path.is_dir()]
         wanted, unknown = fold(Path(likely).name), []
         ordered = sorted(candidates, key=lambda f: (wanted not in (fold(f.stem), fold(f.path.name)), _size(f.path)))
+        hashes = known_hashes(found.path for found in ordered)
         for path in (found.path for found in ordered):
-            known = cached_hashes(path)
+            known = hashes.get(path)
             if known is not None and known.matches(digits):
                 return path
             if len(digits) == 8 and autov1(path) == digits.lower():

@@ -15,7 +15,15 @@ from clipskip.doors.http.a1111 import a1111_routes, extension_routes
 from clipskip.doors.http.access import COOKIE, Access
 from clipskip.doors.http.guard import Guard
 from clipskip.doors.http.openai import openai_routes
-from clipskip.doors.http.ours import ErrorView, RefusalView, SessionBody, advise_routes, reading_routes, sweep_routes
+from clipskip.doors.http.ours import (
+    ErrorView,
+    RefusalView,
+    SessionBody,
+    advise_routes,
+    fetch_routes,
+    reading_routes,
+    sweep_routes,
+)
 from clipskip.doors.http.reasons import LOG, MOST_REASONS, Reason, joined, log_line, reasons_of
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import Busy, ClipskipError, NotFound, OutputError
@@ -41,7 +49,7 @@ REFUSALS: dict[int | str, dict[str, object]] = {
 }
 
 
-def build_app(studio: Studio, *, access: Access | None = None) -> FastAPI:
+def build_app(studio: Studio, *, access: Access | None = None, allow_fetch: bool = False) -> FastAPI:
     """The application over one studio, for those whom `access` admits; for everybody on this machine without one."""
     access = access or Access()
     app = FastAPI(title="clipskip", version=__version__, docs_url=None, redoc_url=None, responses=REFUSALS)
@@ -55,6 +63,7 @@ def build_app(studio: Studio, *, access: Access | None = None) -> FastAPI:
     _add_session(app, access)
     for routes in (sweep_routes, reading_routes, advise_routes, a1111_routes, openai_routes):
         app.include_router(routes(studio))
+    app.include_router(fetch_routes(studio, allowed=allow_fetch))
     app.include_router(extension_routes())
     return app
 

@@ -3,6 +3,7 @@
 from clipskip.doors.http.ours.advising import advise_routes
 from clipskip.doors.http.ours.bodies import MOST_CHARACTERS, Body, Layer, Name, SessionBody, Text, skip_of
 from clipskip.doors.http.ours.events import data_url
+from clipskip.doors.http.ours.fetching import fetch_routes
 from clipskip.doors.http.ours.reading import reading_routes
 from clipskip.doors.http.ours.sweeps import sweep_routes
 from clipskip.doors.http.ours.views import ErrorView, RefusalView
@@ -18,6 +19,7 @@ __all__ = [
     "Text",
     "advise_routes",
     "data_url",
+    "fetch_routes",
     "reading_routes",
     "skip_of",
     "sweep_routes",
