@@ -352,6 +352,8 @@ def test_files_that_are_not_those_of_the_settings_are_said(run, folder: Path) ->
         _, _, err = run(command, "--settings", "same.txt", "--out", f"same-{command}")
         assert "another file" not in err
         code, _, err = run(command, "--settings", "other.txt", "--out", f"other-{command}")
+        assert code == 2 and "--yes" in err and not Path(f"other-{command}").exists(), "nobody is there to be asked"
+        code, _, err = run(command, "--settings", "other.txt", "--out", f"other-{command}", "--yes")
         lines = " ".join(err.split())
         assert code == 0 and f"its hash is {hashes[0].autov2}, not 0123456789" in lines, err
         assert f"ogre is another file than these settings were made with: its hash is {hashes[1].autov3}" in lines

@@ -159,13 +159,20 @@ def test_a_refusal_is_shown_at_its_field(page: Page) -> None:
 
 @needs_browser
 @pytest.mark.slow
-def test_a_lora_that_is_not_that_of_the_settings_is_drawn_with_and_said(page: Page) -> None:
+def test_a_lora_that_is_not_that_of_the_settings_is_said_where_it_is_chosen_and_asked_about(page: Page) -> None:
     page.click("#png-info summary")
     page.fill("#settings", 'swamp <lora:gnome:1>\nSteps: 1, Seed: 9, Clip skip: 2, Lora hashes: "gnome: 0123456789ab"')
     page.click("#read-settings")
-    expect(page.locator("#notice-text")).to_contain_text("The form is filled")
+    expect(page.locator("#loras-doubt")).to_contain_text("Gnome is another file")
     page.click("#start")
-    expect(page.locator("#notice-text")).to_contain_text("gnome is another file", timeout=DRAWN_MS)
+    expect(page.locator("#ask")).to_contain_text("Gnome is another file")
+    check(page)
+    page.click("#ask-no")
+    expect(page.locator("#ask")).to_be_hidden()
+    expect(page.locator("#sweep")).to_be_hidden()
+    expect(page.locator("#loras-doubt")).to_contain_text("Gnome is another file")
+    page.click("#start")
+    page.click("#ask-yes")
     expect(page.locator(".cell.finished").first).to_be_visible(timeout=DRAWN_MS)
 
 

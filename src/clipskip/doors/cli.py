@@ -70,6 +70,7 @@ def sweep(
     models_folder: o.Folders = None,
     fetch: o.Fetch = False,
     allow_pickle: o.Pickle = False,
+    yes: o.Yes = False,
 ) -> None:
     """Draw the grid: Clip Skip across, without and with the LoRAs down."""
     from clipskip.doors.work import run_sweep
@@ -80,7 +81,7 @@ def sweep(
         sampler=sampler, scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
-    _finish(run_sweep(request, skips, folders=models_folder or [], allow_pickle=allow_pickle, out=out))
+    _finish(run_sweep(request, skips, folders=models_folder or [], allow_pickle=allow_pickle, out=out, yes=yes))
 
 
 @app.command()
@@ -106,6 +107,7 @@ def generate(
     models_folder: o.Folders = None,
     fetch: o.Fetch = False,
     allow_pickle: o.Pickle = False,
+    yes: o.Yes = False,
 ) -> None:
     """Draw pictures at one Clip Skip."""
     from clipskip.doors.work import run_generate
@@ -115,7 +117,7 @@ def generate(
         sampler=sampler, scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng, clip_skip=clip_skip,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
-    _finish(run_generate(request, count, folders=models_folder or [], allow_pickle=allow_pickle, out=out))
+    _finish(run_generate(request, count, folders=models_folder or [], allow_pickle=allow_pickle, out=out, yes=yes))
 
 
 @app.command()

@@ -50,6 +50,10 @@ Fetch = Annotated[
     bool,
     typer.Option("--fetch", help="Fetch what names and hashes mean from Civitai or Hugging Face; links always are."),
 ]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", help="Draw without asking where files are not those of the settings, or the size is odd."),
+]
 Pickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Also read .ckpt and .pt files (weights only, never code).")
 ]

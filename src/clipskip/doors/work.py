@@ -1,5 +1,6 @@
 """The commands that draw: open the model, show progress, write pictures, end cleanly on Ctrl-C."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from clipskip.errors import SpecError, printable
 from clipskip.spec import Request, Skip
 from clipskip.sweep import (
     Advance,
+    Doubt,
     Extras,
     Model,
     Saved,
     SweepFolder,
+    doubts_of,
     draw_missing,
     draw_to,
     open_model,
@@ -29,13 +32,20 @@ OUT = Path("clipskip-out")
 
 
 def run_sweep(
-    request: Request, skips: tuple[Skip, ...], *, folders: Sequence[Path], allow_pickle: bool, out: Path | None
+    request: Request,
+    skips: tuple[Skip, ...],
+    *,
+    folders: Sequence[Path],
+    allow_pickle: bool,
+    out: Path | None,
+    yes: bool = False,
 ) -> bool:
     """Draws what is missing of the sweep, then its grid and page; False when it was interrupted."""
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
     sweep, extras = plan_sweep(request, skips, model.facts, library, allow_pickle=allow_pickle)
-    _warn(request, model, extras, console)
+    _warn(extras, console)
+    _ask(doubts_of(request, sweep.base, model.facts, extras), console, yes=yes)
     folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=model.facts)
     pictures = len(sweep.skips) * len(sweep.rows)
     try:
@@ -58,13 +68,14 @@ def _finish(folder: SweepFolder) -> None:
 
 
 def run_generate(
-    request: Request, count: int, *, folders: Sequence[Path], allow_pickle: bool, out: Path | None
+    request: Request, count: int, *, folders: Sequence[Path], allow_pickle: bool, out: Path | None, yes: bool = False
 ) -> bool:
     """Draws `count` pictures with seeds counting up; False when it was interrupted."""
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
     base, extras = resolve(request, model.facts, library, allow_pickle=allow_pickle)
-    _warn(request, model, extras, console)
+    _warn(extras, console)
+    _ask(doubts_of(request, base, model.facts, extras), console, yes=yes)
     events = draw_to(model, seeded(base, count), extras, folder=out or OUT)
     return _show(events, console=console, pictures=count, tell=True)
 
@@ -78,9 +89,22 @@ def _open(request: Request, library: Library, console: Console, *, allow_pickle:
         return open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
 
 
-def _warn(request: Request, model: Model, extras: Extras, console: Console) -> None:
-    for line in warnings_of(request, model.facts.source, extras):
+def _warn(extras: Extras, console: Console) -> None:
+    for line in warnings_of(extras):
         console.print(printable(line), style="yellow", markup=False)
+
+
+def _ask(doubts: Sequence[Doubt], console: Console, *, yes: bool) -> None:
+    """Says what is likely not meant, and asks whether to draw all the same; SpecError where nobody says so."""
+    for doubt in doubts:
+        console.print(printable(doubt.text), style="yellow", markup=False)
+    if not doubts or yes:
+        return
+    if not sys.stdin.isatty():
+        raise SpecError("nothing is drawn: add --yes to draw all the same", field=doubts[0].field)
+    console.print("Draw all the same? [y/N] ", end="", markup=False)
+    if input().strip().lower() not in ("y", "yes"):
+        raise SpecError("nothing is drawn", field=doubts[0].field)
 
 
 def _show(events: Iterator[Advance | Saved], *, console: Console, pictures: int, tell: bool = False) -> bool:

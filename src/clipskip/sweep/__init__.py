@@ -1,5 +1,6 @@
 """A Request in; its picture, or the grid of its Clip Skips and LoRAs, out: planned, drawn, written, resumed."""
 
+from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
 from clipskip.sweep.folder import GRID, PAGE, SweepFolder
 from clipskip.sweep.history import History, Record
 from clipskip.sweep.lock import held
@@ -7,7 +8,7 @@ from clipskip.sweep.model import Advance, Drawn, Extras, Halt, Model, no_numbers
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
 from clipskip.sweep.queue import ENDED, Job, Queue
-from clipskip.sweep.resolve import fix_seed, resolve, seeded, warnings_of
+from clipskip.sweep.resolve import fix_seed, resolve, seeded
 from clipskip.sweep.run import (
     Saved,
     draw_missing,
@@ -27,6 +28,7 @@ __all__ = [
     "GRID",
     "PAGE",
     "Advance",
+    "Doubt",
     "Drawn",
     "Extras",
     "Halt",
@@ -40,6 +42,7 @@ __all__ = [
     "Studio",
     "Sweep",
     "SweepFolder",
+    "doubts_of",
     "draw_missing",
     "draw_one",
     "draw_sweep",

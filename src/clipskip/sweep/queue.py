@@ -50,7 +50,7 @@ class Job:
         """For those who want what is half done, where the job gives it."""
         self.ended = threading.Event()
         self._begun: tuple[float, float] | None = None
-        """When drawing began, and what share was there already."""
+        """When the first step was done, and what share was there by then."""
 
     @property
     def share(self) -> float:
@@ -75,9 +75,9 @@ class Job:
     def take(self, event: Event) -> None:
         """What has been drawn."""
         if isinstance(event, Advance):
-            if self._begun is None:
-                self._begun = time.monotonic(), self.share
             self.steps |= dict.fromkeys(event.indices, (event.step, event.steps))
+            if self._begun is None:  # after the first step, which cells of one batch report together
+                self._begun = time.monotonic(), self.share
             self.previews |= dict(zip(event.indices, event.previews, strict=False))
         else:
             if isinstance(event, Drawn):

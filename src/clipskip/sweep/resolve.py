@@ -1,7 +1,7 @@
 """What a user asks -> what it resolves to: names become files by content, every default is filled in."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +17,12 @@ from clipskip.weights import (
     Embedding,
     FileKind,
     Library,
-    SourceFile,
-    hash_file,
     identify,
     load_embedding,
+    read_allowed,
     read_header,
 )
-from clipskip.weights.lora import Lora, load_lora
+from clipskip.weights.lora import Lora, check_fit, load_lora
 from clipskip.weights.pickles import is_pickle
 
 MAX_RANDOM_SEED = 2**32 - 2
@@ -60,6 +59,7 @@ def resolve(
         _find_lora(ref, library, noted.get(ref.name, ""), allow_pickle=allow_pickle)
         for ref in (*prompt.loras, *request.loras)
     ]
+    _check_loras(found, model, allow_pickle=allow_pickle)
     called = _called(prompt.text, request.negative_prompt, library, calls=calls, rules=rules)
     embeddings = tuple(load_embedding(path, widths=model.widths, allow_pickle=allow_pickle) for path in called)
     render = Render(
@@ -76,8 +76,8 @@ def resolve(
         scheduler=schedule,
         cfg_scale=request.cfg_scale,
         seed=fix_seed(request.seed),
-        width=model.native_px if request.width is None else request.width,
-        height=model.native_px if request.height is None else request.height,
+        width=_side(request.width, request.height, model.native_px),
+        height=_side(request.height, request.width, model.native_px),
         emphasis=request.emphasis,
         rng=request.rng,
         ensd=request.ensd,
@@ -111,22 +111,17 @@ def _refuse(request: Request) -> None:
             raise SpecError(f"{words} cannot be drawn yet; leave it out of the settings", field=field)
 
 
-def warnings_of(request: Request, model: SourceFile, extras: Extras) -> tuple[str, ...]:
-    """What is used all the same: files that are not those of the settings, and what is odd about LoRAs."""
-    odd = (f"{lora.name}: {warning}" for lora in extras.loras.values() for warning in lora.warnings)
-    return (*_other_files(request, model, extras), *odd)
+def _side(asked: int | None, other: int | None, own: int) -> int:
+    """Pixels of one side: a side that is left out is as long as the other, for models are trained on squares."""
+    return next(side for side in (asked, other, own) if side is not None)
 
 
-def _other_files(request: Request, model: SourceFile, extras: Extras) -> Iterator[str]:
-    """A line for each file that has the name in a settings text, and not the content that its hash tells of."""
-    noted = dict(request.lora_hashes)
-    used = [(lora.name, lora.path, noted.get(lora.name, "")) for lora in extras.loras.values()]
-    if not model.path.is_dir():
-        used.insert(0, (model.ref.name, model.path, request.model_hash or ""))
-    for name, path, wanted in used:
-        if wanted and not (found := hash_file(path)).matches(wanted):
-            own = {8: found.autov1, 12: found.autov3}.get(len(wanted), found.autov2)
-            yield f"{name} is another file than these settings were made with: its hash is {own}, not {wanted[:64]}"
+def _check_loras(found: Sequence[tuple[LoraRef, Lora]], model: CheckpointFacts, *, allow_pickle: bool) -> None:
+    """LoraError for one that does not fit the model."""
+    if found:
+        header, _ = read_allowed(model.source.path, allow_pickle=allow_pickle)
+        for ref, lora in found:
+            check_fit(lora, header, text_encoder=ref.text_encoder, unet=ref.unet)
 
 
 def _check(render: Render, model: CheckpointFacts, embeddings: tuple[Embedding, ...]) -> None:

@@ -5,15 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import final
 
-from clipskip.errors import DamagedFile
+from clipskip.errors import DamagedFile, NotFound
 from clipskip.spec import Render, Request, Skip
+from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
 from clipskip.sweep.folder import SweepFolder
 from clipskip.sweep.history import PREFIX, History, Record
 from clipskip.sweep.model import Extras, Halt, Model
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep
 from clipskip.sweep.queue import Event, Job, Queue, nothing
-from clipskip.sweep.resolve import resolve, warnings_of
+from clipskip.sweep.resolve import resolve
 from clipskip.sweep.run import draw_missing, plan_sweep
 from clipskip.weights import CheckpointFacts, Library
 
@@ -29,17 +30,33 @@ class Studio:
         self.queue = Queue(self.models, limit=limit)
 
     def start(self, request: Request, skips: Sequence[Skip], *, previews: bool) -> tuple[Record, tuple[str, ...]]:
-        """Plans a sweep and lets it wait its turn, with what is odd about its files; one that is complete is only opened
-        again."""
-        facts, sweep, extras = self._plan(request, skips)
-        return self._begin(facts, sweep, extras, previews=previews), warnings_of(request, facts.source, extras)
+        """Plans a sweep and lets it wait its turn, with what is odd about it; one that is complete is only opened again."""
+        facts, sweep, extras = self._plan(request, skips, self.facts(request))
+        odd = (*(doubt.text for doubt in doubts_of(request, sweep.base, facts, extras)), *warnings_of(extras))
+        return self._begin(facts, sweep, extras, previews=previews), odd
+
+    def check(self, request: Request, skips: Sequence[Skip]) -> tuple[Sweep, tuple[Doubt, ...]]:
+        """Plans a sweep, with all its errors, and gives it and what is likely not meant; draws nothing."""
+        facts, sweep, extras = self._plan(request, skips, self.facts(request))
+        return sweep, doubts_of(request, sweep.base, facts, extras)
+
+    def facts(self, request: Request) -> CheckpointFacts:
+        """What is known of the checkpoint that a request names; by the hash that it notes where no file has the name."""
+        try:
+            return self.models.facts(request.model, hash=None if request.model else request.model_hash)
+        except NotFound:
+            if not request.model_hash:
+                raise
+            return self.models.facts(request.model, hash=request.model_hash)
 
     def resume(self, id: str) -> Record:
         """Goes on with a sweep of the folder, whoever began it."""
         record = self.history.find(id)
         if record.complete:
             return record
-        facts, sweep, extras = self._plan(record.request, record.skips)
+        asked = record.request
+        found = self.models.facts(asked.model, hash=asked.model_hash)
+        facts, sweep, extras = self._plan(asked, record.skips, found)
         if f"{PREFIX}{sweep.key}" != record.folder.name and not _same_cells(sweep, record):
             raise DamagedFile(
                 f"the sweep {id} cannot go on: its model, LoRAs or embeddings are not the files that it began with; "
@@ -78,8 +95,9 @@ class Studio:
         """Stops what is drawn."""
         self.queue.close()
 
-    def _plan(self, request: Request, skips: Sequence[Skip]) -> tuple[CheckpointFacts, Sweep, Extras]:
-        facts = self.models.facts(request.model, hash=request.model_hash)
+    def _plan(
+        self, request: Request, skips: Sequence[Skip], facts: CheckpointFacts
+    ) -> tuple[CheckpointFacts, Sweep, Extras]:
         return facts, *plan_sweep(request, skips, facts, self.library, allow_pickle=self.allow_pickle)
 
     def _begin(

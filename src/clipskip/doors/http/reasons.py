@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 
+from clipskip.doors.http.words import in_words
 from clipskip.errors import ClipskipError
 
 LOG = logging.getLogger("clipskip.http")
@@ -48,7 +49,7 @@ def reasons_of(errors: Sequence[Mapping[str, Any]]) -> list[Reason]:  # Any: pyd
         top = field_of(error["loc"]).partition(".")[0]
         if top not in deepest or len(error["loc"]) > len(deepest[top]["loc"]):
             deepest[top] = error  # of a union's branches the deepest has most to say
-    theirs = [(field_of(error["loc"]), error["msg"]) for error in deepest.values()]
+    theirs = [(field_of(error["loc"]), in_words(error)) for error in deepest.values()]
     return [*(Reason(field=field, why=f"{field or 'the body'}: {why}") for field, why in theirs), *ours]
 
 

@@ -31,9 +31,12 @@ function refusal(said, answer) {
   const details = said?.detail ?? said?.message ?? `The server answered ${answer.status}.`;
   const first = Array.isArray(details) ? details[0] : null;
   const field = said?.field ?? (first ? first.loc?.filter((part) => part !== "body").join(".") : null);
-  const message = (first ? first.msg : String(details)).replace(`${field}: `, "");
-  return new ApiError(message, { field: field || null, status: answer.status });
+  const message = first ? first.msg : String(details), start = `${field}: `;
+  return new ApiError(message.startsWith(start) ? message.slice(start.length) : message, { field: field || null, status: answer.status });
 }
+
+/** JSON with a seed that is text here, since it may have more digits than a number holds. */
+const withSeed = ({ seed, ...body }) => `${JSON.stringify(body).slice(0, -1)},"seed":${BigInt(seed)}}`;
 
 const sweepPath = (id) => `/v1/sweeps/${encodeURIComponent(id)}`;
 
@@ -41,8 +44,9 @@ export const api = {
   status: () => ask("/v1/status"),
   files: () => ask("/v1/files"),
   samplers: () => ask("/v1/samplers"),
-  /** `seed` is text, since it may have more digits than a number holds. */
-  start: ({ seed, ...body }) => ask("/v1/sweeps", { method: "POST", body: `${JSON.stringify(body).slice(0, -1)},"seed":${BigInt(seed)}}` }),
+  start: (body) => ask("/v1/sweeps", { method: "POST", body: withSeed(body) }),
+  /** What a sweep would be: its size, and what is likely not meant. */
+  check: (body, signal) => ask("/v1/sweeps/check", { method: "POST", body: withSeed(body), signal }),
   sweeps: () => ask("/v1/sweeps"),
   sweep: (id) => ask(sweepPath(id)),
   cancel: (id) => ask(sweepPath(id), { method: "DELETE" }),

@@ -32,8 +32,9 @@ export function say(text) {
 }
 
 /** Shows a line at the top of the page, with at most one thing to do about it. */
-export function notice(text, action = null) {
+export function notice(text, action = null, { bad = false } = {}) {
   at("notice").hidden = false;
+  at("notice").classList.toggle("bad", bad);
   at("notice-text").textContent = text;
   at("notice-action").hidden = action === null;
   at("notice-action").onclick = null;

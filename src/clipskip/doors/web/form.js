@@ -2,7 +2,7 @@
 
 import { ApiError, api } from "./api.js";
 import { openChooser } from "./chooser.js";
-import { at, h, notice, plural } from "./dom.js";
+import { at, h, notice, plural, sentence } from "./dom.js";
 import { openLoras } from "./loras.js";
 import { openPicker } from "./picker.js";
 import { openReading } from "./reading.js";
@@ -12,6 +12,7 @@ const TEXTS = ["prompt", "negative_prompt", "clip_skips", "negative_clip_skip", 
 const NUMBERS = ["steps", "cfg_scale", "width", "height"];
 const CHOICES = ["sampler", "scheduler"];
 const DEFAULTS = { clip_skips: "1-5", steps: 20, cfg_scale: 7, seed: "-1", sampler: "Euler a", scheduler: "Automatic" };
+const DOUBTED = ["model", "prompt", "loras", "width"], PAUSE_MS = 500;
 const SAME_FIELD = { clip_skip: "clip_skips", lora: "loras", cfg: "cfg_scale", size: "width", negative: "negative_prompt", embedding: "prompt" };
 
 /** The form. `hear` has start(body) and model(file): a sweep is asked for; another checkpoint is chosen. */
@@ -34,8 +35,10 @@ export function openForm(hear) {
   ];
 
   function changed() {
+    at("loras-error").textContent = "";
     keep();
     trained();
+    if (begun) check();
   }
 
   function model() {
@@ -48,9 +51,11 @@ export function openForm(hear) {
   function chooseModel(name) {
     modelName = name;
     models.show();
+    at("model-error").textContent = "";
     showModel();
     loras.modelChanged();
     keep();
+    check();
   }
 
   /** Tells the chooser how deep the model is, and what was trained where. */
@@ -145,6 +150,7 @@ export function openForm(hear) {
     clearErrors();
     keep();
     readings.forEach((reading) => reading.ask());
+    check();
   }
 
   function choose(id, value) {
@@ -158,6 +164,47 @@ export function openForm(hear) {
   /** From somebody's Clip Skip to a sweep that has it. */
   const around = (skip) => (Number.isInteger(Number(skip)) ? `1-${Math.max(5, Number(skip))}` : `1-5,${skip}`);
 
+  let pausing = 0, checking = null;
+
+  /** Asks the server, after a pause in typing, what of this is likely not meant, and says it where it is chosen. */
+  function check() {
+    clearTimeout(pausing);
+    checking?.abort();
+    pausing = setTimeout(async () => {
+      checking = new AbortController();
+      try {
+        tellDoubts((await api.check(body(), checking.signal)).doubts);
+      } catch (error) {
+        if (error.name === "AbortError") return;
+        if (!(error instanceof ApiError)) throw error;
+        tellDoubts([]);
+        const name = fieldOf(error);
+        if (["model", "loras", "prompt", "clip_skips", "width"].includes(name) && error.status) at(`${name}-error`).textContent = error.message;
+      }
+    }, PAUSE_MS);
+  }
+
+  function tellDoubts(doubts) {
+    for (const id of DOUBTED) at(`${id}-doubt`).textContent = doubts.filter((one) => one.field === id).map((one) => sentence(one.text)).join(" ");
+    return doubts;
+  }
+
+  /** Whether to draw with these doubts: asked over the button, answered by a click. */
+  function ask(doubts) {
+    at("ask-doubts").replaceChildren(...doubts.map((one) => h("li", { text: sentence(one.text) })));
+    at("ask").hidden = false;
+    at("ask-yes").focus();
+    return new Promise((answer) => {
+      at("ask-yes").onclick = () => answer(true);
+      at("ask-no").onclick = () => answer(false);
+      stopAsking = () => answer(false);
+    }).finally(() => { at("ask").hidden = true; });
+  }
+
+  let stopAsking = () => {};
+
+  const fieldOf = (error) => { const name = (error.field ?? "").split(/[.[]/)[0]; return SAME_FIELD[name] ?? name; };
+
   function clearErrors() {
     for (const line of at("form").querySelectorAll(".error[id]")) line.textContent = "";
     for (const field of at("form").querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
@@ -165,8 +212,7 @@ export function openForm(hear) {
 
   /** Shows a refusal at the field that it names, else above the button. */
   function showError(error) {
-    const name = (error.field ?? "").split(/[.[]/)[0], id = SAME_FIELD[name] ?? name;
-    const line = id ? at(`${id}-error`) : null;
+    const id = fieldOf(error), line = id ? at(`${id}-error`) : null;
     (line && at("form").contains(line) ? line : at("form-error")).textContent = error.message;
     const field = id === "loras" ? at("add-lora") : at(id);
     if (!line || !field) return;
@@ -183,7 +229,8 @@ export function openForm(hear) {
     busy = true;
     count();
     try {
-      await hear.start(body());
+      const asked = body(), { doubts } = await api.check(asked);
+      if (!tellDoubts(doubts).length || await ask(doubts)) await hear.start(asked);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       showError(error);
@@ -218,11 +265,14 @@ export function openForm(hear) {
       event.target.removeAttribute("aria-invalid");
       if (event.target.id && at(`${event.target.id}-error`)) at(`${event.target.id}-error`).textContent = "";
       at("form-error").textContent = "";
+      if (event.target.id === "prompt") at("loras-error").textContent = "";
+      stopAsking();
       keep();
+      if (["prompt", "width", "height", "clip_skips"].includes(event.target.id)) check();
     });
     at("form").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start(event); });
     at("steps").addEventListener("change", () => readings.forEach((reading) => reading.ask()));
-    at("forget").addEventListener("click", () => { settings = null; at("based").hidden = true; keep(); at("start").focus(); });
+    at("forget").addEventListener("click", () => { settings = null; at("based").hidden = true; keep(); check(); at("start").focus(); });
     at("read-settings").addEventListener("click", () => load(at("settings").value));
     at("prompt").addEventListener("paste", (event) => {
       const text = event.clipboardData?.getData("text") ?? "";

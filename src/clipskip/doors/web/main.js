@@ -11,6 +11,7 @@ import { openSweeps } from "./sweep.js";
 const STATUS_MS = 5000;
 const PAGES = ["sweep", "models", "history"];
 
+let gone = false;
 let example = { depth: 12, skip: 2 };
 
 const form = openForm({
@@ -20,6 +21,7 @@ const form = openForm({
     if (sweep.warnings.length) notice(sweep.warnings.join(" "));
     go(`#/sweep/${encodeURIComponent(sweep.id)}`);
     bringIntoView();
+    at("main").focus({ preventScroll: true });
     status();
   },
   model(file) {
@@ -106,16 +108,33 @@ function showFirst(back) {
   at("close-first").hidden = !back;
 }
 
+/** What the server is at, with the way to what it draws; a server that is gone is said over the page. */
 async function status() {
   try {
-    const now = await api.status();
-    const waiting = now.queue.waiting ? `, ${now.queue.waiting} waiting` : "";
-    at("status").textContent = now.queue.running ? `drawing${waiting}` : ["ready", now.device].filter(Boolean).join(" · ");
-    at("status").classList.toggle("working", Boolean(now.queue.running));
+    const { queue, device } = await api.status();
+    if (gone) closeNotice();
+    gone = false;
+    const { running } = queue, waiting = queue.waiting ? `, ${queue.waiting} waiting` : "";
+    const id = running && running !== "picture" ? running.replace(/^advice:/, "") : null;
+    const doing = running?.startsWith("advice:") ? "measuring" : "drawing";
+    say(running ? `${doing}${waiting}` : ["ready", device].filter(Boolean).join(" · "), id && `#/sweep/${encodeURIComponent(id)}`);
+    at("status").classList.toggle("working", Boolean(running));
+    if (id && doing === "drawing") sweeps.heard(id);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    at("status").textContent = "no answer";
+    say("no answer", null);
+    at("status").classList.remove("working");
+    if (!gone) notice(`${error.message} What you typed is kept in this browser.`, null, { bad: true });
+    gone = true;
   }
+  at("status").classList.toggle("gone", gone);
+}
+
+function say(text, href) {
+  at("status-link").hidden = !href;
+  at("status-link").textContent = href ? text : "";
+  if (href) at("status-link").href = href;
+  at("status-text").textContent = href ? "" : text;
 }
 
 function dropped(file) {
@@ -155,6 +174,11 @@ async function begin() {
   at("open-picture").addEventListener("click", () => { at("png-info").open = true; at("picture").click(); at("picture").focus(); });
   at("close-first").addEventListener("click", () => { at("first").hidden = true; at("sweep").hidden = false; at("what").focus(); });
   window.addEventListener("hashchange", route);
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || event.defaultPrevented || at("notice").hidden) return;
+    event.preventDefault();
+    closeNotice();
+  });
   library.load();
   try {
     form.begin(await api.samplers());

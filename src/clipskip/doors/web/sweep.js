@@ -265,6 +265,7 @@ export function openSweeps(hear) {
       h: hold,
       d: held ? () => { mode = mode === "side" ? "difference" : "side"; show(); } : null,
       c: () => at("copy").click(),
+      Escape: held ? hold : null,
       "+": stage.zoomIn,
       "-": stage.zoomOut,
       0: stage.fit,
@@ -283,7 +284,18 @@ export function openSweeps(hear) {
   at("zoom-fit").addEventListener("click", stage.fit);
   document.addEventListener("keydown", keys);
 
-  return { open, begin, current: () => sweep };
+  return {
+    open,
+    begin,
+    current: () => sweep,
+    /** The server draws this sweep: whoever shows it as ended follows it again. */
+    heard(id) {
+      if (sweep?.id !== id || !ENDED.has(sweep.state)) return;
+      chosen = false;
+      stop();
+      watch(id);
+    },
+  };
 }
 
 function option(group, text, { checked, pick }) {

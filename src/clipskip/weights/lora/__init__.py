@@ -2,6 +2,7 @@
 
 from clipskip.weights.lora.change import LoraModule
 from clipskip.weights.lora.file import Lora, load_lora
+from clipskip.weights.lora.fit import check_fit
 from clipskip.weights.lora.merge import merged
 from clipskip.weights.lora.names import NameTable, module_names, sd1_table
 from clipskip.weights.lora.report import LoraOutline, LoraReport, inspect_lora, outline_lora, report_lora
@@ -12,6 +13,7 @@ __all__ = [
     "LoraOutline",
     "LoraReport",
     "NameTable",
+    "check_fit",
     "inspect_lora",
     "load_lora",
     "merged",

@@ -8,10 +8,20 @@ from fastapi.responses import FileResponse, StreamingResponse
 
 from clipskip.doors.http.ours.bodies import SweepBody
 from clipskip.doors.http.ours.events import watch
-from clipskip.doors.http.ours.views import StartedView, SweepsView, SweepView, view_summary, view_sweep
+from clipskip.doors.http.ours.views import (
+    CheckView,
+    ColumnView,
+    DoubtView,
+    StartedView,
+    SweepsView,
+    SweepView,
+    skip_json,
+    view_summary,
+    view_sweep,
+)
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import NotFound, SpecError
-from clipskip.spec import Request, request_from_text
+from clipskip.spec import Request, Skip, request_from_text
 from clipskip.sweep import GRID, PAGE, Record, Studio
 from clipskip.sweep.manifest import read_manifest
 
@@ -35,12 +45,20 @@ def _add_control(routes: APIRouter, studio: Studio) -> None:
     @routes.post("", status_code=202)
     def start(body: SweepBody) -> StartedView:
         """Starts a sweep; one that was asked before is opened again, and what it lacks is drawn."""
-        asked = _asked(body)
-        depth = studio.models.facts(asked.model, hash=asked.model_hash).depth
-        if "negative_clip_skip" in body.model_fields_set:
-            asked = replace(asked, negative_clip_skip=body.negative(depth=depth))
-        record, warnings = studio.start(asked, body.columns(depth=depth), previews=body.previews)
+        record, warnings = studio.start(*_wanted(body, studio), previews=body.previews)
         return StartedView(**dict(view_sweep(record, studio)), warnings=list(warnings))
+
+    @routes.post("/check")
+    def check(body: SweepBody) -> CheckView:
+        """What a sweep would be, refused as it would be, and what of it is likely not meant; draws nothing."""
+        sweep, doubts = studio.check(*_wanted(body, studio))
+        return CheckView(
+            doubts=[DoubtView(field=one.field, text=one.text) for one in doubts],
+            columns=[ColumnView(clip_skip=skip_json(skip), label=str(skip)) for skip in sweep.skips],
+            pictures=len(sweep.skips) * len(sweep.rows),
+            width=sweep.base.width,
+            height=sweep.base.height,
+        )
 
     @routes.get("")
     def sweeps() -> SweepsView:
@@ -83,7 +101,13 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
         found = studio.history.find(id).cell(row, column)
         if not found.drawn:
             raise NotFound(f"row {row}, column {column} of the sweep {id} is not drawn yet", field="sweep")
-        return FileResponse(found.path, media_type="image/png", headers={"Cache-Control": KEPT})
+        return FileResponse(
+            found.path,
+            media_type="image/png",
+            headers={"Cache-Control": KEPT},
+            filename=found.path.name,
+            content_disposition_type="inline",
+        )
 
     @routes.get("/{id}/grid.png", response_class=FileResponse, responses=png)
     def grid(id: str) -> FileResponse:
@@ -116,13 +140,23 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
         return found | {"cells": cells}
 
 
+def _wanted(body: SweepBody, studio: Studio) -> tuple[Request, tuple[Skip, ...]]:
+    """What is asked, and its columns."""
+    asked = _asked(body)
+    depth = studio.facts(asked).depth
+    if "negative_clip_skip" in body.model_fields_set:
+        asked = replace(asked, negative_clip_skip=body.negative(depth=depth))
+    return asked, body.columns(depth=depth)
+
+
 def _asked(body: SweepBody) -> Request:
     """The settings block's request with what the body says beside it."""
     asked = request_from_text(body.settings) if body.settings else None
     if asked is None and body.prompt is None:
         raise SpecError("give a prompt, or settings to repeat", field="prompt")
-    asked = replace(asked or Request(prompt=""), **body.changes())  # type: ignore[arg-type]  # named as its fields are
-    if body.model:
+    noted = asked or Request(prompt="")
+    asked = replace(noted, **body.changes())  # type: ignore[arg-type]  # named as its fields are
+    if body.model and body.model.casefold() != (noted.model or "").casefold():
         asked = replace(asked, model_hash=None)
     if "loras" in body.model_fields_set:
         asked = replace(asked, loras=body.refs())

@@ -134,6 +134,24 @@ class StartedView(SweepView):
     """What is odd about its files: another hash than the settings name, LoRA weights that nothing takes."""
 
 
+class DoubtView(View):
+    """Something that is likely not meant, and drawn with all the same."""
+
+    field: str
+    """The setting that it is about."""
+    text: str
+
+
+class CheckView(View):
+    """What a sweep would be."""
+
+    doubts: list[DoubtView]
+    columns: list[ColumnView]
+    pictures: int
+    width: int
+    height: int
+
+
 class SweepsView(View):
     """Sweeps, the newest first."""
 

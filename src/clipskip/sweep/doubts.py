@@ -1,0 +1,70 @@
+"""What a picture would be drawn with that is likely not meant: told, and asked about, before it is drawn."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clipskip.spec import Render, Request
+from clipskip.sweep.model import Extras
+from clipskip.weights import CheckpointFacts, hash_file
+
+LEAST, MOST = 0.2, 2.5
+"""Times the area that a model was trained at: below, pictures lose their parts; beyond, they repeat themselves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """One thing that is used all the same if the user says so."""
+
+    field: str
+    """The setting that it is about."""
+    text: str
+
+
+def doubts_of(request: Request, render: Render, model: CheckpointFacts, extras: Extras) -> tuple[Doubt, ...]:
+    """Files that are not those of a settings text, and a size far from the model's own."""
+    return (*_other_files(request, model, extras), *_absent_files(request, render), *_far_size(render, model))
+
+
+def warnings_of(extras: Extras) -> tuple[str, ...]:
+    """What is odd about the LoRAs, and no reason to ask."""
+    return tuple(f"{lora.name}: {warning}" for lora in extras.loras.values() for warning in lora.warnings)
+
+
+def _other_files(request: Request, model: CheckpointFacts, extras: Extras) -> Iterator[Doubt]:
+    """A line for each file that has the name in a settings text, and not the content that its hash tells of."""
+    noted = dict(request.lora_hashes)
+    used = [("loras", lora.name, lora.path, noted.get(lora.name, "")) for lora in extras.loras.values()]
+    if not model.source.path.is_dir():
+        used.insert(0, ("model", model.ref.name, model.source.path, request.model_hash or ""))
+    for field, name, path, wanted in used:
+        if wanted and not (found := hash_file(path)).matches(wanted):
+            own = {8: found.autov1, 12: found.autov3}.get(len(wanted), found.autov2)
+            yield Doubt(
+                field=field,
+                text=f"{name} is another file than these settings were made with: its hash is {own}, not {wanted[:64]}",
+            )
+
+
+def _absent_files(request: Request, render: Render) -> Iterator[Doubt]:
+    """Embeddings that a settings text notes and no folder has."""
+    here = {one.name.casefold() for one in render.embeddings}
+    for name, _ in request.embedding_hashes:
+        if name.casefold() not in here:
+            yield Doubt(
+                field="prompt",
+                text=f"these settings were made with the embedding {name[:80]}, which no model folder has: "
+                "its name is read as plain words",
+            )
+
+
+def _far_size(render: Render, model: CheckpointFacts) -> Iterator[Doubt]:
+    own, share = model.native_px, render.width * render.height / model.native_px**2
+    if LEAST < share < MOST:
+        return
+    size = f"{render.width}x{render.height} is {share:.2g} times the area that {model.ref.name} was trained at ({own}x{own})"
+    what = (
+        f"pictures repeat themselves, and each takes at least {share:.2g} times as long"
+        if share > 1
+        else "pictures lose their parts"
+    )
+    yield Doubt(field="width", text=f"{size}: {what}; leave width and height out for its own size")

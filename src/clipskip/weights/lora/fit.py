@@ -1,0 +1,36 @@
+"""Whether a LoRA fits a checkpoint, by the checkpoint's header alone: known before anything is drawn."""
+
+from collections.abc import Iterator
+
+from clipskip.errors import LoraError
+from clipskip.weights.container import Header
+from clipskip.weights.keys import canonical
+from clipskip.weights.lora.change import LoraModule
+from clipskip.weights.lora.file import Lora, few
+
+
+def check_fit(lora: Lora, header: Header, *, text_encoder: float, unet: float) -> None:
+    """LoraError where it changes what this checkpoint has not, or has in another shape. A part at strength 0 is not used."""
+    shapes = {
+        f"{part}.{name}": source.shape
+        for part, sources in canonical(header.shapes).items()
+        for name, source in sources.items()
+    }
+    used = [module for module in lora.modules.values() if (text_encoder if module.is_text else unet)]
+    absent = [module.name for module in used if f"{module.name}.weight" not in shapes]
+    odd = [] if absent else list(_misfits(used, shapes))
+    if not absent and not odd:
+        return
+    family = f"; it is made for {lora.family}" if lora.family else ""
+    what = (
+        f"this model has no {few(absent)}" if absent else odd[0] + (f", nor do {len(odd) - 1} more" if odd[1:] else "")
+    )
+    raise LoraError(f"LoRA {lora.name!r} does not fit: {what}{family}", field="lora")
+
+
+def _misfits(used: list[LoraModule], shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:
+    for module in used:
+        weight = shapes[f"{module.name}.weight"]
+        if not module.fits(weight, shapes.get(f"{module.name}.bias")):
+            parts = ", ".join(f"{part} {list(value.shape)}" for part, value in module.parts.items() if value.dim())
+            yield f"{module.name} ({module.kind.name}) has {parts}, the model's weight is {list(weight)} there"
