@@ -1,16 +1,19 @@
 """A UNet's weights, conditioning and a render in; the steps from noise to the latent out."""
 
-from clipskip.sample.denoise import Denoiser, Picture, Step, sample
+from clipskip.sample.denoise import TOGETHER, Denoiser, Picture, Step, sample
 from clipskip.sample.memory import free_bytes, give_back, has_room, is_out_of_memory, kept_memory
 from clipskip.sample.noise import One, PictureNoise
-from clipskip.sample.samplers import SAMPLERS, Sampler, find_sampler, find_schedule
+from clipskip.sample.samplers import AUTOMATIC, SAMPLERS, Sampler, find_sampler, find_schedule
 from clipskip.sample.schedules import SCHEDULES
 from clipskip.sample.sigmas import NoiseTable, stable_diffusion
-from clipskip.sample.start import check_start
+from clipskip.sample.start import Begin, check_start
 
 __all__ = [
+    "AUTOMATIC",
     "SAMPLERS",
     "SCHEDULES",
+    "TOGETHER",
+    "Begin",
     "Denoiser",
     "NoiseTable",
     "One",

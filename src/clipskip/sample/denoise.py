@@ -14,15 +14,20 @@ from clipskip.encode import Conditioning, TextVectors, vectors_at
 from clipskip.errors import SpecError
 from clipskip.networks.attention import Memory
 from clipskip.networks.unet import UNet
-from clipskip.sample.noise import Latent, One, PictureNoise, draws, paths
+from clipskip.sample.noise import Latent, PictureNoise, draws, paths
+from clipskip.sample.ode import Added, Model, Steps
 from clipskip.sample.samplers import Sampler, find_sampler
 from clipskip.sample.sigmas import NoiseTable
-from clipskip.sample.start import check_start, first_level, noised
+from clipskip.sample.start import Begin, Kept, Way, noised, way_down, whole_way
 from clipskip.spec import Render
 
 LCM_SIGMA_DATA = 0.5
 LCM_TIME_SCALE = 10.0
 PREDICTIONS = ("epsilon", "v")
+TOGETHER = (
+    "sampler", "scheduler", "steps", "width", "height", "eta", "s_churn", "s_tmin", "s_tmax", "s_noise",
+)  # fmt: skip
+"""What pictures that are drawn at once share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,8 +38,8 @@ class Picture:
     conditioning: Conditioning
     index: int = 0
     """Its number in a batch of one seed: A1111 adds it to the seed."""
-    start: One | None = None
-    """The latent of the picture that the render's `start` names."""
+    start: Begin | None = None
+    """Where it begins, when not at noise alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -90,20 +95,60 @@ def sample(
     how many texts the UNet takes at once: 2 is best on a CPU, None (all) on a GPU with the memory for it.
     """
     render = _shared(pictures)
-    sampler, schedule = find_sampler(render.sampler, render.scheduler)
-    sigmas = sampler.sigmas(render.steps, schedule=schedule)
-    noises = [PictureNoise(p.render, index=p.index) for p in pictures]
+    sampler, _ = find_sampler(render.sampler, render.scheduler)
+    begins = [p.start for p in pictures if p.start is not None]
+    way = _way(render, begins)
+    noises = [PictureNoise(p.render, index=p.index, shape=_shape(p.start)) for p in pictures]
     first = torch.stack([noise.first() for noise in noises]).to(unet.device)
-    model = Denoiser(unet, pictures, table=sampler.table, prediction=prediction, rows=rows)
-    noise = paths(noises, sigmas, device=unet.device) if sampler.brownian else draws(noises, device=unet.device)
-    if render.start is None:
-        x = first * _start(sampler, sigmas[0])
+    kept = Kept.of(begins, first, before=sampler.unit_scale)
+    model = Denoiser(unet, pictures, table=sampler.table, prediction=prediction, rows=rows, kept=kept)
+    if begins:
+        x = noised(begins, first, way.first)
+        x = x * (math.hypot(1, way.sigmas[0]) / math.hypot(1, way.first)) if sampler.unit_scale and way.sigmas else x
     else:
-        sigmas = sigmas[first_level(render.steps, render.start.strength) :]
-        x = noised([one for p in pictures if (one := p.start) is not None], first, sigmas[0])
-    moves = sampler.solve(model, x, sigmas, noise)
-    for number, (latent, denoised) in enumerate(moves, start=1):
-        yield Step(number=number, total=max(number, len(sigmas) - 1), latent=latent, denoised=denoised)
+        x = first * _start(sampler, way.first)
+    if len(way.sigmas) < 2:
+        yield _unmoved(x / math.hypot(1, way.sigmas[0] if way.sigmas else way.first), kept)
+    for number, (latent, denoised) in enumerate(_moves(sampler, model, x, way, noises), start=1):
+        latent = kept.put_back(latent) if kept else latent
+        yield Step(number=number, total=max(number, len(way.sigmas) - 1), latent=latent, denoised=denoised)
+
+
+def _way(render: Render, begins: Sequence[Begin]) -> Way:
+    """The noise levels that the pictures visit."""
+    sampler, schedule = find_sampler(render.sampler, render.scheduler)
+    if not begins:
+        return whole_way(sampler, schedule, render.steps)
+    begin = begins[0]
+    return way_down(sampler, schedule, render.steps, strength=begin.strength, every_step=begin.every_step)
+
+
+def _moves(sampler: Sampler, model: Model, x: Latent, way: Way, noises: Sequence[PictureNoise]) -> Steps:
+    """The sampler's moves, with the noise that the renders ask for."""
+    render, device = noises[0].render, x.device
+    drawn = paths(noises, way.whole, device=device) if sampler.brownian else draws(noises, device=device)
+    size = render.s_noise if sampler.scales_noise or sampler.churns else 1.0
+    added = Added(
+        eta=sampler.eta or 0.0 if render.eta is None else render.eta,
+        churn=render.s_churn,
+        tmin=render.s_tmin,
+        tmax=render.s_tmax or math.inf,
+    )
+    return sampler.solve(model, x, way.sigmas, drawn if size == 1 else lambda *move: drawn(*move) * size, added)
+
+
+def _unmoved(latent: Latent, kept: Kept | None) -> Step:
+    """The only step of a run that has no move: A1111 gives the picture with its noise in it."""
+    latent = kept.put_back(latent) if kept else latent
+    return Step(number=1, total=1, latent=latent, denoised=latent)
+
+
+def _shape(begin: Begin | None) -> tuple[int, int, int] | None:
+    """The size of the latent that a picture begins at; None where the render says it."""
+    if begin is None:
+        return None
+    channels, height, width = begin.latent.shape
+    return channels, height, width
 
 
 @final
@@ -111,7 +156,14 @@ class Denoiser:
     """model(x, sigma) -> denoised, guided, for one run: it counts its calls, which prompt editing goes by."""
 
     def __init__(
-        self, unet: UNet, pictures: Sequence[Picture], *, table: NoiseTable, prediction: str, rows: int | None = None
+        self,
+        unet: UNet,
+        pictures: Sequence[Picture],
+        *,
+        table: NoiseTable,
+        prediction: str,
+        rows: int | None = None,
+        kept: Kept | None = None,
     ) -> None:
         if prediction not in PREDICTIONS:
             raise SpecError(f"prediction {prediction!r} is not known; use one of {', '.join(PREDICTIONS)}")
@@ -121,12 +173,16 @@ class Denoiser:
         self._table = table
         self._prediction = prediction
         self._limit = rows
+        self._kept = kept
         self._calls = 0
         self._runs: dict[tuple[int, ...], list[Run]] = {}
         self._memory: Memory = {}
 
     def __call__(self, x: Latent, sigma: float) -> Latent:
-        """The pictures without their noise, as the model sees them."""
+        """The pictures without their noise, as the model sees them, and what masks keep as it was."""
+        return self._kept.around(self._denoise, x, sigma) if self._kept else self._denoise(x, sigma)
+
+    def _denoise(self, x: Latent, sigma: float) -> Latent:
         unit, timestep = math.hypot(1, sigma), self._table.timestep(sigma)
         kept, removed = (1 / unit**2, sigma / unit) if self._prediction == "v" else (1.0, sigma)
         denoised = x * kept - self._predict(x / unit, timestep) * removed
@@ -208,19 +264,23 @@ def _shared(pictures: Sequence[Picture]) -> Render:
         raise SpecError("there is no picture to draw; give at least one")
     render = pictures[0].render
     for other in (p.render for p in pictures[1:]):
-        for field in ("sampler", "scheduler", "steps", "width", "height"):
+        for field in TOGETHER:
             if getattr(other, field) != getattr(render, field):
                 raise SpecError(
                     f"pictures drawn together share their {field}, but one has {getattr(render, field)!r} and another "
                     f"{getattr(other, field)!r}; draw them apart",
                     field=field,
                 )
-    if len({p.render.start and p.render.start.strength for p in pictures}) > 1:
+    if len({_how(p.start) for p in pictures}) > 1:
         raise SpecError(
             "pictures drawn together share their denoising strength, or all begin at noise; draw them apart",
             field="denoising_strength",
         )
-    if any((p.render.start is None) != (p.start is None) for p in pictures):
-        raise SpecError("a picture to begin at and its latent go together; give both or neither", field="init_images")
-    check_start(render)
+    if any(p.render.start and not p.start for p in pictures):
+        raise SpecError("a render that begins at a picture needs that picture's latent; give it", field="init_images")
     return render
+
+
+def _how(begin: Begin | None) -> tuple[object, ...] | None:
+    """What pictures that begin at others share to be drawn together."""
+    return None if begin is None else (begin.strength, begin.every_step, begin.latent.shape, begin.drawn is None)

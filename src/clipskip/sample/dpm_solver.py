@@ -1,7 +1,7 @@
 """DPM-Solver in moves of one to three calls: A1111's DPM fast and DPM adaptive, in the same form as those of `ode`.
 
 Lu et al. 2022 (arXiv:2206.00927): algorithms 1 and 2, section 3.4 (fast) and appendix C (adaptive). As k-diffusion
-applies them with eta = 1: a move falls below its sigma, and noise leads back up to it. They end above sigma 0.
+applies them: with eta a move falls below its sigma, and noise leads back up to it. They end above sigma 0.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 
 from clipskip.errors import SpecError
 from clipskip.sample.noise import Latent, StepNoise
-from clipskip.sample.ode import Model, Steps, slope
+from clipskip.sample.ode import USUAL, Added, Model, Steps, ancestral, slope
 from clipskip.sample.schedules import Sigmas
 from clipskip.sample.sigmas import NoiseTable
 
@@ -21,8 +21,8 @@ FIRST_MOVE = 0.05
 """In log sigma."""
 ACCEPTED = 0.81
 """A move after which the next would be smaller than this share of it is made again."""
-ERROR_ORDER = 1.5
-"""The order that k-diffusion takes the error to have where noise is added."""
+ERROR_ORDERS = {True: 1.5, False: 3.0}
+"""The order that k-diffusion takes the error to have, with noise and without."""
 END = 1e-5
 """In log sigma: what is nearer than this is there."""
 MOST_MOVES = 1000
@@ -36,10 +36,15 @@ def fast_orders(calls: int) -> list[int]:
 
 
 def fast_levels(steps: int, table: NoiseTable) -> Sigmas:
+    """All the way down the table."""
+    return fast_between(table.high, table.low, steps)
+
+
+def fast_between(high: float, low: float, calls: int) -> Sigmas:
     """A level for each call: moves are even in log sigma, and calls within a move."""
-    orders = fast_orders(steps)
+    orders = fast_orders(calls)
     shares = [(move + call / order) / len(orders) for move, order in enumerate(orders) for call in range(order)]
-    return (*(table.high * (table.low / table.high) ** share for share in shares), table.low)
+    return (*(high * (low / high) ** share for share in shares), low)
 
 
 def adaptive_levels(steps: int, table: NoiseTable) -> Sigmas:
@@ -47,12 +52,12 @@ def adaptive_levels(steps: int, table: NoiseTable) -> Sigmas:
     return table.high, table.low
 
 
-def dpm_fast(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+def dpm_fast(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = USUAL) -> Steps:
     """DPM-Solver-fast over `fast_levels`. It yields for each call; the latent moves with the last of a move."""
     at = 0
     for order in fast_orders(len(sigmas) - 1):
         sigma, sigma_next = sigmas[at], sigmas[at + order]
-        target, up = _below(sigma, sigma_next, end=sigmas[-1])
+        target, up = _below(sigma, sigma_next, end=sigmas[-1], eta=added.eta)
         denoised = model(x, sigma)
         d = slope(x, denoised, sigma)
         if order == 1:
@@ -69,7 +74,7 @@ def dpm_fast(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise)
         yield x, denoised
 
 
-def dpm_adaptive(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+def dpm_adaptive(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = USUAL) -> Steps:
     """DPM-Solver-23 between two sigmas. Moves are sized by how far orders 2 and 3 part: for one picture at a time."""
     if len(x) != 1:
         raise SpecError("DPM adaptive finds the moves of one picture; draw several one by one", field="sampler")
@@ -77,11 +82,11 @@ def dpm_adaptive(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNo
     before = x
     for _ in range(MOST_MOVES):
         sigma_next = max(end, sigma * math.exp(-h))
-        target, up = _below(sigma, sigma_next, end=end)
+        target, up = _below(sigma, sigma_next, end=end, eta=added.eta)
         denoised = model(x, sigma)
         d = slope(x, denoised, sigma)
         second, third = _second_and_third(model, x, d, sigma=sigma, target=target)
-        wanted = _next_share(second, third, before)
+        wanted = _next_share(second, third, before, noisy=added.eta > 0)
         h *= wanted
         if wanted < ACCEPTED:
             continue
@@ -92,9 +97,9 @@ def dpm_adaptive(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNo
     raise SpecError(f"DPM adaptive has not arrived after {MOST_MOVES} moves; use another sampler", field="sampler")
 
 
-def _below(sigma: float, sigma_next: float, *, end: float) -> tuple[float, float]:
+def _below(sigma: float, sigma_next: float, *, end: float, eta: float) -> tuple[float, float]:
     """The sigma to move to, not below the last, and the size of the noise that then leads up to the next one."""
-    target = max(end, sigma_next**2 / sigma)
+    target = max(end, ancestral(sigma, sigma_next, eta)[0])
     return target, math.sqrt(max(sigma_next**2 - target**2, 0.0))
 
 
@@ -118,8 +123,8 @@ def _slope_at(model: Model, x: Latent, sigma: float) -> Latent:
     return slope(x, model(x, sigma), sigma)
 
 
-def _next_share(second: Latent, third: Latent, before: Latent) -> float:
+def _next_share(second: Latent, third: Latent, before: Latent, *, noisy: bool) -> float:
     """How large the next move should be, in this one's size (k-diffusion's controller, its integral part alone)."""
     allowed = (RELATIVE * torch.maximum(second.abs(), before.abs())).clamp(min=ABSOLUTE)
     error = ((second - third) / allowed).square().mean().sqrt().item()
-    return 1 + math.atan((error + 1e-8) ** (-1 / ERROR_ORDER) - 1)
+    return 1 + math.atan((error + 1e-8) ** (-1 / ERROR_ORDERS[noisy]) - 1)

@@ -30,23 +30,23 @@ PARALLEL = 0.9995
 class PictureNoise:
     """The noise of one picture, drawn in A1111's order: first the initial latent, then one per step."""
 
-    def __init__(self, render: Render, *, index: int = 0) -> None:
+    def __init__(self, render: Render, *, index: int = 0, shape: Shape | None = None) -> None:
         varied = render.variation_strength != 0
         self.seed = (render.seed + (0 if varied else index)) % SEEDS
         """What seeds this picture: the render's plus its index, unless a variation seed counts instead."""
-        self._render = render
+        self.render = render
         self._variation = (render.variation_seed + index) % SEEDS
-        self._shape = (LATENT_CHANNELS, render.height // LATENT_PX, render.width // LATENT_PX)
+        self._shape = shape or (LATENT_CHANNELS, render.height // LATENT_PX, render.width // LATENT_PX)
         self._draw = source(render.rng, self.seed)
 
     def first(self) -> One:
         """The initial noise. Afterwards, with an eta noise seed delta, the generator starts anew."""
         noise = self._draw(self._shape)
-        if self._render.variation_strength:
-            other = source(self._render.rng, self._variation)(self._shape)
-            noise = slerp(noise, other, strength=self._render.variation_strength)
-        if self._render.ensd:
-            self._draw = source(self._render.rng, (self.seed + self._render.ensd) % SEEDS)
+        if self.render.variation_strength:
+            other = source(self.render.rng, self._variation)(self._shape)
+            noise = slerp(noise, other, strength=self.render.variation_strength)
+        if self.render.ensd:
+            self._draw = source(self.render.rng, (self.seed + self.render.ensd) % SEEDS)
         return noise
 
     def next(self) -> One:
@@ -55,7 +55,7 @@ class PictureNoise:
 
     def path(self, low: float, high: float) -> BrownianPath:
         """This picture's Brownian path between two sigmas, for the SDE samplers."""
-        rng, shape = self._render.rng, self._shape
+        rng, shape = self.render.rng, self._shape
         return BrownianPath(low, high, seed=self.seed, draw=lambda seed: source(rng, seed)(shape))
 
 

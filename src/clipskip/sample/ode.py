@@ -1,4 +1,4 @@
-"""Samplers that add no noise: from a latent at the first sigma down the others.
+"""Samplers that need no noise: from a latent at the first sigma down the others.
 
 Each takes `model(x, sigma) -> denoised` and yields (latent, denoised) per step. Scalars are Python floats, so that
 nothing waits for the device. Formulas: Karras et al. 2022 (arXiv:2206.00364), Lu et al. 2022 (arXiv:2206.00927,
@@ -7,6 +7,7 @@ nothing waits for the device. Formulas: Karras et al. 2022 (arXiv:2206.00364), L
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +17,27 @@ from clipskip.sample.noise import Latent, StepNoise
 
 Model = Callable[[Latent, float], Latent]
 Steps = Iterator[tuple[Latent, Latent]]
-Solver = Callable[[Model, Latent, Sequence[float], StepNoise], Steps]
+
+MOST_CHURN = math.sqrt(2) - 1
+"""Of its sigma, what a step may be churned up by (Karras et al. 2022, section 4)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """The noise that a run adds, by k-diffusion's names."""
+
+    eta: float = 1.0
+    """How much of what an ancestral step takes away comes back as noise."""
+    churn: float = 0.0
+    """In all steps together (Karras et al. 2022, algorithm 2: S_churn)."""
+    tmin: float = 0.0
+    tmax: float = math.inf
+    """Between these sigmas."""
+
+
+NONE = Added(eta=0.0)
+USUAL = Added()
+Solver = Callable[[Model, Latent, Sequence[float], StepNoise, Added], Steps]
 
 LMS_ORDER = 4
 UNIPC_ORDER = 3
@@ -24,17 +45,19 @@ ADAMS_BASHFORTH = {2: (3, -1), 3: (23, -16, 5), 4: (55, -59, 37, -9)}
 """Shares of the last slopes in a move of each order, over even times; they sum to their denominators."""
 
 
-def euler(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
-    """Karras et al. 2022, algorithm 1 without its correction."""
-    for sigma, sigma_next in pairwise(sigmas):
+def euler(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
+    """Karras et al. 2022, algorithm 2 without its correction."""
+    for at, sigma_next in pairwise(sigmas):
+        x, sigma = churned(x, at, noise, added=added, moves=len(sigmas) - 1)
         denoised = model(x, sigma)
         x = x + slope(x, denoised, sigma) * (sigma_next - sigma)
         yield x, denoised
 
 
-def heun(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
-    """Karras et al. 2022, algorithm 1."""
-    for sigma, sigma_next in pairwise(sigmas):
+def heun(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
+    """Karras et al. 2022, algorithm 2."""
+    for at, sigma_next in pairwise(sigmas):
+        x, sigma = churned(x, at, noise, added=added, moves=len(sigmas) - 1)
         denoised = model(x, sigma)
         d = slope(x, denoised, sigma)
         ahead = x + d * (sigma_next - sigma)
@@ -44,12 +67,33 @@ def heun(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> 
         yield x, denoised
 
 
-def dpm2(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+def dpm2(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
     """DPM-Solver-2 in k-diffusion's form: the slope at the geometric mean of the two sigmas."""
-    for sigma, sigma_next in pairwise(sigmas):
+    for at, sigma_next in pairwise(sigmas):
+        x, sigma = churned(x, at, noise, added=added, moves=len(sigmas) - 1)
         denoised = model(x, sigma)
         x = midpoint(model, x, denoised, sigma=sigma, target=sigma_next)
         yield x, denoised
+
+
+def churned(x: Latent, sigma: float, noise: StepNoise, *, added: Added, moves: int) -> tuple[Latent, float]:
+    """The latent with a step's share of the churn in it, and the sigma that it then has.
+
+    A step outside of tmin and tmax draws its noise too, and leaves it, as k-diffusion does: the others' stays the same.
+    """
+    if not added.churn:
+        return x, sigma
+    fresh = noise(sigma, sigma)
+    if not added.tmin <= sigma <= added.tmax:
+        return x, sigma
+    up = sigma * (1 + min(added.churn / moves, MOST_CHURN))
+    return x + fresh * math.sqrt(up**2 - sigma**2), up
+
+
+def ancestral(sigma: float, sigma_next: float, eta: float = 1.0) -> tuple[float, float]:
+    """The sigma to step down to, and the size of the noise that then leads back up to the next one."""
+    up = min(sigma_next, eta * math.sqrt(sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2))
+    return math.sqrt(sigma_next**2 - up**2), up
 
 
 def midpoint(model: Model, x: Latent, denoised: Latent, *, sigma: float, target: float) -> Latent:
@@ -62,7 +106,7 @@ def midpoint(model: Model, x: Latent, denoised: Latent, *, sigma: float, target:
     return x + slope(half, model(half, middle), middle) * (target - sigma)
 
 
-def lms(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+def lms(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
     """Linear multistep of order 4 (Adams-Bashforth over uneven sigmas, Liu et al. 2022)."""
     slopes: list[Latent] = []
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
@@ -84,7 +128,7 @@ def multistep_shares(past: Sequence[float], end: float) -> list[float]:
     return shares
 
 
-def dpmpp_2m(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+def dpmpp_2m(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
     """DPM-Solver++(2M): Lu et al. 2022 (arXiv:2211.01095), algorithm 2."""
     before: Latent | None = None
     h_before = 0.0
@@ -99,16 +143,21 @@ def dpmpp_2m(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise)
         yield x, denoised
 
 
-def ddim(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
-    """DDIM without noise (Song et al. 2020), which is Euler's step.
+def ddim(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
+    """DDIM (Song et al. 2020, equations 12 and 16), which is Euler's ancestral step in k-diffusion's scale.
 
     As A1111's, it stops above 0, and yields the latent at the model's own scale.
     """
-    for (moved, denoised), sigma in zip(euler(model, x, sigmas, noise), sigmas[1:], strict=True):
-        yield moved / math.hypot(1, sigma), denoised
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = model(x, sigma)
+        down, up = ancestral(sigma, sigma_next, added.eta)
+        x = x + slope(x, denoised, sigma) * (down - sigma)
+        if up:
+            x = x + noise(sigma, sigma_next) * up
+        yield x / math.hypot(1, sigma_next), denoised
 
 
-def plms(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+def plms(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
     """Pseudo linear multistep of order 4 (Liu et al. 2022, arXiv:2202.09778): DDIM's move along a mean of slopes.
 
     The first move takes the mean of the slopes at both its ends. It ends as `ddim` does.
@@ -127,7 +176,7 @@ def plms(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> 
         yield x / math.hypot(1, sigma_next), denoised
 
 
-def unipc(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise) -> Steps:
+def unipc(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
     """UniPC of order 3 with B(h) = h and predicted pictures (Zhao et al. 2023, algorithm 3), as A1111 sets it.
 
     The last order falls (lower_order_final) and the last step is not corrected. It stops above 0, and yields the

@@ -24,10 +24,18 @@ class Sampler:
     """The schedule type that Automatic stands for."""
     own_times: Schedule | None = None
     """Set where a sampler visits its own noise levels, whatever schedule type is asked for."""
+    spaced_anew: bool = False
+    """From a picture it spaces its timesteps evenly (UniPC)."""
     unit_scale: bool = False
     """Its latents start and end at the model's own scale, where k-diffusion's are the picture plus noise of size sigma."""
     path: Callable[[Sigmas], Sigmas] | None = None
     """What it makes of the schedule's levels, where it does not go straight down."""
+    eta: float | None = None
+    """How much noise it puts back where nothing else is asked; None where it takes no eta."""
+    churns: bool = False
+    """It takes sigma churn, tmin and tmax."""
+    scales_noise: bool = False
+    """It takes sigma noise; one that churns takes it with churn."""
     alone: bool = False
     """It draws one picture at a time: in a batch they would change one another."""
     uses_ensd: bool = False
@@ -54,11 +62,19 @@ class Sampler:
                     field="scheduler",
                 )
             return self._moving(self.own_times(steps, self.table), steps)
+        levels = self.levels(steps, schedule=schedule)
+        return self.path(levels) if self.path else levels
+
+    def levels(self, steps: int, *, schedule: str) -> Sigmas:
+        """The levels of a schedule type, whatever the sampler makes of them."""
         levels = SCHEDULES[self.schedule if schedule == AUTOMATIC else schedule](
             steps + self.discard_penultimate, self.table
         )
-        levels = (*levels[:-2], levels[-1]) if self.discard_penultimate else levels
-        return self.path(levels) if self.path else levels
+        return (*levels[:-2], levels[-1]) if self.discard_penultimate else levels
+
+    def timesteps(self, steps: int) -> Sigmas:
+        """The levels of DDIM's timesteps, which PLMS and UniPC count by as well."""
+        return timesteps_ddim(steps, self.table)
 
     def _moving(self, levels: Sigmas, steps: int) -> Sigmas:
         if len(levels) < 2:
@@ -70,9 +86,20 @@ class Sampler:
 
 SAMPLERS = (
     Sampler(name="DPM++ 2M", solve=ode.dpmpp_2m, aliases=("k_dpmpp_2m",), schedule="Karras"),
-    Sampler(name="DPM++ SDE", solve=sde.dpmpp_sde, aliases=("k_dpmpp_sde",), order=2, schedule="Karras", brownian=True),
+    Sampler(
+        name="DPM++ SDE",
+        eta=1.0,
+        scales_noise=True,
+        solve=sde.dpmpp_sde,
+        aliases=("k_dpmpp_sde",),
+        order=2,
+        schedule="Karras",
+        brownian=True,
+    ),
     Sampler(
         name="DPM++ 2M SDE",
+        eta=1.0,
+        scales_noise=True,
         solve=sde.dpmpp_2m_sde,
         aliases=("k_dpmpp_2m_sde",),
         schedule="Exponential",
@@ -80,6 +107,8 @@ SAMPLERS = (
     ),
     Sampler(
         name="DPM++ 2M SDE Heun",
+        eta=1.0,
+        scales_noise=True,
         solve=sde.dpmpp_2m_sde_heun,
         aliases=("k_dpmpp_2m_sde_heun",),
         schedule="Exponential",
@@ -87,6 +116,8 @@ SAMPLERS = (
     ),
     Sampler(
         name="DPM++ 2S a",
+        eta=1.0,
+        scales_noise=True,
         solve=sde.dpmpp_2s_a,
         aliases=("k_dpmpp_2s_a",),
         order=2,
@@ -95,19 +126,31 @@ SAMPLERS = (
     ),
     Sampler(
         name="DPM++ 3M SDE",
+        eta=1.0,
+        scales_noise=True,
         solve=sde.dpmpp_3m_sde,
         aliases=("k_dpmpp_3m_sde",),
         schedule="Exponential",
         discard_penultimate=True,
         brownian=True,
     ),
-    Sampler(name="Euler a", solve=sde.euler_a, aliases=("k_euler_a", "k_euler_ancestral"), uses_ensd=True),
-    Sampler(name="Euler", solve=ode.euler, aliases=("k_euler",)),
+    Sampler(name="Euler a", eta=1.0, solve=sde.euler_a, aliases=("k_euler_a", "k_euler_ancestral"), uses_ensd=True),
+    Sampler(name="Euler", churns=True, solve=ode.euler, aliases=("k_euler",)),
     Sampler(name="LMS", solve=ode.lms, aliases=("k_lms",)),
-    Sampler(name="Heun", solve=ode.heun, aliases=("k_heun",), order=2),
-    Sampler(name="DPM2", solve=ode.dpm2, aliases=("k_dpm_2",), order=2, schedule="Karras", discard_penultimate=True),
+    Sampler(name="Heun", churns=True, solve=ode.heun, aliases=("k_heun",), order=2),
+    Sampler(
+        name="DPM2",
+        churns=True,
+        solve=ode.dpm2,
+        aliases=("k_dpm_2",),
+        order=2,
+        schedule="Karras",
+        discard_penultimate=True,
+    ),
     Sampler(
         name="DPM2 a",
+        eta=1.0,
+        scales_noise=True,
         solve=sde.dpm2_a,
         aliases=("k_dpm_2_a",),
         order=2,
@@ -117,6 +160,8 @@ SAMPLERS = (
     ),
     Sampler(
         name="DPM fast",
+        eta=1.0,
+        scales_noise=True,
         solve=dpm_solver.dpm_fast,
         aliases=("k_dpm_fast",),
         own_times=dpm_solver.fast_levels,
@@ -124,6 +169,7 @@ SAMPLERS = (
     ),
     Sampler(
         name="DPM adaptive",
+        eta=1.0,
         solve=dpm_solver.dpm_adaptive,
         aliases=("k_dpm_ad",),
         own_times=dpm_solver.adaptive_levels,
@@ -131,9 +177,16 @@ SAMPLERS = (
         uses_ensd=True,
     ),
     Sampler(name="Restart", solve=sde.restart, order=2, schedule="Karras", path=with_restarts),
-    Sampler(name="DDIM", solve=ode.ddim, aliases=("k_ddim",), own_times=timesteps_ddim, unit_scale=True),
+    Sampler(name="DDIM", eta=0.0, solve=ode.ddim, aliases=("k_ddim",), own_times=timesteps_ddim, unit_scale=True),
     Sampler(name="PLMS", solve=ode.plms, own_times=timesteps_ddim, unit_scale=True),
-    Sampler(name="UniPC", solve=ode.unipc, aliases=("k_unipc",), own_times=timesteps_unipc, unit_scale=True),
+    Sampler(
+        name="UniPC",
+        solve=ode.unipc,
+        aliases=("k_unipc",),
+        own_times=timesteps_unipc,
+        unit_scale=True,
+        spaced_anew=True,
+    ),
     Sampler(name="LCM", solve=sde.lcm, aliases=("k_lcm",), consistency=True),
 )
 
@@ -141,8 +194,14 @@ SAMPLERS = (
 def find_sampler(name: str, scheduler: str = AUTOMATIC) -> tuple[Sampler, str]:
     """The sampler and schedule type of a name in any of A1111's spellings, whatever the case.
 
-    Up to A1111 1.8 a name carried its schedule ("DPM++ 2M Karras", "k_dpmpp_2m_ka"); that wins over Automatic.
+    Up to A1111 1.8 a name carried its schedule ("DPM++ 2M Karras", "k_dpmpp_2m_ka"); that wins over Automatic. Samplers
+    that visit their own timesteps (DDIM) take any schedule type and leave it, as in A1111: theirs is Automatic.
     """
+    sampler, schedule = _named(name, scheduler)
+    return sampler, AUTOMATIC if sampler.own_times else schedule
+
+
+def _named(name: str, scheduler: str) -> tuple[Sampler, str]:
     schedule = find_schedule(scheduler)
     wanted = name.strip().casefold()
     by_name = {n.casefold(): s for s in SAMPLERS for n in (s.name, *s.aliases)}

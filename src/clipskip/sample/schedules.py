@@ -108,7 +108,12 @@ def timesteps_unipc(steps: int, table: NoiseTable) -> Sigmas:
     n is what DDIM has for its number of timesteps: 31 for 30 steps (Zhao et al. 2023, "time_uniform").
     """
     count = len(range(0, TRAINED_STEPS, TRAINED_STEPS // steps))
-    times = np.linspace(TRAINED_STEPS - 1, 0, count + 1)
+    return unipc_between(table.high, count, table)
+
+
+def unipc_between(high: float, moves: int, table: NoiseTable) -> Sigmas:
+    """So many moves from a level of the table down to timestep 0."""
+    times = np.linspace(table.timestep(high), 0, moves + 1)
     log_alphas = np.interp(times, table.timesteps, -0.5 * np.log1p(np.square(table.sigmas)))
     return tuple(np.sqrt(np.expm1(-2 * log_alphas)).tolist())
 

@@ -1,39 +1,144 @@
-"""Where a run begins: at pure noise, or part of the way down from a picture, as A1111's img2img does."""
+"""Where a run begins: at pure noise, or part of the way down from a picture, as A1111's img2img and hires fix do.
 
-from collections.abc import Sequence
+1.10 modules/sd_samplers_common.py setup_img2img_steps, sample_img2img of its two kinds of sampler, and the mask of
+modules/sd_samplers_cfg_denoiser.py.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from clipskip.errors import SpecError
+from clipskip.sample.dpm_solver import fast_between
 from clipskip.sample.noise import Latent, One
-from clipskip.sample.samplers import SAMPLERS, Sampler, find_sampler
+from clipskip.sample.samplers import Sampler, find_sampler
+from clipskip.sample.schedules import Sigmas, unipc_between
+from clipskip.sample.sigmas import TRAINED_STEPS
 from clipskip.spec import Render
 
 MOST_STRENGTH = 0.999
 """A1111 takes a denoising strength of 1 for this, so that the first of all levels is the last to begin at."""
 
 
-def first_level(steps: int, strength: float) -> int:
-    """The place of the noise level that a run from a picture begins at: a strength of s keeps int(s n) + 1 steps.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Begin:
+    """The latent that one picture begins at, in the place of noise alone."""
 
-    A1111's own count (modules/sd_samplers_common.py setup_img2img_steps): a strength of 0 still makes the last step.
+    latent: One
+    strength: float
+    """A1111's denoising strength, 0 to 1."""
+    every_step: bool = False
+    """All steps that were asked for are made, as in a hires pass; else the strength's share of them."""
+    drawn: Float[Tensor, "1 height width"] | None = None
+    """1 where the picture is drawn anew, 0 where it is kept; None draws all of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """The noise levels of a run."""
+
+    sigmas: Sigmas
+    first: float
+    """The sigma of the noise that the run begins with: for DDIM and its kin not that of the first level."""
+    whole: Sigmas
+    """All levels of the schedule, over which SDE samplers draw their paths."""
+
+
+def whole_way(sampler: Sampler, schedule: str, steps: int) -> Way:
+    """The way from noise alone."""
+    sigmas = sampler.sigmas(steps, schedule=schedule)
+    return Way(sigmas=sigmas, first=sigmas[0], whole=sigmas)
+
+
+def way_down(sampler: Sampler, schedule: str, steps: int, *, strength: float, every_step: bool = False) -> Way:
+    """The way from a picture. SpecError where so few steps are left that the sampler has none to make.
+
+    As in A1111, DDIM, PLMS and UniPC put the noise of one timestep in and begin at the next.
     """
-    return steps - int(min(strength, MOST_STRENGTH) * steps) - 1
+    share = min(strength, MOST_STRENGTH)
+    if every_step and share > 0:
+        total, kept = int(steps / share), steps
+    else:
+        total, kept = steps, int(share * steps) + 1
+    if sampler.unit_scale:
+        return _timesteps(sampler, total, kept)
+    whole = sampler.levels(total, schedule=schedule)
+    levels = whole[total - kept :]
+    if sampler.own_times is not None:
+        levels = _solver_levels(sampler, levels)
+    return Way(sigmas=sampler.path(levels) if sampler.path else levels, first=levels[0], whole=whole)
 
 
 def check_start(render: Render) -> None:
-    """SpecError for a sampler that cannot begin at a picture here."""
-    sampler, _ = find_sampler(render.sampler, render.scheduler)
-    if render.start is not None and not _goes_down(sampler):
-        ours = ", ".join(one.name for one in SAMPLERS if _goes_down(one))
-        raise SpecError(f"{sampler.name} cannot begin at a picture here; use one of {ours}", field="sampler_name")
+    """SpecError for a render whose sampler has no move to make from its picture."""
+    if render.start is not None:
+        sampler, schedule = find_sampler(render.sampler, render.scheduler)
+        way_down(sampler, schedule, render.steps, strength=render.start.strength)
 
 
-def _goes_down(sampler: Sampler) -> bool:
-    """Whether it takes levels that it is given, one after the other."""
-    return sampler.own_times is None and sampler.path is None
+def _timesteps(sampler: Sampler, total: int, kept: int) -> Way:
+    """Of DDIM's timesteps those below the one whose noise is put in; UniPC's are as many, evenly spaced down to 0."""
+    if total > TRAINED_STEPS:
+        raise _too_few(sampler)
+    levels = sampler.timesteps(total)[::-1]
+    first, below = levels[kept - 1], levels[: kept - 1][::-1]
+    if sampler.spaced_anew:
+        if not below:
+            raise _too_few(sampler)
+        below = unipc_between(below[0], len(below), sampler.table)
+    return Way(sigmas=below, first=first, whole=levels)
 
 
-def noised(starts: Sequence[One], noise: Latent, sigma: float) -> Latent:
+def _solver_levels(sampler: Sampler, levels: Sigmas) -> Sigmas:
+    """DPM fast's and DPM adaptive's, between the first level and the last above 0."""
+    high, low, calls = levels[0], levels[-2], len(levels) - 1
+    if high <= low:
+        raise _too_few(sampler)
+    return (high, low) if sampler.alone else fast_between(high, low, calls)
+
+
+def _too_few(sampler: Sampler) -> SpecError:
+    return SpecError(
+        f"{sampler.name} has no move to make from a picture at this denoising strength and number of steps; raise one of "
+        "them, or use another sampler",
+        field="denoising_strength",
+    )
+
+
+def noised(begins: Sequence[Begin], noise: Latent, sigma: float) -> Latent:
     """The pictures with noise of size sigma in them (k-diffusion's scale)."""
-    return torch.stack(list(starts)).to(noise) + noise * sigma
+    return torch.stack([begin.latent for begin in begins]).to(noise) + noise * sigma
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Kept:
+    """What masks keep of the pictures that a run begins at."""
+
+    start: Latent
+    drawn: Float[Tensor, "pictures 1 height width"]
+    before: bool
+    """The kept part is put in before the model looks, not after: DDIM and its kin, without noise, as A1111 has it."""
+
+    @classmethod
+    def of(cls, begins: Sequence[Begin], like: Latent, *, before: bool) -> "Kept | None":
+        """What is kept of these pictures; None where all of them are drawn whole."""
+        masks = [begin.drawn for begin in begins if begin.drawn is not None]
+        if not masks:
+            return None
+        start = torch.stack([begin.latent for begin in begins]).to(like)
+        return cls(start=start, drawn=torch.stack(masks).to(like), before=before)
+
+    def around(self, denoise: Callable[[Latent, float], Latent], x: Latent, sigma: float) -> Latent:
+        """What a model makes of the pictures, with the kept part as it was."""
+        if not self.before:
+            return self.put_back(denoise(x, sigma))
+        seen = x * self.drawn + self.start * math.hypot(1, sigma) * (1 - self.drawn)
+        return denoise(seen, sigma) + (x - seen)
+
+    def put_back(self, x: Latent) -> Latent:
+        """The pictures with the kept part as it was."""
+        return x * self.drawn + self.start * (1 - self.drawn)

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from clipskip.sample import AUTOMATIC, find_sampler, find_schedule
 from clipskip.spec import Render, Request
 from clipskip.sweep.model import Extras
+from clipskip.sweep.resolve import noise_of
 from clipskip.weights import CheckpointFacts, hash_file
 
 LEAST, MOST = 0.2, 2.5
@@ -25,9 +27,23 @@ def doubts_of(request: Request, render: Render, model: CheckpointFacts, extras: 
     return (*_other_files(request, model, extras), *_absent_files(request, render), *_far_size(render, model))
 
 
-def warnings_of(extras: Extras) -> tuple[str, ...]:
-    """What is odd about the LoRAs, and no reason to ask."""
-    return tuple(f"{lora.name}: {warning}" for lora in extras.loras.values() for warning in lora.warnings)
+def warnings_of(request: Request, extras: Extras) -> tuple[str, ...]:
+    """What is odd about the settings and the LoRAs, and no reason to ask."""
+    odd = (f"{lora.name}: {warning}" for lora in extras.loras.values() for warning in lora.warnings)
+    return (*_idle(request), *odd)
+
+
+def _idle(request: Request) -> Iterator[str]:
+    """A line for each setting that the sampler does not take."""
+    sampler, _ = find_sampler(request.sampler, request.scheduler)
+    if sampler.own_times and find_schedule(request.scheduler) != AUTOMATIC:
+        yield f"schedule type {request.scheduler} changes nothing: {sampler.name} visits its own timesteps"
+    if request.eta is not None and sampler.eta is None:
+        yield f"eta {request.eta:g} changes nothing: {sampler.name} has none"
+    if request.s_churn and not sampler.churns:
+        yield f"sigma churn {request.s_churn:g} changes nothing: {sampler.name} has none"
+    if request.s_noise != 1 and "s_noise" not in noise_of(request, sampler):
+        yield f"sigma noise {request.s_noise:g} changes nothing: {sampler.name} adds no noise that it scales"
 
 
 def _other_files(request: Request, model: CheckpointFacts, extras: Extras) -> Iterator[Doubt]:

@@ -28,9 +28,10 @@ from clipskip.sweep.plan import Sweep, file_name
 from clipskip.weights import CheckpointFacts
 
 MANIFEST, KIND = "manifest.json", "clipskip sweep"
-PROMPTS = ("prompt", "negative_prompt")
 LARGEST = 20_000_000
 """Bytes: a thousand cells with long prompts take a tenth of it."""
+PLAIN = ("prompt", "negative_prompt", *(row.name for row in PICTURE))
+"""Settings that JSON has as they are, by the same name in a Render and a Request."""
 
 
 def write_manifest(folder: Path, sweep: Sweep, *, model: CheckpointFacts | None = None) -> None:
@@ -60,8 +61,7 @@ def request_of(manifest: dict[str, Any]) -> tuple[Request, tuple[Skip, ...]]:
         skips = tuple(parse_skip(str(column["clip_skip"])) for column in manifest["columns"])
         negative, hires = asked["negative_clip_skip"], _hires(asked.get("hires"))
         request = Request(
-            **{name: asked[name] for name in PROMPTS},
-            **{row.name: asked[row.name] for row in PICTURE if row.name in asked or row.name in FIRST_FIELDS},
+            **{name: asked[name] for name in PLAIN if name in asked or name in FIRST_FIELDS},
             model=manifest["model"]["name"],
             model_hash=manifest["model"]["hash"],
             loras=tuple(replace(lora, hash="") for lora in loras),
@@ -106,7 +106,7 @@ def _manifest(sweep: Sweep, model: CheckpointFacts | None) -> dict[str, Any]:
 def _request(base: Render) -> dict[str, Any]:
     negative = base.negative_clip_skip
     nested = {name: getattr(base, name) for name in ("vae", "start", "hires")}
-    return {name: getattr(base, name) for name in (*PROMPTS, *(row.name for row in PICTURE))} | {
+    return {name: getattr(base, name) for name in PLAIN} | {
         **{name: None if value is None else asdict(value) for name, value in nested.items()},
         "negative_clip_skip": None if negative is None else str(negative),
         "phrase_skips": [str(phrase) for phrase in base.phrase_skips],

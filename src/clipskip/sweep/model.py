@@ -18,7 +18,18 @@ from clipskip.encode import TextReader, condition_all
 from clipskip.errors import DamagedFile, SpecError
 from clipskip.image import Colours, decode_on_device, encode_resized, preview, preview_colours
 from clipskip.networks import VAE, UNet, build_unet, build_vae
-from clipskip.sample import One, Picture, find_sampler, free_bytes, give_back, is_out_of_memory, kept_memory, sample
+from clipskip.sample import (
+    TOGETHER,
+    Begin,
+    One,
+    Picture,
+    find_sampler,
+    free_bytes,
+    give_back,
+    is_out_of_memory,
+    kept_memory,
+    sample,
+)
 from clipskip.spec import LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once
 from clipskip.weights import Checkpoint, Embedding
@@ -143,10 +154,14 @@ class Model:
         """What the renders need to be drawn: one text pass for all, and each picture to begin at encoded once."""
         made = condition_all(reader, [render for _, render in numbered], calls=denoiser_calls)
         keys = dict.fromkeys(_start_key(render) for _, render in numbered)
-        starts = {key: self._latent(key, extras) if key else None for key in keys}
+        latents = {key: self._latent(key, extras) for key in keys if key}
+
+        def begin(render: Render) -> Begin | None:
+            key = _start_key(render)
+            return Begin(latent=latents[key], strength=render.start.strength) if key and render.start else None
+
         return [
-            (at, Picture(render=r, conditioning=c, start=starts[_start_key(r)]))
-            for (at, r), c in zip(numbered, made, strict=True)
+            (at, Picture(render=r, conditioning=c, start=begin(r))) for (at, r), c in zip(numbered, made, strict=True)
         ]
 
     def _latent(self, key: StartKey, extras: Extras) -> One:
@@ -266,4 +281,4 @@ def _together(render: Render) -> tuple[object, ...]:
     alone = find_sampler(render.sampler, render.scheduler)[0].alone
     strength = render.start and render.start.strength
     own = render if alone else None
-    return (render.sampler, render.scheduler, render.steps, render.width, render.height, strength, own)
+    return (*(getattr(render, name) for name in TOGETHER), strength, own)

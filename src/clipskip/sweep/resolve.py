@@ -1,16 +1,22 @@
 """What a user asks -> what it resolves to: names become files by content, every default is filled in."""
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from clipskip import __version__
 from clipskip.encode import check_phrase
 from clipskip.errors import NotFound, SpecError, WrongKind
 from clipskip.prompt import Emphasis, Rules, read_prompt
-from clipskip.sample import find_sampler
+from clipskip.sample import Sampler, check_start, find_sampler
 from clipskip.spec import ClipSkip, FileRef, LoraRef, Render, Request, Skip, skip_for
+from clipskip.spec.table import RESIZE_MODES
 from clipskip.sweep.model import Extras, denoiser_calls
 from clipskip.weights import (
     CheckpointFacts,
@@ -29,6 +35,11 @@ MAX_RANDOM_SEED = 2**32 - 2
 """A1111 draws seeds below this (modules/processing.py get_fixed_seed)."""
 
 
+Pictures = Mapping[str, NDArray[np.uint8]]
+"""Pictures to begin at [height, width, 3], by the hash of their pixels."""
+NO_PICTURES: Pictures = MappingProxyType({})
+
+
 def fix_seed(seed: int) -> int:
     """The seed; in the place of -1 one that is drawn now."""
     return secrets.randbelow(MAX_RANDOM_SEED) if seed == -1 else seed
@@ -42,13 +53,19 @@ def seeded(base: Render, count: int) -> list[Render]:
 
 
 def resolve(
-    request: Request, model: CheckpointFacts, library: Library, *, allow_pickle: bool = False
+    request: Request,
+    model: CheckpointFacts,
+    library: Library,
+    *,
+    pictures: Pictures = NO_PICTURES,
+    allow_pickle: bool = False,
 ) -> tuple[Render, Extras]:
-    """The render that was asked for, on this model, and the files that it names.
+    """The render that was asked for, on this model, and the files that it names. `pictures` are those to begin at.
 
     LoRAs of the prompt's tags come before those named beside it.
     """
     _refuse(request)
+    _check_start(request, pictures)
     sampler, schedule = find_sampler(request.sampler, request.scheduler)
     rules = Rules(emphasis=Emphasis.parse(request.emphasis))
     calls = request.steps * sampler.order
@@ -83,28 +100,26 @@ def resolve(
         ensd=request.ensd,
         variation_seed=fix_seed(varied) if request.variation_strength or varied != -1 else 0,
         variation_strength=request.variation_strength,
-        eta=request.eta,
-        s_churn=request.s_churn,
-        s_tmin=request.s_tmin,
-        s_tmax=request.s_tmax,
-        s_noise=request.s_noise,
         crop_top=request.crop_top,
         crop_left=request.crop_left,
         empty_negative=request.empty_negative,
+        start=request.start,
+        **noise_of(request, sampler),
         version=__version__,
     )
     _check(render, model, embeddings)
-    return render, Extras(loras={lora.hash: lora for _, lora in found}, embeddings=embeddings)
+    loras = {lora.hash: lora for _, lora in found}
+    return render, Extras(loras=loras, embeddings=embeddings, starts=pictures)
 
 
 def _refuse(request: Request) -> None:
     """SpecError, by name, for settings that cannot be drawn yet."""
-    churned = request.eta is not None or request.s_churn or request.s_tmin or request.s_tmax or request.s_noise != 1
+    start = request.start
     waiting = {
-        "eta": ("eta and sigma churn, tmin, tmax and noise", churned),
         "hires_scale": ("a hires pass", request.hires),
         "vae": ("a VAE file", request.vae or request.vae_hash),
-        "start": ("a picture to begin at", request.start),
+        "mask": ("a mask", start and start.mask),
+        "resize_mode": ("another resize mode", start and start.resize_mode != RESIZE_MODES[0]),
     }
     for field, (words, asked) in waiting.items():
         if asked:
@@ -114,6 +129,25 @@ def _refuse(request: Request) -> None:
 def _side(asked: int | None, other: int | None, own: int) -> int:
     """Pixels of one side: a side that is left out is as long as the other, for models are trained on squares."""
     return next(side for side in (asked, other, own) if side is not None)
+
+
+def noise_of(request: Request, sampler: Sampler) -> dict[str, Any]:  # Any: fields of a Render
+    """What the sampler takes of eta, churn and noise; a value that changes nothing is left at its default."""
+    churned = sampler.churns and request.s_churn > 0
+    own = None if sampler.eta is None or request.eta == sampler.eta else request.eta
+    churn = {name: getattr(request, name) for name in ("s_churn", "s_tmin", "s_tmax") if churned}
+    noise = {"s_noise": request.s_noise} if churned or sampler.scales_noise else {}
+    return {"eta": own, **churn, **noise}
+
+
+def _check_start(request: Request, pictures: Pictures) -> None:
+    """SpecError when a picture to begin at is not there."""
+    if request.start and request.start.hash not in pictures:
+        raise SpecError(
+            f"these settings begin at the picture {request.start.hash[:12]}, which is not here; give it with --init, or "
+            "leave its hash out of the settings to begin at noise",
+            field="init",
+        )
 
 
 def _check_loras(found: Sequence[tuple[LoraRef, Lora]], model: CheckpointFacts, *, allow_pickle: bool) -> None:
@@ -127,7 +161,8 @@ def _check_loras(found: Sequence[tuple[LoraRef, Lora]], model: CheckpointFacts, 
 def _check(render: Render, model: CheckpointFacts, embeddings: tuple[Embedding, ...]) -> None:
     """What would fail while the picture is drawn, said before."""
     sampler, schedule = find_sampler(render.sampler, render.scheduler)
-    if sampler.own_times:
+    check_start(render)
+    if sampler.own_times and not render.start:
         sampler.sigmas(render.steps, schedule=schedule)
     calls, phrases = denoiser_calls(render), render.phrase_skips
     for skip in (render.clip_skip, render.negative_clip_skip or render.clip_skip, *(one.skip for one in phrases)):

@@ -14,7 +14,7 @@ from clipskip.sweep.model import Extras, Halt, Model
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep
 from clipskip.sweep.queue import Event, Job, Queue, nothing
-from clipskip.sweep.resolve import resolve
+from clipskip.sweep.resolve import NO_PICTURES, Pictures, resolve
 from clipskip.sweep.run import draw_missing, plan_sweep
 from clipskip.weights import CheckpointFacts, Library
 
@@ -32,7 +32,7 @@ class Studio:
     def start(self, request: Request, skips: Sequence[Skip], *, previews: bool) -> tuple[Record, tuple[str, ...]]:
         """Plans a sweep and lets it wait its turn, with what is odd about it; one that is complete is only opened again."""
         facts, sweep, extras = self._plan(request, skips, self.facts(request))
-        odd = (*(doubt.text for doubt in doubts_of(request, sweep.base, facts, extras)), *warnings_of(extras))
+        odd = (*(doubt.text for doubt in doubts_of(request, sweep.base, facts, extras)), *warnings_of(request, extras))
         return self._begin(facts, sweep, extras, previews=previews), odd
 
     def check(self, request: Request, skips: Sequence[Skip]) -> tuple[Sweep, tuple[Doubt, ...]]:
@@ -71,10 +71,10 @@ class Studio:
         if job is not None:
             self.queue.cancel(job)
 
-    def plan(self, request: Request) -> tuple[CheckpointFacts, Render, Extras]:
-        """What a single picture needs, found and checked."""
+    def plan(self, request: Request, pictures: Pictures = NO_PICTURES) -> tuple[CheckpointFacts, Render, Extras]:
+        """What a single picture needs, found and checked; `pictures` are those to begin at, by the hash of their pixels."""
         facts = self.models.facts(request.model, hash=request.model_hash)
-        return facts, *resolve(request, facts, self.library, allow_pickle=self.allow_pickle)
+        return facts, *resolve(request, facts, self.library, pictures=pictures, allow_pickle=self.allow_pickle)
 
     def draw(
         self, facts: CheckpointFacts, renders: Sequence[Render], extras: Extras, *, at_hand: int | None = None
