@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from clipskip.errors import DamagedFile, NotFound, OutputError, SkipOutOfRange
+from clipskip.errors import DamagedFile, NotFound, OutputError, SkipOutOfRange, UnsafeFile
 from clipskip.image import read_infotext
-from clipskip.spec import ClipSkip, LoraRef, Request, parse_skips, render_infotext
+from clipskip.spec import ClipSkip, LoraRef, Request, parse_skips, render_infotext, request_from_text
 from clipskip.sweep import (
     Advance,
     Drawn,
@@ -17,6 +18,8 @@ from clipskip.sweep import (
     Saved,
     SweepFolder,
     draw_missing,
+    draw_one,
+    draw_sweep,
     draw_to,
     open_model,
     plan_sweep,
@@ -159,3 +162,32 @@ def test_previews_come_with_each_step_when_asked_for(model: Model, library: Libr
     assert all(event.previews == () for event in plain)
     assert len(looked) == len(plain) and all(len(event.previews) == len(event.indices) for event in looked)
     assert {look.shape for event in looked for look in event.previews} == {(8, 8, 3)}
+
+
+def test_a_picture_is_drawn_by_the_prediction_that_was_asked(tmp_path: Path) -> None:
+    """The starter says v: asked for v it draws the same picture, asked for epsilon another, and the record says which."""
+    model = open_model("starter")
+    plain = Request(prompt="swamp", seed=5, steps=2, width=64, height=64)
+    own, v, epsilon = (draw_one(replace(plain, prediction=p), model) for p in (None, "v", "epsilon"))
+    assert np.array_equal(own.pixels, v.pixels)
+    assert not np.array_equal(own.pixels, epsilon.pixels)
+    assert own.render.key != v.render.key
+    assert "Prediction: epsilon" in render_infotext(epsilon.render)
+    assert request_from_text(render_infotext(epsilon.render)).prediction == "epsilon"
+    assert "Prediction" not in render_infotext(own.render)
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_python_draws_with_pickled_embeddings_where_it_is_told_to(tmp_path: Path, wrap: bool) -> None:
+    (tmp_path / "embeddings").mkdir()
+    vectors = torch.nn.Parameter(torch.randn(2, 128)) if wrap else torch.randn(2, 128)
+    content = {"string_to_token": {"*": 265}, "string_to_param": {"*": vectors}, "name": "oldstyle"}
+    torch.save(content, tmp_path / "embeddings" / "oldstyle.pt")
+    model, library = open_model("starter"), Library((tmp_path,))
+    asked = Request(prompt="oldstyle a toad", seed=5, steps=1, width=64, height=64)
+    with pytest.raises(UnsafeFile, match="allow_pickle=True in Python"):
+        draw_one(asked, model, library=library)
+    drawn = draw_one(asked, model, library=library, allow_pickle=True)
+    assert [one.name for one in drawn.render.embeddings] == ["oldstyle"]
+    swept = draw_sweep(asked, [ClipSkip(1)], model, folder=tmp_path / "out", library=library, allow_pickle=True)
+    assert swept.has(0, 0)

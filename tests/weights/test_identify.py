@@ -166,6 +166,48 @@ def test_ema_v_prediction_and_terminal_snr_are_seen() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "prediction"),
+    [
+        ("fluffyrock-e140-terminal-snr-v_pred", "v"),
+        ("noob VPred", "v"),
+        ("model-v-prediction.fp16", "v"),
+        ("vpredator", ""),
+        ("previous-pred", ""),
+        ("anything-v4.0-pruned", ""),
+    ],
+)
+def test_a_name_with_v_pred_in_it_tells_the_prediction(tmp_path: Path, name: str, prediction: str) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / f"{name}.safetensors")
+    found = identify(read_header(tmp_path / f"{name}.safetensors"))
+    assert (found.prediction, found.prediction_source) == (prediction, "its name" if prediction else "")
+
+
+def test_what_the_metadata_says_goes_before_the_name(tmp_path: Path) -> None:
+    for key in ("modelspec.prediction_type", "prediction_type"):
+        save_file({"a": torch.zeros(1)}, tmp_path / "not-vpred.safetensors", metadata={key: "epsilon"})
+        assert identify(read_header(tmp_path / "not-vpred.safetensors")).prediction == "epsilon"
+
+
+@pytest.mark.parametrize(("spread", "prediction"), [(0.15, "v"), (0.05, "epsilon")])
+def test_sd_2s_prediction_is_told_by_the_spread_of_a_norms_biases(
+    tmp_path: Path, spread: float, prediction: str
+) -> None:
+    """SD 2.1's 768-pixel model predicts v and says so nowhere (ComfyUI's test: population deviation above 0.09)."""
+    d = "model.diffusion_model"
+    biases = spread * torch.tensor([1.0, -1.0]).repeat(160)
+    tensors = {f"{d}.output_blocks.11.1.transformer_blocks.0.norm1.bias": biases.half()}
+    tensors |= {f"{d}.input_blocks.{i}.0.op.weight": torch.zeros(1) for i in (3, 6, 9)}
+    tensors |= {f"{d}.input_blocks.{i}.1.proj_in.weight": torch.zeros(1) for i in (1, 4, 7)}
+    tensors |= {f"{d}.input_blocks.11.0.in_layers.0.weight": torch.zeros(1)}
+    tensors |= {f"{d}.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(320, 1024)}
+    tensors |= {f"cond_stage_model.model.transformer.resblocks.{i}.ln_1.weight": torch.zeros(1) for i in range(24)}
+    save_file(tensors, tmp_path / "v2.safetensors")
+    found = identify(read_header(tmp_path / "v2.safetensors"))
+    assert found.family is Family.SD2
+    assert found.prediction == prediction and "spread" in found.prediction_source
+
+
+@pytest.mark.parametrize(
     ("said", "prediction"), [('parameterization: "v"', "v"), ("parameterization: eps", "epsilon"), ("", "")]
 )
 def test_the_yaml_beside_a_file_tells_the_prediction(tmp_path: Path, said: str, prediction: str) -> None:

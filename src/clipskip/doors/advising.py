@@ -33,7 +33,7 @@ def run_advise(
     if settled is not None:
         return _said(*settled, tool=dialect, as_json=as_json)
     with console.status("Opening the model"):
-        model = load_model(path, allow_pickle=allow_pickle)
+        model = load_model(path, allow_pickle=allow_pickle, prediction=request.prediction)
     wanted = Wanted(
         request=request, skips=whole_skips(skips, depth=model.facts.depth), images=images, base=base, clip=clip
     )

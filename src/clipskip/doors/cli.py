@@ -66,6 +66,7 @@ def sweep(
     negative_clip_skip: o.NegativeSkip = None,
     phrase_skip: o.PhraseSkips = None,
     rng: o.Noise = None,
+    prediction: o.Prediction = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures, the grid and the page.")] = None,
     models_folder: o.Folders = None,
     fetch: o.Fetch = False,
@@ -79,6 +80,7 @@ def sweep(
     request = o.build_request(
         prompt, settings=settings, loras=lora, phrase_skips=phrase_skip, size=size, negative_prompt=negative, model=model, steps=steps,
         sampler=sampler, scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng,
+        prediction=prediction,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
     _finish(run_sweep(request, skips, folders=models_folder or [], allow_pickle=allow_pickle, out=out, yes=yes))
@@ -102,6 +104,7 @@ def generate(
     negative_clip_skip: o.NegativeSkip = None,
     phrase_skip: o.PhraseSkips = None,
     rng: o.Noise = None,
+    prediction: o.Prediction = None,
     count: Annotated[int, typer.Option(help="How many pictures, with seeds counting up.", min=1, max=1000)] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures; clipskip-out when not given.")] = None,
     models_folder: o.Folders = None,
@@ -114,7 +117,8 @@ def generate(
 
     request = o.build_request(
         prompt, settings=settings, loras=lora, phrase_skips=phrase_skip, size=size, negative_prompt=negative, model=model, steps=steps,
-        sampler=sampler, scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng, clip_skip=clip_skip,
+        sampler=sampler, scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng,
+        prediction=prediction, clip_skip=clip_skip,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
     _finish(run_generate(request, count, folders=models_folder or [], allow_pickle=allow_pickle, out=out, yes=yes))
@@ -165,6 +169,7 @@ def prompt(
         str | None, typer.Option("--clip-skip", help="Also show which steps read which layer: [1:2:0.5].")
     ] = None,
     models_folder: o.Folders = None,
+    allow_pickle: o.Pickle = False,
     as_json: Json = False,
 ) -> None:
     """Show how a prompt is read.
@@ -175,7 +180,17 @@ def prompt(
     from clipskip.doors.reading import read_aloud
 
     folders = models_folder or []
-    say(read_aloud(text, steps=steps, negative=negative, clip_skip=clip_skip, as_json=as_json, folders=folders))
+    say(
+        read_aloud(
+            text,
+            steps=steps,
+            negative=negative,
+            clip_skip=clip_skip,
+            as_json=as_json,
+            folders=folders,
+            allow_pickle=allow_pickle,
+        )
+    )
 
 
 @app.command()
@@ -203,6 +218,7 @@ def advise(
     clip_skip: Annotated[str, typer.Option("--clip-skip", help="The layers to compare: 1-6, 1-12 or 1,2.")] = "1-6",
     tool: Annotated[str, typer.Option("--for", help="The tool whose numbers the answer is in.")] = "a1111",
     seed: o.Seed = None,
+    prediction: o.Prediction = None,
     models_folder: o.Folders = None,
     fetch: o.Fetch = False,
     allow_pickle: o.Pickle = False,
@@ -217,7 +233,7 @@ def advise(
 
     request = o.build_request(
         prompt if prompt or settings else "", settings=settings, loras=lora, phrase_skips=None, size=None,
-        negative_prompt=negative, model=model, seed=seed,
+        negative_prompt=negative, model=model, seed=seed, prediction=prediction,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
     skips = parse_skips(clip_skip)

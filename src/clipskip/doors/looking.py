@@ -88,7 +88,8 @@ def _identity_lines(identity: Identity) -> Iterator[tuple[str, str]]:
         )
     yield "missing", ", ".join(identity.missing)
     if identity.kind is FileKind.CHECKPOINT:
-        yield "predicts", identity.prediction or "epsilon (not said; the usual)"
+        said = f"{identity.prediction} (by {identity.prediction_source})"
+        yield "predicts", said if identity.prediction else "epsilon (not said; the usual)"
         yield "trained at", _trained_at(identity)
     if identity.has_ema:
         yield "beside", "an averaged (EMA) UNet, which is not used"

@@ -42,6 +42,9 @@ PhraseSkips = Annotated[
     typer.Option("--phrase-skip", help='Clip Skip of one phrase of the prompt: "red frog=4". Repeat for several.'),
 ]
 Noise = Annotated[str | None, typer.Option("--rng", help="Noise source: CPU, GPU or NV (A1111's names).")]
+Prediction = Annotated[
+    str | None, typer.Option(help="What the model predicts, epsilon or v; what its file says when not given.")
+]
 Folders = Annotated[
     list[Path] | None,
     typer.Option("--models-folder", help="Where your models are; CLIPSKIP_MODELS does the same. Repeatable."),

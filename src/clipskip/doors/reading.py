@@ -28,12 +28,19 @@ class Files:
 
 
 def read_aloud(
-    text: str, *, steps: int, negative: bool, clip_skip: str | None, as_json: bool, folders: Sequence[Path] = ()
+    text: str,
+    *,
+    steps: int,
+    negative: bool,
+    clip_skip: str | None,
+    as_json: bool,
+    folders: Sequence[Path] = (),
+    allow_pickle: bool = False,
 ) -> str:
     """How a prompt is read, which of your files it calls, and at which Clip Skip each step reads it: lines or JSON."""
     names = () if negative else _lora_names(text)
     wanted = bool(names or folders or os.environ.get("CLIPSKIP_MODELS"))
-    files = find_files(text, names, folders=folders) if wanted else None
+    files = find_files(text, names, folders=folders, allow_pickle=allow_pickle) if wanted else None
     report = describe(text, steps=steps, negative=negative, embeddings=files.embeddings if files else None)
     stretches = read_skip(clip_skip, steps=steps) if clip_skip else ()
     if as_json:
@@ -54,7 +61,7 @@ def _lora_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def find_files(text: str, loras: Sequence[str], *, folders: Sequence[Path]) -> Files:
+def find_files(text: str, loras: Sequence[str], *, folders: Sequence[Path], allow_pickle: bool = False) -> Files:
     """The LoRAs of these names, and the embeddings whose names are among the words of a prompt."""
     from clipskip.weights import FileKind, Library, count_vectors
 
@@ -69,7 +76,7 @@ def find_files(text: str, loras: Sequence[str], *, folders: Sequence[Path]) -> F
     vectors, paths, unread = dict[str, int](), dict[str, str](), list[str]()
     for one in library.named_in(text, FileKind.EMBEDDING):
         try:
-            vectors[one.stem] = count_vectors(one.path)
+            vectors[one.stem] = count_vectors(one.path, allow_pickle=allow_pickle)
             paths[one.stem] = str(one.path)
         except ClipskipError as error:
             unread.append(str(error))

@@ -44,7 +44,7 @@ def run_sweep(
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
     sweep, extras = plan_sweep(request, skips, model.facts, library, allow_pickle=allow_pickle)
-    _warn(request, extras, console)
+    _warn(request, model, extras, console)
     _ask(doubts_of(request, sweep.base, model.facts, extras), console, yes=yes)
     folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=model.facts)
     pictures = len(sweep.skips) * len(sweep.rows)
@@ -74,7 +74,7 @@ def run_generate(
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
     base, extras = resolve(request, model.facts, library, allow_pickle=allow_pickle)
-    _warn(request, extras, console)
+    _warn(request, model, extras, console)
     _ask(doubts_of(request, base, model.facts, extras), console, yes=yes)
     events = draw_to(model, seeded(base, count), extras, folder=out or OUT)
     return _show(events, console=console, pictures=count, tell=True)
@@ -89,8 +89,9 @@ def _open(request: Request, library: Library, console: Console, *, allow_pickle:
         return open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
 
 
-def _warn(request: Request, extras: Extras, console: Console) -> None:
-    for line in warnings_of(request, extras):
+def _warn(request: Request, model: Model, extras: Extras, console: Console) -> None:
+    doubt = None if request.prediction else model.doubt
+    for line in (*warnings_of(request, extras), *([doubt] if doubt else [])):
         console.print(printable(line), style="yellow", markup=False)
 
 

@@ -64,6 +64,8 @@ class Request:
     variation_seed: int = 0
     """-1 is any seed."""
     variation_strength: float = 0.0
+    prediction: str | None = None
+    """epsilon or v; None is what the model's file says."""
     eta: float | None = None
     """None is the sampler's own."""
     s_churn: float = 0.0
@@ -120,6 +122,8 @@ class Render:
     variation_strength: float = 0.0
     start: Start | None = None
     """None is noise alone."""
+    prediction: str | None = None
+    """epsilon or v; None is what the model's file says."""
     eta: float | None = None
     """None is the sampler's own: 1 for ancestral and SDE samplers, 0 for DDIM."""
     s_churn: float = 0.0

@@ -105,6 +105,10 @@ PICTURE = (
         help="How the prompt's weights count.",
     ),
     Setting(
+        name="prediction", kind=str, choices=("epsilon", "v"), label="Prediction",
+        help="What the model predicts, epsilon or v; what its file says when not given.",
+    ),
+    Setting(
         name="eta", kind=float, low=0, high=1, label="Eta",
         help="How much of the noise that a step takes away ancestral and SDE samplers and DDIM put back; the sampler's own "
         "when not given (1; DDIM 0).",

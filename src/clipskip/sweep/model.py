@@ -28,6 +28,7 @@ from clipskip.sample import (
     give_back,
     is_out_of_memory,
     kept_memory,
+    prediction_doubt,
     sample,
 )
 from clipskip.spec import LoraRef, Render
@@ -107,6 +108,11 @@ class Model:
         self.reader = TextReader.build(checkpoint.text, facts.encoders, family=facts.family)
         self.unet: UNet = build_unet(checkpoint.unet, facts.unet, dtype=dtype, device=device)
         self.vae: VAE = build_vae(checkpoint.vae, facts.vae)
+
+    @cached_property
+    def doubt(self) -> str | None:
+        """A warning where its first step looks wrong for what it is taken to predict, or None."""
+        return prediction_doubt(self.unet, prediction=self.facts.prediction, name=self.facts.ref.name)
 
     @cached_property
     def _colours(self) -> Colours:
@@ -194,8 +200,9 @@ class Model:
     ) -> Iterator[Advance | Drawn]:
         """Draws the first `size` of those waiting, and takes each from there once it is being decoded."""
         batch, latents, half_done = waiting[:size], None, None
+        prediction = batch[0][1].render.prediction or self.facts.prediction
         indices = tuple(index for at, _ in batch for index in at)
-        for step in sample(self.unet, [picture for _, picture in batch], prediction=self.facts.prediction):
+        for step in sample(self.unet, [picture for _, picture in batch], prediction=prediction):
             latents = step.latent
             if self.device.type == "cpu" and not any(_sound(latents)):  # a look makes a GPU wait
                 raise no_numbers(batch[0][1].render)
@@ -281,4 +288,4 @@ def _together(render: Render) -> tuple[object, ...]:
     alone = find_sampler(render.sampler, render.scheduler)[0].alone
     strength = render.start and render.start.strength
     own = render if alone else None
-    return (*(getattr(render, name) for name in TOGETHER), strength, own)
+    return (*(getattr(render, name) for name in TOGETHER), render.prediction, strength, own)

@@ -100,6 +100,7 @@ def resolve(
         ensd=request.ensd,
         variation_seed=fix_seed(varied) if request.variation_strength or varied != -1 else 0,
         variation_strength=request.variation_strength,
+        prediction=request.prediction,
         crop_top=request.crop_top,
         crop_left=request.crop_left,
         empty_negative=request.empty_negative,

@@ -49,13 +49,20 @@ def open_model(
     return load_model(path, device=device, allow_pickle=allow_pickle)
 
 
-def load_model(path: Path, *, device: str | None = None, allow_pickle: bool = False) -> Model:
-    """The checkpoint in this file, ready to draw."""
+def load_model(
+    path: Path, *, device: str | None = None, allow_pickle: bool = False, prediction: str | None = None
+) -> Model:
+    """The checkpoint in this file, ready to draw; `prediction` (epsilon or v) in the place of what it says."""
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = best_dtype(place)
     with kept_memory(place):
         checkpoint = load_checkpoint(
-            path, dtype=dtype, text_dtype=torch.float32, device=place, allow_pickle=allow_pickle
+            path,
+            dtype=dtype,
+            text_dtype=torch.float32,
+            device=place,
+            allow_pickle=allow_pickle,
+            prediction=None if prediction is None else "v" if prediction == "v" else "epsilon",
         )
         return Model(checkpoint, device=place, dtype=dtype)
 
@@ -91,10 +98,16 @@ def plan_sweep(
 
 
 def draw_sweep(
-    request: Request, skips: Sequence[Skip], model: Model, *, folder: Path, library: Library | None = None
+    request: Request,
+    skips: Sequence[Skip],
+    model: Model,
+    *,
+    folder: Path,
+    library: Library | None = None,
+    allow_pickle: bool = False,
 ) -> SweepFolder:
     """Draws the sweep into the folder, with its grid and page; what is there already is kept."""
-    sweep, extras = plan_sweep(request, skips, model.facts, library)
+    sweep, extras = plan_sweep(request, skips, model.facts, library, allow_pickle=allow_pickle)
     into = SweepFolder.create(folder, sweep, model=model.facts)
     for _ in draw_missing(model, into, extras):
         pass
@@ -102,9 +115,12 @@ def draw_sweep(
     return into
 
 
-def draw_one(request: Request, model: Model, *, library: Library | None = None) -> Drawn:
-    """One picture: its pixels [height, width, 3] and the render that made them."""
-    render, extras = resolve(request, model.facts, library or Library.of_user())
+def draw_one(request: Request, model: Model, *, library: Library | None = None, allow_pickle: bool = False) -> Drawn:
+    """One picture: its pixels [height, width, 3] and the render that made them.
+
+    LoRAs and embeddings that are pickles need `allow_pickle`, as the model itself does when it is opened.
+    """
+    render, extras = resolve(request, model.facts, library or Library.of_user(), allow_pickle=allow_pickle)
     return next(event for event in model.draw([render], extras) if isinstance(event, Drawn))
 
 

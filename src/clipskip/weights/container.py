@@ -158,7 +158,7 @@ def check_start(path: Path, start: bytes, *, size: int) -> None:
     if kind is not None:
         raise UnsafeFile(
             f"{path.name} is a pickle ({kind}), which could run code when loaded, not safetensors; "
-            "convert it, or allow pickles (--allow-pickle) if you trust its author"
+            "convert it, or allow pickles (--allow-pickle, or allow_pickle=True in Python) if you trust its author"
         )
     _check_other(path, start, size=size)
 

@@ -55,7 +55,8 @@ def load_embedding(path: str | Path, *, widths: Sequence[int], allow_pickle: boo
         if not allow_pickle:
             raise UnsafeFile(
                 f"embedding {file.name} is a pickle, which could run code when loaded; "
-                "convert it to safetensors, or allow pickles (--allow-pickle) if you trust its author"
+                "convert it to safetensors, or allow pickles (--allow-pickle, or allow_pickle=True in Python) "
+                "if you trust its author"
             )
         _, tensors = read_pickle(file)
     else:
@@ -66,14 +67,18 @@ def load_embedding(path: str | Path, *, widths: Sequence[int], allow_pickle: boo
     return Embedding(name=file.stem, vectors=_vectors(tensors, file, widths=widths), hash=hash_file(file).sha256[:12])
 
 
-def count_vectors(path: str | Path) -> int:
-    """How many vectors a textual inversion has, by its header alone; an error for pickles, which have none to read."""
+def count_vectors(path: str | Path, *, allow_pickle: bool = False) -> int:
+    """How many vectors a textual inversion has, by its header alone; a pickle, which has none, is read where allowed."""
     file = as_path(path)
-    if is_pickle(file):
+    if not is_pickle(file):
+        tensors = read_file_header(file).tensors
+    elif allow_pickle:
+        tensors = read_pickle(file)[0].tensors
+    else:
         raise UnsafeFile(
-            f"embedding {file.name} is a pickle, which is not opened to look at; convert it to safetensors"
+            f"embedding {file.name} is a pickle, which is not opened to look at; "
+            "convert it to safetensors, or allow pickles (--allow-pickle, or allow_pickle=True in Python)"
         )
-    tensors = read_file_header(file).tensors
     _check_count(len(tensors), tensors, file)
     shape = next((info.shape for info in tensors.values()), ())
     if (len(tensors) != 1 and tensors.keys() != {"clip_l", "clip_g"}) or len(shape) not in (1, 2):

@@ -15,6 +15,7 @@ from clipskip.spec.family import Family
 from clipskip.weights.container import Header
 from clipskip.weights.keys import TEXT_PARTS, Source, canonical
 from clipskip.weights.lora.family import LoraFamily, lora_family
+from clipskip.weights.prediction import NORM, stated_prediction
 from clipskip.weights.shapes import part_shape, text_depth, text_layers
 
 PARTS = {"text_encoder": "text encoder", "text_encoder_2": "second text encoder", "unet": "UNet", "vae": "VAE"}
@@ -100,6 +101,8 @@ class Identity:
     """inpainting (9 input channels), instruct-pix2pix (8), or nothing."""
     prediction: str = ""
     """epsilon or v, where the file says so."""
+    prediction_source: str = ""
+    """Where it says so."""
     zero_terminal_snr: bool = False
     trained_clip_skip: int | None = None
     metadata: tuple[tuple[str, str], ...] = ()
@@ -119,6 +122,7 @@ def identify(header: Header) -> Identity:
     if kind is FileKind.UNKNOWN and family is not None and not family.usable:
         kind = FileKind.CHECKPOINT
     mapped = {source.name for sources in parts.values() for source in sources.values()}
+    stated = stated_prediction(header, family=family, norm=parts.get("unet", {}).get(NORM))
     whole = kind is FileKind.CHECKPOINT and family in DRAWN
     return Identity(
         path=header.path,
@@ -132,7 +136,8 @@ def identify(header: Header) -> Identity:
         unused_tensors=len(set(header.tensors) - mapped),
         has_ema=any(name.startswith("model_ema.") and name != "model_ema.decay" for name in header.tensors),
         variant={9: "inpainting", 8: "instruct-pix2pix"}.get(_axis(parts.get("unet", {}), "conv_in.weight", 1), ""),
-        prediction=stated_prediction(header),
+        prediction=stated.prediction,
+        prediction_source=stated.source,
         zero_terminal_snr=any(name.removeprefix("state_dict.") == "ztsnr" for name in header.tensors),
         trained_clip_skip=_trained_clip_skip(kind, family, header.metadata),
         metadata=tuple(sorted(header.metadata.items())),
@@ -161,18 +166,6 @@ def check_loadable(identity: Identity) -> None:
         raise WrongKind(f"{name} {line}")
 
 
-def stated_prediction(header: Header) -> str:
-    """What the UNet predicts (epsilon, v, "" for unsaid) by the file, its folder's scheduler or a .yaml beside it."""
-    scheduler = header.configs.get("scheduler", {})
-    said = header.metadata.get("modelspec.prediction_type") or scheduler.get("prediction_type")
-    if isinstance(said, str) and said in ("v", "v_prediction", "v-prediction", "epsilon", "eps"):
-        return "v" if said.startswith("v") else "epsilon"
-    names = {name.removeprefix("state_dict.") for name in header.tensors}
-    if "v_pred" in names or header.metadata.get("ss_v_parameterization") == "True":
-        return "v"
-    return "" if header.is_folder else _prediction_beside(header.path)
-
-
 def _trained_clip_skip(kind: FileKind, family: Family | None, metadata: Mapping[str, str]) -> int | None:
     """What it was trained at: all of SDXL, and checkpoints of SD 2.x, at their family's own, whatever was written beside them."""
     if family is Family.SDXL or (family is Family.SD2 and kind is not FileKind.LORA):
@@ -187,16 +180,6 @@ def stated_clip_skip(metadata: Mapping[str, str]) -> int | None:
         if said.isascii() and said.isdecimal() and 1 <= int(said[:4]) <= 99:
             return int(said)
     return None
-
-
-def _prediction_beside(path: Path) -> str:
-    """A1111's convention: a .yaml of the same name says `parameterization: "v"`."""
-    try:
-        with path.with_suffix(".yaml").open(encoding="utf-8", errors="replace") as file:
-            found = re.search(r'parameterization:\s*["\']?(v|eps)\b', file.read(65536))
-    except (OSError, ValueError):
-        return ""
-    return {"v": "v", "eps": "epsilon"}[found[1]] if found else ""
 
 
 def is_lora(header: Header) -> bool:

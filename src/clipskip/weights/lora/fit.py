@@ -21,7 +21,7 @@ def check_fit(lora: Lora, header: Header, *, text_encoder: float, unet: float) -
     odd = [] if absent else list(_misfits(used, shapes))
     if not absent and not odd:
         return
-    family = f"; it is made for {lora.family}" if lora.family else ""
+    family = f"; it is made for {lora.family.label}" if lora.family.label else ""
     what = (
         f"this model has no {few(absent)}" if absent else odd[0] + (f", nor do {len(odd) - 1} more" if odd[1:] else "")
     )

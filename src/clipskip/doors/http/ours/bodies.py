@@ -1,7 +1,7 @@
 """What requests may say: strict types, bounded numbers, no field that is not known."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -63,6 +63,7 @@ class SweepBody(Body):
     seed: Annotated[int, Field(ge=-1, le=2**64 - 1)] | None = None
     width: Annotated[int, Field(ge=64, le=2048)] | None = None
     height: Annotated[int, Field(ge=64, le=2048)] | None = None
+    prediction: Literal["epsilon", "v"] | None = None
     settings: Text | None = None
     previews: bool = True
 
@@ -74,7 +75,17 @@ class SweepBody(Body):
 
     def changes(self) -> dict[str, object]:
         """What is said beside a settings block, by the Request's names; null opens what may be left open."""
-        names = ("prompt", "negative_prompt", "model", "steps", "sampler", "scheduler", "cfg_scale", "seed")
+        names = (
+            "prompt",
+            "negative_prompt",
+            "model",
+            "steps",
+            "sampler",
+            "scheduler",
+            "cfg_scale",
+            "seed",
+            "prediction",
+        )
         found: dict[str, object] = {name: value for name in names if (value := getattr(self, name)) is not None}
         found |= {name: getattr(self, name) for name in ("width", "height") if name in self.model_fields_set}
         return found
