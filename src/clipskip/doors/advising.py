@@ -7,10 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from clipskip.advise import Advice, Wanted, advise, advise_by_family, lines, plain, whole_skips
+from clipskip.advise import Advice, Answer, Wanted, advise, advise_by_family, lines, plain, whole_skips
 from clipskip.spec import ClipSkip, Dialect, Family, Request
-from clipskip.sweep import find_model, load_model
+from clipskip.sweep import Model, find_model, load_model, resolve
 from clipskip.weights import Library
+from clipskip.weights.remembered import remember
 
 
 def run_advise(
@@ -24,6 +25,7 @@ def run_advise(
     folders: Sequence[Path],
     allow_pickle: bool,
     as_json: bool,
+    keep: bool = False,
 ) -> str:
     """Finds out what to use, with progress on standard error, and says it."""
     dialect = Dialect.parse(tool)
@@ -46,7 +48,22 @@ def run_advise(
             bar.update(task, completed=rows, total=most, description=f"{rows} of at most {most} UNet evaluations")
 
         advice = advise(model, wanted, library, allow_pickle=allow_pickle, tell=tell)
+    if keep:
+        _keep(advice, model, request, library, console, allow_pickle=allow_pickle)
     return _said(advice, model.facts.family, tool=dialect, as_json=as_json)
+
+
+def _keep(
+    advice: Advice, model: Model, request: Request, library: Library, console: Console, *, allow_pickle: bool
+) -> None:
+    """Keep the answer for later pictures of this checkpoint with these LoRAs; one that is not known is not kept."""
+    verdict = advice.verdict
+    if verdict.answer is Answer.NOT_KNOWN:
+        console.print("Nothing is kept: what these files were trained at is not known", style="yellow")
+        return
+    _, extras = resolve(request, model.facts, library, allow_pickle=allow_pickle)
+    path = remember(model.facts.source, extras.loras, clip_skip=verdict.skip, sure=verdict.sure, why=verdict.text)
+    console.print(f"Kept for pictures without a Clip Skip, in {path}", markup=False, soft_wrap=True)
 
 
 def _said(advice: Advice, family: Family, *, tool: Dialect, as_json: bool) -> str:

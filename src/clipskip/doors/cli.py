@@ -220,6 +220,12 @@ def advise(
     seed: o.Seed = None,
     prediction: o.Prediction = None,
     models_folder: o.Folders = None,
+    remember: Annotated[
+        bool,
+        typer.Option(
+            "--remember", help="Keep the answer beside the checkpoint: later pictures without a Clip Skip take it."
+        ),
+    ] = False,
     fetch: o.Fetch = False,
     allow_pickle: o.Pickle = False,
     as_json: Json = False,
@@ -247,6 +253,7 @@ def advise(
             clip=clip,
             folders=models_folder or [],
             allow_pickle=allow_pickle,
+            keep=remember,
             as_json=as_json,
         )
     )

@@ -30,7 +30,7 @@ def doubts_of(request: Request, render: Render, model: CheckpointFacts, extras: 
 def warnings_of(request: Request, extras: Extras) -> tuple[str, ...]:
     """What is odd about the settings and the LoRAs, and no reason to ask."""
     odd = (f"{lora.name}: {warning}" for lora in extras.loras.values() for warning in lora.warnings)
-    return (*_idle(request), *odd)
+    return (*extras.notes, *_idle(request), *odd)
 
 
 def _idle(request: Request) -> Iterator[str]:

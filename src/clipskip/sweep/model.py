@@ -96,6 +96,8 @@ class Extras:
     embeddings: tuple[Embedding, ...] = ()
     starts: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     """Pictures to begin at [height, width, 3], by the hash of their pixels."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the settings that were filled in."""
 
 
 @final

@@ -23,6 +23,7 @@ from clipskip.weights import (
     Embedding,
     FileKind,
     Library,
+    SourceFile,
     identify,
     load_embedding,
     read_allowed,
@@ -30,6 +31,7 @@ from clipskip.weights import (
 )
 from clipskip.weights.lora import Lora, check_fit, load_lora
 from clipskip.weights.pickles import is_pickle
+from clipskip.weights.remembered import Remembered, answers_file, remembered_for
 
 MAX_RANDOM_SEED = 2**32 - 2
 """A1111 draws seeds below this (modules/processing.py get_fixed_seed)."""
@@ -70,13 +72,15 @@ def resolve(
     rules = Rules(emphasis=Emphasis.parse(request.emphasis))
     calls = request.steps * sampler.order
     prompt = read_prompt(request.prompt, steps=calls, rules=rules)
-    skip, varied = request.clip_skip or model.default_clip_skip, request.variation_seed
     noted = dict(request.lora_hashes)
     found = [
         _find_lora(ref, library, noted.get(ref.name, ""), allow_pickle=allow_pickle)
         for ref in (*prompt.loras, *request.loras)
     ]
     _check_loras(found, model, allow_pickle=allow_pickle)
+    remembered = remembered_for(model.source, (ref.hash for ref, _ in found)) if request.clip_skip is None else None
+    own_skip = ClipSkip(remembered.clip_skip) if remembered else model.default_clip_skip
+    skip, varied = request.clip_skip or own_skip, request.variation_seed
     called = _called(prompt.text, request.negative_prompt, library, calls=calls, rules=rules)
     embeddings = tuple(load_embedding(path, widths=model.widths, allow_pickle=allow_pickle) for path in called)
     render = Render(
@@ -110,7 +114,16 @@ def resolve(
     )
     _check(render, model, embeddings)
     loras = {lora.hash: lora for _, lora in found}
-    return render, Extras(loras=loras, embeddings=embeddings, starts=pictures)
+    notes = (_said(remembered, model.source),) if remembered else ()
+    return render, Extras(loras=loras, embeddings=embeddings, starts=pictures, notes=notes)
+
+
+def _said(answer: Remembered, source: SourceFile) -> str:
+    """The line that tells of a Clip Skip that advise found for these files."""
+    return (
+        f"Clip Skip {answer.clip_skip} is used, which advise found for these files on {answer.date} "
+        f"({answers_file(source).name}); name another one to use that"
+    )
 
 
 def _refuse(request: Request) -> None:
