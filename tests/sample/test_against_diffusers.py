@@ -158,12 +158,13 @@ def through(scheduler: Any, start: Tensor, **options: Any) -> Tensor:
     return x
 
 
-def test_unipc_is_diffusers_at_a1111s_settings() -> None:
+@pytest.mark.parametrize("kind", ["bh1", "bh2"])
+def test_unipc_is_diffusers_at_a1111s_settings(kind: str) -> None:
     # 26 steps give A1111's UniPC 27 moves, 37 timesteps each: whole ones.
     scheduler = UniPCMultistepScheduler(
         **TRAINED,
         solver_order=3,
-        solver_type="bh1",
+        solver_type=kind,
         final_sigmas_type="sigma_min",
         timestep_spacing="linspace",
     )
@@ -171,9 +172,13 @@ def test_unipc_is_diffusers_at_a1111s_settings() -> None:
     start = noise()[1]
     expected = through(scheduler, start)
     sigmas = find_sampler("UniPC")[0].sigmas(26)
-    *_, (latent, _) = ode.unipc(curved, start * (1 + sigmas[0] ** 2) ** 0.5, sigmas, lambda *_: start)
+    solve = {"bh1": ode.unipc_bh1, "bh2": ode.unipc_bh2}[kind]
+    *_, (latent, _) = solve(curved, start * (1 + sigmas[0] ** 2) ** 0.5, sigmas, lambda *_: start)
     # diffusers solves its order conditions in float32.
-    assert torch.allclose(latent, expected, atol=1e-4)
+    assert torch.allclose(latent / (1 + sigmas[-1] ** 2) ** 0.5, expected, atol=1e-4)
+    if kind == "bh1":
+        *_, (own, _) = ode.unipc(curved, start * (1 + sigmas[0] ** 2) ** 0.5, sigmas, lambda *_: start)
+        assert torch.allclose(own, expected, atol=1e-4)
 
 
 def test_lcm_is_diffusers_at_the_same_timesteps() -> None:

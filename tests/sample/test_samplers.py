@@ -62,7 +62,18 @@ def error(name: str, steps: int) -> float:
 
 @pytest.mark.parametrize(
     ("name", "order"),
-    [("Euler", 1), ("DDIM", 1), ("Heun", 2), ("DPM2", 2), ("DPM++ 2M", 2), ("LMS", 2), ("UniPC", 2), ("Restart", 2)],
+    [
+        ("Euler", 1),
+        ("DDIM", 1),
+        ("Heun", 2),
+        ("DPM2", 2),
+        ("DPM++ 2M", 2),
+        ("LMS", 2),
+        ("UniPC", 2),
+        ("UniPC bh1", 2),
+        ("UniPC bh2", 2),
+        ("Restart", 2),
+    ],
 )
 def test_halving_the_steps_shrinks_the_error_by_the_samplers_order(name: str, order: int) -> None:
     assert math.log2(error(name, 64) / error(name, 128)) > order - 0.15

@@ -177,26 +177,46 @@ def plms(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, add
 
 
 def unipc(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
-    """UniPC of order 3 with B(h) = h and predicted pictures (Zhao et al. 2023, algorithm 3), as A1111 sets it.
+    """UniPC with B(h) = h, as A1111 sets it: it stops above 0, and yields the latent at the model's own scale."""
+    for (moved, denoised), sigma in zip(unipc_bh1(model, x, sigmas, noise), sigmas[1:], strict=True):
+        yield moved / math.hypot(1, sigma), denoised
 
-    The last order falls (lower_order_final) and the last step is not corrected. It stops above 0, and yields the
-    latent at the model's own scale.
+
+def unipc_bh1(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
+    """UniPC with B(h) = h: ComfyUI's uni_pc."""
+    return _unipc(model, x, sigmas, gain=lambda h: h)
+
+
+def unipc_bh2(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
+    """UniPC with B(h) = e^h - 1: ComfyUI's uni_pc_bh2."""
+    return _unipc(model, x, sigmas, gain=lambda h: -math.expm1(-h))
+
+
+def _unipc(model: Model, x: Latent, sigmas: Sequence[float], *, gain: Callable[[float], float]) -> Steps:
+    """UniPC of order 3 with predicted pictures (Zhao et al. 2023, algorithm 3); `gain` is B, of h for pictures.
+
+    The last order falls (lower_order_final) and the last step is not corrected.
     """
     moves = len(sigmas) - 1
     known = [(sigmas[0], model(x, sigmas[0]))]
     for i, sigma_next in enumerate(sigmas[1:]):
         order = min(UNIPC_ORDER, i + 1, moves - i)
         denoised = known[0][1]
-        ahead = _unipc_move(x, known[:order], sigma_next)
+        ahead = _unipc_move(x, known[:order], sigma_next, gain=gain)
         if i < moves - 1:
             known = [(sigma_next, model(ahead, sigma_next)), *known[: UNIPC_ORDER - 1]]
-            ahead = _unipc_move(x, known[1 : order + 1], sigma_next, corrected=known[0][1])
+            ahead = _unipc_move(x, known[1 : order + 1], sigma_next, gain=gain, corrected=known[0][1])
         x = ahead
-        yield x / math.hypot(1, sigma_next), denoised
+        yield x, denoised
 
 
 def _unipc_move(
-    x: Latent, known: Sequence[tuple[float, Latent]], target: float, *, corrected: Latent | None = None
+    x: Latent,
+    known: Sequence[tuple[float, Latent]],
+    target: float,
+    *,
+    gain: Callable[[float], float],
+    corrected: Latent | None = None,
 ) -> Latent:
     """One move from known[0]: the predictor, or the corrector when the picture at the target is given.
 
@@ -210,18 +230,18 @@ def _unipc_move(
     if corrected is not None:
         ratios, differences = [*ratios, 1.0], [*differences, corrected - latest]
     result = x * (target / sigma) - latest * math.expm1(-h)
-    for rho, difference in zip(_unipc_shares(ratios, h), differences, strict=True):
-        result = result + difference * (h * rho)
+    for rho, difference in zip(_unipc_shares(ratios, h, gain(h)), differences, strict=True):
+        result = result + difference * (gain(h) * rho)
     return result
 
 
-def _unipc_shares(ratios: Sequence[float], h: float) -> list[float]:
-    """The rho that solve the order conditions: sum of rho_m r_m^(k-1) = k! phi_(k+1) / B for k = 1, 2, ..."""
+def _unipc_shares(ratios: Sequence[float], h: float, gain: float) -> list[float]:
+    """The rho that solve the order conditions: sum of rho_m r_m^(k-1) = k! phi_(k+1) h / B for k = 1, 2, ..."""
     if len(ratios) < 2:
         return [0.5] * len(ratios)
     phi, wanted = math.expm1(-h) / -h - 1, []
     for k in range(1, len(ratios) + 1):
-        wanted.append(phi * math.factorial(k) / -h)
+        wanted.append(phi * math.factorial(k) / -gain)
         phi = phi / -h - 1 / math.factorial(k + 1)
     powers = np.vander(np.array(ratios), increasing=True).T
     solved: list[float] = np.linalg.solve(powers, np.array(wanted)).tolist()

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 
 from clipskip.errors import SpecError
 from clipskip.sample import dpm_solver, ode, sde
-from clipskip.sample.schedules import SCHEDULES, Schedule, Sigmas, timesteps_ddim, timesteps_unipc, with_restarts
+from clipskip.sample.schedules import (
+    SCHEDULES,
+    Schedule,
+    Sigmas,
+    above_zero,
+    timesteps_ddim,
+    timesteps_unipc,
+    with_restarts,
+)
 from clipskip.sample.sigmas import NoiseTable, latent_consistency, stable_diffusion
 
 AUTOMATIC = "Automatic"
@@ -187,6 +195,8 @@ SAMPLERS = (
         unit_scale=True,
         spaced_anew=True,
     ),
+    Sampler(name="UniPC bh1", solve=ode.unipc_bh1, schedule="Normal", path=above_zero),
+    Sampler(name="UniPC bh2", solve=ode.unipc_bh2, schedule="Normal", path=above_zero),
     Sampler(name="LCM", solve=sde.lcm, aliases=("k_lcm",), consistency=True),
 )
 

@@ -18,6 +18,7 @@ ALIGN_YOUR_STEPS = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.3
 """SD 1.5, from the page of Sabour et al. 2024, "Align Your Steps"."""
 BETA_SHAPE = 0.6
 """Both parameters of the beta distribution, A1111's default (Lee et al. 2024, arXiv:2407.12173)."""
+NEARLY_ZERO = 0.001
 KARRAS_RHO = 7.0
 RESTARTED_FROM, RESTARTED_TWICE_FROM = 20, 36
 RESTART_SPAN = (0.1, 2.0)
@@ -116,6 +117,11 @@ def unipc_between(high: float, moves: int, table: NoiseTable) -> Sigmas:
     times = np.linspace(table.timestep(high), 0, moves + 1)
     log_alphas = np.interp(times, table.timesteps, -0.5 * np.log1p(np.square(table.sigmas)))
     return tuple(np.sqrt(np.expm1(-2 * log_alphas)).tolist())
+
+
+def above_zero(levels: Sigmas) -> Sigmas:
+    """What ComfyUI's UniPC makes of a schedule's levels: the last is not 0, which no log reaches (extra_samplers/uni_pc.py)."""
+    return levels if levels[-1] else (*levels[:-1], NEARLY_ZERO)
 
 
 def with_restarts(levels: Sigmas) -> Sigmas:
