@@ -299,6 +299,12 @@ def test_every_tools_chunk_is_read(tmp_path: Path, key: str) -> None:
     )
 
 
+def test_a_comfyui_graph_that_begins_with_a_picture_comes_with_the_size_of_its_own(tmp_path: Path) -> None:
+    graph = '{"5": {"class_type": "VAEEncode", "inputs": {}}}'
+    text = read_infotext(png(tmp_path / "a.png", prompt=graph))
+    assert json.loads(text) == {"prompt": json.loads(graph), "size": "16x8"}
+
+
 def test_comfyuis_webp_is_read(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0110] = 'prompt:{"3": {}}'

@@ -282,7 +282,17 @@ def _chunk_texts(texts: Mapping[str, str], size: tuple[int, int]) -> Iterator[st
         yield _novelai(texts, size)
     if any(key in texts for key in EASY_DIFFUSION):
         yield json.dumps(texts)
-    yield from (texts[key] for key in TEXT_KEYS if key in texts)
+    yield from (texts[key] for key in TEXT_KEYS if key in texts and key != "prompt")
+    if "prompt" in texts:
+        yield _with_size(texts["prompt"], size)
+
+
+def _with_size(text: str, size: tuple[int, int]) -> str:
+    """ComfyUI's graph, with the picture's size where the graph begins with another picture and does not say it."""
+    graph = text.strip("\0 \r\n\t")
+    if "VAEEncode" not in graph or not (graph.startswith("{") and graph.endswith("}")):
+        return text
+    return f'{{"prompt": {graph}, "size": "{size[0]}x{size[1]}"}}'
 
 
 def _novelai(texts: Mapping[str, str], size: tuple[int, int]) -> str:

@@ -68,7 +68,7 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
     model, digits, family = _model(reader)
     files = read_files(reader, prompt)
     sampler, schedule = _sampler(reader, source)
-    width, height = _size(reader)
+    width, height = read_size(reader)
     negative_skip = reader.take("negative_clip_skip")
     asked: dict[str, Any] = {"rng": source.rng, "ensd": source.ensd, "emphasis": source.emphasis}  # Any: fields
     asked |= reader.rows(row for row in PICTURE if row.name not in SPECIAL)
@@ -193,7 +193,7 @@ def _sampler(reader: Reader, source: Source) -> tuple[str, str]:
     return name, kind
 
 
-def _size(reader: Reader) -> tuple[int | None, int | None]:
+def read_size(reader: Reader) -> tuple[int | None, int | None]:
     """Width and height in pixels."""
     size, sides = reader.take("size"), (reader.take("width"), reader.take("height"))
     if size is None:

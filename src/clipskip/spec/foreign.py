@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from clipskip.errors import SpecError
-from clipskip.spec.asking import A1111, Source, read_request
-from clipskip.spec.graph import is_graph, read_graph
+from clipskip.spec.asking import A1111, Source, read_request, read_size
+from clipskip.spec.graph import read_graph
+from clipskip.spec.nodes import is_graph
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.reader import Reader, Said, plain, shown
 from clipskip.spec.render import Request
@@ -73,8 +74,11 @@ def read_record(text: str) -> Request | None:
 
 def _read(record: Record) -> Request:
     if graph := _graph_in(record):
-        asked = read_graph(record[graph] if graph else record)
+        asked = read_graph(record[graph])
         beside = Reader({key: value for key, value in record.items() if key != graph})
+        if asked.width is None and asked.height is None:
+            width, height = read_size(beside)
+            asked = replace(asked, width=width, height=height)
         return replace(asked, unused=(*asked.unused, *beside.left()))
     if is_graph(record):
         return read_graph(record)

@@ -1,171 +1,433 @@
-"""ComfyUI's graph in API form -> a Request: its first sampler, and what the links lead to."""
+"""ComfyUI's graph in API form -> a Request: its first sampler, and what the links lead to.
 
-from collections.abc import Iterator, Mapping, Sequence
+Nodes that are not known are gone through where they have one input of the kind that they give, and named; where that
+would change the model, the text encoder or the words, the graph is refused.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from clipskip.errors import SpecError
 from clipskip.spec.lora import LoraRef
+from clipskip.spec.nodes import Graph, Link, Node, broken
+from clipskip.spec.reader import Said, plain, says_something, shown
 from clipskip.spec.render import Request
 from clipskip.spec.resources import stem
-from clipskip.spec.sampler_names import comfy_names as sampler_names
+from clipskip.spec.sampler_names import comfy_names
 from clipskip.spec.skip import ClipSkip
 
-Node = Mapping[str, Any]  # JSON: a class, and inputs that are values or links [node, output]
-Graph = Mapping[str, Node]
+EMPHASIS = "ComfyUI"
+NOT_REPEATED: Mapping[str, str] = {
+    "UNETLoader": "a UNet of its own", "UnetLoaderGGUF": "a UNet of its own", "DiffusersLoader": "a folder of diffusers'",
+    "CLIPLoader": "a text encoder of its own", "DualCLIPLoader": "text encoders of their own",
+    "HypernetworkLoader": "a hypernetwork", "unCLIPCheckpointLoader": "a model that takes pictures",
+    "ImageOnlyCheckpointLoader": "a model that takes pictures", "ConditioningZeroOut": "zeros in the place of a text",
+    "ConditioningSetArea": "a text for a part of the picture", "ConditioningSetMask": "a text for a part of the picture",
+    "ConditioningSetAreaPercentage": "a text for a part of the picture", "GLIGENTextBoxApply": "texts at places (GLIGEN)",
+    "ConditioningCombine": "two texts", "ConditioningConcat": "two texts", "ConditioningAverage": "two texts",
+}  # fmt: skip
+"""Nodes that make another model or other words than are drawn with here."""
+SIGMAS: Mapping[str, str] = {
+    "KarrasScheduler": "karras", "ExponentialScheduler": "exponential", "PolyexponentialScheduler": "polyexponential",
+    "SDTurboScheduler": "turbo", "AlignYourStepsScheduler": "align_your_steps",
+}  # fmt: skip
+"""Nodes of one schedule; BasicScheduler names its own."""
+SAMPLERS: Mapping[str, str] = {
+    "SamplerEulerAncestral": "euler_ancestral", "SamplerDPMPP_SDE": "dpmpp_sde", "SamplerDPMPP_3M_SDE": "dpmpp_3m_sde",
+    "SamplerDPMPP_2S_Ancestral": "dpmpp_2s_ancestral", "SamplerLMS": "lms",
+}  # fmt: skip
+"""Nodes of one sampler; KSamplerSelect names its own."""
+NOISE_OF_ITS_DEVICE = ("Euler a", "DPM2 a", "DPM++ 2S a", "LCM")
+"""Samplers whose noise ComfyUI draws on the device that it computes on, where the picture's first is a CPU's."""
+PLAIN_TRUTHS: Mapping[str, tuple[object, ...]] = {
+    "denoise": (1, None), "start_at_step": (0, None), "add_noise": ("enable", True, None),
+    "return_with_leftover_noise": ("disable", None), "batch_size": (1, None),
+}  # fmt: skip
+"""Inputs that say nothing at these values."""
 
-CONDITIONING = ("conditioning", "conditioning_1", "conditioning_2", "conditioning_to", "conditioning_from")
-LATENT = ("latent_image", "samples", "latent")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """What a sampler node says, wherever ComfyUI keeps it."""
+
+    node: Node
+    model: Node
+    """The node whose input `model` is the model."""
+    seed: Said | None
+    steps: Said | None
+    cfg: Said | None
+    sampler: str
+    scheduler: str
+    rest: Mapping[str, Any]
+    """Eta and the size of noise, of nodes that have them."""
 
 
-def is_graph(record: Node) -> bool:
-    """Whether the JSON is a graph in API form."""
-    return bool(record) and all(isinstance(node, dict) and "class_type" in node for node in record.values())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """One prompt: its text and the way to its text encoder."""
+
+    text: str
+    clip: tuple[Node, ...]
+    emphasis: str
 
 
-def read_graph(graph: Graph) -> Request:
-    """What the graph draws first; SpecError where it says so in nodes that are not known here."""
-    sampler, others = _samplers(graph)
-    inputs = _inputs(sampler)
-    models = list(_chain(graph, inputs.get("model"), ("model",)))
-    encoder, passed = _encoder(graph, inputs.get("positive"), "prompt")
-    below, also = _encoder(graph, inputs.get("negative"), "negative prompt")
-    skip, below_skip = _clip_skip(graph, encoder), _clip_skip(graph, below)
-    latent = next((i for i in map(_inputs, _chain(graph, inputs.get("latent_image"), LATENT)) if "width" in i), {})
-    name, schedule = sampler_names(str(inputs["sampler_name"]), str(inputs.get("scheduler", "normal")))
-    seed = inputs.get("seed", inputs.get("noise_seed", -1))
+def read_graph(record: Mapping[str, Any]) -> Request:
+    """What the graph draws first; SpecError where it says so in nodes that cannot be repeated."""
+    graph = Graph(record)
+    sampled = _sampled(graph, _first_sampler(graph))
+    models = _way(graph, sampled.model, "model", "MODEL")
+    positive = _words(graph, sampled.model, "positive")
+    negative = _words(graph, sampled.model, "negative") if "negative" in sampled.model.inputs else None
+    skip = _clip_skip(positive.clip)
+    below = _clip_skip(negative.clip) if negative else skip
+    _same_checkpoint(models, positive.clip)
+    if negative:
+        _same_checkpoint(models, negative.clip)
+    width, height = _size(graph, sampled.node)
+    number = sampled.seed
+    loras = _loras(graph, models, positive.clip)
+    if negative and _loras(graph, models, negative.clip) != loras:
+        raise broken("reads its prompt and its negative prompt with different LoRAs", field="lora")
     return Request(
-        prompt=_text(graph, _inputs(encoder)["text"]),
-        negative_prompt=_text(graph, _inputs(below)["text"]),
-        model=next((stem(str(i["ckpt_name"])) for i in map(_inputs, models) if "ckpt_name" in i), None),
-        loras=_loras(graph, models, encoder),
+        **sampled.rest,
+        prompt=positive.text,
+        negative_prompt=negative.text if negative else "",
+        model=_checkpoint(models[-1]),
+        vae=_vae(graph, sampled.node, models[-1]),
+        loras=loras,
         clip_skip=skip,
-        negative_clip_skip=None if below_skip == skip else below_skip,
-        steps=_whole(graph, inputs.get("steps", 20), "steps"),
-        sampler=name,
-        scheduler=schedule,
-        cfg_scale=_number(graph, inputs.get("cfg", 7.0), "cfg"),
-        seed=_whole(graph, seed, "seed"),
-        width=_whole(graph, latent["width"], "width") if latent else None,
-        height=_whole(graph, latent.get("height"), "height") if latent else None,
-        unused=tuple(_unused(graph, inputs, [*others, *passed, *also])),
+        negative_clip_skip=None if below == skip else below,
+        steps=sampled.steps.whole() if sampled.steps else 20,
+        sampler=sampled.sampler,
+        scheduler=sampled.scheduler,
+        cfg_scale=sampled.cfg.number() if sampled.cfg else 1.0,
+        seed=number.whole() if number else -1,
+        width=width,
+        height=height,
+        emphasis=positive.emphasis,
+        unused=(*graph.unused(), *_notes(sampled.sampler)),
     )
 
 
-def _inputs(node: Node) -> Node:
-    found = node.get("inputs")
-    return found if isinstance(found, dict) else {}
-
-
-def _linked(graph: Graph, link: object) -> Node:
-    """The node that a link leads to, or one without inputs."""
-    return graph.get(str(link[0]), {}) if isinstance(link, list) and link else {}
-
-
-def _chain(graph: Graph, link: object, keys: Sequence[str]) -> Iterator[Node]:
-    """The nodes from a link on, along the first of the keys that is a link; each once."""
-    seen: set[int] = set()
-    node = _linked(graph, link)
-    while node and id(node) not in seen:
-        seen.add(id(node))
-        yield node
-        node = next((n for key in keys if (n := _linked(graph, _inputs(node).get(key)))), {})
-
-
-def _samplers(graph: Graph) -> tuple[Node, list[Node]]:
-    """The sampler that starts from an empty latent, and those that go on from a picture."""
-    found = [n for n in graph.values() if {"sampler_name", "positive", "negative"} <= _inputs(n).keys()]
-    for node in found:
-        before = _chain(graph, _inputs(node).get("latent_image"), LATENT)
-        if not any(other is earlier for earlier in before for other in found):
-            return node, [other for other in found if other is not node]
-    raise SpecError(
-        "this ComfyUI graph has no KSampler; text-to-image graphs with one can be repeated", field="settings"
-    )
-
-
-def _encoder(graph: Graph, link: object, name: str) -> tuple[Node, list[Node]]:
-    """The one node that encodes a text for this link, and the nodes that it passes."""
-    waiting, passed, found = [_linked(graph, link)], list[Node](), list[Node]()
-    while waiting:
-        node = waiting.pop()
-        inputs = _inputs(node)
-        if "text" in inputs and "clip" in inputs:
-            found.append(node)
-        elif node and not any(node is other for other in passed):
-            passed.append(node)
-            links = [inputs.get(key) for key in (*CONDITIONING, "positive" if name == "prompt" else "negative")]
-            waiting += [_linked(graph, one) for one in links if isinstance(one, list)]
-    if len(found) != 1:
-        raise SpecError(
-            f"this ComfyUI graph makes its {name} of {len(found)} texts; graphs with one CLIPTextEncode can be repeated",
-            field="settings",
+def _notes(sampler: str) -> Iterator[tuple[str, str]]:
+    if sampler in NOISE_OF_ITS_DEVICE:
+        yield (
+            f"the noise of {sampler}'s steps",
+            "ComfyUI on a GPU draws it there; here it is a CPU's, and the picture then differs in detail",
         )
-    return found[0], passed
 
 
-def _clip_skip(graph: Graph, encoder: Node) -> ClipSkip:
+def _first_sampler(graph: Graph) -> Node:
+    """The sampler that goes on from no other."""
+    found = [node for node in graph.nodes.values() if _is_sampler(node)]
+    for node in found:
+        if not any(other in found for other, _ in _back(graph, node)):
+            return node
+    raise broken("has no KSampler; text-to-image graphs with one can be repeated")
+
+
+def _is_sampler(node: Node) -> bool:
+    keys = node.inputs.keys()
+    return ({"positive", "negative"} <= keys and ("sampler_name" in keys or {"sampler", "sigmas"} <= keys)) or (
+        {"guider", "sampler", "sigmas"} <= keys
+    )
+
+
+def _back(graph: Graph, node: Node) -> Iterator[tuple[Node, str]]:
+    """The nodes that a sampler's latent comes from; nothing is taken."""
+    seen: set[int] = set()
+    waiting = [node]
+    while waiting:
+        here = waiting.pop()
+        for key, value in here.inputs.items():
+            other = graph.nodes.get(str(value[0])) if isinstance(value, list) and value else None
+            near = key in ("latent_image", "samples", "latent", "pixels", "image", "images")
+            if near and other is not None and id(other) not in seen:
+                seen.add(id(other))
+                yield other, key
+                waiting.append(other)
+
+
+def _sampled(graph: Graph, node: Node) -> Sampled:
+    """The settings of a KSampler, a SamplerCustom or a SamplerCustomAdvanced."""
+    for key, truths in PLAIN_TRUTHS.items():
+        _drop(node, key, truths)
+    model, seed = node, _number(graph, node, "seed") or _number(graph, node, "noise_seed")
+    if guider := graph.link(node, "guider") if "guider" in node.inputs else None:
+        model = guider[0]
+        if model.kind not in ("CFGGuider", "BasicGuider"):
+            raise broken(f"guides with {model.kind}; CFGGuider and BasicGuider can be repeated")
+        if noise := graph.link(node, "noise"):
+            seed = _number(graph, noise[0], "noise_seed") or seed
+    rest: dict[str, Any] = {}
+    if "sampler_name" in node.inputs:
+        name, steps, schedule = _word(node, "sampler_name"), _number(graph, node, "steps"), _word(node, "scheduler")
+        end = node.inputs.get("end_at_step")
+        if isinstance(end, int | float) and steps and end >= steps.number():
+            node.take("end_at_step")
+    else:
+        name = _custom_sampler(graph, node, rest)
+        steps, schedule = _custom_sigmas(graph, node)
+    sampler, kind = comfy_names(name or "euler", schedule or "normal")
+    return Sampled(
+        node=node,
+        model=model,
+        seed=seed,
+        steps=steps,
+        cfg=_number(graph, model, "cfg"),
+        sampler=sampler,
+        scheduler=kind,
+        rest=rest,
+    )
+
+
+def _custom_sampler(graph: Graph, node: Node, rest: dict[str, Any]) -> str:
+    found = graph.link(node, "sampler")
+    if found is None:
+        raise broken("has a sampler node without a sampler", field="sampler")
+    chosen = found[0]
+    if name := SAMPLERS.get(chosen.kind):
+        rest |= {key: said.number() for key in ("eta", "s_noise") if (said := chosen.take(key))}
+        return name
+    if chosen.kind != "KSamplerSelect":
+        raise broken(f"samples with {chosen.kind}; KSamplerSelect can be repeated", field="sampler")
+    return _word(chosen, "sampler_name") or "euler"
+
+
+def _custom_sigmas(graph: Graph, node: Node) -> tuple[Said | None, str]:
+    """Steps and schedule of a custom sampler; nodes that change the sigmas on the way are named."""
+    found = graph.link(node, "sigmas")
+    passed: set[int] = set()
+    while found and found[0].kind not in (*SIGMAS, "BasicScheduler"):
+        if id(found[0]) in passed:
+            raise broken("runs in a circle")
+        passed.add(id(found[0]))
+        found = graph.onward(found[0], "SIGMAS")
+    if found is None:
+        raise broken("has a sampler node without sigmas", field="scheduler")
+    source = found[0]
+    _drop(source, "denoise", PLAIN_TRUTHS["denoise"])
+    source.take("model")
+    return _number(graph, source, "steps"), SIGMAS.get(source.kind) or _word(source, "scheduler") or "normal"
+
+
+def _number(graph: Graph, node: Node, key: str) -> Said | None:
+    said = graph.value(node, key)
+    if said is not None:
+        said.number()
+    return said
+
+
+def _word(node: Node, key: str) -> str | None:
+    said = node.take(key)
+    if said is not None and not isinstance(said.value, str):
+        raise broken(f"has {shown(said.value)[:40]!r} for {key} of {node.kind}, which is no name", field=key)
+    return said.value if said else None
+
+
+def _drop(node: Node, key: str, truths: tuple[object, ...]) -> None:
+    """Take an input that says nothing."""
+    if key in node.inputs and any(node.inputs[key] == truth for truth in truths):
+        node.take(key)
+
+
+def _way(graph: Graph, start: Node, key: str, kind: str) -> tuple[Node, ...]:
+    """The nodes from an input on to the loader of a checkpoint, by links of a kind."""
+    here: Link | None = graph.link(start, key)
+    way: list[Node] = []
+    while here is not None:
+        node, _ = here
+        if any(node is other for other in way):
+            raise broken(f"takes its {kind} in a circle through {node.kind}")
+        way.append(node)
+        if "ckpt_name" in node.inputs:
+            return tuple(way)
+        _check_known(node)
+        here = graph.link(node, kind.lower()) if _is_known(node) else graph.onward(node, kind)
+    raise broken(
+        f"has a {kind} that comes from {way[-1].kind if way else start.kind}, which is no loader of checkpoints",
+        field="model",
+    )
+
+
+def _is_known(node: Node) -> bool:
+    return (
+        "lora_name" in node.inputs or "stop_at_clip_layer" in node.inputs or node.kind.startswith("Power Lora Loader")
+    )
+
+
+def _check_known(node: Node) -> None:
+    """An error for a node that is not repeated, and for one that has a LoRA or a Clip Skip in a way that is not known."""
+    if (what := NOT_REPEATED.get(node.kind)) or node.kind.startswith("ModelMerge") or node.kind.startswith("CLIPMerge"):
+        raise broken(f"draws with {node.kind} ({what or 'a merge of models'}), which cannot be repeated", field="model")
+    if _is_known(node):
+        return
+    lora = next((key for key, value in node.inputs.items() if "lora" in key.lower() and _names_file(value)), None)
+    if lora or "lora" in node.kind.lower():
+        raise broken(f"loads LoRAs with {node.kind}, which is not known; LoraLoader is", field="lora")
+    for key, value in node.inputs.items():
+        if plain(key) in ("clipskip", "stopatcliplayer", "clipstopatlayer") and says_something(value):
+            raise broken(f"sets Clip Skip with {node.kind}, which is not known; CLIPSetLastLayer is", field="clip_skip")
+
+
+def _names_file(value: object) -> bool:
+    return not isinstance(value, list) and says_something(value) and str(value).lower() not in ("none", "false", "0")
+
+
+def _words(graph: Graph, start: Node, side: str) -> Words:
+    """The one text that is encoded for a side, and the way to its text encoder."""
+    key = side if side in start.inputs else "conditioning"
+    here = graph.link(start, key)
+    name = "prompt" if side == "positive" else "negative prompt"
+    passed: set[int] = set()
+    while here is not None:
+        node, output = here
+        if "ckpt_name" in node.inputs and side in node.inputs:
+            return _loader_words(graph, node, side)
+        if what := NOT_REPEATED.get(node.kind):
+            raise broken(f"makes its {name} with {node.kind} ({what}), which cannot be repeated", field="prompt")
+        if "clip" in node.inputs and (keys := [key for key in ("text", "text_g", "text_l") if key in node.inputs]):
+            texts = {said.text() if (said := graph.value(node, key)) else "" for key in keys}
+            if len(texts) != 1:
+                raise broken(f"gives its two text encoders different texts for the {name}", field="prompt")
+            return Words(text=texts.pop(), clip=_way(graph, node, "clip", "CLIP"), emphasis=_emphasis(node))
+        if id(node) in passed or "ckpt_name" in node.inputs:
+            break
+        passed.add(id(node))
+        here = graph.onward(node, "CONDITIONING", side=side if output < 2 else "")
+    raise broken(f"makes its {name} of no text; graphs with CLIPTextEncode can be repeated", field="prompt")
+
+
+def _emphasis(node: Node) -> str:
+    """How weights count; nodes of other packs say so."""
+    kind = node.inputs.get("weight_interpretation")
+    if kind in ("A1111", "comfy"):
+        node.take("weight_interpretation")
+    return "Original" if kind == "A1111" else EMPHASIS
+
+
+def _loader_words(graph: Graph, node: Node, side: str) -> Words:
+    """Efficient Loader and its like hold both texts themselves."""
+    said = graph.value(node, side)
+    return Words(text=said.text() if said else "", clip=(node,), emphasis=_emphasis(node))
+
+
+def _clip_skip(way: tuple[Node, ...]) -> ClipSkip:
     """The nearest CLIPSetLastLayer before the encoder counts; without one it is the last layer."""
-    for node in _chain(graph, _inputs(encoder).get("clip"), ("clip",)):
-        if "stop_at_clip_layer" in _inputs(node):
-            value = _whole(graph, _inputs(node)["stop_at_clip_layer"], "stop_at_clip_layer")
-            return ClipSkip.from_comfy(value)
-    return ClipSkip(1)
+    said = [said for node in way for key in ("stop_at_clip_layer", "clip_skip") if (said := node.take(key))]
+    return ClipSkip.from_comfy(said[0].whole()) if said else ClipSkip(1)
 
 
-def _loras(graph: Graph, models: Sequence[Node], encoder: Node) -> tuple[LoraRef, ...]:
+def _checkpoint(node: Node) -> str:
+    said = node.take("ckpt_name")
+    value = said.value.get("content") if said and isinstance(said.value, dict) else said and said.value
+    if not isinstance(value, str):
+        raise broken(f"has {shown(value)[:40]!r} for ckpt_name, which is no name", field="model")
+    return stem(value)
+
+
+def _same_checkpoint(models: tuple[Node, ...], clip: tuple[Node, ...]) -> None:
+    if _checkpoint(models[-1]) != _checkpoint(clip[-1]):
+        raise broken(
+            f"reads its prompt with the text encoder of {_checkpoint(clip[-1])} and draws with {_checkpoint(models[-1])}; "
+            "graphs with one checkpoint can be repeated",
+            field="model",
+        )
+
+
+def _loras(graph: Graph, models: tuple[Node, ...], clips: tuple[Node, ...]) -> tuple[LoraRef, ...]:
     """The LoRAs on the UNet's way and on the text encoder's, in the order they are applied."""
-    clips = list(_chain(graph, _inputs(encoder).get("clip"), ("clip",)))
-    nodes = [*models, *(n for n in clips if not any(n is other for other in models))]
-    found = []
-    for node in reversed(nodes):
-        inputs = _inputs(node)
-        if "lora_name" in inputs:
-            te, unet = (
-                _number(graph, inputs.get(key, 0.0), key) if any(node is n for n in way) else 0.0
-                for key, way in (("strength_clip", clips), ("strength_model", models))
+    on_model, on_clip = {id(node) for node in models}, {id(node) for node in clips}
+    nodes = [*models, *(node for node in clips if id(node) not in on_model)]
+    return tuple(
+        LoraRef(name=name, text_encoder=te if id(node) in on_clip else 0.0, unet=unet if id(node) in on_model else 0.0)
+        for node in reversed(nodes)
+        for name, unet, te in _named_loras(graph, node)
+    )
+
+
+def _named_loras(graph: Graph, node: Node) -> Iterator[tuple[str, float, float]]:
+    """Name and both strengths of each LoRA that a node loads."""
+    for key, value in node.inputs.items():
+        if "lora" in key.lower() and isinstance(value, list):
+            raise broken(
+                f"has {key} of {node.kind} from another node; LoRAs can be repeated that a loader names", field="lora"
             )
-            found.append(LoraRef(name=stem(str(inputs["lora_name"])), text_encoder=te, unet=unet))
-        elif "lora" in str(node.get("class_type")).lower():
-            raise SpecError(
-                f"this ComfyUI graph loads LoRAs with {node['class_type']}, which is not known; LoraLoader is",
-                field="settings",
+    if name := node.take("lora_name"):
+        unet, te = (_strength(graph, node, part) for part in ("model", "clip"))
+        if name.name().lower() != "none":
+            yield stem(name.name()), unet, te
+    if not node.kind.startswith("Power Lora Loader"):
+        return
+    for key in [key for key in node.inputs if key.lower().startswith("lora_")]:
+        said = node.take(key)
+        if said is None or not isinstance(said.value, dict) or "lora" not in said.value:
+            raise broken(
+                f"has {shown(node.inputs[key])[:40]} for {key} of {node.kind}, which names no LoRA", field="lora"
             )
-    return tuple(found)
+        entry = dict(said.value)
+        file, unet = Said(key, entry.pop("lora")).name(), Said(f"{key} strength", entry.pop("strength", 1)).number()
+        second = entry.pop("strengthTwo", None)
+        if entry.pop("on", True) is True and file.lower() != "none":
+            yield stem(file), unet, unet if second is None else Said(f"{key} strengthTwo", second).number()
+        for inner, value in entry.items():
+            node.leave(f"{key} {inner}", value)
 
 
-def _unused(graph: Graph, sampler: Node, passed: Sequence[Node]) -> Iterator[tuple[str, str]]:
-    for key, usual in (("denoise", 1.0), ("start_at_step", 0.0)):
-        value = _number(graph, sampler.get(key, usual), key)
-        if value != usual:
-            yield key, f"{value:g}"
-    for node in passed:
-        yield "ComfyUI node", str(node.get("class_type"))
+def _strength(graph: Graph, node: Node, part: str) -> float:
+    """How much of a LoRA goes to the model or the clip; a node that takes no clip gives it nothing."""
+    key = next((key for key in (f"strength_{part}", f"lora_{part}_strength") if key in node.inputs), None)
+    said = _number(graph, node, key) if key else None
+    if said is None and (part == "model" or "clip" in node.inputs):
+        raise broken(f"has no strength_{part} for {node.kind}", field="lora")
+    return said.number() if said else 0.0
 
 
-def _text(graph: Graph, value: object) -> str:
-    """A text, or the one text of the node that a link leads to."""
-    if isinstance(value, str):
-        return value
-    node = _linked(graph, value)
-    texts = [text for text in _inputs(node).values() if isinstance(text, str)]
-    if len(texts) != 1:
-        made = node.get("class_type", "a missing node")
-        raise SpecError(f"this ComfyUI graph makes a prompt with {made}; type the text into it", field="prompt")
-    return texts[0]
+def _size(graph: Graph, node: Node) -> tuple[int | None, int | None]:
+    """The size of the empty latent, or of the picture that the graph begins with, where it says that."""
+    here = graph.link(node, "latent_image")
+    passed: set[int] = set()
+    kind = "LATENT"
+    while here is not None and id(here[0]) not in passed:
+        source = here[0]
+        passed.add(id(source))
+        for prefix in ("", "empty_latent_"):
+            if {f"{prefix}width", f"{prefix}height"} <= source.inputs.keys():
+                _drop(source, "batch_size", PLAIN_TRUTHS["batch_size"])
+                sides = [graph.value(source, f"{prefix}{side}") for side in ("width", "height")]
+                width, height = (side.whole() if side else None for side in sides)
+                return width, height
+        if "pixels" in source.inputs or "image" in source.inputs:
+            kind = "IMAGE"
+        if not any(isinstance(value, list) for value in source.inputs.values()):
+            return None, None
+        here = graph.onward(source, kind)
+    return None, None
 
 
-def _number(graph: Graph, value: object, name: str) -> float:
-    """A number, or the one number of the node that a link leads to."""
-    if isinstance(value, list):
-        numbers = [n for n in _inputs(_linked(graph, value)).values() if isinstance(n, int | float)]
-        value = numbers[0] if len(numbers) == 1 else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e20:
-        raise SpecError(f"this ComfyUI graph: {name} is {str(value)[:40]!r}, which is not a number", field=name)
-    return value
-
-
-def _whole(graph: Graph, value: object, name: str) -> int:
-    number = _number(graph, value, name)
-    if not abs(number) < 1e20 or number != int(number):
-        raise SpecError(f"this ComfyUI graph: {name} is {str(number)[:40]}, which is not a whole number", field=name)
-    return int(number)
+def _vae(graph: Graph, sampler: Node, checkpoint: Node) -> str | None:
+    """The VAE file that decodes the picture; None for the checkpoint's own."""
+    name = checkpoint.take("vae_name")
+    found = [] if name is None or name.name() in ("Baked VAE", "None") else [stem(name.name())]
+    decoders = [n for n in graph.nodes.values() if "vae" in n.inputs and "samples" in n.inputs and not _is_sampler(n)]
+    decoders = [n for n in decoders if any(other is sampler for other, _ in _back(graph, n))]
+    for node, key in (*((n, "vae") for n in decoders), (sampler, "optional_vae")):
+        if key == "vae":
+            node.take("samples")
+        here = graph.link(node, key)
+        passed: set[int] = set()
+        while here is not None and "vae_name" not in here[0].inputs and "ckpt_name" not in here[0].inputs:
+            if id(here[0]) in passed:
+                raise broken("takes its VAE in a circle", field="vae")
+            passed.add(id(here[0]))
+            here = graph.onward(here[0], "VAE")
+        source = here[0] if here else checkpoint
+        if "vae_name" in source.inputs and source is not checkpoint:
+            found.append(stem(_word(source, "vae_name") or ""))
+        elif "ckpt_name" in source.inputs and _checkpoint(source) != _checkpoint(checkpoint):
+            raise broken(
+                f"decodes with the VAE of the checkpoint {_checkpoint(source)}; give that VAE as a file", field="vae"
+            )
+    if len(set(found)) > 1:
+        raise broken(f"decodes with {len(set(found))} VAEs: {', '.join(sorted(set(found)))[:80]}", field="vae")
+    return found[0] if found else None

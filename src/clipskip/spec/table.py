@@ -101,8 +101,8 @@ PICTURE = (
         help="Noise source; GPU and NV both are CUDA's numbers, on any device.",
     ),
     Setting(
-        name="emphasis", kind=str, choices=("Original", "No norm", "Ignore", "None"), label="Emphasis",
-        help="How the prompt's weights count.",
+        name="emphasis", kind=str, choices=("Original", "No norm", "Ignore", "None", "ComfyUI"), label="Emphasis",
+        help="How the prompt's weights count; ComfyUI reads all of the prompt by that program's rules.",
     ),
     Setting(
         name="prediction", kind=str, choices=("epsilon", "v"), label="Prediction",

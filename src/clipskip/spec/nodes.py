@@ -1,0 +1,202 @@
+"""ComfyUI's graph as nodes whose inputs are taken one by one; what nobody took is left over by name."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, final
+
+from clipskip.errors import SpecError
+from clipskip.spec.reader import Said, says_something, shown
+
+Link = tuple["Node", int]
+"""A node, and which of its outputs."""
+
+OUTPUTS: Mapping[str, tuple[str, ...]] = {
+    "CheckpointLoaderSimple": ("MODEL", "CLIP", "VAE"), "CheckpointLoader": ("MODEL", "CLIP", "VAE"),
+    "Efficient Loader": ("MODEL", "CONDITIONING", "CONDITIONING", "LATENT", "VAE", "CLIP"),
+    "VAELoader": ("VAE",), "UNETLoader": ("MODEL",), "CLIPLoader": ("CLIP",), "DualCLIPLoader": ("CLIP",),
+    "LoraLoader": ("MODEL", "CLIP"), "LoraLoaderModelOnly": ("MODEL",), "CLIPSetLastLayer": ("CLIP",),
+    "Power Lora Loader (rgthree)": ("MODEL", "CLIP"),
+    "CLIPTextEncode": ("CONDITIONING",), "CLIPTextEncodeSDXL": ("CONDITIONING",),
+    "ConditioningCombine": ("CONDITIONING",), "ConditioningConcat": ("CONDITIONING",),
+    "ConditioningAverage": ("CONDITIONING",), "ConditioningZeroOut": ("CONDITIONING",),
+    "ConditioningSetTimestepRange": ("CONDITIONING",), "ControlNetApply": ("CONDITIONING",),
+    "ControlNetApplyAdvanced": ("CONDITIONING", "CONDITIONING"),
+    "EmptyLatentImage": ("LATENT",), "VAEEncode": ("LATENT",), "VAEEncodeForInpaint": ("LATENT",),
+    "LatentUpscale": ("LATENT",), "LatentUpscaleBy": ("LATENT",), "KSampler": ("LATENT",), "KSamplerAdvanced": ("LATENT",),
+    "SamplerCustom": ("LATENT", "LATENT"), "SamplerCustomAdvanced": ("LATENT", "LATENT"),
+    "VAEDecode": ("IMAGE",), "LoadImage": ("IMAGE", "MASK"), "ImageScale": ("IMAGE",), "ImageScaleBy": ("IMAGE",),
+    "CFGGuider": ("GUIDER",), "BasicGuider": ("GUIDER",), "BasicScheduler": ("SIGMAS",), "KSamplerSelect": ("SAMPLER",),
+    "RandomNoise": ("NOISE",), "ModelSamplingDiscrete": ("MODEL",), "RescaleCFG": ("MODEL",), "FreeU": ("MODEL",),
+    "FreeU_V2": ("MODEL",),
+}  # fmt: skip
+"""What core nodes give, and two packs' loaders (ComfyUI 0.3 nodes.py and comfy_extras)."""
+NAMED: Mapping[str, str] = {
+    "model": "MODEL", "clip": "CLIP", "vae": "VAE", "conditioning": "CONDITIONING", "positive": "CONDITIONING",
+    "negative": "CONDITIONING", "samples": "LATENT", "latent": "LATENT", "latent_image": "LATENT", "sigmas": "SIGMAS",
+    "sampler": "SAMPLER", "guider": "GUIDER", "noise": "NOISE", "image": "IMAGE", "images": "IMAGE", "pixels": "IMAGE",
+    "mask": "MASK", "control_net": "CONTROL_NET", "clip_vision": "CLIP_VISION",
+}  # fmt: skip
+"""What inputs of these names take, in any node."""
+MUTED, BYPASSED = 2, 4
+MOST_NODES = 2_000
+
+
+def is_graph(record: Mapping[str, Any]) -> bool:
+    """Whether the JSON is a graph in API form."""
+    return bool(record) and all(isinstance(node, dict) and "class_type" in node for node in record.values())
+
+
+def broken(message: str, *, field: str = "settings") -> SpecError:
+    """Return the error for a graph that cannot be repeated."""
+    return SpecError(f"this ComfyUI graph {message}", field=field)
+
+
+@final
+class Node:
+    """One node: its class, and inputs that are values or links [node, output]."""
+
+    def __init__(self, name: str, record: Mapping[str, Any]) -> None:
+        self.name, self.kind = name, shown(record.get("class_type"))
+        inputs = record.get("inputs")
+        self.inputs: dict[str, Any] = dict(inputs) if isinstance(inputs, dict) else {}  # Any: JSON
+        self.off = record.get("mode") in (MUTED, BYPASSED)
+        self.untaken = {key: value for key, value in self.inputs.items() if says_something(value)}
+        self.more = {} if isinstance(inputs, dict) or not says_something(inputs) else {"inputs": inputs}
+        self.seen = False
+
+    def take(self, key: str) -> Said | None:
+        """An input that says something, taken."""
+        self.seen = self.seen or key in self.inputs
+        self.untaken.pop(key, None)
+        value = self.inputs.get(key)
+        return Said(key, value) if says_something(value) else None
+
+    def leave(self, key: str, value: object) -> None:
+        """Something inside an input that was taken, and that nothing here uses."""
+        self.untaken[key] = value
+
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """What nobody took: the whole node in one line where it was not read at all."""
+        left = self.untaken | self.more
+        if not self.seen:
+            yield self.kind, ", ".join(f"{key} {_value(value)}" for key, value in left.items())
+        else:
+            yield from ((f"{self.kind} {key}", _value(value)) for key, value in left.items())
+
+
+def _value(value: object) -> str:
+    return f"of node {shown(value[0])}" if _is_link(value) else shown(value)  # type: ignore[index]  # a list
+
+
+def _is_link(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str | int) and isinstance(value[1], int)
+
+
+@final
+class Graph:
+    """The nodes of a graph, and the ways along its links."""
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        if len(record) > MOST_NODES:
+            raise broken(f"has {len(record):,} nodes, and {MOST_NODES:,} is the most that is read")
+        self.nodes = {name: Node(name, node) for name, node in record.items()}
+
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """What nobody took of any node."""
+        for node in self.nodes.values():
+            yield from node.unused()
+
+    def link(self, node: Node, key: str) -> Link | None:
+        """What an input leads to, the input taken; an error where that is not in the graph, as muted nodes are not."""
+        said = node.take(key)
+        if said is None:
+            return None
+        if not _is_link(said.value):
+            raise broken(f"has {shown(said.value)[:40]!r} for {key} of {node.kind}, which is no link")
+        found = self.nodes.get(str(said.value[0]))
+        if found is None:
+            raise broken(
+                f"takes {key} of {node.kind} from node {shown(said.value[0])[:20]}, which is not in it: muted and removed "
+                "nodes are left out; queue it again whole"
+            )
+        if found.off:
+            raise broken(
+                f"goes through {found.kind}, which is muted or bypassed; queue it again, and save what ComfyUI then saves"
+            )
+        return found, said.value[1]
+
+    def onward(self, node: Node, kind: str, *, side: str = "") -> Link:
+        """Through a node that is not known, to where it has what it gives: its one input of that kind.
+
+        `side` is positive or negative, for nodes that take both.
+        """
+        if chosen := self._switched(node):
+            return chosen
+        links = [key for key, value in node.inputs.items() if _is_link(value)]
+        fit = [key for key in links if self._kind(node, key) == kind]
+        if side and side in fit:
+            fit = [side]
+        if not fit:
+            fit = [key for key in links if self._kind(node, key) is None]
+        if len(fit) != 1:
+            what = f"{len(fit)} inputs that may be it" if fit else "no input that may be it"
+            raise broken(
+                f"takes its {kind} through {node.kind}, which has {what}; graphs whose nodes have one can be repeated"
+            )
+        seen = node.seen
+        found = self.link(node, fit[0])
+        node.seen = seen
+        assert found is not None
+        return found
+
+    def _switched(self, node: Node) -> Link | None:
+        """The input that a switch has chosen."""
+        inputs = node.inputs
+        if {"on_true", "on_false"} <= inputs.keys() and isinstance(inputs.get("boolean"), bool):
+            chosen = self.link(node, "on_true" if inputs["boolean"] else "on_false")
+            for key in ("boolean", "on_true", "on_false"):
+                node.take(key)
+            return chosen
+        if isinstance(inputs.get("select"), int) and f"input{inputs['select']}" in inputs:
+            return self.link(node, f"input{node.take('select').value}")  # type: ignore[union-attr]  # it is there
+        if node.kind == "Any Switch (rgthree)":
+            first = min((key for key, value in inputs.items() if _is_link(value)), default=None)
+            return self.link(node, first) if first else None
+        return None
+
+    def _kind(self, node: Node, key: str) -> str | None:
+        """What an input takes: what its node gives there, else what its name says; None where neither is known."""
+        seen: set[int] = set()
+        while id(node) not in seen:
+            seen.add(id(node))
+            source = self.nodes.get(str(node.inputs[key][0]))
+            outputs = OUTPUTS.get(source.kind, ()) if source else ()
+            output: int = node.inputs[key][1]
+            if 0 <= output < len(outputs):
+                return outputs[output]
+            if named := NAMED.get(key.removeprefix("optional_").rstrip("0123456789_")):
+                return named
+            inner = [name for name, value in source.inputs.items() if _is_link(value)] if source else []
+            if source is None or len(inner) != 1:
+                return None
+            node, key = source, inner[0]
+        return None
+
+    def value(self, node: Node, key: str) -> Said | None:
+        """An input's value, taken; where it is a link, the one value of the node that it leads to."""
+        kinds = (str,) if key.startswith("text") or key in ("positive", "negative") else (int, float)
+        passed: set[int] = set()
+        said = node.take(key)
+        while said is not None and _is_link(said.value):
+            found = self.link(node, said.key)
+            assert found is not None
+            node = found[0]
+            fits = [
+                name for name, value in node.inputs.items() if isinstance(value, kinds) and not isinstance(value, bool)
+            ]
+            fits = fits or [name for name, value in node.inputs.items() if _is_link(value)]
+            if len(fits) != 1 or id(node) in passed:
+                what = "a prompt" if str in kinds else key
+                raise broken(f"makes {what} with {node.kind}; type it in", field="prompt" if str in kinds else key)
+            passed.add(id(node))
+            said = node.take(fits[0])
+        return said and Said(key, said.value)

@@ -1,0 +1,452 @@
+"""ComfyUI's graphs: what is drawn is what the graph says, what is not is named, and other models are refused."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipskip.errors import SpecError
+from clipskip.spec import ClipSkip, LoraRef, Request
+from clipskip.spec.nodes import OUTPUTS
+from clipskip.spec.sampler_names import COMFY_SAMPLERS, SCHEDULES
+from clipskip.spec.settings import request_from_text
+
+Json = dict[str, Any]
+GOLDEN = Path(__file__).parents[1] / "golden"
+CASES = GOLDEN / "cases"
+
+
+def case(name: str) -> Json:
+    graph: Json = json.loads((CASES / f"comfy_{name}.json").read_text("utf-8"))
+    return graph
+
+
+PLAIN = case("hash_comment")
+
+
+def read(graph: Json) -> Request:
+    return request_from_text(json.dumps(graph))
+
+
+def with_nodes(inputs: Json | None = None, /, **nodes: Json) -> Json:
+    """The plain graph with other inputs of its sampler, and more nodes, given as n30={"class_type": ...}."""
+    graph = copy.deepcopy(PLAIN)
+    graph["3"]["inputs"] |= inputs or {}
+    return graph | {name.removeprefix("n"): node for name, node in nodes.items()}
+
+
+def node(kind: str, **inputs: object) -> Json:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def names(asked: Request) -> list[str]:
+    return [name for name, _ in asked.unused]
+
+
+def test_the_plain_graph_is_used_whole() -> None:
+    asked = read(PLAIN)
+    assert (asked.prompt, asked.negative_prompt, asked.model) == ("1girl, #1 fan, red dress", "dog", "m")
+    assert (asked.clip_skip, asked.width, asked.height, asked.seed, asked.steps) == (ClipSkip(2), 512, 768, 7, 20)
+    assert (asked.sampler, asked.scheduler, asked.emphasis, asked.rng) == ("Euler", "Normal", "ComfyUI", "CPU")
+    assert asked.unused == ()
+
+
+def test_a_switch_leads_to_the_clip_skip_that_it_chose() -> None:
+    graph = case("bypassed_switch")
+    assert read(graph).clip_skip == ClipSkip(2)
+    graph["40"]["inputs"]["boolean"] = False
+    asked = read(graph)
+    assert (asked.clip_skip, asked.negative_clip_skip) == (ClipSkip(1), ClipSkip(2))
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        node("Any Switch (rgthree)", any_01=["10", 0], any_02=["4", 1]),
+        node("ImpactSwitch", select=2, input1=["4", 1], input2=["10", 0]),
+        node("Reroute", **{"": ["10", 0]}),
+        node("SomebodysNode", clip=["10", 0], strength=0.5, model=["4", 0]),
+        node("SomebodysNode", anything=["10", 0]),
+    ],
+)
+def test_nodes_between_are_gone_through(switch: Json) -> None:
+    graph = case("bypassed_switch")
+    graph["40"] = switch
+    assert read(graph).clip_skip == ClipSkip(2)
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        node("SomebodysSwitch", a=["10", 0], b=["4", 1]),
+        node("SomebodysSwitch", clip1=["10", 0], clip2=["4", 1]),
+        node("SomebodysLoader", name="clip.safetensors"),
+        node("SomebodysSkip", clip=["4", 1], clip_skip=-2),
+        node("SomebodysLoraStack", clip=["4", 1], model=["4", 0], lora_1="ogre.safetensors"),
+        node("CLIPLoader", clip_name="clip_l.safetensors", type="stable_diffusion"),
+        node("CLIPMergeSimple", clip1=["10", 0], clip2=["4", 1], ratio=0.5),
+        {**node("CLIPSetLastLayer", clip=["10", 0], stop_at_clip_layer=-3), "mode": 4},
+        node("Reroute", clip=["40", 0]),
+        node("Reroute", clip=["41", 0]),
+    ],
+)
+def test_a_way_that_may_be_another_is_refused_by_the_nodes_name(switch: Json) -> None:
+    graph = case("bypassed_switch")
+    graph["40"] = switch
+    with pytest.raises(SpecError) as caught:
+        read(graph)
+    assert switch["class_type"] in str(caught.value) or "node 41" in str(caught.value)
+
+
+def test_ddim_is_eulers_on_the_schedule_that_is_named() -> None:
+    asked = read(case("ddim_karras"))
+    assert (asked.sampler, asked.scheduler) == ("Euler", "Karras")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "schedule", "expected"),
+    [
+        ("ddim", "ddim_uniform", ("Euler", "DDIM")),
+        ("uni_pc_bh2", "normal", ("UniPC bh2", "Normal")),
+        ("uni_pc", "karras", ("UniPC bh1", "Karras")),
+        ("sample_dpmpp_2m", "karras", ("DPM++ 2M", "Karras")),
+        ("sample_euler_ancestral", "normal", ("Euler a", "Normal")),
+        ("dpmpp_2m_sde_gpu", "sgm_uniform", ("DPM++ 2M SDE", "SGM Uniform")),
+        ("dpm_adaptive", "karras", ("DPM adaptive", "Automatic")),
+        ("heunpp2", "beta", ("heunpp2", "Beta")),
+    ],
+)
+def test_samplers_have_a1111s_names(sampler: str, schedule: str, expected: tuple[str, str]) -> None:
+    asked = read(with_nodes({"sampler_name": sampler, "scheduler": schedule}))
+    assert (asked.sampler, asked.scheduler) == expected
+
+
+def test_every_name_of_the_tables_is_comfyuis() -> None:
+    facts = json.loads((GOLDEN / "comfyui-nodes.json").read_text("utf-8"))
+    assert set(COMFY_SAMPLERS) <= set(facts["samplers"])
+    assert {"normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta"} <= set(SCHEDULES)
+    for kind, outputs in OUTPUTS.items():
+        if kind in facts["nodes"]:
+            assert list(outputs) == facts["nodes"][kind]["outputs"], kind
+
+
+def test_noise_that_comfyui_draws_on_its_gpu_is_noted() -> None:
+    assert names(read(with_nodes({"sampler_name": "euler_ancestral"}))) == ["the noise of Euler a's steps"]
+
+
+def test_changes_of_the_model_are_named() -> None:
+    asked = read(case("freeu"))
+    assert asked.model == "m" and asked.unused == (("FreeU_V2", "b1 1.3, b2 1.4, s1 0.9, s2 0.2"),)
+    graph = with_nodes(
+        {"model": ["32", 0]},
+        n30=node("ModelSamplingDiscrete", model=["4", 0], sampling="v_prediction", zsnr=True),
+        n31=node("RescaleCFG", model=["30", 0], multiplier=0.7),
+        n32=node("IPAdapter", model=["31", 0], ipadapter=["33", 0], image=["34", 0], weight=1.0),
+        n33=node("IPAdapterModelLoader", ipadapter_file="ip.safetensors"),
+        n34=node("LoadImage", image="a.png"),
+    )
+    assert names(read(graph)) == [
+        "ModelSamplingDiscrete",
+        "RescaleCFG",
+        "IPAdapter",
+        "IPAdapterModelLoader",
+        "LoadImage",
+    ]
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        node("ModelMergeSimple", model1=["4", 0], model2=["4", 0], ratio=0.5),
+        node("ModelMergeBlocks", model1=["4", 0], model2=["4", 0]),
+        node("HypernetworkLoader", model=["4", 0], hypernetwork_name="h.pt", strength=1),
+        node("UnetLoaderGGUF", unet_name="m.gguf"),
+        node("SomebodysLoraNode", model=["4", 0]),
+        node("SomebodysNode"),
+        node("SomebodysNode", model_a=["4", 0], model_b=["4", 0]),
+    ],
+)
+def test_another_model_is_refused_by_name(loader: Json) -> None:
+    with pytest.raises(SpecError, match=loader["class_type"]):
+        read(with_nodes({"model": ["30", 0]}, n30=loader))
+
+
+def test_a_unet_of_its_own_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"UNETLoader"):
+        read(case("unetloader"))
+
+
+def test_a_text_encoder_of_another_checkpoint_is_refused() -> None:
+    graph = with_nodes({"model": ["30", 0]}, n30=node("CheckpointLoaderSimple", ckpt_name="other.safetensors"))
+    with pytest.raises(SpecError, match="draws with other"):
+        read(graph)
+
+
+def test_a_vae_file_is_the_one_that_decodes() -> None:
+    assert read(case("vaeloader")).vae == "vae-ft-mse" and read(case("vaeloader")).unused == ()
+    own = with_nodes(n12=node("VAEDecode", samples=["3", 0], vae=["4", 2]))
+    assert read(own).vae is None and read(own).unused == ()
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        {"n11": node("CheckpointLoaderSimple", ckpt_name="other.ckpt"), "n12": node("VAEDecode", samples=["3", 0], vae=["11", 2])},
+        {"n12": node("VAEDecode", samples=["3", 0], vae=["13", 0]), "n13": node("SomebodysVae", file="x.pt")},
+    ],
+)  # fmt: skip
+def test_a_vae_that_is_not_a_files_is_refused(nodes: Json) -> None:
+    with pytest.raises(SpecError) as caught:
+        read(with_nodes(**nodes))
+    assert "VAE" in str(caught.value)
+
+
+def test_a_run_that_ends_early_is_named() -> None:
+    asked = read(case("ksampleradv_end"))
+    assert asked.unused == (
+        ("KSamplerAdvanced end_at_step", "10"),
+        ("KSamplerAdvanced return_with_leftover_noise", "enable"),
+    )
+    graph = case("ksampleradv_end")
+    graph["3"]["inputs"] |= {"end_at_step": 10000, "return_with_leftover_noise": "disable"}
+    assert read(graph).unused == () and read(graph).steps == 20
+
+
+def test_a_batch_and_a_part_of_the_noise_are_named() -> None:
+    graph = with_nodes({"denoise": 0.6})
+    graph["5"]["inputs"]["batch_size"] = 4
+    assert read(graph).unused == (("EmptyLatentImage batch_size", "4"), ("KSampler denoise", "0.6"))
+
+
+@pytest.mark.parametrize(
+    "maker",
+    [
+        node("ConditioningZeroOut", conditioning=["6", 0]),
+        node("ConditioningSetArea", conditioning=["6", 0], width=64, height=64, x=0, y=0, strength=1.0),
+        node("ConditioningSetMask", conditioning=["6", 0], mask=["50", 0]),
+        node(
+            "GLIGENTextBoxApply", conditioning_to=["6", 0], clip=["4", 1], text="a fox", width=64, height=64, x=0, y=0
+        ),
+        node("ConditioningCombine", conditioning_1=["6", 0], conditioning_2=["7", 0]),
+        node("ConditioningAverage", conditioning_to=["6", 0], conditioning_from=["7", 0], conditioning_to_strength=0.5),
+    ],
+)
+@pytest.mark.parametrize("side", ["positive", "negative"])
+def test_conditioning_that_is_no_text_is_refused_by_name(maker: Json, side: str) -> None:
+    with pytest.raises(SpecError, match=maker["class_type"]):
+        read(with_nodes({side: ["30", 0]}, n30=maker))
+
+
+def test_zeros_of_the_prompts_own_text_are_refused() -> None:
+    with pytest.raises(SpecError, match="ConditioningZeroOut"):
+        read(case("zeroout"))
+
+
+def test_a_control_net_is_named_and_its_prompt_is_the_texts() -> None:
+    control = node("ControlNetApplyAdvanced", positive=["6", 0], negative=["7", 0], control_net=["31", 0], strength=1.0)
+    graph = with_nodes(
+        {"positive": ["30", 0], "negative": ["30", 1]},
+        n30=control,
+        n31=node("ControlNetLoader", control_net_name="c.pth"),
+    )
+    asked = read(graph)
+    assert (asked.prompt, asked.negative_prompt) == ("1girl, #1 fan, red dress", "dog")
+    assert names(asked) == ["ControlNetApplyAdvanced", "ControlNetLoader"]
+
+
+CUSTOM = {
+    "add_noise": True, "noise_seed": 9, "cfg": 6.5, "model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0],
+    "sampler": ["31", 0], "sigmas": ["32", 0], "latent_image": ["5", 0],
+}  # fmt: skip
+PARTS = {
+    "31": node("KSamplerSelect", sampler_name="dpmpp_2m"),
+    "32": node("BasicScheduler", model=["4", 0], scheduler="karras", steps=25, denoise=1.0),
+}
+
+
+def test_a_custom_sampler_is_read() -> None:
+    asked = read(PLAIN | PARTS | {"3": node("SamplerCustom", **CUSTOM)})
+    assert (asked.sampler, asked.scheduler, asked.steps, asked.cfg_scale) == ("DPM++ 2M", "Karras", 25, 6.5)
+    assert (asked.seed, asked.width, asked.unused) == (9, 512, ())
+
+
+def advanced(guider: Json) -> Json:
+    sampler = node(
+        "SamplerCustomAdvanced",
+        noise=["33", 0],
+        guider=["34", 0],
+        sampler=["31", 0],
+        sigmas=["32", 0],
+        latent_image=["5", 0],
+    )
+    return PLAIN | PARTS | {"3": sampler, "33": node("RandomNoise", noise_seed=9), "34": guider}
+
+
+def test_an_advanced_custom_sampler_is_read_with_its_guider() -> None:
+    asked = read(advanced(node("CFGGuider", model=["4", 0], positive=["6", 0], negative=["7", 0], cfg=6.5)))
+    assert (asked.sampler, asked.steps, asked.cfg_scale, asked.seed) == ("DPM++ 2M", 25, 6.5, 9)
+    assert (asked.negative_prompt, asked.unused) == ("dog", ())
+
+
+def test_a_guider_of_one_text_is_a_cfg_of_1() -> None:
+    asked = read(advanced(node("BasicGuider", model=["4", 0], conditioning=["6", 0])))
+    assert (asked.cfg_scale, asked.negative_prompt, asked.prompt) == (1.0, "", "1girl, #1 fan, red dress")
+    assert names(asked) == ["CLIPTextEncode"]
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("34", node("DualCFGGuider", model=["4", 0], cond1=["6", 0], cond2=["6", 0], negative=["7", 0])),
+        ("31", node("SomebodysSampler", eta=1.0)),
+        ("32", node("SomebodysScheduler", steps=9)),
+        ("33", node("RandomNoise", noise_seed="x")),
+    ],
+)
+def test_parts_of_a_custom_sampler_that_are_not_known_are_refused(name: str, part: Json) -> None:
+    graph = advanced(node("CFGGuider", model=["4", 0], positive=["6", 0], negative=["7", 0], cfg=6.5)) | {name: part}
+    with pytest.raises(SpecError):
+        read(graph)
+
+
+def test_samplers_of_their_own_node_have_their_eta() -> None:
+    parts = PARTS | {"31": node("SamplerEulerAncestral", eta=0.5, s_noise=1.0)}
+    asked = read(PLAIN | parts | {"3": node("SamplerCustom", **CUSTOM)})
+    assert (asked.sampler, asked.eta) == ("Euler a", 0.5)
+
+
+EFFICIENT: Json = {
+    "1": node(
+        "Efficient Loader", ckpt_name="m.safetensors", vae_name="Baked VAE", clip_skip=-2, lora_name="ogre.safetensors",
+        lora_model_strength=0.8, lora_clip_strength=0.5, positive="a fox", negative="blurry", token_normalization="none",
+        weight_interpretation="comfy", empty_latent_width=512, empty_latent_height=768, batch_size=1,
+    ),
+    "2": node(
+        "KSampler (Efficient)", seed=7, steps=20, cfg=7.0, sampler_name="euler", scheduler="normal", denoise=1.0,
+        preview_method="auto", vae_decode="true", model=["1", 0], positive=["1", 1], negative=["1", 2], latent_image=["1", 3],
+        optional_vae=["1", 4],
+    ),
+}  # fmt: skip
+
+
+def test_efficient_loader_is_read() -> None:
+    asked = read(EFFICIENT)
+    assert (asked.prompt, asked.negative_prompt, asked.model) == ("a fox", "blurry", "m")
+    assert (asked.clip_skip, asked.width, asked.height, asked.vae) == (ClipSkip(2), 512, 768, None)
+    assert asked.loras == (LoraRef(name="ogre", unet=0.8, text_encoder=0.5),)
+    assert set(names(asked)) == {
+        "Efficient Loader token_normalization",
+        "KSampler (Efficient) preview_method",
+        "KSampler (Efficient) vae_decode",
+    }
+
+
+def test_weights_that_a_node_reads_as_a1111_does_are_read_so() -> None:
+    graph = copy.deepcopy(EFFICIENT)
+    graph["1"]["inputs"]["weight_interpretation"] = "A1111"
+    assert read(graph).emphasis == "Original"
+
+
+POWER = node(
+    "Power Lora Loader (rgthree)", PowerLoraLoaderHeaderWidget={"type": "PowerLoraLoaderHeaderWidget"},
+    lora_1={"on": True, "lora": "sd15/ogre.safetensors", "strength": 0.8},
+    lora_2={"on": False, "lora": "ink.safetensors", "strength": 1},
+    lora_3={"on": True, "lora": "gnome.safetensors", "strength": 0.5, "strengthTwo": 0.25},
+    model=["4", 0], clip=["4", 1],
+)  # fmt: skip
+
+
+def test_rgthrees_power_lora_loader_is_read() -> None:
+    graph = with_nodes({"model": ["30", 0]}, n30=POWER)
+    graph["10"]["inputs"]["clip"] = ["30", 1]
+    asked = read(graph)
+    assert asked.loras == (
+        LoraRef(name="ogre", unet=0.8, text_encoder=0.8),
+        LoraRef(name="gnome", unet=0.5, text_encoder=0.25),
+    )
+    assert names(asked) == ["Power Lora Loader (rgthree) PowerLoraLoaderHeaderWidget"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"lora_1": {"on": True}}, {"lora_1": "ogre"}, {"lora_1": {"on": True, "lora": "ogre", "strength": "much"}}],
+)
+def test_a_lora_that_is_not_understood_is_an_error(change: Json) -> None:
+    graph = with_nodes({"model": ["30", 0]}, n30=copy.deepcopy(POWER))
+    graph["30"]["inputs"] |= change
+    with pytest.raises(SpecError, match="lora_1"):
+        read(graph)
+
+
+def test_a_stack_of_loras_is_an_error() -> None:
+    graph = copy.deepcopy(EFFICIENT) | {"9": node("LoRA Stacker", lora_name_1="ogre", lora_count=1)}
+    graph["1"]["inputs"]["lora_stack"] = ["9", 0]
+    with pytest.raises(SpecError, match="lora_stack"):
+        read(graph)
+
+
+def test_a_vae_file_of_efficient_nodes_is_used() -> None:
+    graph = copy.deepcopy(EFFICIENT) | {"9": node("VAELoader", vae_name="kl-f8.pt")}
+    graph["2"]["inputs"]["optional_vae"] = ["9", 0]
+    assert read(graph).vae == "kl-f8"
+
+
+def test_a_lora_on_one_side_alone_is_refused() -> None:
+    graph = with_nodes(
+        n30=node("LoraLoader", lora_name="ogre", strength_model=1, strength_clip=1, model=["4", 0], clip=["4", 1])
+    )
+    graph["6"]["inputs"]["clip"] = ["30", 1]
+    with pytest.raises(SpecError, match="different LoRAs"):
+        read(graph)
+
+
+IMG2IMG = {
+    "5": node("VAEEncode", pixels=["51", 0], vae=["4", 2]),
+    "51": node("LoadImage", image="fox.png"),
+}
+
+
+def test_a_graph_that_begins_with_a_picture_says_so() -> None:
+    asked = read(with_nodes({"denoise": 0.6}) | IMG2IMG)
+    assert (asked.width, asked.height) == (None, None)
+    assert names(asked) == ["VAEEncode", "KSampler denoise", "LoadImage"]
+
+
+def test_it_has_the_size_that_its_picture_is_brought_to_or_the_size_of_the_picture_that_it_made() -> None:
+    scaled = with_nodes() | IMG2IMG | {"51": node("ImageScale", image=["52", 0], width=640, height=384)}
+    scaled["52"] = node("LoadImage", image="fox.png")
+    assert (read(scaled).width, read(scaled).height) == (640, 384)
+    made = request_from_text(json.dumps({"prompt": with_nodes() | IMG2IMG, "size": "448x576"}))
+    assert (made.width, made.height) == (448, 576)
+
+
+def test_what_stands_beside_a_graph_is_told_of() -> None:
+    asked = request_from_text(json.dumps({"prompt": PLAIN, "client_id": "x"}))
+    assert asked.unused == (("client_id", "x"),)
+
+
+def test_nodes_behind_the_picture_are_named_with_what_they_say() -> None:
+    graph = with_nodes(n8=node("SaveImage", images=["12", 0], filename_prefix="fox"))
+    assert read(graph).unused == (("SaveImage", "images of node 12, filename_prefix fox"),)
+
+
+def test_a_long_graph_is_read_at_once_and_one_beyond_all_graphs_refused() -> None:
+    chain = {f"r{i}": node("Reroute", model=[f"r{i + 1}", 0]) for i in range(1900)}
+    chain["r1900"] = node("Reroute", model=["4", 0])
+    assert read(with_nodes({"model": ["r0", 0]}) | chain).model == "m"
+    with pytest.raises(SpecError, match="nodes"):
+        read(with_nodes() | {f"x{i}": node("Note") for i in range(3000)})
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "x", [], ["4"], ["4", "0"], [["4"], 0], {}, True, ["nowhere", 0]])
+def test_a_link_or_value_of_a_wrong_type_is_an_error_of_ours(wrong: object) -> None:
+    for name, one in PLAIN.items():
+        for key in one["inputs"]:
+            graph = copy.deepcopy(PLAIN)
+            graph[name]["inputs"][key] = wrong
+            try:
+                read(graph)
+            except SpecError as error:
+                assert "\n" not in str(error)
