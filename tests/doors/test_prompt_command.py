@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from clipskip.doors.reading import read_aloud
+from clipskip.errors import SpecError
 
 
 @pytest.fixture
@@ -77,3 +78,14 @@ def test_without_folders_and_tags_it_loads_no_torch() -> None:
     )
     env = {name: value for name, value in os.environ.items() if name != "CLIPSKIP_MODELS"}
     subprocess.run([sys.executable, "-c", code], check=True, env=env)
+
+
+def test_a_prompt_is_shown_as_comfyui_reads_it(models: Path) -> None:
+    text = read_aloud(
+        "(a (b:1.3):0.5), #1 embedding:swampy <lora:ogre:1>", steps=10, negative=False, clip_skip=None, as_json=False,
+        folders=[models], tool="comfyui",
+    )  # fmt: skip
+    assert "x0.5: a 320" in text and "x1.3: b 321" in text and "<swampy> 1 vectors" in text
+    assert "<lora:ogre:1> is read as words" in text and "file of embedding swampy" in text
+    with pytest.raises(SpecError, match="a1111 or comfyui"):
+        read_aloud("a", steps=10, negative=False, clip_skip=None, as_json=False, tool="compel")

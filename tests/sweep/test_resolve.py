@@ -1,5 +1,6 @@
 """Names in a request become the files that are meant, and no others."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_sd1 import WIDTH
 
-from clipskip.errors import SpecError, UnsafeFile
-from clipskip.spec import LoraRef, Request, Start
+from clipskip.errors import NotFound, SpecError, UnsafeFile
+from clipskip.spec import LoraRef, Request, Start, render_infotext, request_from_text
 from clipskip.sweep import Model, warnings_of
 from clipskip.sweep.resolve import resolve
 from clipskip.weights import Library
@@ -103,3 +104,56 @@ def test_a_picture_to_begin_at_that_is_not_there_is_an_error_with_its_hash(model
     request = Request(prompt="a cat", width=64, height=64, start=Start(hash="ab" * 16))
     with pytest.raises(SpecError, match=r"abababababab.*--init"):
         resolve(request, model.facts, Library(()))
+
+
+def test_names_in_prompts_and_settings_open_no_paths(model: Model, folder: Path, tmp_path: Path) -> None:
+    lora = folder / "loras" / "ogre.safetensors"
+    empty = Library((tmp_path,))
+    with pytest.raises(NotFound, match="no LoRA called"):
+        resolve(Request(prompt=f"a <lora:{lora}:1>", width=64, height=64), model.facts, empty)
+    typed = Request(prompt="a", loras=(LoraRef(name=str(lora)),), width=64, height=64)
+    assert [one.name for one in resolve(typed, model.facts, empty)[0].loras] == ["ogre"]
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "~root", "../../x.safetensors", "C:\\models\\x.safetensors.ckpt"])
+def test_no_name_of_a_settings_text_looks_like_a_path(name: str) -> None:
+    line = f'a\nSteps: 20, Sampler: Euler a, CFG scale: 7, Model: "{name}", VAE: "{name}", AddNet Model 1: "{name}"'
+    for asked in (
+        request_from_text(line.replace("\\", "\\\\")),
+        request_from_text(json.dumps({"prompt": "a", "Model": name, "vae": name, "loras": [[name, 1]]})),
+    ):
+        names = (asked.model, asked.vae, asked.loras[0].name)
+        for found in names:
+            assert (
+                found
+                and not {"/", "\\"} & set(found)
+                and found[0] != "~"
+                and not found.endswith((".safetensors", ".ckpt"))
+            )
+
+
+def test_an_embedding_that_the_settings_were_made_with_is_not_read_as_words(model: Model, words: Library) -> None:
+    asked = request_from_text('a bad cat, easy\nSteps: 20, Seed: 1, Size: 64x64, TI hashes: "easy: 0123456789ab"')
+    with pytest.raises(NotFound, match="'easy'"):
+        resolve(asked, model.facts, words, allow_pickle=True)
+    resolve(replace(asked, prompt="a bad cat"), model.facts, words, allow_pickle=True)
+
+
+def test_a_comfyui_prompts_embeddings_are_found_by_their_names(model: Model, words: Library) -> None:
+    asked = Request(prompt="bad embedding:BAD.safetensors, x", emphasis="ComfyUI", width=64, height=64)
+    render, _ = resolve(asked, model.facts, words)
+    assert [one.name for one in render.embeddings] == ["bad"]
+    with pytest.raises(NotFound, match="'worse'"):
+        resolve(replace(asked, negative_prompt="embedding:worse"), model.facts, words)
+
+
+def test_a_comfyui_pictures_settings_ask_for_it_again(model: Model, folder: Path) -> None:
+    library = Library((folder,))
+    asked = Request(
+        prompt="a (fox:1.2) #1 <lora:ogre:1>", loras=(LoraRef(name="ogre", text_encoder=0.5, unet=-0.25),),
+        emphasis="ComfyUI", width=64, height=64, seed=5,
+    )  # fmt: skip
+    render, _ = resolve(asked, model.facts, library)
+    assert render.prompt == asked.prompt and len(render.loras) == 1
+    again = request_from_text(render_infotext(render))
+    assert again.unused == () and resolve(again, model.facts, library)[0].key == render.key

@@ -168,6 +168,7 @@ def prompt(
     clip_skip: Annotated[
         str | None, typer.Option("--clip-skip", help="Also show which steps read which layer: [1:2:0.5].")
     ] = None,
+    tool: Annotated[str, typer.Option("--as", help="Whose rules it is read by: a1111 or comfyui.")] = "a1111",
     models_folder: o.Folders = None,
     allow_pickle: o.Pickle = False,
     as_json: Json = False,
@@ -189,6 +190,7 @@ def prompt(
             as_json=as_json,
             folders=folders,
             allow_pickle=allow_pickle,
+            tool=tool,
         )
     )
 

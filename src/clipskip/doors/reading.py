@@ -6,9 +6,22 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clipskip.errors import ClipskipError, NotFound
-from clipskip.prompt import LORA_KINDS, Report, describe, extract_tags, report_lines, strip_comments
+from clipskip.errors import ClipskipError, NotFound, SpecError
+from clipskip.prompt import (
+    DEFAULT_RULES,
+    LORA_KINDS,
+    Emphasis,
+    Report,
+    Rules,
+    describe,
+    extract_tags,
+    report_lines,
+    strip_comments,
+)
 from clipskip.spec import ClipSkip, Skip, parse_skip
+
+RULES = {"a1111": DEFAULT_RULES, "comfyui": Rules(emphasis=Emphasis.COMFYUI)}
+"""Whose rules a prompt is read by."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +49,16 @@ def read_aloud(
     as_json: bool,
     folders: Sequence[Path] = (),
     allow_pickle: bool = False,
+    tool: str = "a1111",
 ) -> str:
     """How a prompt is read, which of your files it calls, and at which Clip Skip each step reads it: lines or JSON."""
-    names = () if negative else _lora_names(text)
+    rules = RULES.get(tool.lower())
+    if rules is None:
+        raise SpecError(f"prompts as {tool[:40]!r} reads them are not known; use {' or '.join(RULES)}", field="as")
+    names = () if negative or rules.comfy else _lora_names(text)
     wanted = bool(names or folders or os.environ.get("CLIPSKIP_MODELS"))
     files = find_files(text, names, folders=folders, allow_pickle=allow_pickle) if wanted else None
-    report = describe(text, steps=steps, negative=negative, embeddings=files.embeddings if files else None)
+    report = describe(text, steps=steps, negative=negative, embeddings=files.embeddings if files else None, rules=rules)
     stretches = read_skip(clip_skip, steps=steps) if clip_skip else ()
     if as_json:
         skips = [

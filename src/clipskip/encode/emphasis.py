@@ -40,6 +40,17 @@ def emphasise(
     return weighted * ratio[:, None, None]
 
 
+def from_empty(
+    vectors: Float[Tensor, "texts chunks tokens width"],
+    weights: Float[Tensor, "texts chunks tokens"],
+    empty: Float[Tensor, "1 1 tokens width"],
+) -> Float[Tensor, "texts chunks tokens width"]:
+    """ComfyUI's weights: each vector so many times as far from the empty prompt's at its place (sd1_clip.py
+    encode_token_weights); those of weight 1 stay as they are, to the bit."""
+    factors = weights[..., None].to(vectors)
+    return torch.where(factors == 1, vectors, (vectors - empty) * factors + empty)
+
+
 def _mean(vectors: Float[Tensor, "texts chunks tokens width"], counts: Sequence[int]) -> Float[Tensor, " chunks"]:
     """The mean of each chunk over all texts, each as often as it is counted."""
     often = torch.tensor(counts, dtype=vectors.dtype, device=vectors.device)

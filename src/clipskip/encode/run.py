@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipskip.encode.conditioning import Schedule, TextVectors
-from clipskip.encode.emphasis import emphasise
+from clipskip.encode.emphasis import emphasise, from_empty
 from clipskip.encode.layer import read_layer
 from clipskip.encode.phrases import phrase_places
 from clipskip.encode.reader import Reading, TextReader
@@ -71,10 +71,11 @@ class Run:
         weights = torch.tensor([[chunk.multipliers for chunk in text] for text in texts])
         sides = []
         for one in self._passes:
-            vectors = one.at(skip, rows)
+            vectors = self._read(one, skip, rows, weights=weights, emphasis=emphasis)
             for phrase, own in phrases:
                 places = phrase_places(phrase, texts).to(vectors.device)[..., None]
-                vectors = torch.where(places, one.at(own, rows), vectors)
+                read = self._read(one, own, rows, weights=weights, emphasis=emphasis)
+                vectors = torch.where(places, read, vectors)
             if emphasis in (Emphasis.ORIGINAL, Emphasis.NO_NORM):
                 vectors = emphasise(
                     vectors, weights, counts=list(counts.values()), restore_mean=emphasis is Emphasis.ORIGINAL
@@ -89,6 +90,21 @@ class Run:
             for number, (text, tokens) in enumerate(zip(texts, joined, strict=True))
         }
         return tuple((entry.until_step, done[entry.chunks]) for entry in entries)
+
+    def _read(
+        self,
+        one: Pass,
+        skip: Skip,
+        rows: Int[Tensor, "texts chunks"],
+        *,
+        weights: Float[Tensor, "texts chunks tokens"],
+        emphasis: Emphasis,
+    ) -> Float[Tensor, "texts chunks tokens width"]:
+        """One encoder's vectors at a Clip Skip; ComfyUI's weights, which ask what the empty prompt is there, in them."""
+        vectors = one.at(skip, rows)
+        if emphasis is not Emphasis.COMFYUI:
+            return vectors
+        return from_empty(vectors, weights, one.at(skip, torch.tensor([[self._rows[Chunk()]]])))
 
 
 def _pass(reader: TextReader, encoder: Reading, chunks: Sequence[Chunk], skips: Sequence[Skip]) -> Pass:
@@ -121,6 +137,8 @@ def _contents(prompts: Iterable[Prompt]) -> Iterator[Chunk]:
         for part in prompt.parts:
             for text in dict.fromkeys(entry.chunks for entry in part.schedule):
                 yield from map(_content, text)
+        if prompt.emphasis is Emphasis.COMFYUI:
+            yield Chunk()
 
 
 def _content(chunk: Chunk) -> Chunk:

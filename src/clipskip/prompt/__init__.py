@@ -2,6 +2,7 @@
 
 from clipskip.prompt.attention import BREAK, parse_attention
 from clipskip.prompt.chunks import CHUNK, Chunk, Chunked, EmbeddingNames, Slot, chunk_segments, name_embeddings
+from clipskip.prompt.comfy import missing_embeddings
 from clipskip.prompt.composition import parse_composition
 from clipskip.prompt.reading import DEFAULT_RULES, Emphasis, Entry, Part, Prompt, Rules, read_prompt, strip_comments
 from clipskip.prompt.report import ChunkReport, PartReport, Report, TextReport, TokenReport, describe, report_lines
@@ -38,6 +39,7 @@ __all__ = [
     "ends_word",
     "extract_tags",
     "lora_refs",
+    "missing_embeddings",
     "name_embeddings",
     "parse_attention",
     "parse_composition",

@@ -9,6 +9,7 @@ from enum import Enum
 from clipskip.errors import PromptError, SpecError
 from clipskip.prompt.attention import parse_attention
 from clipskip.prompt.chunks import CHUNK, Chunk, Chunked, EmbeddingNames, chunk_segments, name_embeddings
+from clipskip.prompt.comfy import read_comfy
 from clipskip.prompt.composition import parse_composition
 from clipskip.prompt.limits import check_text
 from clipskip.prompt.schedule import parse_schedule
@@ -35,6 +36,8 @@ class Emphasis(Enum):
     """Read the brackets, and do not multiply."""
     NONE = "None"
     """Brackets and BREAK are text."""
+    COMFYUI = "ComfyUI"
+    """All of the prompt by ComfyUI's rules: weights from the empty prompt's vectors on; no comments, tags, edits or AND."""
 
     @classmethod
     def parse(cls, name: str) -> "Emphasis":
@@ -65,6 +68,15 @@ class Rules:
             raise SpecError(
                 f"comma backtrack {self.comma_backtrack} is out of range; use 0 to {CHUNK - 1}", field="comma_backtrack"
             )
+
+    @property
+    def comfy(self) -> bool:
+        """Whether prompts are read by ComfyUI's rules."""
+        return self.emphasis is Emphasis.COMFYUI
+
+    def uncommented(self, text: str) -> str:
+        """The prompt without what is no prompt under these rules."""
+        return strip_comments(text) if self.comments and not self.comfy else text
 
 
 DEFAULT_RULES = Rules()
@@ -129,9 +141,9 @@ def read_prompt(
 
     `embeddings` gives the number of vectors by name. In a negative prompt tags and AND are words, as in A1111.
     """
-    clean = strip_comments(text) if rules.comments else text
+    clean = rules.uncommented(text)
     loras: tuple[LoraRef, ...] = ()
-    if not negative:
+    if not (negative or rules.comfy):
         clean, tags = extract_tags(clean)
         loras = lora_refs(tags)
     parts = read_parts(clean, steps=steps, embeddings=embeddings, rules=rules, negative=negative)
@@ -142,6 +154,8 @@ def read_parts(
     text: str, *, steps: int, embeddings: Mapping[str, int] | None, rules: Rules, negative: bool
 ) -> tuple[Part, ...]:
     """The parts of a prompt that has no comments and no tags any more."""
+    if rules.comfy:
+        return (Part(weight=1.0, schedule=_entries([(steps, text)], {text: read_comfy(text, embeddings or {})})),)
     composition = [(text, 1.0)] if negative else _checked(parse_composition(text))
     schedules = [
         (weight, parse_schedule(part, steps, hires_steps=rules.hires_steps, old_timelines=rules.old_timelines))

@@ -8,8 +8,9 @@ from itertools import groupby
 from clipskip.errors import PromptError
 from clipskip.prompt.attention import BREAK, parse_attention
 from clipskip.prompt.chunks import CHUNK, Chunk
+from clipskip.prompt.comfy import missing_embeddings
 from clipskip.prompt.composition import parse_composition
-from clipskip.prompt.reading import DEFAULT_RULES, Emphasis, Entry, Part, Rules, read_parts, strip_comments
+from clipskip.prompt.reading import DEFAULT_RULES, Emphasis, Entry, Part, Rules, read_parts
 from clipskip.prompt.schedule import is_literal
 from clipskip.prompt.tags import Tag, check_lora_tag, extract_tags, lora_refs
 from clipskip.prompt.tokens import ends_word, readable
@@ -90,10 +91,13 @@ def describe(
     negative: bool = False,
 ) -> Report:
     """What `read_prompt` makes of a prompt; tags that it would refuse are told under `unknown`."""
-    clean = strip_comments(text) if rules.comments else text
+    clean = rules.uncommented(text)
     bare, tags = extract_tags(clean)
-    words = clean if negative else bare
-    good, unknown = _sorted_out(() if negative else tags)
+    literal = negative or rules.comfy
+    words = clean if literal else bare
+    good, unknown = _sorted_out(() if literal else tags)
+    if rules.comfy:
+        unknown = tuple(f"the embedding {name!r} is not there" for name in missing_embeddings(text, embeddings or {}))
     parts = read_parts(words, steps=steps, embeddings=embeddings, rules=rules, negative=negative)
     calls = rules.hires_steps if rules.hires_steps is not None and not rules.old_timelines else steps
     reports = tuple(PartReport(weight=part.weight, texts=tuple(_texts(part, calls))) for part in parts)
@@ -109,8 +113,8 @@ def describe(
         notes=tuple(
             dict.fromkeys(
                 (
-                    *_tag_notes(tags, negative),
-                    *_language_notes(words, parts, rules, negative=negative),
+                    *_tag_notes(tags, negative=negative, comfy=rules.comfy),
+                    *([] if rules.comfy else _language_notes(words, parts, rules, negative=negative)),
                     *_text_notes(reports),
                 )
             )
@@ -168,9 +172,10 @@ def _chunk(chunk: Chunk) -> ChunkReport:
     return ChunkReport(tokens=tuple(tokens), used=len(chunk.tokens))
 
 
-def _tag_notes(tags: tuple[Tag, ...], negative: bool) -> Iterator[str]:
-    if negative:
-        yield from (f"{tag} is read as words: in a negative prompt tags have no effect" for tag in tags)
+def _tag_notes(tags: tuple[Tag, ...], *, negative: bool, comfy: bool) -> Iterator[str]:
+    if negative or comfy:
+        where = "in ComfyUI's prompts" if comfy else "in a negative prompt"
+        yield from (f"{tag} is read as words: {where} tags have no effect" for tag in tags)
         return
     names = [tag.positional[0] for tag in tags if tag.positional]
     for name in dict.fromkeys(names):

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from clipskip.errors import SpecError
 from clipskip.spec.encoder_skips import PhraseSkip, Skip, parse_skip
 from clipskip.spec.family import Family
+from clipskip.spec.lora import LoraRef
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires, Mask, Start
 from clipskip.spec.reader import Reader, Said, plain, shown
@@ -67,6 +68,8 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
         prompt, negative = reader.text("prompt"), reader.text("negative_prompt")
     model, digits, family = _model(reader)
     files = read_files(reader, prompt)
+    if own := reader.take("comfy_loras"):
+        files.loras += [LoraRef.parse(part) for part in own.text().split(",")]
     sampler, schedule = _sampler(reader, source)
     width, height = read_size(reader)
     negative_skip = reader.take("negative_clip_skip")

@@ -45,6 +45,7 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "hashes": ("hashes",),
     "resources": ("resources", "civitairesources", "additionalresources", "models"),
     "loras": ("loras",),
+    "comfy_loras": ("comfyuiloras",),
     "lora_names": ("uselora", "useloramodel", "loramodel"),
     "lora_strengths": ("loraalpha", "lorastrength", "loraweights"),
     "hypernet": ("hypernet",),

@@ -23,6 +23,7 @@ _FOOOCUS = re.compile(r"(?:lora_combined_|LoRA )([0-9]{1,3})")
 _OLD_FOOOCUS = re.compile(r"LoRA \[(.+)\] weight")
 _ADDNET = re.compile(r"AddNet (Module|Model|Weight A|Weight B|Weight) ([0-9]{1,3})")
 _NO_FILE = ("", "none")
+ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".sft")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,10 +57,10 @@ def read_files(reader: Reader, prompt: str) -> Files:
 
 
 def stem(name: str) -> str:
-    """A model file's name without folders and ending, as Windows or others write it."""
-    last = name.replace("\\", "/").rpartition("/")[2]
-    for ending in (".safetensors", ".ckpt", ".pt", ".sft", ".bin", ".pth"):
-        last = last.removesuffix(ending)
+    """A model file's name without folders and endings, as Windows or others write it: a name to look up, and no path."""
+    last = name.replace("\\", "/").rpartition("/")[2].lstrip("~")
+    while bare := next((last[: -len(ending)] for ending in ENDINGS if last.lower().endswith(ending)), ""):
+        last = bare
     return last
 
 

@@ -26,11 +26,13 @@ DEFAULTS = {"Clip skip": "1", "RNG": "GPU", "Schedule type": "Automatic", "Empha
 """What A1111 takes for settings that a text leaves out (1.10 modules/infotext_utils.py)."""
 ETA_DDIM, INIT_HASH, MASK_HASH = "Eta DDIM", "Init image hash", "Mask image hash"
 UPSCALER_HASH = "Hires upscaler hash"
+COMFYUI, COMFY_LORAS = "ComfyUI", "ComfyUI LoRAs"
+"""The emphasis under which tags of a prompt are words, and where its LoRAs stand then."""
 FIRST_PASS, FIRST_PASS_PX = ("First pass size-1", "First pass size-2"), 512
 ALWAYS = frozenset({"steps", "sampler", "scheduler", "cfg_scale", "seed", "width", "height"})
 VARIATION = tuple(row for row in PICTURE if row.name in ("variation_seed", "variation_strength"))
 LATER = tuple(row for row in PICTURE[7:] if row not in VARIATION and row.name != "ensd")
-NOT_SHARED = frozenset({"Clip skip", FRACTION, SCHEDULE, ENCODERS, "Lora hashes", "Version"})
+NOT_SHARED = frozenset({"Clip skip", FRACTION, SCHEDULE, ENCODERS, "Lora hashes", COMFY_LORAS, "Version"})
 """What differs between the pictures of a sweep, or does not make them."""
 UNWRITABLE = re.compile(r'[,:"<>=#{}\x00-\x1f]')
 """What ends a name early in a tag, a pair or a reader: commas, colons, quotes, brackets; = and # in tags."""
@@ -118,7 +120,7 @@ def render_infotext(render: Render) -> str:
     `Clip skip` is always written, 1 included. LoRA tags stand at the prompt's end. The JSON of all hashes comes last:
     A1111 cannot read it, Civitai and sd-parsers do.
     """
-    tags = [_tag(lora) for lora in render.loras]
+    tags = [] if render.emphasis == COMFYUI else [_tag(lora) for lora in render.loras]
     hashes = {"model": render.model.hash}
     hashes |= {f"lora:{_lora_name(lora)}": lora.hash for lora in render.loras}
     hashes |= {f"embed:{writable(embedding.name)}": embedding.hash for embedding in render.embeddings}
@@ -175,6 +177,8 @@ def _fields_of(render: Render) -> Iterator[tuple[str, str]]:
             yield from write_values(render.start.mask, MASK)
     if render.loras:
         yield "Lora hashes", ", ".join(f"{_lora_name(lora)}: {lora.hash}" for lora in render.loras)
+        if render.emphasis == COMFYUI:
+            yield COMFY_LORAS, ", ".join(_tag(lora).removeprefix("<lora:").removesuffix(">") for lora in render.loras)
     if render.embeddings:
         yield "TI hashes", ", ".join(f"{writable(ref.name)}: {ref.hash}" for ref in render.embeddings)
     yield "Version", f"clipskip {render.version}".strip()

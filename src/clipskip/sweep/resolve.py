@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from clipskip import __version__
 from clipskip.encode import check_phrase
 from clipskip.errors import NotFound, SpecError, WrongKind
-from clipskip.prompt import Emphasis, Rules, read_prompt
+from clipskip.prompt import Emphasis, Rules, missing_embeddings, read_prompt
 from clipskip.sample import Sampler, check_start, find_sampler
 from clipskip.spec import ClipSkip, FileRef, LoraRef, Render, Request, Skip, skip_for
 from clipskip.spec.table import RESIZE_MODES
@@ -29,6 +29,7 @@ from clipskip.weights import (
     read_allowed,
     read_header,
 )
+from clipskip.weights.library import fold
 from clipskip.weights.lora import Lora, check_fit, load_lora
 from clipskip.weights.pickles import is_pickle
 from clipskip.weights.remembered import Remembered, answers_file, remembered_for
@@ -74,14 +75,16 @@ def resolve(
     prompt = read_prompt(request.prompt, steps=calls, rules=rules)
     noted = dict(request.lora_hashes)
     found = [
-        _find_lora(ref, library, noted.get(ref.name, ""), allow_pickle=allow_pickle)
-        for ref in (*prompt.loras, *request.loras)
+        _find_lora(ref, library, noted.get(ref.name, ""), allow_pickle=allow_pickle, allow_path=typed)
+        for refs, typed in ((prompt.loras, False), (request.loras, True))
+        for ref in refs
     ]
     _check_loras(found, model, allow_pickle=allow_pickle)
     remembered = remembered_for(model.source, (ref.hash for ref, _ in found)) if request.clip_skip is None else None
     own_skip = ClipSkip(remembered.clip_skip) if remembered else model.default_clip_skip
     skip, varied = request.clip_skip or own_skip, request.variation_seed
     called = _called(prompt.text, request.negative_prompt, library, calls=calls, rules=rules)
+    _check_embeddings(request, library, rules)
     embeddings = tuple(load_embedding(path, widths=model.widths, allow_pickle=allow_pickle) for path in called)
     render = Render(
         prompt=prompt.text.strip(),
@@ -197,10 +200,15 @@ def check_skip(skip: Skip, model: CheckpointFacts, *, calls: int) -> None:
             one.check_calls(calls)
 
 
-def _find_lora(ref: LoraRef, library: Library, noted: str, *, allow_pickle: bool) -> tuple[LoraRef, Lora]:
-    """The LoRA of this name, else of the hash that a settings text notes, and the reference with stem and content hash."""
+def _find_lora(
+    ref: LoraRef, library: Library, noted: str, *, allow_pickle: bool, allow_path: bool
+) -> tuple[LoraRef, Lora]:
+    """The LoRA of this name, else of the hash that a settings text notes, and the reference with stem and content hash.
+
+    A name in a prompt's tag is looked up in the folders, and never opened as a path.
+    """
     try:
-        path = library.find(ref.name, FileKind.LORA)
+        path = library.find(ref.name, FileKind.LORA, allow_path=allow_path)
     except NotFound as error:
         by_hash = library.find_hash(noted, FileKind.LORA) if noted else None
         if by_hash is None:
@@ -224,3 +232,20 @@ def _called(text: str, negative: str, library: Library, *, calls: int, rules: Ru
     above = read_prompt(text, steps=calls, embeddings=names, rules=rules).embeddings if known else ()
     below = read_prompt(negative, steps=calls, embeddings=names, rules=rules, negative=True).embeddings if known else ()
     return (one.path for one in known if one.stem in {*above, *below})
+
+
+def _check_embeddings(request: Request, library: Library, rules: Rules) -> None:
+    """NotFound for an embedding that a ComfyUI prompt calls, or that the settings were made with and the prompt still
+    names, and that no folder has: its name would be read as words."""
+    texts = (request.prompt, request.negative_prompt)
+    known = [file.stem for file in library.files(FileKind.EMBEDDING)] if rules.comfy or request.embedding_hashes else []
+    missing = [name for text in texts if rules.comfy for name in missing_embeddings(text, known)]
+    folded = {fold(name) for name in known}
+    words = fold("\n".join(texts))
+    missing += [name for name, _ in request.embedding_hashes if fold(name) in words and fold(name) not in folded]
+    if missing:
+        raise NotFound(
+            f"these settings call the embedding {missing[0][:120]!r}, and no model folder has it; put it there, or take its "
+            "name out of the prompt",
+            field="prompt",
+        )

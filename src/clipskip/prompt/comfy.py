@@ -1,0 +1,177 @@
+"""ComfyUI's prompts: brackets, embeddings by name, chunks; no comments, tags, edits or AND.
+
+Rules as in ComfyUI 0.3 (comfy/sd1_clip.py token_weights, SDTokenizer.tokenize_with_weights).
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from clipskip.errors import PromptError
+from clipskip.prompt.chunks import CHUNK, MAX_CHUNKS, PLACEHOLDER, Chunk, Chunked, Slot
+from clipskip.prompt.limits import check_text
+from clipskip.prompt.tokens import token_ids
+
+ROUND = 1.1
+WHOLE = 8
+"""Tokens from which a piece of text is cut where a chunk ends; shorter ones move to the next chunk whole."""
+MOST_READ = 5_000_000
+"""Characters read in all: each level of brackets reads what it holds again."""
+
+_BRACKET = re.compile(r"[()]")
+_CALL = re.compile(r"[ \n](?=embedding:)")
+_IDENTIFIER = "embedding:"
+_CLOSE, _OPEN = "\0\1", "\0\2"
+"""What stands for an escaped bracket while the others are read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Text or an embedding that is kept in one chunk where it can be."""
+
+    tokens: tuple[int, ...]
+    weight: float
+    embedding: str = ""
+    """Its name where the piece is an embedding's vectors."""
+
+
+def read_comfy(text: str, embeddings: Mapping[str, int]) -> Chunked:
+    """The chunks of a prompt, given how many vectors each embedding has; one that is not there is left out."""
+    check_text(text)
+    names = {_plain(name): name for name in embeddings}
+    return _fill([piece for words, weight in segments(text) for piece in _pieces(words, weight, names, embeddings)])
+
+
+def missing_embeddings(text: str, known: Iterable[str]) -> tuple[str, ...]:
+    """The embeddings that a prompt calls and that are not there."""
+    names = {_plain(name): name for name in known}
+    calls = (part for words, _ in segments(text) for part in _CALL.split(words) if part.startswith(_IDENTIFIER))
+    written = (call.removeprefix(_IDENTIFIER) for call in calls if not _find(call, names)[0])
+    return tuple(dict.fromkeys(name.split()[0].strip(",") for name in written))
+
+
+def segments(text: str) -> list[tuple[str, float]]:
+    r"""The pieces of text with their weights: (a) is 1.1 times what is around it, (a:1.3) is 1.3, \( a bracket."""
+    found: list[tuple[str, float]] = []
+    waiting = [(text.replace("\\)", _CLOSE).replace("\\(", _OPEN), 1.0, True)]
+    read = 0
+    while waiting:
+        words, weight, opened = waiting.pop()
+        if not opened:
+            found.append((words.replace(_CLOSE, ")").replace(_OPEN, "("), weight))
+            continue
+        read += len(words)
+        if read > MOST_READ:
+            raise PromptError(
+                f"the prompt nests brackets around too much text: reading it takes more than {MOST_READ:,} characters; "
+                "nest fewer brackets",
+                field="prompt",
+            )
+        waiting += reversed([_item(item, weight) for item in _items(words)])
+    return found
+
+
+def _items(words: str) -> Iterator[str]:
+    """What stands in brackets of the first level, with them, and what stands between."""
+    start = level = 0
+    for match in _BRACKET.finditer(words):
+        if match[0] == "(":
+            if level == 0 and match.start() > start:
+                yield words[start : match.start()]
+                start = match.start()
+            level += 1
+        else:
+            level -= 1
+            if level == 0:
+                yield words[start : match.end()]
+                start = match.end()
+    if start < len(words):
+        yield words[start:]
+
+
+def _item(item: str, weight: float) -> tuple[str, float, bool]:
+    """An item with its weight, without its brackets where it is in brackets; and whether it is to be read again."""
+    if len(item) < 2 or not (item[0] == "(" and item[-1] == ")"):
+        return item, weight, False
+    inner, colon, number = item[1:-1].rpartition(":")
+    if colon and inner:
+        try:
+            return inner, _checked(float(number), number), True
+        except ValueError:
+            pass
+    return item[1:-1], _checked(weight * ROUND, "the product of brackets"), True
+
+
+def _checked(weight: float, written: str) -> float:
+    if not math.isfinite(weight):
+        raise PromptError(
+            f"the prompt's weight {written[:20]!r} is no finite number; give one such as 1.2", field="prompt"
+        )
+    return weight
+
+
+def _pieces(words: str, weight: float, names: Mapping[str, str], known: Mapping[str, int]) -> Iterator[Piece]:
+    """The embeddings in some text, and the text between them."""
+    for part in _CALL.split(words):
+        text = part
+        if part.startswith(_IDENTIFIER):
+            name, text = _find(part, names)
+            if name:
+                yield Piece(tokens=(PLACEHOLDER,) * known[name], weight=weight, embedding=name)
+        if text:
+            yield Piece(tokens=tuple(token_ids(text)), weight=weight)
+
+
+def _find(call: str, names: Mapping[str, str]) -> tuple[str, str]:
+    """The embedding that is called, or nothing, and the text behind it; commas around its name are text."""
+    written, *others = call.removeprefix(_IDENTIFIER).split() or [""]
+    if not written:
+        raise PromptError("the prompt says 'embedding:' without a name; write it as embedding:name", field="prompt")
+    rest = " ".join(others)
+    if name := names.get(_plain(written)):
+        return name, rest
+    bare = written.strip(",")
+    return names.get(_plain(bare), ""), f"{written[len(bare) :]} {rest}" if len(bare) < len(written) else rest
+
+
+def _plain(name: str) -> str:
+    """An embedding's name without folders, ending and case."""
+    return re.sub(r"\.(?:safetensors|pt|bin)$", "", name.replace("\\", "/").rpartition("/")[2].casefold())
+
+
+def _fill(pieces: Sequence[Piece]) -> Chunked:
+    """The pieces in chunks of 75."""
+    closed: list[Chunk] = []
+    tokens, weights, slots = list[int](), list[float](), list[Slot]()
+
+    def close() -> None:
+        if len(closed) == MAX_CHUNKS:
+            raise PromptError(
+                f"the prompt has more than {MAX_CHUNKS} chunks of {CHUNK} tokens; shorten it", field="prompt"
+            )
+        closed.append(Chunk(tokens=tuple(tokens), weights=tuple(weights), slots=tuple(slots)))
+        for kept in (tokens, weights, slots):
+            kept.clear()
+
+    for piece in pieces:
+        left = piece.tokens
+        while len(tokens) + len(left) > CHUNK:
+            cut = CHUNK - len(tokens) if len(piece.tokens) >= WHOLE else 0
+            if cut and piece.embedding:
+                raise PromptError(
+                    f"ComfyUI cuts the embedding {piece.embedding!r} in two where a chunk of {CHUNK} tokens ends, which is not "
+                    "done here; move it in the prompt",
+                    field="prompt",
+                )
+            tokens += left[:cut]
+            weights += [piece.weight] * cut
+            left = left[cut:]
+            close()
+        if piece.embedding:
+            slots.append(Slot(name=piece.embedding, position=len(tokens) + 1, vectors=len(left)))
+        tokens += left
+        weights += [piece.weight] * len(left)
+    count = CHUNK * len(closed) + len(tokens)
+    close()
+    return Chunked(chunks=tuple(closed), count=count)
