@@ -33,6 +33,24 @@ def summary(client: TestClient, **changes: Any) -> dict[str, Any]:
     return answer.json()  # type: ignore[no-any-return]
 
 
+def test_a_list_of_clip_skips_is_read_as_the_command_line_reads_it(client: TestClient) -> None:
+    found = client.post("/v1/clip-skips", json={"text": "1-11 (+5),[1:2:0.5], 1-5 [3]", "model": "tiny"}).json()
+    assert found == {"clip_skips": [1, 6, 11, "[1:2:0.5]", 3, 5], "model": "tiny"}
+    for text, said in (
+        ("1-13", "12 layers"),
+        ("5-1", "empty or too long"),
+        ("2/5", "two text encoders"),
+        ("", "not a number"),
+    ):
+        refused = client.post("/v1/clip-skips", json={"text": text, "model": "tiny"})
+        assert refused.status_code == 422 and said in refused.json()["detail"]
+
+
+def test_one_text_is_encoded_at_single_layers(client: TestClient) -> None:
+    refused = client.post("/v1/encode", json={"prompt": "frog", "model": "tiny", "clip_skips": [1, "[1:2:0.5]"]})
+    assert refused.status_code == 422 and "[1:2:0.5], which is not one layer" in refused.json()["detail"]
+
+
 def test_encode_answers_the_text_encoders_own_layers(client: TestClient, folder: Path) -> None:
     answer = client.post("/v1/encode", json=ASKED)
     assert answer.headers["content-type"] == "application/safetensors"
@@ -100,8 +118,8 @@ def test_layers_names_the_field_that_cannot_be(
         ({"clip_skips": "[1:2:0.5]"}, 422, "clip_skip", ""),
         ({"model": "tinny"}, 404, "model", "tiny"),
         ({"model": "ogre"}, 404, "model", "ogre"),
-        ({"prompt": None}, 422, "prompt", "string"),
-        ({"negative": True}, 422, "negative", "not permitted"),
+        ({"prompt": None}, 422, "prompt", "text"),
+        ({"negative": True}, 422, "negative", "no such field"),
         ({"prompt": "frog " * 30_000}, 422, "prompt", "100000"),
     ],
 )

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipskip.doors.http.a1111.axes import read_axis
 from clipskip.errors import SkipOutOfRange, SpecError
-from clipskip.spec import ClipSkip, parse_skips
+from clipskip.spec import ClipSkip, parse_columns, parse_skips
 
 
 @pytest.mark.parametrize("number", [0, -1, 0.5, float("nan"), float("inf"), True, None, "2"])
@@ -43,13 +44,47 @@ def test_a_whole_float_is_the_same_skip() -> None:
 
 @pytest.mark.parametrize(
     ("text", "numbers"),
-    [("1-5", [1, 2, 3, 4, 5]), ("2", [2]), ("1,2,4", [1, 2, 4]), ("1-2:0.5, 6", [1, 1.5, 2, 6]), ("2,1-3", [2, 1, 3])],
-)
+    [
+        ("1-5", [1, 2, 3, 4, 5]), ("2", [2]), ("1,2,4", [1, 2, 4]), ("1-2:0.5, 6", [1, 1.5, 2, 6]), ("2,1-3", [2, 1, 3]),
+        ("1-11 (+2)", [1, 3, 5, 7, 9, 11]), ("1-12(+5)", [1, 6, 11]), ("1-5 [3]", [1, 3, 5]), ("1-12", list(range(1, 13))),
+        ("1-4 [3]", [1, 2, 4]), ("1-1 [1]", [1]), ("1.5-2.5 [3]", [1.5, 2, 2.5]), ("5-1 (-2)", [5, 3, 1]), ("1-2 (0.5)", [1, 1.5, 2]),
+        ("5-1 [3]", [5, 3, 1]), ("1-11 (+2), 2 , 12", [1, 3, 5, 7, 9, 11, 2, 12]),
+    ],
+)  # fmt: skip
 def test_a_range_reads_as_it_looks(text: str, numbers: list[float]) -> None:
     assert [skip.from_end for skip in parse_skips(text)] == numbers
 
 
-@pytest.mark.parametrize("text", ["5-1", "1-5:0", "1-9999999", "1-", "a-b", "1,,2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5-1",
+        "1-5:0",
+        "1-9999999",
+        "1-",
+        "a-b",
+        "1,,2",
+        "1-5 (0)",
+        "1-5 (-1)",
+        "1-5 [0]",
+        "1-5 [9999]",
+        "1-5 (+2",
+        "1-5 [3",
+        "0-3 [2]",
+    ],
+)
 def test_a_range_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(SpecError):
         parse_skips(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["1-5", "2-12", "1-11 (+2)", "1-12 (+3)", "1-5 [3]", "1-4 [3]", "1-12 [5]", "1-12 [7]", "12-1 (-3)"]
+)
+def test_a1111s_ranges_are_the_same_on_every_axis_of_its_plot(text: str) -> None:
+    steps = read_axis(
+        [4, text, []], "X", csv_mode=False, fixed_seeds=True
+    )  # Steps, read by A1111's rule for whole numbers
+    skips = read_axis([22, text, []], "X", csv_mode=False, fixed_seeds=True)
+    assert skips.values == steps.values == tuple(skip.from_end for skip in parse_skips(text))
+    assert parse_columns(text) == parse_skips(text)

@@ -31,9 +31,16 @@ app = typer.Typer(
 )
 
 Columns = Annotated[
-    str, typer.Option("--clip-skip", help="The columns: 1-5, 1,2,4, 1-3:0.5 or 1,[1:2:0.5],2. 1 is the last layer.")
+    str,
+    typer.Option(
+        "--clip-skip",
+        help="The columns: 1-5, 1,2,4, 1-3:0.5, 1-11 (+2), 1-5 [3] or 1,[1:2:0.5],2. 1 is the last layer.",
+    ),
 ]
-Skips = Annotated[str, typer.Option("--clip-skip", help="The layers: 1-12, 1,2,4 or 1-3:0.5. 1 is the last layer.")]
+Skips = Annotated[
+    str,
+    typer.Option("--clip-skip", help="The layers: 1-12, 1,2,4, 1-3:0.5, 1-11 (+2) or 1-5 [3]. 1 is the last layer."),
+]
 Skip = Annotated[
     str | None,
     typer.Option(

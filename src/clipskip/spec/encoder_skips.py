@@ -101,12 +101,12 @@ def parse_skip(text: str) -> Skip:
 
 
 def parse_columns(text: str) -> tuple[Skip, ...]:
-    """Return the Clip Skips of a sweep as a user types them: "1-5", "1,[1:2:0.5],2", "1-3:0.5", "2/5,2/1-32"."""
-    return tuple(dict.fromkeys(skip for part in _parts(text) for skip in _column(part)))
+    """Return the Clip Skips of a sweep as a user types them: "1-5", "1,[1:2:0.5],2", "1-11 (+2)", "2/5,2/1-32"."""
+    return tuple(dict.fromkeys(skip for part in _parts(text) for skip in parse_column(part)))
 
 
-def _column(text: str) -> Sequence[Skip]:
-    """The Clip Skips of one part of a list: a range may stand for either encoder."""
+def parse_column(text: str) -> Sequence[Skip]:
+    """Return the Clip Skips of one part of a list, 3 or 1-5 or 2/1-32: a range may stand for either encoder."""
     if (sides := split_encoders(text)) is None:
         return _span(text)
     l_skips, g_skips = map(_span, sides)
@@ -116,7 +116,7 @@ def _column(text: str) -> Sequence[Skip]:
 
 
 def _span(text: str) -> Sequence[EncoderSkip]:
-    return (parse_encoder_skip(text),) if "[" in text else parse_span(text)
+    return parse_span(text) or (parse_encoder_skip(text),)
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -10,13 +10,15 @@ from clipskip.spec.numbering import Dialect, Value, layers_of, value_of
 
 MOST_COLUMNS = 1000
 """Clip Skips that one range may stand for."""
-_RANGE = "use 1 (the last layer) to the encoder's depth: 12 on SD 1.x and SDXL, 24 on SD 2.x"
+_RANGE = "1 is the last layer; use 1 to the encoder's depth: 12 on SD 1.x and SDXL, 24 on SD 2.x"
 _LARGEST = 10.0**300
 """Nothing beyond it is computed with; `check` knows how deep an encoder is."""
 _NUMBER = re.compile(r"[+-]?[0-9]++(\.[0-9]*+)?")
+_N = r"[0-9]++(?:\.[0-9]++)?"
 _SPAN = re.compile(
-    r"([0-9]++(?:\.[0-9]++)?)\s*+-\s*+([0-9]++(?:\.[0-9]++)?)(?:\s*+:\s*+([0-9]++(?:\.[0-9]++)?))?", re.ASCII
+    rf"({_N})\s*+-\s*+({_N})\s*+(?::\s*+({_N})|\(\s*+([+-]?{_N})\s*+\)|\[\s*+([0-9]{{1,4}})\s*+\])?", re.ASCII
 )
+"""From, to, and then the distance or how many: 1-3:0.5, 1-11 (+2), 1-5 [3]."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -134,23 +136,33 @@ class ClipSkip:
 
 
 def parse_skips(text: str) -> tuple[ClipSkip, ...]:
-    """Return the Clip Skips of a sweep, as a user types them: "1-5", "1,2,4", "1-12", "1-3:0.5", "2"."""
-    skips = [skip for part in text.split(",") for skip in parse_span(part)]
+    """Return the Clip Skips of a list, as a user types them: "1-5", "1,2,4", "1-3:0.5", "1-11 (+2)", "1-5 [3]", "2"."""
+    skips = [skip for part in text.split(",") for skip in parse_span(part) or (ClipSkip.parse(part),)]
     return tuple(dict.fromkeys(skips))
 
 
-def parse_span(text: str) -> tuple[ClipSkip, ...]:
-    """Return the Clip Skips of one range, "1-5" or "1-3:0.5", or the one of a number."""
+def parse_span(text: str) -> tuple[ClipSkip, ...] | None:
+    """Return the Clip Skips of a range, ours (1-3:0.5) or A1111's (1-11 (+2), 1-5 [3]); None where it is no range.
+
+    Between whole ends A1111's counted values are cut to whole numbers (1.10 scripts/xyz_grid.py), and so are they here.
+    """
     span = _SPAN.fullmatch(text.strip())
     if span is None:
-        return (ClipSkip.parse(text),)
-    first, last, step = float(span[1]), float(span[2]), float(span[3] or 1)
-    if not (first <= last <= _LARGEST and step > 0 and (last - first) / step < MOST_COLUMNS):
+        return None
+    first, last = float(span[1]), float(span[2])
+    step, count = float(span[3] or span[4] or 1), int(span[5] or 0)
+    if max(first, last) <= _LARGEST and step and not span[5]:
+        count = math.floor(min((last - first) / step, MOST_COLUMNS) + 1e-9) + 1
+    if not 1 <= count <= MOST_COLUMNS:
         raise SpecError(
-            f"clip skip range {shown(text.strip())} is empty or too long; write it as 1-5 or 1-3:0.5", field="clip_skip"
+            f"clip skip range {shown(text.strip())} is empty or too long; write it as 1-5, 1-3:0.5, 1-11 (+2) or 1-5 [3]",
+            field="clip_skip",
         )
-    count = math.floor((last - first) / step + 1e-9)
-    return tuple(ClipSkip(round(first + i * step, 6)) for i in range(count + 1))
+    if not span[5]:
+        return tuple(ClipSkip(round(first + i * step, 6)) for i in range(count))
+    values = [first + i * (last - first) / max(count - 1, 1) for i in range(count)]
+    whole = first.is_integer() and last.is_integer()
+    return tuple(ClipSkip(int(value + 1e-9) if whole else round(value, 6)) for value in values)
 
 
 def shown(value: object) -> str:

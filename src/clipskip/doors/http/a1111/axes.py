@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from clipskip.doors.http.a1111.options import read_skip
 from clipskip.errors import SpecError
 from clipskip.sample import SAMPLERS, SCHEDULES
+from clipskip.spec import ClipSkip, parse_column, parse_skip
 from clipskip.spec import Request as Asked
 from clipskip.sweep import fix_seed
 
@@ -26,6 +26,7 @@ MENU = (
     "Clip skip",
 )  # fmt: skip
 """A1111's own menu of txt2img up to Clip skip, 0 first: the numbers that its clients send."""
+CLIP_SKIP = "Clip skip"
 MOST_VALUES = 64
 MOST_STEPS = 150
 SEEDS = ("Seed", "Var. seed")
@@ -69,7 +70,7 @@ def _nothing(asked: Asked, _: Value, __: Sequence[Value]) -> Asked:
 
 
 def _clip_skip(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
-    return replace(asked, clip_skip=read_skip(value, field="script_args", depth=None))
+    return replace(asked, clip_skip=parse_skip(str(value)))
 
 
 def _steps(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
@@ -118,7 +119,7 @@ KINDS = (
         apply=lambda asked, value, _: replace(asked, scheduler=str(value)),
         choices=("Automatic", *SCHEDULES),
     ),
-    AxisKind(label="Clip skip", kind=int, apply=_clip_skip),
+    AxisKind(label=CLIP_SKIP, kind=int, apply=_clip_skip),
 )
 
 
@@ -130,7 +131,7 @@ def read_axis(
     if kind.label == "Nothing":
         return Axis(kind=kind, values=(0,), typed="")
     texts = _menu_values(sent[2], kind, name) if kind.choices and not csv_mode else _typed_values(sent[1], name)
-    values = [value for text in texts for value in (_numbers(text, kind, name) if kind.kind is not str else [text])]
+    values = [value for text in texts for value in _values(text, kind, name)]
     if not 1 <= len(values) <= MOST_VALUES:
         raise SpecError(f"{name} has {len(values)} values; give 1 to {MOST_VALUES}", field="script_args")
     if kind.label in SEEDS and fixed_seeds:
@@ -173,6 +174,19 @@ def _joined(values: Sequence[str]) -> str:
     file = io.StringIO()
     csv.writer(file).writerow(values)
     return file.getvalue().strip()
+
+
+def _values(text: str, kind: AxisKind, name: str) -> list[Value]:
+    """What one part of a list stands for; a Clip Skip's as every door here reads them."""
+    if kind.label != CLIP_SKIP:
+        return _numbers(text, kind, name) if kind.kind is not str else [text]
+    try:
+        return [skip.from_end if isinstance(skip, ClipSkip) else str(skip) for skip in parse_column(text)]
+    except SpecError as error:
+        raise SpecError(
+            f"{name} value {text[:40]!r} is none of {CLIP_SKIP}: {error}; give whole numbers, or a range: 1-5, 1-9 (+2), 1-10 [4]",
+            field="script_args",
+        ) from None
 
 
 def _numbers(text: str, kind: AxisKind, name: str) -> list[Value]:

@@ -8,6 +8,7 @@ from clipskip.doors.http.a1111.option_table import ALSO_NEUTRAL, FIXED, KEPT, Va
 from clipskip.doors.http.reasons import Reason
 from clipskip.errors import ClipskipError, SkipOutOfRange, SpecError
 from clipskip.spec import ClipSkip
+from clipskip.spec.skip import shown
 from clipskip.sweep import Studio
 from clipskip.weights import FileKind
 
@@ -161,11 +162,8 @@ def _number(value: Any) -> float | None:  # Any: as above
 
 def read_skip(value: Any, *, field: str, depth: int | None) -> ClipSkip:  # Any: as above
     """A Clip Skip as A1111's API has it, a number; fractions lie between two layers."""
-    usable = (
-        f"use a number from 1 to {depth}, where 1 is the last layer"
-        if depth
-        else "use a number from 1 on, where 1 is the last layer"
-    )
+    deepest = depth or "the depth of the model's encoder"
+    usable = f"use a number from 1 to {deepest}, where 1 is the last layer"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SpecError(f"{field} is {str(value)[:40]!r}, which is no number; {usable}", field=field)
     try:
@@ -174,7 +172,7 @@ def read_skip(value: Any, *, field: str, depth: int | None) -> ClipSkip:  # Any:
             skip.check(depth)
     except (SpecError, SkipOutOfRange, OverflowError):
         raise SpecError(
-            f"{field} {str(value)[:40]} is not one of this model's Clip Skips; {usable}", field=field
+            f"{field} {shown(value)} is not one of this model's Clip Skips; {usable}", field=field
         ) from None
     return skip
 

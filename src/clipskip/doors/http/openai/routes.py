@@ -31,8 +31,8 @@ class ImageBody(Body):
     background: Literal["auto", "opaque"] | None = None
     user: Annotated[str, StringConstraints(max_length=1000)] | None = None
     negative_prompt: Text = ""
-    clip_skip: Layer | Name | None = None
-    negative_clip_skip: Layer | Name | None = None
+    clip_skip: Layer | None = None
+    negative_clip_skip: Layer | None = None
     steps: Annotated[int, Field(ge=1, le=150)] = 20
     cfg_scale: Annotated[float, Field(ge=1, le=30)] = 7.0
     sampler: Name = "Euler a"

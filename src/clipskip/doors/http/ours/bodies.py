@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from clipskip.doors.http.ours.views import skip_json
 from clipskip.errors import SkipOutOfRange, SpecError
@@ -22,12 +23,39 @@ from clipskip.spec import (
     parse_skips,
     translate,
 )
+from clipskip.spec.skip import shown
 
 MOST_CHARACTERS = 100_000
 Text = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=400)]
-Layer = float
-"""A Clip Skip as a number; `skip_of` knows how deep the model is."""
+
+
+def _as_skip(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
+        raise PydanticCustomError(
+            "clip_skip",
+            "Clip Skip is a number, from 1 (the last layer) to the depth of the model's encoder; or text for what is no "
+            "single number, as [1:2:0.5], or 2/5 for two encoders",
+        )
+    return value
+
+
+def _as_list(value: object) -> object:
+    if not isinstance(value, str | list):
+        raise PydanticCustomError(
+            "clip_skips",
+            'Clip Skips are a list, as [1, 2], or text, as "1-5", from 1 to the depth of the model\'s encoder',
+        )
+    return value
+
+
+Layer = Annotated[float | Name, BeforeValidator(_as_skip)]
+"""A Clip Skip; `skip_of` knows how deep the model is."""
+Layers = Annotated[
+    Annotated[str, StringConstraints(max_length=400)] | Annotated[list[Layer], Field(max_length=64)],
+    BeforeValidator(_as_list),
+]
+"""A list of them."""
 
 
 class Body(BaseModel):
@@ -52,10 +80,8 @@ class SweepBody(Body):
     negative_prompt: Text | None = None
     model: Name | None = None
     loras: Annotated[list[LoraBody], Field(max_length=64)] = []
-    clip_skips: (
-        Annotated[str, StringConstraints(max_length=400)] | Annotated[list[Layer | Name], Field(max_length=64)]
-    ) = "1-5"
-    negative_clip_skip: Layer | Name | None = None
+    clip_skips: Layers = "1-5"
+    negative_clip_skip: Layer | None = None
     steps: Annotated[int, Field(ge=1, le=150)] | None = None
     sampler: Name | None = None
     scheduler: Name | None = None
@@ -143,7 +169,7 @@ class SessionBody(Body):
 class DialectBody(Body):
     """A Clip Skip to be said in other tools' numbers."""
 
-    clip_skip: Layer | Name
+    clip_skip: Layer
     """A number, or text: a schedule, two encoders' numbers, or a word of the tool that it is of."""
     tool: Name | None = None
     """The tool that it is of; this program when left out."""
@@ -163,6 +189,13 @@ class DialectBody(Body):
         return Translation(skip=check_depths(skip, deepest))
 
 
+class ColumnsBody(Body):
+    """A list of Clip Skips as a user types it."""
+
+    text: Annotated[str, StringConstraints(max_length=400)]
+    model: Name | None = None
+
+
 class InspectBody(Body):
     """A file of the library by name."""
 
@@ -173,16 +206,18 @@ class EncodeBody(Body):
     """A text whose conditioning is wanted."""
 
     prompt: Text
-    clip_skips: Annotated[str, StringConstraints(max_length=400)] | Annotated[list[Layer], Field(max_length=64)] = (
-        "1-12"
-    )
+    clip_skips: Layers = "1-12"
     model: Name | None = None
 
     def skips(self, *, depth: int) -> tuple[ClipSkip, ...]:
         """The Clip Skips."""
         if isinstance(self.clip_skips, str):
             return parse_skips(self.clip_skips)
-        return tuple(dict.fromkeys(skip.first for skip in skips_of(self.clip_skips, depth=depth)))
+        skips = dict.fromkeys(skips_of(self.clip_skips, depth=depth))
+        for skip in skips:
+            if not isinstance(skip, ClipSkip):
+                raise SpecError(f"clip_skips has {skip}, which is not one layer; give numbers", field="clip_skips")
+        return tuple(skip for skip in skips if isinstance(skip, ClipSkip))
 
 
 def request_json(asked: Request) -> dict[str, object]:
@@ -227,6 +262,7 @@ def skip_of(value: float | str, *, depth: int, field: str) -> Skip:
             raise type(error)(str(error), field=field) from None
     if not 1 <= value <= depth:
         raise SkipOutOfRange(
-            f"clip skip {value:g} is none of this model's; use 1 to {depth}, where 1 is the last layer", field=field
+            f"clip skip {shown(value)} is none of this model's; use 1 to {depth}, where 1 is the last layer",
+            field=field,
         )
     return ClipSkip(value)

@@ -17,6 +17,7 @@ from starlette.datastructures import UploadFile
 from clipskip import __version__
 from clipskip.advise import read_layers
 from clipskip.doors.http.ours.bodies import (
+    ColumnsBody,
     DialectBody,
     EncodeBody,
     InspectBody,
@@ -34,7 +35,7 @@ from clipskip.encode import summarize_layers
 from clipskip.errors import NotFound, SpecError
 from clipskip.image import infotext_of
 from clipskip.sample import SAMPLERS, SCHEDULES
-from clipskip.spec import Family, conversion_table, layers_read, request_from_text
+from clipskip.spec import Family, conversion_table, layers_read, parse_columns, request_from_text
 from clipskip.sweep import Studio
 from clipskip.weights import FileKind, Library
 
@@ -123,6 +124,15 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
                 raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
         asked = await asyncio.to_thread(request_from_text, text)
         return {"request": request_json(asked), "unused": [list(pair) for pair in asked.unused], "text": text}
+
+    @routes.post("/clip-skips")
+    def clip_skips(body: ColumnsBody) -> Json:
+        """The columns that a list stands for, each checked against the model."""
+        facts = studio.models.facts(body.model)
+        columns = parse_columns(body.text)
+        for skip in columns:
+            facts.check(skip)
+        return {"clip_skips": [skip_json(skip) for skip in columns], "model": facts.ref.name}
 
     @routes.post("/dialects")
     def dialects(body: DialectBody) -> Json:
