@@ -414,3 +414,9 @@ def test_a_text_that_is_named_as_a_picture_is_no_prompt(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"a swamp\nSteps: 20")
     with pytest.raises(WrongKind, match="named as a picture and holds text"):
         read_infotext(tmp_path / "a.png")
+
+
+def test_megabytes_of_text_in_a_picture_are_refused(tmp_path: Path) -> None:
+    write_png(tmp_path / "long.png", np.zeros((8, 8, 3), np.uint8), "a, " * 700_000 + "\nSteps: 20, Sampler: Euler a")
+    with pytest.raises(WrongKind, match=r"carries 2,100,\d\d\d characters"):
+        read_infotext(tmp_path / "long.png")

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,14 @@ def test_a_file_without_tensors_is_sound(tmp_path: Path) -> None:
         (b'{"error": "Invalid username or password."}', "JSON text"),
         (bytes(4096), "starts with zeros"),
         ((2**63).to_bytes(8, "little") + b"{}" + bytes(90), "claims a header of 9,223,372,036,854,775,808 bytes"),
-        ((MAX_HEADER + 1).to_bytes(8, "little") + b"{}" + bytes(90), "claims a header of 100,000,001 bytes"),
+        ((MAX_HEADER + 1).to_bytes(8, "little") + b"{}" + bytes(90), "claims a header of 16,000,001 bytes"),
+        ((MAX_HEADER + 1).to_bytes(8, "little") + bytes(90), "neither safetensors nor a pickle"),
+        (
+            (MAX_HEADER + 1).to_bytes(8, "little") + b"{" + bytes(MAX_HEADER + 1),
+            "header of 16,000,001 bytes; 16,000,000",
+        ),
+        (b"<script>location='/login'</script>" + bytes(90), "a web page"),
+        (b"Not Found: the model was removed by its author" + bytes(90), "is text: it starts with 'Not Found"),
         ((500).to_bytes(8, "little") + b'{"a":', "its header alone needs 508 bytes, the file has 13"),
         ((4).to_bytes(8, "little") + b"abcd" + bytes(90), "no header of 4 bytes"),
         (packed({"a": tensor(0, 64)}, bytes(60)), "truncated: expected"),
@@ -185,3 +193,22 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest
         os.seteuid(user)
         folder.chmod(0o755)
     assert "may not be read" in line
+
+
+def test_a_million_tensors_are_refused_before_they_are_looked_at(tmp_path: Path) -> None:
+    """At 16 MB a header names 200,000 or more; what matters is the time, for a server lists every file."""
+    table = {f"{i:x}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(200_000)}
+    (tmp_path / "many.safetensors").write_bytes(packed(json.dumps(table, separators=(",", ":")).encode()))
+    began = time.process_time()
+    with pytest.raises(DamagedFile, match="200,000 tensors; 50,000"):
+        read_header(tmp_path / "many.safetensors")
+    assert time.process_time() - began < 3
+
+
+@pytest.mark.parametrize(
+    "content", [b"(dp0\nS'a'\np1\nI1\ns.", b"}q\x00(X\x01\x00\x00\x00aq\x01K\x01u.", b"cos\nsystem\n(S'id'\ntR."]
+)
+def test_pickles_of_the_first_protocols_are_told_as_pickles(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "old.ckpt").write_bytes(content + bytes(100))
+    with pytest.raises(UnsafeFile, match="pickle"):
+        read_header(tmp_path / "old.ckpt")

@@ -26,6 +26,9 @@ from clipskip.weights import (
 from clipskip.weights.embedding import WIDTHS
 from clipskip.weights.lora import inspect_lora
 
+MOST_LETTERS, MOST_ENTRIES = 2000, 1000
+"""Of one text and one list in an answer."""
+
 
 def inspect_file(path: Path, *, as_json: bool, allow_pickle: bool = False) -> str:
     """What a model file is, as lines or JSON."""
@@ -40,7 +43,7 @@ def inspect_file(path: Path, *, as_json: bool, allow_pickle: bool = False) -> st
         plain = {name: dataclasses.asdict(value) for name, value in facts.items() if value is not None}
         if hashes is not None:
             plain["hashes"] |= dict(_hash_names(hashes, identity.kind))
-        return json.dumps(plain, indent=2, ensure_ascii=False, default=_plain)
+        return json.dumps(_shortened(plain), indent=2, ensure_ascii=False, default=_plain)
     lines = [("file", str(path)), *_identity_lines(identity)]
     if identity.kind is FileKind.EMBEDDING:
         lines += [("vectors", _vectors(info.shape)) for info in header.tensors.values()]
@@ -51,6 +54,18 @@ def inspect_file(path: Path, *, as_json: bool, allow_pickle: bool = False) -> st
         lines += [("warning", warning) for warning in lora.warnings]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines if text)
+
+
+def _shortened(value: object) -> object:
+    """The same, with long texts and long lists cut and what was cut counted: metadata may hold megabytes."""
+    if isinstance(value, str) and len(value) > MOST_LETTERS:
+        return f"{value[:MOST_LETTERS]}… ({len(value) - MOST_LETTERS:,} more characters)"
+    if isinstance(value, dict):
+        return {_shortened(name): _shortened(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        short = [_shortened(inner) for inner in value[:MOST_ENTRIES]]
+        return [*short, f"… ({len(value) - MOST_ENTRIES:,} more)"] if len(value) > MOST_ENTRIES else short
+    return value
 
 
 def _vectors(shape: tuple[int, ...]) -> str:
@@ -91,6 +106,7 @@ def _identity_lines(identity: Identity) -> Iterator[tuple[str, str]]:
         said = f"{identity.prediction} (by {identity.prediction_source})"
         yield "predicts", said if identity.prediction else "epsilon (not said; the usual)"
         yield "trained at", _trained_at(identity)
+    yield from (("note", note) for note in identity.notes)
     if identity.has_ema:
         yield "beside", "an averaged (EMA) UNet, which is not used"
 

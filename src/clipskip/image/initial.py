@@ -11,10 +11,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from clipskip.errors import DamagedFile, WrongKind
-from clipskip.image.metadata import FORMATS, MOST_PIXELS
+from clipskip.image.metadata import FORMATS
 from clipskip.image.vae import encode
 from clipskip.networks.autoencoder import VAE
 
+MOST_SENT_PIXELS = 25_000_000
+"""Six times the largest picture that is drawn, as a good camera has; each takes 12 bytes a pixel while it is read."""
 LATENT_PX = 8
 WHITE = (255, 255, 255)
 
@@ -25,9 +27,11 @@ def read_pixels(content: bytes, *, field: str) -> NDArray[np.uint8]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own limit, and broken EXIF in sound pictures
             with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-                if picture.width * picture.height > MOST_PIXELS:
+                if picture.width * picture.height > MOST_SENT_PIXELS:
                     raise _too_large(field)
                 upright = ImageOps.exif_transpose(picture)
+                if not upright.has_transparency_data:
+                    return np.asarray(upright.convert("RGB"))
                 whole = Image.new("RGBA", upright.size, (*WHITE, 255))
                 whole.alpha_composite(upright.convert("RGBA"))
                 return np.asarray(whole.convert("RGB"))
@@ -60,5 +64,5 @@ def encode_resized(vae: VAE, pixels: NDArray[np.uint8], *, width: int, height: i
 
 def _too_large(field: str) -> WrongKind:
     return WrongKind(
-        f"{field} has more pixels than {MOST_PIXELS:,}, which is the most; send a smaller one", field=field
+        f"{field} has more pixels than {MOST_SENT_PIXELS:,}, which is the most; send a smaller one", field=field
     )

@@ -26,6 +26,8 @@ NAMED_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 EXIF_FOLDER, USER_COMMENT, CAMERA_MODEL = 0x8769, 0x9286, 0x0110
 MOST_BYTES, MOST_TEXT = 512 * 2**20, 10 * 2**20
 MOST_PIXELS = 100_000_000
+MOST_LETTERS = 2_000_000
+"""Of settings in a picture: ComfyUI's largest graphs take some hundred thousand."""
 """Of a picture that is opened: its file is checked to the end, which decodes it."""
 TEXT_KEYS = ("parameters", "invokeai_metadata", "sd-metadata", "Dream", "generation_data", "prompt")
 """PNG text chunks by tool: A1111 and most; InvokeAI, new and old; TensorArt, which has ComfyUI's beside it; ComfyUI."""
@@ -223,7 +225,7 @@ def _read_picture(path: Path, content: bytes) -> str | None:
                 if picture.width * picture.height > MOST_PIXELS:
                     raise _too_large(path, f"{picture.width} x {picture.height}")
                 picture.load()  # text may follow the pixels, and a file that was cut off is found
-                return _settings_of(picture)
+                return _bounded(path, _settings_of(picture))
     except Image.DecompressionBombError:
         raise _too_large(path, "far too many") from None
     except ClipskipError:
@@ -234,6 +236,16 @@ def _read_picture(path: Path, content: bytes) -> str | None:
         raise DamagedFile(
             f"{path.name} is a damaged picture ({reason[:120]}); get it again", field="settings"
         ) from None
+
+
+def _bounded(path: Path, text: str | None) -> str | None:
+    """The text; WrongKind for more of it than settings ever are, which every answer would repeat."""
+    if text is not None and len(text) > MOST_LETTERS:
+        raise WrongKind(
+            f"{path.name} carries {len(text):,} characters of text; {MOST_LETTERS:,} is the most that settings take",
+            field="settings",
+        )
+    return text
 
 
 def _too_large(path: Path, claimed: str) -> WrongKind:

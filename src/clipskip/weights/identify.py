@@ -4,15 +4,17 @@ The telltales are those that A1111, Forge and ComfyUI go by (ComfyUI: model_dete
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
+import numpy as np
+
 from clipskip.errors import FileError, WrongKind
 from clipskip.networks import lacking
 from clipskip.spec.family import Family
-from clipskip.weights.container import Header
+from clipskip.weights.container import Header, open_model
 from clipskip.weights.keys import TEXT_PARTS, Source, canonical
 from clipskip.weights.lora.family import LoraFamily, lora_family
 from clipskip.weights.prediction import NORM, stated_prediction
@@ -39,6 +41,10 @@ DEPTHS = {(768, False): 12, (1024, False): 24, (1280, False): 32, (768, True): 1
 
 DRAWN = (Family.SD1,)
 """The families whose checkpoints are drawn with."""
+
+
+NUMBERS = {"I64": "<i8", "I32": "<i4", "F32": "<f4", "F16": "<f2"}
+"""Types that position numbers are stored in."""
 
 
 class FileKind(StrEnum):
@@ -105,6 +111,8 @@ class Identity:
     """Where it says so."""
     zero_terminal_snr: bool = False
     trained_clip_skip: int | None = None
+    notes: tuple[str, ...] = ()
+    """What is odd about the file, and does no harm here."""
     metadata: tuple[tuple[str, str], ...] = ()
 
     def plain(self) -> dict[str, object]:
@@ -140,6 +148,7 @@ def identify(header: Header) -> Identity:
         prediction_source=stated.source,
         zero_terminal_snr=any(name.removeprefix("state_dict.") == "ztsnr" for name in header.tensors),
         trained_clip_skip=_trained_clip_skip(kind, family, header.metadata),
+        notes=tuple(_position_notes(header)),
         metadata=tuple(sorted(header.metadata.items())),
     )
 
@@ -156,6 +165,8 @@ def check_loadable(identity: Identity) -> None:
         FileKind.TEXT_ENCODER: "holds only a text encoder, no UNet and no VAE; give a whole checkpoint",
         FileKind.UNKNOWN: f"is not a model that is known here{guess}",
     }.get(kind)
+    if kind is not FileKind.LORA and family is not None and not family.usable:
+        line = _other_family(family)
     if line is None and family is None and not identity.encoders:
         line = "holds a UNet and a VAE, no text encoder; give a whole checkpoint"
     if line is None and family not in DRAWN:
@@ -239,6 +250,20 @@ def _other_family(family: Family | None) -> str:
     return f"is {family.label}: Clip Skip means nothing here, {family.why_not}"
 
 
+def _position_notes(header: Header) -> Iterator[str]:
+    """Position numbers that a merge has rounded: other tools read them, and then put words in wrong places."""
+    for name, info in header.tensors.items():
+        kind = NUMBERS.get(info.dtype)
+        if not name.endswith("embeddings.position_ids") or kind is None or not 0 < info.end - info.start < 4096:
+            continue
+        with open_model(info.file) as file:
+            file.seek(info.start)
+            numbers = np.frombuffer(file.read(info.end - info.start), dtype=kind)
+        wrong = int((numbers != np.arange(len(numbers))).sum())
+        if wrong:
+            yield f"{wrong} of its {len(numbers)} position_ids are wrong, as old merges leave them; A1111 reads them, nothing here does"
+
+
 def _likely(names: Iterable[str]) -> str:
     for name in names:
         for pattern, what in OTHERS:
@@ -286,8 +311,15 @@ def missing_tensors(part: str, sources: Mapping[str, Source], header: Header, *,
     try:
         shape = part_shape(part, shapes, header, family=family)
     except FileError as error:
-        return [str(error)]
+        return [f"{PARTS[part]}: {_lack(error, header)}"]
     return [f"{PARTS[part]}: {lack}" for lack in lacking(shapes, shape)]
+
+
+def _lack(error: FileError, header: Header) -> str:
+    """What an error says that a file lacks, without the words that the sentence around it has too."""
+    said = str(error).removeprefix(f"{header.path.name} ").removesuffix("; download it again")
+    said = re.sub(r"is damaged: (\S+) has the shape (.+)", r"\1 of a sound shape (it has \2)", said)
+    return re.sub(r"^(is incomplete: it )?has no ", "", said)
 
 
 def _axis(sources: Mapping[str, Source], name: str, axis: int) -> int:

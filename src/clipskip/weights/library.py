@@ -74,6 +74,8 @@ class Library:
         looks_like_path = os.sep in name or name.startswith("~") or path.suffix.lower() in SAFE + PICKLED
         if allow_path and not self.names_only and name and looks_like_path and os.path.exists(path):
             return path
+        if allow_path and not self.names_only and (name.startswith(("/", "~", "./", "../"))):
+            raise NotFound(f"there is no file {name}; check the path", field=OPTION[kind])
         title = re.fullmatch(r"(.+?)\s*\[[0-9a-fA-F]{8,64}\]", name)
         wanted = title[1] if title else name
         found = self._by_name(wanted, kind) or self._by_alias(wanted, kind)

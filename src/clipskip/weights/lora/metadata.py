@@ -7,12 +7,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from clipskip.spec.family import Family
 
 LIMIT = 200
 """Characters of one text that are kept."""
 JSON_LIMIT = 20_000_000
+MOST_TAGS, MOST_FOLDERS = 20_000, 100
+"""Different tags that are counted, the most frequent, of which a report shows a hundred; folders that are named."""
 SKIPS = ("ss_clip_skip", "modelspec.encoder_layer")
 DEEPEST_SKIP = 12
 
@@ -86,17 +89,20 @@ def tag_counts(metadata: Mapping[str, str]) -> Counter[str] | None:
     table = _json(metadata, "ss_tag_frequency")
     if table is None:
         return None
-    found: Counter[str] = Counter()
+    raw: Counter[str] = Counter()
     for tags in table.values():
         for tag, count in tags.items() if isinstance(tags, dict) else ():
             if type(count) is int and 0 < count < 10**9:
-                found[plain(tag)] += count
+                raw[tag] += count
+    found: Counter[str] = Counter()
+    for tag, count in raw.most_common(MOST_TAGS):
+        found[plain(tag)] += count
     return found
 
 
 def folders(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """The training folders, which kohya's users name `repeats_trigger words`."""
-    return tuple(plain(name) for name in _json(metadata, "ss_tag_frequency") or ())
+    return tuple(plain(name) for name in islice(_json(metadata, "ss_tag_frequency") or (), MOST_FOLDERS))
 
 
 def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
