@@ -8,7 +8,7 @@ from clipskip.encode.phrases import check_phrase
 from clipskip.encode.reader import Reading, TextReader, open_text_encoder
 from clipskip.encode.run import Run
 from clipskip.encode.summary import LayerSummary, summarize_layers
-from clipskip.encode.texts import condition, condition_all
+from clipskip.encode.texts import SecondPass, condition, condition_all
 
 __all__ = [
     "Conditioning",
@@ -18,6 +18,7 @@ __all__ = [
     "Reading",
     "Run",
     "Schedule",
+    "SecondPass",
     "TextReader",
     "TextVectors",
     "check_phrase",

@@ -23,6 +23,19 @@ class Texts:
     calls: int
     """Of the denoiser."""
     emphasis: str
+    before: int | None = None
+    """Calls of a first pass, where this is the second: prompt editing's steps go on counting from there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondPass:
+    """What reading a text for a second pass takes beside its render."""
+
+    first_calls: int
+    """Denoiser calls of the first."""
+    width: int
+    height: int
+    """Pixels of the second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +80,21 @@ class Wanted:
 
 
 def condition_all(
-    reader: TextReader, renders: Sequence[Render], *, calls: Callable[[Render], int] = lambda render: render.steps
+    reader: TextReader,
+    renders: Sequence[Render],
+    *,
+    calls: Callable[[Render], int] = lambda render: render.steps,
+    second: Sequence[SecondPass] = (),
 ) -> list[Conditioning]:
     """The conditioning of each picture, one and the same for pictures that differ in neither text nor Clip Skip.
 
     One pass of each encoder serves them all. `calls` says how often the denoiser is called for a picture, which prompt
     editing counts: twice its steps for samplers of second order, as A1111 has it (processing.py setup_conds).
+    `second` says of renders that are second passes, one for each, what came before them.
     """
-    wanted = [_wanted(reader, render, calls(render)) for render in renders]
+    before_each: Sequence[SecondPass | None] = second or [None] * len(renders)
+    passes = zip(renders, before_each, strict=True)
+    wanted = [_wanted(reader, render, calls(render), before) for render, before in passes]
     read = {texts: _read(texts, reader) for texts in dict.fromkeys(one.texts for one in wanted)}
     for one in dict.fromkeys(wanted):
         for phrase in one.phrases:
@@ -98,11 +118,17 @@ def condition(reader: TextReader, render: Render, *, calls: int | None = None) -
     return condition_all(reader, [render], calls=lambda one: calls or one.steps)[0]
 
 
-def _wanted(reader: TextReader, render: Render, calls: int) -> Wanted:
-    texts = Texts(prompt=render.prompt, negative_prompt=render.negative_prompt, calls=calls, emphasis=render.emphasis)
+def _wanted(reader: TextReader, render: Render, calls: int, second: SecondPass | None) -> Wanted:
+    texts = Texts(
+        prompt=render.prompt,
+        negative_prompt=render.negative_prompt,
+        calls=calls,
+        emphasis=render.emphasis,
+        before=second.first_calls if second else None,
+    )
     sizes = Sizes(
-        height=render.height,
-        width=render.width,
+        height=second.height if second else render.height,
+        width=second.width if second else render.width,
         crop=(render.crop_top, render.crop_left),
         zero_negative=render.empty_negative == "Zeros",
     )
@@ -120,10 +146,13 @@ def _wanted(reader: TextReader, render: Render, calls: int) -> Wanted:
 
 def _read(texts: Texts, reader: TextReader) -> tuple[Prompt, Prompt]:
     """The prompt and the negative prompt."""
-    rules, known = Rules(emphasis=Emphasis.parse(texts.emphasis)), reader.vector_counts
+    known, steps, hires = reader.vector_counts, texts.calls, None
+    if texts.before is not None:
+        steps, hires = texts.before, texts.calls
+    rules = Rules(emphasis=Emphasis.parse(texts.emphasis), hires_steps=hires)
     return (
-        read_prompt(texts.prompt, steps=texts.calls, embeddings=known, rules=rules),
-        read_prompt(texts.negative_prompt, steps=texts.calls, embeddings=known, rules=rules, negative=True),
+        read_prompt(texts.prompt, steps=steps, embeddings=known, rules=rules),
+        read_prompt(texts.negative_prompt, steps=steps, embeddings=known, rules=rules, negative=True),
     )
 
 

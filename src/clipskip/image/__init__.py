@@ -1,6 +1,16 @@
 """Latents in; pixels, PNG files with their settings, labelled grids and pages out, and the settings of any picture back."""
 
-from clipskip.image.enlarge import UPSCALERS, blend, crop_middle, enlarge
+from clipskip.image.enlarge import (
+    LATENT_MODES,
+    UPSCALERS,
+    Upscaler,
+    blend,
+    crop_middle,
+    enlarge,
+    enlarge_latent,
+    stretch,
+    upscale_by,
+)
 from clipskip.image.grid import draw_grid
 from clipskip.image.initial import encode_resized, hash_pixels, read_pixels
 from clipskip.image.metadata import (
@@ -15,13 +25,15 @@ from clipskip.image.metadata import (
 )
 from clipskip.image.page import Cell, write_page
 from clipskip.image.preview import Colours, preview, preview_colours
-from clipskip.image.vae import decode, decode_on_device, encode
+from clipskip.image.vae import decode, decode_on_device, encode, picture_px
 
 __all__ = [
+    "LATENT_MODES",
     "UPSCALERS",
     "Cell",
     "Colours",
     "PictureFormat",
+    "Upscaler",
     "blend",
     "crop_middle",
     "decode",
@@ -30,15 +42,19 @@ __all__ = [
     "encode",
     "encode_resized",
     "enlarge",
+    "enlarge_latent",
     "hash_pixels",
     "infotext_of",
     "picture_bytes",
     "picture_infotext",
+    "picture_px",
     "png_bytes",
     "preview",
     "preview_colours",
     "read_infotext",
     "read_pixels",
+    "stretch",
+    "upscale_by",
     "write_bytes",
     "write_page",
     "write_png",

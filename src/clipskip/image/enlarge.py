@@ -1,13 +1,31 @@
-"""Pictures made larger without a model: A1111's upscalers None, Lanczos and Nearest."""
+"""Pictures made larger without a model: A1111's upscalers None, Lanczos and Nearest, and those of latents."""
+
+from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from clipskip.errors import SpecError
 
+Upscaler = Callable[[Image.Image, float], Image.Image]
+"""A picture, made about so many times as large."""
 FILTERS = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 UPSCALERS = ("None", *FILTERS)
+LATENT_MODES = {
+    "Latent": ("bilinear", False),
+    "Latent (antialiased)": ("bilinear", True),
+    "Latent (bicubic)": ("bicubic", False),
+    "Latent (bicubic antialiased)": ("bicubic", True),
+    "Latent (nearest)": ("nearest", False),
+    "Latent (nearest-exact)": ("nearest-exact", False),
+}
+"""How the latent itself is enlarged, by A1111's names (1.10 modules/shared.py): torch's mode, and whether it antialiases."""
+MOST_ROUNDS = 3
+"""A1111 enlarges again, so many times at most, what an upscaler leaves too small (modules/upscaler.py)."""
 MOST_SIDE = 8192
 """Pixels, each way."""
 BLOCK_PX = 8
@@ -27,6 +45,43 @@ def enlarge(pixels: NDArray[np.uint8], upscaler: str, *, scale: float) -> NDArra
     if max(size) > MOST_SIDE:
         raise SpecError(f"enlarged to {size[0]} x {size[1]}; {MOST_SIDE} pixels each way is the most", field="size")
     return np.asarray(Image.fromarray(pixels).resize((size[0], size[1]), FILTERS[upscaler]))
+
+
+def enlarge_latent(
+    latent: Float[Tensor, "pictures channels height width"], upscaler: str, *, cells: tuple[int, int]
+) -> Float[Tensor, "pictures channels down across"]:
+    """The latent over so many cells across and down."""
+    mode, antialias = LATENT_MODES[upscaler]
+    return interpolate(latent, size=cells[::-1], mode=mode, antialias=antialias)
+
+
+def stretch(pixels: NDArray[np.uint8], size: tuple[int, int], *, upscale: Upscaler | None) -> NDArray[np.uint8]:
+    """Pixels [height, width, 3] at a size (width, height); where that is larger, `upscale` makes them so many times as
+    large first, and Lanczos does the rest (1.10 modules/images.py resize_image)."""
+    picture = Image.fromarray(pixels)
+    scale = max(size[0] / picture.width, size[1] / picture.height)
+    if upscale is not None and scale > 1:
+        picture = _upscaled(picture, scale, upscale)
+    return np.array(picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS))
+
+
+def upscale_by(upscaler: str) -> Upscaler | None:
+    """What Lanczos and Nearest do to a picture; None leaves all to the end."""
+    filter = FILTERS.get(upscaler)
+    if filter is None:
+        return None
+    return lambda picture, scale: picture.resize((int(picture.width * scale), int(picture.height * scale)), filter)
+
+
+def _upscaled(picture: Image.Image, scale: float, upscale: Upscaler) -> Image.Image:
+    """The picture so many times as large, each side rounded down to whole blocks (1.10 modules/upscaler.py)."""
+    size = (int(picture.width * scale // BLOCK_PX * BLOCK_PX), int(picture.height * scale // BLOCK_PX * BLOCK_PX))
+    for _ in range(MOST_ROUNDS):
+        before = picture.size
+        picture = upscale(picture, scale)
+        if picture.size == before or (picture.width >= size[0] and picture.height >= size[1]):
+            break
+    return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def crop_middle(pixels: NDArray[np.uint8], *, width: int, height: int) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from clipskip.sample.memory import has_room
 
 Latent = Float[Tensor, "batch channels height width"]
 
+LATENT_PX = 8
 TILE, OVERLAP = 64, 16
 """Sides in latent cells of a tile, and of what it shares with its neighbour."""
 SHARE = 0.5
@@ -43,11 +44,23 @@ def decode_on_device(vae: VAE, latent: Latent) -> UInt8[Tensor, "batch height_px
 
 
 @torch.inference_mode()
-def encode(vae: VAE, pixels: NDArray[np.uint8]) -> Latent:
-    """The latents, in float32 and scaled as a UNet sees them, of pictures [batch, height, width, 3]."""
+def encode(vae: VAE, pixels: NDArray[np.uint8], *, seed: int | None = None) -> Latent:
+    """The latents, in float32 and scaled as a UNet sees them, of pictures [batch, height, width, 3].
+
+    The mean of those that a picture may have; with a seed, one of them, as A1111 draws it.
+    """
     exact = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-    latents = vae.encode(exact.to(dtype=vae.dtype, device=vae.device)).float() * vae.shape.scaling_factor
-    return encode(vae.float(), pixels) if _overflows(vae, latents) else latents
+    mean, spread = (part.float() for part in vae.distribution(exact.to(dtype=vae.dtype, device=vae.device)))
+    if seed is not None:
+        mean = mean + spread * torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed)).to(mean.device)
+    latents = mean * vae.shape.scaling_factor
+    return encode(vae.float(), pixels, seed=seed) if _overflows(vae, latents) else latents
+
+
+def picture_px(vae: VAE, side_px: int) -> int:
+    """A render's pixels along a side in those of this VAE: only the starter's makes other than 8 of a latent cell."""
+    cell_px: int = 2 ** (len(vae.shape.block_out_channels) - 1)
+    return side_px if cell_px == LATENT_PX else side_px // LATENT_PX * cell_px
 
 
 def _overflows(vae: VAE, made: Float[Tensor, "..."]) -> bool:

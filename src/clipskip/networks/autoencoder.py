@@ -11,6 +11,9 @@ from torch.nn.functional import linear, scaled_dot_product_attention, silu
 from clipskip.networks.blocks import NORM_EPS, Downsample, Maps, Resnet, Upsample, exactly, from_rows, to_rows
 from clipskip.networks.shapes import VAEShape
 
+LOG_VARIANCES = (-30.0, 20.0)
+"""What the encoder's log variances are kept between (latent-diffusion's DiagonalGaussianDistribution)."""
+
 
 @final
 class VAE(nn.Module):
@@ -37,8 +40,13 @@ class VAE(nn.Module):
 
     def encode(self, pictures: Maps) -> Maps:
         """The mean of the latents that a picture may have, unscaled."""
+        return self.distribution(pictures)[0]
+
+    def distribution(self, pictures: Maps) -> tuple[Maps, Maps]:
+        """Mean and standard deviation of the latents that a picture may have, unscaled."""
         moments: Maps = self.quant_conv(self.encoder(_last(pictures)))
-        return moments.chunk(2, 1)[0]
+        mean, log_variance = moments.chunk(2, 1)
+        return mean, (log_variance.clamp(*LOG_VARIANCES) / 2).exp()
 
     def decode(self, latents: Maps) -> Maps:
         """The picture of unscaled latents, in float32."""

@@ -1,5 +1,6 @@
 """How many pictures a device draws at once, and pictures on their way from it."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from clipskip.networks import UNet
-from clipskip.sample import free_bytes
+from clipskip.sample import Begin, free_bytes
 from clipskip.spec import Render
 
 CPU_CELLS = 64 * 64
@@ -24,9 +25,12 @@ LIVE = 40
 512 x 512), and as much again for what kernels need."""
 
 
-def pictures_at_once(unet: UNet, render: Render) -> int:
-    """How many pictures like this one are drawn together: what fills the device, and fits what it has free."""
-    cells = render.width * render.height // 64
+def pictures_at_once(unet: UNet, render: Render, *, begins: Begin | None = None) -> int:
+    """How many pictures like this one are drawn together: what fills the device, and fits what it has free.
+
+    One that begins at a latent is of the latent's size.
+    """
+    cells = render.width * render.height // 64 if begins is None else math.prod(begins.latent.shape[1:])
     if unet.device.type == "cpu":
         return max(1, CPU_CELLS // cells)
     fitting = int(SHARE * free_bytes(unet.device)) // picture_bytes(unet, cells)

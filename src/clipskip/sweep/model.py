@@ -1,10 +1,10 @@
 """An open model: settings in, finished pictures out."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from typing import final
 
@@ -16,13 +16,14 @@ from torch import Tensor
 
 from clipskip.encode import TextReader, condition_all
 from clipskip.errors import DamagedFile, SpecError
-from clipskip.image import Colours, decode_on_device, encode_resized, preview, preview_colours
+from clipskip.image import Colours, Upscaler, decode_on_device, encode_resized, preview, preview_colours
 from clipskip.networks import VAE, UNet, build_unet, build_vae
 from clipskip.sample import (
     TOGETHER,
     Begin,
     One,
     Picture,
+    Step,
     find_sampler,
     free_bytes,
     give_back,
@@ -33,12 +34,13 @@ from clipskip.sample import (
 )
 from clipskip.spec import LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once
+from clipskip.sweep.second import Task, denoiser_calls, enlarged, second_loras, second_render, second_text
 from clipskip.weights import Checkpoint, Embedding
 from clipskip.weights.lora import Lora, merged
 
 Numbered = tuple[tuple[int, ...], Render]
 """A render and its places among those asked for: the same picture is drawn once."""
-Waiting = list[tuple[tuple[int, ...], Picture]]
+Waiting = list[Task]
 StartKey = tuple[str, int, int]
 
 
@@ -98,6 +100,20 @@ class Extras:
     """Pictures to begin at [height, width, 3], by the hash of their pixels."""
     notes: tuple[str, ...] = ()
     """What the user should know of the settings that were filled in."""
+    upscalers: Mapping[str, Upscaler] = field(default_factory=dict)
+    """Upscaler models, by hash."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Drawing:
+    """What one call of `draw` passes on."""
+
+    extras: Extras
+    previews: bool
+    halt: Halt
+    decodings: list[Decoding] = field(default_factory=list)
+    apart: list[Task] = field(default_factory=list)
+    """Second passes that have other LoRAs than the first."""
 
 
 @final
@@ -139,12 +155,10 @@ class Model:
         numbered = sorted(((at, one) for one, at in places.items()), key=lambda pair: sets.index(pair[1].loras))
         with kept_memory(self.device):
             for wanted, group in groupby(numbered, key=lambda pair: pair[1].loras):
-                if halt.ended.is_set():
-                    return
-                self._check_file()
-                with self.with_loras(wanted, extras) as reader:
-                    pictures = self._pictures(list(group), reader, extras)
-                    yield from self._draw_alike(pictures, previews=previews, halt=halt)
+                alike, drawing = list(group), Drawing(extras=extras, previews=previews, halt=halt)
+                yield from self._draw_alike(wanted, partial(self._first, alike, extras=extras), drawing)
+                for own, rest in groupby(drawing.apart, key=lambda task: second_loras(task.render)):
+                    yield from self._draw_alike(own, partial(_seconds, list(rest)), drawing)
 
     @contextmanager
     def with_loras(self, wanted: Sequence[LoraRef], extras: Extras) -> Iterator[TextReader]:
@@ -158,74 +172,100 @@ class Model:
         with merged({**self.reader.networks, "unet": self.unet}, weighted):
             yield replace(self.reader, embeddings=extras.embeddings + bundled)
 
-    def _pictures(self, numbered: Sequence[Numbered], reader: TextReader, extras: Extras) -> Waiting:
+    def _first(self, numbered: Sequence[Numbered], reader: TextReader, *, extras: Extras) -> Waiting:
         """What the renders need to be drawn: one text pass for all, and each picture to begin at encoded once."""
-        made = condition_all(reader, [render for _, render in numbered], calls=denoiser_calls)
-        keys = dict.fromkeys(_start_key(render) for _, render in numbered)
+        renders = [render for _, render in numbered]
+        made = condition_all(reader, renders, calls=denoiser_calls)
+        keys = dict.fromkeys(_start_key(render) for render in renders)
         latents = {key: self._latent(key, extras) for key in keys if key}
 
         def begin(render: Render) -> Begin | None:
             key = _start_key(render)
             return Begin(latent=latents[key], strength=render.start.strength) if key and render.start else None
 
-        return [
-            (at, Picture(render=r, conditioning=c, start=begin(r))) for (at, r), c in zip(numbered, made, strict=True)
+        tasks = [
+            Task(at=at, render=r, picture=Picture(render=r, conditioning=c, start=begin(r)))
+            for (at, r), c in zip(numbered, made, strict=True)
         ]
+        goes_on = [task for task in tasks if _goes_on(task.render)]
+        followed = {task.at: task for task in _seconds(goes_on, reader)} if goes_on else {}
+        return [replace(task, second=followed[task.at].picture) if task.at in followed else task for task in tasks]
 
     def _latent(self, key: StartKey, extras: Extras) -> One:
         hash, width, height = key
         return encode_resized(self.vae, extras.starts[hash], width=width, height=height)
 
-    def _draw_alike(self, pictures: Waiting, *, previews: bool, halt: Halt) -> Iterator[Advance | Drawn]:
-        """Pictures with the same LoRAs, as many at once as suits the device."""
-        decodings: list[Decoding] = []
-        for _, alike in groupby(pictures, key=lambda pair: _together(pair[1].render)):
-            yield from self._draw_waiting(list(alike), decodings, previews=previews, halt=halt)
-        yield from _drawn(finished(decodings, wait=True))
-
-    def _draw_waiting(
-        self, waiting: Waiting, decodings: list[Decoding], *, previews: bool, halt: Halt
+    def _draw_alike(
+        self, wanted: Sequence[LoraRef], read: Callable[[TextReader], Waiting], drawing: Drawing
     ) -> Iterator[Advance | Drawn]:
+        """Pictures with the same LoRAs, as many at once as suits the device."""
+        if drawing.halt.ended.is_set():
+            return
+        self._check_file()
+        with self.with_loras(wanted, drawing.extras) as reader:
+            for _, alike in groupby(read(reader), key=_together):
+                yield from self._draw_waiting(list(alike), drawing)
+            yield from _drawn(finished(drawing.decodings, wait=True))
+
+    def _draw_waiting(self, waiting: Waiting, drawing: Drawing) -> Iterator[Advance | Drawn]:
         """As many at once as suits the device; half as many, from the start of the batch, when memory runs out."""
-        size = pictures_at_once(self.unet, waiting[0][1].render)
-        while waiting and not halt.ended.is_set():
+        size = pictures_at_once(self.unet, waiting[0].render, begins=waiting[0].picture.start)
+        while waiting and not drawing.halt.ended.is_set():
             try:
-                yield from self._draw_batch(waiting, decodings, size=size, previews=previews, halt=halt)
+                yield from self._draw_batch(waiting, drawing, size=size)
                 continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            size = self._halved(min(size, len(waiting)), waiting[0][1].render)
+            size = self._halved(min(size, len(waiting)), waiting[0].render)
 
-    def _draw_batch(
-        self, waiting: Waiting, decodings: list[Decoding], *, size: int, previews: bool, halt: Halt
-    ) -> Iterator[Advance | Drawn]:
-        """Draws the first `size` of those waiting, and takes each from there once it is being decoded."""
+    def _draw_batch(self, waiting: Waiting, drawing: Drawing, *, size: int) -> Iterator[Advance | Drawn]:
+        """Draws the first `size` of those waiting, and takes each from there once it is being decoded, or drawn again."""
         batch, latents, half_done = waiting[:size], None, None
-        prediction = batch[0][1].render.prediction or self.facts.prediction
-        indices = tuple(index for at, _ in batch for index in at)
-        for step in sample(self.unet, [picture for _, picture in batch], prediction=prediction):
+        prediction = batch[0].render.prediction or self.facts.prediction
+        for step in sample(self.unet, [task.picture for task in batch], prediction=prediction):
             latents = step.latent
             if self.device.type == "cpu" and not any(_sound(latents)):  # a look makes a GPU wait
-                raise no_numbers(batch[0][1].render)
-            looks = preview(self._colours, step.denoised) if previews else ()
-            seen = tuple(look for (at, _), look in zip(batch, looks, strict=previews) for _ in at)
-            yield Advance(indices=indices, step=step.number, steps=step.total, previews=seen)
-            yield from _drawn(finished(decodings))
-            if halt.taken() and step.number < step.total:
-                batch, latents, half_done = batch[: halt.at_hand], step.denoised[: halt.at_hand], step.number
+                raise no_numbers(batch[0].render)
+            yield _advance(batch, step, preview(self._colours, step.denoised) if drawing.previews else None)
+            yield from _drawn(finished(drawing.decodings))
+            if drawing.halt.taken() and step.number < step.total:
+                at_hand = drawing.halt.at_hand
+                batch, latents, half_done = batch[:at_hand], step.denoised[:at_hand], step.number
                 break
         assert latents is not None
-        sound = _sound(latents)
-        for (at, picture), latent, is_sound in zip(batch, latents, sound, strict=True):
-            if is_sound:
-                pixels = decode_on_device(self.vae, latent[None])[0]
-                decodings.append(Decoding.start(pixels, indices=at, render=picture.render, half_done=half_done))
+        sound, again = _sound(latents), []
+        for task, latent, is_sound in zip(batch, latents, sound, strict=True):
+            if is_sound and task.render.hires and not task.steps_before and half_done is None:
+                again += self._goes_on(task, latent, drawing)
+            elif is_sound:
+                self._decode(task, latent, drawing, half_done=half_done)
             del waiting[0]
-            yield from _drawn(finished(decodings))
+            yield from _drawn(finished(drawing.decodings))
+        for _, alike in groupby(again, key=_together):
+            yield from self._draw_waiting(list(alike), drawing)
         if not all(sound):
-            yield from _drawn(finished(decodings, wait=True))
-            raise no_numbers(batch[sound.index(False)][1].render)
+            yield from _drawn(finished(drawing.decodings, wait=True))
+            raise no_numbers(batch[sound.index(False)].render)
+
+    def _goes_on(self, task: Task, latent: One, drawing: Drawing) -> Waiting:
+        """The second pass of a picture whose first is done; none where it is only enlarged, or has other LoRAs."""
+        hires = task.render.hires
+        assert hires is not None
+        larger = enlarged(self.vae, latent, task.render, drawing.extras.upscalers)
+        if not hires.strength:
+            self._decode(task, larger, drawing)
+            return []
+        begin = Begin(latent=larger, strength=hires.strength, every_step=True)
+        again = replace(task, second=None, steps_before=task.render.steps)
+        if task.second is None:
+            drawing.apart.append(replace(again, picture=replace(task.picture, start=begin)))
+            return []
+        return [replace(again, picture=replace(task.second, start=begin))]
+
+    def _decode(self, task: Task, latent: One, drawing: Drawing, *, half_done: int | None = None) -> None:
+        pixels = decode_on_device(self.vae, latent[None])[0]
+        drawing.decodings.append(Decoding.start(pixels, indices=task.at, render=task.render, half_done=half_done))
 
     def _halved(self, size: int, render: Render) -> int:
         """The next size to try after memory ran out; SpecError when one picture alone is too large."""
@@ -275,9 +315,32 @@ def _drawn(decodings: Iterable[Decoding]) -> Iterator[Drawn]:
             yield Drawn(index=index, render=one.render, pixels=one.pixels.numpy(), half_done=one.half_done)
 
 
-def denoiser_calls(render: Render) -> int:
-    """How often the UNet is asked for a picture, which prompt editing counts."""
-    return render.steps * find_sampler(render.sampler, render.scheduler)[0].order
+def _advance(batch: Waiting, step: Step, looks: Iterable[NDArray[np.uint8]] | None) -> Advance:
+    """How far these pictures are, of both passes where there are two."""
+    first = batch[0]
+    places = [index for task in batch for index in task.at]
+    seen = [look for task, look in zip(batch, looks, strict=True) for _ in task.at] if looks is not None else []
+    return Advance(
+        indices=tuple(places),
+        step=first.steps_before + step.number,
+        steps=first.steps_before + step.total + first.steps_after,
+        previews=tuple(seen),
+    )
+
+
+def _goes_on(render: Render) -> bool:
+    """Whether a second pass follows with the same LoRAs."""
+    return render.hires is not None and render.hires.strength > 0 and second_loras(render) == render.loras
+
+
+def _seconds(tasks: Sequence[Task], reader: TextReader) -> Waiting:
+    """The tasks with their second passes' settings and texts; the latents that they begin at stay."""
+    renders, before = [second_render(task.render) for task in tasks], [second_text(task.render) for task in tasks]
+    made = condition_all(reader, renders, calls=denoiser_calls, second=before)
+    return [
+        replace(task, picture=replace(task.picture, render=render, conditioning=conditioning))
+        for task, render, conditioning in zip(tasks, renders, made, strict=True)
+    ]
 
 
 def _start_key(render: Render) -> StartKey | None:
@@ -285,9 +348,11 @@ def _start_key(render: Render) -> StartKey | None:
     return (render.start.hash, render.width, render.height) if render.start else None
 
 
-def _together(render: Render) -> tuple[object, ...]:
+def _together(task: Task) -> tuple[object, ...]:
     """What pictures must share to be drawn in one batch."""
+    render, begin = task.picture.render, task.picture.start
     alone = find_sampler(render.sampler, render.scheduler)[0].alone
-    strength = render.start and render.start.strength
-    own = render if alone else None
-    return (*(getattr(render, name) for name in TOGETHER), render.prediction, strength, own)
+    how = None if begin is None else (begin.strength, begin.every_step, begin.latent.shape)
+    hires = task.render.hires
+    after = hires and (hires.steps, hires.strength)
+    return (*(getattr(render, name) for name in TOGETHER), render.prediction, how, after, render if alone else None)

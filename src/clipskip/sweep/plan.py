@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, replace
 
 from clipskip.errors import SpecError
-from clipskip.spec import LoraRef, Render, Skip, shared_infotext
+from clipskip.spec import Hires, LoraRef, Render, Skip, shared_infotext
 
 MAX_CELLS = 1000
 MAX_NAME = 60
@@ -35,7 +35,12 @@ class Sweep:
 
     def cell(self, row: int, column: int) -> Render:
         """The picture at one place of the grid."""
-        return replace(self.base, clip_skip=self.skips[column], loras=self.rows[row])
+        return replace(
+            self.base,
+            clip_skip=self.skips[column],
+            loras=self.rows[row],
+            hires=_of_row(self.base.hires, self.rows[row]),
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -52,6 +57,13 @@ class Sweep:
         """8 hex digits that differ when any cell differs: the name of the sweep's folder."""
         keys = ",".join(self.cell(r, c).key for r in range(len(self.rows)) for c in range(len(self.skips)))
         return hashlib.sha256(keys.encode()).hexdigest()[:8]
+
+
+def _of_row(hires: Hires | None, row: LoraRow) -> Hires | None:
+    """The second pass with those of its own LoRAs that are on in a row."""
+    if hires is None or hires.loras is None:
+        return hires
+    return replace(hires, loras=tuple(lora for lora in hires.loras if lora.hash in {ref.hash for ref in row}))
 
 
 def with_and_without(loras: LoraRow) -> tuple[LoraRow, ...]:

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from clipskip import __version__
 from clipskip.encode import check_phrase
 from clipskip.errors import NotFound, SpecError, WrongKind
+from clipskip.image import LATENT_MODES, UPSCALERS
 from clipskip.prompt import Emphasis, Rules, missing_embeddings, read_prompt
-from clipskip.sample import Sampler, check_start, find_sampler
-from clipskip.spec import ClipSkip, FileRef, LoraRef, Render, Request, Skip, skip_for
+from clipskip.sample import AUTOMATIC, Sampler, check_start, find_sampler
+from clipskip.spec import ClipSkip, FileRef, Hires, LoraRef, Render, Request, Skip, skip_for
 from clipskip.spec.table import RESIZE_MODES
-from clipskip.sweep.model import Extras, denoiser_calls
+from clipskip.sweep.model import Extras
+from clipskip.sweep.second import calls_of_passes, denoiser_calls
 from clipskip.weights import (
     CheckpointFacts,
     Embedding,
@@ -40,6 +42,7 @@ MAX_RANDOM_SEED = 2**32 - 2
 
 Pictures = Mapping[str, NDArray[np.uint8]]
 """Pictures to begin at [height, width, 3], by the hash of their pixels."""
+FoundLoras = Sequence[tuple[LoraRef, Lora]]
 NO_PICTURES: Pictures = MappingProxyType({})
 
 
@@ -73,17 +76,25 @@ def resolve(
     rules = Rules(emphasis=Emphasis.parse(request.emphasis))
     calls = request.steps * sampler.order
     prompt = read_prompt(request.prompt, steps=calls, rules=rules)
+    hires = request.hires and _hires(request.hires, request, sampler=sampler.name, schedule=schedule)
     noted = dict(request.lora_hashes)
-    found = [
-        _find_lora(ref, library, noted.get(ref.name, ""), allow_pickle=allow_pickle, allow_path=typed)
-        for refs, typed in ((prompt.loras, False), (request.loras, True))
-        for ref in refs
-    ]
-    _check_loras(found, model, allow_pickle=allow_pickle)
+
+    def find(tagged: Sequence[LoraRef]) -> FoundLoras:
+        return [
+            _find_lora(ref, library, noted.get(ref.name, ""), allow_pickle=allow_pickle, allow_path=typed)
+            for refs, typed in ((tagged, False), (request.loras, True))
+            for ref in refs
+        ]
+
+    found = find(prompt.loras)
+    again = None if hires is None or hires.loras is None else find(hires.loras)
+    _check_loras([*found, *(again or ())], model, allow_pickle=allow_pickle)
     remembered = remembered_for(model.source, (ref.hash for ref, _ in found)) if request.clip_skip is None else None
     own_skip = ClipSkip(remembered.clip_skip) if remembered else model.default_clip_skip
     skip, varied = request.clip_skip or own_skip, request.variation_seed
-    called = _called(prompt.text, request.negative_prompt, library, calls=calls, rules=rules)
+    above = "\n".join([prompt.text, (hires and hires.prompt) or ""])
+    below = "\n".join([request.negative_prompt, (hires and hires.negative_prompt) or ""])
+    called = _called(above, below, library, calls=calls, rules=rules)
     _check_embeddings(request, library, rules)
     embeddings = tuple(load_embedding(path, widths=model.widths, allow_pickle=allow_pickle) for path in called)
     render = Render(
@@ -112,11 +123,12 @@ def resolve(
         crop_left=request.crop_left,
         empty_negative=request.empty_negative,
         start=request.start,
+        hires=hires and _with_loras(hires, found, again),
         **noise_of(request, sampler),
         version=__version__,
     )
     _check(render, model, embeddings)
-    loras = {lora.hash: lora for _, lora in found}
+    loras = {lora.hash: lora for _, lora in [*found, *(again or ())]}
     notes = (_said(remembered, model.source),) if remembered else ()
     return render, Extras(loras=loras, embeddings=embeddings, starts=pictures, notes=notes)
 
@@ -129,11 +141,37 @@ def _said(answer: Remembered, source: SourceFile) -> str:
     )
 
 
+def _hires(hires: Hires, request: Request, *, sampler: str, schedule: str) -> Hires:
+    """The second pass with its prompt read, and without what is the first's as well."""
+    if hires.upscaler not in (*LATENT_MODES, *UPSCALERS):
+        raise SpecError(
+            f"the upscaler {hires.upscaler!r} is not here; use one of {', '.join((*LATENT_MODES, *UPSCALERS))}",
+            field="hires_upscaler",
+        )
+    name, own = find_sampler(hires.sampler or sampler, hires.scheduler or AUTOMATIC)
+    goes = own if hires.scheduler or own != AUTOMATIC else None
+    read = None if hires.prompt is None else read_prompt(hires.prompt, steps=1, rules=Rules())
+    negative = hires.negative_prompt
+    return replace(
+        hires,
+        sampler=None if name.name == sampler else name.name,
+        scheduler=None if goes == schedule else goes,
+        prompt=None if read is None else read.text.strip(),
+        loras=None if read is None else tuple(read.loras),
+        negative_prompt=None if negative in (None, request.negative_prompt.strip()) else negative.strip(),
+    )
+
+
+def _with_loras(hires: Hires, first: FoundLoras, second: FoundLoras | None) -> Hires:
+    """The second pass with its LoRAs found; those of the first where it has no prompt of its own."""
+    own = None if second is None else tuple(ref for ref, _ in second)
+    return replace(hires, loras=None if own == tuple(ref for ref, _ in first) else own)
+
+
 def _refuse(request: Request) -> None:
     """SpecError, by name, for settings that cannot be drawn yet."""
     start = request.start
     waiting = {
-        "hires_scale": ("a hires pass", request.hires),
         "vae": ("a VAE file", request.vae or request.vae_hash),
         "mask": ("a mask", start and start.mask),
         "resize_mode": ("another resize mode", start and start.resize_mode != RESIZE_MODES[0]),
@@ -183,7 +221,8 @@ def _check(render: Render, model: CheckpointFacts, embeddings: tuple[Embedding, 
         sampler.sigmas(render.steps, schedule=schedule)
     calls, phrases = denoiser_calls(render), render.phrase_skips
     for skip in (render.clip_skip, render.negative_clip_skip or render.clip_skip, *(one.skip for one in phrases)):
-        check_skip(skip, model, calls=calls)
+        for own in calls_of_passes(render):
+            check_skip(skip, model, calls=own)
     if phrases:
         counts = {one.name: one.count for one in embeddings}
         rules = Rules(emphasis=Emphasis.parse(render.emphasis))

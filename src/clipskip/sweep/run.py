@@ -15,9 +15,10 @@ from clipskip.networks import best_dtype
 from clipskip.sample import kept_memory
 from clipskip.spec import Render, Request, Skip, render_infotext
 from clipskip.sweep.folder import SweepFolder, ensure_writable
-from clipskip.sweep.model import Advance, Drawn, Extras, Model, denoiser_calls
+from clipskip.sweep.model import Advance, Drawn, Extras, Model
 from clipskip.sweep.plan import Sweep, file_name, with_and_without
 from clipskip.sweep.resolve import check_skip, resolve
+from clipskip.sweep.second import calls_of_passes
 from clipskip.weights import CheckpointFacts, FileKind, Library, load_checkpoint
 
 STARTER = "starter"
@@ -93,7 +94,8 @@ def plan_sweep(
     first = replace(request, clip_skip=skips[0])
     base, extras = resolve(first, model, library or Library.of_user(), allow_pickle=allow_pickle)
     for skip in skips:
-        check_skip(skip, model, calls=denoiser_calls(base))
+        for calls in calls_of_passes(base):
+            check_skip(skip, model, calls=calls)
     return Sweep(base=replace(base, loras=()), skips=tuple(skips), rows=with_and_without(base.loras)), extras
 
 

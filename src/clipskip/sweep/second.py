@@ -1,0 +1,114 @@
+"""The second pass of a hires fix: what is drawn after the first, and the enlarged latent that it begins at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from clipskip.encode import SecondPass
+from clipskip.image import (
+    LATENT_MODES,
+    Upscaler,
+    decode,
+    encode,
+    enlarge_latent,
+    picture_px,
+    stretch,
+    upscale_by,
+)
+from clipskip.networks import VAE
+from clipskip.sample import One, Picture, find_sampler
+from clipskip.spec import Hires, LoraRef, Render
+
+CELL_PX = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Task:
+    """One picture on its way."""
+
+    at: tuple[int, ...]
+    """Its places among the renders that were asked for: the same picture is drawn once."""
+    render: Render
+    picture: Picture
+    second: Picture | None = None
+    """What is drawn after it with the same LoRAs, still without the latent that it begins at."""
+    steps_before: int = 0
+    """Of the first pass, where this is the second."""
+
+    @property
+    def steps_after(self) -> int:
+        """Of the second pass, where this is the first."""
+        hires = self.render.hires
+        return hires_steps(self.render, hires) if hires and hires.strength and not self.steps_before else 0
+
+
+def denoiser_calls(render: Render) -> int:
+    """How often the UNet is asked for a picture, which prompt editing counts."""
+    return render.steps * find_sampler(render.sampler, render.scheduler)[0].order
+
+
+def calls_of_passes(render: Render) -> tuple[int, ...]:
+    """The denoiser calls of each pass of a picture."""
+    first = denoiser_calls(render)
+    return (first, denoiser_calls(second_render(render))) if render.hires else (first,)
+
+
+def hires_steps(render: Render, hires: Hires) -> int:
+    """Steps of the second pass."""
+    return hires.steps or render.steps
+
+
+def second_loras(render: Render) -> tuple[LoraRef, ...]:
+    """The LoRAs that the second pass is drawn with."""
+    own = render.hires.loras if render.hires else None
+    return render.loras if own is None else own
+
+
+def second_render(render: Render) -> Render:
+    """The settings of the second pass; its size is the latent's that it begins at."""
+    hires = render.hires
+    assert hires is not None
+    prompt = render.prompt if hires.prompt is None else hires.prompt
+    words = " ".join(prompt.lower().split())
+    return replace(
+        render,
+        prompt=prompt,
+        negative_prompt=render.negative_prompt if hires.negative_prompt is None else hires.negative_prompt,
+        loras=second_loras(render),
+        phrase_skips=tuple(phrase for phrase in render.phrase_skips if hires.prompt is None or phrase.phrase in words),
+        steps=hires_steps(render, hires),
+        sampler=hires.sampler or render.sampler,
+        scheduler=hires.scheduler or render.scheduler,
+        hires=None,
+    )
+
+
+def second_text(render: Render) -> SecondPass:
+    """What reading the text of this picture's second pass takes."""
+    assert render.hires is not None
+    width, height = render.hires.size(render.width, render.height)
+    return SecondPass(first_calls=denoiser_calls(render), width=width, height=height)
+
+
+def enlarged(vae: VAE, latent: One, render: Render, upscalers: Mapping[str, Upscaler]) -> One:
+    """The latent that the second pass begins at, as A1111 makes it (1.10 modules/processing.py sample_hr_pass).
+
+    Latent upscalers work on the latent. The others work on the picture, of whose latents one is then drawn by torch's
+    numbers for the seed, which is what A1111's own generator has come to at this point.
+    """
+    hires = render.hires
+    assert hires is not None
+    across, down = hires.size(render.width, render.height)
+    if hires.upscaler in LATENT_MODES:
+        larger = enlarge_latent(latent[None], hires.upscaler, cells=(across // CELL_PX, down // CELL_PX))[0]
+    else:
+        size = (picture_px(vae, across), picture_px(vae, down))
+        model = upscalers.get(hires.upscaler_hash)
+        pixels = stretch(decode(vae, latent[None])[0], size, upscale=model or upscale_by(hires.upscaler))
+        larger = encode(vae, np.asarray(pixels)[None], seed=render.seed)[0]
+    out_x, out_y = hires.cut(render.width, render.height)
+    _, height, width = larger.shape
+    whole: torch.Tensor = larger[:, out_y // 2 : height - (out_y + 1) // 2, out_x // 2 : width - (out_x + 1) // 2]
+    return whole.contiguous()
