@@ -141,19 +141,34 @@ def test_changes_of_the_model_are_named() -> None:
     assert asked.model == "m" and asked.unused == (("FreeU_V2", "b1 1.3, b2 1.4, s1 0.9, s2 0.2"),)
     graph = with_nodes(
         {"model": ["32", 0]},
-        n30=node("ModelSamplingDiscrete", model=["4", 0], sampling="v_prediction", zsnr=True),
+        n30=node("SelfAttentionGuidance", model=["4", 0], scale=0.5, blur_sigma=2.0),
         n31=node("RescaleCFG", model=["30", 0], multiplier=0.7),
         n32=node("IPAdapter", model=["31", 0], ipadapter=["33", 0], image=["34", 0], weight=1.0),
         n33=node("IPAdapterModelLoader", ipadapter_file="ip.safetensors"),
         n34=node("LoadImage", image="a.png"),
     )
     assert names(read(graph)) == [
-        "ModelSamplingDiscrete",
+        "SelfAttentionGuidance",
         "RescaleCFG",
         "IPAdapter",
         "IPAdapterModelLoader",
         "LoadImage",
     ]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"), [("eps", "epsilon"), ("v_prediction", "v"), ("lcm", None), (5, None)]
+)
+def test_what_the_model_predicts_is_said_by_the_graph(sampling: object, expected: str | None) -> None:
+    graph = with_nodes(
+        {"model": ["30", 0]}, n30=node("ModelSamplingDiscrete", model=["4", 0], sampling=sampling, zsnr=True)
+    )
+    if expected is None:
+        with pytest.raises(SpecError, match=str(sampling)):
+            read(graph)
+    else:
+        asked = read(graph)
+        assert (asked.prediction, asked.unused) == (expected, (("ModelSamplingDiscrete zsnr", "true"),))
 
 
 @pytest.mark.parametrize(

@@ -132,13 +132,6 @@ def test_no_name_of_a_settings_text_looks_like_a_path(name: str) -> None:
             )
 
 
-def test_an_embedding_that_the_settings_were_made_with_is_not_read_as_words(model: Model, words: Library) -> None:
-    asked = request_from_text('a bad cat, easy\nSteps: 20, Seed: 1, Size: 64x64, TI hashes: "easy: 0123456789ab"')
-    with pytest.raises(NotFound, match="'easy'"):
-        resolve(asked, model.facts, words, allow_pickle=True)
-    resolve(replace(asked, prompt="a bad cat"), model.facts, words, allow_pickle=True)
-
-
 def test_a_comfyui_prompts_embeddings_are_found_by_their_names(model: Model, words: Library) -> None:
     asked = Request(prompt="bad embedding:BAD.safetensors, x", emphasis="ComfyUI", width=64, height=64)
     render, _ = resolve(asked, model.facts, words)

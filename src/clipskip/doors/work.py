@@ -29,6 +29,8 @@ from clipskip.sweep import (
 from clipskip.weights import Library
 
 OUT = Path("clipskip-out")
+MOST_UNUSED, MOST_SHOWN = 40, 120
+"""Settings that are named as not used, and characters of each."""
 
 
 def run_sweep(
@@ -83,8 +85,10 @@ def run_generate(
 def _open(request: Request, library: Library, console: Console, *, allow_pickle: bool) -> Model:
     """The model that the request names; says what of a settings text is not used."""
     if request.unused:
-        told = "; ".join(f"{name}: {value}" if value else name for name, value in request.unused)
-        console.print(f"Not used of these settings: {printable(told, limit=2000)}", style="yellow", markup=False)
+        told = [printable(f"{name}: {value}" if value else name, limit=MOST_SHOWN) for name, value in request.unused]
+        more = f"; and {len(told) - MOST_UNUSED:,} more" if len(told) > MOST_UNUSED else ""
+        shown = "; ".join(told[:MOST_UNUSED])
+        console.print(f"Not used of these settings: {shown}{more}", style="yellow", markup=False)
     with console.status("Opening the model"):
         return open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
 

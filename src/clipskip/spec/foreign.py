@@ -47,6 +47,7 @@ MARKS: tuple[tuple[Source, frozenset[str]], ...] = (
 """Keys that only one tool's records have, as `plain` spells them; the first that fits counts."""
 UNWRAPPED = ("sui_image_params", "meta", "image", "override_settings")
 """Keys under which tools keep settings of a record: SwarmUI, Civitai's lists, InvokeAI 2, A1111's API."""
+APP = "invoke-ai/InvokeAI"
 MOST_LINES = 2_000
 
 _DREAM = re.compile(r'\s*"((?:[^"\\]|\\.)*)"((?:\s+--?[A-Za-z][^\n]*)?)\s*', re.DOTALL)
@@ -57,7 +58,7 @@ DREAM_OPTIONS = {
     "-sampler": "sampler",
 }  # fmt: skip
 _NEGATIVE_WORDS = re.compile(r"\[([^\[\]]*)\]")
-_SWARM_TAG = re.compile(r"<(\w+)(?:\[[^\]]*\])?:([^<>]*)>")
+_SWARM_TAG = re.compile(r"<(\w++)(?:\[[^\]<>]*\])?:([^<>]*)>")
 
 
 def read_record(text: str) -> Request | None:
@@ -184,7 +185,7 @@ def _dream(text: str) -> Record | None:
     command = _DREAM.fullmatch(text)
     if command is None or not re.search(r"\s-(?:S|-seed)", command[2]):
         return None
-    found: dict[str, Any] = {"app_id": "invoke-ai/InvokeAI", "prompt": command[1]}
+    found: dict[str, Any] = {"app_id": APP, "prompt": command[1]}
     option = ""
     for word in command[2].split():
         match = _OPTION.fullmatch(word)
@@ -196,7 +197,7 @@ def _dream(text: str) -> Record | None:
 
 def _old_invoke(record: Record) -> Record:
     """InvokeAI 2: prompts in a list, the model under model_weights, negative words in [square brackets]."""
-    found = {key: value for key, value in record.items() if key not in ("app_id", "prompt")}
+    found = {key: value for key, value in record.items() if key != "prompt" and (key, value) != ("app_id", APP)}
     prompts = record.get("prompt")
     if isinstance(prompts, list):
         if len(prompts) != 1 or not isinstance(prompts[0], dict) or not isinstance(prompts[0].get("prompt"), str):

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipskip.spec.lora import LoraRef
-from clipskip.spec.nodes import Graph, Link, Node, broken
+from clipskip.spec.graph_files import check_checkpoints, checkpoint_of, loras_on, vae_of
+from clipskip.spec.nodes import Graph, Link, Node, back_from, broken, is_sampler, number_of, word_of
 from clipskip.spec.reader import Said, plain, says_something, shown
 from clipskip.spec.render import Request
-from clipskip.spec.resources import stem
 from clipskip.spec.sampler_names import comfy_names
 from clipskip.spec.skip import ClipSkip
 
@@ -39,6 +38,8 @@ SAMPLERS: Mapping[str, str] = {
 """Nodes of one sampler; KSamplerSelect names its own."""
 NOISE_OF_ITS_DEVICE = ("Euler a", "DPM2 a", "DPM++ 2S a", "LCM")
 """Samplers whose noise ComfyUI draws on the device that it computes on, where the picture's first is a CPU's."""
+PREDICTIONS: Mapping[str, str] = {"eps": "epsilon", "v_prediction": "v"}
+"""ModelSamplingDiscrete's words for what the model predicts."""
 PLAIN_TRUTHS: Mapping[str, tuple[object, ...]] = {
     "denoise": (1, None), "start_at_step": (0, None), "add_noise": ("enable", True, None),
     "return_with_leftover_noise": ("disable", None), "batch_size": (1, None),
@@ -80,20 +81,20 @@ def read_graph(record: Mapping[str, Any]) -> Request:
     negative = _words(graph, sampled.model, "negative") if "negative" in sampled.model.inputs else None
     skip = _clip_skip(positive.clip)
     below = _clip_skip(negative.clip) if negative else skip
-    _same_checkpoint(models, positive.clip)
+    check_checkpoints(models, positive.clip)
     if negative:
-        _same_checkpoint(models, negative.clip)
+        check_checkpoints(models, negative.clip)
     width, height = _size(graph, sampled.node)
-    number = sampled.seed
-    loras = _loras(graph, models, positive.clip)
-    if negative and _loras(graph, models, negative.clip) != loras:
+    number, said = sampled.seed, _prediction(models)
+    loras = loras_on(graph, models, positive.clip)
+    if negative and loras_on(graph, models, negative.clip) != loras:
         raise broken("reads its prompt and its negative prompt with different LoRAs", field="lora")
     return Request(
         **sampled.rest,
         prompt=positive.text,
         negative_prompt=negative.text if negative else "",
-        model=_checkpoint(models[-1]),
-        vae=_vae(graph, sampled.node, models[-1]),
+        model=checkpoint_of(models[-1]),
+        vae=vae_of(graph, sampled.node, models[-1]),
         loras=loras,
         clip_skip=skip,
         negative_clip_skip=None if below == skip else below,
@@ -105,8 +106,20 @@ def read_graph(record: Mapping[str, Any]) -> Request:
         width=width,
         height=height,
         emphasis=positive.emphasis,
+        prediction=said,
         unused=(*graph.unused(), *_notes(sampled.sampler)),
     )
+
+
+def _prediction(models: tuple[Node, ...]) -> str | None:
+    """What the model predicts where the graph says so; the node nearest to the sampler counts."""
+    found = [word_of(node, "sampling") or "" for node in models if node.kind == "ModelSamplingDiscrete"]
+    if found and found[0] not in PREDICTIONS:
+        raise broken(
+            f"samples with the model as {shown(found[0])[:40]!r}; {' and '.join(PREDICTIONS)} can be repeated",
+            field="model",
+        )
+    return PREDICTIONS[found[0]] if found else None
 
 
 def _notes(sampler: str) -> Iterator[tuple[str, str]]:
@@ -119,49 +132,31 @@ def _notes(sampler: str) -> Iterator[tuple[str, str]]:
 
 def _first_sampler(graph: Graph) -> Node:
     """The sampler that goes on from no other."""
-    found = [node for node in graph.nodes.values() if _is_sampler(node)]
+    found = [node for node in graph.nodes.values() if is_sampler(node)]
     for node in found:
-        if not any(other in found for other, _ in _back(graph, node)):
+        if not any(other in found for other, _ in back_from(graph, node)):
             return node
     raise broken("has no KSampler; text-to-image graphs with one can be repeated")
-
-
-def _is_sampler(node: Node) -> bool:
-    keys = node.inputs.keys()
-    return ({"positive", "negative"} <= keys and ("sampler_name" in keys or {"sampler", "sigmas"} <= keys)) or (
-        {"guider", "sampler", "sigmas"} <= keys
-    )
-
-
-def _back(graph: Graph, node: Node) -> Iterator[tuple[Node, str]]:
-    """The nodes that a sampler's latent comes from; nothing is taken."""
-    seen: set[int] = set()
-    waiting = [node]
-    while waiting:
-        here = waiting.pop()
-        for key, value in here.inputs.items():
-            other = graph.nodes.get(str(value[0])) if isinstance(value, list) and value else None
-            near = key in ("latent_image", "samples", "latent", "pixels", "image", "images")
-            if near and other is not None and id(other) not in seen:
-                seen.add(id(other))
-                yield other, key
-                waiting.append(other)
 
 
 def _sampled(graph: Graph, node: Node) -> Sampled:
     """The settings of a KSampler, a SamplerCustom or a SamplerCustomAdvanced."""
     for key, truths in PLAIN_TRUTHS.items():
         _drop(node, key, truths)
-    model, seed = node, _number(graph, node, "seed") or _number(graph, node, "noise_seed")
+    model, seed = node, number_of(graph, node, "seed") or number_of(graph, node, "noise_seed")
     if guider := graph.link(node, "guider") if "guider" in node.inputs else None:
         model = guider[0]
         if model.kind not in ("CFGGuider", "BasicGuider"):
             raise broken(f"guides with {model.kind}; CFGGuider and BasicGuider can be repeated")
         if noise := graph.link(node, "noise"):
-            seed = _number(graph, noise[0], "noise_seed") or seed
+            seed = number_of(graph, noise[0], "noise_seed") or seed
     rest: dict[str, Any] = {}
     if "sampler_name" in node.inputs:
-        name, steps, schedule = _word(node, "sampler_name"), _number(graph, node, "steps"), _word(node, "scheduler")
+        name, steps, schedule = (
+            word_of(node, "sampler_name"),
+            number_of(graph, node, "steps"),
+            word_of(node, "scheduler"),
+        )
         end = node.inputs.get("end_at_step")
         if isinstance(end, int | float) and steps and end >= steps.number():
             node.take("end_at_step")
@@ -174,7 +169,7 @@ def _sampled(graph: Graph, node: Node) -> Sampled:
         model=model,
         seed=seed,
         steps=steps,
-        cfg=_number(graph, model, "cfg"),
+        cfg=number_of(graph, model, "cfg"),
         sampler=sampler,
         scheduler=kind,
         rest=rest,
@@ -191,7 +186,7 @@ def _custom_sampler(graph: Graph, node: Node, rest: dict[str, Any]) -> str:
         return name
     if chosen.kind != "KSamplerSelect":
         raise broken(f"samples with {chosen.kind}; KSamplerSelect can be repeated", field="sampler")
-    return _word(chosen, "sampler_name") or "euler"
+    return word_of(chosen, "sampler_name") or "euler"
 
 
 def _custom_sigmas(graph: Graph, node: Node) -> tuple[Said | None, str]:
@@ -207,22 +202,9 @@ def _custom_sigmas(graph: Graph, node: Node) -> tuple[Said | None, str]:
         raise broken("has a sampler node without sigmas", field="scheduler")
     source = found[0]
     _drop(source, "denoise", PLAIN_TRUTHS["denoise"])
-    source.take("model")
-    return _number(graph, source, "steps"), SIGMAS.get(source.kind) or _word(source, "scheduler") or "normal"
-
-
-def _number(graph: Graph, node: Node, key: str) -> Said | None:
-    said = graph.value(node, key)
-    if said is not None:
-        said.number()
-    return said
-
-
-def _word(node: Node, key: str) -> str | None:
-    said = node.take(key)
-    if said is not None and not isinstance(said.value, str):
-        raise broken(f"has {shown(said.value)[:40]!r} for {key} of {node.kind}, which is no name", field=key)
-    return said.value if said else None
+    if isinstance(source.inputs.get("model"), list):
+        source.take("model")
+    return number_of(graph, source, "steps"), SIGMAS.get(source.kind) or word_of(source, "scheduler") or "normal"
 
 
 def _drop(node: Node, key: str, truths: tuple[object, ...]) -> None:
@@ -318,71 +300,6 @@ def _clip_skip(way: tuple[Node, ...]) -> ClipSkip:
     return ClipSkip.from_comfy(said[0].whole()) if said else ClipSkip(1)
 
 
-def _checkpoint(node: Node) -> str:
-    said = node.take("ckpt_name")
-    value = said.value.get("content") if said and isinstance(said.value, dict) else said and said.value
-    if not isinstance(value, str):
-        raise broken(f"has {shown(value)[:40]!r} for ckpt_name, which is no name", field="model")
-    return stem(value)
-
-
-def _same_checkpoint(models: tuple[Node, ...], clip: tuple[Node, ...]) -> None:
-    if _checkpoint(models[-1]) != _checkpoint(clip[-1]):
-        raise broken(
-            f"reads its prompt with the text encoder of {_checkpoint(clip[-1])} and draws with {_checkpoint(models[-1])}; "
-            "graphs with one checkpoint can be repeated",
-            field="model",
-        )
-
-
-def _loras(graph: Graph, models: tuple[Node, ...], clips: tuple[Node, ...]) -> tuple[LoraRef, ...]:
-    """The LoRAs on the UNet's way and on the text encoder's, in the order they are applied."""
-    on_model, on_clip = {id(node) for node in models}, {id(node) for node in clips}
-    nodes = [*models, *(node for node in clips if id(node) not in on_model)]
-    return tuple(
-        LoraRef(name=name, text_encoder=te if id(node) in on_clip else 0.0, unet=unet if id(node) in on_model else 0.0)
-        for node in reversed(nodes)
-        for name, unet, te in _named_loras(graph, node)
-    )
-
-
-def _named_loras(graph: Graph, node: Node) -> Iterator[tuple[str, float, float]]:
-    """Name and both strengths of each LoRA that a node loads."""
-    for key, value in node.inputs.items():
-        if "lora" in key.lower() and isinstance(value, list):
-            raise broken(
-                f"has {key} of {node.kind} from another node; LoRAs can be repeated that a loader names", field="lora"
-            )
-    if name := node.take("lora_name"):
-        unet, te = (_strength(graph, node, part) for part in ("model", "clip"))
-        if name.name().lower() != "none":
-            yield stem(name.name()), unet, te
-    if not node.kind.startswith("Power Lora Loader"):
-        return
-    for key in [key for key in node.inputs if key.lower().startswith("lora_")]:
-        said = node.take(key)
-        if said is None or not isinstance(said.value, dict) or "lora" not in said.value:
-            raise broken(
-                f"has {shown(node.inputs[key])[:40]} for {key} of {node.kind}, which names no LoRA", field="lora"
-            )
-        entry = dict(said.value)
-        file, unet = Said(key, entry.pop("lora")).name(), Said(f"{key} strength", entry.pop("strength", 1)).number()
-        second = entry.pop("strengthTwo", None)
-        if entry.pop("on", True) is True and file.lower() != "none":
-            yield stem(file), unet, unet if second is None else Said(f"{key} strengthTwo", second).number()
-        for inner, value in entry.items():
-            node.leave(f"{key} {inner}", value)
-
-
-def _strength(graph: Graph, node: Node, part: str) -> float:
-    """How much of a LoRA goes to the model or the clip; a node that takes no clip gives it nothing."""
-    key = next((key for key in (f"strength_{part}", f"lora_{part}_strength") if key in node.inputs), None)
-    said = _number(graph, node, key) if key else None
-    if said is None and (part == "model" or "clip" in node.inputs):
-        raise broken(f"has no strength_{part} for {node.kind}", field="lora")
-    return said.number() if said else 0.0
-
-
 def _size(graph: Graph, node: Node) -> tuple[int | None, int | None]:
     """The size of the empty latent, or of the picture that the graph begins with, where it says that."""
     here = graph.link(node, "latent_image")
@@ -403,31 +320,3 @@ def _size(graph: Graph, node: Node) -> tuple[int | None, int | None]:
             return None, None
         here = graph.onward(source, kind)
     return None, None
-
-
-def _vae(graph: Graph, sampler: Node, checkpoint: Node) -> str | None:
-    """The VAE file that decodes the picture; None for the checkpoint's own."""
-    name = checkpoint.take("vae_name")
-    found = [] if name is None or name.name() in ("Baked VAE", "None") else [stem(name.name())]
-    decoders = [n for n in graph.nodes.values() if "vae" in n.inputs and "samples" in n.inputs and not _is_sampler(n)]
-    decoders = [n for n in decoders if any(other is sampler for other, _ in _back(graph, n))]
-    for node, key in (*((n, "vae") for n in decoders), (sampler, "optional_vae")):
-        if key == "vae":
-            node.take("samples")
-        here = graph.link(node, key)
-        passed: set[int] = set()
-        while here is not None and "vae_name" not in here[0].inputs and "ckpt_name" not in here[0].inputs:
-            if id(here[0]) in passed:
-                raise broken("takes its VAE in a circle", field="vae")
-            passed.add(id(here[0]))
-            here = graph.onward(here[0], "VAE")
-        source = here[0] if here else checkpoint
-        if "vae_name" in source.inputs and source is not checkpoint:
-            found.append(stem(_word(source, "vae_name") or ""))
-        elif "ckpt_name" in source.inputs and _checkpoint(source) != _checkpoint(checkpoint):
-            raise broken(
-                f"decodes with the VAE of the checkpoint {_checkpoint(source)}; give that VAE as a file", field="vae"
-            )
-    if len(set(found)) > 1:
-        raise broken(f"decodes with {len(set(found))} VAEs: {', '.join(sorted(set(found)))[:80]}", field="vae")
-    return found[0] if found else None

@@ -65,14 +65,15 @@ def parse_infotext(text: str) -> Infotext:
     settings, rest = _settings_from(lines[at:])
     prompt: list[str] = []
     negative: list[str] = []
+    inside: list[tuple[str, str]] = []
     in_negative = False
     for line in map(str.strip, lines[:at]):
         if line.startswith(NEGATIVE):
             in_negative, line = True, line.removeprefix(NEGATIVE).strip()
         elif _is_settings(line):
-            rest.insert(0, ("a settings line inside the prompt", line))
+            inside.append(("a settings line inside the prompt", line))
         (negative if in_negative else prompt).append(line)
-    return _infotext(prompt, negative, settings, tuple(rest))
+    return _infotext(prompt, negative, settings, (*inside, *rest))
 
 
 def _settings_at(lines: list[str]) -> int:

@@ -200,3 +200,39 @@ class Graph:
             passed.add(id(node))
             said = node.take(fits[0])
         return said and Said(key, said.value)
+
+
+def is_sampler(node: Node) -> bool:
+    keys = node.inputs.keys()
+    return ({"positive", "negative"} <= keys and ("sampler_name" in keys or {"sampler", "sigmas"} <= keys)) or (
+        {"guider", "sampler", "sigmas"} <= keys
+    )
+
+
+def back_from(graph: Graph, node: Node) -> Iterator[tuple[Node, str]]:
+    """The nodes that a sampler's latent comes from; nothing is taken."""
+    seen: set[int] = set()
+    waiting = [node]
+    while waiting:
+        here = waiting.pop()
+        for key, value in here.inputs.items():
+            other = graph.nodes.get(str(value[0])) if isinstance(value, list) and value else None
+            near = key in ("latent_image", "samples", "latent", "pixels", "image", "images")
+            if near and other is not None and id(other) not in seen:
+                seen.add(id(other))
+                yield other, key
+                waiting.append(other)
+
+
+def number_of(graph: Graph, node: Node, key: str) -> Said | None:
+    said = graph.value(node, key)
+    if said is not None:
+        said.number()
+    return said
+
+
+def word_of(node: Node, key: str) -> str | None:
+    said = node.take(key)
+    if said is not None and not isinstance(said.value, str):
+        raise broken(f"has {shown(said.value)[:40]!r} for {key} of {node.kind}, which is no name", field=key)
+    return said.value if said else None

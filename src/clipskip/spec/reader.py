@@ -67,9 +67,11 @@ def _spellings() -> dict[str, tuple[str, ...]]:
 
 SPELLINGS: Mapping[str, tuple[str, ...]] = _spellings()
 """Each setting's names in any tool's texts and JSON, as `plain` spells them; the first that a record has counts."""
+LONGEST_NAME = 1_000
 MOST_SHOWN = 200
 """Characters of a value that was left over."""
 
+_JSON = json.JSONEncoder(ensure_ascii=False, default=str)
 _WHOLE = re.compile(r"[-+]?[0-9]{1,20}(?:\.0)?")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,3})?")
 
@@ -89,9 +91,10 @@ class Said:
 
     def name(self) -> str:
         """The value as a name or a word: a text or a whole number."""
-        if isinstance(self.value, bool) or not isinstance(self.value, str | int):
+        name = self.value
+        if isinstance(name, bool) or not isinstance(name, str | int) or len(str(name)) > LONGEST_NAME:
             self.nonsense("a name")
-        return str(self.value)
+        return str(name)
 
     def whole(self) -> int:
         """The value as a whole number, which a text may spell."""
@@ -212,7 +215,7 @@ def says_something(value: object) -> bool:
 def shown(value: object) -> str:
     """A value on one line, as its record has it, shortened."""
     try:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        text = value if isinstance(value, str) else _JSON.encode(value)
     except RecursionError:
         text = "lists in lists too deep to show"
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."

@@ -31,7 +31,6 @@ from clipskip.weights import (
     read_allowed,
     read_header,
 )
-from clipskip.weights.library import fold
 from clipskip.weights.lora import Lora, check_fit, load_lora
 from clipskip.weights.pickles import is_pickle
 from clipskip.weights.remembered import Remembered, answers_file, remembered_for
@@ -274,17 +273,14 @@ def _called(text: str, negative: str, library: Library, *, calls: int, rules: Ru
 
 
 def _check_embeddings(request: Request, library: Library, rules: Rules) -> None:
-    """NotFound for an embedding that a ComfyUI prompt calls, or that the settings were made with and the prompt still
-    names, and that no folder has: its name would be read as words."""
+    """NotFound for an embedding that a ComfyUI prompt calls and that no folder has, which ComfyUI would leave out."""
+    if not rules.comfy:
+        return
+    known = [file.stem for file in library.files(FileKind.EMBEDDING)]
     texts = (request.prompt, request.negative_prompt)
-    known = [file.stem for file in library.files(FileKind.EMBEDDING)] if rules.comfy or request.embedding_hashes else []
-    missing = [name for text in texts if rules.comfy for name in missing_embeddings(text, known)]
-    folded = {fold(name) for name in known}
-    words = fold("\n".join(texts))
-    missing += [name for name, _ in request.embedding_hashes if fold(name) in words and fold(name) not in folded]
-    if missing:
+    for name in (name for text in texts for name in missing_embeddings(text, known)):
         raise NotFound(
-            f"these settings call the embedding {missing[0][:120]!r}, and no model folder has it; put it there, or take its "
-            "name out of the prompt",
+            f"the prompt calls the embedding {name[:120]!r}, and no model folder has it; put it there, or take it out of "
+            "the prompt",
             field="prompt",
         )

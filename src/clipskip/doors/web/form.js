@@ -248,7 +248,7 @@ export function openForm(hear) {
       const answer = await (text === null ? api.settingsFile(source) : api.settingsText(text));
       const whole_text = answer.text ?? text, seed = /\bSeed: (\d+)/.exec(whole_text ?? "")?.[1];
       fill({ ...answer.request, seed: Number.isSafeInteger(answer.request.seed) ? answer.request.seed : seed, settings: whole_text });
-      const unused = answer.unused.length ? ` Not used: ${answer.unused.map(([name, value]) => `${name}: ${value}`).join("; ")}.` : "";
+      const unused = answer.unused.length ? ` Not used: ${answer.unused.slice(0, 40).map(([name, value]) => `${name}: ${value}`).join("; ")}${answer.unused.length > 40 ? `; and ${answer.unused.length - 40} more` : ""}.` : "";
       notice(`The form is filled from ${text === null ? source.name : "these settings"}.${unused}`, { label: "Undo", run: () => fill(before) });
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
