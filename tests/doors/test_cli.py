@@ -327,7 +327,7 @@ def test_files_of_another_kind_say_what_they_are(run, folder: Path, tmp_path: Pa
     for words, said in (
         (("--model", str(lora)), "LoRA"),
         (("--model", "tiny", "--lora", str(model)), "checkpoint"),
-        (("--model", str(tmp_path / "xl.safetensors")), "SDXL"),
+        (("--model", str(tmp_path / "xl.safetensors")), "it lacks the text encoder"),
         (("--model", str(tmp_path / "old.ckpt")), "--allow-pickle"),
     ):
         code, _, err = run("sweep", "swamp", "--out", "o", *words)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_timesteps_and_sigmas_are_each_others_inverse_and_not_rounded() -> None:
 
 
 def test_an_lcm_is_only_asked_at_its_own_fifty_timesteps() -> None:
-    table = latent_consistency()
+    table = latent_consistency(stable_diffusion())
     assert table.timesteps == tuple(range(19, 1000, 20))
     assert [table.timestep(s) for s in (table.high, table.low, table.sigmas[3] * 1.001)] == [999, 19, 79]
 
@@ -118,3 +119,17 @@ def test_ddim_refuses_a_schedule_type_that_would_change_nothing() -> None:
 def test_ddim_refuses_a_single_step() -> None:
     with pytest.raises(SpecError, match="use 2 or more"):
         find_sampler("DDIM")[0].sigmas(1)
+
+
+def test_zero_terminal_snr_has_the_sigmas_that_a1111_gives_it() -> None:
+    usual, zero = stable_diffusion().sigmas, stable_diffusion(zero_terminal_snr=True).sigmas
+    golden = {0: 0.0291671582, 499: 1.7680802029, 998: 2254.2379783371, 999: 4518.7636986559}
+    assert all(zero[place] == pytest.approx(sigma, rel=1e-6) for place, sigma in golden.items())
+    golden = {0: 0.0291671582, 499: 1.6128861943, 999: 14.6146412293}
+    assert all(usual[place] == pytest.approx(sigma, rel=1e-6) for place, sigma in golden.items())
+
+
+def test_align_your_steps_has_its_own_levels_for_sdxl() -> None:
+    euler = replace(find_sampler("Euler")[0], trained=stable_diffusion(sdxl=True))
+    levels = euler.sigmas(11, schedule="Align Your Steps")
+    assert levels[1:3] == pytest.approx((6.315, 3.771)) and levels[-1] == 0

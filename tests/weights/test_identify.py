@@ -1,4 +1,4 @@
-"""Kind, family, layers and what is missing are told from the header alone, and what is no SD 1.x model is refused."""
+"""Kind, family, layers and what is missing are told from the header alone, and what cannot draw from text is refused."""
 
 import json
 import os
@@ -44,7 +44,9 @@ SDXL = {name.replace("cond_stage_model", "conditioner.embedders.0"): shape for n
 SDXL |= openclip("conditioner.embedders.1.model.", 32, 1280) | {f"{UNET}label_emb.0.0.weight": (1280, 2816)}
 NARROW = only(UNET, "first_stage_model.")
 NARROW |= {name: (shape[0], 128) for name, shape in NARROW.items() if name.endswith("attn2.to_k.weight")}
-REFINER = only(UNET) | openclip("conditioner.embedders.0.model.", 32, 1280)
+REFINER = (
+    only(UNET) | openclip("conditioner.embedders.0.model.", 32, 1280) | {f"{UNET}label_emb.0.0.weight": (1536, 2560)}
+)
 SD3 = {f"{UNET}joint_blocks.0.x_block.attn.qkv.weight": (4, 4), "text_encoders.t5xxl.transformer.shared.weight": (4, 4)}
 FLUX = {f"{UNET}double_blocks.0.img_attn.norm.key_norm.scale": (128,)}
 LORA = {"lora_te_text_model_encoder_layers_11_self_attn_q_proj.lora_down.weight": (4, 768)}
@@ -92,7 +94,8 @@ def test_kind_and_family(shapes: dict[str, tuple[int, ...]], kind: FileKind, fam
     assert found.kind is kind
     if kind is not FileKind.EMBEDDING:
         assert found.family is family
-    if (kind, family) != (FileKind.CHECKPOINT, Family.SD1):
+    drawn = kind is FileKind.CHECKPOINT and family in (Family.SD1, Family.SD2, Family.SDXL) and not found.variant
+    if not drawn:
         with pytest.raises(WrongKind) as caught:
             check_loadable(found)
         assert "\n" not in str(caught.value)
@@ -107,8 +110,10 @@ def test_kind_and_family(shapes: dict[str, tuple[int, ...]], kind: FileKind, fam
         (only("first_stage_model."), "holds only a VAE"),
         (NARROW, "holds a UNet and a VAE, no text encoder"),
         (only(TEXT), "holds only a text encoder"),
-        (SDXL, "Clip Skip for SDXL text encoders is not supported by this version; SD 1.x checkpoints are"),
-        (SD2, "is not supported by this version; SD 1.x checkpoints are"),
+        (REFINER, "is SDXL's refiner, which finishes what a base model began"),
+        (SDXL | {"edm_mean": (1, 4, 1, 1), "edm_std": (1, 4, 1, 1)}, "is Playground v2.5"),
+        (SDXL | {"edm_vpred.sigma_max": (1,), "edm_vpred.sigma_min": (1,)}, "is a CosXL checkpoint"),
+        ({**SDXL, f"{UNET}input_blocks.0.0.weight": (320, 9, 3, 3)}, "an inpainting checkpoint"),
         (FLUX, "Clip Skip means nothing here"),
         (SD3, "Clip Skip means nothing here"),
         ({"control_model.input_blocks.0.0.weight": (320, 4, 3, 3)}, "looks like a ControlNet"),

@@ -161,15 +161,18 @@ def advise(
     )
 
 
-def advise_by_family(path: Path, asked: Request, *, allow_pickle: bool = False) -> tuple[Advice, Family] | None:
+def advise_by_family(
+    path: Path, asked: Request, *, measured: bool = False, allow_pickle: bool = False
+) -> tuple[Advice, Family] | None:
     """The answer for a checkpoint of a family that has one Clip Skip for all (SD 2.x; SDXL with Pony, Illustrious and NoobAI),
-    from its header alone; None for any other file. SpecError where a prompt or LoRAs are to be measured on it."""
+    from its header alone; None for any other file. SpecError where a prompt or LoRAs are to be measured on it, or `measured`
+    asks for something else that is."""
     identity = identify(read_allowed(path, allow_pickle=allow_pickle)[0])
     family = identity.family
     if identity.kind is not FileKind.CHECKPOINT or family not in (Family.SD2, Family.SDXL):
         return None
     said = family_evidence(path.stem, family)
-    if asked.prompt or asked.loras:
+    if asked.prompt or asked.loras or measured:
         raise SpecError(
             f"{path.name} is {family.label}, whose models all use Clip Skip {said.skip}, and nothing can be measured on it by "
             "this version; ask of the model alone",

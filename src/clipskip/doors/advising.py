@@ -31,7 +31,8 @@ def run_advise(
     dialect = Dialect.parse(tool)
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     path = find_model(request.model, hash=request.model_hash, library=library)
-    settled = None if images or base or clip else advise_by_family(path, request, allow_pickle=allow_pickle)
+    measured = bool(images or base or clip)
+    settled = advise_by_family(path, request, measured=measured, allow_pickle=allow_pickle)
     if settled is not None:
         return _said(*settled, tool=dialect, as_json=as_json)
     with console.status("Opening the model"):

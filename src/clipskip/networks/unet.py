@@ -90,6 +90,7 @@ class UNet(nn.Module):
         before it first sees the text, with the largest of its attentions, is then done once for each picture, unless it
         is told something `added` of each text from the start.
         """
+        assert (added is None) == (not self.shape.added_width), "what stands beside the text goes with the family"
         time = self.time_embedding(timestep)
         time = silu(time if added is None else time + self.add_embedding(added))
         first = self.conv_in(x.contiguous(memory_format=torch.channels_last))

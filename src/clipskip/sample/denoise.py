@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -17,15 +17,15 @@ from clipskip.networks.unet import UNet
 from clipskip.sample.noise import Latent, PictureNoise, draws, paths
 from clipskip.sample.ode import Added, Model, Steps
 from clipskip.sample.samplers import Sampler, find_sampler
-from clipskip.sample.sigmas import NoiseTable
+from clipskip.sample.sigmas import NoiseTable, stable_diffusion
 from clipskip.sample.start import Begin, Kept, Way, noised, way_down, whole_way
-from clipskip.spec import Render
+from clipskip.spec import ZERO_TERMINAL_SNR, Render
 
 LCM_SIGMA_DATA = 0.5
 LCM_TIME_SCALE = 10.0
 PREDICTIONS = ("epsilon", "v")
 TOGETHER = (
-    "sampler", "scheduler", "steps", "width", "height", "eta", "s_churn", "s_tmin", "s_tmax", "s_noise",
+    "sampler", "scheduler", "noise_schedule", "steps", "width", "height", "eta", "s_churn", "s_tmin", "s_tmax", "s_noise",
 )  # fmt: skip
 """What pictures that are drawn at once share."""
 
@@ -95,9 +95,10 @@ def sample(
     how many texts the UNet takes at once: 2 is best on a CPU, None (all) on a GPU with the memory for it.
     """
     render = _shared(pictures)
-    sampler, _ = find_sampler(render.sampler, render.scheduler)
+    sampler, schedule = find_sampler(render.sampler, render.scheduler)
+    sampler = replace(sampler, trained=_trained(pictures[0]))
     begins = [p.start for p in pictures if p.start is not None]
-    way = _way(render, begins)
+    way = _way(sampler, schedule, render, begins)
     noises = [PictureNoise(p.render, index=p.index, shape=_shape(p.start)) for p in pictures]
     first = torch.stack([noise.first() for noise in noises]).to(unet.device)
     kept = Kept.of(begins, first, before=sampler.unit_scale)
@@ -114,9 +115,8 @@ def sample(
         yield Step(number=number, total=max(number, len(way.sigmas) - 1), latent=latent, denoised=denoised)
 
 
-def _way(render: Render, begins: Sequence[Begin]) -> Way:
+def _way(sampler: Sampler, schedule: str, render: Render, begins: Sequence[Begin]) -> Way:
     """The noise levels that the pictures visit."""
-    sampler, schedule = find_sampler(render.sampler, render.scheduler)
     if not begins:
         return whole_way(sampler, schedule, render.steps)
     begin = begins[0]
@@ -149,6 +149,12 @@ def _shape(begin: Begin | None) -> tuple[int, int, int] | None:
         return None
     channels, height, width = begin.latent.shape
     return channels, height, width
+
+
+def _trained(picture: Picture) -> NoiseTable:
+    """The noise levels that the model was trained at, as the render has them."""
+    zero = picture.render.noise_schedule == ZERO_TERMINAL_SNR
+    return stable_diffusion(zero_terminal_snr=zero, sdxl=picture.conditioning.negative[0][1].added is not None)
 
 
 @final

@@ -55,10 +55,14 @@ class Sampler:
     consistency: bool = False
     """For LCM models only: their 50 noise levels and boundary condition."""
 
+    trained: NoiseTable | None = None
+    """The noise levels of the model that it samples; Stable Diffusion's usual ones when not given."""
+
     @property
     def table(self) -> NoiseTable:
-        """The noise levels of the models that it is for."""
-        return latent_consistency() if self.consistency else stable_diffusion()
+        """Those of the model's noise levels that it samples at."""
+        trained = self.trained or stable_diffusion()
+        return latent_consistency(trained) if self.consistency else trained
 
     def sigmas(self, steps: int, *, schedule: str = AUTOMATIC) -> Sigmas:
         """The noise levels of a run, falling. `schedule` is a name of SCHEDULES, or Automatic."""

@@ -15,7 +15,8 @@ Sigmas = tuple[float, ...]
 Schedule = Callable[[int, NoiseTable], Sigmas]
 
 ALIGN_YOUR_STEPS = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
-"""SD 1.5, from the page of Sabour et al. 2024, "Align Your Steps"."""
+ALIGN_YOUR_STEPS_SDXL = (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029)
+"""SD 1.5's and SDXL's, from the page of Sabour et al. 2024, "Align Your Steps"."""
 BETA_SHAPE = 0.6
 """Both parameters of the beta distribution, A1111's default (Lee et al. 2024, arXiv:2407.12173)."""
 NEARLY_ZERO = 0.001
@@ -73,9 +74,10 @@ def turbo(steps: int, table: NoiseTable) -> Sigmas:
 
 
 def align_your_steps(steps: int, table: NoiseTable) -> Sigmas:
-    """The published sigmas for SD 1.5, log-linearly stretched to n."""
-    given = np.linspace(0, 1, len(ALIGN_YOUR_STEPS))
-    logs = np.interp(np.linspace(0, 1, steps), given, np.log(ALIGN_YOUR_STEPS))
+    """The published sigmas for SD 1.5 or SDXL, log-linearly stretched to n."""
+    published = ALIGN_YOUR_STEPS_SDXL if table.sdxl else ALIGN_YOUR_STEPS
+    given = np.linspace(0, 1, len(published))
+    logs = np.interp(np.linspace(0, 1, steps), given, np.log(published))
     return (*np.exp(logs).tolist(), 0.0)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 TRAINED_STEPS = 1000
 BETA_START, BETA_END = 0.00085, 0.012
+NEARLY_NOTHING = 4.8973451890853435e-08
+"""The last cumulated alpha of a zero terminal signal-to-noise ratio, which as 0 would be an infinite sigma."""
 LCM_STRIDE = 20
 """An LCM was distilled on every 20th timestep: 19, 39, ... 999 (Luo et al. 2023, 50 steps)."""
 
@@ -25,6 +27,8 @@ class NoiseTable:
     timesteps: tuple[int, ...]
     quantized: bool = False
     """The model is only ever asked at its own timesteps (LCM)."""
+    sdxl: bool = False
+    """Whose noise levels Align Your Steps takes."""
 
     @property
     def low(self) -> float:
@@ -52,17 +56,24 @@ class NoiseTable:
 
 
 @cache
-def stable_diffusion() -> NoiseTable:
-    """The 1000 noise levels of SD 1.x, 2.x and SDXL: betas linear in their square root ("scaled linear")."""
+def stable_diffusion(*, zero_terminal_snr: bool = False, sdxl: bool = False) -> NoiseTable:
+    """The 1000 noise levels of SD 1.x, 2.x and SDXL: betas linear in their square root ("scaled linear").
+
+    With a zero terminal signal-to-noise ratio the roots of the cumulated alphas are stretched to end at nearly nothing
+    (Lin et al. 2024, algorithm 1, with A1111's last value).
+    """
     betas = np.linspace(BETA_START**0.5, BETA_END**0.5, TRAINED_STEPS) ** 2
     kept = np.cumprod(1 - betas)
+    if zero_terminal_snr:
+        root = np.sqrt(kept)
+        kept = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+        kept[-1] = NEARLY_NOTHING
     sigmas = np.sqrt((1 - kept) / kept)
-    return NoiseTable(sigmas=tuple(sigmas.tolist()), timesteps=tuple(range(TRAINED_STEPS)))
+    return NoiseTable(sigmas=tuple(sigmas.tolist()), timesteps=tuple(range(TRAINED_STEPS)), sdxl=sdxl)
 
 
 @cache
-def latent_consistency() -> NoiseTable:
-    """The 50 noise levels that LCM samples at."""
+def latent_consistency(table: NoiseTable) -> NoiseTable:
+    """The 50 of a model's noise levels that LCM samples at."""
     every = slice(LCM_STRIDE - 1, None, LCM_STRIDE)
-    table = stable_diffusion()
-    return NoiseTable(sigmas=table.sigmas[every], timesteps=table.timesteps[every], quantized=True)
+    return NoiseTable(sigmas=table.sigmas[every], timesteps=table.timesteps[every], quantized=True, sdxl=table.sdxl)

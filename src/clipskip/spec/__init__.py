@@ -37,8 +37,10 @@ from clipskip.spec.settings import (
     with_defaults,
 )
 from clipskip.spec.skip import ClipSkip, parse_skips
+from clipskip.spec.table import ZERO_TERMINAL_SNR
 
 __all__ = [
+    "ZERO_TERMINAL_SNR",
     "CivitaiLink",
     "ClipSkip",
     "Dialect",

@@ -81,6 +81,8 @@ class Request:
     """A second, larger pass; its prompts still hold their tags."""
     crop_top: int = 0
     crop_left: int = 0
+    noise_schedule: str = "Default"
+    """Default is the model's own."""
     empty_negative: str = "Zeros"
     lora_hashes: tuple[tuple[str, str], ...] = ()
     """Name and hash of LoRAs, as settings texts note them: they find a file that has another name here."""
@@ -138,6 +140,8 @@ class Render:
     crop_top: int = 0
     """What SDXL is told its picture was cut at, in pixels, and so the next."""
     crop_left: int = 0
+    noise_schedule: str = "Default"
+    """Default, or Zero Terminal SNR: the noise levels that the model was trained at, whatever the schedule type."""
     empty_negative: str = "Zeros"
     """What an empty negative prompt is to SDXL: all zeros, as in A1111, or read as other texts are."""
     version: str = ""

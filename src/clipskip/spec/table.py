@@ -14,6 +14,8 @@ Plain = int | float | str
 
 MAX_SEED = 2**64 - 1
 MAX_PX, MAX_HIRES_PX = 2048, 4096
+ZERO_TERMINAL_SNR = "Zero Terminal SNR"
+"""A noise schedule that ends at noise alone, as A1111 names it."""
 RESIZE_MODES = ("Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)")
 MASKED_CONTENT = ("fill", "original", "latent noise", "latent nothing")
 MASK_MODES = ("Inpaint masked", "Inpaint not masked")
@@ -133,6 +135,11 @@ PICTURE = (
     Setting(
         name="crop_left", kind=int, low=0, high=MAX_HIRES_PX, label="Crop left", a1111="sdxl_crop_left",
         help="Pixels that SDXL is told its picture was cut by at the left.",
+    ),
+    Setting(
+        name="noise_schedule", kind=str, choices=("Default", ZERO_TERMINAL_SNR), label="Noise Schedule",
+        a1111="sd_noise_schedule",
+        help="The noise levels that the model was trained at, where its file does not say: Zero Terminal SNR, or the usual.",
     ),
     Setting(
         name="empty_negative", kind=str, choices=("Zeros", "Read"), label="Empty negative",

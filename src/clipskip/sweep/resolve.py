@@ -16,7 +16,7 @@ from clipskip.errors import NotFound, SpecError, WrongKind
 from clipskip.image import LATENT_MODES, UPSCALERS
 from clipskip.prompt import Emphasis, Rules, missing_embeddings, read_prompt
 from clipskip.sample import AUTOMATIC, Sampler, check_start, find_sampler
-from clipskip.spec import ClipSkip, FileRef, Hires, LoraRef, Render, Request, Skip, skip_for
+from clipskip.spec import ZERO_TERMINAL_SNR, ClipSkip, FileRef, Hires, LoraRef, Render, Request, Skip, skip_for
 from clipskip.spec.table import RESIZE_MODES
 from clipskip.sweep.model import Extras
 from clipskip.sweep.second import calls_of_passes, denoiser_calls
@@ -120,6 +120,7 @@ def resolve(
         prediction=request.prediction,
         crop_top=request.crop_top,
         crop_left=request.crop_left,
+        noise_schedule=ZERO_TERMINAL_SNR if model.zero_terminal_snr else request.noise_schedule,
         empty_negative=request.empty_negative,
         start=request.start,
         hires=hires and _with_loras(hires, found, again),

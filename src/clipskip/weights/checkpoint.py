@@ -24,8 +24,6 @@ from clipskip.weights.pickles import read_allowed
 from clipskip.weights.reading import convert_tensors, read_tensors
 from clipskip.weights.shapes import native_px, text_shape, unet_shape, vae_shape
 
-PREDICTS_V = 0.09
-"""Spread of a norm's biases above which an SD 2.x UNet that says nothing predicts v (ComfyUI's supported_models.py SD20)."""
 State = dict[str, Float[Tensor, "..."]]
 
 
@@ -82,13 +80,7 @@ class _Opened:
 
     def read(self, part: str, shape: Shape, *, dtype: torch.dtype, device: str | torch.device) -> State:
         """The tensors of a part's network."""
-        return self.read_names(part, tensors_of(shape), dtype=dtype, device=device)
-
-    def read_names(
-        self, part: str, names: Mapping[str, object], *, dtype: torch.dtype, device: str | torch.device
-    ) -> State:
-        """A part's tensors, just those of these names."""
-        sources = {name: self.parts[part][name] for name in names}
+        sources = {name: self.parts[part][name] for name in tensors_of(shape)}
         if self.pickled is None:
             return read_tensors(self.header, sources, dtype=dtype, device=device)
         return convert_tensors(self.pickled, sources, file=self.header.path.name, dtype=dtype, device=device)
@@ -160,21 +152,8 @@ def _facts(
 
 
 def _prediction(opened: _Opened) -> Prediction:
-    """What the UNet predicts: by what the file says, else epsilon; an SD 2.x file that says nothing is looked into."""
-    said = opened.identity.prediction
-    if said or opened.family is not Family.SD2:
-        return "v" if said == "v" else "epsilon"
-    names = [
-        name for name in opened.parts["unet"] if re.fullmatch(r"up_blocks\..*\.norm1\.bias", name) and "block" in name
-    ]
-    telling = [name for name in names if ".transformer_blocks.0." in name]
-    if not telling:
-        return "epsilon"
-    last = max(telling, key=lambda name: tuple(map(int, re.findall(r"[0-9]+", name))))
-    pickled = opened.pickled and dict(opened.pickled)
-    look = _Opened(header=opened.header, pickled=pickled, parts=opened.parts, identity=opened.identity)
-    bias = look.read_names("unet", {last: None}, dtype=torch.float32, device="cpu")[last]
-    return "v" if bias.std(correction=0) > PREDICTS_V else "epsilon"
+    """What the UNet predicts: epsilon where the file does not say."""
+    return "v" if opened.identity.prediction == "v" else "epsilon"
 
 
 def load_text(

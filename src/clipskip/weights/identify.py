@@ -39,12 +39,26 @@ DEPTHS = {(768, False): 12, (1024, False): 24, (1280, False): 32, (768, True): 1
 """(Width, in a diffusers folder) -> layers of the field's text encoders; folders of SD 2 leave the last one out."""
 
 
-DRAWN = (Family.SD1,)
+DRAWN = (Family.SD1, Family.SD2, Family.SDXL)
 """The families whose checkpoints are drawn with."""
 
 
 NUMBERS = {"I64": "<i8", "I32": "<i4", "F32": "<f4", "F16": "<f2"}
 """Types that position numbers are stored in."""
+PLAYGROUND, COSXL, REFINER = "Playground v2.5 (EDM)", "CosXL (EDM)", "refiner"
+CHANNELS = {9: "inpainting", 8: "instruct-pix2pix", 5: "depth-guided", 7: "upscaling"}
+"""Input channels -> what kind of UNet has them."""
+REFINER_ADDED = 2560
+"""Numbers beside the text of SDXL's refiner."""
+UNDRAWN = {
+    PLAYGROUND: "is Playground v2.5, trained at EDM's noise levels on latents of its own scale, which are not drawn here; "
+    "give an SDXL checkpoint without edm_mean and edm_std",
+    COSXL: "is a CosXL checkpoint, trained at EDM's noise levels, which are not drawn here; give an SDXL checkpoint "
+    "without edm_vpred.sigma_max",
+    REFINER: "is SDXL's refiner, which finishes what a base model began; give it with --refiner, and a base model with "
+    "--model",
+}
+"""What is said of checkpoints of a known family that do not draw a picture from text alone."""
 
 
 class FileKind(StrEnum):
@@ -104,7 +118,7 @@ class Identity:
     has_ema: bool = False
     """A second, averaged UNet, which is not used."""
     variant: str = ""
-    """inpainting (9 input channels), instruct-pix2pix (8), or nothing."""
+    """What makes it another kind of checkpoint than one that draws from text alone: inpainting, refiner; or nothing."""
     prediction: str = ""
     """epsilon or v, where the file says so."""
     prediction_source: str = ""
@@ -143,10 +157,10 @@ def identify(header: Header) -> Identity:
         missing=tuple(_missing(parts, header, family=family)) if whole and family else (),
         unused_tensors=len(set(header.tensors) - mapped),
         has_ema=any(name.startswith("model_ema.") and name != "model_ema.decay" for name in header.tensors),
-        variant={9: "inpainting", 8: "instruct-pix2pix"}.get(_axis(parts.get("unet", {}), "conv_in.weight", 1), ""),
+        variant=_variant(header, parts),
         prediction=stated.prediction,
         prediction_source=stated.source,
-        zero_terminal_snr=any(name.removeprefix("state_dict.") == "ztsnr" for name in header.tensors),
+        zero_terminal_snr=stated_zero_snr(header),
         trained_clip_skip=_trained_clip_skip(kind, family, header.metadata),
         notes=tuple(_position_notes(header)),
         metadata=tuple(sorted(header.metadata.items())),
@@ -154,7 +168,7 @@ def identify(header: Header) -> Identity:
 
 
 def check_loadable(identity: Identity) -> None:
-    """Nothing for an SD 1.x checkpoint; WrongKind with one clear line for any other file."""
+    """Nothing for a checkpoint that draws from text; WrongKind with one clear line for any other file."""
     name, kind, family = identity.path.name, identity.kind, identity.family
     guess = f"; it looks like {identity.likely}" if identity.likely else ""
     line = {
@@ -172,9 +186,35 @@ def check_loadable(identity: Identity) -> None:
     if line is None and family not in DRAWN:
         line = _other_family(family)
     if line is None and identity.variant:
-        line = f"is an {identity.variant} checkpoint, which draws over a picture; give one that draws from text alone"
+        article = "an" if identity.variant[0] in "aeiou" else "a"
+        over = f"is {article} {identity.variant} checkpoint, which draws over a picture; give one that draws from text alone"
+        line = UNDRAWN.get(identity.variant, over)
     if line is not None:
         raise WrongKind(f"{name} {line}")
+
+
+def _variant(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> str:
+    names = {name.removeprefix("state_dict.") for name in header.tensors}
+    if "edm_mean" in names and "edm_std" in names:
+        return PLAYGROUND
+    if "edm_vpred.sigma_max" in names:
+        return COSXL
+    unet = parts.get("unet", {})
+    channels = _axis(unet, "conv_in.weight", 1)
+    if _axis(unet, "add_embedding.linear_1.weight", 1) == REFINER_ADDED or (
+        "text_encoder_2" in parts and "text_encoder" not in parts and "add_embedding.linear_1.weight" in unet
+    ):
+        return REFINER
+    return CHANNELS.get(channels, f"unusual ({channels} input channels)" if channels > 4 else "")
+
+
+def stated_zero_snr(header: Header) -> bool:
+    """Whether the file, or its folder's scheduler, says that it was trained with a zero terminal signal-to-noise ratio."""
+    told = any(name.removeprefix("state_dict.") == "ztsnr" for name in header.tensors)
+    scheduler = header.configs.get("scheduler", {})
+    return (
+        told or scheduler.get("rescale_betas_zero_snr") is True or header.metadata.get("ss_zero_terminal_snr") == "True"
+    )
 
 
 def _trained_clip_skip(kind: FileKind, family: Family | None, metadata: Mapping[str, str]) -> int | None:
@@ -241,12 +281,7 @@ def _family(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> Family
 
 def _other_family(family: Family | None) -> str:
     if family is None:
-        return "is a checkpoint of a family that is not known here; SD 1.x checkpoints are"
-    if family in (Family.SD2, Family.SDXL):
-        return (
-            f"is {family.label}: Clip Skip for {family.label} text encoders is not supported by this version; "
-            "SD 1.x checkpoints are"
-        )
+        return "is a checkpoint of a family that is not known here; SD 1.x, SD 2.x and SDXL checkpoints are"
     return f"is {family.label}: Clip Skip means nothing here, {family.why_not}"
 
 
@@ -295,7 +330,8 @@ def _part(part: str, sources: Mapping[str, Source], header: Header) -> Part:
 
 def _missing(parts: Mapping[str, Mapping[str, Source]], header: Header, *, family: Family) -> Iterable[str]:
     """What a family's checkpoint lacks, each as a few words."""
-    for part in (*TEXT_PARTS[: len(family.value.encoders)], "unet", "vae"):
+    texts = TEXT_PARTS[: len(family.value.encoders)]
+    for part in (*(texts[1:] if _variant(header, parts) == REFINER else texts), "unet", "vae"):
         if part not in parts:
             yield f"the {PARTS[part]}"
             continue

@@ -56,13 +56,13 @@ def stated_prediction(header: Header, *, family: Family | None, norm: Source | N
 
 
 def _beside(path: Path) -> str:
-    """A1111's convention: a .yaml of the same name says `parameterization: "v"`."""
+    """A1111's convention: a .yaml of the same name says `parameterization: "v"`, or a scaling of sgm's (VScaling)."""
     try:
         with path.with_suffix(".yaml").open(encoding="utf-8", errors="replace") as file:
-            found = re.search(r'parameterization:\s*["\']?(v|eps)\b', file.read(65536))
+            found = re.search(r'parameterization:\s*["\']?(v|eps)\b|\.(V|Eps)Scaling\b', file.read(65536))
     except (OSError, ValueError):
         return ""
-    return WORDS[found[1]] if found else ""
+    return WORDS[(found[1] or found[2]).lower()] if found else ""
 
 
 def _spread(header: Header, norm: Source | None) -> float | None:

@@ -54,8 +54,8 @@ class Saved:
 def merged(modules: Mapping[str, nn.Module], loras: Sequence[Weighted]) -> Iterator[None]:
     """The models with these LoRAs in their weights; on exit the weights are the pristine ones, bit for bit.
 
-    `modules` holds "text_encoder", "unet" or both; what a LoRA has for the other is left alone. Every LoRA is checked
-    against the models before anything is changed. A strength of 0 touches nothing.
+    `modules` holds "text_encoder", "text_encoder_2" and "unet", or some of them; what a LoRA has for others is left
+    alone. Every LoRA is checked against the models before anything is changed. A strength of 0 touches nothing.
     """
     targets = _plan(modules, loras)
     busy = [part for part, module in modules.items() if getattr(module, MARK, False)]
@@ -123,12 +123,12 @@ def _change_bias(module: nn.Module, added: Sequence[Tensor], saved: list[Saved])
 
 def _plan(modules: Mapping[str, nn.Module], loras: Sequence[Weighted]) -> list[Target]:
     """Every module that changes, with its changes in order; LoraError when one cannot be made."""
-    wrong = sorted(set(modules) - {TEXT, UNET})
-    assert not wrong, f"modules are {TEXT} and {UNET}, not {wrong}"
+    wrong = sorted(set(modules) - {TEXT, TEXT_2, UNET})
+    assert not wrong, f"modules are {TEXT}, {TEXT_2} and {UNET}, not {wrong}"
     found = {part: dict(root.named_modules()) for part, root in modules.items()}
     steps: dict[str, list[tuple[LoraModule, float]]] = {}
     for lora, te, unet in loras:
-        strengths = {TEXT: te, UNET: unet}
+        strengths = {TEXT: te, TEXT_2: te, UNET: unet}
         for part, strength in strengths.items():
             if not math.isfinite(strength):
                 raise LoraError(f"LoRA {lora.name!r} has {part} strength {strength}; give a finite number such as 0.8")

@@ -1,0 +1,125 @@
+"""Whole pictures of SDXL and SD 2.x against diffusers' pipelines, on the same weights, vectors and noise."""
+
+from typing import Any
+
+import pytest
+import tiny_sdxl
+import torch
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from torch import Tensor
+
+from clipskip.encode import TextReader, condition
+from clipskip.networks import build_text_encoder, build_unet, build_vae
+from clipskip.sample import Picture, sample, stable_diffusion
+from clipskip.spec import ZERO_TERMINAL_SNR, Family, FileRef, Render, parse_skip
+
+# diffusers' schedulers hand tensors to numpy in a way that numpy 2 has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+TOLERANCE = 1e-4
+"""Of pixels in 0..1: float32, sums in another order, ten guided steps and a decoder."""
+
+
+def close(ours: Tensor, theirs: Tensor) -> bool:
+    assert ours.shape == theirs.shape and ours.std() > 0.05, "a picture, not one colour"
+    return torch.allclose(ours, theirs, rtol=0, atol=TOLERANCE)
+
+
+def scheduler(prediction: str, *, zero: bool) -> EulerDiscreteScheduler:
+    """Euler at our own noise levels: diffusers' rescaling ends at another last level than A1111's."""
+    kept = 1 / (1 + torch.tensor(stable_diffusion(zero_terminal_snr=zero).sigmas, dtype=torch.float64) ** 2)
+    betas = 1 - kept / torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
+    levels = {"trained_betas": betas.numpy(), "timestep_spacing": "linspace", "steps_offset": 1}
+    return EulerDiscreteScheduler(**levels, prediction_type=prediction)
+
+
+@torch.no_grad()
+def ours(parts: tiny_sdxl.Parts, family: Family, render: Render, prediction: str) -> tuple[Tensor, Any]:
+    """Our picture, and what its texts were to the UNet."""
+    states, shapes = parts.states, parts.shapes
+    networks = [
+        build_text_encoder(states[part], shapes[part]) for part in ("text_encoder", "text_encoder_2") if part in states
+    ]
+    given = condition(TextReader.of(*networks, family=family), render)
+    unet = build_unet(
+        {k: v.clone() for k, v in states["unet"].items()}, shapes["unet"], dtype=torch.float32, device="cpu"
+    )
+    *_, step = sample(unet, [Picture(render=render, conditioning=given)], prediction=prediction)
+    pixels = build_vae(states["vae"], shapes["vae"]).decode(step.latent / shapes["vae"].scaling_factor)
+    return (pixels / 2 + 0.5).clamp(0, 1), given
+
+
+def theirs(parts: tiny_sdxl.Parts, kind: Any, given: Any, schedule: EulerDiscreteScheduler, **settings: Any) -> Tensor:
+    unet = UNet2DConditionModel(**parts.shapes["unet"].config()).eval()
+    unet.load_state_dict(parts.states["unet"])
+    vae = AutoencoderKL(**parts.shapes["vae"].config()).eval()
+    vae.load_state_dict(parts.states["vae"])
+    absent = {"text_encoder": None, "tokenizer": None, "feature_extractor": None}
+    if kind is StableDiffusionXLPipeline:
+        more: dict[str, Any] = {"text_encoder_2": None, "tokenizer_2": None}
+    else:
+        more = {"safety_checker": None, "requires_safety_checker": False}
+    pipe = kind(vae=vae, unet=unet, scheduler=schedule, **absent, **more)
+    pipe.set_progress_bar_config(disable=True)
+    above, below = given.positive[0].schedule[0][1], given.negative[0][1]
+    pooled = (
+        {}
+        if above.pooled is None
+        else {"pooled_prompt_embeds": above.pooled[None], "negative_pooled_prompt_embeds": below.pooled[None]}
+    )
+    return pipe(
+        prompt_embeds=above.tokens[None],
+        negative_prompt_embeds=below.tokens[None],
+        **pooled,
+        latents=torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5)),
+        guidance_scale=7.0,
+        num_inference_steps=10,
+        height=64,
+        width=64,
+        output_type="pt",
+        **settings,
+    ).images
+
+
+def render(**settings: Any) -> Render:
+    base = {"steps": 10, "sampler": "Euler", "cfg_scale": 7.0, "seed": 5, "width": 64, "height": 64}
+    return Render(prompt="a (red:1.2) frog", model=FileRef(name="m"), **base | settings)
+
+
+@pytest.mark.parametrize("skip", ["2", "1", "3/7"])
+@pytest.mark.parametrize("negative", ["", "blurry"])
+def test_sdxl_draws_what_diffusers_draws(skip: str, negative: str) -> None:
+    parts = tiny_sdxl.sdxl()
+    drawn, given = ours(parts, Family.SDXL, render(clip_skip=parse_skip(skip), negative_prompt=negative), "epsilon")
+    assert close(drawn, theirs(parts, StableDiffusionXLPipeline, given, scheduler("epsilon", zero=False)))
+
+
+def test_sdxl_is_told_its_crop_as_in_diffusers() -> None:
+    parts = tiny_sdxl.sdxl()
+    drawn, given = ours(parts, Family.SDXL, render(clip_skip=parse_skip("2"), crop_top=16, crop_left=200), "epsilon")
+    crop = {"crops_coords_top_left": (16, 200)}
+    expected = theirs(parts, StableDiffusionXLPipeline, given, scheduler("epsilon", zero=False), **crop)
+    assert close(drawn, expected)
+    assert not close(drawn, theirs(parts, StableDiffusionXLPipeline, given, scheduler("epsilon", zero=False)))
+
+
+def test_sdxl_with_v_prediction_and_zero_terminal_snr_draws_what_diffusers_draws() -> None:
+    parts = tiny_sdxl.sdxl()
+    asked = render(clip_skip=parse_skip("2"), negative_prompt="blurry", noise_schedule=ZERO_TERMINAL_SNR)
+    drawn, given = ours(parts, Family.SDXL, asked, "v")
+    assert close(drawn, theirs(parts, StableDiffusionXLPipeline, given, scheduler("v_prediction", zero=True)))
+    usual, _ = ours(parts, Family.SDXL, render(clip_skip=parse_skip("2"), negative_prompt="blurry"), "v")
+    assert not torch.allclose(drawn, usual, atol=0.05), "the levels make a difference"
+
+
+@pytest.mark.parametrize(("prediction", "name"), [("epsilon", "epsilon"), ("v", "v_prediction")])
+def test_sd2_draws_what_diffusers_draws(prediction: str, name: str) -> None:
+    parts = tiny_sdxl.sd2()
+    drawn, given = ours(parts, Family.SD2, render(clip_skip=parse_skip("2"), negative_prompt="blurry"), prediction)
+    assert close(drawn, theirs(parts, StableDiffusionPipeline, given, scheduler(name, zero=False)))
