@@ -50,7 +50,7 @@ def clipboard(page: Page) -> str:
 
 
 def shown(page: Page) -> str:
-    return page.locator(".pane.shown img").get_attribute("src") or ""
+    return page.locator(".pane.shown img:not(.over)").get_attribute("src") or ""
 
 
 def check(page: Page) -> None:

@@ -5,12 +5,14 @@ import hashlib
 import io
 import json
 import re
+from importlib.resources import files
 
 import numpy as np
 from PIL import Image
 
 from clipskip.image.page import Cell, write_page
 
+VIEWER = files("clipskip.image") / "viewer"
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(1)> & "quotes"'
 
 
@@ -27,10 +29,10 @@ def test_hostile_text_stays_text() -> None:
 
 
 def test_the_page_carries_every_setting_and_a_gap_for_the_missing_cell() -> None:
-    found = re.search(r'<script type="application/json" id="sweep">(.*?)</script>', page(), re.S)
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page(), re.S)
     assert found is not None
     sweep = json.loads(found[1])
-    assert sweep["cells"][0][0]["settings"].endswith("Clip skip: 1") and sweep["cells"][0][1] is None
+    assert sweep["cells"][0][0]["settings"].endswith("Clip skip: 1") and sweep["cells"][0][1]["image"] is None
     assert sweep["prompt"] == HOSTILE
 
 
@@ -39,4 +41,19 @@ def test_the_policy_allows_exactly_the_pages_own_script_and_no_network() -> None
     script = re.findall(r"<script>(.*?)</script>", text, re.S)[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in text and "default-src 'none'" in text
-    assert not re.search(r"https?://", text)
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
+
+
+def test_the_page_holds_the_viewer_that_the_server_has() -> None:
+    text = page()
+    for name in ("stage.js", "viewer.js", "sheet.js", "export.js"):
+        source = (VIEWER / name).read_text()
+        body = re.sub(r"^import .*\n", "", source, flags=re.MULTILINE).replace("export ", "")
+        assert body.strip() in re.sub(r"^const \{.*\} = module_\w+;\n", "", text, flags=re.MULTILINE), name
+    assert 'id="stage"' in text and "{{" not in text
+
+
+def test_a_column_is_the_number_that_its_label_names() -> None:
+    found = re.search(r'id="data">(.*?)</script>', page(), re.S)
+    assert found is not None
+    assert [one["clip_skip"] for one in json.loads(found[1])["columns"]] == [1, 2]

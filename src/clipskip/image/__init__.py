@@ -23,7 +23,7 @@ from clipskip.image.metadata import (
     write_bytes,
     write_png,
 )
-from clipskip.image.page import Cell, write_page
+from clipskip.image.page import Cell, viewer_markup, write_page
 from clipskip.image.preview import Colours, preview, preview_colours
 from clipskip.image.vae import decode, decode_on_device, encode, picture_px
 
@@ -55,6 +55,7 @@ __all__ = [
     "read_pixels",
     "stretch",
     "upscale_by",
+    "viewer_markup",
     "write_bytes",
     "write_page",
     "write_png",

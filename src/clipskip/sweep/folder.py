@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from clipskip.errors import ClipskipError, OutputError
 from clipskip.image import Cell, draw_grid, read_infotext, write_bytes, write_page, write_png
 from clipskip.spec import render_infotext
-from clipskip.sweep.manifest import write_manifest
+from clipskip.sweep.manifest import read_manifest, write_manifest
 from clipskip.sweep.plan import Sweep, file_name, footer
 from clipskip.weights import CheckpointFacts
 
@@ -77,7 +77,16 @@ class SweepFolder:
         ]
         shared = footer(self.sweep)
         write_png(self.grid, draw_grid(pixels, columns=across, rows=down, footer=shared), shared)
-        write_bytes(self.page, write_page(rows, prompt=self.sweep.base.prompt, columns=across, rows=down).encode())
+        model = (read_manifest(self.path) or {}).get("model", {})
+        page = write_page(
+            rows,
+            prompt=self.sweep.base.prompt,
+            columns=across,
+            rows=down,
+            name=self.path.name.removeprefix("sweep-"),
+            depth=model.get("depth"),
+        )
+        write_bytes(self.page, page.encode())
 
     def _cell(self, row: int, column: int) -> Cell | None:
         if not self.has(row, column):

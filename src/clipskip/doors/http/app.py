@@ -27,9 +27,16 @@ from clipskip.doors.http.ours import (
 from clipskip.doors.http.reasons import LOG, MOST_REASONS, Reason, joined, log_line, reasons_of
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import Busy, ClipskipError, NotFound, OutputError
+from clipskip.image import viewer_markup
 from clipskip.sweep import Studio
 
 ASSETS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+SERVED = {
+    "reuse": '<button type="button" id="reuse">Draw more like it</button>',
+    "more": '<details id="dialects"><summary>Copy for another tool</summary><ul class="tools" id="tools"></ul></details>'
+    '<button type="button" class="quiet" id="to-advice">Which should I use? ↓</button>',
+}
+"""What the page of a server has more in the viewer than a sweep's own page."""
 WRONG_TOKEN_S = 0.5
 """Seconds that a wrong token costs."""
 REFUSALS: dict[int | str, dict[str, object]] = {
@@ -122,16 +129,17 @@ def _add_session(app: FastAPI, access: Access) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    web = files("clipskip.doors") / "web"
+    web, viewer = files("clipskip.doors") / "web", files("clipskip.image") / "viewer"
 
     @app.get("/", include_in_schema=False)
     def page(request: Request) -> Response:
-        name = "index.html" if request.state.signed_in else "signin.html"
-        return Response((web / name).read_bytes(), media_type="text/html; charset=utf-8")
+        text = (web / ("index.html" if request.state.signed_in else "signin.html")).read_text("utf-8")
+        return Response(text.replace("{{viewer}}", viewer_markup(SERVED)), media_type="text/html; charset=utf-8")
 
     @app.get("/web/{name}", include_in_schema=False)
     def asset(name: str) -> Response:
         kind = ASSETS.get(Path(name).suffix)
-        if kind is None or Path(name).name != name or not (web / name).is_file():
+        found = next((place / name for place in (web, viewer) if (place / name).is_file()), None)
+        if kind is None or Path(name).name != name or found is None:
             raise NotFound(f"there is no file {name[:80]!r}")
-        return Response((web / name).read_bytes(), media_type=kind)
+        return Response(found.read_bytes(), media_type=kind)

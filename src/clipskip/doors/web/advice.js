@@ -1,10 +1,10 @@
-// What the model itself says of the Clip Skips: a verdict over the pictures, curves under them, each claim with its measurement.
+// What the model itself says of the Clip Skips: a verdict below the pictures, curves of what is left, each claim with its measurement.
 
 import { ApiError, api } from "./api.js";
 import { at, duration, h, say, svg } from "./dom.js";
 import { wordsOf } from "./words.js";
 
-const HEIGHT = 90, TOP = 1.25;
+const WIDTH = 520, HEIGHT = 120, LEFT = 44, TOP = 1.25;
 
 /** The place for advice on the sweep that is shown. `hear.choose(skip)` shows a Clip Skip's picture. */
 export function openAdvice(hear) {
@@ -15,7 +15,6 @@ export function openAdvice(hear) {
   function show(sweep, ended) {
     shown = sweep.id;
     at("verdict").hidden = !ended;
-    at("curve").hidden = true;
     if (!ended) return;
     const advice = known.get(sweep.id);
     if (advice) tell(sweep, advice);
@@ -58,8 +57,8 @@ export function openAdvice(hear) {
     at("verdict").replaceChildren(
       h("div", { class: "row" }, h("p", { class: "said" }, h("strong", { text: first }), ` ${verdict.text}.`),
         column < 0 ? null : h("button", { type: "button", class: "quiet", text: `Show Clip Skip ${verdict.skip}`, on: { click: () => hear.choose(column) } })),
+      advice.prompted ? curve(advice.prompted) : null,
       claim("Why, with every measurement", ...claims(advice)), wordsOf(sweep.prompt, sweep.model?.name));
-    drawCurve(sweep, advice.prompted);
   }
 
   return { show };
@@ -124,16 +123,16 @@ function table(heads, rows) {
     h("tbody", {}, ...rows.map(([name, ...cells]) => h("tr", {}, h("th", { scope: "row", text: name }), ...cells.map((cell) => (typeof cell === "string" ? h("td", { text: cell }) : h("td", {}, cell))))))));
 }
 
-/** Under the columns: how much of the guidance and of each LoRA is left. */
-function drawCurve(sweep, prompted) {
-  at("curve").hidden = !prompted;
-  if (!prompted) return;
+/** How much of the guidance and of each LoRA is left at each Clip Skip, with both axes. */
+function curve(prompted) {
   const lines = [["guidance kept", prompted.guidance_kept], ...prompted.loras.map((lora) => [`${lora.name} taken up`, lora.uptake])];
-  const x = (skip) => (sweep.columns.findIndex((one) => one.clip_skip === skip) + 0.5) * 100;
-  const y = (share) => HEIGHT * (1 - Math.min(Math.max(share, 0), TOP) / TOP);
-  const picture = svg("svg", { viewBox: `0 0 ${sweep.columns.length * 100} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
-    svg("line", { class: "whole", x1: 0, x2: sweep.columns.length * 100, y1: y(1), y2: y(1) }),
-    ...lines.map(([, values], i) => svg("polyline", { class: `curve curve-${i % 4}`, points: prompted.skips.map((skip, c) => `${x(skip)},${y(values[c])}`).join(" ") })));
+  const x = (i) => LEFT + (prompted.skips.length > 1 ? (i * (WIDTH - LEFT - 12)) / (prompted.skips.length - 1) : 0);
+  const y = (share) => 8 + HEIGHT * (1 - Math.min(Math.max(share, 0), TOP) / TOP);
+  const word = (text, at_x, at_y, anchor) => { const made = svg("text", { x: at_x, y: at_y, "text-anchor": anchor }); made.textContent = text; return made; };
+  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT + 40}`, role: "img", "aria-label": lines.map(([name, values]) => `${name}: ${prompted.skips.map((skip, i) => `${percent(values[i])} at ${skip}`).join(", ")}`).join("; ") },
+    ...[0, 0.5, 1].flatMap((share) => [svg("line", { class: "whole", x1: LEFT, x2: WIDTH - 12, y1: y(share), y2: y(share) }), word(percent(share), LEFT - 8, y(share) + 4, "end")]),
+    ...prompted.skips.map((skip, i) => word(`${skip}`, x(i), HEIGHT + 24, "middle")), word("Clip Skip", (LEFT + WIDTH) / 2, HEIGHT + 38, "middle"),
+    ...lines.map(([, values], i) => svg("polyline", { class: `curve curve-${i % 4}`, points: values.map((value, c) => `${x(c)},${y(value)}`).join(" ") })));
   const legend = lines.map(([name], i) => h("span", { class: `key key-${i % 4}`, text: name }));
-  at("curve").replaceChildren(h("p", { class: "about keys" }, ...legend), picture);
+  return h("div", { id: "curve" }, h("p", { class: "about keys" }, ...legend), picture);
 }

@@ -22,7 +22,10 @@ async function ask(path, { method = "GET", body, signal } = {}) {
     if (error.name === "AbortError") throw error;
     throw new ApiError("The server does not answer. Is clipskip serve still running?");
   }
-  const said = await answer.json().catch(() => null);
+  const said = await answer.json().catch((error) => {
+    if (error.name === "AbortError") throw error;
+    return null;
+  });
   if (!answer.ok) throw refusal(said, answer);
   return said;
 }

@@ -1,4 +1,4 @@
-// The picture that is shown, taken away: its settings, the same layer in another tool's number, the file.
+// The picture that is shown, for other tools: the same layer in their numbers, and the settings for the form.
 
 import { ApiError, api } from "./api.js";
 import { at, copy, h } from "./dom.js";
@@ -13,16 +13,14 @@ const LAYS_OUT_AS_WE = new Set(["a1111", "forge"]);
 export function openWinner(hear) {
   let settings = null, asked = "", family = "sd1", skip = null;
 
-  function show(sweep, cell, column = null) {
+  function show(sweep, cell, column) {
     settings = cell?.settings ?? null;
     family = sweep.model?.family ?? "sd1";
     skip = typeof column?.clip_skip === "number" ? column.clip_skip : null;
-    for (const id of ["copy", "reuse"]) at(id).disabled = settings === null;
-    at("cell-settings").textContent = settings ?? "not drawn yet";
-    at("save").hidden = !cell?.image;
-    if (cell?.image) at("save").href = cell.image;
+    at("reuse").disabled = settings === null;
     at("dialects").hidden = settings === null || skip === null;
     if (at("dialects").open) translate();
+    links(sweep);
   }
 
   async function translate() {
@@ -58,8 +56,7 @@ export function openWinner(hear) {
     at("links").replaceChildren(...made.map(([text, url, save]) => h("a", { href: url, text, download: save, target: save ? null : "_blank", rel: save ? null : "noopener" })));
   }
 
-  at("copy").addEventListener("click", () => copy(settings, at("copy")));
   at("reuse").addEventListener("click", () => hear.reuse(settings));
   at("dialects").addEventListener("toggle", () => { if (at("dialects").open) translate(); });
-  return { show, links };
+  return { show };
 }

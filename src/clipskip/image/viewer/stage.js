@@ -1,4 +1,4 @@
-// One picture, two side by side, or their difference; zoom and place are shared between them.
+// One picture, two side by side, one wiped over the other, or their difference; zoom and place are shared between them.
 
 import { at, h } from "./dom.js";
 
@@ -12,6 +12,12 @@ export function openStage() {
   let zoom = 1, x = 0, y = 0, turn = 0;
   at("panes").append(...panes.map((pane) => pane.figure));
   panes.forEach((pane) => listen(pane.view));
+  at("wipe").addEventListener("input", wipe);
+  wipe();
+
+  function wipe() {
+    shownPane.over.style.clipPath = `inset(0 ${100 - Number(at("wipe").value)}% 0 0)`;
+  }
 
   function move(newZoom, newX, newY) {
     zoom = Math.min(Math.max(newZoom, 1), MAX_ZOOM);
@@ -68,15 +74,22 @@ export function openStage() {
     pane.caption.textContent = picture.name;
   }
 
-  /** Shows `shown`, beside `held` where there is one; `mode` is side or difference. */
+  /** Shows `shown`, with `held` where there is one; `mode` is side, one, wipe or difference. */
   async function show(shown, held, mode) {
-    const differing = mode === "difference" && held !== null;
+    const differing = mode === "difference" && held !== null, wiping = mode === "wipe" && held !== null && held.source && shown.source;
+    const beside = held !== null && mode === "side";
     put(shownPane, shown);
     if (held) put(heldPane, held);
-    heldPane.figure.hidden = held === null || differing;
+    shownPane.over.hidden = !wiping;
+    if (wiping) {
+      shownPane.over.src = held.source;
+      shownPane.caption.textContent = `${held.name} | ${shown.name}`;
+    }
+    at("wipe").hidden = !wiping;
+    heldPane.figure.hidden = !beside;
     shownPane.figure.hidden = differing;
     differencePane.figure.hidden = !differing;
-    at("panes").classList.toggle("two", held !== null && !differing);
+    at("panes").classList.toggle("two", beside);
     at("difference").textContent = "";
     turn += 1;
     if (differing) await differ(shown, held, turn);
@@ -106,12 +119,13 @@ export function openStage() {
 
 function createPane(kind) {
   const image = h("img", { alt: "", draggable: "false", hidden: true });
+  const over = h("img", { class: "over", alt: "", draggable: "false", hidden: true });
   const canvas = h("canvas", { role: "img", "aria-label": "Difference" });
   const empty = h("span", { class: "empty" });
-  const inner = h("div", { class: "inner" }, kind === "difference" ? canvas : image);
+  const inner = h("div", { class: "inner" }, ...(kind === "difference" ? [canvas] : [image, over]));
   const view = h("div", { class: "view" }, inner, empty);
   const caption = h("figcaption");
-  return { figure: h("figure", { class: `pane ${kind}`, hidden: kind !== "shown" }, view, caption), view, inner, image, canvas, empty, caption };
+  return { figure: h("figure", { class: `pane ${kind}`, hidden: kind !== "shown" }, view, caption), view, inner, image, over, canvas, empty, caption };
 }
 
 const distance = ([ax, ay], [bx, by]) => Math.hypot(ax - bx, ay - by);

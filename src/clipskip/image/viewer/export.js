@@ -1,0 +1,122 @@
+// What is taken away: the settings and the picture shown, the grid as it is seen, everything in one zip.
+
+import { at, copy, h, say } from "./dom.js";
+import { zip } from "./zip.js";
+
+const MOST_SIDE = 16000, MOST_PIXELS = 200e6, GAP = 8;
+const LABEL = "16px system-ui, sans-serif", LABEL_PX = 16;
+
+/** The buttons of the panel. `hear.view()` gives what is seen. */
+export function openExport(hear) {
+  let settings = null;
+
+  /** Another picture is shown. */
+  function show(cell) {
+    settings = cell?.settings ?? null;
+    at("copy").disabled = settings === null;
+    at("cell-settings").textContent = settings ?? "not drawn yet";
+    at("save").hidden = !cell?.image;
+    if (!cell?.image) return;
+    at("save").href = cell.image;
+    at("save").download = cell.image.startsWith("data:") ? cell.name ?? "picture.png" : "";
+  }
+
+  async function act(button, work) {
+    const before = button.textContent;
+    button.disabled = true;
+    button.textContent = "Working…";
+    try {
+      await work();
+    } finally {
+      button.disabled = false;
+      button.textContent = before;
+    }
+  }
+
+  at("copy").addEventListener("click", () => copy(settings, at("copy")));
+  at("save-png").addEventListener("click", () => act(at("save-png"), () => saveSheets(hear.view(), "image/png", "png")));
+  at("save-webp").addEventListener("click", () => act(at("save-webp"), () => saveSheets(hear.view(), "image/webp", "webp")));
+  at("save-zip").addEventListener("click", () => act(at("save-zip"), () => saveZip(hear.view())));
+  return { show };
+}
+
+function save(blob, name) {
+  const url = URL.createObjectURL(blob), link = h("a", { href: url, download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(url), 60000);
+  say(`${name} is saved.`);
+}
+
+/** Bytes of a picture, from the server or from the file that shows it. */
+async function bytesOf(source) {
+  if (!source.startsWith("data:")) return new Uint8Array(await (await fetch(source)).arrayBuffer());
+  return Uint8Array.from(atob(source.slice(source.indexOf(",") + 1)), (letter) => letter.charCodeAt(0));
+}
+
+/** Every picture seen that is drawn, with its settings beside it as text. */
+async function saveZip({ lines, sweep, nameOf }) {
+  const files = [];
+  for (const place of lines.flatMap((line) => line.places)) {
+    const cell = place && sweep.cells[place[0]][place[1]];
+    if (!cell?.image) continue;
+    const name = (cell.name ?? `row${place[0]}-${nameOf(place)}.png`).replace(/[^\w.,+ -]/g, "_");
+    files.push([name, await bytesOf(cell.image)], [name.replace(/\.png$/, ".txt"), new TextEncoder().encode(cell.settings ?? "")]);
+  }
+  save(zip(files), `sweep-${sweep.id ?? "pictures"}.zip`);
+}
+
+/** How many columns and rows of cells fit one sheet. */
+export function sheetSize({ cellWidth, cellHeight, left, top, columns, rows }) {
+  const across = Math.max(1, Math.min(columns, Math.floor((MOST_SIDE - left) / (cellWidth + GAP))));
+  const width = left + across * (cellWidth + GAP);
+  const down = Math.max(1, Math.min(rows, Math.floor((Math.min(MOST_SIDE, MOST_PIXELS / width) - top) / (cellHeight + GAP))));
+  return { across, down };
+}
+
+/** The grid as it is seen, in as many sheets as it takes. */
+async function saveSheets({ heads, lines, sweep }, type, ending) {
+  const first = sweep.cells.flat().find((cell) => cell.image);
+  if (!first) return;
+  const { naturalWidth: cellWidth, naturalHeight: cellHeight } = await load(first.image);
+  const left = Math.min(220, 24 + Math.max(...lines.map((line) => line.name.length)) * 9), top = 2 * LABEL_PX;
+  const { across, down } = sheetSize({ cellWidth, cellHeight, left, top, columns: heads.length, rows: lines.length });
+  let number = 0;
+  for (let j = 0; j < lines.length; j += down) {
+    for (let i = 0; i < heads.length; i += across) {
+      number += 1;
+      const some = lines.slice(j, j + down), canvas = document.createElement("canvas"), across_here = heads.slice(i, i + across);
+      canvas.width = left + across_here.length * (cellWidth + GAP);
+      canvas.height = top + some.length * (cellHeight + GAP);
+      await paint(canvas.getContext("2d"), { heads: across_here, lines: some.map((line) => ({ ...line, places: line.places.slice(i, i + across) })), sweep, cellWidth, cellHeight, left, top });
+      const blob = await new Promise((done) => { canvas.toBlob(done, type, 0.92); });
+      const all = Math.ceil(lines.length / down) * Math.ceil(heads.length / across);
+      save(blob, `sweep-${sweep.id ?? "grid"}${all > 1 ? `-${number}-of-${all}` : ""}.${ending}`);
+    }
+  }
+}
+
+async function paint(brush, { heads, lines, sweep, cellWidth, cellHeight, left, top }) {
+  brush.fillStyle = "#fff";
+  brush.fillRect(0, 0, brush.canvas.width, brush.canvas.height);
+  brush.fillStyle = "#17171b";
+  brush.font = LABEL;
+  brush.textBaseline = "middle";
+  heads.forEach((text, i) => brush.fillText(text, left + i * (cellWidth + GAP), top / 2, cellWidth));
+  for (const [j, { name, places }] of lines.entries()) {
+    const y = top + j * (cellHeight + GAP);
+    brush.fillText(name, GAP, y + cellHeight / 2, left - 2 * GAP);
+    for (const [i, place] of places.entries()) {
+      const cell = place && sweep.cells[place[0]][place[1]];
+      if (cell?.image) brush.drawImage(await load(cell.image), left + i * (cellWidth + GAP), y, cellWidth, cellHeight);
+    }
+  }
+}
+
+async function load(source) {
+  const image = new Image();
+  image.src = source;
+  await image.decode();
+  return image;
+}

@@ -1,0 +1,197 @@
+"""The viewer, on the page of a server and in the one file that a sweep leaves: the same keys do the same."""
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+from web_page import draw, needs_browser, shown
+
+from clipskip.image import Cell, write_page
+
+COLUMNS, ROWS = ["Clip Skip 1", "Clip Skip 2", "Clip Skip 3"], ["without LoRA", "gnome"]
+
+
+def png(row: int, column: int) -> bytes:
+    """A picture of one grey that its place says, 64 by 48."""
+    stored = io.BytesIO()
+    Image.fromarray(np.full((48, 64, 3), 40 * (3 * row + column), np.uint8)).save(stored, "PNG")
+    return stored.getvalue()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A sweep's own page, of 2 rows and 3 columns."""
+    cells = [
+        [Cell(png=png(r, c), settings=f"swamp\nSteps: 2, Size: 64x48, Clip skip: {c + 1}") for c in range(3)]
+        for r in range(2)
+    ]
+    path = tmp_path / "index.html"
+    path.write_text(write_page(cells, columns=COLUMNS, rows=ROWS, prompt="swamp", name="abc", depth=12))
+    return path
+
+
+@pytest.fixture
+def own(browser: Browser, file: Path) -> Iterator[Page]:
+    """The file opened from disk; it asks nothing and its console says nothing."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
+    context.set_default_timeout(20_000)
+    tab, said, asked = context.new_page(), list[str](), list[str]()
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(file.as_uri())
+    yield tab
+    context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [file.as_uri()]
+
+
+def pixel(page: Page) -> int:
+    """The grey of the picture that is shown."""
+    return int(
+        page.evaluate("""() => {
+        const image = document.querySelector(".pane.shown img"), canvas = document.createElement("canvas");
+        canvas.width = canvas.height = 1;
+        const brush = canvas.getContext("2d");
+        brush.drawImage(image, 0, 0, 1, 1);
+        return brush.getImageData(0, 0, 1, 1).data[0];
+    }""")
+    )
+
+
+@needs_browser
+def test_the_file_is_scrubbed_flipped_wiped_and_measured_by_the_keys_of_the_page(own: Page) -> None:
+    press = own.keyboard.press
+    expect(own.locator("#shown-name")).to_have_text("Clip Skip 1, gnome")
+    assert pixel(own) == 120
+    press("ArrowRight")
+    press("ArrowUp")
+    assert (own.inner_text("#shown-name"), pixel(own)) == ("Clip Skip 2, without LoRA", 40)
+    press("h")
+    press("ArrowRight")
+    expect(own.locator(".pane.held figcaption")).to_have_text("Clip Skip 2, without LoRA")
+    press("Space")
+    expect(own.locator(".pane.held")).to_be_hidden()
+    assert (own.inner_text("#shown-name"), pixel(own)) == ("Clip Skip 2, without LoRA", 40)
+    press("Space")
+    assert (own.inner_text("#shown-name"), pixel(own)) == ("Clip Skip 3, without LoRA", 80)
+    press("w")
+    own.fill("#wipe", "25")
+    assert (
+        own.evaluate("getComputedStyle(document.querySelector('.pane.shown .over')).clipPath")
+        == "inset(0px 75% 0px 0px)"
+    )
+    own.evaluate("document.activeElement.blur()")
+    press("d")
+    expect(own.locator("#difference")).to_contain_text("Mean difference")
+
+
+@needs_browser
+def test_axes_are_swapped_values_hidden_and_only_the_starred_kept(own: Page) -> None:
+    heads = own.locator("#grid thead th")
+    own.keyboard.press("s")
+    expect(own.locator("#star")).to_have_attribute("aria-pressed", "true")
+    own.click("#arrange summary")
+    own.click("#swap")
+    expect(heads).to_have_text(ROWS)
+    own.evaluate("document.activeElement.blur()")
+    own.keyboard.press("ArrowDown")
+    assert own.inner_text("#shown-name") == "Clip Skip 2, gnome"
+    own.click("#swap")
+    own.locator("#values label", has_text="Clip Skip 2").click()
+    expect(own.locator(".cell")).to_have_count(4)
+    own.evaluate("document.activeElement.blur()")
+    own.locator(".cell").first.click()
+    own.keyboard.press("ArrowRight")
+    assert own.inner_text("#shown-name") == "Clip Skip 3, without LoRA", "what is hidden is passed over"
+    own.click("#only-starred")
+    expect(own.locator(".cell")).to_have_count(1)
+    expect(own.locator(".cell")).to_have_attribute("aria-label", "Show Clip Skip 1, gnome, starred")
+
+
+@needs_browser
+def test_the_picture_fills_the_screen_and_plays_through_the_clip_skips(own: Page) -> None:
+    own.keyboard.press("f")
+    expect(own.locator("#panel")).to_be_hidden()
+    box = own.locator(".pane.shown .view").bounding_box()
+    assert box and box["height"] >= 890, box
+    own.keyboard.press("ArrowRight")
+    expect(own.locator("#full-name")).to_have_text("Clip Skip 2, gnome")
+    own.keyboard.press("f")
+    own.click("#play")
+    expect(own.locator("#shown-name")).to_have_text("Clip Skip 3, gnome")
+    expect(own.locator("#shown-name")).to_have_text("Clip Skip 1, gnome")
+    own.click("#play")
+    expect(own.locator("#play")).to_have_attribute("aria-pressed", "false")
+
+
+@needs_browser
+def test_the_grid_and_the_zip_hold_what_is_seen(own: Page, tmp_path: Path) -> None:
+    own.click("#arrange summary")
+    own.locator("#values label", has_text="Clip Skip 2").click()
+    with own.expect_download() as saved:
+        own.click("#save-zip")
+    saved.value.save_as(tmp_path / "all.zip")
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        assert names == [f"row{r}-clipskip{c}.{end}" for r in (0, 1) for c in (1, 3) for end in ("png", "txt")]
+        assert archive.read("row1-clipskip3.png") == png(1, 2)
+        assert archive.read("row0-clipskip3.txt").decode().endswith("Clip skip: 3")
+    for button, kind in (("#save-png", "PNG"), ("#save-webp", "WEBP")):
+        with own.expect_download() as saved:
+            own.click(button)
+        saved.value.save_as(tmp_path / "grid")
+        with Image.open(tmp_path / "grid") as grid:
+            assert grid.format == kind and grid.height == 32 + 2 * 56
+            assert abs(int(np.asarray(grid.convert("L"))[32 + 56 + 20, grid.width - 30]) - 200) <= 2
+
+
+@needs_browser
+def test_sheets_are_paged_before_they_are_too_large(page: Page) -> None:
+    found = page.evaluate("""async () => {
+        const { sheetSize } = await import("/web/export.js");
+        const sizes = { cellWidth: 512, cellHeight: 768, left: 200, top: 32 };
+        return [[5, 2], [60, 4], [12, 500]].map(([columns, rows]) => sheetSize({ ...sizes, columns, rows }));
+    }""")
+    for size, (columns, rows) in zip(found, [(5, 2), (60, 4), (12, 500)], strict=True):
+        width, height = 200 + size["across"] * 520, 32 + size["down"] * 776
+        assert width * height <= 200_000_000 and max(width, height) <= 16_000, size
+        assert size["across"] <= columns and size["down"] <= rows
+    assert found[0] == {"across": 5, "down": 2}
+
+
+@needs_browser
+@pytest.mark.parametrize("page", [(390, "dark"), (1440, "light"), (2560, "dark")], indirect=True)
+def test_the_picture_takes_the_room_that_the_window_has(page: Page) -> None:
+    draw(page, steps=1, prompt="swamp, room")
+    box, width = page.locator(".pane.shown .view").bounding_box(), page.viewport_size["width"]  # type: ignore[index]  # it is set
+    assert box
+    share = {390: box["width"] / 390, 1440: box["height"] / 900, 2560: box["height"] / 900}[width]
+    assert share > {390: 0.9, 1440: 0.55, 2560: 0.8}[width], (box, share)
+    if width == 390:
+        page.reload()
+        page.wait_for_selector("#ready", state="attached")
+        page.locator(".cell").first.wait_for()
+        box = page.locator(".pane.shown .view").bounding_box()
+        assert box and box["y"] < 300, "pictures come first"
+    assert shown(page)
+
+
+@needs_browser
+def test_thumbnails_of_twelve_columns_are_not_stamps(page: Page) -> None:
+    draw(page, steps=1, skips="1-12", lora=None, prompt="swamp, twelve")
+    box = page.locator(".cell").first.bounding_box()
+    assert box and box["width"] >= 64, box
+
+
+def test_the_data_of_a_page_is_the_data_of_the_api(file: Path) -> None:
+    found = re.search(r'id="data">(.*?)</script>', file.read_text(), re.S)
+    assert found and {"id", "prompt", "columns", "rows", "cells", "model"} <= json.loads(found[1]).keys()
