@@ -8,14 +8,29 @@ pipeline_stable_diffusion_xl.py; InvokeAI compel.py; stable-diffusion.cpp src/mo
 OneTrainer StableDiffusionXLModel.py; Draw Things TextEncoder.swift.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 from clip_reference import our_encoder, random_model, relative
 
+from clipskip.doors.options import build_request
 from clipskip.encode.layer import read_layer
 from clipskip.errors import SkipOutOfRange, SpecError
 from clipskip.networks import TextShape
-from clipskip.spec import ClipSkip, Dialect, Family, Skip, depths, from_dialect, skip_for, to_dialect, translate
+from clipskip.spec import (
+    ClipSkip,
+    Dialect,
+    Family,
+    Skip,
+    asked_skip,
+    depths,
+    from_dialect,
+    request_from_text,
+    skip_for,
+    to_dialect,
+    translate,
+)  # fmt: skip
 from clipskip.spec.dialect import dialects, full_note
 from clipskip.spec.numbering import ROWS
 
@@ -336,3 +351,39 @@ def test_two_numbers_for_a_tool_that_has_one_are_refused() -> None:
         to_dialect(from_dialect("2/5", Dialect.CLIPSKIP, family=Family.SDXL), Dialect.COMFYUI, family=Family.SDXL)
     with pytest.raises(SkipOutOfRange, match="32"):
         from_dialect("2/33", Dialect.CLIPSKIP, family=Family.SDXL)
+
+
+@pytest.mark.parametrize(
+    ("noted", "family", "expected"),
+    [
+        ("Clip skip: 1, Version: v1.9.4", Family.SDXL, "2"),
+        ("Version: v1.10.1", Family.SDXL, "2"),
+        ("Clip skip: 3, Version: v1.10.1", Family.SDXL, "2"),
+        ("Clip skip: 3, Version: f2.0.1v1.10.1-previous-665-gae278f79", Family.SDXL, "3"),
+        ("Version: f2.0.1v1.10.1", Family.SDXL, "2"),
+        ("Version: f2.0.1v1.10.1", Family.SD2, "2"),
+        ("Clip skip: 2, Version: f2.0.1v1.10.1", Family.SD2, "3"),
+        ("Clip skip: 2, Version: neo", Family.SDXL, "2"),
+        ("CLiP-skip: 1, App: SD.Next, Version: 3b7a0e5", Family.SDXL, "2"),
+        ("Size: 512x512", Family.SDXL, "2"),
+        ("Clip skip: 3", Family.SDXL, "3"),
+        ("Clip skip: 1, Version: clipskip 0.1", Family.SDXL, "1"),
+        ("Clip skip: 2, Clip skip per encoder: 2/5, Version: clipskip 0.1", Family.SDXL, "2/5"),
+        ("Clip skip: 2, Version: v1.9.4", Family.SD1, "2"),
+        ("Version: v1.9.4", Family.SD1, "1"),
+    ],
+)
+def test_a_settings_text_is_drawn_at_the_layer_that_its_tool_read_on_the_models_family(
+    noted: str, family: Family, expected: str
+) -> None:
+    asked = request_from_text(f"a frog\nSteps: 20, Sampler: Euler a, CFG scale: 7, {noted}")
+    found = asked_skip(asked, family)
+    assert found is not None and str(found.skip) == expected
+
+
+def test_a_clip_skip_that_is_typed_beside_a_settings_text_is_ours(tmp_path: Path) -> None:
+    settings = tmp_path / "a.txt"
+    settings.write_text("a frog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Clip skip: 1, Version: v1.9.4")
+    asked = build_request(None, settings=str(settings), loras=None, phrase_skips=None, size=None, clip_skip="1")
+    found = asked_skip(asked, Family.SDXL)
+    assert found is not None and found.skip == ClipSkip(1)

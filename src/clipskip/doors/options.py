@@ -90,6 +90,8 @@ def build_request(
             )
         asked = Request(prompt=prompt)
     changes = {name: value for name, value in typed.items() if value is not None}
+    if "clip_skip" in changes:
+        changes["counted_by"] = None
     for name in ("clip_skip", "negative_clip_skip"):
         if name in changes:
             changes[name] = parse_skip(changes[name])

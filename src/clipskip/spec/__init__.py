@@ -3,6 +3,7 @@
 from clipskip.spec.dialect import (
     Spelling,
     Translation,
+    asked_skip,
     conversion_table,
     convert,
     depths,
@@ -63,6 +64,7 @@ __all__ = [
     "Start",
     "StepSkips",
     "Translation",
+    "asked_skip",
     "by_hash",
     "check_depths",
     "conversion_table",

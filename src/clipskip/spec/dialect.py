@@ -11,6 +11,7 @@ from clipskip.spec.encoder_skips import EncoderSkips, Skip, check_depths, parse_
 from clipskip.spec.family import Family
 from clipskip.spec.numbering import ROWS, Dialect, Layers, Value, layers_of, numbering, value_of
 from clipskip.spec.reforge import is_dynamic, read_dynamic, write_dynamic
+from clipskip.spec.render import Request
 from clipskip.spec.skip import ClipSkip
 
 CANNOT = "-"
@@ -44,6 +45,15 @@ def translate(value: Value | None, dialect: Dialect, *, family: Family = Family.
     both = [layers_of(side, dialect, family, encoder=number) for number, side in enumerate(sides)]
     skip = EncoderSkips.of(ClipSkip(both[0].l_from_end), ClipSkip(both[1].g_from_end))
     return Translation(skip=skip, remark=". ".join(filter(None, (one.remark for one in both))))
+
+
+def asked_skip(request: Request, family: Family) -> Translation | None:
+    """Return the Clip Skip that is asked for, as the tool that counted it reads it on a family; None where none is."""
+    if request.clip_skip is None:
+        return None
+    if request.counted_by is None or not isinstance(request.clip_skip, ClipSkip) or not family.usable:
+        return Translation(skip=request.clip_skip)
+    return translate(request.clip_skip.from_end, request.counted_by, family=family)
 
 
 def _skip_of(layers: Layers) -> Skip:

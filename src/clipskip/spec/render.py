@@ -3,12 +3,13 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from clipskip.errors import SpecError
 from clipskip.spec.encoder_skips import PhraseSkip, Skip
 from clipskip.spec.lora import LoraRef
+from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import LATENT_PX, Hires, Mask, Start
 from clipskip.spec.skip import ClipSkip
 from clipskip.spec.table import PICTURE, check
@@ -46,6 +47,8 @@ class Request:
     model_hash: str | None = None
     loras: tuple[LoraRef, ...] = ()
     clip_skip: Skip | None = None
+    counted_by: Dialect | None = field(default=None, compare=False)
+    """The tool in whose numbers a settings text has `clip_skip`, which may mean another layer on another family; None: ours."""
     negative_clip_skip: Skip | None = None
     """Clip Skip of the negative prompt; None is the prompt's."""
     phrase_skips: tuple[PhraseSkip, ...] = ()
@@ -179,12 +182,12 @@ class Render:
 def _told(value: object) -> Iterator[tuple[str, str]]:
     """Name and text of each field of a dataclass that counts in a key."""
     assert is_dataclass(value)
-    for field in fields(value):
-        own = getattr(value, field.name)
-        if field.name in FIRST_FIELDS or own != _default(field):
+    for setting in fields(value):
+        own = getattr(value, setting.name)
+        if setting.name in FIRST_FIELDS or own != _default(setting):
             nested = isinstance(own, Start | Hires | Mask)
             inner = ", ".join(f"{name}={text}" for name, text in _told(own)) if nested else ""
-            yield field.name, f"{type(own).__name__}({inner})" if nested else repr(own)
+            yield setting.name, f"{type(own).__name__}({inner})" if nested else repr(own)
 
 
 def _default(field: Field[Any]) -> object:  # Any: whatever the field holds

@@ -12,9 +12,10 @@ from clipskip.spec.encoder_skips import EncoderSkips
 from clipskip.spec.foreign import read_record
 from clipskip.spec.infotext import Infotext, compose, hide_labels, parse_infotext
 from clipskip.spec.lora import LoraRef
+from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires
 from clipskip.spec.plain import write_value, write_values
-from clipskip.spec.reader import Reader
+from clipskip.spec.reader import Reader, plain
 from clipskip.spec.render import FileRef, Render, Request
 from clipskip.spec.skip import ClipSkip
 from clipskip.spec.table import HIRES, MASK, PICTURE, START
@@ -95,9 +96,23 @@ def request_from_infotext(infotext: Infotext) -> Request:
     version = reader.key("Version")
     asked = read_request(reader, A1111, prompt=infotext.prompt, negative=infotext.negative_prompt)
     told = [("Version", version.value)] if version and not version.value.startswith("clipskip") else []
-    request = replace(asked, unused=(*asked.unused, *told, *infotext.rest))
+    counted = _counted_by(version.value if version else "", infotext.fields)
+    request = replace(asked, counted_by=counted, unused=(*asked.unused, *told, *infotext.rest))
     _check(request)
     return request
+
+
+def _counted_by(version: object, fields: Mapping[str, str]) -> Dialect | None:
+    """The tool that counted the Clip Skip of a settings text; what is left out is A1111's default, and else it is as typed."""
+    text = str(version).lower()
+    if text.startswith("clipskip"):
+        return None
+    if "CLiP-skip" in fields:
+        return Dialect.SDNEXT
+    marks = {"f": Dialect.FORGE, "neo": Dialect.FORGE_NEO, "v": Dialect.A1111, "1": Dialect.A1111}
+    tool = next((dialect for mark, dialect in marks.items() if text.startswith(mark)), None)
+    said = any(plain(name) == "clipskip" for name in fields)
+    return tool or (None if said else Dialect.A1111)
 
 
 def _check(request: Request) -> None:

@@ -16,7 +16,18 @@ from clipskip.errors import NotFound, SpecError, WrongKind
 from clipskip.image import LATENT_MODES, UPSCALERS
 from clipskip.prompt import Emphasis, Rules, missing_embeddings, read_prompt
 from clipskip.sample import AUTOMATIC, Sampler, check_start, find_sampler
-from clipskip.spec import ZERO_TERMINAL_SNR, ClipSkip, FileRef, Hires, LoraRef, Render, Request, Skip, skip_for
+from clipskip.spec import (
+    ZERO_TERMINAL_SNR,
+    ClipSkip,
+    FileRef,
+    Hires,
+    LoraRef,
+    Render,
+    Request,
+    Skip,
+    asked_skip,
+    skip_for,
+)
 from clipskip.spec.table import RESIZE_MODES
 from clipskip.sweep.model import Extras
 from clipskip.sweep.second import calls_of_passes, denoiser_calls
@@ -90,7 +101,8 @@ def resolve(
     _check_loras([*found, *(again or ())], model, allow_pickle=allow_pickle)
     remembered = remembered_for(model.source, (ref.hash for ref, _ in found)) if request.clip_skip is None else None
     own_skip = ClipSkip(remembered.clip_skip) if remembered else model.default_clip_skip
-    skip, varied = request.clip_skip or own_skip, request.variation_seed
+    asked, varied = asked_skip(request, model.family), request.variation_seed
+    skip = asked.skip if asked else own_skip
     above = "\n".join([prompt.text, (hires and hires.prompt) or ""])
     below = "\n".join([request.negative_prompt, (hires and hires.negative_prompt) or ""])
     called = _called(above, below, library, calls=calls, rules=rules)
@@ -129,7 +141,7 @@ def resolve(
     )
     _check(render, model, embeddings)
     loras = {lora.hash: lora for _, lora in [*found, *(again or ())]}
-    notes = (_said(remembered, model.source),) if remembered else ()
+    notes = (_said(remembered, model.source),) if remembered else (asked.remark,) if asked and asked.remark else ()
     return render, Extras(loras=loras, embeddings=embeddings, starts=pictures, notes=notes)
 
 

@@ -91,7 +91,7 @@ def plan_sweep(
     allow_pickle: bool = False,
 ) -> tuple[Sweep, Extras]:
     """The guide's grid for this request: the Clip Skips across, without and with its LoRAs down."""
-    first = replace(request, clip_skip=skips[0])
+    first = replace(request, clip_skip=skips[0], counted_by=None)
     base, extras = resolve(first, model, library or Library.of_user(), allow_pickle=allow_pickle)
     for skip in skips:
         for calls in calls_of_passes(base):

@@ -70,7 +70,7 @@ def _nothing(asked: Asked, _: Value, __: Sequence[Value]) -> Asked:
 
 
 def _clip_skip(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
-    return replace(asked, clip_skip=parse_skip(str(value)))
+    return replace(asked, clip_skip=parse_skip(str(value)), counted_by=None)
 
 
 def _steps(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:

@@ -96,7 +96,7 @@ def read_wish(sent: Any, kind: type[PictureKind], shelf: Shelf) -> Wish[PictureK
         request, ignored = _request(body, shelf, changes.taken)
         skip, notes = _top_level_skip(body, shelf, model=request.model)
         if skip is not None and CLIP_SKIP not in changes.taken:
-            request = replace(request, clip_skip=skip)
+            request = replace(request, clip_skip=skip, counted_by=None)
     except ClipskipError as error:
         if error.field not in {reason.field for reason in reasons}:
             reasons.append(Reason.of(error, field=error.field or ""))

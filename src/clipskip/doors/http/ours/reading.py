@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -32,10 +32,11 @@ from clipskip.doors.http.strict import StrictRoute, read_body
 from clipskip.doors.looking import inspect_file
 from clipskip.doors.reading import read_aloud
 from clipskip.encode import summarize_layers
-from clipskip.errors import NotFound, SpecError
+from clipskip.errors import ClipskipError, NotFound, SpecError
 from clipskip.image import infotext_of
 from clipskip.sample import SAMPLERS, SCHEDULES
-from clipskip.spec import Family, conversion_table, layers_read, parse_columns, request_from_text
+from clipskip.spec import Family, asked_skip, conversion_table, layers_read, parse_columns, request_from_text
+from clipskip.spec import Request as Asked
 from clipskip.sweep import Studio
 from clipskip.weights import FileKind, Library
 
@@ -89,6 +90,15 @@ def _add_state(routes: APIRouter, studio: Studio) -> None:
         return {"samplers": names, "schedulers": [{"name": name, "label": name} for name in (AUTOMATIC, *SCHEDULES)]}
 
 
+def _on_its_model(asked: Asked, studio: Studio) -> Asked:
+    """The request with its Clip Skip as we count on the family of its model, where that is here."""
+    try:
+        found = asked_skip(asked, studio.models.facts(asked.model).family)
+    except ClipskipError:
+        return asked
+    return replace(asked, clip_skip=found.skip, counted_by=None) if found else asked
+
+
 def _add_texts(routes: APIRouter, studio: Studio) -> None:
     @routes.post("/prompt")
     def prompt(body: PromptBody) -> Json:
@@ -122,7 +132,7 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
                 text = SettingsBody.model_validate(await read_body(request)).text
             except ValidationError as error:
                 raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
-        asked = await asyncio.to_thread(request_from_text, text)
+        asked = await asyncio.to_thread(lambda: _on_its_model(request_from_text(text), studio))
         return {"request": request_json(asked), "unused": [list(pair) for pair in asked.unused], "text": text}
 
     @routes.post("/clip-skips")
