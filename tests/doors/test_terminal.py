@@ -68,6 +68,7 @@ def test_a_files_own_words_are_printed_without_their_controls(tmp_path: Path) ->
         (("inspect",), "FILE"),
         (("generate", "a", "--cfg", "much"), "'much'"),
         (("generate", "a", "--count", "0"), "0"),
+        (("generate", "a", "--out", ""), "it is empty"),
     ],
 )
 def test_what_was_typed_wrong_is_told_in_one_line(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
@@ -116,3 +117,21 @@ def test_every_door_prints_by_way_of_the_terminal() -> None:
     doors = Path(__file__).parents[2] / "src" / "clipskip" / "doors"
     raw = [path.name for path in doors.glob("*.py") if "print(" in path.read_text().replace("console.print(", "")]
     assert raw == ["terminal.py"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--steps", "0"), "steps 0 is out of range; use 1 to 150"),
+        (("--steps", "151"), "steps 151 is out of range; use 1 to 150"),
+        (("--size", "63x64"), "63"),
+        (("--size", "100x512"), "not a multiple of 8; use 96 or 104"),
+        (("--cfg", "1e9"), "use 1 to 30"),
+    ],
+)
+def test_numbers_that_no_model_draws_are_refused_before_one_is_opened(
+    words: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    """The model that is named does not exist, and that is not what is told of."""
+    done = command("generate", "a", *words, "--model", "no-such-model", cwd=tmp_path)
+    assert done.returncode == 2 and told in done.stderr, done.stderr

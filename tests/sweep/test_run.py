@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from clipskip.errors import DamagedFile, NotFound, OutputError, SkipOutOfRange, UnsafeFile
 from clipskip.image import read_infotext
@@ -24,6 +25,7 @@ from clipskip.sweep import (
     open_model,
     plan_sweep,
     resolve,
+    warnings_of,
 )
 from clipskip.weights import Library
 
@@ -191,3 +193,13 @@ def test_python_draws_with_pickled_embeddings_where_it_is_told_to(tmp_path: Path
     assert [one.name for one in drawn.render.embeddings] == ["oldstyle"]
     swept = draw_sweep(asked, [ClipSkip(1)], model, folder=tmp_path / "out", library=library, allow_pickle=True)
     assert swept.has(0, 0)
+
+
+@pytest.mark.parametrize(("name", "noted"), [("toad", True), ("easynegative", False), ("bad-hands-5", False)])
+def test_an_embedding_that_hides_an_ordinary_word_is_noted(tmp_path: Path, name: str, noted: bool) -> None:
+    (tmp_path / "embeddings").mkdir()
+    save_file({"emb_params": torch.randn(1, 128)}, tmp_path / "embeddings" / f"{name}.safetensors")
+    asked = Request(prompt=f"a {name} there", seed=5, steps=1, width=64, height=64)
+    _, extras = resolve(asked, open_model("starter").facts, Library((tmp_path,)))
+    assert [one.name for one in extras.embeddings] == [name]
+    assert any("ordinary word" in line for line in warnings_of(asked, extras)) is noted

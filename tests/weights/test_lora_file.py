@@ -127,3 +127,13 @@ def test_a_pickled_lora_with_code_is_refused_and_runs_nothing(tmp_path: Path) ->
     with pytest.raises(UnsafeFile, match="nothing of it was run"):
         load_lora(tmp_path / "evil.pt", allow_pickle=True)
     assert not (tmp_path / "marker").exists()
+
+
+def test_factors_of_different_ranks_are_an_error_and_told_by_inspect(tmp_path: Path) -> None:
+    parts = {"lora_up.weight": torch.ones(32, 4), "lora_down.weight": torch.ones(8, 32)}
+    file = write_kohya(tmp_path / "uneven.safetensors", {Q: parts, TO_K: GOOD})
+    with pytest.raises(
+        LoraError, match=r"uneven\.safetensors: the parts of 'text_encoder.*q_proj' have different ranks"
+    ):
+        load_lora(file)
+    assert "different ranks: it cannot be used" in load_lora(file, strict=False).warnings[0]

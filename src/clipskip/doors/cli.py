@@ -74,7 +74,7 @@ def sweep(
     phrase_skip: o.PhraseSkips = None,
     rng: o.Noise = None,
     prediction: o.Prediction = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the pictures, the grid and the page.")] = None,
+    out: Annotated[Path | None, o.Out] = None,
     models_folder: o.Folders = None,
     fetch: o.Fetch = False,
     allow_pickle: o.Pickle = False,
@@ -113,7 +113,7 @@ def generate(
     rng: o.Noise = None,
     prediction: o.Prediction = None,
     count: Annotated[int, typer.Option(help="How many pictures, with seeds counting up.", min=1, max=1000)] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder for the pictures; clipskip-out when not given.")] = None,
+    out: Annotated[Path | None, o.Out] = None,
     models_folder: o.Folders = None,
     fetch: o.Fetch = False,
     allow_pickle: o.Pickle = False,
@@ -338,7 +338,7 @@ def serve(
     auth: Annotated[
         str | None, typer.Option(help="Ask for user:password, as A1111 with --api-auth.", envvar="CLIPSKIP_AUTH")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the sweeps; clipskip-out when not given.")] = None,
+    out: Annotated[Path | None, o.Out] = None,
     models_folder: o.Folders = None,
     follow_links_to: Annotated[
         list[Path] | None,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from clipskip.errors import SpecError
-from clipskip.spec import LoraRef, PhraseSkip, Request, parse_skip, request_from_text
+from clipskip.spec import LoraRef, PhraseSkip, Request, check_request, parse_skip, request_from_text
 
 Prompt = Annotated[str | None, typer.Argument(help="The prompt, in A1111's language. Not needed with --settings.")]
 Settings = Annotated[
@@ -45,6 +45,18 @@ Noise = Annotated[str | None, typer.Option("--rng", help="Noise source: CPU, GPU
 Prediction = Annotated[
     str | None, typer.Option(help="What the model predicts, epsilon or v; what its file says when not given.")
 ]
+
+
+def _folder(text: str) -> Path:
+    """A folder as it was typed; an empty one is refused, for it would be the one that the user is in."""
+    if not text.strip():
+        raise typer.BadParameter("it is empty; name a folder, or . for this one")
+    return Path(text)
+
+
+Out = typer.Option(
+    "--out", parser=_folder, metavar="PATH", help="Folder for the pictures; clipskip-out when not given."
+)
 Folders = Annotated[
     list[Path] | None,
     typer.Option("--models-folder", help="Where your models are; CLIPSKIP_MODELS does the same. Repeatable."),
@@ -105,7 +117,9 @@ def build_request(
         changes["phrase_skips"] = with_phrases(asked.phrase_skips, phrase_skips)
     if size is not None:
         changes["width"], changes["height"] = parse_size(size)
-    return replace(asked, **changes)
+    request = replace(asked, **changes)
+    check_request(request)
+    return request
 
 
 def with_phrases(settings: tuple[PhraseSkip, ...], typed: list[str]) -> tuple[PhraseSkip, ...]:

@@ -31,6 +31,7 @@ from clipskip.spec.passes import Hires, Mask, Start
 from clipskip.spec.render import FileRef, Render, Request
 from clipskip.spec.schedule import EncoderSkip, SkipSchedule, StepSkips
 from clipskip.spec.settings import (
+    check_request,
     render_infotext,
     request_from_infotext,
     request_from_text,
@@ -67,6 +68,7 @@ __all__ = [
     "asked_skip",
     "by_hash",
     "check_depths",
+    "check_request",
     "conversion_table",
     "convert",
     "depths",

@@ -116,17 +116,22 @@ def _counted_by(version: object, fields: Mapping[str, str]) -> Dialect | None:
 
 
 def _check(request: Request) -> None:
-    """SpecError for numbers that no picture can have."""
-    asked: dict[str, Any] = {row.name: getattr(request, row.name) for row in PICTURE}  # Any: as the fields are
-    asked |= {name: 0 for name in ("seed", "variation_seed") if asked[name] == -1}
-    asked |= {name: 512 for name in ("width", "height") if asked[name] is None}
+    """SpecError, as one of a settings text, for numbers that no picture can have."""
     try:
-        Render(
-            prompt="", model=FileRef(name=""), phrase_skips=request.phrase_skips, hires=request.hires, start=request.start, **asked
-        )  # fmt: skip
+        check_request(request)
     except SpecError as error:
         shown = f"Size {request.width}x{request.height}: " if error.field in ("width", "height", "size") else ""
         raise type(error)(f"settings: {shown}{error}", field=error.field) from None
+
+
+def check_request(request: Request) -> None:
+    """SpecError for numbers that no picture can have, whatever the model."""
+    asked: dict[str, Any] = {row.name: getattr(request, row.name) for row in PICTURE}  # Any: as the fields are
+    asked |= {name: 0 for name in ("seed", "variation_seed") if asked[name] == -1}
+    asked |= {name: 512 for name in ("width", "height") if asked[name] is None}
+    Render(
+        prompt="", model=FileRef(name=""), phrase_skips=request.phrase_skips, hires=request.hires, start=request.start, **asked
+    )  # fmt: skip
 
 
 def render_infotext(render: Render) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from clipskip.prompt.tokens import ends_word, token_ids
 from clipskip.sample import AUTOMATIC, find_sampler, find_schedule
 from clipskip.spec import Render, Request
 from clipskip.sweep.model import Extras
@@ -11,6 +12,8 @@ from clipskip.weights import CheckpointFacts, hash_file
 
 LEAST, MOST = 0.2, 2.5
 """Times the area that a model was trained at: below, pictures lose their parts; beyond, they repeat themselves."""
+LONGEST_WORD = 40
+"""Letters of a name that can be an ordinary word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,16 @@ def doubts_of(request: Request, render: Render, model: CheckpointFacts, extras: 
 def warnings_of(request: Request, extras: Extras) -> tuple[str, ...]:
     """What is odd about the settings and the LoRAs, and no reason to ask."""
     odd = (f"{lora.name}: {warning}" for lora in extras.loras.values() for warning in lora.warnings)
-    return (*extras.notes, *_idle(request), *odd)
+    words = (line for one in extras.embeddings if (line := _hides_word(one.name)) is not None)
+    return (*extras.notes, *_idle(request), *odd, *words)
+
+
+def _hides_word(name: str) -> str | None:
+    """A line for an embedding that is called by an ordinary word, one that CLIP has a token of its own for."""
+    ids = token_ids(name) if name.isalpha() and len(name) <= LONGEST_WORD else []
+    if len(ids) != 1 or not ends_word(ids[0]):
+        return None
+    return f"the embedding {name!r} stands in the place of the ordinary word {name!r}; rename its file to use the word"
 
 
 def _idle(request: Request) -> Iterator[str]:

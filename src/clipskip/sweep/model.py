@@ -35,7 +35,7 @@ from clipskip.sample import (
 from clipskip.spec import LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once
 from clipskip.sweep.second import Task, denoiser_calls, enlarged, second_loras, second_render, second_text
-from clipskip.weights import Checkpoint, Embedding
+from clipskip.weights import Checkpoint, Embedding, hash_file
 from clipskip.weights.lora import Lora, merged
 
 Numbered = tuple[tuple[int, ...], Render]
@@ -281,8 +281,11 @@ class Model:
     def _check_file(self) -> None:
         """DamagedFile when the checkpoint's file is not the one that was loaded."""
         if not self.facts.source.unchanged:
+            path = self.facts.source.path
+            now = f"its hash is {hash_file(path).autov2} now" if path.is_file() else "it is not there now"
             raise DamagedFile(
-                f"{self.facts.source.path} changed while it was in use; start again with the file that you want",
+                f"{path} changed while it was in use: {self.facts.ref.hash} was loaded, {now}; "
+                "start again with the file that you want",
                 field="model",
             )
 

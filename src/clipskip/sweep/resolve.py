@@ -26,6 +26,7 @@ from clipskip.spec import (
     Request,
     Skip,
     asked_skip,
+    check_request,
     skip_for,
 )
 from clipskip.spec.table import RESIZE_MODES
@@ -46,6 +47,12 @@ from clipskip.weights.lora import Lora, check_fit, load_lora
 from clipskip.weights.pickles import is_pickle
 from clipskip.weights.remembered import Remembered, answers_file, remembered_for
 
+NOT_LORAS = {
+    FileKind.CHECKPOINT: "a checkpoint, not a LoRA; give it with --model",
+    FileKind.EMBEDDING: "an embedding (textual inversion), not a LoRA; its name goes into the prompt",
+    FileKind.VAE: "a VAE, not a LoRA",
+}
+"""What to do with a file that was named as a LoRA."""
 MAX_RANDOM_SEED = 2**32 - 2
 """A1111 draws seeds below this (modules/processing.py get_fixed_seed)."""
 
@@ -80,6 +87,7 @@ def resolve(
 
     LoRAs of the prompt's tags come before those named beside it.
     """
+    check_request(request)
     _refuse(request)
     _check_start(request, pictures)
     sampler, schedule = find_sampler(request.sampler, request.scheduler)
@@ -268,9 +276,7 @@ def _find_lora(
         path = by_hash
     kind = FileKind.UNKNOWN if allow_pickle and is_pickle(path) else identify(read_header(path)).kind
     if kind not in (FileKind.LORA, FileKind.UNKNOWN):
-        raise WrongKind(
-            f"{path.name} is a {kind}, not a LoRA; give it with --model if that is what you want", field="lora"
-        )
+        raise WrongKind(f"{path.name} is {NOT_LORAS.get(kind, f'a {kind}, not a LoRA')}", field="lora")
     lora = load_lora(path, allow_pickle=allow_pickle)
     return replace(ref, name=lora.name, hash=lora.hash), lora
 

@@ -59,6 +59,14 @@ class LoraModule:
         )
 
     @property
+    def agrees(self) -> bool:
+        """Whether the factors of a plain LoRA meet: up's second side and down's first are both its rank."""
+        up, down = self.parts.get("up"), self.parts.get("down")
+        if up is None or down is None or "mid" in self.parts or min(up.dim(), down.dim()) < 2:
+            return True
+        return up.shape[1] == down.shape[0]
+
+    @property
     def changes_bias(self) -> bool:
         """Whether something is added to the module's bias."""
         return not self.parts.keys().isdisjoint(BIASES)

@@ -82,6 +82,10 @@ def load_lora(
         _check_tensor(header, key, tensor)
     config = read_adapter(header)
     modules = {name: _module(header, name, parts, tensors, config) for name, parts in keys.modules.items()}
+    odd = [name for name, module in modules.items() if not module.agrees]
+    if odd and strict:
+        raise LoraError(f"{header.path.name}: the parts of {few(odd)} have different ranks; get another copy")
+    uneven = (f"the parts of {few(odd)} have different ranks: it cannot be used, get another copy",) if odd else ()
     return Lora(
         name=header.path.stem,
         path=header.path,
@@ -91,7 +95,7 @@ def load_lora(
         embeddings=MappingProxyType({name: _vectors(header, key, tensors) for name, key in keys.embeddings.items()}),
         unknown=keys.unknown,
         family=family,
-        warnings=tuple(_warnings(modules.values(), config)),
+        warnings=(*uneven, *_warnings(modules.values(), config)),
     )
 
 
@@ -113,10 +117,14 @@ def _check_keys(header: Header, keys: KeyMap, family: LoraFamily, *, strict: boo
     if keys.twice:
         raise LoraError(f"{file} names the same weights twice: {few(keys.twice)}; its writer was at fault, get another")
     if keys.unknown and strict:
-        known = f"it seems to be for {other}" if other else "nothing of it was used"
+        if other:
+            raise LoraError(
+                f"{file} is a LoRA for {other}, not for SD 1.x: {len(keys.unknown)} of its {len(header.tensors)} keys name "
+                f"nothing here, such as {few(keys.unknown)}"
+            )
         raise LoraError(
             f"{file} has {len(keys.unknown)} of {len(header.tensors)} keys that name nothing in an SD 1.x model: "
-            f"{few(keys.unknown)}; {known}"
+            f"{few(keys.unknown)}; nothing of it was used"
         )
 
 

@@ -1,0 +1,117 @@
+"""Whether a LoRA, an embedding or a VAE fits a checkpoint, by headers alone: what lists mark, before anything is read."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+
+from clipskip.spec.family import Family
+from clipskip.weights.container import Header
+from clipskip.weights.embedding import WIDTHS
+from clipskip.weights.identify import FileKind, identify
+from clipskip.weights.keys import canonical
+from clipskip.weights.lora.change import LoraModule
+from clipskip.weights.lora.family import lora_family
+from clipskip.weights.lora.keys import read_keys
+from clipskip.weights.lora.kinds import kind_of
+from clipskip.weights.lora.names import table_of
+
+Sizes = Mapping[str, tuple[int, ...]]
+TOKENS = "embeddings.token_embedding.weight"
+SPARSE = ("bias_indices", "bias_values", "bias_size")
+"""Parts whose numbers, not only whose sizes, say whether they fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Whether a file fits a checkpoint, and why not."""
+
+    fits: bool | None
+    """None where the headers do not tell."""
+    reason: str = ""
+
+
+def fit(file: Header, model: Header) -> Fit:
+    """Whether a file can be used with a checkpoint."""
+    identity, whole = identify(file), identify(model)
+    parts = {part: {n: s.shape for n, s in sources.items()} for part, sources in canonical(model.shapes).items()}
+    if identity.kind is FileKind.LORA:
+        return _fit_lora(file, parts, whole.family)
+    if identity.kind is FileKind.EMBEDDING:
+        return _fit_embedding(file, parts, whole.family)
+    if identity.kind is FileKind.VAE:
+        return _fit_vae(file, parts)
+    if identity.kind is FileKind.UNKNOWN:
+        return Fit(None, "its header does not say what it is")
+    return Fit(False, f"it is a {identity.kind}, no LoRA, embedding or VAE")
+
+
+def _fit_lora(file: Header, parts: Mapping[str, Sizes], family: Family | None) -> Fit:
+    own = lora_family(file.shapes, file.metadata)
+    if own.by_weights and own.label and family is not None and own.family is not family:
+        return Fit(False, f"it is for {own.label}, this model is {family.label}")
+    keys = read_keys(file.tensors, table_of(family))
+    if keys.unknown:
+        return Fit(False, f"{len(keys.unknown)} of its keys name nothing in this model")
+    shapes = {f"{part}.{name}": size for part, sizes in parts.items() for name, size in sizes.items()}
+    misfits = list(_misfits(file, keys.modules, shapes))
+    more = f", nor do {len(misfits) - 1} more" if len(misfits) > 1 else ""
+    return Fit(False, f"{misfits[0]}{more}") if misfits else Fit(True)
+
+
+def _misfits(file: Header, modules: Mapping[str, Mapping[str, str]], shapes: Sizes) -> Iterator[str]:
+    for name, keys in modules.items():
+        weight = shapes.get(f"{name}.weight")
+        sizes = {part: file.tensors[key].shape for part, key in keys.items()}
+        if weight is None:
+            yield f"this model has no {name}"
+        elif not _fits(name, sizes, weight, shapes.get(f"{name}.bias")):
+            told = ", ".join(f"{part} {list(size)}" for part, size in sizes.items() if size)
+            yield f"{name} has {told}, the model's weight is {list(weight)} there"
+
+
+def _fits(name: str, sizes: Sizes, weight: tuple[int, ...], bias: tuple[int, ...] | None) -> bool:
+    kind = kind_of(sizes)
+    if isinstance(kind, str):
+        return False
+    if kind.name == "IA3":  # which side it is for is a number in the file
+        count = torch.empty(sizes["weight"], device="meta").numel()
+        return len(weight) > 1 and count in weight[:2]
+    parts = {part: torch.empty(size, device="meta") for part, size in sizes.items() if part not in SPARSE}
+    module = LoraModule(name=name, kind=kind, parts=MappingProxyType(parts), scale=1.0, rank=None, alpha=None, key=name)
+    return module.fits(weight, bias)
+
+
+def _fit_embedding(file: Header, parts: Mapping[str, Sizes], family: Family | None) -> Fit:
+    model = {part: sizes[TOKENS][1] for part, sizes in parts.items() if len(sizes.get(TOKENS, ())) == 2}
+    if not model:
+        return Fit(None, "this model's header shows no text encoder")
+    double = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
+    if double.keys() <= file.tensors.keys():
+        wanted = {double[name]: file.tensors[name].shape[-1:] for name in double}
+        if wanted == {part: (width,) for part, width in model.items()}:
+            return Fit(True)
+        return Fit(False, "it is for SDXL (clip_l and clip_g)" + (f", this model is {family.label}" if family else ""))
+    shape = next(iter(file.shapes.values()), ())
+    width = shape[-1] if len(shape) in (1, 2) else 0
+    if len(model) == 1 and width in model.values():
+        return Fit(True)
+    whose = f" ({WIDTHS[width]})" if width in WIDTHS else ""
+    return Fit(False, f"its vectors are {width} wide{whose}, this model reads {' and '.join(map(str, model.values()))}")
+
+
+def _fit_vae(file: Header, parts: Mapping[str, Sizes]) -> Fit:
+    """The same tensors as the checkpoint's own VAE; SDXL's has SD 1.x's, so that only names tell those two apart."""
+    mine = {name: source.shape for name, source in canonical(file.shapes).get("vae", {}).items()}
+    theirs = {
+        name: size for name, size in parts.get("vae", {}).items() if re.match(r"(de|en)coder\.|post_|quant_", name)
+    }
+    if not theirs:
+        return Fit(None, "this model's header shows no VAE to compare it with")
+    lost = [name for name, size in theirs.items() if name.startswith(("decoder.", "post_")) and mine.get(name) != size]
+    if not lost:
+        return Fit(True)
+    size = list(mine[lost[0]]) if lost[0] in mine else "none"
+    return Fit(False, f"its {lost[0]} is {size}, this model's is {list(theirs[lost[0]])}")
