@@ -4,26 +4,23 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 from fastapi import Request
+from numpy.typing import NDArray
 
 from clipskip.errors import SpecError
-from clipskip.image import png_bytes
-from clipskip.spec import Render, render_infotext
-from clipskip.spec import Request as Asked
-from clipskip.sweep import Drawn, Extras, Job, Studio, seeded
+from clipskip.image import PictureFormat, picture_bytes
+from clipskip.spec import Render
+from clipskip.sweep import Drawn, Extras, Job, Studio
 from clipskip.weights import CheckpointFacts
 
+Pixels = NDArray[np.uint8]
 MOST_PICTURES = 64
 """Of one request: they wait in memory until the last is drawn."""
 LOOK_S, GONE_S = 0.02, 1.0
 """How often it is looked whether the pictures are there, and whether the one who asked is."""
-
-
-async def draw_all(studio: Studio, asked: Asked, count: int, *, asker: Request) -> list[Drawn]:
-    """That many pictures, in order."""
-    facts, base, extras = await asyncio.to_thread(studio.plan, asked)
-    return await draw_renders(studio, facts, seeded(base, count), extras=extras, asker=asker)
 
 
 async def draw_renders(
@@ -54,12 +51,26 @@ async def awaited(job: Job, studio: Studio, *, asker: Request, keep: bool = Fals
     return [found[index] for index in sorted(found)]
 
 
-async def encoded(drawn: Sequence[Drawn]) -> list[str]:
-    """Pictures with their settings as base64 PNGs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writing:
+    """How pictures are written."""
+
+    format: PictureFormat = PictureFormat.PNG
+    quality: int = 80
+    """Of a JPEG or WebP, 0 to 100."""
+    lossless: bool = False
+    """Of a WebP."""
+
+    def content(self, pixels: Pixels, infotext: str) -> bytes:
+        """A picture's file."""
+        return picture_bytes(pixels, infotext, format=self.format, quality=self.quality, lossless=self.lossless)
+
+
+async def encoded(pictures: Sequence[tuple[Pixels, str]], writing: Writing) -> list[str]:
+    """Pixels with their settings as base64."""
 
     def encode() -> list[str]:
-        pngs = (png_bytes(one.pixels, render_infotext(one.render)) for one in drawn)
-        return [base64.b64encode(png).decode("ascii") for png in pngs]
+        return [base64.b64encode(writing.content(*picture)).decode("ascii") for picture in pictures]
 
     return await asyncio.to_thread(encode)
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 
 from clipskip.doors.http.words import in_words
-from clipskip.errors import ClipskipError
+from clipskip.errors import ClipskipError, printable
 
 LOG = logging.getLogger("clipskip.http")
 MOST_REASONS = 24
@@ -68,5 +68,4 @@ def joined(reasons: Sequence[Reason]) -> str:
 
 def log_line(text: str) -> str:
     """The text as the log may have it: one line, no control characters, not endless."""
-    plain = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text[: MOST_LOGGED + 1])
-    return plain if len(text) <= MOST_LOGGED else f"{plain[:MOST_LOGGED]}..."
+    return printable(text, limit=MOST_LOGGED)

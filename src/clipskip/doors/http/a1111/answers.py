@@ -1,57 +1,30 @@
-"""What A1111 says of pictures: their files as base64 in the format of its options, and a JSON text about them."""
+"""What A1111 says of pictures: the format of their files by its options, and a JSON text about them."""
 
-import asyncio
-import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from clipskip import __version__
 from clipskip.doors.http.a1111.bodies import PictureBody
 from clipskip.doors.http.a1111.option_table import Value
 from clipskip.doors.http.a1111.wish import Wish
-from clipskip.image import PictureFormat, picture_bytes
+from clipskip.doors.http.pictures import Writing
+from clipskip.image import PictureFormat
 from clipskip.spec import Render, render_infotext
 from clipskip.sweep import Drawn
 
 Json = dict[str, Any]  # Any: A1111's own shapes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Writing:
-    """How pictures are written."""
-
-    format: PictureFormat
-    quality: int
-    lossless: bool
-
-    @classmethod
-    def of(cls, options: Mapping[str, Value]) -> "Writing":
-        """As A1111's options say."""
-        kind = str(options["samples_format"])
-        return cls(
-            format={"png": PictureFormat.PNG, "webp": PictureFormat.WEBP}.get(kind, PictureFormat.JPEG),
-            quality=int(str(options["jpeg_quality"])),
-            lossless=bool(options["webp_lossless"]),
-        )
-
-    def content(self, pixels: NDArray[np.uint8], infotext: str) -> bytes:
-        """A picture's file."""
-        return picture_bytes(pixels, infotext, format=self.format, quality=self.quality, lossless=self.lossless)
-
-
-async def encoded(pictures: Sequence[tuple[NDArray[np.uint8], str]], writing: Writing) -> list[str]:
-    """Pixels with their settings as base64, as A1111's answers have them."""
-
-    def encode() -> list[str]:
-        return [base64.b64encode(writing.content(*picture)).decode("ascii") for picture in pictures]
-
-    return await asyncio.to_thread(encode)
+def writing_of(options: Mapping[str, Value]) -> Writing:
+    """How A1111's options say that pictures are written."""
+    kind = str(options["samples_format"])
+    return Writing(
+        format={"png": PictureFormat.PNG, "webp": PictureFormat.WEBP}.get(kind, PictureFormat.JPEG),
+        quality=int(str(options["jpeg_quality"])),
+        lossless=bool(options["webp_lossless"]),
+    )
 
 
 def infotext_of(drawn: Drawn) -> str:

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 from pydantic import Field
 
-from clipskip.doors.http.a1111.answers import Json, Writing, encoded
+from clipskip.doors.http.a1111.answers import Json, writing_of
 from clipskip.doors.http.a1111.bodies import LaxBody, Name, Picture, taking
 from clipskip.doors.http.a1111.options import Options
 from clipskip.doors.http.a1111.wish import read_lax
-from clipskip.doors.http.pictures import MOST_PICTURES, decoded
+from clipskip.doors.http.pictures import MOST_PICTURES, decoded, encoded
 from clipskip.doors.http.reasons import Reason, refusal
 from clipskip.errors import SpecError
 from clipskip.image import blend, crop_middle, enlarge, picture_infotext, read_pixels
@@ -134,7 +134,7 @@ async def _enlarged(body: ExtrasBody, sent: dict[str, str], options: Options) ->
 
     pictures = await asyncio.to_thread(make)
     info = "".join(f"<p>{html.escape(f'{name}: {value}')}</p>" for name, value in body.said.items())
-    return info, await encoded(pictures, Writing.of(options.all))
+    return info, await encoded(pictures, writing_of(options.all))
 
 
 def _with(noted: str, text: str | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from clipskip.doors.http.a1111.answers import Json, Writing, answer, encoded, info_of, infotext_of
+from clipskip.doors.http.a1111.answers import Json, answer, info_of, infotext_of, writing_of
 from clipskip.doors.http.a1111.bodies import ImageBody, PictureBody, PngInfoBody, taking
 from clipskip.doors.http.a1111.extras import add_extras
 from clipskip.doors.http.a1111.lists import add_lists
@@ -16,7 +16,7 @@ from clipskip.doors.http.a1111.plot import NAME, draw_sheets, plan_cells, read_p
 from clipskip.doors.http.a1111.progress import add_progress
 from clipskip.doors.http.a1111.styles import read_styles
 from clipskip.doors.http.a1111.wish import Shelf, Wish, read_lax, read_wish
-from clipskip.doors.http.pictures import decoded, draw_renders
+from clipskip.doors.http.pictures import decoded, draw_renders, encoded
 from clipskip.doors.http.reasons import Reason, refusal
 from clipskip.doors.http.strict import StrictRoute, read_body
 from clipskip.errors import SpecError
@@ -148,7 +148,7 @@ async def _answered(order: Order, studio: Studio, asker: Request) -> Json:
         keep=body.save_images,
         at_hand=body.batch_size,
     )
-    writing = Writing.of(wish.options)
+    writing = writing_of(wish.options)
     if body.save_images:
         await asyncio.to_thread(_save, drawn, studio, wish)
     pictures = [(one.pixels, infotext_of(one)) for one in drawn] if body.send_images else []
@@ -157,7 +157,7 @@ async def _answered(order: Order, studio: Studio, asker: Request) -> Json:
 
 async def _plotted(wish: Wish[PictureBody], studio: Studio, *, asker: Request) -> Json:
     """The sheet of a plot, then its blocks and cells where those are asked for, and what is to say of them."""
-    body, writing = wish.body, Writing.of(wish.options)
+    body, writing = wish.body, writing_of(wish.options)
     if body.count > 1:
         raise SpecError(f"{NAME} draws one picture a cell; send a batch_size and n_iter of 1", field="batch_size")
     plot = read_plot(body.script_args)
@@ -185,7 +185,7 @@ async def _plotted(wish: Wish[PictureBody], studio: Studio, *, asker: Request) -
 
 def _save(drawn: list[Drawn], studio: Studio, wish: Wish[Any]) -> None:  # Any: txt2img's or img2img's
     """Keep the pictures; those that somebody stopped only where the options say so, as in A1111."""
-    writing = Writing.of(wish.options)
+    writing = writing_of(wish.options)
     for one in drawn:
         if one.half_done is None or wish.options["save_incomplete_images"]:
             content = writing.content(one.pixels, infotext_of(one))

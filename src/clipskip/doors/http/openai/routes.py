@@ -1,89 +1,193 @@
 """OpenAI's images and models, as far as its clients need them."""
 
 import asyncio
-import re
+import json
 import time
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
 
 from fastapi import APIRouter, Request
-from pydantic import Field, StringConstraints
+from fastapi.responses import Response, StreamingResponse
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
 
-from clipskip.doors.http.ours import Body, Layer, Name, Text, skip_of
-from clipskip.doors.http.pictures import MOST_PICTURES, draw_all, encoded
+from clipskip.doors.http.openai.bodies import Asking, EditForm, GenerationBody, ModelBody
+from clipskip.doors.http.ours import Name
+from clipskip.doors.http.pictures import LOOK_S, Pixels, awaited, encoded
+from clipskip.doors.http.reasons import reasons_of, refusal
 from clipskip.doors.http.strict import StrictRoute
-from clipskip.errors import SpecError
-from clipskip.spec import Request as Asked
-from clipskip.sweep import Studio
-from clipskip.weights import FileKind
+from clipskip.errors import NotFound, SpecError
+from clipskip.image import enlarge, hash_pixels, read_pixels
+from clipskip.sample import check_start
+from clipskip.spec import Render, Start, render_infotext
+from clipskip.sweep import Drawn, Extras, Job, Studio, seeded
+from clipskip.weights import CheckpointFacts, FileKind, Found
+
+Json = dict[str, Any]  # Any: OpenAI's own shapes
+EVENTS = "text/event-stream"
+MOST_FIELDS, LARGEST_FIELD = 40, 2**20
+LATENT_PX, LEAST_SIDE, MOST_SIDE = 8, 64, 2048
+ANSWERS: dict[int | str, Json] = {200: {"content": {"application/json": {}, EVENTS: {"schema": {"type": "string"}}}}}
 
 
-class ImageBody(Body):
-    """OpenAI's body, and what Stable Diffusion has beside it."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Order:
+    """Pictures that a body asks for, found and checked."""
 
-    prompt: Text
-    model: Name | None = None
-    n: Annotated[int, Field(ge=1, le=MOST_PICTURES)] | None = 1
-    size: Annotated[str, StringConstraints(max_length=20)] | None = None
-    response_format: Literal["b64_json"] | None = "b64_json"
-    output_format: Literal["png"] | None = "png"
-    quality: Literal["auto", "standard"] | None = None
-    style: Literal["natural"] | None = None
-    background: Literal["auto", "opaque"] | None = None
-    user: Annotated[str, StringConstraints(max_length=1000)] | None = None
-    negative_prompt: Text = ""
-    clip_skip: Layer | None = None
-    negative_clip_skip: Layer | None = None
-    steps: Annotated[int, Field(ge=1, le=150)] = 20
-    cfg_scale: Annotated[float, Field(ge=1, le=30)] = 7.0
-    sampler: Name = "Euler a"
-    scheduler: Name = "Automatic"
-    seed: Annotated[int, Field(ge=-1, le=2**64 - 1)] = -1
+    body: Asking
+    kind: str
+    """What its events begin with."""
+    facts: CheckpointFacts
+    renders: list[Render]
+    extras: Extras
 
-    def request(self, *, depth: int) -> Asked:
-        """What is asked of each picture, of a model with so many layers."""
-        width, height = _sides(self.size)
-        skip, negative = self.clip_skip, self.negative_clip_skip
-        return Asked(
-            prompt=self.prompt,
-            negative_prompt=self.negative_prompt,
-            model=self.model,
-            clip_skip=None if skip is None else skip_of(skip, depth=depth, field="clip_skip"),
-            negative_clip_skip=None if negative is None else skip_of(negative, depth=depth, field="negative_clip_skip"),
-            steps=self.steps,
-            cfg_scale=self.cfg_scale,
-            sampler=self.sampler,
-            scheduler=self.scheduler,
-            seed=self.seed,
-            width=width,
-            height=height,
-        )
+    @property
+    def about(self) -> Json:
+        """What is said of all of its pictures."""
+        first = self.renders[0]
+        return {
+            "background": "opaque",
+            "output_format": self.body.format,
+            "quality": self.body.quality or "auto",
+            "size": f"{first.width}x{first.height}",
+        }
 
 
 def openai_routes(studio: Studio) -> APIRouter:
-    """/v1/images/generations and /v1/models."""
+    """/v1/images/generations, /v1/images/edits and /v1/models."""
     routes = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=StrictRoute)
-
-    @routes.post("/images/generations")
-    async def generations(body: ImageBody, request: Request) -> dict[str, Any]:
-        """Pictures of a prompt as base64; without a Clip Skip at the model's own."""
-        facts = await asyncio.to_thread(studio.models.facts, body.model)
-        drawn = await draw_all(studio, body.request(depth=facts.depth), body.n or 1, asker=request)
-        return {"created": int(time.time()), "data": [{"b64_json": one} for one in await encoded(drawn)]}
-
-    @routes.get("/models")
-    def models() -> dict[str, Any]:
-        """The checkpoints."""
-        names = dict.fromkeys(found.stem for found in studio.library.files(FileKind.CHECKPOINT))
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "clipskip"} for name in names]
-        return {"object": "list", "data": data}
-
+    _add_images(routes, studio)
+    _add_models(routes, studio)
     return routes
 
 
-def _sides(size: str | None) -> tuple[int | None, int | None]:
-    if size is None or size == "auto":
-        return None, None
-    found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", size)
-    if found is None:
-        raise SpecError(f"size {size!r} is not width x height; write it as 512x768, or auto", field="size")
-    return int(found[1]), int(found[2])
+def _add_images(routes: APIRouter, studio: Studio) -> None:
+    @routes.post("/images/generations", response_model=None, responses=ANSWERS)
+    async def generations(body: GenerationBody, request: Request) -> Json | Response:
+        """Pictures of a prompt as base64; without a Clip Skip at the model's own."""
+        order = await asyncio.to_thread(_planned, body, studio)
+        return await _answered(order, studio, request)
+
+    @routes.post("/images/edits", response_model=None, responses=ANSWERS, openapi_extra={"requestBody": _form()})
+    async def edits(request: Request) -> Json | Response:
+        """A picture drawn anew by img2img, of which `strength` is how much."""
+        async with request.form(max_files=4, max_fields=MOST_FIELDS, max_part_size=LARGEST_FIELD) as form:
+            body = _edit_form(form)
+            content = await _sent_picture(form)
+        order = await asyncio.to_thread(_planned_edit, body, content, studio)
+        return await _answered(order, studio, request)
+
+
+def _planned(body: Asking, studio: Studio, *, usual: tuple[int | None, int | None] = (None, None)) -> Order:
+    facts = studio.models.facts(body.model)
+    facts, base, extras = studio.plan(body.request(depth=facts.depth, usual=usual))
+    return Order(body=body, kind="image_generation", facts=facts, renders=seeded(base, body.n or 1), extras=extras)
+
+
+def _planned_edit(body: EditForm, content: bytes, studio: Studio) -> Order:
+    """The pictures that begin at the one that was sent, at its own size where none is asked for."""
+    pixels = read_pixels(content, field="image")
+    height, width, _ = pixels.shape
+    order = _planned(body, studio, usual=(_side(width), _side(height)))
+    start = Start(hash=hash_pixels(pixels), strength=body.strength)
+    renders = [replace(render, start=start) for render in order.renders]
+    check_start(renders[0])
+    return replace(order, kind="image_edit", renders=renders, extras=replace(order.extras, starts={start.hash: pixels}))
+
+
+def _side(pixels: int) -> int:
+    """A side that a picture can have, near this one."""
+    return min(max(pixels // LATENT_PX * LATENT_PX, LEAST_SIDE), MOST_SIDE)
+
+
+def _edit_form(form: FormData) -> EditForm:
+    texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+    try:
+        return EditForm.model_validate(texts)
+    except ValidationError as error:
+        raise refusal(reasons_of(error.errors())) from None
+
+
+async def _sent_picture(form: FormData) -> bytes:
+    """The one picture of a form, as `image` or `image[]`."""
+    files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
+    others = [name for name, _ in files if name not in ("image", "image[]")]
+    if others:
+        raise SpecError(f"{others[0][:40]} cannot be used here; leave it out", field=others[0][:40])
+    if len(files) != 1:
+        raise SpecError(f"{len(files)} pictures were sent; send one as image", field="image")
+    return await files[0][1].read()
+
+
+async def _answered(order: Order, studio: Studio, asker: Request) -> Json | Response:
+    """The pictures, all at once or as events."""
+    job = studio.draw(order.facts, order.renders, order.extras)
+    if order.body.stream:
+        return StreamingResponse(_events(order, job, studio, asker), media_type=EVENTS)
+    drawn = await awaited(job, studio, asker=asker)
+    images = await encoded(_with_settings(drawn), order.body.writing)
+    return {"created": int(time.time()), "data": [{"b64_json": image} for image in images]} | order.about
+
+
+def _with_settings(drawn: Sequence[Drawn]) -> list[tuple[Pixels, str]]:
+    return [(one.pixels, render_infotext(one.render)) for one in drawn]
+
+
+async def _events(order: Order, job: Job, studio: Studio, asker: Request) -> AsyncIterator[str]:
+    """Up to `partial_images` looks at the first picture, evenly spread over its steps, then each picture."""
+    try:
+        async for event in _looks(order, job):
+            yield event
+        drawn = await awaited(job, studio, asker=asker)
+    finally:
+        if not job.ended.is_set():  # whoever asked has gone
+            studio.queue.cancel(job)
+    for image in await encoded(_with_settings(drawn), order.body.writing):
+        yield _event(f"{order.kind}.completed", {"b64_json": image} | order.about)
+
+
+async def _looks(order: Order, job: Job) -> AsyncIterator[str]:
+    wanted, first = order.body.partial_images or 0, order.renders[0]
+    shown = 0
+    while shown < wanted and not job.ended.is_set() and 0 not in job.done:
+        await asyncio.sleep(LOOK_S)
+        look, step = job.previews.get(0), job.steps.get(0, (0, 0))[0]
+        if look is not None and step >= first.steps * (shown + 1) / (wanted + 1):
+            larger = await asyncio.to_thread(enlarge, look, "Lanczos", scale=first.width / look.shape[1])
+            (image,) = await encoded([(larger, "")], order.body.writing)
+            yield _event(f"{order.kind}.partial_image", {"b64_json": image, "partial_image_index": shown} | order.about)
+            shown += 1
+
+
+def _event(kind: str, data: Json) -> str:
+    said = {"type": kind, "created_at": int(time.time())} | data
+    return f"event: {kind}\ndata: {json.dumps(said)}\n\n"
+
+
+def _add_models(routes: APIRouter, studio: Studio) -> None:
+    @routes.get("/models")
+    def models() -> Json:
+        """The checkpoints."""
+        found = {one.stem: one for one in reversed(studio.library.files(FileKind.CHECKPOINT))}
+        return {"object": "list", "data": [_model(one).model_dump() for one in reversed(found.values())]}
+
+    @routes.get("/models/{id}")
+    def model(id: Name) -> ModelBody:
+        """One of them."""
+        for one in studio.library.files(FileKind.CHECKPOINT):
+            if one.stem == id:
+                return _model(one)
+        raise NotFound(f"there is no model {id[:80]!r}; GET /v1/models lists them", field="model")
+
+
+def _model(found: Found) -> ModelBody:
+    return ModelBody(id=found.stem, created=int(Path(found.path).stat().st_mtime))
+
+
+def _form() -> Json:
+    schema = EditForm.model_json_schema()
+    schema["properties"] |= {"image": {"type": "string", "format": "binary"}}
+    schema["required"] = [*cast("list[str]", schema["required"]), "image"]
+    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
