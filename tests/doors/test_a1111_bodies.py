@@ -88,7 +88,7 @@ def reasons(answer: Any) -> dict[str, str]:
     return {error["field"]: error["detail"] for error in answer.json()["errors"]}
 
 
-NOT_YET = {"SillyTavern hires on": "enable_hr", "override sd_vae file": "sd_vae", "mask inpaint": "mask"}
+NOT_YET = {"SillyTavern hires on": "hr_scale", "override sd_vae file": "sd_vae", "mask inpaint": "mask"}
 
 
 @pytest.mark.parametrize("sent", SENT, ids=lambda sent: sent["client"])
@@ -187,7 +187,7 @@ IDLE_PAGE = {
         {"enable_hr": False, "hr_scale": "1.0", "hr_upscaler": "ESRGAN_4x", "denoising_strength": 7},
         {"eta": 0, "s_churn": 0.0, "s_tmin": 0, "s_tmax": 0, "s_noise": 1, "s_min_uncond": 0},
         {"seed_resize_from_h": -1, "seed_resize_from_w": 0, "subseed_strength": 0, "comments": {}},
-        {"mask": "", "initial_noise_multiplier": 1.0, "disable_extra_networks": False, "token_merging_ratio": 0.0},
+        {"initial_noise_multiplier": 1.0, "disable_extra_networks": False, "token_merging_ratio": 0.0},
         {"override_settings": {"sd_vae": "Automatic", "ddim_discretize": "uniform", "sd_hypernetwork": "None"}},
         {"override_settings": {"comma_padding_backtrack": 20.0, "img2img_fix_steps": False, "samples_format": "png"}},
     ],
@@ -324,3 +324,33 @@ def test_a_clip_skip_that_the_model_has_not_is_refused_with_its_range(client: Te
     ):
         assert any("number from 1" in why for why in reasons(answer).values())
     assert client.get("/sdapi/v1/options").json()[CLIP_SKIP] == 1
+
+
+def test_eta_and_churn_reach_the_samplers_that_take_them(client: TestClient) -> None:
+    usual, info = drawn(client, sampler_name="Euler a")
+    assert drawn(client, sampler_name="Euler a", eta=1.0)[0] == usual
+    images, info = drawn(client, sampler_name="Euler a", eta="0.5")
+    assert images != usual
+    assert ", Eta: 0.5" in info["infotexts"][0]
+    churned, info = drawn(client, sampler_name="Euler", s_churn=1.5, s_tmax=0, s_noise=1.01)
+    assert churned != drawn(client, sampler_name="Euler")[0]
+    assert ", Sigma churn: 1.5" in info["infotexts"][0]
+
+
+def test_an_eta_of_the_options_is_that_of_its_kind_of_sampler(client: TestClient) -> None:
+    override = {"override_settings": {"eta_ancestral": 0.5, "eta_ddim": 0.25}}
+    for sampler, eta, said in (("Euler a", 0.5, "Eta: 0.5"), ("DDIM", 0.25, "Eta DDIM: 0.25")):
+        images, info = drawn(client, sampler_name=sampler, **override)
+        assert f", {said}," in info["infotexts"][0]
+        assert images == drawn(client, sampler_name=sampler, eta=eta)[0]
+        assert images != drawn(client, sampler_name=sampler)[0]
+    assert drawn(client, sampler_name="Euler a", eta=1.0, **override)[0] == drawn(client, sampler_name="Euler a")[0]
+    client.post("/sdapi/v1/options", json={"s_churn": 1.5})
+    assert ", Sigma churn: 1.5" in drawn(client, sampler_name="Euler")[1]["infotexts"][0]
+
+
+def test_what_is_likely_not_meant_is_said(client: TestClient) -> None:
+    _, info = drawn(client, sampler_name="Euler", eta=0.5)
+    assert any("eta 0.5 changes nothing: Euler has none" in line for line in info["clipskip_warnings"])
+    _, info = drawn(client, width=256)
+    assert any(line.startswith("256x64 is") for line in info["clipskip_warnings"])

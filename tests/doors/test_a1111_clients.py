@@ -113,17 +113,12 @@ def test_a_clip_skip_that_is_none_of_the_models_is_refused(client: TestClient, s
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("enable_hr", True), ("restore_faces", True), ("tiling", True), ("styles", ["photo"]), ("script_name", "Prompt matrix"),
+    [("restore_faces", True), ("tiling", True), ("styles", ["photo"]), ("script_name", "Prompt matrix"),
      ("alwayson_scripts", {"controlnet": {"args": [{"enabled": True}]}}), ("refiner_checkpoint", "sdxl")],
 )  # fmt: skip
 def test_a_field_that_would_change_the_picture_is_refused_by_name(client: TestClient, name: str, value: Any) -> None:
     answer = client.post("/sdapi/v1/txt2img", json=BODY | {name: value})
     assert (answer.status_code, answer.json()["field"]) == (422, name)
-
-
-def test_an_eta_that_the_sampler_would_use_is_refused(client: TestClient) -> None:
-    answer = client.post("/sdapi/v1/txt2img", json=BODY | {"sampler_name": "Euler a", "eta": 0.5})
-    assert (answer.status_code, answer.json()["field"]) == (422, "eta")
 
 
 def test_open_webui_posts_all_options_back_and_draws(client: TestClient) -> None:

@@ -45,6 +45,22 @@ class PictureBody(LaxBody):
     """The checkpoint's own when not given."""
     height: Annotated[int, Field(ge=64, le=2048)] | None = None
     eta: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The option's when not given, as for the next four."""
+    s_churn: Annotated[float, Field(ge=0, le=1000)] | None = None
+    s_tmin: Annotated[float, Field(ge=0, le=1000)] | None = None
+    s_tmax: Annotated[float, Field(ge=0, le=1000)] | None = None
+    s_noise: Annotated[float, Field(ge=0, le=10)] | None = None
+    enable_hr: bool = False
+    """Whether a second, larger pass follows (hires fix); without it none of the next counts."""
+    hr_scale: float = 2.0
+    hr_resize_x: int = 0
+    hr_resize_y: int = 0
+    hr_upscaler: Name = "Latent"
+    hr_second_pass_steps: int = 0
+    hr_sampler_name: Name = ""
+    hr_scheduler: Name = ""
+    hr_prompt: Text = ""
+    hr_negative_prompt: Text = ""
     denoising_strength: float = 0.75
     infotext: Text = ""
     """A settings text; fields that are sent beside it win."""
@@ -78,6 +94,13 @@ class ImageBody(PictureBody):
     denoising_strength: Annotated[float, Field(ge=0, le=1)] = 0.75
     resize_mode: Annotated[int, Field(ge=0, le=3)] = 0
     include_init_images: bool = False
+    mask: Picture = ""
+    """White is drawn anew, black is kept; without one none of the next counts."""
+    mask_blur: int = 4
+    inpainting_fill: int = 0
+    inpaint_full_res: bool = True
+    inpaint_full_res_padding: int = 0
+    inpainting_mask_invert: int = 0
 
 
 class PngInfoBody(LaxBody):

@@ -10,7 +10,7 @@ from clipskip.errors import ClipskipError, SkipOutOfRange, SpecError
 from clipskip.spec import ClipSkip
 from clipskip.spec.skip import shown
 from clipskip.sweep import Studio
-from clipskip.weights import FileKind
+from clipskip.weights import CheckpointFacts, FileKind
 
 CLIP_SKIP, MODEL, MODEL_HASH = "CLIP_stop_at_last_layers", "sd_model_checkpoint", "sd_checkpoint_hash"
 OBEYED: dict[str, Value] = {
@@ -23,6 +23,15 @@ OBEYED: dict[str, Value] = {
     "eta_noise_seed_delta": 0,
     "randn_source": "GPU",
     "emphasis": "Original",
+    "eta_ddim": 0.0,
+    "eta_ancestral": 1.0,
+    "s_churn": 0.0,
+    "s_tmin": 0.0,
+    "s_tmax": 0.0,
+    "s_noise": 1.0,
+    "sdxl_clip_l_skip": False,
+    "sdxl_crop_top": 0,
+    "sdxl_crop_left": 0,
 }
 """Options that count here, and A1111's own defaults: its Clip Skip of 1 and its noise of a GPU among them."""
 DEFAULTS: Mapping[str, Value] = {**KEPT, **FIXED, **OBEYED}
@@ -31,7 +40,18 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "emphasis": ("Original", "No norm", "Ignore", "None"),
     "samples_format": ("png", "jpg", "jpeg", "webp"),
 }
-RANGES: dict[str, tuple[int, int]] = {"eta_noise_seed_delta": (0, 2**32), "jpeg_quality": (1, 100)}
+RANGES: dict[str, tuple[float, float]] = {
+    "eta_noise_seed_delta": (0, 2**32),
+    "jpeg_quality": (1, 100),
+    "eta_ddim": (0, 1),
+    "eta_ancestral": (0, 1),
+    "s_churn": (0, 1000),
+    "s_tmin": (0, 1000),
+    "s_tmax": (0, 1000),
+    "s_noise": (0, 10),
+    "sdxl_crop_top": (0, 4096),
+    "sdxl_crop_left": (0, 4096),
+}
 ALIAS = "clip_skip"
 """SD.Next's name of Clip Skip, which scripts also send among A1111's options."""
 MOST_TEXT, MOST_ITEMS = 2000, 300
@@ -97,12 +117,17 @@ class Options:
                 reasons.append(Reason.of(error, field=name))
         return Changes(taken=taken, reasons=tuple(reasons), ignored=tuple(ignored))
 
-    def depth(self, model: Any) -> int | None:  # Any: whatever the client sent
-        """How many layers this model's text encoder has; None where there is no such model."""
+    def facts(self, model: Any) -> CheckpointFacts | None:  # Any: whatever the client sent
+        """What is known of this model; None where there is no such model."""
         try:
-            return self._studio.models.facts(str(model or "") or None).depth
+            return self._studio.models.facts(str(model or "") or None)
         except ClipskipError:
             return None
+
+    def depth(self, model: Any) -> int | None:  # Any: as above
+        """How many layers this model's text encoder has; None where there is no such model."""
+        facts = self.facts(model)
+        return facts.depth if facts else None
 
     def _checked(self, name: str, value: Any, sent: Mapping[str, Any]) -> Value:  # Any: as above
         if name == CLIP_SKIP:
@@ -121,8 +146,8 @@ class Options:
             choices = ", ".join(CHOICES[name])
             raise SpecError(f"the option {name} is {str(value)[:60]!r}; use one of {choices}")
         low, high = RANGES.get(name, (0, 0))
-        if name in RANGES and not (isinstance(plain, int) and low <= plain <= high):
-            raise SpecError(f"the option {name} is {str(value)[:60]}; use {low} to {high}")
+        if name in RANGES and not (isinstance(plain, int | float) and low <= plain <= high):
+            raise SpecError(f"the option {name} is {str(value)[:60]}; use {low:g} to {high:g}")
         return plain
 
 

@@ -1,7 +1,9 @@
 """A1111's API: names, bodies and answers are A1111 1.10's (modules/api/api.py)."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -15,16 +17,19 @@ from clipskip.doors.http.a1111.options import Options, told
 from clipskip.doors.http.a1111.plot import NAME, draw_sheets, plan_cells, read_plot, sheet_infotext
 from clipskip.doors.http.a1111.progress import add_progress
 from clipskip.doors.http.a1111.styles import read_styles
-from clipskip.doors.http.a1111.wish import Shelf, Wish, read_lax, read_wish
-from clipskip.doors.http.pictures import decoded, draw_renders, encoded
+from clipskip.doors.http.a1111.wish import Shelf, Wish, in_a1111s_words, read_lax, read_wish
+from clipskip.doors.http.pictures import Pixels, decoded, draw_renders, encoded
 from clipskip.doors.http.reasons import Reason, refusal
 from clipskip.doors.http.strict import StrictRoute, read_body
-from clipskip.errors import SpecError
+from clipskip.errors import ClipskipError, SpecError
 from clipskip.image import hash_pixels, picture_infotext, read_pixels
-from clipskip.sample import check_start
-from clipskip.spec import Render, Start, parse_infotext, with_defaults
-from clipskip.sweep import Drawn, Extras, Studio, save_picture, seeded
+from clipskip.spec import Mask, Render, Start, parse_infotext, with_defaults
+from clipskip.spec.table import INPAINT_AREAS, MASK_MODES, MASKED_CONTENT, RESIZE_MODES
+from clipskip.sweep import Drawn, Extras, Studio, doubts_of, save_picture, seeded, warnings_of
 from clipskip.weights import CheckpointFacts
+
+NUMBERED = {"inpainting_mask_invert": MASK_MODES, "inpainting_fill": MASKED_CONTENT}
+"""Fields of a mask whose values A1111 numbers."""
 
 
 def a1111_routes(studio: Studio) -> APIRouter:
@@ -52,15 +57,15 @@ def _add_pictures(routes: APIRouter, studio: Studio, options: Options) -> None:
             options.set(wish.body.override_settings)
         if wish.body.script_name.strip().casefold() == NAME.casefold():
             return await _plotted(wish, studio, asker=request)
-        facts, base, extras = await asyncio.to_thread(studio.plan, wish.request)
-        order = Order(wish=wish, facts=facts, renders=seeded(base, wish.body.count), extras=extras)
+        order = await asyncio.to_thread(Order.of, wish, studio)
         return await _answered(order, studio, request)
 
     @routes.post("/img2img", openapi_extra=taking(ImageBody))
     async def img2img(request: Request) -> Json:
         """Pictures of a prompt that begin at a picture, stretched to their size."""
         wish = await asyncio.to_thread(read_wish, await read_body(request), ImageBody, shelf())
-        order = await asyncio.to_thread(_begun, wish, studio)
+        begun = await asyncio.to_thread(_begun, wish.body)
+        order = await asyncio.to_thread(partial(Order.of, begun=begun), wish, studio)
         if not wish.body.override_settings_restore_afterwards:
             options.set(wish.body.override_settings)
         return await _answered(order, studio, request)
@@ -82,6 +87,14 @@ def _settings_in(image: str) -> Json:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Begun:
+    """Where pictures begin, and the pictures and masks by the hash of their pixels."""
+
+    starts: tuple[Start, ...]
+    pictures: Mapping[str, Pixels]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Order:
     """Pictures that a body asks for, found and checked."""
 
@@ -89,51 +102,83 @@ class Order:
     facts: CheckpointFacts
     renders: list[Render]
     extras: Extras
+    warnings: tuple[str, ...]
+    """What is likely not meant of its files and settings."""
+
+    @classmethod
+    def of(cls, wish: Wish[Any], studio: Studio, *, begun: Begun | None = None) -> "Order":  # Any: as above
+        """The order that a wish comes to; errors name the field as A1111 does."""
+        starts, pictures = (begun.starts, begun.pictures) if begun else ((), {})
+        request = replace(wish.request, start=starts[0]) if starts else wish.request
+        try:
+            facts, base, extras = studio.plan(request, pictures)
+        except ClipskipError as error:
+            raise in_a1111s_words(error) from None
+        size = len(starts) if len(starts) > 1 else wish.body.batch_size
+        renders = seeded(base, size * wish.body.n_iter)
+        if starts:
+            renders = [replace(render, start=starts[i % size % len(starts)]) for i, render in enumerate(renders)]
+        odd = [*(doubt.text for doubt in doubts_of(request, base, facts, extras)), *warnings_of(request, extras)]
+        return cls(wish=wish, facts=facts, renders=renders, extras=extras, warnings=tuple(odd))
 
     @property
     def parameters(self) -> Json:
         """The body as the answer repeats it."""
         body = self.wish.body
         pictures = isinstance(body, ImageBody) and not body.include_init_images
-        found: Json = body.model_dump(exclude={"init_images"} if pictures else set())
+        found: Json = body.model_dump(exclude={"init_images", "mask"} if pictures else set())
         return found
 
 
-def _begun(wish: Wish[ImageBody], studio: Studio) -> Order:
-    """The order of pictures that begin at those sent: one for all, or one for each of a batch, as in A1111."""
-    body = wish.body
+def _begun(body: ImageBody) -> Begun:
+    """Where the pictures begin: one for all, or one for each of a batch, as in A1111."""
     if not 1 <= len(body.init_images) <= max(1, body.batch_size):
         raise SpecError(
             f"init_images has {len(body.init_images)} pictures; send one, or up to batch_size of them, as base64",
             field="init_images",
         )
     sent = [read_pixels(decoded(text, field="init_images"), field="init_images") for text in body.init_images]
-    facts, noise, extras = studio.plan(wish.request)
-    starts = {hash_pixels(pixels): pixels for pixels in sent}
-    hashes = [hash_pixels(pixels) for pixels in sent]
-    for pixels in sent:
-        _check_resize(body, noise, width=pixels.shape[1], height=pixels.shape[0])
-    size = body.batch_size if len(sent) == 1 else len(sent)
-    seeds = seeded(noise, size * body.n_iter)
-    renders = [
-        replace(render, start=Start(hash=hashes[i % size % len(hashes)], strength=body.denoising_strength))
-        for i, render in enumerate(seeds)
-    ]
-    check_start(renders[0])
-    return Order(wish=wish, facts=facts, renders=renders, extras=replace(extras, starts=starts))
+    pictures = {hash_pixels(pixels): pixels for pixels in sent}
+    return Begun(starts=tuple(_start(body, pixels, pictures) for pixels in sent), pictures=pictures)
 
 
-def _check_resize(body: ImageBody, render: Render, *, width: int, height: int) -> None:
-    """Refuse a resize_mode that would do anything else than stretch."""
-    same_shape = width * render.height == height * render.width
-    if (
-        body.resize_mode == 0
-        or (same_shape and body.resize_mode != 3)
-        or (width, height) == (render.width, render.height)
-    ):
-        return
-    why = f"resize_mode is {body.resize_mode}, which this server cannot do; send 0, or a picture of {render.width} x {render.height}"
-    raise refusal([Reason(field="resize_mode", why=why)])
+def _start(body: ImageBody, pixels: Pixels, pictures: dict[str, Pixels]) -> Start:
+    """Where a picture begins; its mask is put to the pictures."""
+    mask = None
+    if body.mask:
+        drawn = read_pixels(decoded(body.mask, field="mask"), field="mask")
+        pictures[hash_pixels(drawn)] = drawn
+        mask = _mask(body, hash_pixels(drawn))
+    same = body.resize_mode in (1, 2) and (mask is None or not mask.cropped) and _same_shape(body, pixels)
+    try:
+        mode = RESIZE_MODES[0 if same else body.resize_mode]
+        return Start(hash=hash_pixels(pixels), strength=body.denoising_strength, resize_mode=mode, mask=mask)
+    except ClipskipError as error:
+        raise in_a1111s_words(error) from None
+
+
+def _same_shape(body: ImageBody, pixels: Pixels) -> bool:
+    """Whether cutting or filling would do no more than stretching does."""
+    height, width, _ = pixels.shape
+    return body.width is not None and body.height is not None and width * body.height == height * body.width
+
+
+def _mask(body: ImageBody, hash: str) -> Mask:
+    """The mask with what A1111 numbers."""
+    for name, words in NUMBERED.items():
+        if getattr(body, name) not in range(len(words)):
+            raise SpecError(f"{name} is {getattr(body, name)}; use 0 to {len(words) - 1}", field=name)
+    try:
+        return Mask(
+            hash=hash,
+            blur=body.mask_blur,
+            mode=MASK_MODES[body.inpainting_mask_invert],
+            content=MASKED_CONTENT[body.inpainting_fill],
+            area=INPAINT_AREAS[body.inpaint_full_res],
+            padding=body.inpaint_full_res_padding,
+        )
+    except ClipskipError as error:
+        raise in_a1111s_words(error) from None
 
 
 async def _answered(order: Order, studio: Studio, asker: Request) -> Json:
@@ -152,7 +197,8 @@ async def _answered(order: Order, studio: Studio, asker: Request) -> Json:
     if body.save_images:
         await asyncio.to_thread(_save, drawn, studio, wish)
     pictures = [(one.pixels, infotext_of(one)) for one in drawn] if body.send_images else []
-    return answer(await encoded(pictures, writing), info_of(wish, order.renders[0], drawn), order.parameters)
+    info = info_of(wish, order.renders[0], drawn) | {"clipskip_warnings": list(order.warnings)}
+    return answer(await encoded(pictures, writing), info, order.parameters)
 
 
 async def _plotted(wish: Wish[PictureBody], studio: Studio, *, asker: Request) -> Json:

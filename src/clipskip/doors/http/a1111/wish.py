@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 from fastapi import Request as HttpRequest
 from pydantic import ValidationError
 
-from clipskip.doors.http.a1111.bodies import LaxBody, PictureBody
-from clipskip.doors.http.a1111.fields import NEUTRAL, SILENT, find_method, refused_eta, refused_fields
+from clipskip.doors.http.a1111.bodies import ImageBody, LaxBody, PictureBody
+from clipskip.doors.http.a1111.fields import NEUTRAL, SILENT, find_method, refused_fields
 from clipskip.doors.http.a1111.option_table import Value
 from clipskip.doors.http.a1111.options import ALIAS, CLIP_SKIP, DEFAULTS, MODEL, Options, read_skip, told
 from clipskip.doors.http.a1111.plot import NAME as PLOT
@@ -19,31 +19,35 @@ from clipskip.doors.http.pictures import MOST_PICTURES
 from clipskip.doors.http.reasons import Reason, log_line, reasons_of, refusal
 from clipskip.doors.http.strict import read_body
 from clipskip.errors import ClipskipError, SpecError
-from clipskip.spec import ClipSkip, Request, request_from_text
+from clipskip.sample import find_sampler
+from clipskip.spec import ClipSkip, EncoderSkips, Family, Hires, Request, request_from_text
+from clipskip.spec.passes import LATENT
+from clipskip.spec.table import PICTURE, SETTINGS
 
 LOG = logging.getLogger("clipskip.http")
 PictureKind = TypeVar("PictureKind", bound=PictureBody)
 Kind = TypeVar("Kind", bound=LaxBody)
-RENAMED = {
-    "prompt": "prompt",
-    "negative_prompt": "negative_prompt",
-    "steps": "steps",
-    "cfg_scale": "cfg_scale",
-    "seed": "seed",
-    "width": "width",
-    "height": "height",
-    "subseed": "variation_seed",
-    "subseed_strength": "variation_strength",
+A1111_NAMES = {row.key: row.a1111 for row in SETTINGS if row.a1111} | {"sampler": "sampler_name"}
+"""What A1111 calls our settings, where it has another name."""
+RENAMED = {"prompt": "prompt", "negative_prompt": "negative_prompt"} | {
+    row.a1111 or row.name: row.name for row in PICTURE if (row.a1111 or row.name) in PictureBody.model_fields
 }
 """A body's fields that are a Request's own, under its names."""
+NOISE = ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")
+"""Fields that are the options' when they are not sent."""
 BY_OPTION = {
     MODEL: "model",
     CLIP_SKIP: "clip_skip",
     "eta_noise_seed_delta": "ensd",
     "randn_source": "rng",
     "emphasis": "emphasis",
+    "sdxl_crop_top": "crop_top",
+    "sdxl_crop_left": "crop_left",
+    **{name: name for name in NOISE[1:]},
 }
 """Options that are a Request's fields."""
+SAME = ("", "use same sampler", "use same scheduler")
+"""What stands for the first pass' own in a hires pass."""
 SAMPLING = ("sampler_name", "sampler_index", "scheduler")
 
 
@@ -92,12 +96,16 @@ def read_wish(sent: Any, kind: type[PictureKind], shelf: Shelf) -> Wish[PictureK
         reasons.append(Reason(field="n_iter", why=why))
     request, ignored = Request(prompt=""), list[str]()
     notes: tuple[str, ...] = ()
+    options = {**DEFAULTS, **shelf.options.kept, **changes.taken}
     try:
         request, ignored = _request(body, shelf, changes.taken)
         skip, notes = _top_level_skip(body, shelf, model=request.model)
         if skip is not None and CLIP_SKIP not in changes.taken:
             request = replace(request, clip_skip=skip, counted_by=None)
+        request, more = _as_the_family_has_it(request, shelf, options)
+        notes = (*notes, *more)
     except ClipskipError as error:
+        error = in_a1111s_words(error)
         if error.field not in {reason.field for reason in reasons}:
             reasons.append(Reason.of(error, field=error.field or ""))
     if reasons:
@@ -108,7 +116,7 @@ def read_wish(sent: Any, kind: type[PictureKind], shelf: Shelf) -> Wish[PictureK
     return Wish(
         body=body,
         request=request,
-        options={**DEFAULTS, **shelf.options.kept, **changes.taken},
+        options=options,
         ignored=tuple(told(ignored)),
         notes=notes,
     )
@@ -133,10 +141,10 @@ def _validated(given: Mapping[str, Any], kind: type[PictureKind]) -> tuple[Pictu
 
 def _sampling_reasons(body: PictureBody) -> list[Reason]:
     try:
-        method, _, _ = find_method(body.sampler, body.scheduler)
+        find_method(body.sampler, body.scheduler)
     except SpecError as error:
         return [Reason.of(error, field=error.field or "sampler_name")]
-    return list(refused_eta(body.eta, method))
+    return []
 
 
 def _script_reasons(body: PictureBody, *, txt2img: bool) -> list[Reason]:
@@ -158,18 +166,55 @@ def _request(body: PictureBody, shelf: Shelf, overrides: Mapping[str, Value]) ->
         pasted = request_from_text(body.infotext)
         ignored = [f"infotext: {name}" for name, _ in pasted.unused]
         base = pasted if pasted.model or pasted.model_hash else replace(pasted, model=base.model)
+        base = replace(base, start=None, hires=None if isinstance(body, ImageBody) else base.hires)
         given = set(body.model_fields_set)
-    changes: dict[str, Any] = {ours: getattr(body, name) for name, ours in RENAMED.items() if name in given}
+    changes: dict[str, Any] = {ours: getattr(body, name) for name, ours in RENAMED.items() if name in given - {*NOISE}}
     if given.intersection(SAMPLING):
         method, schedule, idle = find_method(body.sampler, body.scheduler)
         changes |= {"sampler": method, "scheduler": schedule}
         ignored += ["scheduler"] if idle else []
     changes |= _by_option(overrides)
+    changes |= {name: value for name in NOISE if (value := getattr(body, name)) is not None}
     if "model" in changes:
         changes["model_hash"] = None
-    request = replace(base, **changes)
+    if "clip_skip" in changes:
+        changes["counted_by"] = None
+    if "enable_hr" in given and not isinstance(body, ImageBody):
+        changes["hires"] = _hires(body) if body.enable_hr else None
+    request = _with_own_eta(replace(base, **changes), options | dict(overrides))
     prompt, negative = with_styles(request.prompt, request.negative_prompt, body.styles, shelf.styles)
     return replace(request, prompt=prompt, negative_prompt=negative), ignored
+
+
+def _with_own_eta(request: Request, options: Mapping[str, Value]) -> Request:
+    """The request with the eta of the options, of which A1111 has two: DDIM's, and that of k-diffusion's samplers."""
+    method, _ = find_sampler(request.sampler, request.scheduler)
+    if request.eta is not None or method.eta is None:
+        return request
+    eta = options["eta_ancestral" if method.eta else "eta_ddim"]
+    return replace(request, eta=float(str(eta)))
+
+
+def _hires(body: PictureBody) -> Hires:
+    """The second pass that the body asks for."""
+    sampler, scheduler = body.hr_sampler_name, body.hr_scheduler
+    return Hires(
+        upscaler=body.hr_upscaler or LATENT,
+        scale=body.hr_scale,
+        width=body.hr_resize_x,
+        height=body.hr_resize_y,
+        steps=body.hr_second_pass_steps,
+        strength=body.denoising_strength,
+        sampler=None if sampler.casefold() in SAME else sampler,
+        scheduler=None if scheduler.casefold() in SAME else scheduler,
+        prompt=body.hr_prompt or None,
+        negative_prompt=body.hr_negative_prompt or None,
+    )
+
+
+def in_a1111s_words(error: ClipskipError) -> ClipskipError:
+    """The error with the field as A1111 calls it."""
+    return type(error)(str(error), field=A1111_NAMES.get(error.field or "", error.field))
 
 
 def _by_option(options: Mapping[str, Value]) -> dict[str, Any]:  # Any: a Request's fields
@@ -201,3 +246,22 @@ def _top_level_skip(body: PictureBody, shelf: Shelf, *, model: str | None) -> tu
     notes = [f"{name} {skip} is obeyed, though A1111 looks for it in override_settings only"]
     notes += [f"{other} {own} is overruled by {name}" for other, own in found[1:] if own != skip]
     return skip, tuple(notes)
+
+
+def _as_the_family_has_it(
+    request: Request, shelf: Shelf, options: Mapping[str, Value]
+) -> tuple[Request, tuple[str, ...]]:
+    """The request with the Clip Skip that A1111 reads this model at, and what is to say of it.
+
+    A1111 reads SD 2.x and SDXL at their own 2 whatever is set; 1.10's sdxl_clip_l_skip sets CLIP-L's alone.
+    """
+    facts, skip = shelf.options.facts(request.model), request.clip_skip
+    if facts is None or facts.family is Family.SD1 or request.counted_by or not isinstance(skip, ClipSkip):
+        return request, ()
+    own = ClipSkip(facts.family.value.default_skip)
+    if facts.family is Family.SDXL and options["sdxl_clip_l_skip"]:
+        return replace(request, clip_skip=EncoderSkips.of(skip, own)), ()
+    label = facts.family.value.label
+    note = f"Clip Skip {skip} is left out: A1111 reads {label} at {own}" if skip != own else ""
+    switch = ", unless sdxl_clip_l_skip is on" if facts.family is Family.SDXL else ""
+    return replace(request, clip_skip=own), (note + switch,) if note else ()

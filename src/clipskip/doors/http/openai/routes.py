@@ -20,7 +20,6 @@ from clipskip.doors.http.reasons import reasons_of, refusal
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import NotFound, SpecError
 from clipskip.image import enlarge, hash_pixels, read_pixels
-from clipskip.sample import check_start
 from clipskip.spec import Render, Start, render_infotext
 from clipskip.sweep import Drawn, Extras, Job, Studio, seeded
 from clipskip.weights import CheckpointFacts, FileKind, Found
@@ -80,9 +79,9 @@ def _add_images(routes: APIRouter, studio: Studio) -> None:
         return await _answered(order, studio, request)
 
 
-def _planned(body: Asking, studio: Studio, *, usual: tuple[int | None, int | None] = (None, None)) -> Order:
+def _planned(body: Asking, studio: Studio) -> Order:
     facts = studio.models.facts(body.model)
-    facts, base, extras = studio.plan(body.request(depth=facts.depth, usual=usual))
+    facts, base, extras = studio.plan(body.request(depth=facts.depth))
     return Order(body=body, kind="image_generation", facts=facts, renders=seeded(base, body.n or 1), extras=extras)
 
 
@@ -90,11 +89,11 @@ def _planned_edit(body: EditForm, content: bytes, studio: Studio) -> Order:
     """The pictures that begin at the one that was sent, at its own size where none is asked for."""
     pixels = read_pixels(content, field="image")
     height, width, _ = pixels.shape
-    order = _planned(body, studio, usual=(_side(width), _side(height)))
-    start = Start(hash=hash_pixels(pixels), strength=body.strength)
-    renders = [replace(render, start=start) for render in order.renders]
-    check_start(renders[0])
-    return replace(order, kind="image_edit", renders=renders, extras=replace(order.extras, starts={start.hash: pixels}))
+    facts, hash = studio.models.facts(body.model), hash_pixels(pixels)
+    asked = body.request(depth=facts.depth, usual=(_side(width), _side(height)))
+    started = replace(asked, start=Start(hash=hash, strength=body.strength))
+    facts, base, extras = studio.plan(started, {hash: pixels})
+    return Order(body=body, kind="image_edit", facts=facts, renders=seeded(base, body.n or 1), extras=extras)
 
 
 def _side(pixels: int) -> int:
