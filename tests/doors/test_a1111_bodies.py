@@ -16,6 +16,7 @@ from PIL import Image
 from clipskip.doors.http import build_app
 from clipskip.doors.http.a1111.options import DEFAULTS
 from clipskip.image import picture_infotext
+from clipskip.spec import parse_infotext
 from clipskip.sweep import Studio
 from clipskip.weights import Library
 
@@ -88,7 +89,7 @@ def reasons(answer: Any) -> dict[str, str]:
     return {error["field"]: error["detail"] for error in answer.json()["errors"]}
 
 
-NOT_YET = {"SillyTavern hires on": "hr_scale", "override sd_vae file": "sd_vae", "mask inpaint": "mask"}
+NOT_YET = {"override sd_vae file": "sd_vae", "mask inpaint": "mask"}
 
 
 @pytest.mark.parametrize("sent", SENT, ids=lambda sent: sent["client"])
@@ -352,5 +353,64 @@ def test_an_eta_of_the_options_is_that_of_its_kind_of_sampler(client: TestClient
 def test_what_is_likely_not_meant_is_said(client: TestClient) -> None:
     _, info = drawn(client, sampler_name="Euler", eta=0.5)
     assert any("eta 0.5 changes nothing: Euler has none" in line for line in info["clipskip_warnings"])
-    _, info = drawn(client, width=256)
-    assert any(line.startswith("256x64 is") for line in info["clipskip_warnings"])
+
+
+HIRES = {"enable_hr": True, "hr_scale": "2", "hr_upscaler": "Latent", "denoising_strength": 0.5}
+
+
+def size(image: str) -> tuple[int, int]:
+    return Image.open(io.BytesIO(base64.b64decode(image))).size
+
+
+def test_a_hires_pass_enlarges_and_is_noted(client: TestClient) -> None:
+    plain, _ = drawn(client)
+    images, info = drawn(client, **HIRES, hr_second_pass_steps=3, hr_prompt="a blue owl", hr_negative_prompt="bad")
+    assert size(images[0]) == tuple(2 * side for side in size(plain[0]))
+    noted = parse_infotext(info["infotexts"][0]).fields
+    assert {
+        "Hires upscale": "2",
+        "Hires steps": "3",
+        "Hires upscaler": "Latent",
+        "Denoising strength": "0.5",
+    }.items() <= noted.items()
+    assert (noted["Hires prompt"], noted["Hires negative prompt"]) == ("a blue owl", "bad")
+    assert info["denoising_strength"] == 0.5
+
+
+@pytest.mark.parametrize("upscaler", ["None", "Lanczos", "Nearest", "Latent (nearest-exact)"])
+def test_every_upscaler_that_is_listed_serves_a_hires_pass(client: TestClient, upscaler: str) -> None:
+    lists = [client.get(f"/sdapi/v1/{name}").json() for name in ("upscalers", "latent-upscale-modes")]
+    assert upscaler in [one["name"] for found in lists for one in found]
+    assert len(drawn(client, **HIRES | {"hr_upscaler": upscaler})[0]) == 1
+
+
+def test_what_a_hires_pass_leaves_to_the_first_is_the_firsts(client: TestClient) -> None:
+    same = {
+        "hr_sampler_name": "Use same sampler",
+        "hr_scheduler": "Use same scheduler",
+        "hr_checkpoint_name": "Use same checkpoint",
+    }
+    assert drawn(client, **HIRES, **same)[0] == drawn(client, **HIRES)[0]
+    other, _ = drawn(client, **HIRES, hr_sampler_name="Euler a")
+    assert other != drawn(client, **HIRES)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("hr_upscaler", "ESRGAN_4x"), ("hr_scale", 99), ("hr_second_pass_steps", 999), ("hr_sampler_name", "Eulr"),
+     ("hr_scheduler", "Carras"), ("hr_checkpoint_name", "sdxl"), ("denoising_strength", 1.5), ("hr_resize_x", -8)],
+)  # fmt: skip
+def test_what_a_hires_pass_cannot_do_is_refused_by_name(client: TestClient, name: str, value: Any) -> None:
+    assert list(reasons(post(client, **HIRES | {name: value}))) == [name]
+    assert post(client, **HIRES | {name: value, "enable_hr": False}).status_code == 200
+
+
+def test_an_infotext_brings_its_hires_pass(client: TestClient) -> None:
+    body = {
+        "infotext": f"{INFOTEXT}, Hires upscale: 2, Hires upscaler: Latent, Denoising strength: 0.5",
+        "override_settings": TINY,
+    }
+    answer = client.post("/sdapi/v1/txt2img", json=body)
+    assert size(answer.json()["images"][0]) == (32, 32)
+    answer = client.post("/sdapi/v1/txt2img", json=body | {"enable_hr": False})
+    assert size(answer.json()["images"][0]) == (16, 16)

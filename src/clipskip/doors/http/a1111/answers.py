@@ -39,6 +39,7 @@ def infotext_of(drawn: Drawn) -> str:
 def info_of(wish: Wish[PictureBody], base: Render, drawn: Sequence[Drawn]) -> Json:
     """What A1111 says of pictures, and what of the body was not used or used as A1111 would not."""
     renders, count = [one.render for one in drawn], len(drawn)
+    begun = base.start or base.hires
     return {
         "prompt": wish.request.prompt,
         "all_prompts": [wish.request.prompt] * count,
@@ -63,7 +64,7 @@ def info_of(wish: Wish[PictureBody], base: Render, drawn: Sequence[Drawn]) -> Js
         "sd_vae_hash": None,
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
-        "denoising_strength": base.start.strength if base.start else None,
+        "denoising_strength": begun.strength if begun else None,
         "extra_generation_params": {},
         "index_of_first_image": 0,
         "infotexts": [infotext_of(one) for one in drawn],

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from clipskip.doors.http.a1111.plot import NAME, plot_script
 from clipskip.doors.http.a1111.styles import read_styles
 from clipskip.errors import ClipskipError
-from clipskip.image import UPSCALERS
+from clipskip.image import LATENT_MODES, UPSCALERS
 from clipskip.sample import SAMPLERS, SCHEDULES
 from clipskip.sweep import Studio
 from clipskip.weights import FileKind, Found, count_vectors
@@ -24,7 +24,6 @@ def add_lists(routes: APIRouter, studio: Studio) -> None:
     _add_menus(routes)
     for what in (
         "sd-vae",
-        "latent-upscale-modes",
         "face-restorers",
         "hypernetworks",
         "realesrgan-models",
@@ -108,6 +107,11 @@ def _add_menus(routes: APIRouter) -> None:
         """What makes pictures larger."""
         nothing = dict.fromkeys(("model_name", "model_path", "model_url"))
         return [{"name": name, **nothing, "scale": 4.0} for name in UPSCALERS]
+
+    @routes.get("/latent-upscale-modes")
+    def latent_upscale_modes() -> list[Json]:
+        """What enlarges latents, in a hires pass."""
+        return [{"name": name} for name in LATENT_MODES]
 
     @routes.get("/scripts")
     def scripts() -> dict[str, list[str]]:

@@ -140,11 +140,25 @@ def _validated(given: Mapping[str, Any], kind: type[PictureKind]) -> tuple[Pictu
 
 
 def _sampling_reasons(body: PictureBody) -> list[Reason]:
-    try:
-        find_method(body.sampler, body.scheduler)
-    except SpecError as error:
-        return [Reason.of(error, field=error.field or "sampler_name")]
-    return []
+    """Why the methods of the passes are refused."""
+    hires = _second_method(body) if body.enable_hr else (None, None)
+    passes = {"": (body.sampler, body.scheduler), "hr_": (hires[0] or body.sampler, hires[1] or body.scheduler)}
+    found: dict[str, Reason] = {}
+    for start, method in passes.items() if any(hires) else [("", passes[""])]:
+        try:
+            find_method(*method)
+        except SpecError as error:
+            found.setdefault(str(error), Reason.of(error, field=f"{start}{error.field}"))
+    return list(found.values())
+
+
+def _second_method(body: PictureBody) -> tuple[str | None, str | None]:
+    """Sampling method and schedule type of a hires pass; None is the first pass' own."""
+    sampler, scheduler = body.hr_sampler_name, body.hr_scheduler
+    return (
+        None if sampler.casefold() in SAME else sampler,
+        None if scheduler.casefold() in SAME else scheduler,
+    )
 
 
 def _script_reasons(body: PictureBody, *, txt2img: bool) -> list[Reason]:
@@ -197,7 +211,7 @@ def _with_own_eta(request: Request, options: Mapping[str, Value]) -> Request:
 
 def _hires(body: PictureBody) -> Hires:
     """The second pass that the body asks for."""
-    sampler, scheduler = body.hr_sampler_name, body.hr_scheduler
+    sampler, scheduler = _second_method(body)
     return Hires(
         upscaler=body.hr_upscaler or LATENT,
         scale=body.hr_scale,
@@ -205,8 +219,8 @@ def _hires(body: PictureBody) -> Hires:
         height=body.hr_resize_y,
         steps=body.hr_second_pass_steps,
         strength=body.denoising_strength,
-        sampler=None if sampler.casefold() in SAME else sampler,
-        scheduler=None if scheduler.casefold() in SAME else scheduler,
+        sampler=sampler,
+        scheduler=scheduler,
         prompt=body.hr_prompt or None,
         negative_prompt=body.hr_negative_prompt or None,
     )
