@@ -153,3 +153,17 @@ def test_inspect_finds_no_file_outside_its_folders(client: TestClient, name: str
 def test_inspect_of_a_wrong_name_tells_near_ones(client: TestClient) -> None:
     assert "ogre" in client.post("/v1/inspect", json={"name": "ogr"}).json()["detail"]
     assert "tiny" in client.post("/v1/inspect", json={"name": "tinny"}).json()["detail"]
+
+
+def test_settings_name_all_that_is_not_used(client: TestClient) -> None:
+    text = "a fox\nSteps: 20, Seed: 3, Size: 512x512, Clip skip: 2, Tiling: True\nTemplate: a {red|blue} fox"
+    said = client.post("/v1/settings", json={"text": text}).json()
+    assert said["request"]["seed"] == 3 and said["request"]["clip_skip"] == 2
+    assert said["unused"] == [["Tiling", "True"], ["Template", "a {red|blue} fox"]]
+
+
+@pytest.mark.parametrize("skip", [{}, [], {"a": 1}, "2\x1d3", True, 1e300])
+def test_a_clip_skip_of_a_wrong_type_is_refused_in_one_line(client: TestClient, skip: object) -> None:
+    record = {"positive_prompt": "a fox", "clip_skip": skip, "seed": 1, "model": {"name": "tiny", "base": "sd-1"}}
+    answer = client.post("/v1/settings", json={"text": json.dumps(record)})
+    assert answer.status_code == 422 and answer.json()["field"] == "clip_skip", answer.text

@@ -110,7 +110,7 @@ def test_an_embedding_that_is_not_there_is_named() -> None:
     assert missing_embeddings("a embedding:easy, embedding:bad b", ["bad"]) == ("easy",)
     assert ids("a embedding:easy b") == [(320, *token_ids("b"))]
     report = describe("a embedding:easy b", steps=9, rules=COMFY)
-    assert report.unknown == ("the embedding 'easy' is not there",)
+    assert report.unknown == ("no model folder has the embedding 'easy'",)
 
 
 def test_text_of_eight_tokens_is_cut_at_the_end_of_a_chunk_and_shorter_text_moves_on() -> None:

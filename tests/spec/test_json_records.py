@@ -228,7 +228,7 @@ def test_a_setting_that_names_something_is_never_taken_for_its_default(field: st
     assert caught.value.field
 
 
-@pytest.mark.parametrize("skip", [{"a": 1}, [2], "two", "2\x1d\x1d3", 0, -2, 1e400])
+@pytest.mark.parametrize("skip", [{}, [], {"a": 1}, [2], True, "two", "2\x1d\x1d3", 0, -2, 1e400])
 @pytest.mark.parametrize("record", [INVOKE, CIVITAI, TENSORART], ids=["invoke", "civitai", "tensorart"])
 def test_a_clip_skip_that_is_none_is_one_line(record: Json, skip: object) -> None:
     if record is INVOKE and skip == 0:

@@ -97,7 +97,9 @@ def describe(
     words = clean if literal else bare
     good, unknown = _sorted_out(() if literal else tags)
     if rules.comfy:
-        unknown = tuple(f"the embedding {name!r} is not there" for name in missing_embeddings(text, embeddings or {}))
+        unknown = tuple(
+            f"no model folder has the embedding {name!r}" for name in missing_embeddings(text, embeddings or {})
+        )
     parts = read_parts(words, steps=steps, embeddings=embeddings, rules=rules, negative=negative)
     calls = rules.hires_steps if rules.hires_steps is not None and not rules.old_timelines else steps
     reports = tuple(PartReport(weight=part.weight, texts=tuple(_texts(part, calls))) for part in parts)

@@ -56,6 +56,8 @@ class Source:
     clip_skip: ClipSkip | None = None
     dialect: Dialect = Dialect.A1111
     """How it counts Clip Skip."""
+    switch: bool = False
+    """Its Clip Skip is true or false (Easy Diffusion)."""
 
 
 A1111 = Source(label="A1111", rng="GPU", clip_skip=ClipSkip(1))
@@ -243,19 +245,20 @@ def _dynamic(reader: Reader, calls: int) -> Iterator[tuple[Said, Skip]]:
 def _skip(said: Said, source: Source, family: str | None) -> Skip:
     """A number in the way of the tool, a schedule of ours, or Easy Diffusion's switch."""
     value = said.value
-    if not isinstance(value, bool | int | float | str):
+    plainly = isinstance(value, int | float | str) and (source.switch or not isinstance(value, bool))
+    if not plainly:
         raise SpecError(
             f"settings: {said.key[:60]} {shown(value)[:40]} is not a number; use 1 (the last layer) or more",
             field="clip_skip",
         )
     text = str(value).strip()
     try:
-        if text.lower() in SWITCHES:
-            return ClipSkip.from_dialect(SWITCHES[text.lower()], Dialect.EASYDIFFUSION)
         if plain(said.key) == "clipstopatlayer":
             return ClipSkip.from_dialect(said.whole(), Dialect.COMFYUI)
         if source.dialect is not Dialect.A1111:
             return ClipSkip.from_dialect(said.whole(), source.dialect, family=_family(family))
+        if text.lower() in SWITCHES:
+            return ClipSkip.from_dialect(SWITCHES[text.lower()], Dialect.EASYDIFFUSION)
         return parse_skip(text)
     except SpecError as error:
         told = str(error).removeprefix("settings: ")

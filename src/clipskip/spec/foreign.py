@@ -29,7 +29,7 @@ OLD_INVOKEAI = Source(label="InvokeAI 2", sampler="k_lms", clip_skip=ClipSkip(1)
 NOVELAI = Source(label="NovelAI", rng="GPU", ensd=31337, clip_skip=ClipSkip(2))
 """What A1111 adds to NovelAI's pictures."""
 FOOOCUS = Source(label="Fooocus", names=comfy_names, sampler="dpmpp_2m_sde_gpu")
-EASY_DIFFUSION = Source(label="Easy Diffusion")
+EASY_DIFFUSION = Source(label="Easy Diffusion", switch=True)
 SWARMUI = Source(label="SwarmUI", names=comfy_names, sampler="euler", emphasis="ComfyUI")
 TENSORART = replace(A1111, label="TensorArt")
 OTHER = Source(label="other JSON")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clipskip.errors import SpecError
 from clipskip.spec.graph_files import check_checkpoints, checkpoint_of, loras_on, vae_of
 from clipskip.spec.nodes import Graph, Link, Node, back_from, broken, is_sampler, number_of, word_of
 from clipskip.spec.reader import Said, plain, says_something, shown
@@ -16,6 +17,8 @@ from clipskip.spec.sampler_names import comfy_names
 from clipskip.spec.skip import ClipSkip
 
 EMPHASIS = "ComfyUI"
+MOST_HOPS = 20
+"""Links that are followed to the text of a node that is refused."""
 NOT_REPEATED: Mapping[str, str] = {
     "UNETLoader": "a UNet of its own", "UnetLoaderGGUF": "a UNet of its own", "DiffusersLoader": "a folder of diffusers'",
     "CLIPLoader": "a text encoder of its own", "DualCLIPLoader": "text encoders of their own",
@@ -224,7 +227,7 @@ def _way(graph: Graph, start: Node, key: str, kind: str) -> tuple[Node, ...]:
         way.append(node)
         if "ckpt_name" in node.inputs:
             return tuple(way)
-        _check_known(node)
+        _check_known(graph, node)
         here = graph.link(node, kind.lower()) if _is_known(node) else graph.onward(node, kind)
     raise broken(
         f"has a {kind} that comes from {way[-1].kind if way else start.kind}, which is no loader of checkpoints",
@@ -238,10 +241,27 @@ def _is_known(node: Node) -> bool:
     )
 
 
-def _check_known(node: Node) -> None:
+def _refused(graph: Graph, does: str, node: Node, what: str, *, field: str) -> SpecError:
+    """The error for a node of another model or other words, with the files or the text that it names."""
+    here, names = node, [value for value in node.inputs.values() if isinstance(value, str)]
+    for _ in range(MOST_HOPS):
+        links = [value for value in here.inputs.values() if isinstance(value, list) and value]
+        if names or not links:
+            break
+        here = graph.nodes.get(str(links[0][0]), here)
+        names = [here.inputs["text"]] if isinstance(here.inputs.get("text"), str) else []
+    of = f": {', '.join(map(repr, names))}"[:120] if names else ""
+    return broken(
+        f"{does} {node.kind} ({what}{of}), which cannot be repeated; take the node out, or give the prompt and the settings "
+        "themselves",
+        field=field,
+    )
+
+
+def _check_known(graph: Graph, node: Node) -> None:
     """An error for a node that is not repeated, and for one that has a LoRA or a Clip Skip in a way that is not known."""
     if (what := NOT_REPEATED.get(node.kind)) or node.kind.startswith("ModelMerge") or node.kind.startswith("CLIPMerge"):
-        raise broken(f"draws with {node.kind} ({what or 'a merge of models'}), which cannot be repeated", field="model")
+        raise _refused(graph, "draws with", node, what or "a merge of models", field="model")
     if _is_known(node):
         return
     lora = next((key for key, value in node.inputs.items() if "lora" in key.lower() and _names_file(value)), None)
@@ -267,7 +287,7 @@ def _words(graph: Graph, start: Node, side: str) -> Words:
         if "ckpt_name" in node.inputs and side in node.inputs:
             return _loader_words(graph, node, side)
         if what := NOT_REPEATED.get(node.kind):
-            raise broken(f"makes its {name} with {node.kind} ({what}), which cannot be repeated", field="prompt")
+            raise _refused(graph, f"makes its {name} with", node, what, field="prompt")
         if "clip" in node.inputs and (keys := [key for key in ("text", "text_g", "text_l") if key in node.inputs]):
             texts = {said.text() if (said := graph.value(node, key)) else "" for key in keys}
             if len(texts) != 1:

@@ -68,7 +68,7 @@ class Node:
         self.seen = self.seen or key in self.inputs
         self.untaken.pop(key, None)
         value = self.inputs.get(key)
-        return Said(key, value) if says_something(value) else None
+        return None if value is None or value == "" else Said(key, value)
 
     def leave(self, key: str, value: object) -> None:
         """Something inside an input that was taken, and that nothing here uses."""

@@ -59,6 +59,10 @@ def plain(key: str) -> str:
     return re.sub(r"[\W_]+", "", key).lower()
 
 
+LISTS = frozenset({"hashes", "resources", "loras", "lora_names", "lora_strengths"})
+"""Settings that are lists, which may be empty."""
+
+
 def _spellings() -> dict[str, tuple[str, ...]]:
     rows = {row.key: tuple(plain(name) for name in (row.label, row.key, row.a1111) if name) for row in SETTINGS}
     both = {field: (*rows.get(field, ()), *OTHER_SPELLINGS.get(field, ())) for field in (*rows, *OTHER_SPELLINGS)}
@@ -67,6 +71,8 @@ def _spellings() -> dict[str, tuple[str, ...]]:
 
 SPELLINGS: Mapping[str, tuple[str, ...]] = _spellings()
 """Each setting's names in any tool's texts and JSON, as `plain` spells them; the first that a record has counts."""
+SINGLE = frozenset(name for field in SPELLINGS.keys() - LISTS for name in SPELLINGS[field])
+"""Names of settings that are one value, so that an empty list is none."""
 LONGEST_NAME = 1_000
 MOST_SHOWN = 200
 """Characters of a value that was left over."""
@@ -131,7 +137,11 @@ class Reader:
         self._keys: dict[str, list[str]] = {}
         for key in record:
             self._keys.setdefault(plain(key), []).append(key)
-        self._waiting = {key: None for key, value in record.items() if says_something(value)}
+        self._waiting = {
+            key: None
+            for key, value in record.items()
+            if says_something(value) or (value in ([], {}) and plain(key) in SINGLE)
+        }
         self._more: list[tuple[str, str]] = []
 
     def all(self, field: str) -> list[Said]:
