@@ -46,10 +46,10 @@ def test_each_picture_was_drawn_by_the_command_above_it(path: str) -> None:
     with Image.open(FULL.parent / path) as picture:
         asked, width = request_from_text(picture.info["parameters"]), picture.width
     wanted = build_request(
-        command[2], settings=None, loras=None, size=None, negative_prompt=typed["--negative"],
+        command[2], settings=None, negative_prompt=typed["--negative"],
         phrase_skips=[typed["--phrase-skip"]] if "--phrase-skip" in typed else None,
-        negative_clip_skip=typed.get("--negative-clip-skip"), steps=int(typed["--steps"]),
-        cfg_scale=float(typed["--cfg"]), seed=int(typed["--seed"]),
+        negative_clip_skip=typed.get("--negative-clip-skip"),
+        typed={"steps": int(typed["--steps"]), "cfg_scale": float(typed["--cfg"]), "seed": int(typed["--seed"])},
     )  # fmt: skip
     for name in (
         "prompt",

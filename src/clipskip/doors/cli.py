@@ -8,6 +8,7 @@ import typer
 
 from clipskip import __version__, heap
 from clipskip.doors import options as o
+from clipskip.doors.rows import with_settings
 from clipskip.doors.terminal import EXIT_INTERRUPTED, run, say
 from clipskip.spec import (
     Dialect,
@@ -56,6 +57,7 @@ def main() -> None:
 
 
 @app.command()
+@with_settings
 def sweep(
     prompt: o.Prompt = None,
     *,
@@ -64,16 +66,9 @@ def sweep(
     lora: o.Loras = None,
     settings: o.Settings = None,
     model: o.ModelName = None,
-    steps: o.Steps = None,
-    sampler: o.Sampler = None,
-    scheduler: o.Scheduler = None,
-    cfg: o.Cfg = None,
-    seed: o.Seed = None,
-    size: o.Size = None,
     negative_clip_skip: o.NegativeSkip = None,
     phrase_skip: o.PhraseSkips = None,
-    rng: o.Noise = None,
-    prediction: o.Prediction = None,
+    typed: o.Typed,
     out: Annotated[Path | None, o.Out] = None,
     models_folder: o.Folders = None,
     fetch: o.Fetch = False,
@@ -85,15 +80,15 @@ def sweep(
 
     skips = parse_columns(clip_skip)
     request = o.build_request(
-        prompt, settings=settings, loras=lora, phrase_skips=phrase_skip, size=size, negative_prompt=negative, model=model, steps=steps,
-        sampler=sampler, scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng,
-        prediction=prediction,
+        prompt, settings=settings, loras=lora, phrase_skips=phrase_skip, negative_prompt=negative, model=model,
+        negative_clip_skip=negative_clip_skip, typed=typed,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
     _finish(run_sweep(request, skips, folders=models_folder or [], allow_pickle=allow_pickle, out=out, yes=yes))
 
 
 @app.command()
+@with_settings
 def generate(
     prompt: o.Prompt = None,
     *,
@@ -102,16 +97,9 @@ def generate(
     lora: o.Loras = None,
     settings: o.Settings = None,
     model: o.ModelName = None,
-    steps: o.Steps = None,
-    sampler: o.Sampler = None,
-    scheduler: o.Scheduler = None,
-    cfg: o.Cfg = None,
-    seed: o.Seed = None,
-    size: o.Size = None,
     negative_clip_skip: o.NegativeSkip = None,
     phrase_skip: o.PhraseSkips = None,
-    rng: o.Noise = None,
-    prediction: o.Prediction = None,
+    typed: o.Typed,
     count: Annotated[int, typer.Option(help="How many pictures, with seeds counting up.", min=1, max=1000)] = 1,
     out: Annotated[Path | None, o.Out] = None,
     models_folder: o.Folders = None,
@@ -123,9 +111,8 @@ def generate(
     from clipskip.doors.work import run_generate
 
     request = o.build_request(
-        prompt, settings=settings, loras=lora, phrase_skips=phrase_skip, size=size, negative_prompt=negative, model=model, steps=steps,
-        sampler=sampler, scheduler=scheduler, cfg_scale=cfg, seed=seed, negative_clip_skip=negative_clip_skip, rng=rng,
-        prediction=prediction, clip_skip=clip_skip,
+        prompt, settings=settings, loras=lora, phrase_skips=phrase_skip, negative_prompt=negative, model=model,
+        negative_clip_skip=negative_clip_skip, clip_skip=clip_skip, typed=typed,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
     _finish(run_generate(request, count, folders=models_folder or [], allow_pickle=allow_pickle, out=out, yes=yes))
@@ -247,7 +234,7 @@ def advise(
     from clipskip.doors.advising import run_advise
 
     request = o.build_request(
-        prompt if prompt or settings else "", settings=settings, loras=lora, phrase_skips=None, size=None,
+        prompt if prompt or settings else "", settings=settings, loras=lora,
         negative_prompt=negative, model=model, seed=seed, prediction=prediction,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)

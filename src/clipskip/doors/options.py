@@ -1,15 +1,16 @@
 """What was typed -> a Request: settings block first, options on top."""
 
-import re
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 
 from clipskip.errors import SpecError
-from clipskip.spec import LoraRef, PhraseSkip, Request, check_request, parse_skip, request_from_text
+from clipskip.spec import LoraRef, PhraseSkip, Request, check_request, parse_skip, request_from_text, with_values
 
 Prompt = Annotated[str | None, typer.Argument(help="The prompt, in A1111's language. Not needed with --settings.")]
 Settings = Annotated[
@@ -27,12 +28,10 @@ Loras = Annotated[
     list[str] | None,
     typer.Option("--lora", help="LoRA as name, name:0.8 or name:text_encoder:unet. Repeat for several."),
 ]
-Steps = Annotated[int | None, typer.Option(help="Sampling steps, 1 to 150.")]
-Sampler = Annotated[str | None, typer.Option(help='Sampling method, as A1111 names it: "Euler a", "DPM++ 2M Karras".')]
-Scheduler = Annotated[str | None, typer.Option(help="Schedule type: Automatic, Karras, Exponential, ...")]
-Cfg = Annotated[float | None, typer.Option("--cfg", help="CFG scale, 1 to 30.")]
+Prediction = Annotated[
+    str | None, typer.Option(help="What the model predicts, epsilon or v; what its file says when not given.")
+]
 Seed = Annotated[int | None, typer.Option(help="Seed; -1 draws one.")]
-Size = Annotated[str | None, typer.Option(help="Width x height in pixels, multiples of 8: 512x768.")]
 NegativeSkip = Annotated[
     str | None,
     typer.Option("--negative-clip-skip", help="Clip Skip of the negative prompt; the prompt's when not given."),
@@ -40,10 +39,6 @@ NegativeSkip = Annotated[
 PhraseSkips = Annotated[
     list[str] | None,
     typer.Option("--phrase-skip", help='Clip Skip of one phrase of the prompt: "red frog=4". Repeat for several.'),
-]
-Noise = Annotated[str | None, typer.Option("--rng", help="Noise source: CPU, GPU or NV (A1111's names).")]
-Prediction = Annotated[
-    str | None, typer.Option(help="What the model predicts, epsilon or v; what its file says when not given.")
 ]
 
 
@@ -72,6 +67,8 @@ Yes = Annotated[
 Pickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Also read .ckpt and .pt files (weights only, never code).")
 ]
+Typed = dict[str, Any]
+"""Settings of the table that were typed, by their keys."""
 
 
 def read_settings(source: str) -> Request:
@@ -88,12 +85,15 @@ def build_request(
     prompt: str | None,
     *,
     settings: str | None,
-    loras: list[str] | None,
-    phrase_skips: list[str] | None,
-    size: str | None,
-    **typed: Any,
+    loras: list[str] | None = None,
+    phrase_skips: list[str] | None = None,
+    typed: Mapping[str, Any] = MappingProxyType({}),
+    **others: Any,
 ) -> Request:
-    """The Request: the settings block's, with every option that was typed in its place."""
+    """The Request: the settings block's, with every option that was typed in its place.
+
+    `typed` has settings of the table by their keys, `others` fields of the Request.
+    """
     asked = read_settings(settings) if settings else None
     if asked is None:
         if prompt is None:
@@ -101,7 +101,7 @@ def build_request(
                 'give a prompt, as in: clipskip sweep "best quality, swamp", or --settings FILE', field="prompt"
             )
         asked = Request(prompt=prompt)
-    changes = {name: value for name, value in typed.items() if value is not None}
+    changes = {name: value for name, value in others.items() if value is not None}
     if "clip_skip" in changes:
         changes["counted_by"] = None
     for name in ("clip_skip", "negative_clip_skip"):
@@ -115,9 +115,7 @@ def build_request(
         changes["loras"] = asked.loras + tuple(LoraRef.parse(text) for text in loras)
     if phrase_skips:
         changes["phrase_skips"] = with_phrases(asked.phrase_skips, phrase_skips)
-    if size is not None:
-        changes["width"], changes["height"] = parse_size(size)
-    request = replace(asked, **changes)
+    request = with_values(replace(asked, **changes), typed)
     check_request(request)
     return request
 
@@ -126,11 +124,3 @@ def with_phrases(settings: tuple[PhraseSkip, ...], typed: list[str]) -> tuple[Ph
     """The phrases of the settings and those that were typed, which win."""
     own = tuple(PhraseSkip.parse(text) for text in typed)
     return (*(one for one in settings if one.phrase not in {mine.phrase for mine in own}), *own)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Width and height in pixels from "512x768"."""
-    found = re.fullmatch(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*", text)
-    if found is None:
-        raise SpecError(f"size {text!r} is not width x height; write it as 512x768", field="size")
-    return int(found[1]), int(found[2])

@@ -1,5 +1,6 @@
 """What is wanted: plain values in, plain values out, no tensors; their text form is the infotext."""
 
+from clipskip.spec.changes import parse_size, values_of, with_values
 from clipskip.spec.dialect import (
     Spelling,
     Translation,
@@ -80,6 +81,7 @@ __all__ = [
     "parse_columns",
     "parse_infotext",
     "parse_link",
+    "parse_size",
     "parse_skip",
     "parse_skips",
     "quote",
@@ -90,5 +92,7 @@ __all__ = [
     "skip_for",
     "to_dialect",
     "translate",
+    "values_of",
     "with_defaults",
+    "with_values",
 ]

@@ -1,9 +1,10 @@
 """What requests may say: strict types, bounded numbers, no field that is not known."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 from pydantic_core import PydanticCustomError
 
 from clipskip.doors.http.ours.views import skip_json
@@ -22,8 +23,11 @@ from clipskip.spec import (
     parse_skip,
     parse_skips,
     translate,
+    values_of,
+    with_values,
 )
 from clipskip.spec.skip import shown
+from clipskip.spec.table import MAX_SEED, SETTINGS, Setting
 
 MOST_CHARACTERS = 100_000
 Text = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS)]
@@ -73,23 +77,30 @@ class LoraBody(Body):
     hash: Annotated[str, StringConstraints(max_length=64)] = ""
 
 
-class SweepBody(Body):
+def _field(row: Setting) -> Any:  # Any: pydantic's annotations
+    """A row as a field that may be left out; null opens what a settings block says."""
+    if row.choices:
+        return Literal[row.choices]
+    if row.kind is str:
+        return Text if "prompt" in row.name else Name
+    low = -1 if row.high == MAX_SEED and row.low == 0 else row.low
+    return Annotated[row.kind, Field(ge=low, le=row.high)]
+
+
+FIELDS: dict[str, Any] = {row.key: (_field(row) | None, None) for row in SETTINGS}  # Any: as above
+SettingsFields: Any = create_model("SettingsFields", __base__=Body, **FIELDS)
+
+
+class SweepBody(SettingsFields):  # type: ignore[misc]  # as above
     """A sweep, or a settings block with what differs from it."""
 
     prompt: Text | None = None
     negative_prompt: Text | None = None
     model: Name | None = None
-    loras: Annotated[list[LoraBody], Field(max_length=64)] = []
+    vae: Name | None = None
+    loras: Annotated[list[LoraBody], Field(max_length=64, default_factory=list)]
     clip_skips: Layers = "1-5"
     negative_clip_skip: Layer | None = None
-    steps: Annotated[int, Field(ge=1, le=150)] | None = None
-    sampler: Name | None = None
-    scheduler: Name | None = None
-    cfg_scale: Annotated[float, Field(ge=1, le=30)] | None = None
-    seed: Annotated[int, Field(ge=-1, le=2**64 - 1)] | None = None
-    width: Annotated[int, Field(ge=64, le=2048)] | None = None
-    height: Annotated[int, Field(ge=64, le=2048)] | None = None
-    prediction: Literal["epsilon", "v"] | None = None
     settings: Text | None = None
     previews: bool = True
 
@@ -99,22 +110,15 @@ class SweepBody(Body):
             return parse_columns(self.clip_skips)
         return skips_of(self.clip_skips, depth=depth)
 
-    def changes(self) -> dict[str, object]:
-        """What is said beside a settings block, by the Request's names; null opens what may be left open."""
-        names = (
-            "prompt",
-            "negative_prompt",
-            "model",
-            "steps",
-            "sampler",
-            "scheduler",
-            "cfg_scale",
-            "seed",
-            "prediction",
-        )
-        found: dict[str, object] = {name: value for name in names if (value := getattr(self, name)) is not None}
-        found |= {name: getattr(self, name) for name in ("width", "height") if name in self.model_fields_set}
-        return found
+    def changed(self, asked: Request) -> Request:
+        """The settings block's request with what is said beside it; null opens the size, and is nothing said elsewhere."""
+        names = ("prompt", "negative_prompt", "model", "vae")
+        said: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
+        values = {row.key: value for row in SETTINGS if (value := getattr(self, row.key)) is not None}
+        open_sizes = {
+            name: None for name in ("width", "height") if name in self.model_fields_set and name not in values
+        }
+        return with_values(replace(asked, **said), values | open_sizes)
 
     def negative(self, *, depth: int) -> Skip | None:
         """The negative prompt's Clip Skip."""
@@ -230,13 +234,8 @@ def request_json(asked: Request) -> dict[str, object]:
         "loras": [{"name": one.name, "text_encoder": one.text_encoder, "unet": one.unet} for one in asked.loras],
         "clip_skip": None if skip is None else skip_json(skip),
         "negative_clip_skip": None if negative is None else skip_json(negative),
-        "steps": asked.steps,
-        "sampler": asked.sampler,
-        "scheduler": asked.scheduler,
-        "cfg_scale": asked.cfg_scale,
-        "seed": asked.seed,
-        "width": asked.width,
-        "height": asked.height,
+        "vae": asked.vae,
+        **values_of(asked),
     }
 
 

@@ -155,7 +155,7 @@ def _asked(body: SweepBody) -> Request:
     if asked is None and body.prompt is None:
         raise SpecError("give a prompt, or settings to repeat", field="prompt")
     noted = asked or Request(prompt="")
-    asked = replace(noted, **body.changes())  # type: ignore[arg-type]  # named as its fields are
+    asked = body.changed(noted)
     if body.model and body.model.casefold() != (noted.model or "").casefold():
         asked = replace(asked, model_hash=None)
     if "loras" in body.model_fields_set:

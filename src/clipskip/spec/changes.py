@@ -1,0 +1,57 @@
+"""Settings by the table's keys, as options and request bodies have them, put into a Request."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from clipskip.errors import SpecError
+from clipskip.spec.passes import Hires, Mask
+from clipskip.spec.render import Request
+from clipskip.spec.table import HIRES, MASK, PICTURE, START, Plain, Setting
+
+
+def values_of(request: Request) -> dict[str, Plain | None]:
+    """The Request's plain settings by their keys; those of a part that it does not have are left out."""
+    start = request.start
+    parts = ((request, PICTURE), (request.hires, HIRES), (start, START), (start and start.mask, MASK))
+    return {row.key: getattr(part, row.name) for part, rows in parts if part is not None for row in rows}
+
+
+def with_values(request: Request, values: Mapping[str, Any]) -> Request:  # Any: as the rows say
+    """The Request with these settings, by their keys, in place of its own.
+
+    One of a second pass asks for one. Those of a picture to begin at, or of a mask, need it to be there.
+    """
+    changed = replace(request, **_named(PICTURE, values))
+    if second := _named(HIRES, values):
+        changed = replace(changed, hires=replace(changed.hires or Hires(), **second))
+    first, mask = _named(START, values), _named(MASK, values)
+    start = changed.start
+    if start is None and (first or mask):
+        raise SpecError(
+            "these settings are for a picture to begin at; give it with --init", field=_first(values, first, mask)
+        )
+    if start is not None:
+        own: Mask | None = start.mask
+        if own is None and mask:
+            raise SpecError("these settings are for a mask; give it with --mask", field=_first(values, mask))
+        changed = replace(changed, start=replace(start, **first, mask=replace(own, **mask) if own else None))
+    return changed
+
+
+def _named(rows: tuple[Setting, ...], values: Mapping[str, Any]) -> dict[str, Any]:  # Any: as above
+    return {row.name: values[row.key] for row in rows if row.key in values}
+
+
+def _first(values: Mapping[str, Any], *named: Mapping[str, Any]) -> str:  # Any: as above
+    names = {name for part in named for name in part}
+    return next(row.key for row in (*START, *MASK) if row.name in names and row.key in values)
+
+
+def parse_size(text: str, *, field: str = "size") -> tuple[int, int]:
+    """Width and height in pixels from "512x768"."""
+    match = re.fullmatch(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*", text)
+    if match is None:
+        raise SpecError(f"size {text!r} is not width x height; write it as 512x768", field=field)
+    return int(match[1]), int(match[2])
