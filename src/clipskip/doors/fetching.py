@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from clipskip.doors.terminal import say
 from clipskip.errors import ClipskipError, NotFound, SpecError
 from clipskip.fetch import Fetched, fetch
 from clipskip.prompt import read_prompt
@@ -37,7 +38,7 @@ def run_fetch(
         if request is not None:
             paths += _named(request, bar, failures)
     for path in paths:
-        print(path)
+        say(path)
     if failures:
         raise type(failures[0])("; ".join(str(error) for error in failures), field="link")
     return tuple(paths)
