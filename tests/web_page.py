@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+import axe_playwright_python
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -12,6 +13,7 @@ needs_browser = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium on this machine (Debian: apt install chromium)"
 )
 PROMPT = "best quality, swamp, gnome, reeds"
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 DRAWN_MS = 120_000
 """A sweep of few steps takes seconds; a machine that is busy with other work gets more."""
 NAMED = frozenset(
@@ -60,5 +62,13 @@ def check(page: Page) -> None:
     nameless = [node for node in shown if not node.get("name", {}).get("value", "").strip()]
     assert shown and not [(node["role"]["value"], node.get("properties")) for node in nameless]
     assert sum(node["role"]["value"] == "main" for node in tree if not node.get("ignored")) <= 1
+    assert violations(page) == []
     seen = page.evaluate(Path(__file__).with_name("legible.js").read_text())
     assert seen == {"faint": [], "twice": [], "wide": 0}
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds against WCAG 2.2 A and AA, and its best practices, on what is shown."""
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html'][:160]}" for one in found]

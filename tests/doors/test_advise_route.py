@@ -1,5 +1,6 @@
 """POST /v1/advise on the tiny model."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,3 +55,33 @@ def test_a_model_of_a_family_with_one_clip_skip_for_all_is_answered_from_its_hea
     answer = client.post("/v1/advise", json={"model": "pony", "prompt": "a cat"})
     assert (answer.status_code, answer.json()["field"]) == (422, "model")
     studio.close()
+
+
+def test_the_advice_on_a_sweep_is_a_job_that_is_cancelled_and_kept_with_it(
+    client: TestClient, library: Library, tmp_path: Path
+) -> None:
+    small = {
+        "prompt": "swamp, ogre",
+        "model": "tiny",
+        "steps": 1,
+        "seed": 5,
+        "width": 64,
+        "height": 64,
+        "clip_skips": "1,2",
+    }
+    id = client.post("/v1/sweeps", json=small | {"loras": [{"name": "ogre"}]}).json()["id"]
+    at = f"/v1/sweeps/{id}/advice"
+    assert client.get(at).json() == {"state": "none", "progress": 0, "eta_s": None, "error": None, "advice": None}
+    assert client.delete(at).status_code == 404
+    assert client.post(at).status_code == 202
+    assert client.delete(at).json()["state"] == "cancelled"
+    assert client.post(at).json()["state"] in ("queued", "running")
+    deadline = time.monotonic() + 60
+    while (said := client.get(at).json())["state"] != "done" and time.monotonic() < deadline:
+        assert said["error"] is None and 0 <= said["progress"] <= 1
+        time.sleep(0.05)
+    assert said["advice"]["prompted"]["skips"] == [1, 2]
+    later = Studio(tmp_path, library)
+    kept = TestClient(build_app(later), base_url="http://127.0.0.1:7861").get(at).json()
+    later.close()
+    assert kept["state"] == "done" and kept["advice"] == said["advice"]

@@ -69,7 +69,13 @@ def test_a_sweep_is_drawn_scrubbed_flipped_compared_copied_and_found_again(page:
 @pytest.mark.slow
 def test_a_finished_sweep_is_advised_on_and_each_claim_opens_its_measurement(page: Page) -> None:
     draw(page, prompt="best quality, swamp, gnome")
-    page.get_by_role("button", name="Which of these should I use?").click()
+    page.click("#find-advice")
+    expect(page.locator("#stop-advice")).to_be_visible()
+    page.click("#stop-advice")
+    expect(page.locator("#find-advice")).to_be_visible()
+    page.click("#find-advice")
+    expect(page.locator("#status-link")).to_have_text("measuring", timeout=DRAWN_MS)
+    page.reload()
     expect(page.locator(".said")).to_contain_text("Clip Skip 2", timeout=DRAWN_MS)
     page.get_by_role("button", name="Show Clip Skip 2", exact=True).click()
     assert page.inner_text("#shown-name").startswith("Clip Skip 2")
@@ -218,8 +224,13 @@ def test_the_chooser_has_a_button_for_each_layer_of_the_model(page: Page) -> Non
     expect(buttons).to_have_count(12)
     page.fill("#clip_skips", "1-3")
     buttons.nth(4).click()
-    assert page.input_value("#clip_skips") == "1-3,5"
-    assert page.inner_text("#start") == "Sweep: 4 pictures"
+    expect(page.locator("#clip_skips")).to_have_value("1-3,5")
+    expect(page.locator("#start")).to_have_text("Sweep: 4 pictures")
+    page.fill("#clip_skips", "1-11 (+2)")
+    expect(page.locator("#start")).to_have_text("Sweep: 6 pictures")
+    expect(page.locator("#chooser [aria-pressed=true]")).to_have_text(["1", "3", "5", "7", "9", "11"])
+    page.fill("#clip_skips", "1-5 [3]")
+    expect(page.locator("#start")).to_have_text("Sweep: 3 pictures")
 
 
 @needs_browser

@@ -4,45 +4,66 @@ import { ApiError, api } from "./api.js";
 import { at, duration, h, say, svg } from "./dom.js";
 import { wordsOf } from "./words.js";
 
-const WIDTH = 520, HEIGHT = 120, LEFT = 44, TOP = 1.25;
+const WIDTH = 520, HEIGHT = 120, LEFT = 44, TOP = 1.25, LOOK_MS = 700;
 
-/** The place for advice on the sweep that is shown. `hear.choose(skip)` shows a Clip Skip's picture. */
+/** The place for advice on the sweep that is shown. `hear.choose(column)` shows a picture, `hear.status()` looks what the server is at. */
 export function openAdvice(hear) {
   const known = new Map();
-  let shown = null;
+  let shown = null, timer = 0;
 
-  /** Offers advice on a sweep that has ended, or shows what was said of it before. */
+  /** Offers advice on a sweep that has ended, or shows how far it is, or what was said of it before. */
   function show(sweep, ended) {
+    at("verdict").hidden = at("to-advice").hidden = !ended;
+    if (shown === sweep.id && at("verdict").dataset.ended === String(ended)) return;
     shown = sweep.id;
-    at("verdict").hidden = !ended;
+    at("verdict").dataset.ended = ended;
+    clearTimeout(timer);
     if (!ended) return;
-    const advice = known.get(sweep.id);
-    if (advice) tell(sweep, advice);
-    else offer(sweep);
+    offer(sweep);
+    if (known.has(sweep.id)) tell(sweep, known.get(sweep.id));
+    else look(sweep, () => api.advice(sweep.id));
   }
 
-  function offer(sweep) {
-    if (at("verdict").dataset.of === sweep.id) return;
-    at("verdict").dataset.of = sweep.id;
-    const button = h("button", { type: "button", text: "Which of these should I use?", on: { click: () => ask(sweep, button) } });
-    at("verdict").replaceChildren(h("div", { class: "row" }, button, h("span", { class: "about", text: "Asks the model itself; draws nothing." })), h("p", { class: "error", role: "alert" }), wordsOf(sweep.prompt, sweep.model?.name));
+  function offer(sweep, { error = "", progress = null } = {}) {
+    const button = h("button", { type: "button", id: "find-advice", text: "Which of these should I use?", on: { click: () => look(sweep, () => api.findAdvice(sweep.id)) } });
+    const stop = h("button", { type: "button", id: "stop-advice", text: "Cancel", on: { click: () => look(sweep, () => api.stopAdvice(sweep.id)) } });
+    const line = progress
+      ? [h("progress", { max: 1, value: progress.progress, "aria-label": "Progress of the measurement" }), h("span", { text: progress.state === "queued" ? "Waiting for its turn" : `Asking the model${progress.eta_s ? `, about ${duration(progress.eta_s)} left` : "…"}` }), stop]
+      : [button, h("span", { class: "about", text: "Asks the model itself; draws nothing." })];
+    at("verdict").replaceChildren(h("div", { class: "row" }, ...line), h("p", { class: "error", role: "alert", text: error }), ...(progress ? [] : [wordsOf(sweep.prompt, sweep.model?.name)]));
   }
 
-  async function ask(sweep, button) {
-    const error = at("verdict").querySelector(".error");
-    button.disabled = true;
-    button.textContent = "Asking the model…";
-    error.textContent = "";
+  /** Does something about the advice, shows how it stands, and looks again for as long as it is measured. */
+  async function look(sweep, ask) {
+    clearTimeout(timer);
+    let now;
     try {
-      const advice = await api.advise(questionOf(sweep));
-      known.set(sweep.id, advice);
-      if (shown === sweep.id) { tell(sweep, advice); say(at("verdict").querySelector(".said").textContent); }
+      now = await ask();
     } catch (problem) {
       if (!(problem instanceof ApiError)) throw problem;
-      error.textContent = problem.message;
-    } finally {
-      button.disabled = false;
-      button.textContent = "Which of these should I use?";
+      if (shown === sweep.id) offer(sweep, { error: problem.message });
+      return;
+    }
+    if (shown !== sweep.id) return;
+    const going = now.state === "queued" || now.state === "running";
+    if (now.advice) {
+      known.set(sweep.id, now.advice);
+      tell(sweep, now.advice);
+      say(at("verdict").querySelector(".said").textContent);
+      hear.status();
+    } else if (going) {
+      const bar = at("verdict").querySelector("progress");
+      if (bar && now.state === "running" && at("stop-advice")) {
+        bar.value = now.progress;
+        bar.nextElementSibling.textContent = `Asking the model${now.eta_s ? `, about ${duration(now.eta_s)} left` : "…"}`;
+      } else {
+        offer(sweep, { progress: now });
+        hear.status();
+      }
+      timer = setTimeout(() => look(sweep, () => api.advice(sweep.id)), LOOK_MS);
+    } else {
+      offer(sweep, { error: now.error?.detail ?? "" });
+      if (now.state === "cancelled") hear.status();
     }
   }
 
@@ -53,7 +74,6 @@ export function openAdvice(hear) {
       "no difference that matters": `No difference that matters: stay at Clip Skip ${verdict.skip}.`,
       "not known": `Not known: begin at Clip Skip ${verdict.skip}.`,
     }[verdict.answer];
-    delete at("verdict").dataset.of;
     at("verdict").replaceChildren(
       h("div", { class: "row" }, h("p", { class: "said" }, h("strong", { text: first }), ` ${verdict.text}.`),
         column < 0 ? null : h("button", { type: "button", class: "quiet", text: `Show Clip Skip ${verdict.skip}`, on: { click: () => hear.choose(column) } })),
@@ -62,13 +82,6 @@ export function openAdvice(hear) {
   }
 
   return { show };
-}
-
-/** The sweep's last row, at its whole Clip Skips. */
-function questionOf(sweep) {
-  const skips = sweep.columns.map((one) => one.clip_skip).filter((skip) => Number.isInteger(skip));
-  const loras = sweep.rows.at(-1).loras.map(({ name, text_encoder, unet }) => ({ name, text_encoder, unet }));
-  return { prompt: sweep.prompt, negative_prompt: sweep.negative_prompt ?? "", model: sweep.model?.name, loras, clip_skips: skips.join(",") || "1,2" };
 }
 
 const percent = (share) => `${Math.round(100 * share)}%`;

@@ -63,7 +63,10 @@ export const api = {
   },
   dialects: (body) => ask("/v1/dialects", { method: "POST", body }),
   layers: (body) => ask("/v1/layers", { method: "POST", body }),
-  advise: (body) => ask("/v1/advise", { method: "POST", body }),
+  advice: (id) => ask(`${sweepPath(id)}/advice`),
+  findAdvice: (id) => ask(`${sweepPath(id)}/advice`, { method: "POST" }),
+  stopAdvice: (id) => ask(`${sweepPath(id)}/advice`, { method: "DELETE" }),
+  clipSkips: (body, signal) => ask("/v1/clip-skips", { method: "POST", body, signal }),
   inspect: (name) => ask("/v1/inspect", { method: "POST", body: { name } }),
 };
 

@@ -1,18 +1,36 @@
 // Choosing Clip Skips: a text field as in A1111's X/Y/Z plot, and a button for each layer that the model has.
 
+import { ApiError, api } from "./api.js";
 import { at, h } from "./dom.js";
-import { readSkips, writeSkips } from "./skips.js";
+import { writeSkips } from "./skips.js";
 
 /** The chooser. `hear()` is called when the columns change. */
 export function openChooser(hear) {
   const field = at("clip_skips"), group = at("chooser");
-  let depth = 0, focus = 1, trained = [];
+  let depth = 0, focus = 1, trained = [], columns = null, readText = null, asking = null, model = null;
 
-  const chosen = () => (readSkips(field.value) ?? []).filter((n) => Number.isInteger(n));
+  const chosen = () => (columns ?? []).filter((n) => Number.isInteger(n));
 
-  function toggle(n) {
-    const columns = readSkips(field.value) ?? [];
-    const rest = columns.filter((one) => !Number.isInteger(one));
+  /** Has the server read what is typed; null where it cannot be read yet. */
+  async function read() {
+    const text = field.value, key = `${model} ${text}`;
+    if (key === readText) return;
+    asking?.abort();
+    asking = new AbortController();
+    try {
+      columns = (await api.clipSkips({ text, model }, asking.signal)).clip_skips;
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      if (!(error instanceof ApiError)) throw error;
+      columns = null;
+    }
+    readText = key;
+    mark();
+  }
+
+  async function toggle(n) {
+    await read();
+    const rest = (columns ?? []).filter((one) => !Number.isInteger(one));
     const numbers = chosen().includes(n) ? chosen().filter((one) => one !== n) : [...chosen(), n];
     field.value = [writeSkips(numbers), ...rest].filter(Boolean).join(",");
     changed();
@@ -29,6 +47,7 @@ export function openChooser(hear) {
       button.setAttribute("aria-pressed", now.has(n));
       button.tabIndex = n === focus ? 0 : -1;
     }
+    read();
     at("clip_skips-about").textContent = trained.map((one) => `${one.name} was trained at ${one.skip}`).join(" · ");
     hear();
   }
@@ -62,9 +81,10 @@ export function openChooser(hear) {
   at("all-skips").addEventListener("click", () => { field.value = `1-${depth}`; changed(); });
 
   return {
-    columns: () => readSkips(field.value),
-    /** Sets how many layers there are, and at which Clip Skip models and LoRAs in use were trained. */
-    set(newDepth, newTrained) {
+    columns: () => columns,
+    /** Sets how many layers there are, at which Clip Skip models and LoRAs in use were trained, and the model's name. */
+    set(newDepth, newTrained, newModel) {
+      model = newModel;
       depth = newDepth;
       trained = newTrained;
       focus = Math.min(focus, depth);

@@ -64,7 +64,7 @@ export function openForm(hear) {
     const marks = [file, ...files.loras.filter((lora) => names.has(lora.name) || names.has(lora.alias))]
       .filter((one) => one?.trained_clip_skip)
       .map((one) => ({ name: one.name, skip: one.trained_clip_skip }));
-    chooser.set(file?.layers ?? 12, marks);
+    chooser.set(file?.layers ?? 12, marks, file?.name ?? null);
   }
 
   function count() {

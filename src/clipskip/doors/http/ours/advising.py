@@ -1,22 +1,30 @@
 """Our own API: which Clip Skip to use, and why."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
 
 from clipskip.advise import Advice, Wanted, advise, advise_by_family, plain, whole_skips
 from clipskip.doors.http.ours.bodies import AdviseBody
+from clipskip.doors.http.ours.views import AdviceView, view_error
 from clipskip.doors.http.strict import StrictRoute
-from clipskip.errors import Busy
-from clipskip.spec import LoraRef, Request, parse_skips
-from clipskip.sweep import Job, Model, Studio, find_model
+from clipskip.errors import Busy, NotFound
+from clipskip.image import write_bytes
+from clipskip.spec import ClipSkip, LoraRef, Request, parse_skips
+from clipskip.sweep import ENDED, Advance, Job, Model, Record, Studio, find_model
 from clipskip.sweep.queue import Event
+
+ADVICE = "advice.json"
+"""What was found out of a sweep, in its folder."""
 
 
 def advise_routes(studio: Studio) -> APIRouter:
-    """POST /v1/advise."""
+    """POST /v1/advise, and the advice that is kept with a sweep."""
     routes = APIRouter(prefix="/v1", tags=["advise"], route_class=StrictRoute)
+    _add_kept(routes, studio)
 
     @routes.post("/advise")
     def ask(body: AdviseBody) -> dict[str, Any]:
@@ -49,3 +57,78 @@ def advise_routes(studio: Studio) -> APIRouter:
         return plain(found[0], family=facts.family)
 
     return routes
+
+
+class _Stopped(Exception):
+    """Measuring was cancelled."""
+
+
+def _add_kept(routes: APIRouter, studio: Studio) -> None:
+    @routes.post("/sweeps/{id}/advice", status_code=202)
+    def begin(id: str) -> AdviceView:
+        """Begins to find out which Clip Skip of a sweep to use; what was found is kept in its folder."""
+        record = studio.history.find(id)
+        if not record.has(ADVICE):
+            studio.queue.put(_job(record, studio))
+        return _view(record, studio)
+
+    @routes.get("/sweeps/{id}/advice")
+    def advice(id: str) -> AdviceView:
+        """How far that is, and what was found."""
+        return _view(studio.history.find(id), studio)
+
+    @routes.delete("/sweeps/{id}/advice")
+    def cancel(id: str) -> AdviceView:
+        """Stops it before its next measurement."""
+        record = studio.history.find(id)
+        job = studio.queue.find(_id(record))
+        if job is None:
+            raise NotFound(f"nothing is measured of the sweep {id}", field="sweep")
+        studio.queue.cancel(job)
+        return _view(record, studio)
+
+
+def _id(record: Record) -> str:
+    """The job's name in the queue."""
+    return f"advice:{record.id}"
+
+
+def _job(record: Record, studio: Studio) -> Job:
+    """What measures a sweep's prompt and the LoRAs of its last row, at its whole Clip Skips."""
+    asked, loras = record.request, record.rows[-1][1]
+    request = replace(asked, loras=loras, seed=max(asked.seed, 0), clip_skip=None)
+    facts, _, _ = studio.plan(request)
+    whole = [skip for skip in record.skips if isinstance(skip, ClipSkip) and not skip.fraction]
+    skips = whole_skips(whole, depth=facts.depth) if len(whole) > 1 else (1, 2)
+    wanted = Wanted(request=request, skips=skips)
+
+    def find_out(model: Model) -> Iterator[Event]:
+        def tell(rows: int, most: int) -> None:
+            job.take(Advance(indices=(0,), step=rows, steps=most))
+            if job.stop.is_set():
+                raise _Stopped
+
+        try:
+            found = advise(model, wanted, studio.library, allow_pickle=studio.allow_pickle, tell=tell)
+        except _Stopped:
+            return
+        said = json.dumps(plain(found, family=facts.family), ensure_ascii=False)
+        write_bytes(record.folder / ADVICE, said.encode())
+        yield from ()
+
+    job = Job(facts, find_out, total=1, id=_id(record))
+    return job
+
+
+def _view(record: Record, studio: Studio) -> AdviceView:
+    job = studio.queue.find(_id(record))
+    found = json.loads((record.folder / ADVICE).read_text("utf-8")) if record.has(ADVICE) else None
+    running = job is not None and job.state not in ENDED
+    state = job.state if job and found is None else "none" if found is None else "done"
+    return AdviceView(
+        state=state,
+        progress=job.share if job and running else float(found is not None),
+        eta_s=job.eta_s if job and running else None,
+        error=view_error(job.error) if job and job.error else None,
+        advice=found,
+    )

@@ -1,7 +1,7 @@
 """What the server says of sweeps, as JSON."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -132,6 +132,17 @@ class StartedView(SweepView):
 
     warnings: list[str]
     """What is odd about its files: another hash than the settings name, LoRA weights that nothing takes."""
+
+
+class AdviceView(View):
+    """How far finding out is, and what was found."""
+
+    state: Literal["none", "queued", "running", "done", "cancelled", "failed"]
+    progress: float
+    eta_s: float | None
+    error: ErrorView | None
+    advice: dict[str, Any] | None
+    """As the command `advise --json` prints it."""
 
 
 class DoubtView(View):
