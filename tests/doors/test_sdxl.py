@@ -1,26 +1,118 @@
 """SDXL and SD 2.x from the command line, with tiny models made on the fly."""
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
 import tiny_sdxl
 import torch
+from safetensors.torch import load_file
 
 from clipskip.doors.cli import main
+from clipskip.encode import encode_text, open_text_encoder
+from clipskip.image import read_infotext
+from clipskip.spec import ClipSkip, parse_skip
+
+DRAW = ("--steps", "2", "--size", "64x64")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("families")
     tiny_sdxl.write(tiny_sdxl.sdxl(), folder / "pony.safetensors", dtype=torch.float16)
-    tiny_sdxl.write(tiny_sdxl.sdxl(5), folder / "noob-v.safetensors", v_pred=torch.ones(1), ztsnr=torch.ones(1))
+    marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
+    tiny_sdxl.write(tiny_sdxl.sdxl(5), folder / "noob.safetensors", **marks)
     tiny_sdxl.write(tiny_sdxl.sd2(), folder / "sd21.safetensors")
     tiny_sdxl.write(tiny_sdxl.refiner(), folder / "refiner.safetensors")
     return folder
 
 
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(list(words))
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], models: Path, tmp_path: Path):
+    """Runs the command in an empty folder; gives exit code, output and errors."""
+    monkeypatch.setenv("CLIPSKIP_MODELS", str(models))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["clipskip", *words])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return call
+
+
+def test_a_sweep_has_a_clip_skip_for_each_encoder(run) -> None:
+    code, _, err = run("sweep", "a red frog", "--model", "pony", "--clip-skip", "1,2,2/5", "--out", "o", *DRAW)
+    assert code == 0, err
+    pictures = sorted(Path("o").glob("row*.png"))
+    texts = [read_infotext(path) for path in pictures]
+    assert len(pictures) == 3 and len({path.read_bytes() for path in pictures}) == 3
+    assert any("2/5" in text for text in texts) and all("Noise Schedule" not in text for text in texts)
+
+
+def test_generate_draws_at_the_familys_own_clip_skip_and_size(run) -> None:
+    code, out, err = run("generate", "a frog", "--model", "pony", "--steps", "1", "--seed", "1", "--out", "g")
+    assert code == 0, err
+    text = read_infotext(Path(out.split()[-1]))
+    assert "Clip skip: 2" in text and "Size: 64x64" in text
+
+
+def test_a_noise_schedule_goes_into_the_settings_and_comes_back(run) -> None:
+    code, out, err = run("generate", "a frog", "--model", "noob", "--seed", "1", "--out", "g", *DRAW)
+    assert code == 0, err
+    first = Path(out.split()[-1])
+    assert "Noise Schedule: Zero Terminal SNR" in read_infotext(first)
+    code, out, err = run("generate", "--settings", str(first), "--out", "again")
+    assert code == 0 and Path(out.split()[-1]).read_bytes() == first.read_bytes(), err
+
+
+def test_sd2_is_drawn_at_all_24_clip_skips(run) -> None:
+    code, _, err = run("sweep", "a frog", "--model", "sd21", "--clip-skip", "1,2,24", "--out", "o", *DRAW)
+    assert code == 0 and len(list(Path("o").glob("row*.png"))) == 3, err
+    code, _, err = run("sweep", "a frog", "--model", "sd21", "--clip-skip", "25", "--out", "p", *DRAW)
+    assert code == 2 and "24 layers" in err
+    code, _, err = run("sweep", "a frog", "--model", "sd21", "--clip-skip", "2/3", "--out", "p", *DRAW)
+    assert code == 2 and "this model has one" in err
+
+
+def test_encode_writes_both_encoders_side_by_side_and_the_pooled_vector(run, models: Path) -> None:
+    code, out, err = run(
+        "encode", "a (red:1.2) frog", "--model", "pony", "--clip-skip", "1,2,2/5", "--out", "e.safetensors"
+    )
+    assert code == 0, err
+    written = load_file("e.safetensors")
+    assert {name: tuple(tensor.shape) for name, tensor in written.items()} == {
+        "clip_skip_1": (77, 72), "clip_skip_2": (77, 72), "clip_skip_2/5": (77, 72), "pooled": (40,),
+    }  # fmt: skip
+    reader, skip = open_text_encoder(models / "pony.safetensors"), parse_skip("2/5")
+    expected = encode_text(reader, "a (red:1.2) frog", [ClipSkip(1), ClipSkip(2), skip])[skip]
+    assert torch.equal(written["clip_skip_2/5"], expected.tokens) and torch.equal(written["pooled"], expected.pooled)
+    assert "pooled  (40,)" in out
+
+
+def test_encode_writes_one_encoder_alone_at_its_own_depth(run) -> None:
+    both = ("a frog", "--model", "pony")
+    assert run("encode", *both, "--clip-skip", "2", "--out", "b.safetensors")[0] == 0
+    joined = load_file("b.safetensors")["clip_skip_2"]
+    assert run("encode", *both, "--encoder", "G", "--clip-skip", "2,32", "--out", "g.safetensors")[0] == 0
+    assert run("encode", *both, "--encoder", "l", "--clip-skip", "2", "--out", "l.safetensors")[0] == 0
+    alone = [load_file(name)["clip_skip_2"] for name in ("l.safetensors", "g.safetensors")]
+    assert torch.equal(torch.cat(alone, -1), joined) and "clip_skip_32" in load_file("g.safetensors")
+    code, _, err = run("encode", "a frog", "--model", "sd21", "--encoder", "G", "--out", "x.safetensors")
+    assert code == 2 and "SD 2.x has one text encoder" in err
+
+
+def test_layers_reads_either_encoder(run) -> None:
+    for encoder, depth in (("L", 12), ("G", 32)):
+        code, out, err = run("layers", "red frog", "--model", "pony", "--encoder", encoder, "--json")
+        assert code == 0, err
+        assert json.loads(out)["depth"] == depth and len(json.loads(out)["skips"]) == depth
+
+
+def test_a_refiner_alone_is_refused(run) -> None:
+    code, _, err = run("generate", "a frog", "--model", "refiner", *DRAW)
+    assert code == 2 and err.count("\n") == 1 and "is SDXL's refiner" in err

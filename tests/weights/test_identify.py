@@ -47,6 +47,7 @@ NARROW |= {name: (shape[0], 128) for name, shape in NARROW.items() if name.endsw
 REFINER = (
     only(UNET) | openclip("conditioner.embedders.0.model.", 32, 1280) | {f"{UNET}label_emb.0.0.weight": (1536, 2560)}
 )
+REFINER |= {name: (shape[0], 1280) for name, shape in REFINER.items() if name.endswith("attn2.to_k.weight")}
 SD3 = {f"{UNET}joint_blocks.0.x_block.attn.qkv.weight": (4, 4), "text_encoders.t5xxl.transformer.shared.weight": (4, 4)}
 FLUX = {f"{UNET}double_blocks.0.img_attn.norm.key_norm.scale": (128,)}
 LORA = {"lora_te_text_model_encoder_layers_11_self_attn_q_proj.lora_down.weight": (4, 768)}

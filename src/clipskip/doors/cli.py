@@ -123,19 +123,21 @@ def encode(
     prompt: Annotated[str, typer.Argument(help="The text, in A1111's language.")],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="The safetensors file to write.")],
-    clip_skip: Skips = "1-12",
+    clip_skip: Columns = "1-12",
     model: o.ModelName = None,
+    encoder: o.Encoder = None,
     models_folder: o.Folders = None,
     allow_pickle: o.Pickle = False,
 ) -> None:
     """Write a prompt's conditioning at every Clip Skip.
 
-    One tensor clip_skip_N [tokens, width] for each Clip Skip, from one pass of the text encoder.
+    One tensor clip_skip_N [tokens, width] for each Clip Skip, from one pass of the text encoder; SDXL's encoders side by
+    side, and its pooled vector.
     """
     from clipskip.doors.looking import encode_to
 
-    skips = parse_skips(clip_skip)
-    lines = encode_to(prompt, skips, model=model, out=out, folders=models_folder or [], allow_pickle=allow_pickle)
+    skips, folders = parse_columns(clip_skip), models_folder or []
+    lines = encode_to(prompt, skips, model=model, encoder=encoder, out=out, folders=folders, allow_pickle=allow_pickle)
     say("\n".join([*lines, str(out.resolve())]))
 
 
@@ -260,6 +262,7 @@ def layers(
     prompt: Annotated[str, typer.Argument(help="The text, in A1111's language.")],
     *,
     model: o.ModelName = None,
+    encoder: o.Encoder = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also draw it: the SVG file to write.")] = None,
     models_folder: o.Folders = None,
     allow_pickle: o.Pickle = False,
@@ -273,7 +276,10 @@ def layers(
     from clipskip.doors.looking import tell_layers
 
     folders = models_folder or []
-    say(tell_layers(prompt, model=model, out=out, folders=folders, allow_pickle=allow_pickle, as_json=as_json))
+    said = tell_layers(
+        prompt, model=model, encoder=encoder, out=out, folders=folders, allow_pickle=allow_pickle, as_json=as_json
+    )
+    say(said)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

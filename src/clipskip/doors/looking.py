@@ -9,9 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from clipskip.advise import FAMILIES, layer_lines, layer_picture, read_layers
-from clipskip.encode import TextReader, encode_layers, open_text_encoder
+from clipskip.encode import TextReader, encode_text, open_text_encoder, text_tensors
 from clipskip.errors import NotFound, OutputError
-from clipskip.spec import ClipSkip
+from clipskip.spec import Skip
 from clipskip.sweep import find_model
 from clipskip.weights import (
     FileKind,
@@ -125,11 +125,19 @@ def _plain(value: object) -> object:
 
 
 def encode_to(
-    text: str, skips: Sequence[ClipSkip], *, model: str | None, out: Path, folders: Sequence[Path], allow_pickle: bool
+    text: str,
+    skips: Sequence[Skip],
+    *,
+    model: str | None,
+    encoder: str | None,
+    out: Path,
+    folders: Sequence[Path],
+    allow_pickle: bool,
 ) -> list[str]:
-    """Writes one tensor `clip_skip_N` [tokens, width] for each Clip Skip, from one pass; says what was written."""
+    """Writes one tensor `clip_skip_N` [tokens, width] for each Clip Skip, from one pass, and the pooled vector where
+    there is one; says what was written."""
     path, reader = _open_reader(model, folders=folders, allow_pickle=allow_pickle)
-    layers = {f"clip_skip_{skip}": state.contiguous() for skip, state in encode_layers(reader, text, skips).items()}
+    layers = text_tensors(encode_text(reader.only(encoder) if encoder else reader, text, skips))
     header, _ = read_allowed(path, allow_pickle=allow_pickle)
     metadata = {"prompt": text, "model": path.stem, "model_sha256": source_file(header).sha256}
     _write(out, lambda partial: save_file(layers, partial, metadata=metadata))
@@ -137,10 +145,19 @@ def encode_to(
 
 
 def tell_layers(
-    text: str, *, model: str | None, out: Path | None, folders: Sequence[Path], allow_pickle: bool, as_json: bool
+    text: str,
+    *,
+    model: str | None,
+    encoder: str | None,
+    out: Path | None,
+    folders: Sequence[Path],
+    allow_pickle: bool,
+    as_json: bool,
 ) -> str:
-    """What each layer makes of a text, as lines or JSON; with `out` also as an SVG picture."""
+    """What each layer of the first encoder, or of the one that is named, makes of a text, as lines or JSON; with `out`
+    also as an SVG picture."""
     path, reader = _open_reader(model, folders=folders, allow_pickle=allow_pickle)
+    reader = reader.only(encoder or "L") if encoder or len(reader.encoders) > 1 else reader
     layers = read_layers(reader, text)
     if out is not None:
         picture = layer_picture(layers, model=path.stem, text=text)

@@ -40,6 +40,9 @@ PhraseSkips = Annotated[
     list[str] | None,
     typer.Option("--phrase-skip", help='Clip Skip of one phrase of the prompt: "red frog=4". Repeat for several.'),
 ]
+Encoder = Annotated[
+    str | None, typer.Option(help="Of SDXL's text encoders, this alone: L (CLIP-L) or G (OpenCLIP bigG).")
+]
 
 
 def _folder(text: str) -> Path:

@@ -1,7 +1,7 @@
 """A prompt's weighted token chunks in, the vectors that condition the picture out, at any Clip Skip."""
 
 from clipskip.encode.conditioning import Conditioning, Part, Schedule, TextVectors, splice, vectors_at
-from clipskip.encode.embeds import PromptEmbeds, encode_layers, encode_text, one_text, prompt_embeds
+from clipskip.encode.embeds import PromptEmbeds, encode_layers, encode_text, one_text, prompt_embeds, text_tensors
 from clipskip.encode.emphasis import emphasise
 from clipskip.encode.layer import last_layer_needed, layers_read, read_layer
 from clipskip.encode.phrases import check_phrase
@@ -35,5 +35,6 @@ __all__ = [
     "read_layer",
     "splice",
     "summarize_layers",
+    "text_tensors",
     "vectors_at",
 ]

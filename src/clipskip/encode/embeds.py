@@ -1,6 +1,6 @@
 """Vectors for other people's pipelines and for files: one text, no sampler of ours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NotRequired, TypedDict
 
 import torch
@@ -35,6 +35,13 @@ def encode_text(reader: TextReader, text: str, skips: Sequence[Skip]) -> dict[Sk
     prompt = one_text(reader, text)
     run = Run(reader, [prompt], skips)
     return {skip: _vectors(run, prompt, skip) for skip in skips}
+
+
+def text_tensors(texts: Mapping[Skip, TextVectors]) -> dict[str, Tensor]:
+    """What `encode_text` gives, by the names that files have for it: clip_skip_N, and pooled where there is one."""
+    tensors = {f"clip_skip_{skip}": vectors.tokens.contiguous() for skip, vectors in texts.items()}
+    pooled = next((vectors.pooled for vectors in texts.values()), None)
+    return tensors if pooled is None else {**tensors, "pooled": pooled.contiguous()}
 
 
 def encode_layers(

@@ -2,18 +2,21 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipskip.encode.layer import layers_read
-from clipskip.errors import PromptError, SkipOutOfRange
+from clipskip.errors import PromptError, SkipOutOfRange, SpecError
 from clipskip.networks import TextEncoder, build_text_encoder
 from clipskip.spec import ClipSkip, EncoderSkip, Family, Skip, skip_for
 from clipskip.spec.family import TextReading
 from clipskip.weights import TEXT_PARTS, Embedding, EncoderFacts, check_encoders, load_text
+
+ENCODERS = ("L", "G")
+"""What users call SDXL's two, in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,6 +100,13 @@ class TextReader:
         ]
         return cls(encoders=tuple(readings), family=family)
 
+    def only(self, encoder: str) -> "TextReader":
+        """The same with one encoder alone, "L" (CLIP-L) or "G" (OpenCLIP bigG); SpecError where there is one anyway."""
+        if len(self.encoders) == 1 or encoder.upper() not in ENCODERS:
+            names = f"{self.family.label} has one text encoder" if len(self.encoders) == 1 else "give L or G"
+            raise SpecError(f"encoder {encoder[:20]!r} cannot be chosen: {names}", field="encoder")
+        return replace(self, encoders=(self.encoders[ENCODERS.index(encoder.upper())],))
+
     @property
     def depth(self) -> int:
         """The deepest Clip Skip that every encoder has."""
@@ -134,7 +144,8 @@ class TextReader:
                 f"the prompt uses the embedding {name!r}, and {len(same)} different ones have that name; rename one",
                 field="prompt",
             )
-        return next(iter(same.values())).vectors[self.encoders.index(encoder)]
+        vectors = next(iter(same.values())).vectors
+        return vectors[encoder.facts.number if len(vectors) > 1 else 0]
 
 
 def open_text_encoder(

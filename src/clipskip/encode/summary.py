@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from clipskip.spec import ClipSkip
+from clipskip.spec import Skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class LayerSummary:
     """Mean over tokens of the cosine to the same token's vector at the first Clip Skip of the list."""
 
 
-def summarize_layers(layers: Mapping[ClipSkip, Float[Tensor, "tokens width"]]) -> dict[ClipSkip, LayerSummary]:
+def summarize_layers(layers: Mapping[Skip, Float[Tensor, "tokens width"]]) -> dict[Skip, LayerSummary]:
     """Each Clip Skip's size, length and likeness to the first one's."""
     first = next(iter(layers.values())).double()
     return {

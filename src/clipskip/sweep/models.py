@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TypeVar, final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from clipskip.encode import TextReader, encode_layers, open_text_encoder
+from clipskip.encode import TextReader, TextVectors, encode_text, open_text_encoder
 from clipskip.errors import DamagedFile
 from clipskip.sample import free_bytes, give_back
-from clipskip.spec import ClipSkip
+from clipskip.spec import Skip
 from clipskip.sweep.model import Model
 from clipskip.sweep.run import find_model, load_model
 from clipskip.weights import CheckpointFacts, Library, read_facts
@@ -86,13 +84,11 @@ class Models:
         for device in devices:
             give_back(device)
 
-    def encode(
-        self, facts: CheckpointFacts, text: str, skips: Sequence[ClipSkip]
-    ) -> dict[ClipSkip, Float[Tensor, "tokens width"]]:
+    def encode(self, facts: CheckpointFacts, text: str, skips: Sequence[Skip]) -> dict[Skip, TextVectors]:
         """A text at each Clip Skip."""
         for skip in skips:
-            skip.check(facts.depth)
-        return self.read(facts, lambda reader: encode_layers(reader, text, skips))
+            facts.check(skip)
+        return self.read(facts, lambda reader: encode_text(reader, text, skips))
 
     def read(self, facts: CheckpointFacts, use: Callable[[TextReader], Made]) -> Made:
         """What is made of a text encoder of its own: the worker's may have LoRAs merged into it."""

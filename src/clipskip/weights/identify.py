@@ -48,8 +48,8 @@ NUMBERS = {"I64": "<i8", "I32": "<i4", "F32": "<f4", "F16": "<f2"}
 PLAYGROUND, COSXL, REFINER = "Playground v2.5 (EDM)", "CosXL (EDM)", "refiner"
 CHANNELS = {9: "inpainting", 8: "instruct-pix2pix", 5: "depth-guided", 7: "upscaling"}
 """Input channels -> what kind of UNet has them."""
-REFINER_ADDED = 2560
-"""Numbers beside the text of SDXL's refiner."""
+REFINER_CROSS = 1280
+"""Numbers per token of the text that SDXL's refiner is told: OpenCLIP bigG's alone."""
 UNDRAWN = {
     PLAYGROUND: "is Playground v2.5, trained at EDM's noise levels on latents of its own scale, which are not drawn here; "
     "give an SDXL checkpoint without edm_mean and edm_std",
@@ -201,9 +201,8 @@ def _variant(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> str:
         return COSXL
     unet = parts.get("unet", {})
     channels = _axis(unet, "conv_in.weight", 1)
-    if _axis(unet, "add_embedding.linear_1.weight", 1) == REFINER_ADDED or (
-        "text_encoder_2" in parts and "text_encoder" not in parts and "add_embedding.linear_1.weight" in unet
-    ):
+    second = _axis(parts.get("text_encoder_2", {}), "embeddings.token_embedding.weight", 1)
+    if "add_embedding.linear_1.weight" in unet and _cross(unet) in (REFINER_CROSS, second):
         return REFINER
     return CHANNELS.get(channels, f"unusual ({channels} input channels)" if channels > 4 else "")
 
@@ -267,9 +266,7 @@ def _family(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> Family
         return Family.SD3
     if re.search(r"double_blocks\.0|single_transformer_blocks\.0|distilled_guidance", names) or "Flux" in pipeline:
         return Family.FLUX
-    cross = next(
-        (s.shape[1] for name, s in unet.items() if name.endswith("attn2.to_k.weight") and len(s.shape) == 2), 0
-    )
+    cross = _cross(unet)
     width = _axis(text, "embeddings.token_embedding.weight", 1)
     if "text_encoder_2" in parts or "add_embedding.linear_1.weight" in unet or cross in (1280, 2048):
         return Family.SDXL
@@ -277,6 +274,12 @@ def _family(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> Family
         return Family.SD2
     own = header.metadata.get("modelspec.architecture", "").startswith("stable-diffusion-v1")
     return Family.SD1 if own or 768 in (cross, width) or (text and cross == width) else None
+
+
+def _cross(unet: Mapping[str, Source]) -> int:
+    """Numbers per token of the text that a UNet takes, 0 where none is told."""
+    keys = (s.shape for name, s in unet.items() if name.endswith("attn2.to_k.weight"))
+    return next((shape[1] for shape in keys if len(shape) == 2), 0)
 
 
 def _other_family(family: Family | None) -> str:

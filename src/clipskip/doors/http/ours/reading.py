@@ -31,7 +31,7 @@ from clipskip.doors.http.ours.views import skip_json
 from clipskip.doors.http.strict import StrictRoute, read_body
 from clipskip.doors.looking import inspect_file
 from clipskip.doors.reading import read_aloud
-from clipskip.encode import summarize_layers
+from clipskip.encode import summarize_layers, text_tensors
 from clipskip.errors import ClipskipError, NotFound, SpecError
 from clipskip.image import infotext_of
 from clipskip.sample import SAMPLERS, SCHEDULES
@@ -165,15 +165,16 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
         responses={200: {"content": {TENSORS: {"schema": {"type": "string"}}, "application/json": {}}}},
     )
     def encode(body: EncodeBody, request: Request) -> Response:
-        """A text's conditioning: one tensor clip_skip_N [tokens, width] for each; or its size and likeness as JSON."""
+        """A text's conditioning: one tensor clip_skip_N [tokens, width] for each, and SDXL's pooled vector; or its size
+        and likeness as JSON."""
         facts = studio.models.facts(body.model)
-        layers = studio.models.encode(facts, body.prompt, body.skips(depth=facts.depth))
+        texts = studio.models.encode(facts, body.prompt, body.skips(depth=facts.depth))
         if "application/json" in request.headers.get("accept", ""):
+            layers = {skip: vectors.tokens for skip, vectors in texts.items()}
             said = {str(skip): asdict(one) for skip, one in summarize_layers(layers).items()}
             return Response(json.dumps(said), media_type="application/json")
-        tensors = {f"clip_skip_{skip}": state.contiguous() for skip, state in layers.items()}
         about = {"prompt": body.prompt, "model": facts.ref.name, "model_sha256": facts.source.sha256}
-        return Response(save(tensors, about), media_type=TENSORS)
+        return Response(save(text_tensors(texts), about), media_type=TENSORS)
 
     @routes.post("/layers")
     def layers(body: LayersBody) -> Json:
