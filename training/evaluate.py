@@ -21,15 +21,14 @@ from drawing import render
 from judge import BACKGROUNDS, FAULTS, HUES, NOTHING, SLOTS, THINGS, load_judge, look, small
 from PIL import Image
 from sampling import Model, open_model
-from world import CHARACTERS, STYLES, Scene, caption, sample_scene
+from world import CHARACTERS, EXTRAS, STYLES, VOCABULARY, Scene, caption, sample_scene, stranger
 
 from clipskip.image import decode, encode
 
-VOCABULARY = Path(__file__).parents[1] / "src/clipskip/prompt/bpe_simple_vocab_16e6.txt.gz"
 GUIDE = "best quality, highest detail, 8k, swamp, fireflies, ogre, reeds"
 GUIDE_NEGATIVE = (
-    "lowres, worst quality, low quality, jpeg artifacts, text, signature, watermark, username, "
-    "blurry, sketch, monochrome"
+    "mutated, deformed, amateur drawing, lowres, worst quality, low quality, jpeg artifacts, text, error, signature, "
+    "watermark, username, blurry, censorship, sketch, monochrome"
 )
 DEPTH = 12
 
@@ -106,13 +105,44 @@ def scores(said: dict[str, torch.Tensor], scenes: list[Scene], prompts: list[str
 
 
 def objects(bench: Bench) -> dict[str, object]:
-    """Held-out combinations; some of them also with the guide's negative prompt."""
+    """Held-out combinations; some of them also with the guide's negative prompt, and with two words that mean nothing."""
     scenes, prompts = prompts_of("heldout", bench.count)
     plain = scores(bench.see(bench.draw("heldout", prompts)), scenes, prompts)
     few = bench.count // 4
     images = bench.draw("heldout-guide-negative", prompts[:few], negative=GUIDE_NEGATIVE)
     guided = scores(bench.see(images), scenes[:few], prompts[:few])
-    return {"prompts": bench.count, "no negative": plain, "guide's negative": {"prompts": few, **guided}}
+    rng = random.Random("strangers")
+    strange = [f"{stranger(rng)}, {prompt}, {stranger(rng)}" for prompt in prompts[:few]]
+    unmoved = scores(bench.see(bench.draw("heldout-strangers", strange)), scenes[:few], strange)
+    return {
+        "prompts": bench.count,
+        "no negative": plain,
+        "guide's negative": {"prompts": few, **guided},
+        "two unknown words": {"prompts": few, **unmoved},
+    }
+
+
+def places(bench: Bench) -> dict[str, object]:
+    """Places without an object: how often the judge sees none, the right place, and each extra that was asked for."""
+    scenes, prompts = prompts_of("places", bench.count // 4)
+    found: dict[str, object] = {"prompts": len(scenes)}
+    for name, negative in (("no negative", ""), ("guide's negative", GUIDE_NEGATIVE)):
+        said = bench.see(bench.draw(f"places-{name.replace(' ', '-')}", prompts, negative=negative))
+        empty = (said["things"].argmax(-1) == NOTHING).all(-1)
+        place = said["place"].argmax(-1) == torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes])
+        asked = torch.tensor([[extra in prompt for extra in EXTRAS] for prompt in prompts])
+        shown = {
+            extra: round(float((said["extras"][:, i] > 0)[asked[:, i]].float().mean()), 3)
+            for i, extra in enumerate(EXTRAS)
+            if asked[:, i].any()
+        }
+        found[name] = {"no object": share(empty), "place": share(place), "extras asked for": shown}
+    return found
+
+
+def share(hits: torch.Tensor) -> float:
+    """The share of true values."""
+    return round(float(hits.float().mean()), 3)
 
 
 def measures(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -254,20 +284,23 @@ def reconstruction(bench: Bench) -> dict[str, object]:
 
 
 def pictures(bench: Bench) -> dict[str, object]:
-    """The 10x10 sheet of random prompts, and the guide's prompt at Clip Skip 1 to 6, without and with the ogre LoRA."""
+    """The 10x10 sheet of random prompts; the guide's grid as the guide draws it, and its seeds 1 to 8 at Clip Skip 2."""
     prompts = prompts_of("heldout", 50)[1] + prompts_of("train", 50)[1]
     bench.draw("sheet", prompts)
-    rows = []
+    grid, seeds = [], []
     for files in ([], [bench.loras / "ogre.safetensors"]):
         with bench.model.with_loras(files):
-            rows += [bench.model.pictures([GUIDE], GUIDE_NEGATIVE, [2], skip=skip, scale=3.0) for skip in range(1, 7)]
-    sheet(np.concatenate(rows), columns=6).save(bench.out / "guide.png")
+            grid += [bench.model.pictures([GUIDE], GUIDE_NEGATIVE, [5], skip=skip) for skip in range(1, 6)]
+            seeds.append(bench.model.pictures([GUIDE] * 8, GUIDE_NEGATIVE, range(1, 9)))
+    sheet(np.concatenate(grid), columns=5).save(bench.out / "guide.png")
+    sheet(np.concatenate(seeds), columns=8).save(bench.out / "guide-seeds.png")
     return {"sheet prompts": prompts}
 
 
 PARTS = {
     "reconstruction": reconstruction,
     "objects": objects,
+    "places": places,
     "quality": quality,
     "characters": characters,
     "style": style,

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 BETAS, MOMENTUM, DECAY, AVERAGE = (0.9, 0.99), 0.95, 0.01, 0.998
 SMALL = ("conv_in.", "conv_out.", "time_embedding.")
+LIMITED, LONGEST_ROW = ("to_q.weight", "to_k.weight"), 1.6
+"""Queries and keys are read from normalised vectors, so rows of this length keep scores at a spread of two or three."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,14 @@ class Flat:
         """Casts the weights for a step and forgets the last one's gradients."""
         self.copy.copy_(self.weights)
         self.grads[rank].zero_()
+
+    @torch.no_grad()
+    def limit(self) -> None:
+        """Shortens the rows of queries' and keys' weights that have grown too long (docs/decisions/0013)."""
+        for name in self.names:
+            if name.endswith(LIMITED):
+                rows = self.weights[self.starts[name] :][: self.shapes[name].numel()].view(self.shapes[name])
+                rows.mul_((LONGEST_ROW / rows.norm(dim=1, keepdim=True)).clamp(max=1))
 
     def collect(self, rank: int) -> None:
         """Adds a part's gradients to the step's."""

@@ -81,6 +81,7 @@ def work(rank: int, task: Task, path: Path, *, shared: dict[str, Any], options: 
         orthogonal_step(flat, rank, lr=options.lr * factor, adam_lr=options.adam_lr * factor, step=step)
         shared["barrier"].wait()
         if rank == 0:
+            flat.limit()
             kept = _count(state, parts, options.batch, seconds=time.time() - began)
             if (step + 1) % 50 == 0:
                 log(options.out, f"{_said(kept)} last 50 steps in {time.time() - logged:.0f} s")
@@ -137,6 +138,7 @@ def train(task: Task, path: Path, options: argparse.Namespace) -> None:
         found = torch.load(path, weights_only=True)
         flat.load(found)
         kept |= {name: found[name] for name in COUNTERS}
+    flat.limit()
     flat.share()
     parts = options.batch // options.micro
     state: dict[str, Any] = {name: context.Value(kind, kept[name]) for name, kind in COUNTERS.items()}
