@@ -74,10 +74,21 @@ def test_the_embedded_model_has_nothing_to_remember() -> None:
         remember(load_model(STARTER / "starter.safetensors").facts.source, [], clip_skip=2, sure=1, why="")
 
 
-def test_advise_keeps_its_answer(library: Library) -> None:
-    folder = library.folders[0]
-    words = ["advise", "--model", "mine", "--models-folder", str(folder), "--remember", "--clip-skip", "1-2"]
+@pytest.mark.slow
+def test_advise_keeps_its_answer(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "tiny.safetensors", tmp_path / "mine.safetensors")
+    words = [
+        "advise",
+        "a frog",
+        "--model",
+        "mine",
+        "--models-folder",
+        str(tmp_path),
+        "--remember",
+        "--clip-skip",
+        "1-2",
+    ]
     result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    (answer,) = json.loads((folder / "mine.clipskip.json").read_text())["answers"]
+    (answer,) = json.loads((tmp_path / "mine.clipskip.json").read_text())["answers"]
     assert answer["clip_skip"] == 2 and answer["loras"] == []

@@ -18,8 +18,9 @@ from clipskip.networks import Injection
 from clipskip.prompt import Chunk, Emphasis, Entry, Prompt
 from clipskip.spec import Skip
 
-ROWS = 32
-"""Chunks in one batch of an encoder: more are no faster, and take memory."""
+GPU_ROWS = 32
+"""Chunks in one batch of an encoder on a GPU. A CPU reads them one by one: more are no faster, and a text's bits would depend
+on the texts beside it."""
 Text = tuple[Chunk, ...]
 
 
@@ -114,8 +115,9 @@ def _pass(reader: TextReader, encoder: Reading, chunks: Sequence[Chunk], skips: 
     upto = encoder.network.shape.depth if pools else kept[-1]
     batches = []
     pooled = []
-    for start in range(0, len(chunks), ROWS):
-        some = chunks[start : start + ROWS]
+    rows = 1 if encoder.device.type == "cpu" else GPU_ROWS
+    for start in range(0, len(chunks), rows):
+        some = chunks[start : start + rows]
         ids = torch.tensor([chunk.ids(pad=encoder.rule.padding) for chunk in some], device=encoder.device)
         injected = [
             Injection(row=row, position=slot.position, vectors=reader.vectors_of(slot.name, encoder))

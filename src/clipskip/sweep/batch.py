@@ -8,12 +8,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from clipskip.encode import Conditioning
 from clipskip.networks import UNet
 from clipskip.sample import Begin, free_bytes
 from clipskip.spec import Render
 
-CPU_CELLS = 64 * 64
-"""Latent cells that fill a CPU: one 512 x 512 picture; more at once are no faster each, smaller ones are."""
+CPU_CELLS, CPU_PICTURES = 32 * 64, 2
+"""Latent cells of a picture beyond which a CPU draws it alone, and how many smaller ones it draws at once: always as many, for
+a matrix product of another size may add up in another order (decision 0012)."""
 GPU_CELLS = 32 * 64 * 64
 """Latent cells beyond which a GPU gains nothing that its memory is worth."""
 SHARE = 0.8
@@ -32,7 +34,7 @@ def pictures_at_once(unet: UNet, render: Render, *, begins: Begin | None = None)
     """
     cells = render.width * render.height // 64 if begins is None else math.prod(begins.latent.shape[1:])
     if unet.device.type == "cpu":
-        return max(1, CPU_CELLS // cells)
+        return 1 if cells > CPU_CELLS else CPU_PICTURES
     fitting = int(SHARE * free_bytes(unet.device)) // picture_bytes(unet, cells)
     return max(1, min(fitting, GPU_CELLS // cells))
 
@@ -40,6 +42,12 @@ def pictures_at_once(unet: UNet, render: Render, *, begins: Begin | None = None)
 def picture_bytes(unet: UNet, cells: int) -> int:
     """About what one picture of that many latent cells takes while it is drawn."""
     return ROWS * LIVE * cells * unet.shape.block_out_channels[0] * unet.dtype.itemsize
+
+
+def shape_of(conditioning: Conditioning) -> tuple[object, ...]:
+    """What pictures must share so that a batch of them has the same shapes whoever is in it: the texts' lengths, call by call."""
+    schedules = (conditioning.negative, *(part.schedule for part in conditioning.positive))
+    return tuple(tuple((until, len(vectors.tokens)) for until, vectors in schedule) for schedule in schedules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

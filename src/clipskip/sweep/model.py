@@ -33,7 +33,7 @@ from clipskip.sample import (
     sample,
 )
 from clipskip.spec import LoraRef, Render
-from clipskip.sweep.batch import Decoding, finished, pictures_at_once
+from clipskip.sweep.batch import Decoding, finished, pictures_at_once, shape_of
 from clipskip.sweep.second import Task, denoiser_calls, enlarged, second_loras, second_render, second_text
 from clipskip.weights import Checkpoint, Embedding, hash_file
 from clipskip.weights.lora import Lora, merged
@@ -223,11 +223,13 @@ class Model:
         """Draws the first `size` of those waiting, and takes each from there once it is being decoded, or drawn again."""
         batch, latents, half_done = waiting[:size], None, None
         prediction = batch[0].render.prediction or self.facts.prediction
-        for step in sample(self.unet, [task.picture for task in batch], prediction=prediction):
-            latents = step.latent
+        for step in sample(self.unet, self._filled(batch, size), prediction=prediction):
+            latents = step.latent[: len(batch)]
             if self.device.type == "cpu" and not any(_sound(latents)):  # a look makes a GPU wait
                 raise no_numbers(batch[0].render)
-            yield _advance(batch, step, preview(self._colours, step.denoised) if drawing.previews else None)
+            yield _advance(
+                batch, step, preview(self._colours, step.denoised[: len(batch)]) if drawing.previews else None
+            )
             yield from _drawn(finished(drawing.decodings))
             if drawing.halt.taken() and step.number < step.total:
                 at_hand = drawing.halt.at_hand
@@ -247,6 +249,13 @@ class Model:
         if not all(sound):
             yield from _drawn(finished(drawing.decodings, wait=True))
             raise no_numbers(batch[sound.index(False)].render)
+
+    def _filled(self, batch: Waiting, size: int) -> list[Picture]:
+        """The batch's pictures; on a CPU filled up to the same size always, so that no picture's bits depend on another's."""
+        pictures = [task.picture for task in batch]
+        render = pictures[0].render
+        fills = self.device.type == "cpu" and not find_sampler(render.sampler, render.scheduler)[0].alone
+        return pictures + [pictures[-1]] * (size - len(pictures)) if fills else pictures
 
     def _goes_on(self, task: Task, latent: One, drawing: Drawing) -> Waiting:
         """The second pass of a picture whose first is done; none where it is only enlarged, or has other LoRAs."""
@@ -358,4 +367,6 @@ def _together(task: Task) -> tuple[object, ...]:
     how = None if begin is None else (begin.strength, begin.every_step, begin.latent.shape)
     hires = task.render.hires
     after = hires and (hires.steps, hires.strength)
-    return (*(getattr(render, name) for name in TOGETHER), render.prediction, how, after, render if alone else None)
+    own = render if alone else None
+    texts = shape_of(task.picture.conditioning), render.cfg_scale == 1
+    return (*(getattr(render, name) for name in TOGETHER), render.prediction, how, after, own, texts)
