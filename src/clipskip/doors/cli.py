@@ -331,6 +331,10 @@ def serve(
     auth: Annotated[
         str | None, typer.Option(help="Ask for user:password, as A1111 with --api-auth.", envvar="CLIPSKIP_AUTH")
     ] = None,
+    cors_allow_origins: Annotated[
+        str | None,
+        typer.Option(help="Pages that may read the answers, by origin: http://localhost:3000,https://chat.example"),
+    ] = None,
     out: Annotated[Path | None, o.Out] = None,
     models_folder: o.Folders = None,
     follow_links_to: Annotated[
@@ -347,7 +351,8 @@ def serve(
     heap.share()  # before anything starts a thread
     from clipskip.doors.serving import Place, run_server
 
-    place = Place(host=host, port=port, token=token, login=auth)
+    origins = tuple(part.strip() for part in (cors_allow_origins or "").split(",") if part.strip())
+    place = Place(host=host, port=port, token=token, login=auth, origins=origins)
     run_server(
         place,
         out=out,

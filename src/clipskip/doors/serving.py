@@ -3,6 +3,7 @@
 import ipaddress
 import logging
 import os
+import re
 import socket
 import threading
 import webbrowser
@@ -23,6 +24,7 @@ from clipskip.weights import Library
 GRACE_S = 3
 NAMED = 5
 """Links that a note names; the others are counted."""
+ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 LEAST_TOKEN = 12
 """Characters of a token or password that others on the network may guess at."""
 
@@ -36,8 +38,17 @@ class Place:
     token: str | None = None
     login: str | None = None
     """user:password, as A1111's --api-auth."""
+    origins: tuple[str, ...] = ()
+    """Of other pages that may read the answers, as A1111's --cors-allow-origins."""
 
     def __post_init__(self) -> None:
+        for origin in self.origins:
+            if not ORIGIN.fullmatch(origin):
+                raise SpecError(
+                    f"{origin[:80]!r} is no origin of pages; write each as the browser does, https://chat.example or "
+                    "http://localhost:3000, and none for all pages (*)",
+                    field="cors_allow_origins",
+                )
         if self.login is not None and not all(self.login.partition(":")):
             raise SpecError("--auth is user:password, as in --auth me:secret", field="auth")
         if self.token == "":
@@ -107,7 +118,8 @@ def run_server(
         library = replace(Library.of_user(folders), allowed=tuple(path.expanduser() for path in links_to))
         studio = Studio(folder, library, allow_pickle=allow_pickle)
         _tell_links(studio.library)
-        app = build_app(studio, access=Access(token=place.token, login=place.login), allow_fetch=allow_fetch)
+        access = Access(token=place.token, login=place.login)
+        app = build_app(studio, access=access, origins=place.origins, allow_fetch=allow_fetch)
         server = uvicorn.Server(
             uvicorn.Config(
                 app,

@@ -1,7 +1,7 @@
 """The HTTP server: our own API, A1111's, OpenAI's, and the page. All else is a route's business."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -56,12 +56,15 @@ REFUSALS: dict[int | str, dict[str, object]] = {
 }
 
 
-def build_app(studio: Studio, *, access: Access | None = None, allow_fetch: bool = False) -> FastAPI:
-    """The application over one studio, for those whom `access` admits; for everybody on this machine without one."""
+def build_app(
+    studio: Studio, *, access: Access | None = None, origins: Iterable[str] = (), allow_fetch: bool = False
+) -> FastAPI:
+    """The application over one studio, for those whom `access` admits; for everybody on this machine without one. Pages of the
+    `origins` may read its answers."""
     access = access or Access()
     app = FastAPI(title="clipskip", version=__version__, docs_url=None, redoc_url=None, responses=REFUSALS)
     app.router.route_class = StrictRoute
-    app.add_middleware(Guard, access=access)
+    app.add_middleware(Guard, access=access, origins=frozenset(origins))
     app.add_exception_handler(ClipskipError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _plain)
@@ -135,6 +138,11 @@ def _add_page(app: FastAPI) -> None:
     def page(request: Request) -> Response:
         text = (web / ("index.html" if request.state.signed_in else "signin.html")).read_text("utf-8")
         return Response(text.replace("{{viewer}}", viewer_markup(SERVED)), media_type="text/html; charset=utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    def reference(request: Request) -> Response:
+        name = "reference.html" if request.state.signed_in else "signin.html"
+        return Response((web / name).read_bytes(), media_type="text/html; charset=utf-8")
 
     @app.get("/web/{name}", include_in_schema=False)
     def asset(name: str) -> Response:

@@ -27,7 +27,7 @@ HEADERS = {
 }
 """Of every answer that does not say otherwise."""
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
-OPEN = frozenset({"/", "/web/signin.js", "/web/page.css", "/v1/session"})
+OPEN = frozenset({"/", "/docs", "/web/signin.js", "/web/page.css", "/v1/session"})
 """What shows and takes the sign-in."""
 BODY_S = 60
 """Seconds in which a request's headers must have come, and then its whole body."""
@@ -42,8 +42,8 @@ SINGLE = ("host", "origin", "authorization", "content-length", "content-type")
 class Guard:
     """Refuses other names (DNS rebinding), other pages, strangers and bodies that are too large or too slow."""
 
-    def __init__(self, app: ASGIApp, *, access: Access) -> None:
-        self._app, self._access = app, access
+    def __init__(self, app: ASGIApp, *, access: Access, origins: frozenset[str] = frozenset()) -> None:
+        self._app, self._access, self._origins = app, access, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -53,15 +53,19 @@ class Guard:
             return
         pairs = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
         headers = dict(pairs)
+        shared = self._shared(headers)
         refusal = _twice(pairs) or self._refusal(scope, headers)
+        if shared and scope["method"] == "OPTIONS" and (refusal is None or refusal[0] == 401):
+            await _allow(send, headers, shared)  # a browser's question before its request, which carries no token
+            return
         if refusal is None:
             body, refusal = await _body(receive, headers, most=limits_of(scope["path"]).size)
         if refusal is not None:
             await _drain(receive)
-            await _refuse(send, *refusal, challenge=self._challenge(scope["path"]))
+            await _refuse(send, *refusal, challenge=self._challenge(scope["path"]), more=shared)
             return
         scope.setdefault("state", {})["signed_in"] = self._access.admits(headers)
-        await self._app(scope, _replayed(body, receive), _with_headers(send))
+        await self._app(scope, _replayed(body, receive), _with_headers(send, HEADERS | shared))
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
@@ -69,14 +73,27 @@ class Guard:
         if not self._access.asked and name not in LOOPBACK:
             return 403, f"this server answers to 127.0.0.1 and localhost, not to {host[:80]!r}"
         origin = headers.get("origin")
+        if origin in self._origins:
+            return self._stranger(scope, headers)
         if origin is not None and not _same_place(origin, host):
             return 403, "this server answers its own page only"
         moved = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate" and scope["path"] == "/"
         if headers.get("sec-fetch-site") == "cross-site" and not moved:
             return 403, "this server answers its own page only"
+        return self._stranger(scope, headers)
+
+    def _stranger(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+        """Why a request is refused that shows no token, or not the right one."""
         if scope["path"] not in OPEN and not self._access.admits(headers):
             return 401, "sign in: send the token as Authorization: Bearer, or the name and password as Basic"
         return None
+
+    def _shared(self, headers: dict[str, str]) -> dict[str, str]:
+        """The headers by which a browser lets a page of an allowed origin read the answer: that origin alone."""
+        origin = headers.get("origin", "")
+        if origin not in self._origins:
+            return {}
+        return {"access-control-allow-origin": origin, "access-control-allow-credentials": "true", "vary": "Origin"}
 
     def _challenge(self, path: str) -> str:
         """What a 401 asks for: A1111's clients look for Basic; on the page it would open the browser's own question."""
@@ -147,23 +164,33 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return next_message
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, headers: dict[str, str]) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             said = {name.lower() for name, _ in message["headers"]}
             message["headers"] = [
                 *message["headers"],
-                *((k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in said),
+                *((k.encode(), v.encode()) for k, v in headers.items() if k.encode() not in said),
             ]
         await send(message)
 
     return sending
 
 
-async def _refuse(send: Send, status: int, detail: str, *, challenge: str) -> None:
+async def _allow(send: Send, headers: dict[str, str], shared: dict[str, str]) -> None:
+    """Answer a browser that asks whether a page of an allowed origin may send its request."""
+    said = HEADERS | shared | {"access-control-allow-methods": "GET, POST, DELETE", "access-control-max-age": "600"}
+    said["access-control-allow-headers"] = headers.get("access-control-request-headers", "content-type")
+    pairs = [(name.encode(), value.encode("latin-1")) for name, value in said.items()]
+    await send({"type": "http.response.start", "status": 204, "headers": pairs})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _refuse(send: Send, status: int, detail: str, *, challenge: str, more: dict[str, str]) -> None:
     """The refusal in JSON. The connection ends with it: the rest of a body may still be on its way."""
     content = RefusalView.of(detail).model_dump_json().encode()
     headers = HEADERS | {"content-type": "application/json", "content-length": str(len(content)), "connection": "close"}
+    headers |= more
     if status == 401:
         headers["www-authenticate"] = f'{challenge} realm="clipskip"'
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]

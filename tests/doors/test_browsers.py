@@ -1,0 +1,114 @@
+"""Pages of others that the server's owner lets in, and the page that shows the API."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from clipskip.doors.http import Access, build_app
+from clipskip.doors.serving import Place
+from clipskip.errors import SpecError
+from clipskip.sweep import Studio
+from clipskip.weights import Library
+
+CHAT, OTHER = "https://chat.example", "https://evil.example"
+BODY = {
+    "prompt": "a red frog",
+    "steps": 1,
+    "width": 64,
+    "height": 64,
+    "override_settings": {"sd_model_checkpoint": "tiny"},
+}
+SHARED = ("access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-methods")
+
+
+@pytest.fixture(scope="module")
+def studio(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    found = Studio(tmp_path_factory.mktemp("out"), library)
+    yield found
+    found.close()
+
+
+def client_of(studio: Studio, *origins: str, token: str | None = None) -> TestClient:
+    app = build_app(studio, access=Access(token=token), origins=origins)
+    return TestClient(app, base_url="http://127.0.0.1:7861")
+
+
+def asked(origin: str) -> dict[str, str]:
+    """What a browser asks before a page's request."""
+    return {
+        "origin": origin, "sec-fetch-site": "cross-site", "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization, content-type",
+    }  # fmt: skip
+
+
+def test_a_page_of_an_allowed_origin_draws_and_may_read_the_answer(studio: Studio) -> None:
+    client, headers = client_of(studio, CHAT), {"origin": CHAT, "sec-fetch-site": "cross-site"}
+    question = client.options("/sdapi/v1/txt2img", headers=asked(CHAT))
+    assert (question.status_code, question.headers["access-control-allow-origin"]) == (204, CHAT)
+    assert question.headers["access-control-allow-headers"] == "authorization, content-type"
+    answer = client.post("/sdapi/v1/txt2img", json=BODY, headers=headers)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, CHAT)
+    assert "Origin" in answer.headers["vary"]
+    refused = client.post("/sdapi/v1/txt2img", json=BODY | {"steps": 0}, headers=headers)
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (422, CHAT)
+
+
+@pytest.mark.parametrize("origins", [(), (CHAT,), (f"{OTHER}.com",)])
+@pytest.mark.parametrize("origin", [OTHER, f"{CHAT}.evil.example", "null", "http://chat.example", f"{CHAT}:444"])
+def test_any_other_page_is_turned_away_as_before(studio: Studio, origins: Any, origin: str) -> None:
+    client = client_of(studio, *origins)
+    for answer in (
+        client.options("/sdapi/v1/txt2img", headers=asked(origin)),
+        client.post("/sdapi/v1/txt2img", json=BODY, headers={"origin": origin}),
+        client.get("/v1/status", headers={"origin": origin}),
+    ):
+        assert answer.status_code == 403
+        assert not [name for name in SHARED if name in answer.headers]
+
+
+def test_an_allowed_page_still_needs_the_token(studio: Studio) -> None:
+    client = client_of(studio, CHAT, token="a long enough token")
+    assert client.options("/v1/status", headers=asked(CHAT)).status_code == 204
+    refused = client.get("/v1/status", headers={"origin": CHAT})
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, CHAT)
+    shown = {"origin": CHAT, "authorization": "Bearer a long enough token"}
+    assert client.get("/v1/status", headers=shown).status_code == 200
+
+
+def test_an_allowed_page_cannot_come_by_another_name_of_this_machine(studio: Studio) -> None:
+    for method in ("GET", "OPTIONS"):
+        answer = client_of(studio, CHAT).request(method, "/v1/status", headers=asked(CHAT) | {"host": "evil.example"})
+        assert answer.status_code == 403
+
+
+def test_nothing_is_said_of_origins_to_those_who_name_none(studio: Studio) -> None:
+    answer = client_of(studio, CHAT).get("/v1/status")
+    assert not [name for name in SHARED if name in answer.headers]
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "https://*.example", "chat.example", "https://chat.example/", "file://", "null"]
+)
+def test_only_exact_origins_can_be_allowed(origin: str) -> None:
+    with pytest.raises(SpecError, match="no origin of pages"):
+        Place(host="127.0.0.1", port=0, origins=(origin,))
+    Place(host="127.0.0.1", port=0, origins=(CHAT, "http://localhost:3000", "http://[::1]:3000"))
+
+
+def test_the_api_is_shown_with_assets_of_our_own(studio: Studio) -> None:
+    client = client_of(studio)
+    page = client.get("/docs")
+    named = re.findall(r'(?:href|src)="(/[^"]*)"', page.text)
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert named and all(client.get(path).status_code == 200 for path in named)
+    assert "<script>" not in page.text and "style=" not in page.text
+
+
+def test_the_api_is_shown_to_those_who_have_signed_in(studio: Studio) -> None:
+    client = client_of(studio, token="a long enough token")
+    assert "signin.js" in client.get("/docs").text
+    assert client.get("/openapi.json").status_code == 401

@@ -1,0 +1,48 @@
+"""The page that shows the API, in a browser."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+from playwright.sync_api import expect, sync_playwright
+from web_page import CHROMIUM, needs_browser
+
+from clipskip.doors.http import build_app
+from clipskip.sweep import Studio
+from clipskip.weights import Library
+
+pytestmark = needs_browser
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    studio = Studio(tmp_path_factory.mktemp("out"), Library((tmp_path_factory.mktemp("models"),)))
+    server = uvicorn.Server(uvicorn.Config(build_app(studio), port=0, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+    studio.close()
+
+
+def test_every_call_is_shown_with_its_fields(address: str) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        page, faults = browser.new_page(), list[str]()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.goto(f"{address}/docs")
+        expect(page.locator("details").first).to_be_visible()
+        whole = page.evaluate("fetch('/openapi.json').then((answer) => answer.json())")
+        assert page.locator("details").count() == sum(len(calls) for calls in whole["paths"].values())
+        page.fill("#filter", "txt2img")
+        (shown,) = [one for one in page.locator("details").all() if one.is_visible()]
+        shown.locator("summary").click()
+        expect(shown.locator("td", has_text="override_settings_restore_afterwards")).to_be_visible()
+        assert not faults
+        browser.close()
