@@ -251,3 +251,14 @@ def test_sd2_reads_all_24_layers_through_the_norm_and_pads_with_0(tmp_path) -> N
         assert relative(vectors.tokens, theirs.final_layer_norm(hidden[-int(str(skip))])[0]) < TOLERANCE
         assert vectors.pooled is None
     assert condition(reader, RENDER).negative[0][1].tokens.any(), "only SDXL zeroes an empty negative prompt"
+
+
+def test_a_mean_near_0_that_weights_move_far_is_told(both: Both) -> None:
+    plain = states(both, tokens_of("a red frog"))
+    assert condition(both.ours, RENDER).warnings == (), "without weights nothing is multiplied"
+    sides_of = sides(plain, 2, 2)
+    token = sides_of[0][2]
+    weight = round(float(1 - 0.75 * sides_of[0].sum() / token.sum()), 3)  # leaves a quarter of the mean
+    found = condition(both.ours, replace(RENDER, prompt=f"a (red:{weight}) frog"))
+    assert len(found.warnings) == 1 and 'use the emphasis "No norm"' in found.warnings[0]
+    assert condition(both.ours, replace(RENDER, prompt=f"a (red:{weight}) frog", emphasis="No norm")).warnings == ()

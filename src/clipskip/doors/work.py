@@ -130,6 +130,8 @@ def _show(events: Iterator[Advance | Saved], *, console: Console, pictures: int,
                     if tell:
                         say(event.path)
                 else:
+                    for line in dict.fromkeys(event.warnings) if event.step == 1 else ():
+                        console.print(printable(line), style="yellow", markup=False)
                     bar.update(task, completed=done + len(event.indices) * event.step / (event.steps + 1))
         except KeyboardInterrupt:
             return False

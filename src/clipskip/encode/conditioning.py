@@ -1,11 +1,14 @@
 """What the denoiser is given: vectors per token, over its calls, for the prompt's parts and the negative prompt."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+FAR = 2.0
+"""How many times larger or smaller restoring a mean may make vectors before its user is told: on SD 1.x it stays below 1.1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -19,10 +22,15 @@ class TextVectors:
     added: Float[Tensor, " added"] | None = None
     """What stands beside the text: the pooled vector and the picture's sizes (SDXL)."""
 
+    stretches: tuple[float, float] = (1.0, 1.0)
+    """The least and the most that restoring the mean has multiplied an encoder's vectors by."""
+
     def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "TextVectors":
         """The same on another device or in another dtype."""
-        moved = [None if part is None else part.to(device=device, dtype=dtype) for part in (self.pooled, self.added)]
-        return TextVectors(tokens=self.tokens.to(device=device, dtype=dtype), pooled=moved[0], added=moved[1])
+        pooled, added = (
+            None if part is None else part.to(device=device, dtype=dtype) for part in (self.pooled, self.added)
+        )
+        return replace(self, tokens=self.tokens.to(device=device, dtype=dtype), pooled=pooled, added=added)
 
 
 Schedule = tuple[tuple[int, TextVectors], ...]
@@ -48,6 +56,18 @@ class Conditioning:
 
     positive: tuple[Part, ...]
     negative: Schedule
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What its user should know of how weights were applied."""
+        schedules = (*(part.schedule for part in self.positive), self.negative)
+        stretches = {end for schedule in schedules for _, vectors in schedule for end in vectors.stretches}
+        far = sorted(end for end in stretches if not 1 / FAR < end < FAR)
+        return tuple(
+            f"the emphasis Original multiplies this prompt's vectors by {end:.3g} to bring back their mean, which is near 0 "
+            'where no norm is applied: use the emphasis "No norm"'
+            for end in far[:1]
+        )
 
     def at(self, call: int) -> tuple[Float[Tensor, "parts tokens width"], Float[Tensor, "_tokens width"]]:
         """The tokens of the prompt's parts and of the negative prompt for the denoiser's `call`-th call, from 0."""

@@ -1,5 +1,6 @@
 """Weights on vectors: what `(a cat:1.3)` does to what was read, after the final norm (A1111 sd_emphasis.py)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -38,6 +39,21 @@ def emphasise(
             field="emphasis",
         )
     return weighted * ratio[:, None, None]
+
+
+def stretch(
+    vectors: Float[Tensor, "texts chunks tokens width"],
+    weights: Float[Tensor, "texts chunks tokens"],
+    *,
+    counts: Sequence[int],
+) -> float:
+    """What restoring the mean multiplies by in the chunk where that is farthest from 1.
+
+    Vectors that have been through a norm have a mean well away from 0, and this stays near 1. SDXL's have not: their mean
+    is near 0, and weights can move it across.
+    """
+    ratios = (_mean(vectors, counts) / _mean(vectors * weights[..., None].to(vectors), counts)).tolist()
+    return float(max(ratios, key=lambda ratio: abs(math.log(ratio)) if ratio > 0 else math.inf))
 
 
 def from_empty(

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipskip.encode.conditioning import Schedule, TextVectors
-from clipskip.encode.emphasis import emphasise, from_empty
+from clipskip.encode.emphasis import emphasise, from_empty, stretch
 from clipskip.encode.layer import read_layer
 from clipskip.encode.phrases import phrase_places
 from clipskip.encode.reader import Reading, TextReader
@@ -70,24 +70,29 @@ class Run:
         texts = list(counts)
         rows = torch.tensor([[self._rows[_content(chunk)] for chunk in text] for text in texts])
         weights = torch.tensor([[chunk.multipliers for chunk in text] for text in texts])
-        sides = []
+        sides, stretches = [], [1.0]
         for one in self._passes:
             vectors = self._read(one, skip, rows, weights=weights, emphasis=emphasis)
             for phrase, own in phrases:
                 places = phrase_places(phrase, texts).to(vectors.device)[..., None]
                 read = self._read(one, own, rows, weights=weights, emphasis=emphasis)
                 vectors = torch.where(places, read, vectors)
+            often = list(counts.values())
             if emphasis in (Emphasis.ORIGINAL, Emphasis.NO_NORM):
-                vectors = emphasise(
-                    vectors, weights, counts=list(counts.values()), restore_mean=emphasis is Emphasis.ORIGINAL
-                )
+                plain, original = vectors, emphasis is Emphasis.ORIGINAL
+                vectors = emphasise(plain, weights, counts=often, restore_mean=original)
+                stretches += [stretch(plain, weights, counts=often)] if original else []
             sides.append(vectors)
         joined = torch.cat(sides, -1).flatten(1, 2) if len(sides) > 1 else sides[0].flatten(1, 2)
         pooled = next(
             (one.pooled[rows[:, 0].to(one.pooled.device)] for one in self._passes if one.pooled is not None), None
         )
         done = {
-            text: TextVectors(tokens=tokens, pooled=None if pooled is None else pooled[number].float())
+            text: TextVectors(
+                tokens=tokens,
+                pooled=None if pooled is None else pooled[number].float(),
+                stretches=(min(stretches), max(stretches)),
+            )
             for number, (text, tokens) in enumerate(zip(texts, joined, strict=True))
         }
         return tuple((entry.until_step, done[entry.chunks]) for entry in entries)

@@ -87,6 +87,8 @@ class Advance:
     steps: int
     previews: tuple[NDArray[np.uint8], ...] = ()
     """Rough looks at the pictures [height / 8, width / 8, 3], one for each index; empty when not asked for."""
+    warnings: tuple[str, ...] = ()
+    """What their user should know of how their prompts were read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -337,6 +339,7 @@ def _advance(batch: Waiting, step: Step, looks: Iterable[NDArray[np.uint8]] | No
         step=first.steps_before + step.number,
         steps=first.steps_before + step.total + first.steps_after,
         previews=tuple(seen),
+        warnings=tuple(dict.fromkeys(line for task in batch for line in task.picture.conditioning.warnings)),
     )
 
 
