@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -16,6 +17,7 @@ from clipskip.sweep import find_model
 from clipskip.weights import (
     FileKind,
     Hashes,
+    Header,
     Identity,
     Library,
     hash_file,
@@ -24,40 +26,72 @@ from clipskip.weights import (
     source_file,
 )
 from clipskip.weights.embedding import WIDTHS
-from clipskip.weights.lora import inspect_lora
+from clipskip.weights.lora import LoraReport, inspect_lora
 
 MOST_LETTERS, MOST_ENTRIES = 2000, 1000
 """Of one text and one list in an answer."""
 
 
-def inspect_file(path: Path, *, as_json: bool, allow_pickle: bool = False) -> str:
-    """What a model file is, as lines or JSON."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """What a model file is."""
+
+    path: Path
+    header: Header
+    identity: Identity
+    hashes: Hashes | None
+    """None of a folder."""
+    lora: LoraReport | None
+    """Set where it is a LoRA."""
+
+    @property
+    def fields(self) -> dict[str, Any]:  # Any: what JSON has
+        """What it is as JSON has it."""
+        facts = {"identity": self.identity, "hashes": self.hashes, "lora": self.lora}
+        fields = {name: dataclasses.asdict(value) for name, value in facts.items() if value is not None}
+        if self.hashes is not None:
+            fields["hashes"] |= dict(_hash_names(self.hashes, self.identity.kind))
+        return cast("dict[str, Any]", _shortened(fields))
+
+    @property
+    def lines(self) -> list[str]:
+        """What it is as a terminal shows it."""
+        said = [("file", str(self.path)), *_identity_lines(self.identity)]
+        if self.identity.kind is FileKind.EMBEDDING:
+            said += [("vectors", _vectors(info.shape)) for info in self.header.tensors.values()]
+        if self.hashes is not None:
+            digits = _hash_names(self.hashes, self.identity.kind)
+            said.append(("hashes", ", ".join(f"{name} {text}" for name, text in digits)))
+        if self.lora is not None:
+            said += [(name.lower(), text) for name, text in self.lora.lines if name not in ("LoRA", "Hash", "Family")]
+            said += [("warning", warning) for warning in self.lora.warnings]
+        width = max(len(name) for name, _ in said)
+        return [f"{name:<{width}}  {text}" for name, text in said if text]
+
+
+def look_at(path: Path, *, allow_pickle: bool = False) -> Inspected:
+    """What a model file is."""
     if not path.exists():
         raise NotFound(f"{path} does not exist; give the path of a checkpoint, a LoRA or an embedding", field="file")
     header, _ = read_allowed(path, allow_pickle=allow_pickle)
     identity = identify(header)
-    lora = inspect_lora(path, allow_pickle=allow_pickle) if identity.kind is FileKind.LORA else None
-    hashes = hash_file(path) if path.is_file() else None
-    if as_json:
-        facts = {"identity": identity, "hashes": hashes, "lora": lora}
-        plain = {name: dataclasses.asdict(value) for name, value in facts.items() if value is not None}
-        if hashes is not None:
-            plain["hashes"] |= dict(_hash_names(hashes, identity.kind))
-        return json.dumps(_shortened(plain), indent=2, ensure_ascii=False, default=_plain)
-    lines = [("file", str(path)), *_identity_lines(identity)]
-    if identity.kind is FileKind.EMBEDDING:
-        lines += [("vectors", _vectors(info.shape)) for info in header.tensors.values()]
-    if hashes is not None:
-        lines.append(("hashes", ", ".join(f"{name} {digits}" for name, digits in _hash_names(hashes, identity.kind))))
-    if lora is not None:
-        lines += [(name.lower(), text) for name, text in lora.lines if name not in ("LoRA", "Hash", "Family")]
-        lines += [("warning", warning) for warning in lora.warnings]
-    width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines if text)
+    return Inspected(
+        path=path,
+        header=header,
+        identity=identity,
+        hashes=hash_file(path) if path.is_file() else None,
+        lora=inspect_lora(path, allow_pickle=allow_pickle) if identity.kind is FileKind.LORA else None,
+    )
+
+
+def inspect_file(path: Path, *, as_json: bool, allow_pickle: bool = False) -> str:
+    """What a model file is, as lines or JSON."""
+    found = look_at(path, allow_pickle=allow_pickle)
+    return json.dumps(found.fields, indent=2, ensure_ascii=False) if as_json else "\n".join(found.lines)
 
 
 def _shortened(value: object) -> object:
-    """The same, with long texts and long lists cut and what was cut counted: metadata may hold megabytes."""
+    """The same as JSON has it, with long texts and long lists cut and what was cut counted: metadata may hold megabytes."""
     if isinstance(value, str) and len(value) > MOST_LETTERS:
         return f"{value[:MOST_LETTERS]}… ({len(value) - MOST_LETTERS:,} more characters)"
     if isinstance(value, dict):
@@ -65,7 +99,7 @@ def _shortened(value: object) -> object:
     if isinstance(value, list | tuple):
         short = [_shortened(inner) for inner in value[:MOST_ENTRIES]]
         return [*short, f"… ({len(value) - MOST_ENTRIES:,} more)"] if len(value) > MOST_ENTRIES else short
-    return value
+    return value if isinstance(value, str | int | float | None) else _shortened(_plain(value))
 
 
 def _vectors(shape: tuple[int, ...]) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from clipskip.errors import ClipskipError, NotFound, SpecError
 from clipskip.prompt import (
@@ -40,6 +41,53 @@ class Files:
     """Why a file that may be named is not used."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a prompt is read, and at which Clip Skips."""
+
+    report: Report
+    files: Files | None
+    """None where no folder was looked into."""
+    stretches: tuple[tuple[int, int, Skip], ...]
+    """First and last step, counted from 1, of each Clip Skip."""
+
+    @property
+    def lines(self) -> list[str]:
+        """The reading as a terminal shows it."""
+        said = [f"steps {first}-{last}: Clip Skip {skip}" for first, last, skip in self.stretches]
+        return [*said, *report_lines(self.report), *_file_lines(self.report, self.files)]
+
+    @property
+    def fields(self) -> dict[str, Any]:  # Any: what JSON has
+        """The reading as JSON has it."""
+        skips = [
+            {"clip_skip": skip.from_end if isinstance(skip, ClipSkip) else str(skip), "steps": (first, last)}
+            for first, last, skip in self.stretches
+        ]
+        return dataclasses.asdict(self.report) | {"clip_skips": skips, "files": _file_fields(self.report, self.files)}
+
+
+def read_words(
+    text: str,
+    *,
+    steps: int,
+    negative: bool,
+    clip_skip: str | None = None,
+    folders: Sequence[Path] = (),
+    allow_pickle: bool = False,
+    tool: str = "a1111",
+) -> Reading:
+    """How a prompt is read, which of your files it calls, and at which Clip Skip each step reads it."""
+    rules = RULES.get(tool.lower())
+    if rules is None:
+        raise SpecError(f"prompts as {tool[:40]!r} reads them are not known; use {' or '.join(RULES)}", field="as")
+    names = () if negative or rules.comfy else _lora_names(text)
+    wanted = bool(names or folders or os.environ.get("CLIPSKIP_MODELS"))
+    files = find_files(text, names, folders=folders, allow_pickle=allow_pickle) if wanted else None
+    report = describe(text, steps=steps, negative=negative, embeddings=files.embeddings if files else None, rules=rules)
+    return Reading(report=report, files=files, stretches=read_skip(clip_skip, steps=steps) if clip_skip else ())
+
+
 def read_aloud(
     text: str,
     *,
@@ -51,24 +99,17 @@ def read_aloud(
     allow_pickle: bool = False,
     tool: str = "a1111",
 ) -> str:
-    """How a prompt is read, which of your files it calls, and at which Clip Skip each step reads it: lines or JSON."""
-    rules = RULES.get(tool.lower())
-    if rules is None:
-        raise SpecError(f"prompts as {tool[:40]!r} reads them are not known; use {' or '.join(RULES)}", field="as")
-    names = () if negative or rules.comfy else _lora_names(text)
-    wanted = bool(names or folders or os.environ.get("CLIPSKIP_MODELS"))
-    files = find_files(text, names, folders=folders, allow_pickle=allow_pickle) if wanted else None
-    report = describe(text, steps=steps, negative=negative, embeddings=files.embeddings if files else None, rules=rules)
-    stretches = read_skip(clip_skip, steps=steps) if clip_skip else ()
-    if as_json:
-        skips = [
-            {"clip_skip": one.from_end if isinstance(one, ClipSkip) else str(one), "steps": (first, last)}
-            for first, last, one in stretches
-        ]
-        found = dataclasses.asdict(report) | {"clip_skips": skips, "files": _as_json(report, files)}
-        return json.dumps(found, indent=2, ensure_ascii=False)
-    lines = [f"steps {first}-{last}: Clip Skip {one}" for first, last, one in stretches]
-    return "\n".join([*lines, *report_lines(report), *_file_lines(report, files)])
+    """The reading as lines or JSON."""
+    reading = read_words(
+        text,
+        steps=steps,
+        negative=negative,
+        clip_skip=clip_skip,
+        folders=folders,
+        allow_pickle=allow_pickle,
+        tool=tool,
+    )
+    return json.dumps(reading.fields, indent=2, ensure_ascii=False) if as_json else "\n".join(reading.lines)
 
 
 def _lora_names(text: str) -> tuple[str, ...]:
@@ -111,7 +152,7 @@ def _file_lines(report: Report, files: Files | None) -> list[str]:
     return [*lines, *(f"note: {why}" for why in files.unread)]
 
 
-def _as_json(report: Report, files: Files | None) -> dict[str, object] | None:
+def _file_fields(report: Report, files: Files | None) -> dict[str, object] | None:
     if files is None:
         return None
     return {

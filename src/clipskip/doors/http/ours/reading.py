@@ -29,8 +29,8 @@ from clipskip.doors.http.ours.bodies import (
 from clipskip.doors.http.ours.library import WEBP, Shelf, small_preview
 from clipskip.doors.http.ours.views import skip_json
 from clipskip.doors.http.strict import StrictRoute, read_body
-from clipskip.doors.looking import inspect_file
-from clipskip.doors.reading import read_aloud
+from clipskip.doors.looking import look_at
+from clipskip.doors.reading import read_words
 from clipskip.encode import summarize_layers, text_tensors
 from clipskip.errors import ClipskipError, NotFound, SpecError
 from clipskip.image import infotext_of
@@ -103,16 +103,8 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
     @routes.post("/prompt")
     def prompt(body: PromptBody) -> Json:
         """How a prompt is read: tokens, chunks, weights, LoRAs, what is unknown or cut."""
-        said: Json = json.loads(
-            read_aloud(
-                body.prompt,
-                steps=body.steps,
-                negative=body.negative,
-                clip_skip=None,
-                as_json=True,
-                folders=studio.library.folders,
-            )
-        )
+        read = read_words(body.prompt, steps=body.steps, negative=body.negative, folders=studio.library.folders)
+        said = read.fields
         files = said["files"] or {}
         for kind in ("loras", "embeddings"):
             files[kind] = {name: path and Path(path).name for name, path in files.get(kind, {}).items()}
@@ -202,7 +194,7 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
     def inspect(body: InspectBody) -> Json:
         """What a file of the library is, by its name."""
         path = _find_file(studio.library, body.name)
-        said: Json = json.loads(inspect_file(path, allow_pickle=studio.allow_pickle, as_json=True))
+        said = look_at(path, allow_pickle=studio.allow_pickle).fields
         said["identity"]["path"] = path.name
         return said
 
