@@ -68,6 +68,8 @@ def sweep(
     model: o.ModelName = None,
     negative_clip_skip: o.NegativeSkip = None,
     phrase_skip: o.PhraseSkips = None,
+    init: o.Init = None,
+    mask: o.MaskFile = None,
     typed: o.Typed,
     out: Annotated[Path | None, o.Out] = None,
     models_folder: o.Folders = None,
@@ -79,12 +81,23 @@ def sweep(
     from clipskip.doors.work import run_sweep
 
     skips = parse_columns(clip_skip)
+    given = o.read_given(init, mask)
     request = o.build_request(
-        prompt, settings=settings, loras=lora, phrase_skips=phrase_skip, negative_prompt=negative, model=model,
+        prompt, settings=settings, given=given, loras=lora, phrase_skips=phrase_skip, negative_prompt=negative, model=model,
         negative_clip_skip=negative_clip_skip, typed=typed,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
-    _finish(run_sweep(request, skips, folders=models_folder or [], allow_pickle=allow_pickle, out=out, yes=yes))
+    _finish(
+        run_sweep(
+            request,
+            skips,
+            folders=models_folder or [],
+            allow_pickle=allow_pickle,
+            out=out,
+            yes=yes,
+            pictures=given.pictures,
+        )
+    )
 
 
 @app.command()
@@ -99,6 +112,8 @@ def generate(
     model: o.ModelName = None,
     negative_clip_skip: o.NegativeSkip = None,
     phrase_skip: o.PhraseSkips = None,
+    init: o.Init = None,
+    mask: o.MaskFile = None,
     typed: o.Typed,
     count: Annotated[int, typer.Option(help="How many pictures, with seeds counting up.", min=1, max=1000)] = 1,
     out: Annotated[Path | None, o.Out] = None,
@@ -110,12 +125,23 @@ def generate(
     """Draw pictures at one Clip Skip."""
     from clipskip.doors.work import run_generate
 
+    given = o.read_given(init, mask)
     request = o.build_request(
-        prompt, settings=settings, loras=lora, phrase_skips=phrase_skip, negative_prompt=negative, model=model,
+        prompt, settings=settings, given=given, loras=lora, phrase_skips=phrase_skip, negative_prompt=negative, model=model,
         negative_clip_skip=negative_clip_skip, clip_skip=clip_skip, typed=typed,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
-    _finish(run_generate(request, count, folders=models_folder or [], allow_pickle=allow_pickle, out=out, yes=yes))
+    _finish(
+        run_generate(
+            request,
+            count,
+            folders=models_folder or [],
+            allow_pickle=allow_pickle,
+            out=out,
+            yes=yes,
+            pictures=given.pictures,
+        )
+    )
 
 
 @app.command()

@@ -2,15 +2,25 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 
-from clipskip.errors import SpecError
-from clipskip.spec import LoraRef, PhraseSkip, Request, check_request, parse_skip, request_from_text, with_values
+from clipskip.errors import NotFound, SpecError
+from clipskip.spec import (
+    LoraRef,
+    Mask,
+    PhraseSkip,
+    Request,
+    Start,
+    check_request,
+    parse_skip,
+    request_from_text,
+    with_values,
+)
 
 Prompt = Annotated[str | None, typer.Argument(help="The prompt, in A1111's language. Not needed with --settings.")]
 Settings = Annotated[
@@ -70,6 +80,12 @@ Yes = Annotated[
 Pickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Also read .ckpt and .pt files (weights only, never code).")
 ]
+Init = Annotated[
+    Path | None, typer.Option("--init", help="A picture to begin at in place of noise alone (A1111's img2img).")
+]
+MaskFile = Annotated[
+    Path | None, typer.Option("--mask", help="With --init: draw only where this picture is white (A1111's inpainting).")
+]
 Typed = dict[str, Any]
 """Settings of the table that were typed, by their keys."""
 
@@ -84,10 +100,57 @@ def read_settings(source: str) -> Request:
     return request_from_text(read_infotext(Path(source).expanduser()))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Given:
+    """Pictures that were given to begin at."""
+
+    init: str = ""
+    """Hash of its pixels, as that of the mask."""
+    mask: str = ""
+    pictures: Mapping[str, Any] = field(default_factory=dict)  # Any: NumPy is not loaded for --help
+    """Pixels, by their hashes."""
+
+
+NOTHING = Given()
+
+
+def read_given(init: Path | None, mask: Path | None) -> Given:
+    """The pictures of --init and --mask."""
+    if init is None:
+        if mask is not None:
+            raise SpecError("a mask is for a picture to begin at; give that with --init", field="mask")
+        return Given()
+    from clipskip.image import hash_pixels, read_mask, read_pixels  # Pillow is not loaded for --help
+
+    first = read_pixels(_content(init, "--init"), field="init")
+    drawn = None if mask is None else read_mask(_content(mask, "--mask"), field="mask")
+    found = {hash_pixels(pixels): pixels for pixels in (first, drawn) if pixels is not None}
+    return Given(init=hash_pixels(first), mask="" if drawn is None else hash_pixels(drawn), pictures=found)
+
+
+def _content(path: Path, option: str) -> bytes:
+    try:
+        return path.expanduser().read_bytes()
+    except OSError as error:
+        raise NotFound(
+            f"{option} {path}: {error.strerror or error}; give a PNG, JPEG or WebP", field=option[2:]
+        ) from None
+
+
+def _begun(asked: Request, given: Given) -> Request:
+    """The Request with the pictures that were given, and what settings say of how to begin at them."""
+    if not given.init:
+        return asked
+    start = replace(asked.start or Start(hash=given.init), hash=given.init)
+    own = start.mask or Mask(hash=given.mask)
+    return replace(asked, start=replace(start, mask=replace(own, hash=given.mask) if given.mask else None))
+
+
 def build_request(
     prompt: str | None,
     *,
     settings: str | None,
+    given: Given = NOTHING,
     loras: list[str] | None = None,
     phrase_skips: list[str] | None = None,
     typed: Mapping[str, Any] = MappingProxyType({}),
@@ -118,7 +181,7 @@ def build_request(
         changes["loras"] = asked.loras + tuple(LoraRef.parse(text) for text in loras)
     if phrase_skips:
         changes["phrase_skips"] = with_phrases(asked.phrase_skips, phrase_skips)
-    request = with_values(replace(asked, **changes), typed)
+    request = with_values(_begun(replace(asked, **changes), given), typed)
     check_request(request)
     return request
 

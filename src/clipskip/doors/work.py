@@ -11,10 +11,12 @@ from clipskip.doors.terminal import say
 from clipskip.errors import SpecError, printable
 from clipskip.spec import Request, Skip
 from clipskip.sweep import (
+    NO_PICTURES,
     Advance,
     Doubt,
     Extras,
     Model,
+    Pictures,
     Saved,
     SweepFolder,
     doubts_of,
@@ -41,17 +43,18 @@ def run_sweep(
     allow_pickle: bool,
     out: Path | None,
     yes: bool = False,
+    pictures: Pictures = NO_PICTURES,
 ) -> bool:
     """Draws what is missing of the sweep, then its grid and page; False when it was interrupted."""
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
-    sweep, extras = plan_sweep(request, skips, model.facts, library, allow_pickle=allow_pickle)
+    sweep, extras = plan_sweep(request, skips, model.facts, library, pictures=pictures, allow_pickle=allow_pickle)
     _warn(request, model, extras, console)
     _ask(doubts_of(request, sweep.base, model.facts, extras), console, yes=yes)
     folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=model.facts)
-    pictures = len(sweep.skips) * len(sweep.rows)
+    cells = len(sweep.skips) * len(sweep.rows)
     try:
-        complete = _show(draw_missing(model, folder, extras), console=console, pictures=pictures)
+        complete = _show(draw_missing(model, folder, extras), console=console, pictures=cells)
     except SpecError:
         _finish(folder)
         raise
@@ -70,12 +73,19 @@ def _finish(folder: SweepFolder) -> None:
 
 
 def run_generate(
-    request: Request, count: int, *, folders: Sequence[Path], allow_pickle: bool, out: Path | None, yes: bool = False
+    request: Request,
+    count: int,
+    *,
+    folders: Sequence[Path],
+    allow_pickle: bool,
+    out: Path | None,
+    yes: bool = False,
+    pictures: Pictures = NO_PICTURES,
 ) -> bool:
     """Draws `count` pictures with seeds counting up; False when it was interrupted."""
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
-    base, extras = resolve(request, model.facts, library, allow_pickle=allow_pickle)
+    base, extras = resolve(request, model.facts, library, pictures=pictures, allow_pickle=allow_pickle)
     _warn(request, model, extras, console)
     _ask(doubts_of(request, base, model.facts, extras), console, yes=yes)
     events = draw_to(model, seeded(base, count), extras, folder=out or OUT)

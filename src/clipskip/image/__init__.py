@@ -1,5 +1,6 @@
 """Latents in; pixels, PNG files with their settings, labelled grids and pages out, and the settings of any picture back."""
 
+from clipskip.image.canvas import LATENT_RESIZE, Canvas, prepare
 from clipskip.image.enlarge import (
     LATENT_MODES,
     UPSCALERS,
@@ -12,7 +13,7 @@ from clipskip.image.enlarge import (
     upscale_by,
 )
 from clipskip.image.grid import draw_grid
-from clipskip.image.initial import encode_resized, hash_pixels, read_pixels
+from clipskip.image.initial import hash_pixels, read_mask, read_pixels
 from clipskip.image.metadata import (
     PictureFormat,
     infotext_of,
@@ -25,11 +26,13 @@ from clipskip.image.metadata import (
 )
 from clipskip.image.page import Cell, viewer_markup, write_page
 from clipskip.image.preview import Colours, preview, preview_colours
-from clipskip.image.vae import decode, decode_on_device, encode, picture_px
+from clipskip.image.vae import decode, decode_on_device, encode, encode_exact, picture_px
 
 __all__ = [
     "LATENT_MODES",
+    "LATENT_RESIZE",
     "UPSCALERS",
+    "Canvas",
     "Cell",
     "Colours",
     "PictureFormat",
@@ -40,7 +43,7 @@ __all__ = [
     "decode_on_device",
     "draw_grid",
     "encode",
-    "encode_resized",
+    "encode_exact",
     "enlarge",
     "enlarge_latent",
     "hash_pixels",
@@ -49,9 +52,11 @@ __all__ = [
     "picture_infotext",
     "picture_px",
     "png_bytes",
+    "prepare",
     "preview",
     "preview_colours",
     "read_infotext",
+    "read_mask",
     "read_pixels",
     "stretch",
     "upscale_by",

@@ -3,38 +3,57 @@
 import hashlib
 import io
 import warnings
+from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from clipskip.errors import DamagedFile, WrongKind
 from clipskip.image.metadata import FORMATS
-from clipskip.image.vae import encode
-from clipskip.networks.autoencoder import VAE
 
 MOST_SENT_PIXELS = 25_000_000
 """Six times the largest picture that is drawn, as a good camera has; each takes 12 bytes a pixel while it is read."""
-LATENT_PX = 8
 WHITE = (255, 255, 255)
+OPAQUE = 128
+"""A mask counts where it lets less light through than this."""
 
 
 def read_pixels(content: bytes, *, field: str) -> NDArray[np.uint8]:
     """The pixels [height, width, 3] of a PNG, JPEG or WebP, upright, on white where it lets light through."""
+    return np.asarray(_read(content, _on_white, field=field))
+
+
+def read_mask(content: bytes, *, field: str) -> NDArray[np.uint8]:
+    """The pixels [height, width, 3] of a mask; of one that lets light through, white where it does not (A1111's
+    create_binary_mask)."""
+    return np.asarray(_read(content, _opaque, field=field))
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    whole = Image.new("RGBA", picture.size, (*WHITE, 255))
+    whole.alpha_composite(picture.convert("RGBA"))
+    return whole.convert("RGB")
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
+    if alpha is None or alpha.getextrema() == (255, 255):
+        return picture.convert("L").convert("RGB")
+    return Image.fromarray(np.where(np.asarray(alpha) > OPAQUE, 255, 0).astype(np.uint8)).convert("RGB")
+
+
+def _read(content: bytes, convert: Callable[[Image.Image], Image.Image], *, field: str) -> Image.Image:
+    """A picture, upright and converted."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own limit, and broken EXIF in sound pictures
             with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 if picture.width * picture.height > MOST_SENT_PIXELS:
                     raise _too_large(field)
-                upright = ImageOps.exif_transpose(picture)
-                if not upright.has_transparency_data:
-                    return np.asarray(upright.convert("RGB"))
-                whole = Image.new("RGBA", upright.size, (*WHITE, 255))
-                whole.alpha_composite(upright.convert("RGBA"))
-                return np.asarray(whole.convert("RGB"))
+                return convert(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
         raise _too_large(field) from None
     except WrongKind:
@@ -50,16 +69,6 @@ def read_pixels(content: bytes, *, field: str) -> NDArray[np.uint8]:
 def hash_pixels(pixels: NDArray[np.uint8]) -> str:
     """A1111's "Init image hash": 32 hex digits of the pixels."""
     return hashlib.md5(pixels.tobytes(), usedforsecurity=False).hexdigest()
-
-
-def encode_resized(vae: VAE, pixels: NDArray[np.uint8], *, width: int, height: int) -> Float[Tensor, "channels h w"]:
-    """The latent of a picture that is stretched to this size, in the pixels of a render (A1111's resize mode 0)."""
-    cell_px = 2 ** (len(vae.shape.block_out_channels) - 1)
-    size = (width // LATENT_PX * cell_px, height // LATENT_PX * cell_px)
-    fitted = Image.fromarray(pixels)
-    if fitted.size != size:
-        fitted = fitted.resize(size, Image.Resampling.LANCZOS)
-    return encode(vae, np.array(fitted)[None])[0]
 
 
 def _too_large(field: str) -> WrongKind:

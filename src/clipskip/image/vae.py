@@ -49,12 +49,17 @@ def encode(vae: VAE, pixels: NDArray[np.uint8], *, seed: int | None = None) -> L
 
     The mean of those that a picture may have; with a seed, one of them, as A1111 draws it.
     """
-    exact = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return encode_exact(vae, torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1, seed=seed)
+
+
+@torch.inference_mode()
+def encode_exact(vae: VAE, exact: Float[Tensor, "batch 3 height_px width_px"], *, seed: int | None = None) -> Latent:
+    """The same of pictures from -1 to 1."""
     mean, spread = (part.float() for part in vae.distribution(exact.to(dtype=vae.dtype, device=vae.device)))
     if seed is not None:
         mean = mean + spread * torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed)).to(mean.device)
     latents = mean * vae.shape.scaling_factor
-    return encode(vae.float(), pixels, seed=seed) if _overflows(vae, latents) else latents
+    return encode_exact(vae.float(), exact, seed=seed) if _overflows(vae, latents) else latents
 
 
 def picture_px(vae: VAE, side_px: int) -> int:

@@ -46,7 +46,7 @@ class VAE(nn.Module):
         """Mean and standard deviation of the latents that a picture may have, unscaled."""
         moments: Maps = self.quant_conv(self.encoder(_last(pictures)))
         mean, log_variance = moments.chunk(2, 1)
-        return mean, (log_variance.clamp(*LOG_VARIANCES) / 2).exp()
+        return mean, (log_variance.float().clamp(*LOG_VARIANCES) / 2).exp()
 
     def decode(self, latents: Maps) -> Maps:
         """The picture of unscaled latents, in float32."""

@@ -40,6 +40,8 @@ class Picture:
     """Its number in a batch of one seed: A1111 adds it to the seed."""
     start: Begin | None = None
     """Where it begins, when not at noise alone."""
+    beside: Float[Tensor, "5 height width"] | None = None
+    """What an inpainting model sees beside the latent: the mask, and the latent of the picture without what it covers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -180,6 +182,8 @@ class Denoiser:
         self._prediction = prediction
         self._limit = rows
         self._kept = kept
+        beside = [p.beside for p in pictures if p.beside is not None]
+        self._beside = torch.stack(beside).to(device=unet.device, dtype=unet.dtype) if beside else None
         self._calls = 0
         self._runs: dict[tuple[int, ...], list[Run]] = {}
         self._memory: Memory = {}
@@ -197,6 +201,7 @@ class Denoiser:
     def _predict(self, x: Latent, timestep: float) -> Latent:
         """The UNet's guided prediction: uncond + sum of w cfg (cond - uncond), as one weighted sum over rows."""
         scaled = x.to(self._unet.dtype)
+        scaled = scaled if self._beside is None else torch.cat([scaled, self._beside], dim=1)
         total = torch.zeros_like(x)
         time = torch.tensor(timestep, device=x.device, dtype=torch.float32)
         for run in self._current_runs():

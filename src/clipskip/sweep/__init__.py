@@ -8,7 +8,7 @@ from clipskip.sweep.model import Advance, Drawn, Extras, Halt, Model, no_numbers
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
 from clipskip.sweep.queue import ENDED, Job, Queue
-from clipskip.sweep.resolve import fix_seed, resolve, seeded
+from clipskip.sweep.resolve import NO_PICTURES, Pictures, fix_seed, resolve, seeded
 from clipskip.sweep.run import (
     Saved,
     draw_missing,
@@ -26,6 +26,7 @@ from clipskip.sweep.studio import Studio
 __all__ = [
     "ENDED",
     "GRID",
+    "NO_PICTURES",
     "PAGE",
     "Advance",
     "Doubt",
@@ -36,6 +37,7 @@ __all__ = [
     "Job",
     "Model",
     "Models",
+    "Pictures",
     "Queue",
     "Record",
     "Saved",

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from clipskip.encode import Conditioning
+from clipskip.image import Canvas
 from clipskip.networks import UNet
 from clipskip.sample import Begin, free_bytes
 from clipskip.spec import Render
@@ -61,17 +62,25 @@ class Decoding:
     """None when it is there."""
     half_done: int | None = None
     """The step after which somebody stopped it; None of a whole picture."""
+    canvas: Canvas | None = None
+    """What is put back around it."""
 
     @classmethod
     def start(
-        cls, pixels: Tensor, *, indices: tuple[int, ...], render: Render, half_done: int | None = None
+        cls,
+        pixels: Tensor,
+        *,
+        indices: tuple[int, ...],
+        render: Render,
+        half_done: int | None = None,
+        canvas: Canvas | None = None,
     ) -> "Decoding":
         """Begins to fetch the pixels from the device."""
         fetched, ready = pixels.to("cpu", non_blocking=True), None
         if pixels.device.type != "cpu":
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             ready.record(torch.cuda.current_stream(pixels.device))
-        return cls(indices=indices, render=render, pixels=fetched, ready=ready, half_done=half_done)
+        return cls(indices=indices, render=render, pixels=fetched, ready=ready, half_done=half_done, canvas=canvas)
 
     @property
     def is_ready(self) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clipskip.encode import TextReader, condition_all
 from clipskip.errors import DamagedFile, SpecError
-from clipskip.image import Colours, Upscaler, decode_on_device, encode_resized, preview, preview_colours
+from clipskip.image import Colours, Upscaler, decode_on_device, preview, preview_colours
 from clipskip.networks import VAE, UNet, build_unet, build_vae
 from clipskip.sample import (
     TOGETHER,
@@ -34,6 +34,7 @@ from clipskip.sample import (
 )
 from clipskip.spec import LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once, shape_of
+from clipskip.sweep.begin import Openings
 from clipskip.sweep.second import Task, denoiser_calls, enlarged, second_loras, second_render, second_text
 from clipskip.weights import Checkpoint, Embedding, hash_file
 from clipskip.weights.lora import Lora, merged
@@ -41,7 +42,6 @@ from clipskip.weights.lora import Lora, merged
 Numbered = tuple[tuple[int, ...], Render]
 """A render and its places among those asked for: the same picture is drawn once."""
 Waiting = list[Task]
-StartKey = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -178,24 +178,20 @@ class Model:
         """What the renders need to be drawn: one text pass for all, and each picture to begin at encoded once."""
         renders = [render for _, render in numbered]
         made = condition_all(reader, renders, calls=denoiser_calls)
-        keys = dict.fromkeys(_start_key(render) for render in renders)
-        latents = {key: self._latent(key, extras) for key in keys if key}
-
-        def begin(render: Render) -> Begin | None:
-            key = _start_key(render)
-            return Begin(latent=latents[key], strength=render.start.strength) if key and render.start else None
-
+        openings = Openings(self.vae, extras.starts, channels=self.unet.shape.in_channels)
+        opened = [openings.of(render) for render in renders]
         tasks = [
-            Task(at=at, render=r, picture=Picture(render=r, conditioning=c, start=begin(r)))
-            for (at, r), c in zip(numbered, made, strict=True)
+            Task(
+                at=at,
+                render=render,
+                picture=Picture(render=render, conditioning=text, start=own.begin, beside=own.beside),
+                canvas=own.canvas,
+            )
+            for (at, render), text, own in zip(numbered, made, opened, strict=True)
         ]
         goes_on = [task for task in tasks if _goes_on(task.render)]
         followed = {task.at: task for task in _seconds(goes_on, reader)} if goes_on else {}
         return [replace(task, second=followed[task.at].picture) if task.at in followed else task for task in tasks]
-
-    def _latent(self, key: StartKey, extras: Extras) -> One:
-        hash, width, height = key
-        return encode_resized(self.vae, extras.starts[hash], width=width, height=height)
 
     def _draw_alike(
         self, wanted: Sequence[LoraRef], read: Callable[[TextReader], Waiting], drawing: Drawing
@@ -268,15 +264,19 @@ class Model:
             self._decode(task, larger, drawing)
             return []
         begin = Begin(latent=larger, strength=hires.strength, every_step=True)
+        openings = Openings(self.vae, {}, channels=self.unet.shape.in_channels)
+        beside = openings.larger(larger, seed=task.render.seed)
         again = replace(task, second=None, steps_before=task.render.steps)
         if task.second is None:
-            drawing.apart.append(replace(again, picture=replace(task.picture, start=begin)))
+            drawing.apart.append(replace(again, picture=replace(task.picture, start=begin, beside=beside)))
             return []
-        return [replace(again, picture=replace(task.second, start=begin))]
+        return [replace(again, picture=replace(task.second, start=begin, beside=beside))]
 
     def _decode(self, task: Task, latent: One, drawing: Drawing, *, half_done: int | None = None) -> None:
         pixels = decode_on_device(self.vae, latent[None])[0]
-        drawing.decodings.append(Decoding.start(pixels, indices=task.at, render=task.render, half_done=half_done))
+        drawing.decodings.append(
+            Decoding.start(pixels, indices=task.at, render=task.render, half_done=half_done, canvas=task.canvas)
+        )
 
     def _halved(self, size: int, render: Render) -> int:
         """The next size to try after memory ran out; SpecError when one picture alone is too large."""
@@ -325,8 +325,9 @@ def no_numbers(render: Render) -> SpecError:
 def _drawn(decodings: Iterable[Decoding]) -> Iterator[Drawn]:
     """A picture for each place that asked for it."""
     for one in decodings:
+        pixels = one.canvas.finish(one.pixels.numpy()) if one.canvas else one.pixels.numpy()
         for index in one.indices:
-            yield Drawn(index=index, render=one.render, pixels=one.pixels.numpy(), half_done=one.half_done)
+            yield Drawn(index=index, render=one.render, pixels=pixels, half_done=one.half_done)
 
 
 def _advance(batch: Waiting, step: Step, looks: Iterable[NDArray[np.uint8]] | None) -> Advance:
@@ -358,16 +359,11 @@ def _seconds(tasks: Sequence[Task], reader: TextReader) -> Waiting:
     ]
 
 
-def _start_key(render: Render) -> StartKey | None:
-    """The picture that it begins at, and at which size."""
-    return (render.start.hash, render.width, render.height) if render.start else None
-
-
 def _together(task: Task) -> tuple[object, ...]:
     """What pictures must share to be drawn in one batch."""
     render, begin = task.picture.render, task.picture.start
     alone = find_sampler(render.sampler, render.scheduler)[0].alone
-    how = None if begin is None else (begin.strength, begin.every_step, begin.latent.shape)
+    how = None if begin is None else (begin.strength, begin.every_step, begin.latent.shape, begin.drawn is None)
     hires = task.render.hires
     after = hires and (hires.steps, hires.strength)
     own = render if alone else None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from clipskip import __version__
 from clipskip.encode import check_phrase
 from clipskip.errors import NotFound, SpecError, WrongKind
-from clipskip.image import LATENT_MODES, UPSCALERS
+from clipskip.image import LATENT_MODES, UPSCALERS, prepare
 from clipskip.prompt import Emphasis, Rules, missing_embeddings, read_prompt
 from clipskip.sample import AUTOMATIC, Sampler, check_start, find_sampler
 from clipskip.spec import (
@@ -29,7 +29,6 @@ from clipskip.spec import (
     check_request,
     skip_for,
 )
-from clipskip.spec.table import RESIZE_MODES
 from clipskip.sweep.model import Extras
 from clipskip.sweep.second import calls_of_passes, denoiser_calls
 from clipskip.weights import (
@@ -147,7 +146,7 @@ def resolve(
         **noise_of(request, sampler),
         version=__version__,
     )
-    _check(render, model, embeddings)
+    _check(render, model, embeddings, pictures=pictures)
     loras = {lora.hash: lora for _, lora in [*found, *(again or ())]}
     notes = (_said(remembered, model.source),) if remembered else (asked.remark,) if asked and asked.remark else ()
     return render, Extras(loras=loras, embeddings=embeddings, starts=pictures, notes=notes)
@@ -190,15 +189,8 @@ def _with_loras(hires: Hires, first: FoundLoras, second: FoundLoras | None) -> H
 
 def _refuse(request: Request) -> None:
     """SpecError, by name, for settings that cannot be drawn yet."""
-    start = request.start
-    waiting = {
-        "vae": ("a VAE file", request.vae or request.vae_hash),
-        "mask": ("a mask", start and start.mask),
-        "resize_mode": ("another resize mode", start and start.resize_mode != RESIZE_MODES[0]),
-    }
-    for field, (words, asked) in waiting.items():
-        if asked:
-            raise SpecError(f"{words} cannot be drawn yet; leave it out of the settings", field=field)
+    if request.vae or request.vae_hash:
+        raise SpecError("a VAE file cannot be drawn with yet; leave it out of the settings", field="vae")
 
 
 def _side(asked: int | None, other: int | None, own: int) -> int:
@@ -216,13 +208,17 @@ def noise_of(request: Request, sampler: Sampler) -> dict[str, Any]:  # Any: fiel
 
 
 def _check_start(request: Request, pictures: Pictures) -> None:
-    """SpecError when a picture to begin at is not there."""
-    if request.start and request.start.hash not in pictures:
-        raise SpecError(
-            f"these settings begin at the picture {request.start.hash[:12]}, which is not here; give it with --init, or "
-            "leave its hash out of the settings to begin at noise",
-            field="init",
-        )
+    """SpecError when a picture to begin at, or its mask, is not there."""
+    start = request.start
+    needed = {"init": start.hash, "mask": start.mask.hash if start.mask else start.hash} if start else {}
+    for option, digits in needed.items():
+        if digits not in pictures:
+            what = "begin at the picture" if option == "init" else "are drawn within the mask"
+            raise SpecError(
+                f"these settings {what} {digits[:12]}, which is not here; give it with --{option}, or leave its hash out of "
+                "the settings to begin at noise",
+                field=option,
+            )
 
 
 def _check_loras(found: Sequence[tuple[LoraRef, Lora]], model: CheckpointFacts, *, allow_pickle: bool) -> None:
@@ -233,10 +229,13 @@ def _check_loras(found: Sequence[tuple[LoraRef, Lora]], model: CheckpointFacts, 
             check_fit(lora, header, text_encoder=ref.text_encoder, unet=ref.unet)
 
 
-def _check(render: Render, model: CheckpointFacts, embeddings: tuple[Embedding, ...]) -> None:
+def _check(render: Render, model: CheckpointFacts, embeddings: tuple[Embedding, ...], *, pictures: Pictures) -> None:
     """What would fail while the picture is drawn, said before."""
     sampler, schedule = find_sampler(render.sampler, render.scheduler)
     check_start(render)
+    if render.start and render.start.mask:
+        size = (render.width, render.height)
+        prepare(render.start, pictures[render.start.hash], pictures[render.start.mask.hash], size=size)
     if sampler.own_times and not render.start:
         sampler.sigmas(render.steps, schedule=schedule)
     calls, phrases = denoiser_calls(render), render.phrase_skips

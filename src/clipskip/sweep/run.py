@@ -17,7 +17,7 @@ from clipskip.spec import Render, Request, Skip, render_infotext
 from clipskip.sweep.folder import SweepFolder, ensure_writable
 from clipskip.sweep.model import Advance, Drawn, Extras, Model
 from clipskip.sweep.plan import Sweep, file_name, with_and_without
-from clipskip.sweep.resolve import check_skip, resolve
+from clipskip.sweep.resolve import NO_PICTURES, Pictures, check_skip, resolve
 from clipskip.sweep.second import calls_of_passes
 from clipskip.weights import CheckpointFacts, FileKind, Library, load_checkpoint
 
@@ -88,11 +88,12 @@ def plan_sweep(
     model: CheckpointFacts,
     library: Library | None = None,
     *,
+    pictures: Pictures = NO_PICTURES,
     allow_pickle: bool = False,
 ) -> tuple[Sweep, Extras]:
     """The guide's grid for this request: the Clip Skips across, without and with its LoRAs down."""
     first = replace(request, clip_skip=skips[0], counted_by=None)
-    base, extras = resolve(first, model, library or Library.of_user(), allow_pickle=allow_pickle)
+    base, extras = resolve(first, model, library or Library.of_user(), pictures=pictures, allow_pickle=allow_pickle)
     for skip in skips:
         for calls in calls_of_passes(base):
             check_skip(skip, model, calls=calls)
@@ -117,12 +118,20 @@ def draw_sweep(
     return into
 
 
-def draw_one(request: Request, model: Model, *, library: Library | None = None, allow_pickle: bool = False) -> Drawn:
-    """One picture: its pixels [height, width, 3] and the render that made them.
+def draw_one(
+    request: Request,
+    model: Model,
+    *,
+    library: Library | None = None,
+    pictures: Pictures = NO_PICTURES,
+    allow_pickle: bool = False,
+) -> Drawn:
+    """One picture: its pixels [height, width, 3] and the render that made them. `pictures` are those to begin at.
 
     LoRAs and embeddings that are pickles need `allow_pickle`, as the model itself does when it is opened.
     """
-    render, extras = resolve(request, model.facts, library or Library.of_user(), allow_pickle=allow_pickle)
+    found = library or Library.of_user()
+    render, extras = resolve(request, model.facts, found, pictures=pictures, allow_pickle=allow_pickle)
     return next(event for event in model.draw([render], extras) if isinstance(event, Drawn))
 
 

@@ -9,6 +9,7 @@ import torch
 from clipskip.encode import SecondPass
 from clipskip.image import (
     LATENT_MODES,
+    Canvas,
     Upscaler,
     decode,
     encode,
@@ -34,6 +35,8 @@ class Task:
     picture: Picture
     second: Picture | None = None
     """What is drawn after it with the same LoRAs, still without the latent that it begins at."""
+    canvas: Canvas | None = None
+    """What is put back around it."""
     steps_before: int = 0
     """Of the first pass, where this is the second."""
 

@@ -22,7 +22,7 @@ from clipskip.doors.http.pictures import Pixels, decoded, draw_renders, encoded
 from clipskip.doors.http.reasons import Reason, refusal
 from clipskip.doors.http.strict import StrictRoute, read_body
 from clipskip.errors import ClipskipError, SpecError
-from clipskip.image import hash_pixels, picture_infotext, read_pixels
+from clipskip.image import hash_pixels, picture_infotext, read_mask, read_pixels
 from clipskip.spec import Mask, Render, Start, parse_infotext, with_defaults
 from clipskip.spec.table import INPAINT_AREAS, MASK_MODES, MASKED_CONTENT, RESIZE_MODES
 from clipskip.sweep import Drawn, Extras, Studio, doubts_of, save_picture, seeded, warnings_of
@@ -146,7 +146,7 @@ def _start(body: ImageBody, pixels: Pixels, pictures: dict[str, Pixels]) -> Star
     """Where a picture begins; its mask is put to the pictures."""
     mask = None
     if body.mask:
-        drawn = read_pixels(decoded(body.mask, field="mask"), field="mask")
+        drawn = read_mask(decoded(body.mask, field="mask"), field="mask")
         pictures[hash_pixels(drawn)] = drawn
         mask = _mask(body, hash_pixels(drawn))
     same = body.resize_mode in (1, 2) and (mask is None or not mask.cropped) and _same_shape(body, pixels)

@@ -1,0 +1,191 @@
+"""A picture to begin at, brought to size and masked as A1111's img2img does it, and put back together afterwards.
+
+1.10 modules/processing.py StableDiffusionProcessingImg2Img.init, modules/images.py resize_image, modules/masking.py.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter, ImageOps
+
+from clipskip.errors import SpecError
+from clipskip.spec import Mask, Start
+from clipskip.spec.table import MASKED_CONTENT, RESIZE_MODES
+
+Pixels = NDArray[np.uint8]
+Box = tuple[int, int, int, int]
+LATENT_RESIZE = RESIZE_MODES[3]
+KERNEL_SIGMAS = 2.5
+"""How far a mask's blur reaches, each way."""
+FILL_BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
+"""Radius of each blur that masked content is filled with, and how often it is laid over (masking.py fill)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Canvas:
+    """A picture that drawing begins at."""
+
+    pixels: Pixels
+    """[height, width, 3], what the VAE encodes."""
+    mask: Pixels | None = None
+    """[height, width] of the same size; white is drawn."""
+    overlay: Image.Image | None = None
+    """The picture with a hole where it is drawn anew, laid over the result."""
+    box: Box | None = None
+    """Left, top, width and height of what is drawn, in the overlay; None is all of it."""
+
+    def drawn(self, cells: tuple[int, int]) -> Float[np.ndarray, "height width"] | None:
+        """1 where a latent of so many cells across and down is drawn anew, 0 where it is kept."""
+        if self.mask is None:
+            return None
+        small = Image.fromarray(self.mask).convert("RGB").resize(cells)
+        return np.around(np.asarray(small, dtype=np.float32)[..., 0] / 255)
+
+    def finish(self, pixels: Pixels) -> Pixels:
+        """The result, with what was kept of the picture as it was."""
+        if self.overlay is None:
+            return pixels
+        made = Image.fromarray(pixels)
+        if self.box is not None:
+            left, top, width, height = self.box
+            base = Image.new("RGBA", self.overlay.size)
+            base.paste(resize(made, (width, height), RESIZE_MODES[1]), (left, top))
+            made = base
+        whole = made.convert("RGBA")
+        if whole.size != self.overlay.size:
+            whole = whole.resize(self.overlay.size, Image.Resampling.LANCZOS)
+        whole.alpha_composite(self.overlay)
+        return np.array(whole.convert("RGB"))
+
+
+def prepare(start: Start, pixels: Pixels, mask: Pixels | None, *, size: tuple[int, int]) -> Canvas:
+    """The canvas of a picture at a size (width, height). A mask of another size than the picture is stretched to it."""
+    picture = Image.fromarray(pixels)
+    if start.mask is None or mask is None:
+        return Canvas(pixels=np.array(resize(picture, size, start.resize_mode)))
+    soft = _soft(start.mask, mask, picture.size)
+    if start.mask.cropped:
+        return _cropped(start.mask, picture, soft, size)
+    if start.resize_mode == LATENT_RESIZE and picture.size != size:
+        raise SpecError(
+            f"the picture is {picture.width} x {picture.height}; with a mask, {LATENT_RESIZE!r} needs it at the size that is "
+            f"drawn, {size[0]} x {size[1]}: use another resize mode",
+            field="resize_mode",
+        )
+    fitted = resize(picture, size, start.resize_mode)
+    own = resize(soft, size, RESIZE_MODES[2] if start.resize_mode == LATENT_RESIZE else start.resize_mode).convert("L")
+    hole = Image.fromarray(np.clip(np.asarray(own, dtype=np.float32) * 2, 0, 255).astype(np.uint8))
+    filled = _filled(fitted, own, start.mask.content)
+    return Canvas(pixels=np.array(filled), mask=np.array(own), overlay=_without(fitted, hole))
+
+
+def _cropped(mask: Mask, picture: Image.Image, soft: Image.Image, size: tuple[int, int]) -> Canvas:
+    """Only what surrounds the mask, at the whole size."""
+    region = soft.getbbox()
+    if region is None:
+        raise SpecError("the mask has no white, so that nothing would be drawn; give another", field="mask")
+    pad = mask.padding
+    left, top, right, bottom = region
+    around = (max(left - pad, 0), max(top - pad, 0), min(right + pad, picture.width), min(bottom + pad, picture.height))
+    left, top, right, bottom = _shaped(around, size, picture.size)
+    fitted = resize(picture.crop((left, top, right, bottom)), size, RESIZE_MODES[2])
+    own = resize(soft.crop((left, top, right, bottom)), size, RESIZE_MODES[2]).convert("L")
+    return Canvas(
+        pixels=np.array(_filled(fitted, own, mask.content)),
+        mask=np.array(own),
+        overlay=_without(picture, soft),
+        box=(left, top, right - left, bottom - top),
+    )
+
+
+def _shaped(region: Box, size: tuple[int, int], whole: tuple[int, int]) -> Box:
+    """The region, made wider or higher until it has the shape of what is drawn, as far as the picture reaches."""
+    left, top, right, bottom = region
+    width, height = right - left, bottom - top
+    if width / height > size[0] / size[1]:
+        top, bottom = _longer(top, bottom, int(width / (size[0] / size[1]) - height), whole[1])
+    else:
+        left, right = _longer(left, right, int(height * (size[0] / size[1]) - width), whole[0])
+    return left, top, right, bottom
+
+
+def _longer(low: int, high: int, by: int, most: int) -> tuple[int, int]:
+    low, high = low - by // 2, high + by - by // 2
+    if high >= most:
+        low, high = low - (high - most), most
+    if low < 0:
+        low, high = 0, high - low
+    return low, min(high, most)
+
+
+def resize(picture: Image.Image, size: tuple[int, int], mode: str) -> Image.Image:
+    """The picture at a size by one of A1111's resize modes; the one for latents leaves it as it is."""
+    if mode == LATENT_RESIZE or (mode == RESIZE_MODES[0] and picture.size == size):
+        return picture
+    if mode == RESIZE_MODES[0]:
+        return picture.resize(size, Image.Resampling.LANCZOS)
+    (width, height), wider = size, size[0] / size[1] > picture.width / picture.height
+    covers = mode == RESIZE_MODES[1]
+    across = width if wider == covers else picture.width * height // picture.height
+    down = height if wider != covers else picture.height * width // picture.width
+    fitted = picture if picture.size == (across, down) else picture.resize((across, down), Image.Resampling.LANCZOS)
+    whole = Image.new("RGB", size)
+    whole.paste(fitted, (width // 2 - across // 2, height // 2 - down // 2))
+    if not covers:
+        _stretch_edges(whole, fitted)
+    return whole
+
+
+def _stretch_edges(whole: Image.Image, fitted: Image.Image) -> None:
+    """Fills what the picture leaves free with its outermost lines."""
+    (width, height), (across, down) = whole.size, fitted.size
+    above, beside = height // 2 - down // 2, width // 2 - across // 2
+    if above > 0:
+        whole.paste(fitted.resize((width, above), box=(0, 0, width, 0)), (0, 0))
+        whole.paste(fitted.resize((width, above), box=(0, down, width, down)), (0, above + down))
+    elif beside > 0:
+        whole.paste(fitted.resize((beside, height), box=(0, 0, 0, height)), (0, 0))
+        whole.paste(fitted.resize((beside, height), box=(across, 0, across, height)), (beside + across, 0))
+
+
+def _soft(mask: Mask, pixels: Pixels, size: tuple[int, int]) -> Image.Image:
+    """The mask in grey, inverted and blurred as it asks."""
+    grey = Image.fromarray(pixels).convert("L")
+    grey = grey if grey.size == size else grey.resize(size, Image.Resampling.LANCZOS)
+    grey = ImageOps.invert(grey) if mask.inverted else grey
+    return Image.fromarray(blurred(np.array(grey), mask.blur)) if mask.blur else grey
+
+
+def blurred(grey: Pixels, sigma: int) -> Pixels:
+    """A Gaussian blur across, then down, over pixels [height, width], which go on mirrored at the edges."""
+    reach = int(KERNEL_SIGMAS * sigma + 0.5)
+    weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
+    weights /= weights.sum()
+    for axis in (1, 0):
+        wide = np.pad(
+            grey.astype(np.float64), [(0, 0) if a != axis else (reach, reach) for a in (0, 1)], mode="reflect"
+        )
+        shifted = (np.take(wide, range(i, i + grey.shape[axis]), axis) * w for i, w in enumerate(weights))
+        grey = np.rint(sum(shifted)).astype(np.uint8)
+    return grey
+
+
+def _without(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture with a hole where the mask is white."""
+    kept = Image.new("RGBa", picture.size)
+    kept.paste(picture.convert("RGBA").convert("RGBa"), mask=ImageOps.invert(mask))
+    return kept.convert("RGBA")
+
+
+def _filled(picture: Image.Image, mask: Image.Image, content: str) -> Image.Image:
+    """The picture; for all masked content but the original, with its surroundings' colours where the mask is white."""
+    if content == MASKED_CONTENT[1]:
+        return picture
+    kept, whole = _without(picture, mask).convert("RGBa"), Image.new("RGBA", picture.size)
+    for radius, times in FILL_BLURS:
+        layer = kept.filter(ImageFilter.GaussianBlur(radius)).convert("RGBA")
+        for _ in range(times):
+            whole.alpha_composite(layer)
+    return whole.convert("RGB")
