@@ -1,11 +1,13 @@
 """The page in a real browser, against the real server and the embedded model."""
 
+import json
 import re
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 from web_page import DRAWN_MS, PROMPT, check, clipboard, draw, fill, needs_browser, shown
 
@@ -56,6 +58,19 @@ def test_a_sweep_is_drawn_scrubbed_flipped_compared_copied_and_found_again(page:
     comfy.get_by_role("button").click()
     expect(comfy.get_by_role("button")).to_have_text("Copied")
     assert clipboard(page).startswith("ComfyUI: Clip Skip -2 (") and clipboard(page).endswith(settings)
+    check(page)
+
+    page.click("#forms summary")
+    with page.expect_download() as saved:
+        page.locator("#form-list a", has_text="workflow.json").click()
+    graph = json.loads(Path(saved.value.path()).read_text())
+    assert {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["2", 1], "stop_at_clip_layer": -2}} in graph.values()
+    page.get_by_role("button", name="Copy the draw.py for diffusers").click()
+    assert "StableDiffusionPipeline" in clipboard(page)
+    with page.expect_download() as saved:
+        page.locator("#links a", has_text="Animation").click()
+    with Image.open(saved.value.path()) as animated:
+        assert (animated.format, getattr(animated, "n_frames", 1)) == ("WEBP", 2)
     check(page)
 
     page.goto(page.url.split("#")[0] + "#/history")

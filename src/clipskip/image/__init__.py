@@ -12,7 +12,7 @@ from clipskip.image.enlarge import (
     stretch,
     upscale_by,
 )
-from clipskip.image.grid import draw_grid
+from clipskip.image.grid import animation, draw_grid
 from clipskip.image.initial import hash_pixels, read_mask, read_pixels
 from clipskip.image.metadata import (
     PictureFormat,
@@ -37,6 +37,7 @@ __all__ = [
     "Colours",
     "PictureFormat",
     "Upscaler",
+    "animation",
     "blend",
     "crop_middle",
     "decode",

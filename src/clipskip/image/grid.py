@@ -1,6 +1,8 @@
 """Pictures -> one labelled sheet: Clip Skip across, LoRAs down, the shared settings once underneath."""
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,8 @@ Pixels = NDArray[np.uint8]
 
 CELL_PX = 256
 """Smaller pictures are enlarged to at least this height, so that labels and pictures read together."""
+FRAME_MS = 700
+"""Of an animation: each picture can be looked at."""
 PAPER, INK, FAINT = (255, 255, 255), (20, 20, 24), (90, 90, 98)
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -79,3 +83,14 @@ def wrap(text: str, font: Font, width_px: int) -> list[str]:
             line = word
         lines.append(line)
     return lines
+
+
+def animation(paths: Sequence[Path]) -> bytes:
+    """The pictures one after the other as an animated WebP without loss, for ever."""
+    frames = []
+    for path in paths:
+        with Image.open(path) as picture:
+            frames.append(picture.convert("RGB"))
+    stored = io.BytesIO()
+    frames[0].save(stored, "WEBP", save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0, lossless=True)
+    return stored.getvalue()

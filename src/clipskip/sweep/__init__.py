@@ -2,6 +2,7 @@
 
 from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
 from clipskip.sweep.folder import GRID, PAGE, SweepFolder
+from clipskip.sweep.forms import Form, forms_of
 from clipskip.sweep.history import History, Record
 from clipskip.sweep.lock import held
 from clipskip.sweep.model import Advance, Drawn, Extras, Halt, Model, no_numbers
@@ -32,6 +33,7 @@ __all__ = [
     "Doubt",
     "Drawn",
     "Extras",
+    "Form",
     "Halt",
     "History",
     "Job",
@@ -52,6 +54,7 @@ __all__ = [
     "find_model",
     "fix_seed",
     "footer",
+    "forms_of",
     "held",
     "load_model",
     "name_row",

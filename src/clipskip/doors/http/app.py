@@ -34,6 +34,7 @@ ASSETS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=ut
 SERVED = {
     "reuse": '<button type="button" id="reuse">Draw more like it</button>',
     "more": '<details id="dialects"><summary>Copy for another tool</summary><ul class="tools" id="tools"></ul></details>'
+    '<details id="forms"><summary>Workflow or code of this picture</summary><ul class="tools" id="form-list"></ul></details>'
     '<button type="button" class="quiet" id="to-advice">Which should I use? ↓</button>',
 }
 """What the page of a server has more in the viewer than a sweep's own page."""

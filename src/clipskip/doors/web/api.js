@@ -63,6 +63,7 @@ export const api = {
   },
   dialects: (body) => ask("/v1/dialects", { method: "POST", body }),
   layers: (body) => ask("/v1/layers", { method: "POST", body }),
+  forms: (image) => ask(image.replace(/\.png$/, "/forms")),
   advice: (id) => ask(`${sweepPath(id)}/advice`),
   findAdvice: (id) => ask(`${sweepPath(id)}/advice`, { method: "POST" }),
   stopAdvice: (id) => ask(`${sweepPath(id)}/advice`, { method: "DELETE" }),

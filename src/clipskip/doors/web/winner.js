@@ -1,7 +1,7 @@
 // The picture that is shown, for other tools: the same layer in their numbers, and the settings for the form.
 
 import { ApiError, api } from "./api.js";
-import { at, copy, h } from "./dom.js";
+import { at, copy, h, sentence } from "./dom.js";
 
 const LABELS = {
   a1111: "AUTOMATIC1111", forge: "Forge", comfyui: "ComfyUI", sdnext: "SD.Next", diffusers: "diffusers", invokeai: "InvokeAI",
@@ -11,7 +11,7 @@ const LAYS_OUT_AS_WE = new Set(["a1111", "forge"]);
 
 /** What can be done with the picture shown. `hear.reuse(settings)` puts its settings into the form. */
 export function openWinner(hear) {
-  let settings = null, asked = "", family = "sd1", skip = null;
+  let settings = null, asked = "", family = "sd1", skip = null, image = null, written = null;
 
   function show(sweep, cell, column) {
     settings = cell?.settings ?? null;
@@ -19,8 +19,11 @@ export function openWinner(hear) {
     skip = typeof column?.clip_skip === "number" ? column.clip_skip : null;
     at("reuse").disabled = settings === null;
     at("dialects").hidden = settings === null || skip === null;
+    image = cell?.image ?? null;
+    at("forms").hidden = image === null;
     if (at("dialects").open) translate();
-    links(sweep);
+    if (at("forms").open) write();
+    links(sweep, image);
   }
 
   async function translate() {
@@ -37,6 +40,28 @@ export function openWinner(hear) {
     }
   }
 
+  /** The picture in other tools' own forms. */
+  async function write() {
+    const of = image;
+    if (of === null || of === written) return;
+    written = of;
+    try {
+      const { forms } = await api.forms(of);
+      if (written === of) at("form-list").replaceChildren(...forms.map(form));
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      written = null;
+      at("form-list").replaceChildren(h("li", { class: "error", text: error.message }));
+    }
+  }
+
+  function form({ tool, file, text, notes, error }) {
+    if (error) return h("li", { class: "cannot" }, h("span", { class: "tool", text: tool }), h("span"), h("span"), h("span", { class: "note", text: sentence(error) }));
+    const button = h("button", { type: "button", class: "quiet", text: "Copy", "aria-label": `Copy the ${file} for ${tool}`, on: { click: () => copy(text, button) } });
+    const url = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
+    return h("li", {}, h("span", { class: "tool", text: tool }), h("a", { href: url, download: file, text: file }), button, ...notes.map((note) => h("span", { class: "note", text: sentence(note) })));
+  }
+
   function row({ tool, number, note }) {
     const label = LABELS[tool] ?? tool, cannot = String(number) === "-";
     const button = h("button", { type: "button", class: "quiet", text: "Copy", "aria-label": `Copy for ${label}`, on: { click: () => copy(forTool({ tool, label, number, note }), button) } });
@@ -51,12 +76,14 @@ export function openWinner(hear) {
   const forTool = ({ tool, label, number, note }) =>
     (LAYS_OUT_AS_WE.has(tool) ? settings : `${label}: Clip Skip ${number}${note ? ` (${note})` : ""}\n\n${settings}`);
 
-  function links(sweep) {
-    const made = [["Grid", sweep.grid, true], ["Page", sweep.page, false], ["Manifest", sweep.manifest, true]].filter(([, url]) => url);
+  function links(sweep, image) {
+    const row = /cells\/(\d+)\//.exec(image ?? "")?.[1];
+    const made = [["Grid", sweep.grid, true], ["Page", sweep.page, false], ["Animation", row && `/v1/sweeps/${encodeURIComponent(sweep.id)}/rows/${row}/scrub.webp`, true], ["Manifest", sweep.manifest, true]].filter(([, url]) => url);
     at("links").replaceChildren(...made.map(([text, url, save]) => h("a", { href: url, text, download: save, target: save ? null : "_blank", rel: save ? null : "noopener" })));
   }
 
   at("reuse").addEventListener("click", () => hear.reuse(settings));
   at("dialects").addEventListener("toggle", () => { if (at("dialects").open) translate(); });
+  at("forms").addEventListener("toggle", () => { if (at("forms").open) write(); });
   return { show };
 }

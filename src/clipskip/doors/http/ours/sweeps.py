@@ -1,10 +1,10 @@
 """Our own API: sweeps."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import FileResponse, Response, StreamingResponse
 
 from clipskip.doors.http.ours.bodies import SweepBody
 from clipskip.doors.http.ours.events import watch
@@ -21,8 +21,9 @@ from clipskip.doors.http.ours.views import (
 )
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import NotFound, SpecError
-from clipskip.spec import Request, Skip, request_from_text
-from clipskip.sweep import GRID, PAGE, Record, Studio
+from clipskip.image import animation
+from clipskip.spec import Family, Request, Skip, request_from_text
+from clipskip.sweep import GRID, PAGE, Record, Studio, forms_of
 from clipskip.sweep.manifest import read_manifest
 
 PAGE_POLICY = (
@@ -108,6 +109,28 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
             filename=found.path.name,
             content_disposition_type="inline",
         )
+
+    @routes.get("/{id}/cells/{row}/{column}/forms")
+    def forms(id: str, row: int, column: int) -> dict[str, Any]:
+        """A picture in other tools' own forms: a ComfyUI workflow, diffusers code, a command line."""
+        record = studio.history.find(id)
+        family = Family.parse(record.model_family) if record.model_family else Family.SD1
+        asked = request_from_text(record.cell(row, column).settings)
+        return {"forms": [asdict(form) for form in forms_of(asked, family=family)]}
+
+    @routes.get(
+        "/{id}/rows/{row}/scrub.webp",
+        response_class=Response,
+        responses={200: {"content": {"image/webp": {"schema": {"type": "string"}}}}},
+    )
+    def scrub(id: str, row: int) -> Response:
+        """A row's pictures one after the other, as an animated WebP without loss."""
+        record = studio.history.find(id)
+        drawn = [cell for column in range(len(record.skips)) if (cell := record.cell(row, column)).drawn]
+        if not drawn:
+            raise NotFound(f"nothing of row {row} of the sweep {id} is drawn yet", field="sweep")
+        name = {"Content-Disposition": f'inline; filename="sweep-{record.id}-row{row}.webp"'}
+        return Response(animation([cell.path for cell in drawn]), media_type="image/webp", headers=name)
 
     @routes.get("/{id}/grid.png", response_class=FileResponse, responses=png)
     def grid(id: str) -> FileResponse:

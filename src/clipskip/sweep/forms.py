@@ -1,0 +1,279 @@
+"""A picture's request -> the same picture in another tool's own form: a ComfyUI graph, diffusers code, a command line."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clipskip.errors import SpecError
+from clipskip.prompt import Emphasis, Rules, read_prompt
+from clipskip.sample import find_sampler
+from clipskip.spec import ClipSkip, Dialect, Family, LoraRef, Request, Skip, to_dialect
+from clipskip.spec.sampler_names import COMFY_SAMPLERS, SCHEDULES
+
+COMFY_SAMPLER = {label: name for name, label in reversed(COMFY_SAMPLERS.items()) if name != "ddim"} | {"DDIM": "ddim"}
+COMFY_SCHEDULE = {label: name for name, label in SCHEDULES.items()} | {"Automatic": "normal", "DDIM": "ddim_uniform"}
+COMFY_KNOWN = frozenset(
+    {"normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta", "kl_optimal"}
+)
+DIFFUSERS = {
+    "Euler a": "EulerAncestralDiscreteScheduler", "Euler": "EulerDiscreteScheduler", "Heun": "HeunDiscreteScheduler",
+    "LMS": "LMSDiscreteScheduler", "DPM2": "KDPM2DiscreteScheduler", "DPM2 a": "KDPM2AncestralDiscreteScheduler",
+    "DPM++ 2M": "DPMSolverMultistepScheduler", "DPM++ 2M SDE": "DPMSolverMultistepScheduler",
+    "DPM++ SDE": "DPMSolverSDEScheduler", "DPM++ 2S a": "DPMSolverSinglestepScheduler", "DDIM": "DDIMScheduler",
+    "PLMS": "PNDMScheduler", "UniPC": "UniPCMultistepScheduler", "LCM": "LCMScheduler",
+}  # fmt: skip
+KARRAS = frozenset(
+    {"Euler", "Heun", "LMS", "DPM2", "DPM2 a", "DPM++ 2M", "DPM++ 2M SDE", "DPM++ SDE", "DPM++ 2S a", "UniPC"}
+)
+"""Samplers whose scheduler in diffusers takes `use_karras_sigmas`."""
+SDCPP = {
+    "Euler a": "euler_a", "Euler": "euler", "Heun": "heun", "DPM2": "dpm2", "DPM++ 2S a": "dpm++2s_a", "DPM++ 2M": "dpm++2m",
+    "LCM": "lcm", "DDIM": "ddim_trailing",
+}  # fmt: skip
+SDCPP_SCHEDULE = {"Automatic": "discrete", "Normal": "discrete", "Karras": "karras", "Exponential": "exponential",
+                  "Align Your Steps": "ays"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """One tool's own form of a picture."""
+
+    tool: str
+    file: str
+    """The name to save it under."""
+    text: str
+    notes: tuple[str, ...] = ()
+    """What the tool will do otherwise."""
+    error: str = ""
+    """Why there is none; then the text is empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Picture:
+    """What every form says."""
+
+    request: Request
+    prompt: str
+    """Without its LoRA tags."""
+    loras: tuple[LoraRef, ...]
+    sampler: str
+    schedule: str
+    skip: Skip
+    negative: Skip
+    width: int
+    height: int
+    family: Family
+    embeddings: tuple[str, ...]
+
+
+def forms_of(request: Request, *, family: Family) -> tuple[Form, ...]:
+    """The forms of a picture whose Clip Skip, seed and size are fixed."""
+    rules = Rules(emphasis=Emphasis.parse(request.emphasis))
+    sampler, schedule = find_sampler(request.sampler, request.scheduler)
+    read = read_prompt(request.prompt, steps=request.steps * sampler.order, rules=rules)
+    skip = request.clip_skip or ClipSkip(family.default_skip)
+    picture = _Picture(
+        request=request, prompt=read.text.strip(), loras=(*read.loras, *request.loras), sampler=sampler.name,
+        schedule=schedule, skip=skip, negative=request.negative_clip_skip or skip,
+        width=request.width or 512, height=request.height or 512, family=family,
+        embeddings=tuple(name for name, _ in request.embedding_hashes),
+    )  # fmt: skip
+    made = (
+        ("ComfyUI", "workflow.json", _comfy), ("diffusers", "draw.py", _diffusers), ("stable-diffusion.cpp", "draw.sh", _sdcpp),
+    )  # fmt: skip
+    return tuple(_form(tool, file, write, picture) for tool, file, write in made)
+
+
+def _form(tool: str, file: str, write: Callable[[_Picture], str], picture: _Picture) -> Form:
+    try:
+        _refuse(picture, tool)
+        return Form(tool=tool, file=file, text=write(picture), notes=tuple(_notes(picture, tool)))
+    except SpecError as error:
+        return Form(tool=tool, file=file, text="", error=str(error))
+
+
+def _refuse(picture: _Picture, tool: str) -> None:
+    """SpecError for what no form says yet."""
+    asked = picture.request
+    unsaid = {
+        "a Clip Skip of one phrase": asked.phrase_skips, "a picture to begin at": asked.start, "a hires pass": asked.hires,
+        "a variation seed": asked.variation_strength,
+    }  # fmt: skip
+    for what, there in unsaid.items():
+        if there:
+            raise SpecError(f"{tool} is not told of {what} here; take the settings without it")
+
+
+def _notes(picture: _Picture, tool: str) -> Iterator[str]:
+    """Where the tool reads a prompt otherwise, or draws other noise."""
+    text = f"{picture.prompt} {picture.request.negative_prompt}"
+    if tool == "diffusers" and re.search(r"[()\[\]]|\bBREAK\b|\bAND\b", text):
+        yield "diffusers reads weights, BREAK, AND and edits as plain words"
+    if tool == "ComfyUI" and re.search(r"\[|\bBREAK\b|\bAND\b", text):
+        yield "ComfyUI reads [..], BREAK and AND as plain words, and scales weights otherwise"
+    if picture.request.rng != "CPU":
+        yield f"the noise here was {picture.request.rng}'s; {tool} draws its own, so the picture is another one"
+
+
+def _number(skip: Skip, picture: _Picture, dialect: Dialect) -> int:
+    """A whole Clip Skip in a tool's numbers."""
+    said = str(to_dialect(skip, dialect, family=picture.family))
+    if not re.fullmatch(r"-?\d+", said):
+        raise SpecError(f"{dialect.label} takes whole Clip Skips alone, not {skip}", field="clip_skip")
+    return int(said)
+
+
+def _comfy(picture: _Picture) -> str:
+    """A graph in API form, which ComfyUI opens and runs."""
+    asked, nodes = picture.request, dict[str, Any]()  # Any: a node's inputs
+
+    def add(kind: str, **inputs: object) -> str:
+        nodes[str(len(nodes) + 1)] = {"class_type": kind, "inputs": inputs}
+        return str(len(nodes))
+
+    sampler, schedule = COMFY_SAMPLER.get(picture.sampler), COMFY_SCHEDULE.get(picture.schedule)
+    if sampler is None or schedule not in COMFY_KNOWN:
+        raise SpecError(f"ComfyUI has no sampler {picture.sampler} on the schedule {picture.schedule}", field="sampler")
+    loader = add("CheckpointLoaderSimple", ckpt_name=f"{asked.model}.safetensors")
+    model, clip, vae = [loader, 0], [loader, 1], [loader, 2]
+    for lora in picture.loras:
+        node = add(
+            "LoraLoader", model=model, clip=clip, lora_name=f"{lora.name}.safetensors", strength_model=lora.unet,
+            strength_clip=lora.text_encoder,
+        )  # fmt: skip
+        model, clip = [node, 0], [node, 1]
+    if asked.vae:
+        vae = [add("VAELoader", vae_name=asked.vae), 0]
+    above = [add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=_number(picture.skip, picture, Dialect.COMFYUI)), 0]
+    below = above
+    if picture.negative != picture.skip:
+        below = [
+            add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=_number(picture.negative, picture, Dialect.COMFYUI)),
+            0,
+        ]
+    latent = add("EmptyLatentImage", width=picture.width, height=picture.height, batch_size=1)
+    drawn = add(
+        "KSampler", model=model, seed=asked.seed, steps=asked.steps, cfg=asked.cfg_scale, sampler_name=sampler,
+        scheduler=schedule, positive=[add("CLIPTextEncode", text=_called(picture.prompt, picture), clip=above), 0],
+        negative=[add("CLIPTextEncode", text=_called(asked.negative_prompt, picture), clip=below), 0],
+        latent_image=[latent, 0], denoise=1.0,
+    )  # fmt: skip
+    add("SaveImage", images=[add("VAEDecode", samples=[drawn, 0], vae=vae), 0], filename_prefix="clipskip")
+    return json.dumps(nodes, indent=2, ensure_ascii=False)
+
+
+def _called(text: str, picture: _Picture) -> str:
+    """A prompt whose embeddings are called as ComfyUI calls them."""
+    for name in picture.embeddings:
+        text = re.sub(
+            rf"(?<![\w:-]){re.escape(name)}(?![\w-])", lambda found: f"embedding:{found[0]}", text, flags=re.IGNORECASE
+        )
+    return text
+
+
+CODE = '''\
+import torch
+from diffusers import {scheduler}, {pipeline}
+
+MODEL = {model!r}  # the file, or a diffusers folder
+
+load = {pipeline}.from_single_file if MODEL.endswith(".safetensors") else {pipeline}.from_pretrained
+pipe = load(MODEL, safety_checker=None)
+pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{options})
+{loras}
+
+def encode(text, clip_skip):
+    """The text at a Clip Skip: layer 1 is the last. diffusers' own clip_skip counts otherwise and leaves the negative out."""
+    ids = pipe.tokenizer(text, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+    with torch.no_grad():
+        states = pipe.text_encoder(ids.to(pipe.device), output_hidden_states=True).hidden_states
+        whole = getattr(pipe.text_encoder, "text_model", pipe.text_encoder)
+        return whole.final_layer_norm(states[-clip_skip])
+
+
+image = pipe(
+    prompt_embeds=encode({prompt!r}, {skip}),
+    negative_prompt_embeds=encode({negative!r}, {negative_skip}),
+    num_inference_steps={steps},
+    guidance_scale={cfg},
+    width={width},
+    height={height},
+    generator=torch.Generator("cpu").manual_seed({seed}),
+).images[0]
+image.save("picture.png")
+'''
+
+
+def _diffusers(picture: _Picture) -> str:
+    """A script that runs as it is once MODEL and the LoRAs' paths are right."""
+    asked, scheduler = picture.request, DIFFUSERS.get(picture.sampler)
+    if picture.family is not Family.SD1:
+        raise SpecError(
+            f"diffusers code is written for SD 1.x alone, and this model is {picture.family.label}", field="model"
+        )
+    karras = picture.schedule == "Karras"
+    if (
+        scheduler is None
+        or (karras and picture.sampler not in KARRAS)
+        or picture.schedule not in ("Karras", "Automatic", "Normal", "DDIM")
+    ):
+        raise SpecError(
+            f"diffusers has no sampler {picture.sampler} on the schedule {picture.schedule}", field="sampler"
+        )
+    loras = [
+        f"pipe.load_lora_weights({f'{lora.name}.safetensors'!r}, adapter_name={f'lora{i}'!r})"
+        for i, lora in enumerate(picture.loras)
+    ]
+    if loras:
+        weights = ", ".join(
+            f"{lora.unet:g}"
+            if lora.unet == lora.text_encoder
+            else f"{{'unet': {lora.unet:g}, 'text_encoder': {lora.text_encoder:g}}}"
+            for lora in picture.loras
+        )
+        loras.append(
+            f"pipe.set_adapters({[f'lora{i}' for i in range(len(picture.loras))]!r}, adapter_weights=[{weights}])"
+        )
+    options = (", use_karras_sigmas=True" if karras else "") + (
+        ', algorithm_type="sde-dpmsolver++"' if picture.sampler == "DPM++ 2M SDE" else ""
+    )
+    return CODE.format(
+        scheduler=scheduler, pipeline="StableDiffusionPipeline", model=f"{asked.model}.safetensors", options=options,
+        loras="\n".join([*loras, ""]), prompt=picture.prompt, negative=asked.negative_prompt,
+        skip=_whole(picture.skip), negative_skip=_whole(picture.negative), steps=asked.steps, cfg=f"{asked.cfg_scale:g}",
+        width=picture.width, height=picture.height, seed=asked.seed,
+    )  # fmt: skip
+
+
+def _whole(skip: Skip) -> int:
+    if not isinstance(skip, ClipSkip) or skip.fraction:
+        raise SpecError(f"this code takes whole Clip Skips alone, not {skip}", field="clip_skip")
+    return skip.shallow
+
+
+def _sdcpp(picture: _Picture) -> str:
+    """A command line; its LoRAs are tags in the prompt."""
+    asked, sampler, schedule = picture.request, SDCPP.get(picture.sampler), SDCPP_SCHEDULE.get(picture.schedule)
+    if sampler is None or schedule is None:
+        raise SpecError(
+            f"stable-diffusion.cpp has no sampler {picture.sampler} on the schedule {picture.schedule}", field="sampler"
+        )
+    if picture.negative != picture.skip:
+        raise SpecError("stable-diffusion.cpp has one Clip Skip for both prompts", field="negative_clip_skip")
+    if any(lora.unet != lora.text_encoder for lora in picture.loras):
+        raise SpecError("stable-diffusion.cpp has one weight for a LoRA's text encoder and UNet", field="loras")
+    tags = "".join(f"<lora:{lora.name}:{lora.unet:g}>" for lora in picture.loras)
+    words: Mapping[str, object] = {
+        "-M": "img_gen", "-m": f"{asked.model}.safetensors", "-p": f"{picture.prompt} {tags}".strip(), "-n": asked.negative_prompt,
+        "--clip-skip": _number(picture.skip, picture, Dialect.SDCPP), "--sampling-method": sampler, "--scheduler": schedule,
+        "--steps": asked.steps, "--cfg-scale": f"{asked.cfg_scale:g}", "--seed": asked.seed, "-W": picture.width,
+        "-H": picture.height, "--rng": "cpu", "-o": "picture.png",
+    }  # fmt: skip
+    if tags:
+        words = {**words, "--lora-model-dir": "loras"}
+    if asked.vae:
+        words = {**words, "--vae": asked.vae}
+    return "sd-cli " + " ".join(f"{name} {shlex.quote(str(value))}" for name, value in words.items())
