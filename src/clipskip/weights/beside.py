@@ -11,6 +11,7 @@ from clipskip.weights.lora.metadata import plain
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 NOTES = (".json", ".metadata.json", ".civitai.info", ".cm-info.json")
 """A1111's notes of its user, LoRA Manager's, Civitai Helper's, StabilityMatrix's: the first that says a thing is believed."""
+ENDINGS = (*(f".preview{ending}" for ending in PICTURES), *PICTURES, *NOTES)
 LARGEST = 4_000_000
 """Bytes of a note; Civitai Helper's hold a model's whole page."""
 MOST_WORDS = 40
@@ -36,9 +37,8 @@ class Beside:
 
 def names_beside(name: str) -> tuple[str, ...]:
     """The names that files beside a model file may have."""
-    stem = Path(name).stem
-    pictures = (f"{stem}{middle}{ending}" for middle in (".preview", "") for ending in PICTURES)
-    return (*pictures, *(f"{stem}{ending}" for ending in NOTES))
+    stem = name.rpartition(".")[0] or name
+    return tuple([stem + ending for ending in ENDINGS])
 
 
 def read_beside(path: Path, names: Collection[str]) -> Beside:

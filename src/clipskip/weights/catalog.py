@@ -37,6 +37,8 @@ class FileFacts:
     """None where the header does not say, as a pickle's."""
     error: str = ""
     """Why the file cannot be read; empty where it can."""
+    size: int = 0
+    """Bytes; 0 of a folder."""
     family: str | None = None
     width: int | None = None
     """Numbers per token of the text encoder: a model's own, or the one that a LoRA was made for."""
@@ -145,47 +147,51 @@ def _open(store: Path) -> sqlite3.Connection:
 def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[str, frozenset[str]]]:
     """Each file's size, time and inode with those of what lies beside it, and the names of that."""
     found: dict[Path, tuple[str, frozenset[str]]] = {}
-    folders: dict[Path, dict[str, os.DirEntry[str]]] = {}
+    folders: dict[str, dict[str, os.DirEntry[str]]] = {}
     for path in paths:
-        if path.parent not in folders:
-            folders[path.parent] = _entries(path.parent)
-        near = folders[path.parent]
-        beside = [name for name in names_beside(path.name) if name in near]
-        files = [path, *(path.parent / name for name in beside)]
-        if path.is_dir():
-            files += sorted(file for file in path.rglob("*") if file.is_file())
-        found[path] = " ".join(map(_stamp, files)), frozenset(beside)
+        folder, name = os.path.split(path)  # as text: thousands of paths take a tenth of the time
+        if folder not in folders:
+            folders[folder] = _entries(folder)
+        near = folders[folder]
+        beside = [other for other in names_beside(name) if other in near]
+        stamps = [_stamp(near.get(one)) for one in (name, *beside)]
+        if path.is_dir() if name not in near else near[name].is_dir():
+            stamps += [_stamp(file) for file in sorted(path.rglob("*")) if file.is_file()]
+        found[path] = " ".join(stamps), frozenset(beside)
     return found
 
 
-def _entries(folder: Path) -> dict[str, "os.DirEntry[str]"]:
+def _entries(folder: str) -> dict[str, "os.DirEntry[str]"]:
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(folder or ".") as entries:
             return {entry.name: entry for entry in entries}
     except OSError:
         return {}
 
 
-def _stamp(path: Path) -> str:
+def _stamp(file: "Path | os.DirEntry[str] | None") -> str:
     try:
-        about = path.stat()
+        about = None if file is None else file.stat()
     except OSError:
-        return "gone"
-    return f"{about.st_size}:{about.st_mtime_ns}:{about.st_ino}"
+        about = None
+    return "gone" if about is None else f"{about.st_size}:{about.st_mtime_ns}:{about.st_ino}"
 
 
 def _read(path: Path, beside: frozenset[str]) -> FileFacts:
-    noted = read_beside(path, beside)
+    return replace(
+        _of_header(path), beside=read_beside(path, beside), size=path.stat().st_size if path.is_file() else 0
+    )
+
+
+def _of_header(path: Path) -> FileFacts:
     try:
         header = read_header(path)
         if is_lora(header):
-            return replace(_of_lora(header), beside=noted)
+            return _of_lora(header)
         identity = identify(header)
     except ClipskipError as error:
-        return FileFacts(error=str(error), beside=noted)
-    if identity.kind is FileKind.EMBEDDING:
-        return replace(_of_embedding(path), beside=noted)
-    return replace(_of_model(identity), beside=noted)
+        return FileFacts(error=str(error))
+    return _of_embedding(path) if identity.kind is FileKind.EMBEDDING else _of_model(identity)
 
 
 def _of_lora(header: Header) -> FileFacts:

@@ -88,20 +88,16 @@ def cached_hashes(path: Path, *, cache: Path | None = None) -> Hashes | None:
 
 def known_hashes(paths: Iterable[Path], *, cache: Path | None = None) -> dict[Path, Hashes]:
     """The hashes of those of many files for which they are known without reading, in one look."""
-    stamps: dict[bytes, tuple[Path, Stamp]] = {}
-    for path in paths:
-        with suppress(OSError, RuntimeError):
-            where = path.resolve() if path.is_symlink() else path
-            stamps[os.fsencode(where)] = path, Stamp.of(where)
+    wanted = {os.fsencode(path.resolve() if path.is_symlink() else path): path for path in paths}
     found: dict[Path, Hashes] = {}
     with suppress(sqlite3.Error, OSError), closing(_open(cache_file() if cache is None else cache)) as connection:
         for row in connection.execute("select path, size, mtime_ns, inode, sha256, data_sha256, autov1 from hashes_1"):
-            if row[0] not in stamps:
+            if row[0] not in wanted or [_digits(value) for value in row[4:]] != [64, 64, 8]:
                 continue
-            name, stamp = stamps[row[0]]
-            same = row[1:4] == (stamp.size, stamp.mtime_ns, str(stamp.inode))
-            if same and [_digits(value) for value in row[4:]] == [64, 64, 8]:
-                found[name] = Hashes(sha256=row[4], data_sha256=row[5], autov1=row[6])
+            with suppress(OSError):
+                stamp = Stamp.of(wanted[row[0]])
+                if row[1:4] == (stamp.size, stamp.mtime_ns, str(stamp.inode)):
+                    found[wanted[row[0]]] = Hashes(sha256=row[4], data_sha256=row[5], autov1=row[6])
     return found
 
 

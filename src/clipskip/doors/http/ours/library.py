@@ -102,7 +102,7 @@ def _common(found: Found, facts: FileFacts, kind: FileKind) -> Json:
     return {
         "name": found.stem,
         "file": found.name,
-        "size_bytes": found.path.stat().st_size if found.path.is_file() else 0,
+        "size_bytes": facts.size,
         "family": facts.family,
         "width": facts.width,
         "trained_clip_skip": facts.trained_clip_skip,
