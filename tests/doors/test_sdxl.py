@@ -4,15 +4,18 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_sdxl
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from clipskip.doors.cli import main
 from clipskip.encode import encode_text, open_text_encoder
 from clipskip.image import read_infotext
 from clipskip.spec import ClipSkip, parse_skip
+from clipskip.weights import hash_file
 
 DRAW = ("--steps", "2", "--size", "64x64")
 
@@ -116,3 +119,18 @@ def test_layers_reads_either_encoder(run) -> None:
 def test_a_refiner_alone_is_refused(run) -> None:
     code, _, err = run("generate", "a frog", "--model", "refiner", *DRAW)
     assert code == 2 and err.count("\n") == 1 and "is SDXL's refiner" in err
+
+
+def test_a_refiner_finishes_a_picture_and_its_settings_say_so(run, models: Path) -> None:
+    asked = ("a red frog", "--model", "pony", "--seed", "1", "--steps", "4", "--size", "64x64")
+    code, out, err = run("generate", *asked, "--refiner", "refiner", "--refiner-switch-at", "0.5", "--out", "r")
+    assert code == 0, err
+    refined = Path(out.split()[-1])
+    digits = hash_file(models / "refiner.safetensors").sha256[:10]
+    assert f"Refiner: refiner [{digits}], Refiner switch at: 0.5" in read_infotext(refined)
+    code, out, err = run("generate", *asked, "--out", "p")
+    assert code == 0 and not np.array_equal(*(Image.open(path) for path in (refined, Path(out.split()[-1])))), err
+    code, out, err = run("generate", "--settings", str(refined), "--out", "again")
+    assert code == 0 and Path(out.split()[-1]).read_bytes() == refined.read_bytes(), err
+    code, _, err = run("generate", "a frog", "--model", "sd21", "--refiner", "refiner", *DRAW)
+    assert code == 2 and "the refiner refiner.safetensors is SDXL and sd21 is SD 2.x" in err

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from clipskip.encode import TextReader, condition
 from clipskip.networks import build_text_encoder, build_unet, build_vae
-from clipskip.sample import Picture, sample, stable_diffusion
+from clipskip.sample import Picture, Refiner, sample, stable_diffusion
 from clipskip.spec import ZERO_TERMINAL_SNR, Family, FileRef, Render, parse_skip
+from clipskip.weights import EncoderFacts
 
 # diffusers' schedulers hand tensors to numpy in a way that numpy 2 has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -123,3 +124,47 @@ def test_sd2_draws_what_diffusers_draws(prediction: str, name: str) -> None:
     parts = tiny_sdxl.sd2()
     drawn, given = ours(parts, Family.SD2, render(clip_skip=parse_skip("2"), negative_prompt="blurry"), prediction)
     assert close(drawn, theirs(parts, StableDiffusionPipeline, given, scheduler(name, zero=False)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("switch_at", [0.4, 0.75])
+def test_a_refiner_takes_over_at_its_share_of_the_noise(switch_at: float) -> None:
+    # The same with diffusers' UNets and scheduler: timestep 999 - 1000 x share is the first that the refiner is asked at.
+    base, second = tiny_sdxl.sdxl(), tiny_sdxl.refiner()
+    asked = render(clip_skip=parse_skip("2"), negative_prompt="blurry", refiner_switch_at=switch_at)
+    networks = [build_text_encoder(base.states[part], base.shapes[part]) for part in ("text_encoder", "text_encoder_2")]
+    reader = TextReader.of(*networks, family=Family.SDXL)
+    g = EncoderFacts(part="text_encoder_2", shape=second.shapes["text_encoder_2"], rule=Family.SDXL.value.encoders[1])
+    alone = TextReader.build([second.states["text_encoder_2"]], [g], family=Family.SDXL)
+    texts = [condition(one, asked) for one in (reader, alone)]
+    built = [
+        build_unet(dict(parts.states["unet"]), parts.shapes["unet"], dtype=torch.float32, device="cpu")
+        for parts in (base, second)
+    ]
+    finish = Refiner(unet=built[1], prediction="epsilon", conditionings=[texts[1]])
+    *_, drawn = sample(built[0], [Picture(render=asked, conditioning=texts[0])], refiner=finish)
+
+    unets = []
+    for parts in (base, second):
+        unets.append(UNet2DConditionModel(**parts.shapes["unet"].config()).eval())
+        unets[-1].load_state_dict(parts.states["unet"])
+    schedule = scheduler("epsilon", zero=False)
+    schedule.set_timesteps(10)
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5)) * schedule.init_noise_sigma
+    asked_of = []
+    for timestep in schedule.timesteps:
+        which = int((999 - timestep) / 1000 >= switch_at)
+        asked_of.append(which)
+        above, below = texts[which].positive[0].schedule[0][1], texts[which].negative[0][1]
+        size = [64, 64, 0, 0]
+        ends = ([6.0], [2.5]) if which else ([64, 64], [64, 64])
+        out = [
+            unets[which](
+                schedule.scale_model_input(x, timestep), timestep, encoder_hidden_states=side.tokens[None],
+                added_cond_kwargs={"text_embeds": side.pooled[None], "time_ids": torch.tensor([[*size, *end]])},
+            ).sample
+            for side, end in ((above, ends[0]), (below, ends[1]))
+        ]  # fmt: skip
+        x = schedule.step(out[1] + 7.0 * (out[0] - out[1]), timestep, x).prev_sample
+    assert {0, 1} == set(asked_of)
+    assert torch.allclose(drawn.latent, x, rtol=0, atol=TOLERANCE * x.abs().max().item())

@@ -66,6 +66,7 @@ def sweep(
     lora: o.Loras = None,
     settings: o.Settings = None,
     model: o.ModelName = None,
+    refiner: o.RefinerName = None,
     negative_clip_skip: o.NegativeSkip = None,
     phrase_skip: o.PhraseSkips = None,
     init: o.Init = None,
@@ -84,7 +85,7 @@ def sweep(
     given = o.read_given(init, mask)
     request = o.build_request(
         prompt, settings=settings, given=given, loras=lora, phrase_skips=phrase_skip, negative_prompt=negative, model=model,
-        negative_clip_skip=negative_clip_skip, typed=typed,
+        refiner=refiner, negative_clip_skip=negative_clip_skip, typed=typed,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
     _finish(
@@ -110,6 +111,7 @@ def generate(
     lora: o.Loras = None,
     settings: o.Settings = None,
     model: o.ModelName = None,
+    refiner: o.RefinerName = None,
     negative_clip_skip: o.NegativeSkip = None,
     phrase_skip: o.PhraseSkips = None,
     init: o.Init = None,
@@ -128,7 +130,7 @@ def generate(
     given = o.read_given(init, mask)
     request = o.build_request(
         prompt, settings=settings, given=given, loras=lora, phrase_skips=phrase_skip, negative_prompt=negative, model=model,
-        negative_clip_skip=negative_clip_skip, clip_skip=clip_skip, typed=typed,
+        refiner=refiner, negative_clip_skip=negative_clip_skip, clip_skip=clip_skip, typed=typed,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
     _finish(

@@ -85,6 +85,8 @@ def _named(request: Request, bar: "_Bar", failures: list[ClipskipError]) -> list
     loras: dict[str, LoraRef] = {ref.name: ref for ref in (*tagged, *request.loras)}
     wanted += [(name, noted.get(name, ""), FileKind.LORA) for name in loras]
     wanted += [(name, digits, FileKind.EMBEDDING) for name, digits in request.embedding_hashes]
+    if request.refiner or request.refiner_hash:
+        wanted.append((request.refiner or "", request.refiner_hash or "", FileKind.CHECKPOINT))
     if request.vae or request.vae_hash:
         wanted.append((request.vae or "", request.vae_hash or "", FileKind.VAE))
     for name, digits, kind in wanted:

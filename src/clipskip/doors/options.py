@@ -50,6 +50,10 @@ PhraseSkips = Annotated[
     list[str] | None,
     typer.Option("--phrase-skip", help='Clip Skip of one phrase of the prompt: "red frog=4". Repeat for several.'),
 ]
+RefinerName = Annotated[
+    str | None,
+    typer.Option("--refiner", help="A checkpoint that finishes what the model began, by name, path or hash."),
+]
 Encoder = Annotated[
     str | None, typer.Option(help="Of SDXL's text encoders, this alone: L (CLIP-L) or G (OpenCLIP bigG).")
 ]
@@ -175,8 +179,9 @@ def build_request(
             changes[name] = parse_skip(changes[name])
     if prompt is not None:
         changes["prompt"] = prompt
-    if "model" in changes:
-        changes["model_hash"] = None
+    for name in ("model", "refiner"):
+        if name in changes:
+            changes[f"{name}_hash"] = None
     if loras:
         changes["loras"] = asked.loras + tuple(LoraRef.parse(text) for text in loras)
     if phrase_skips:

@@ -123,6 +123,11 @@ class TextReader:
         return any(encoder.rule.pooled for encoder in self.encoders)
 
     @property
+    def refines(self) -> bool:
+        """Whether it is a refiner's, which is told an aesthetic score in the place of a target size."""
+        return self.pools and len(self.encoders) == 1
+
+    @property
     def networks(self) -> dict[str, TextEncoder]:
         """The encoders under the names that LoRAs have for them: text_encoder and text_encoder_2."""
         return {encoder.facts.part: encoder.network for encoder in self.encoders}

@@ -13,6 +13,9 @@ from clipskip.encode.run import Run
 from clipskip.prompt import Emphasis, Prompt, Rules, read_prompt
 from clipskip.spec import PhraseSkip, Render, Skip
 
+HIGH_SCORE, LOW_SCORE = 6.0, 2.5
+"""Aesthetic scores of the prompt and the negative prompt to a refiner: A1111's, ComfyUI's and diffusers' defaults."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
@@ -48,6 +51,12 @@ class Sizes:
     """Top and left."""
     zero_negative: bool
     """Whether an empty negative prompt is all zeros."""
+    scored: bool = False
+    """Whether an aesthetic score stands in the place of the target's size (the refiner)."""
+
+    def numbers(self, *, score: float) -> tuple[float, ...]:
+        """What stands beside a text, in A1111's order."""
+        return (self.height, self.width, *self.crop, *((score,) if self.scored else (self.height, self.width)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +139,7 @@ def _wanted(reader: TextReader, render: Render, calls: int, second: SecondPass |
         height=second.height if second else render.height,
         width=second.width if second else render.width,
         crop=(render.crop_top, render.crop_left),
+        scored=reader.refines,
         zero_negative=render.empty_negative == "Zeros",
     )
     wanted = Wanted(
@@ -167,8 +177,11 @@ def _condition(run: Run, wanted: Wanted, read: tuple[Prompt, Prompt]) -> Conditi
         below = tuple((until, _zeros(vectors)) for until, vectors in below)
     parts = zip(positive.parts, _same_length(schedules), strict=True)
     return Conditioning(
-        positive=tuple(Part(weight=part.weight, schedule=_with_sizes(schedule, sizes)) for part, schedule in parts),
-        negative=_with_sizes(below, sizes),
+        positive=tuple(
+            Part(weight=part.weight, schedule=_with_sizes(schedule, sizes, score=HIGH_SCORE))
+            for part, schedule in parts
+        ),
+        negative=_with_sizes(below, sizes, score=LOW_SCORE),
     )
 
 
@@ -178,15 +191,14 @@ def _zeros(vectors: TextVectors) -> TextVectors:
     return TextVectors(tokens=torch.zeros_like(vectors.tokens), pooled=pooled)
 
 
-def _with_sizes(schedule: Schedule, sizes: Sizes | None) -> Schedule:
+def _with_sizes(schedule: Schedule, sizes: Sizes | None, *, score: float) -> Schedule:
     """The same with the vector beside each text; what was shared stays shared."""
     if sizes is None:
         return schedule
     made: dict[int, TextVectors] = {}
     for _, vectors in schedule:
         if id(vectors) not in made and vectors.pooled is not None:
-            numbers = (sizes.height, sizes.width, *sizes.crop, sizes.height, sizes.width)
-            made[id(vectors)] = replace(vectors, added=added_vector(vectors.pooled, numbers))
+            made[id(vectors)] = replace(vectors, added=added_vector(vectors.pooled, sizes.numbers(score=score)))
     return tuple((until, made[id(vectors)]) for until, vectors in schedule)
 
 

@@ -1,6 +1,6 @@
 """A UNet's weights, conditioning and a render in; the steps from noise to the latent out."""
 
-from clipskip.sample.denoise import TOGETHER, Denoiser, Picture, Step, sample
+from clipskip.sample.denoise import TOGETHER, Denoiser, Picture, Refiner, Step, sample
 from clipskip.sample.memory import free_bytes, give_back, has_room, is_out_of_memory, kept_memory
 from clipskip.sample.noise import One, PictureNoise
 from clipskip.sample.prediction import prediction_doubt
@@ -20,6 +20,7 @@ __all__ = [
     "One",
     "Picture",
     "PictureNoise",
+    "Refiner",
     "Sampler",
     "Step",
     "check_start",

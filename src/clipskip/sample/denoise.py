@@ -25,7 +25,8 @@ LCM_SIGMA_DATA = 0.5
 LCM_TIME_SCALE = 10.0
 PREDICTIONS = ("epsilon", "v")
 TOGETHER = (
-    "sampler", "scheduler", "noise_schedule", "steps", "width", "height", "eta", "s_churn", "s_tmin", "s_tmax", "s_noise",
+    "sampler", "scheduler", "noise_schedule", "refiner", "refiner_switch_at",
+    "steps", "width", "height", "eta", "s_churn", "s_tmin", "s_tmax", "s_noise",
 )  # fmt: skip
 """What pictures that are drawn at once share."""
 
@@ -42,6 +43,16 @@ class Picture:
     """Where it begins, when not at noise alone."""
     beside: Float[Tensor, "5 height width"] | None = None
     """What an inpainting model sees beside the latent: the mask, and the latent of the picture without what it covers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Refiner:
+    """A second model, which takes over when the render's share of the noise is gone."""
+
+    unet: UNet
+    prediction: str
+    conditionings: Sequence[Conditioning]
+    """Of each picture, by its own text encoder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -89,6 +100,7 @@ def sample(
     *,
     prediction: str = "epsilon",
     rows: int | None = None,
+    refiner: Refiner | None = None,
 ) -> Iterator[Step]:
     """The steps of drawing several pictures at once; stop iterating to cancel.
 
@@ -105,6 +117,10 @@ def sample(
     first = torch.stack([noise.first() for noise in noises]).to(unet.device)
     kept = Kept.of(begins, first, before=sampler.unit_scale)
     model = Denoiser(unet, pictures, table=sampler.table, prediction=prediction, rows=rows, kept=kept)
+    if refiner is not None:
+        again = [replace(p, conditioning=c) for p, c in zip(pictures, refiner.conditionings, strict=True)]
+        then = Denoiser(refiner.unet, again, table=sampler.table, prediction=refiner.prediction, rows=rows)
+        model.hand_over(then, at=render.refiner_switch_at)
     if begins:
         x = noised(begins, first, way.first)
         x = x * (math.hypot(1, way.sigmas[0]) / math.hypot(1, way.first)) if sampler.unit_scale and way.sigmas else x
@@ -187,12 +203,23 @@ class Denoiser:
         self._calls = 0
         self._runs: dict[tuple[int, ...], list[Run]] = {}
         self._memory: Memory = {}
+        self._then: Denoiser | None = None
+        self._switch_at, self._switched = 1.0, False
+
+    def hand_over(self, then: "Denoiser", *, at: float) -> None:
+        """Lets another denoiser take over when this share of the noise is gone; it keeps the pictures from there on."""
+        self._then, self._switch_at = then, at
 
     def __call__(self, x: Latent, sigma: float) -> Latent:
         """The pictures without their noise, as the model sees them, and what masks keep as it was."""
         return self._kept.around(self._denoise, x, sigma) if self._kept else self._denoise(x, sigma)
 
     def _denoise(self, x: Latent, sigma: float) -> Latent:
+        if self._then is not None:
+            self._switched = self._switched or self._table.gone(sigma) >= self._switch_at
+            if self._switched:
+                self._then._calls, self._calls = self._calls, self._calls + 1
+                return self._then._denoise(x, sigma)
         unit, timestep = math.hypot(1, sigma), self._table.timestep(sigma)
         kept, removed = (1 / unit**2, sigma / unit) if self._prediction == "v" else (1.0, sigma)
         denoised = x * kept - self._predict(x / unit, timestep) * removed

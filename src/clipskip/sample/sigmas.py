@@ -50,6 +50,11 @@ class NoiseTable:
             return float(self.timesteps[below + (part > 0.5)])
         return self.timesteps[below] + part * (self.timesteps[below + 1] - self.timesteps[below])
 
+    def gone(self, sigma: float) -> float:
+        """The share of the levels that lie behind one, as A1111 counts it: by the nearest level of the model's."""
+        nearest = min(range(len(self.sigmas)), key=lambda place: abs(self.sigmas[place] - sigma))
+        return (TRAINED_STEPS - 1 - self.timesteps[nearest]) / TRAINED_STEPS
+
     def sigma(self, timestep: float) -> float:
         """The sigma of a timestep, by log sigma between two of the model's."""
         return float(np.exp(np.interp(timestep, self.timesteps, np.log(self.sigmas))))

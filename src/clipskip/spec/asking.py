@@ -79,6 +79,7 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
     asked |= reader.rows(row for row in PICTURE if row.name not in SPECIAL)
     asked["rng"] = {"cpu": "CPU", "cuda": "GPU", "gpu": "GPU"}.get(asked["rng"], asked["rng"])
     vae = reader.take("vae")
+    refiner, refiner_hash = _refiner(reader)
     return Request(
         **asked,
         prompt=prompt + _hypernet(reader),
@@ -87,6 +88,8 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
         model_hash=_same_hash(reader, digits, files),
         vae=_vae(reader, vae) if vae else None,
         vae_hash=reader.name("vae_hash"),
+        refiner=refiner,
+        refiner_hash=refiner_hash,
         loras=tuple(files.loras),
         clip_skip=_clip_skip(reader, source, family, calls=denoiser_calls(sampler, asked.get("steps", MOST_CALLS))),
         negative_clip_skip=_skip(negative_skip, A1111, None) if negative_skip else None,
@@ -136,6 +139,15 @@ def _start(reader: Reader) -> Start | None:
     unsaid = {row.name: row.absent for row in MASK if row.absent is not None}
     mask = Mask(**unsaid | reader.rows(MASK), hash=mask_digits) if mask_digits else None
     return Start(**reader.rows(START), hash=digits, mask=mask)
+
+
+def _refiner(reader: Reader) -> tuple[str | None, str | None]:
+    """The name and hash of the checkpoint that finishes the picture, as A1111 writes them: name [hash]."""
+    said = reader.name("refiner")
+    if said is None or plain(said) in NO_VAE:
+        return None, None
+    match = re.fullmatch(r"(.+?)\s*\[([0-9a-fA-F]{8,64})\]", said.strip())
+    return (stem(match[1]), match[2].lower()) if match else (stem(said), None)
 
 
 def _vae(reader: Reader, said: Said) -> str | None:

@@ -29,6 +29,7 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     ),
     "model_hash": ("modelhash", "basemodelhash", "sdmodelhash"),
     "vae": ("vae", "sdvae", "usevaemodel", "sdvaename"),
+    "refiner": ("refiner", "refinercheckpoint"),
     "vae_hash": ("vaehash", "sdvaehash"),
     "clip_skip": ("clipskip", "clipstopatlastlayers", "clipstopatlayer"),
     "exact_clip_skip": ("fractionalclipskip", "clipskipschedule", "clipskipperencoder"),

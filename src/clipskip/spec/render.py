@@ -84,6 +84,10 @@ class Request:
     """A second, larger pass; its prompts still hold their tags."""
     crop_top: int = 0
     crop_left: int = 0
+    refiner: str | None = None
+    """Name, path or hash of a checkpoint that finishes the picture."""
+    refiner_hash: str | None = None
+    refiner_switch_at: float = 0.8
     noise_schedule: str = "Default"
     """Default is the model's own."""
     empty_negative: str = "Zeros"
@@ -143,6 +147,9 @@ class Render:
     crop_top: int = 0
     """What SDXL is told its picture was cut at, in pixels, and so the next."""
     crop_left: int = 0
+    refiner: FileRef | None = None
+    """A second checkpoint that finishes the picture; None is none."""
+    refiner_switch_at: float = 0.8
     noise_schedule: str = "Default"
     """Default, or Zero Terminal SNR: the noise levels that the model was trained at, whatever the schedule type."""
     empty_negative: str = "Zeros"

@@ -186,6 +186,9 @@ def _fields_of(render: Render) -> Iterator[tuple[str, str]]:
         yield "ENSD", str(render.ensd)
     if render.start:
         yield INIT_HASH, render.start.hash
+    if render.refiner and (name := writable(render.refiner.name)):
+        yield "Refiner", f"{name} [{render.refiner.hash}]"
+        yield "Refiner switch at", f"{render.refiner_switch_at:g}"
     for label, text in write_values(render, LATER):
         yield ETA_DDIM if label == "Eta" and render.sampler == "DDIM" else label, text
     if render.hires:

@@ -137,6 +137,10 @@ PICTURE = (
         help="Pixels that SDXL is told its picture was cut by at the left.",
     ),
     Setting(
+        name="refiner_switch_at", kind=float, low=0.01, high=1, label="Refiner switch at",
+        help="The share of the noise that is gone when the refiner takes over from the model.",
+    ),
+    Setting(
         name="noise_schedule", kind=str, choices=("Default", ZERO_TERMINAL_SNR), label="Noise Schedule",
         a1111="sd_noise_schedule",
         help="The noise levels that the model was trained at, where its file does not say: Zero Terminal SNR, or the usual.",

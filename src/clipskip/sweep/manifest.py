@@ -68,6 +68,8 @@ def request_of(manifest: dict[str, Any]) -> tuple[Request, tuple[Skip, ...]]:
             lora_hashes=tuple((lora.name, lora.hash) for lora in (*loras, *((hires and hires.loras) or ()))),
             vae=asked["vae"]["name"] if asked.get("vae") else None,
             vae_hash=asked["vae"]["hash"] if asked.get("vae") else None,
+            refiner=asked["refiner"]["name"] if asked.get("refiner") else None,
+            refiner_hash=asked["refiner"]["hash"] if asked.get("refiner") else None,
             start=_start(asked.get("start")),
             hires=hires and hires.with_tags,
             negative_clip_skip=None if negative is None else parse_skip(negative),
@@ -105,7 +107,7 @@ def _manifest(sweep: Sweep, model: CheckpointFacts | None) -> dict[str, Any]:
 
 def _request(base: Render) -> dict[str, Any]:
     negative = base.negative_clip_skip
-    nested = {name: getattr(base, name) for name in ("vae", "start", "hires")}
+    nested = {name: getattr(base, name) for name in ("vae", "refiner", "start", "hires")}
     return {name: getattr(base, name) for name in PLAIN} | {
         **{name: None if value is None else asdict(value) for name, value in nested.items()},
         "negative_clip_skip": None if negative is None else str(negative),

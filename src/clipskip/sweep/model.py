@@ -23,6 +23,7 @@ from clipskip.sample import (
     Begin,
     One,
     Picture,
+    Refiner,
     Step,
     find_sampler,
     free_bytes,
@@ -36,7 +37,7 @@ from clipskip.spec import LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once, shape_of
 from clipskip.sweep.begin import Openings
 from clipskip.sweep.second import Task, denoiser_calls, enlarged, second_loras, second_render, second_text
-from clipskip.weights import Checkpoint, Embedding, hash_file
+from clipskip.weights import Checkpoint, CheckpointFacts, Embedding, hash_file, load_checkpoint
 from clipskip.weights.lora import Lora, merged
 
 Numbered = tuple[tuple[int, ...], Render]
@@ -104,6 +105,8 @@ class Extras:
     """What the user should know of the settings that were filled in."""
     upscalers: Mapping[str, Upscaler] = field(default_factory=dict)
     """Upscaler models, by hash."""
+    refiner: CheckpointFacts | None = None
+    """The checkpoint that finishes the pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -128,6 +131,28 @@ class Model:
         self.reader = TextReader.build(checkpoint.text, facts.encoders, family=facts.family)
         self.unet: UNet = build_unet(checkpoint.unet, facts.unet, dtype=dtype, device=device)
         self.vae: VAE = build_vae(checkpoint.vae, facts.vae)
+        self._refiner: Model | None = None
+
+    def refiner(self, facts: CheckpointFacts) -> "Model":
+        """The checkpoint that finishes this one's pictures; it stays open for the next."""
+        if self._refiner is None or self._refiner.facts != facts or not facts.source.unchanged:
+            self._refiner = None
+            dtype = self.unet.dtype
+            checkpoint = load_checkpoint(
+                facts.source.path, dtype=dtype, text_dtype=torch.float32, device=self.device, refiner=True
+            )
+            self._refiner = Model(checkpoint, device=self.device, dtype=dtype)
+        return self._refiner
+
+    def _refined(self, batch: Waiting, size: int, extras: Extras) -> Refiner | None:
+        """What finishes these pictures, if anything does."""
+        if extras.refiner is None or batch[0].render.refiner is None:
+            return None
+        model = self.refiner(extras.refiner)
+        reader = replace(model.reader, embeddings=extras.embeddings)
+        renders = [picture.render for picture in self._filled(batch, size)]
+        made = condition_all(reader, renders, calls=denoiser_calls)
+        return Refiner(unet=model.unet, prediction=model.facts.prediction, conditionings=made)
 
     @cached_property
     def doubt(self) -> str | None:
@@ -221,7 +246,8 @@ class Model:
         """Draws the first `size` of those waiting, and takes each from there once it is being decoded, or drawn again."""
         batch, latents, half_done = waiting[:size], None, None
         prediction = batch[0].render.prediction or self.facts.prediction
-        for step in sample(self.unet, self._filled(batch, size), prediction=prediction):
+        refiner = self._refined(batch, size, drawing.extras)
+        for step in sample(self.unet, self._filled(batch, size), prediction=prediction, refiner=refiner):
             latents = step.latent[: len(batch)]
             if self.device.type == "cpu" and not any(_sound(latents)):  # a look makes a GPU wait
                 raise no_numbers(batch[0].render)

@@ -40,6 +40,7 @@ from clipskip.weights import (
     identify,
     load_embedding,
     read_allowed,
+    read_facts,
     read_header,
 )
 from clipskip.weights.lora import Lora, check_fit, load_lora
@@ -115,6 +116,7 @@ def resolve(
     called = _called(above, below, library, calls=calls, rules=rules)
     _check_embeddings(request, library, rules)
     embeddings = tuple(load_embedding(path, widths=model.widths, allow_pickle=allow_pickle) for path in called)
+    refiner = _refiner(request, model, library, allow_pickle=allow_pickle)
     render = Render(
         prompt=prompt.text.strip(),
         negative_prompt=request.negative_prompt.strip(),
@@ -139,6 +141,8 @@ def resolve(
         prediction=request.prediction,
         crop_top=request.crop_top,
         crop_left=request.crop_left,
+        refiner=None if refiner is None else refiner.ref,
+        refiner_switch_at=request.refiner_switch_at,
         noise_schedule=ZERO_TERMINAL_SNR if model.zero_terminal_snr else request.noise_schedule,
         empty_negative=request.empty_negative,
         start=request.start,
@@ -149,7 +153,7 @@ def resolve(
     _check(render, model, embeddings, pictures=pictures)
     loras = {lora.hash: lora for _, lora in [*found, *(again or ())]}
     notes = (_said(remembered, model.source),) if remembered else (asked.remark,) if asked and asked.remark else ()
-    return render, Extras(loras=loras, embeddings=embeddings, starts=pictures, notes=notes)
+    return render, Extras(refiner=refiner, loras=loras, embeddings=embeddings, starts=pictures, notes=notes)
 
 
 def _said(answer: Remembered, source: SourceFile) -> str:
@@ -185,6 +189,28 @@ def _with_loras(hires: Hires, first: FoundLoras, second: FoundLoras | None) -> H
     """The second pass with its LoRAs found; those of the first where it has no prompt of its own."""
     own = None if second is None else tuple(ref for ref, _ in second)
     return replace(hires, loras=None if own == tuple(ref for ref, _ in first) else own)
+
+
+def _refiner(
+    request: Request, model: CheckpointFacts, library: Library, *, allow_pickle: bool
+) -> CheckpointFacts | None:
+    """The checkpoint that is to finish the picture; an error for one that cannot."""
+    if request.refiner is None and request.refiner_hash is None:
+        return None
+    if request.hires is not None:
+        raise SpecError(
+            "a refiner and a hires pass are not drawn together here; leave one of them out", field="refiner"
+        )
+    by_hash = library.find_hash(request.refiner_hash, FileKind.CHECKPOINT) if request.refiner_hash else None
+    path = by_hash or library.find(request.refiner or request.refiner_hash or "", FileKind.CHECKPOINT)
+    facts = read_facts(path, allow_pickle=allow_pickle, refiner=True)
+    if facts.family is not model.family:
+        raise WrongKind(
+            f"the refiner {path.name} is {facts.family.label} and {model.ref.name} is {model.family.label}, whose latents are "
+            "others; give one of the same family",
+            field="refiner",
+        )
+    return facts
 
 
 def _refuse(request: Request) -> None:

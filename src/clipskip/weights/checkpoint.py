@@ -94,15 +94,16 @@ def load_checkpoint(
     device: str | torch.device = "cpu",
     allow_pickle: bool = False,
     prediction: Prediction | None = None,
+    refiner: bool = False,
 ) -> Checkpoint:
     """The model in a single file or a diffusers folder.
 
     Complete and finite, or an error that names what is wrong. `prediction` overrides what the file says;
-    `text_dtype` is the text encoders', where it is not `dtype`.
+    `text_dtype` is the text encoders', where it is not `dtype`. A `refiner` may be one that only finishes pictures.
     Pickles (.ckpt, .pt) need `allow_pickle`.
     """
     opened = _open(as_path(path), allow_pickle=allow_pickle)
-    _check(opened.identity)
+    _check(opened.identity, refiner=refiner)
     predicts = prediction or _prediction(opened)
     encoders, unet, vae = _networks(opened)
     with ThreadPoolExecutor(1) as beside:
@@ -115,10 +116,10 @@ def load_checkpoint(
     return Checkpoint(facts=facts, text=tuple(texts), unet=states["unet"], vae=states["vae"])
 
 
-def read_facts(path: str | os.PathLike[str], *, allow_pickle: bool = False) -> CheckpointFacts:
+def read_facts(path: str | os.PathLike[str], *, allow_pickle: bool = False, refiner: bool = False) -> CheckpointFacts:
     """The same checks as `load_checkpoint` makes of a file's header, and what it says; the weights are not read."""
     opened = _open(as_path(path), allow_pickle=allow_pickle)
-    _check(opened.identity)
+    _check(opened.identity, refiner=refiner)
     return _facts(opened, source_file(opened.header), *_networks(opened), prediction=_prediction(opened))
 
 
@@ -212,8 +213,8 @@ def _open(path: Path, *, allow_pickle: bool) -> _Opened:
     return _Opened(header=header, pickled=pickled, parts=canonical(header.shapes), identity=identify(header))
 
 
-def _check(identity: Identity) -> None:
-    check_loadable(identity)
+def _check(identity: Identity, *, refiner: bool) -> None:
+    check_loadable(identity, refiner=refiner)
     if identity.missing:
         raise _incomplete(identity.path, list(identity.missing))
 

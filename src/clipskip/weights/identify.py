@@ -167,8 +167,9 @@ def identify(header: Header) -> Identity:
     )
 
 
-def check_loadable(identity: Identity) -> None:
-    """Nothing for a checkpoint that draws from text; WrongKind with one clear line for any other file."""
+def check_loadable(identity: Identity, *, refiner: bool = False) -> None:
+    """Nothing for a checkpoint that draws from text, or finishes pictures where a `refiner` is asked for; WrongKind with one
+    clear line for any other file."""
     name, kind, family = identity.path.name, identity.kind, identity.family
     guess = f"; it looks like {identity.likely}" if identity.likely else ""
     line = {
@@ -185,7 +186,7 @@ def check_loadable(identity: Identity) -> None:
         line = "holds a UNet and a VAE, no text encoder; give a whole checkpoint"
     if line is None and family not in DRAWN:
         line = _other_family(family)
-    if line is None and identity.variant:
+    if line is None and identity.variant and not (refiner and identity.variant == REFINER):
         article = "an" if identity.variant[0] in "aeiou" else "a"
         over = f"is {article} {identity.variant} checkpoint, which draws over a picture; give one that draws from text alone"
         line = UNDRAWN.get(identity.variant, over)

@@ -98,6 +98,7 @@ class SweepBody(SettingsFields):  # type: ignore[misc]  # as above
     negative_prompt: Text | None = None
     model: Name | None = None
     vae: Name | None = None
+    refiner: Name | None = None
     loras: Annotated[list[LoraBody], Field(max_length=64, default_factory=list)]
     clip_skips: Layers = "1-5"
     negative_clip_skip: Layer | None = None
@@ -112,7 +113,7 @@ class SweepBody(SettingsFields):  # type: ignore[misc]  # as above
 
     def changed(self, asked: Request) -> Request:
         """The settings block's request with what is said beside it; null opens the size, and is nothing said elsewhere."""
-        names = ("prompt", "negative_prompt", "model", "vae")
+        names = ("prompt", "negative_prompt", "model", "vae", "refiner")
         said: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
         values = {row.key: value for row in SETTINGS if (value := getattr(self, row.key)) is not None}
         open_sizes = {
@@ -235,6 +236,7 @@ def request_json(asked: Request) -> dict[str, object]:
         "clip_skip": None if skip is None else skip_json(skip),
         "negative_clip_skip": None if negative is None else skip_json(negative),
         "vae": asked.vae,
+        "refiner": asked.refiner,
         **values_of(asked),
     }
 
