@@ -136,7 +136,7 @@ def test_the_sent_picture_comes_back_only_when_it_is_asked_for(client: TestClien
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("resize_mode", 3), ("resize_mode", 4), ("mask", FROG), ("latent_mask", FROG), ("initial_noise_multiplier", 0.5), ("init_images", []),
+    [("resize_mode", 4), ("latent_mask", FROG), ("initial_noise_multiplier", 0.5), ("init_images", []),
      ("init_images", [FROG, FROG]), ("init_images", ["https://example.org/a.png"]), ("init_images", ["Zm9v"]),
      ("denoising_strength", 1.5), ("denoising_strength", -0.1), ("script_name", "loopback")],
 )  # fmt: skip
@@ -148,8 +148,23 @@ def test_what_img2img_cannot_do_is_refused_by_name(client: TestClient, name: str
 @pytest.mark.parametrize("mode", [1, 2])
 def test_a_resize_mode_counts_only_where_the_shape_differs(client: TestClient, mode: int) -> None:
     assert img2img(client, resize_mode=mode)["images"] == img2img(client)["images"]
-    answer = post(client, "img2img", init_images=[sent(picture(0, (16, 8)))], resize_mode=mode)
-    assert (answer.status_code, answer.json()["field"]) == (422, "resize_mode")
+    wide = [sent(picture(0, (16, 8)))]
+    assert img2img(client, init_images=wide, resize_mode=mode)["images"] != img2img(client, init_images=wide)["images"]
+
+
+MASK = sent(picture(7))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mask_blur", 65), ("mask_blur_x", 9), ("mask_round", False), ("inpainting_fill", 4), ("inpainting_mask_invert", 2),
+     ("inpaint_full_res_padding", -1), ("mask", "Zm9v")],
+)  # fmt: skip
+def test_what_a_mask_cannot_have_is_refused_by_name(client: TestClient, name: str, value: Any) -> None:
+    answer = post(client, "img2img", **{"init_images": [FROG], "mask": MASK, name: value})
+    assert (answer.status_code, answer.json()["field"]) == (422, name)
+    if name != "mask":
+        assert img2img(client, **{name: value})["images"] == img2img(client)["images"]
 
 
 def test_a_batch_may_begin_at_a_picture_each(client: TestClient) -> None:

@@ -128,6 +128,27 @@ def test_img2img_simple(client: TestClient) -> None:
     assert (image.size, said["Denoising strength"]) == ((64, 64), "0.75")
 
 
+def halves() -> str:
+    """A mask whose right half is white."""
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (32, 0, 64, 64))
+    file = io.BytesIO()
+    mask.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("only_masked", [False, True])
+def test_img2img_with_a_mask_keeps_what_is_black(client: TestClient, inverted: bool, only_masked: bool) -> None:
+    sent, mask = picture(), {"mask": halves(), "mask_blur": 0, "inpainting_fill": 1}
+    masked = mask | {"inpainting_mask_invert": inverted, "inpaint_full_res": only_masked}
+    (image,), (said,) = drawn(client, IMG2IMG, init_images=[sent], **masked)
+    away = np.abs(np.asarray(image).astype(int) - np.asarray(opened(sent)).astype(int)).mean((0, 2))
+    kept, anew = (away[32:], away[:32]) if inverted else (away[:32], away[32:])
+    assert kept[2:-2].max() < 3 < anew.mean()
+    assert ("Mask mode" in said) is inverted
+
+
 def test_the_options_are_told(client: TestClient) -> None:
     options = client.get("/sdapi/v1/options").json()
     assert {"sd_model_checkpoint", "CLIP_stop_at_last_layers", "send_seed", "face_restoration"} <= set(options)

@@ -149,7 +149,8 @@ def test_a_picture_is_drawn_anew(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("changes", "field"),
     [({"image": ("it.png", b"nothing")}, "image"), ({"image": [picture(), picture()]}, "image"),
-     ({"mask": ("mask.png", picture())}, "mask"), ({"input_fidelity": "high"}, "input_fidelity"),
+     ({"mask": ("mask.png", picture())}, "mask"), ({"markup": ("it.png", picture())}, "markup"),
+     ({"input_fidelity": "high"}, "input_fidelity"),
      ({"extra": {"strength": 2}}, "strength"), ({"response_format": "url"}, "response_format"),
      ({"extra": {"clip_skip": 13}}, "clip_skip")],
 )  # fmt: skip
@@ -162,3 +163,14 @@ def test_an_edit_that_cannot_be_had_is_refused_by_name(client: openai.OpenAI, ch
 def test_an_edit_may_be_streamed(client: openai.OpenAI) -> None:
     (event,) = client.images.edit(image=picture(), prompt="frog", model="tiny", stream=True, extra_body=EXTRA)
     assert (event.type, event.size) == ("image_edit.completed", "64x72")
+
+
+def test_an_edit_draws_where_the_mask_is_transparent(client: openai.OpenAI) -> None:
+    clear = Image.new("RGBA", (64, 72), (0, 0, 0, 255))
+    clear.paste((0, 0, 0, 0), (32, 0, 64, 72))
+    file = io.BytesIO()
+    clear.save(file, "PNG")
+    found = edited(client, mask=("mask.png", file.getvalue()))
+    said = settings(found.data[0])
+    assert (said["Mask mode"], said["Denoising strength"]) == ("Inpaint not masked", "0.75")
+    assert found.data[0].b64_json != edited(client).data[0].b64_json

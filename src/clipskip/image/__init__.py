@@ -13,7 +13,7 @@ from clipskip.image.enlarge import (
     upscale_by,
 )
 from clipskip.image.grid import animation, draw_grid
-from clipskip.image.initial import hash_pixels, read_mask, read_pixels
+from clipskip.image.initial import hash_pixels, read_mask, read_opacity, read_pixels
 from clipskip.image.metadata import (
     PictureFormat,
     infotext_of,
@@ -58,6 +58,7 @@ __all__ = [
     "preview_colours",
     "read_infotext",
     "read_mask",
+    "read_opacity",
     "read_pixels",
     "stretch",
     "upscale_by",

@@ -30,6 +30,16 @@ def read_mask(content: bytes, *, field: str) -> NDArray[np.uint8]:
     return np.asarray(_read(content, _opaque, field=field))
 
 
+def read_opacity(content: bytes, *, field: str) -> NDArray[np.uint8]:
+    """Pixels [height, width, 3] that are white where a picture is opaque and black where it lets light through."""
+    return np.asarray(_read(content, _opacity, field=field))
+
+
+def _opacity(picture: Image.Image) -> Image.Image:
+    alpha = np.asarray(picture.convert("RGBA").getchannel("A"))
+    return Image.fromarray(np.where(alpha > OPAQUE, 255, 0).astype(np.uint8)).convert("RGB")
+
+
 def _on_white(picture: Image.Image) -> Image.Image:
     if not picture.has_transparency_data:
         return picture.convert("RGB")

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +20,9 @@ from clipskip.doors.http.pictures import LOOK_S, Pixels, awaited, encoded
 from clipskip.doors.http.reasons import reasons_of, refusal
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import NotFound, SpecError
-from clipskip.image import enlarge, hash_pixels, read_pixels
-from clipskip.spec import Render, Start, render_infotext
+from clipskip.image import enlarge, hash_pixels, read_opacity, read_pixels
+from clipskip.spec import Mask, Render, Start, render_infotext
+from clipskip.spec.table import MASK_MODES
 from clipskip.sweep import Drawn, Extras, Job, Studio, seeded
 from clipskip.weights import CheckpointFacts, FileKind, Found
 
@@ -74,8 +76,8 @@ def _add_images(routes: APIRouter, studio: Studio) -> None:
         """A picture drawn anew by img2img, of which `strength` is how much."""
         async with request.form(max_files=4, max_fields=MOST_FIELDS, max_part_size=LARGEST_FIELD) as form:
             body = _edit_form(form)
-            content = await _sent_picture(form)
-        order = await asyncio.to_thread(_planned_edit, body, content, studio)
+            sent = await _sent_pictures(form)
+        order = await asyncio.to_thread(_planned_edit, body, sent, studio)
         return await _answered(order, studio, request)
 
 
@@ -85,14 +87,21 @@ def _planned(body: Asking, studio: Studio) -> Order:
     return Order(body=body, kind="image_generation", facts=facts, renders=seeded(base, body.n or 1), extras=extras)
 
 
-def _planned_edit(body: EditForm, content: bytes, studio: Studio) -> Order:
+def _planned_edit(body: EditForm, sent: Mapping[str, bytes], studio: Studio) -> Order:
     """The pictures that begin at the one that was sent, at its own size where none is asked for."""
-    pixels = read_pixels(content, field="image")
+    pixels = read_pixels(sent["image"], field="image")
+    pictures, mask = {hash_pixels(pixels): pixels}, None
+    if "mask" in sent:
+        opaque = read_opacity(sent["mask"], field="mask")
+        if opaque.all():
+            raise SpecError("mask has no transparent part, which is what is drawn anew; send one", field="mask")
+        pictures[hash_pixels(opaque)] = opaque
+        mask = Mask(hash=hash_pixels(opaque), mode=MASK_MODES[1])
     height, width, _ = pixels.shape
-    facts, hash = studio.models.facts(body.model), hash_pixels(pixels)
+    facts = studio.models.facts(body.model)
     asked = body.request(depth=facts.depth, usual=(_side(width), _side(height)))
-    started = replace(asked, start=Start(hash=hash, strength=body.strength))
-    facts, base, extras = studio.plan(started, {hash: pixels})
+    start = Start(hash=hash_pixels(pixels), strength=body.strength, mask=mask)
+    facts, base, extras = studio.plan(replace(asked, start=start), pictures)
     return Order(body=body, kind="image_edit", facts=facts, renders=seeded(base, body.n or 1), extras=extras)
 
 
@@ -109,15 +118,18 @@ def _edit_form(form: FormData) -> EditForm:
         raise refusal(reasons_of(error.errors())) from None
 
 
-async def _sent_picture(form: FormData) -> bytes:
-    """The one picture of a form, as `image` or `image[]`."""
-    files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
-    others = [name for name, _ in files if name not in ("image", "image[]")]
+async def _sent_pictures(form: FormData) -> dict[str, bytes]:
+    """The one picture of a form, as `image` or `image[]`, and its mask."""
+    files = [(name.removesuffix("[]"), value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
+    others = [name for name, _ in files if name not in ("image", "mask")]
     if others:
         raise SpecError(f"{others[0][:40]} cannot be used here; leave it out", field=others[0][:40])
-    if len(files) != 1:
-        raise SpecError(f"{len(files)} pictures were sent; send one as image", field="image")
-    return await files[0][1].read()
+    counts = Counter(name for name, _ in files)
+    if counts["image"] != 1 or counts["mask"] > 1:
+        raise SpecError(
+            f"{counts['image']} pictures and {counts['mask']} masks were sent; send one as image", field="image"
+        )
+    return {name: await file.read() for name, file in files}
 
 
 async def _answered(order: Order, studio: Studio, asker: Request) -> Json | Response:
@@ -187,6 +199,6 @@ def _model(found: Found) -> ModelBody:
 
 def _form() -> Json:
     schema = EditForm.model_json_schema()
-    schema["properties"] |= {"image": {"type": "string", "format": "binary"}}
+    schema["properties"] |= {name: {"type": "string", "format": "binary"} for name in ("image", "mask")}
     schema["required"] = [*cast("list[str]", schema["required"]), "image"]
     return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
