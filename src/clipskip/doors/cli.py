@@ -67,6 +67,7 @@ def sweep(
     settings: o.Settings = None,
     model: o.ModelName = None,
     refiner: o.RefinerName = None,
+    vae: o.VaeName = None,
     negative_clip_skip: o.NegativeSkip = None,
     phrase_skip: o.PhraseSkips = None,
     init: o.Init = None,
@@ -84,7 +85,7 @@ def sweep(
     skips = parse_columns(clip_skip)
     given = o.read_given(init, mask)
     request = o.build_request(
-        prompt, settings=settings, given=given, loras=lora, phrase_skips=phrase_skip, negative_prompt=negative, model=model,
+        prompt, settings=settings, given=given, loras=lora, phrase_skips=phrase_skip, negative_prompt=negative, model=model, vae=vae,
         refiner=refiner, negative_clip_skip=negative_clip_skip, typed=typed,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
@@ -112,6 +113,7 @@ def generate(
     settings: o.Settings = None,
     model: o.ModelName = None,
     refiner: o.RefinerName = None,
+    vae: o.VaeName = None,
     negative_clip_skip: o.NegativeSkip = None,
     phrase_skip: o.PhraseSkips = None,
     init: o.Init = None,
@@ -129,7 +131,7 @@ def generate(
 
     given = o.read_given(init, mask)
     request = o.build_request(
-        prompt, settings=settings, given=given, loras=lora, phrase_skips=phrase_skip, negative_prompt=negative, model=model,
+        prompt, settings=settings, given=given, loras=lora, phrase_skips=phrase_skip, negative_prompt=negative, model=model, vae=vae,
         refiner=refiner, negative_clip_skip=negative_clip_skip, clip_skip=clip_skip, typed=typed,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)

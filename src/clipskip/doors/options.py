@@ -34,6 +34,13 @@ ModelName = Annotated[
     str | None,
     typer.Option("--model", "-m", help="Checkpoint by name, path or hash; the embedded starter when not given."),
 ]
+VaeName = Annotated[
+    str | None,
+    typer.Option(
+        "--vae",
+        help="VAE by name, path or hash; when not given, X.vae.safetensors beside X, else the model's own (None).",
+    ),
+]
 Loras = Annotated[
     list[str] | None,
     typer.Option("--lora", help="LoRA as name, name:0.8 or name:text_encoder:unet. Repeat for several."),
@@ -179,9 +186,8 @@ def build_request(
             changes[name] = parse_skip(changes[name])
     if prompt is not None:
         changes["prompt"] = prompt
-    for name in ("model", "refiner"):
-        if name in changes:
-            changes[f"{name}_hash"] = None
+    for name in {"model", "vae", "refiner"} & changes.keys():
+        changes[f"{name}_hash"] = None
     if loras:
         changes["loras"] = asked.loras + tuple(LoraRef.parse(text) for text in loras)
     if phrase_skips:

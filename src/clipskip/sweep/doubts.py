@@ -62,6 +62,7 @@ def _other_files(request: Request, model: CheckpointFacts, extras: Extras) -> It
     """A line for each file that has the name in a settings text, and not the content that its hash tells of."""
     noted = dict(request.lora_hashes)
     used = [("loras", lora.name, lora.path, noted.get(lora.name, "")) for lora in extras.loras.values()]
+    used += [("vae", file.ref.name, file.path, request.vae_hash or "") for file in extras.vaes.values()]
     if not model.source.path.is_dir():
         used.insert(0, ("model", model.ref.name, model.source.path, request.model_hash or ""))
     for field, name, path, wanted in used:

@@ -33,11 +33,11 @@ from clipskip.sample import (
     prediction_doubt,
     sample,
 )
-from clipskip.spec import LoraRef, Render
+from clipskip.spec import FileRef, LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once, shape_of
 from clipskip.sweep.begin import Openings
 from clipskip.sweep.second import Task, denoiser_calls, enlarged, second_loras, second_render, second_text
-from clipskip.weights import Checkpoint, CheckpointFacts, Embedding, hash_file, load_checkpoint
+from clipskip.weights import Checkpoint, CheckpointFacts, Embedding, VAEFile, hash_file, load_checkpoint, load_vae
 from clipskip.weights.lora import Lora, merged
 
 Numbered = tuple[tuple[int, ...], Render]
@@ -103,6 +103,8 @@ class Extras:
     """Pictures to begin at [height, width, 3], by the hash of their pixels."""
     notes: tuple[str, ...] = ()
     """What the user should know of the settings that were filled in."""
+    vaes: Mapping[str, VAEFile] = field(default_factory=dict)
+    """By hash."""
     upscalers: Mapping[str, Upscaler] = field(default_factory=dict)
     """Upscaler models, by hash."""
     refiner: CheckpointFacts | None = None
@@ -131,6 +133,7 @@ class Model:
         self.reader = TextReader.build(checkpoint.text, facts.encoders, family=facts.family)
         self.unet: UNet = build_unet(checkpoint.unet, facts.unet, dtype=dtype, device=device)
         self.vae: VAE = build_vae(checkpoint.vae, facts.vae)
+        self._other: tuple[FileRef, VAE] | None = None
         self._refiner: Model | None = None
 
     def refiner(self, facts: CheckpointFacts) -> "Model":
@@ -187,6 +190,16 @@ class Model:
                 for own, rest in groupby(drawing.apart, key=lambda task: second_loras(task.render)):
                     yield from self._draw_alike(own, partial(_seconds, list(rest)), drawing)
 
+    def _vae(self, file: FileRef | None, extras: Extras) -> VAE:
+        """The checkpoint's own VAE, or that of a file, which stays open until another is asked for."""
+        if file is None:
+            return self.vae
+        if self._other is None or self._other[0] != file:
+            self._other = None
+            state = load_vae(extras.vaes[file.hash], self.facts.vae, dtype=self.vae.dtype, device=self.device)
+            self._other = file, build_vae(state, self.facts.vae)
+        return self._other[1]
+
     @contextmanager
     def with_loras(self, wanted: Sequence[LoraRef], extras: Extras) -> Iterator[TextReader]:
         """The model with these LoRAs in its weights for as long as a `with` lasts, and how it then reads texts."""
@@ -203,8 +216,11 @@ class Model:
         """What the renders need to be drawn: one text pass for all, and each picture to begin at encoded once."""
         renders = [render for _, render in numbered]
         made = condition_all(reader, renders, calls=denoiser_calls)
-        openings = Openings(self.vae, extras.starts, channels=self.unet.shape.in_channels)
-        opened = [openings.of(render) for render in renders]
+        openings = {
+            file: Openings(self._vae(file, extras), extras.starts, channels=self.unet.shape.in_channels)
+            for file in dict.fromkeys(render.vae for render in renders)
+        }
+        opened = [openings[render.vae].of(render) for render in renders]
         tasks = [
             Task(
                 at=at,
@@ -285,12 +301,13 @@ class Model:
         """The second pass of a picture whose first is done; none where it is only enlarged, or has other LoRAs."""
         hires = task.render.hires
         assert hires is not None
-        larger = enlarged(self.vae, latent, task.render, drawing.extras.upscalers)
+        vae = self._vae(task.render.vae, drawing.extras)
+        larger = enlarged(vae, latent, task.render, drawing.extras.upscalers)
         if not hires.strength:
             self._decode(task, larger, drawing)
             return []
         begin = Begin(latent=larger, strength=hires.strength, every_step=True)
-        openings = Openings(self.vae, {}, channels=self.unet.shape.in_channels)
+        openings = Openings(vae, {}, channels=self.unet.shape.in_channels)
         beside = openings.larger(larger, seed=task.render.seed)
         again = replace(task, second=None, steps_before=task.render.steps)
         if task.second is None:
@@ -299,7 +316,7 @@ class Model:
         return [replace(again, picture=replace(task.second, start=begin, beside=beside))]
 
     def _decode(self, task: Task, latent: One, drawing: Drawing, *, half_done: int | None = None) -> None:
-        pixels = decode_on_device(self.vae, latent[None])[0]
+        pixels = decode_on_device(self._vae(task.render.vae, drawing.extras), latent[None])[0]
         drawing.decodings.append(
             Decoding.start(pixels, indices=task.at, render=task.render, half_done=half_done, canvas=task.canvas)
         )

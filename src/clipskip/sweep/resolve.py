@@ -37,6 +37,9 @@ from clipskip.weights import (
     FileKind,
     Library,
     SourceFile,
+    VAEFile,
+    beside,
+    find_fitting,
     identify,
     load_embedding,
     read_allowed,
@@ -60,6 +63,7 @@ MAX_RANDOM_SEED = 2**32 - 2
 Pictures = Mapping[str, NDArray[np.uint8]]
 """Pictures to begin at [height, width, 3], by the hash of their pixels."""
 FoundLoras = Sequence[tuple[LoraRef, Lora]]
+OWN_VAE = "none"
 NO_PICTURES: Pictures = MappingProxyType({})
 
 
@@ -88,7 +92,6 @@ def resolve(
     LoRAs of the prompt's tags come before those named beside it.
     """
     check_request(request)
-    _refuse(request)
     _check_start(request, pictures)
     sampler, schedule = find_sampler(request.sampler, request.scheduler)
     rules = Rules(emphasis=Emphasis.parse(request.emphasis))
@@ -117,6 +120,7 @@ def resolve(
     _check_embeddings(request, library, rules)
     embeddings = tuple(load_embedding(path, widths=model.widths, allow_pickle=allow_pickle) for path in called)
     refiner = _refiner(request, model, library, allow_pickle=allow_pickle)
+    vae, unused_vae = _find_vae(request, model, library, allow_pickle=allow_pickle)
     render = Render(
         prompt=prompt.text.strip(),
         negative_prompt=request.negative_prompt.strip(),
@@ -145,6 +149,7 @@ def resolve(
         refiner_switch_at=request.refiner_switch_at,
         noise_schedule=ZERO_TERMINAL_SNR if model.zero_terminal_snr else request.noise_schedule,
         empty_negative=request.empty_negative,
+        vae=vae.ref if vae else None,
         start=request.start,
         hires=hires and _with_loras(hires, found, again),
         **noise_of(request, sampler),
@@ -153,7 +158,9 @@ def resolve(
     _check(render, model, embeddings, pictures=pictures)
     loras = {lora.hash: lora for _, lora in [*found, *(again or ())]}
     notes = (_said(remembered, model.source),) if remembered else (asked.remark,) if asked and asked.remark else ()
-    return render, Extras(refiner=refiner, loras=loras, embeddings=embeddings, starts=pictures, notes=notes)
+    vaes = {vae.ref.hash: vae} if vae else {}
+    told = (*notes, *filter(None, [unused_vae]))
+    return render, Extras(refiner=refiner, loras=loras, embeddings=embeddings, starts=pictures, vaes=vaes, notes=told)
 
 
 def _said(answer: Remembered, source: SourceFile) -> str:
@@ -213,10 +220,25 @@ def _refiner(
     return facts
 
 
-def _refuse(request: Request) -> None:
-    """SpecError, by name, for settings that cannot be drawn yet."""
-    if request.vae or request.vae_hash:
-        raise SpecError("a VAE file cannot be drawn with yet; leave it out of the settings", field="vae")
+def _find_vae(
+    request: Request, model: CheckpointFacts, library: Library, *, allow_pickle: bool
+) -> tuple[VAEFile | None, str]:
+    """The VAE that is asked for, else the one beside the checkpoint, and a line of one that cannot be used.
+
+    "None" asks for the checkpoint's own.
+    """
+    name, digits = request.vae, request.vae_hash
+    if name is not None and name.casefold() == OWN_VAE:
+        return None, ""
+    if name or digits:
+        path = library.find_hash(digits, FileKind.VAE, likely=name or "") if digits else None
+        path = path or library.find(name or digits or "", FileKind.VAE)
+        return find_fitting(path, model.vae, allow_pickle=allow_pickle), ""
+    for path in beside(model.source.path):
+        if allow_pickle or not is_pickle(path):
+            return find_fitting(path, model.vae, allow_pickle=allow_pickle), ""
+        return None, f"{path.name} beside the model is a pickle, and is not used; give --allow-pickle to draw with it"
+    return None, ""
 
 
 def _side(asked: int | None, other: int | None, own: int) -> int:

@@ -18,6 +18,7 @@ from clipskip.weights.keys import TEXT_PARTS
 from clipskip.weights.library import Library
 from clipskip.weights.pickles import read_allowed
 from clipskip.weights.save import save_folder, save_single_file
+from clipskip.weights.vae import VAEFile, beside, find_fitting, load_vae
 from clipskip.weights.walking import Found
 
 __all__ = [
@@ -37,14 +38,18 @@ __all__ = [
     "SourceFile",
     "TensorInfo",
     "TextWeights",
+    "VAEFile",
+    "beside",
     "check_encoders",
     "check_loadable",
     "count_vectors",
+    "find_fitting",
     "hash_file",
     "identify",
     "load_checkpoint",
     "load_embedding",
     "load_text",
+    "load_vae",
     "read_allowed",
     "read_facts",
     "read_header",

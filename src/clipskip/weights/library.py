@@ -24,9 +24,10 @@ LAYOUT = {
     FileKind.CHECKPOINT: ("models/Stable-diffusion", "Stable-diffusion", "models/checkpoints", "checkpoints"),
     FileKind.LORA: ("models/Lora", "Lora", "models/LyCORIS", "LyCORIS", "models/loras", "loras"),
     FileKind.EMBEDDING: ("embeddings", "models/embeddings"),
+    FileKind.VAE: ("models/VAE", "VAE", "models/vae", "vae"),
 }
 """Where A1111, Forge and ComfyUI keep each kind, below their folder."""
-OPTION = {FileKind.CHECKPOINT: "model", FileKind.LORA: "lora", FileKind.EMBEDDING: "prompt"}
+OPTION = {FileKind.CHECKPOINT: "model", FileKind.LORA: "lora", FileKind.EMBEDDING: "prompt", FileKind.VAE: "vae"}
 LARGEST_EMBEDDING = 5_000_000
 """Bytes; 75 vectors of SDXL take 0.6 MB, the smallest LoRA that is pickled some 10 MB."""
 
@@ -215,9 +216,16 @@ def _spellings(found: Found) -> tuple[str, ...]:
 
 
 def _sorted_in(folder: Path, kind: FileKind, bounds: Bounds) -> Iterator[Found]:
-    """The files in the subfolders that are for a kind."""
+    """The files in the subfolders that are for a kind; a VAE may also be in the checkpoints', named after one."""
     for root in _layout(folder, kind):
-        yield from walk(root, bounds)
+        yield from (found for found in walk(root, bounds) if kind is FileKind.VAE or not _is_beside(found))
+    for root in _layout(folder, FileKind.CHECKPOINT) if kind is FileKind.VAE else ():
+        yield from filter(_is_beside, walk(root, bounds))
+
+
+def _is_beside(found: Found) -> bool:
+    """Whether it is the VAE of a checkpoint by its name."""
+    return found.is_weights and found.path.stem.lower().endswith(".vae")
 
 
 def _loose(folder: Path, bounds: Bounds) -> Iterator[Found]:

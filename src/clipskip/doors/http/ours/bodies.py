@@ -119,6 +119,7 @@ class SweepBody(SettingsFields):  # type: ignore[misc]  # as above
         open_sizes = {
             name: None for name in ("width", "height") if name in self.model_fields_set and name not in values
         }
+        said |= {"vae_hash": None} if "vae" in said else {}
         return with_values(replace(asked, **said), values | open_sizes)
 
     def negative(self, *, depth: int) -> Skip | None:
