@@ -40,7 +40,9 @@ def sweep(page: Page) -> None:
     page.wait_for_selector("#ready", state="attached")
     page.fill("#prompt", PROMPT)
     page.fill("#negative_prompt", NEGATIVE)
-    page.select_option("#add-lora", LORA)
+    page.fill("#add-lora", LORA)
+    page.locator("#add-lora-list [role=option]").first.wait_for()
+    page.press("#add-lora", "Enter")
     for name, value in (("steps", STEPS), ("cfg_scale", GUIDANCE), ("seed", SEED)):
         page.fill(f"#{name}", str(value))
     page.click("#start")
@@ -51,6 +53,7 @@ def sweep(page: Page) -> None:
     page.locator("#rows label").first.click()
     page.click("#hold")
     page.locator("#rows label").last.click()
+    page.evaluate("document.activeElement.blur()")
     page.wait_for_timeout(1000)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from clipskip.encode import encode_layers, open_text_encoder
 from clipskip.spec import ClipSkip, Family, request_from_text
+from clipskip.spec.dialect import asked_skip
 from clipskip.sweep import Form, forms_of
 from clipskip.weights import load_checkpoint, save_folder
 from clipskip.weights.library import STARTER
@@ -72,6 +73,22 @@ def test_what_a_tool_cannot_say_is_an_error_and_no_form() -> None:
         found = form(tool, half)
         assert found.error and not found.text, tool
     assert "Restart" in form("diffusers", sampler="Restart").error
+
+
+@pytest.mark.parametrize("tool", ["SwarmUI", "InvokeAI", "ComfyUI"])
+@pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M Karras"])
+def test_what_is_written_for_a_tool_is_read_as_what_was_drawn(tool: str, sampler: str) -> None:
+    asked = request_from_text(TEXT.replace(" <lora:ogre:0.5:1>", "").replace(", badhand", "").format(sampler=sampler))
+    said = form(tool, TEXT.replace(" <lora:ogre:0.5:1>", "").replace(", badhand", ""), sampler=sampler)
+    again = request_from_text(said.text)
+    for name in ("negative_prompt", "steps", "cfg_scale", "seed", "width", "height", "model", "sampler"):
+        assert getattr(again, name) == getattr(asked, name), (name, said)
+    assert again.prompt == "a gnome" and [(lora.name, lora.unet, lora.text_encoder) for lora in again.loras] == [
+        ("gnome", 0.8, 0.8)
+    ]
+    read = asked_skip(again, Family.SD1)
+    assert read is not None and read.skip == ClipSkip(2)
+    assert again.unused == () or tool != "SwarmUI"
 
 
 def test_the_command_line_has_each_setting_once() -> None:

@@ -11,6 +11,7 @@ from clipskip.errors import SpecError
 from clipskip.prompt import Emphasis, Rules, read_prompt
 from clipskip.sample import find_sampler
 from clipskip.spec import ClipSkip, Dialect, Family, LoraRef, Request, Skip, to_dialect
+from clipskip.spec.dialect import asked_skip
 from clipskip.spec.sampler_names import COMFY_SAMPLERS, SCHEDULES
 
 COMFY_SAMPLER = {label: name for name, label in reversed(COMFY_SAMPLERS.items()) if name != "ddim"} | {"DDIM": "ddim"}
@@ -35,6 +36,13 @@ SDCPP = {
 }  # fmt: skip
 SDCPP_SCHEDULE = {"Automatic": "discrete", "Normal": "discrete", "Karras": "karras", "Exponential": "exponential",
                   "Align Your Steps": "ays"}  # fmt: skip
+
+INVOKE = {
+    "Euler a": "euler_a", "Euler": "euler", "Heun": "heun", "LMS": "lms", "DPM2": "kdpm_2", "DPM2 a": "kdpm_2_a",
+    "DPM++ 2M": "dpmpp_2m", "DPM++ SDE": "dpmpp_sde", "DPM++ 2M SDE": "dpmpp_2m_sde", "DPM++ 2S a": "dpmpp_2s",
+    "DDIM": "ddim", "UniPC": "unipc", "LCM": "lcm",
+}  # fmt: skip
+INVOKE_BASE = {Family.SD1: "sd-1", Family.SD2: "sd-2", Family.SDXL: "sdxl"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +82,8 @@ def forms_of(request: Request, *, family: Family) -> tuple[Form, ...]:
     rules = Rules(emphasis=Emphasis.parse(request.emphasis))
     sampler, schedule = find_sampler(request.sampler, request.scheduler)
     read = read_prompt(request.prompt, steps=request.steps * sampler.order, rules=rules)
-    skip = request.clip_skip or ClipSkip(family.default_skip)
+    told = asked_skip(request, family)
+    skip = told.skip if told else ClipSkip(family.default_skip)
     picture = _Picture(
         request=request, prompt=read.text.strip(), loras=(*read.loras, *request.loras), sampler=sampler.name,
         schedule=schedule, skip=skip, negative=request.negative_clip_skip or skip,
@@ -82,7 +91,8 @@ def forms_of(request: Request, *, family: Family) -> tuple[Form, ...]:
         embeddings=tuple(name for name, _ in request.embedding_hashes),
     )  # fmt: skip
     made = (
-        ("ComfyUI", "workflow.json", _comfy), ("diffusers", "draw.py", _diffusers), ("stable-diffusion.cpp", "draw.sh", _sdcpp),
+        ("ComfyUI", "workflow.json", _comfy), ("diffusers", "draw.py", _diffusers), ("SwarmUI", "swarmui.json", _swarm),
+        ("InvokeAI", "invokeai.json", _invoke), ("stable-diffusion.cpp", "draw.sh", _sdcpp),
     )  # fmt: skip
     return tuple(_form(tool, file, write, picture) for tool, file, write in made)
 
@@ -261,11 +271,8 @@ def _sdcpp(picture: _Picture) -> str:
         raise SpecError(
             f"stable-diffusion.cpp has no sampler {picture.sampler} on the schedule {picture.schedule}", field="sampler"
         )
-    if picture.negative != picture.skip:
-        raise SpecError("stable-diffusion.cpp has one Clip Skip for both prompts", field="negative_clip_skip")
-    if any(lora.unet != lora.text_encoder for lora in picture.loras):
-        raise SpecError("stable-diffusion.cpp has one weight for a LoRA's text encoder and UNet", field="loras")
-    tags = "".join(f"<lora:{lora.name}:{lora.unet:g}>" for lora in picture.loras)
+    _one_skip(picture, "stable-diffusion.cpp")
+    tags = "".join(f"<lora:{lora.name}:{_one_weight(lora, 'stable-diffusion.cpp'):g}>" for lora in picture.loras)
     words: Mapping[str, object] = {
         "-M": "img_gen", "-m": f"{asked.model}.safetensors", "-p": f"{picture.prompt} {tags}".strip(), "-n": asked.negative_prompt,
         "--clip-skip": _number(picture.skip, picture, Dialect.SDCPP), "--sampling-method": sampler, "--scheduler": schedule,
@@ -277,3 +284,69 @@ def _sdcpp(picture: _Picture) -> str:
     if asked.vae:
         words = {**words, "--vae": asked.vae}
     return "sd-cli " + " ".join(f"{name} {shlex.quote(str(value))}" for name, value in words.items())
+
+
+def _swarm(picture: _Picture) -> str:
+    """The record that SwarmUI writes into its pictures and takes when it is pasted."""
+    asked, sampler, schedule = picture.request, COMFY_SAMPLER.get(picture.sampler), COMFY_SCHEDULE.get(picture.schedule)
+    if sampler is None or schedule not in COMFY_KNOWN:
+        raise SpecError(f"SwarmUI has no sampler {picture.sampler} on the schedule {picture.schedule}", field="sampler")
+    _one_skip(picture, "SwarmUI")
+    said: dict[str, object] = {
+        "prompt": _embedded(picture.prompt, picture), "negativeprompt": _embedded(asked.negative_prompt, picture), "model": asked.model,
+        "seed": asked.seed, "steps": asked.steps, "cfgscale": asked.cfg_scale, "width": picture.width, "height": picture.height,
+        "sampler": sampler, "scheduler": schedule, "clipstopatlayer": _number(picture.skip, picture, Dialect.SWARMUI),
+    }  # fmt: skip
+    if picture.loras:
+        said |= {
+            "loras": [lora.name for lora in picture.loras],
+            "loraweights": [f"{_one_weight(lora, 'SwarmUI'):g}" for lora in picture.loras],
+        }
+    if asked.vae:
+        said["vae"] = asked.vae
+    return json.dumps({"sui_image_params": said}, indent=2, ensure_ascii=False)
+
+
+def _embedded(text: str, picture: _Picture) -> str:
+    """A prompt whose embeddings are called as SwarmUI calls them."""
+    return re.sub(r"embedding:([\w-]+)", r"<embed:\1>", _called(text, picture))
+
+
+def _invoke(picture: _Picture) -> str:
+    """The metadata that InvokeAI writes into its pictures and recalls from them."""
+    asked, scheduler = picture.request, INVOKE.get(picture.sampler)
+    base, karras = INVOKE_BASE.get(picture.family), picture.schedule == "Karras"
+    if (
+        scheduler is None
+        or picture.schedule not in ("Automatic", "Normal", "DDIM", "Karras")
+        or (karras and picture.sampler not in KARRAS)
+    ):
+        raise SpecError(
+            f"InvokeAI has no sampler {picture.sampler} on the schedule {picture.schedule}", field="sampler"
+        )
+    if base is None:
+        raise SpecError(f"InvokeAI has no Clip Skip on {picture.family.label}", field="model")
+    _one_skip(picture, "InvokeAI")
+    said = {
+        "generation_mode": "txt2img", "positive_prompt": picture.prompt, "negative_prompt": asked.negative_prompt,
+        "width": picture.width, "height": picture.height, "seed": asked.seed, "rand_device": "cpu", "cfg_scale": asked.cfg_scale,
+        "steps": asked.steps, "scheduler": f"{scheduler}_k" if karras else scheduler,
+        "clip_skip": _number(picture.skip, picture, Dialect.INVOKEAI),
+        "model": {"name": asked.model, "base": base, "type": "main"},
+        "loras": [
+            {"model": {"name": lora.name, "base": base, "type": "lora"}, "weight": _one_weight(lora, "InvokeAI")}
+            for lora in picture.loras
+        ],
+    }  # fmt: skip
+    return json.dumps(said, indent=2, ensure_ascii=False)
+
+
+def _one_skip(picture: _Picture, tool: str) -> None:
+    if picture.negative != picture.skip:
+        raise SpecError(f"{tool} has one Clip Skip for both prompts", field="negative_clip_skip")
+
+
+def _one_weight(lora: LoraRef, tool: str) -> float:
+    if lora.unet != lora.text_encoder:
+        raise SpecError(f"{tool} has one weight for a LoRA's text encoder and UNet", field="loras")
+    return lora.unet
