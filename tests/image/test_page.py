@@ -2,10 +2,11 @@
 
 import base64
 import hashlib
-import io
 import json
 import re
+import tempfile
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -17,10 +18,11 @@ HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(1)> & "quo
 
 
 def page() -> str:
-    picture = io.BytesIO()
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture, "PNG")
-    cell = Cell(png=picture.getvalue(), settings=f"{HOSTILE}\nSteps: 2, Clip skip: 1")
-    return write_page([[cell, None]], columns=["Clip Skip 1", "Clip Skip 2"], rows=[HOSTILE], prompt=HOSTILE)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cell.png"
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path, "PNG")
+        cell = Cell(path=path, settings=f"{HOSTILE}\nSteps: 2, Clip skip: 1")
+        return write_page([[cell, None]], columns=["Clip Skip 1", "Clip Skip 2"], rows=[HOSTILE], prompt=HOSTILE)
 
 
 def test_hostile_text_stays_text() -> None:

@@ -73,6 +73,19 @@ def sweep(
     init: o.Init = None,
     mask: o.MaskFile = None,
     typed: o.Typed,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--axis", help="What varies besides, as name=values: seed=1-4, cfg=3,5,7, lora-weight=0.2..1.0. Repeatable."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", help="Repeat each cell with so many seeds.", min=1, max=1000)
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", help="Draw only share i/n of the cells (1/3), or auto: those nobody has claimed."),
+    ] = None,
     out: Annotated[Path | None, o.Out] = None,
     models_folder: o.Folders = None,
     fetch: o.Fetch = False,
@@ -81,6 +94,7 @@ def sweep(
 ) -> None:
     """Draw the grid: Clip Skip across, without and with the LoRAs down."""
     from clipskip.doors.work import run_sweep
+    from clipskip.sweep import Shard
 
     skips = parse_columns(clip_skip)
     given = o.read_given(init, mask)
@@ -89,17 +103,31 @@ def sweep(
         refiner=refiner, negative_clip_skip=negative_clip_skip, typed=typed,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
-    _finish(
-        run_sweep(
-            request,
-            skips,
-            folders=models_folder or [],
-            allow_pickle=allow_pickle,
-            out=out,
-            yes=yes,
-            pictures=given.pictures,
-        )
+    drawn = run_sweep(
+        request,
+        skips,
+        folders=models_folder or [],
+        allow_pickle=allow_pickle,
+        out=out,
+        yes=yes,
+        pictures=given.pictures,
+        axes=o.build_axes(axis, seeds, seed=request.seed),
+        shard=Shard.parse(shard) if shard else Shard(),
     )
+    _finish(drawn)
+
+
+@app.command()
+def merge(
+    into: Annotated[Path, typer.Argument(help="The folder to make.")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders of the same sweep, as shards on several machines drew them.")
+    ],
+) -> None:
+    """Put the pictures of one sweep, drawn on several machines, into one folder with its grid and page."""
+    from clipskip.doors.work import run_merge
+
+    run_merge(into, folders)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import typer
 
 from clipskip.errors import NotFound, SpecError
 from clipskip.spec import (
+    Axis,
     LoraRef,
     Mask,
     PhraseSkip,
@@ -195,6 +196,16 @@ def build_request(
     request = with_values(_begun(replace(asked, **changes), given), typed)
     check_request(request)
     return request
+
+
+def build_axes(typed: list[str] | None, seeds: int | None, *, seed: int) -> tuple[Axis, ...]:
+    """The axes that were typed; `seeds` is one that counts up from the sweep's seed."""
+    axes = tuple(Axis.parse(text) for text in typed or ())
+    if seeds is None:
+        return axes
+    if seed == -1:
+        raise SpecError("--seeds counts up from a seed; give one with --seed", field="seed")
+    return (*axes, Axis.parse(f"seed={seed}-{seed + seeds - 1}"))
 
 
 def with_phrases(settings: tuple[PhraseSkip, ...], typed: list[str]) -> tuple[PhraseSkip, ...]:

@@ -1,7 +1,9 @@
 """The commands that draw: open the model, show progress, write pictures, end cleanly on Ctrl-C."""
 
+import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -9,19 +11,25 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clipskip.doors.terminal import say
 from clipskip.errors import SpecError, printable
-from clipskip.spec import Request, Skip
+from clipskip.spec import Axis, Request, Skip
 from clipskip.sweep import (
+    GRID,
     NO_PICTURES,
+    PAGE,
     Advance,
     Doubt,
     Extras,
     Model,
     Pictures,
     Saved,
+    Shard,
     SweepFolder,
     doubts_of,
     draw_missing,
     draw_to,
+    finish_folder,
+    held,
+    merge_folders,
     open_model,
     plan_sweep,
     resolve,
@@ -30,6 +38,7 @@ from clipskip.sweep import (
 )
 from clipskip.weights import Library
 
+WHOLE = Shard()
 OUT = Path("clipskip-out")
 MOST_UNUSED, MOST_SHOWN = 40, 120
 """Settings that are named as not used, and characters of each."""
@@ -44,26 +53,67 @@ def run_sweep(
     out: Path | None,
     yes: bool = False,
     pictures: Pictures = NO_PICTURES,
+    axes: Sequence[Axis] = (),
+    shard: Shard = WHOLE,
 ) -> bool:
     """Draws what is missing of the sweep, then its grid and page; False when it was interrupted."""
+    if shard != WHOLE and request.seed == -1:
+        raise SpecError("shards of a sweep must agree on its seed; give one with --seed", field="seed")
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
-    sweep, extras = plan_sweep(request, skips, model.facts, library, pictures=pictures, allow_pickle=allow_pickle)
+    sweep, extras = plan_sweep(
+        request, skips, model.facts, library, axes=axes, pictures=pictures, allow_pickle=allow_pickle
+    )
     _warn(request, model, extras, console)
     _ask(doubts_of(request, sweep.base, model.facts, extras), console, yes=yes)
     folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=model.facts)
-    cells = len(sweep.skips) * len(sweep.rows)
-    try:
-        complete = _show(draw_missing(model, folder, extras), console=console, pictures=cells)
-    except SpecError:
-        _finish(folder)
-        raise
-    _finish(folder)
+    with _stopped_by_sigterm(), held(folder.path) if shard == WHOLE else nullcontext():
+        if shard == WHOLE:
+            folder.sweep_up()
+        complete = _draw(model, folder, extras, shard, console)
     if not complete:
         console.print(printable(f"Stopped. The same command goes on from what is in {folder.path}."), markup=False)
-    say(f"grid  {folder.grid.resolve()}")
-    say(f"page  {folder.page.resolve()}")
+    if shard == WHOLE or folder.whole:
+        say(f"grid  {folder.grid.resolve()}")
+        say(f"page  {folder.page.resolve()}")
+    else:
+        there = sum(folder.place(row, column).is_file() for row, column in sweep.places)
+        say(f"{there} of {len(sweep.places)} pictures are in {folder.path.resolve()}")
     return complete
+
+
+def _draw(model: Model, folder: SweepFolder, extras: Extras, shard: Shard, console: Console) -> bool:
+    """Draws this process's cells; the grid and the page are made of what is there, by a shard only when it is all."""
+    pictures = sum(shard.has(folder.sweep.cell(row, column)) for row, column in folder.sweep.places)
+    try:
+        return _show(draw_missing(model, folder, extras, shard=shard), console=console, pictures=pictures)
+    finally:
+        if shard == WHOLE or folder.whole:
+            _finish(folder)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """A batch queue's SIGTERM ends the drawing as Ctrl-C does: claimed cells are given back."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run_merge(into: Path, folders: Sequence[Path]) -> None:
+    """Merges folders of one sweep, and makes its grid and page."""
+    there, count = merge_folders(into, folders)
+    finish_folder(into)
+    say(f"{there} of {count} pictures")
+    say(f"grid  {(into / GRID).resolve()}")
+    say(f"page  {(into / PAGE).resolve()}")
 
 
 def _finish(folder: SweepFolder) -> None:

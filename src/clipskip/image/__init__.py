@@ -12,7 +12,7 @@ from clipskip.image.enlarge import (
     stretch,
     upscale_by,
 )
-from clipskip.image.grid import animation, draw_grid
+from clipskip.image.grid import CELL_PX, animation, draw_grid
 from clipskip.image.initial import hash_pixels, read_mask, read_opacity, read_pixels
 from clipskip.image.metadata import (
     PictureFormat,
@@ -29,6 +29,7 @@ from clipskip.image.preview import Colours, preview, preview_colours
 from clipskip.image.vae import decode, decode_on_device, encode, encode_exact, picture_px
 
 __all__ = [
+    "CELL_PX",
     "LATENT_MODES",
     "LATENT_RESIZE",
     "UPSCALERS",

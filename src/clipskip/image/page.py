@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One finished picture of a sweep."""
 
-    png: bytes
+    path: Path
+    """Of its PNG."""
     settings: str
     """Its infotext."""
 
@@ -28,8 +30,10 @@ def write_page(
     prompt: str,
     name: str = "",
     depth: int | None = None,
+    linked: bool = False,
 ) -> str:
-    """The page as text. It asks no network: pictures are data URLs, and its policy allows only its own script and style."""
+    """The page as text. It asks no network: its policy allows only its own script and style, and pictures are data URLs, or with
+    `linked` the files beside it."""
     here = _viewer()
     script, style = (
         bundle(),
@@ -44,11 +48,13 @@ def write_page(
         "columns": [{"label": label, "clip_skip": _number(label)} for label in columns],
         "rows": [{"name": text} for text in rows],
         "cells": [
-            [_cell(cell, r, label) for cell, label in zip(row, columns, strict=True)] for r, row in enumerate(cells)
+            [_cell(cell, r, label, linked=linked) for cell, label in zip(row, columns, strict=True)]
+            for r, row in enumerate(cells)
         ],
     }
     parts = {
         "title": html.escape(f"Clip Skip sweep: {prompt[:80]}"),
+        "images": "data: file: 'self'" if linked else "data:",
         "style": style,
         "style_hash": _policy_hash(style),
         "viewer": viewer_markup({}),
@@ -110,11 +116,16 @@ def _number(label: str) -> int | float | str:
     return int(text) if text.isdigit() else float(text)
 
 
-def _cell(cell: Cell | None, row: int, label: str) -> dict[str, str | None]:
+def _cell(cell: Cell | None, row: int, label: str, *, linked: bool) -> dict[str, str | None]:
     if cell is None:
         return {"state": "waiting", "image": None, "settings": None}
     name = re.sub(r"[^\w.-]+", "-", f"row{row}-{label.lower().replace('clip skip ', 'clipskip')}")
-    return {"state": "done", "image": _data_url(cell.png), "settings": cell.settings, "name": f"{name}.png"}
+    return {
+        "state": "done",
+        "image": cell.path.name if linked else _data_url(cell.path.read_bytes()),
+        "settings": cell.settings,
+        "name": f"{name}.png",
+    }
 
 
 def _data_url(png: bytes) -> str:

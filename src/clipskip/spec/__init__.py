@@ -1,5 +1,6 @@
 """What is wanted: plain values in, plain values out, no tensors; their text form is the infotext."""
 
+from clipskip.spec.axes import AXES, Axis, combinations
 from clipskip.spec.changes import parse_size, values_of, with_values
 from clipskip.spec.dialect import (
     Spelling,
@@ -43,7 +44,9 @@ from clipskip.spec.skip import ClipSkip, parse_skips
 from clipskip.spec.table import ZERO_TERMINAL_SNR
 
 __all__ = [
+    "AXES",
     "ZERO_TERMINAL_SNR",
+    "Axis",
     "CivitaiLink",
     "ClipSkip",
     "Dialect",
@@ -70,6 +73,7 @@ __all__ = [
     "by_hash",
     "check_depths",
     "check_request",
+    "combinations",
     "conversion_table",
     "convert",
     "depths",

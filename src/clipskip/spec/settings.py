@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -154,8 +154,8 @@ def render_infotext(render: Render) -> str:
     )
 
 
-def shared_infotext(render: Render) -> str:
-    """The settings that pictures share which differ in Clip Skip and LoRAs alone."""
+def shared_infotext(render: Render, *, without: Collection[str] = ()) -> str:
+    """The settings that pictures share which differ in Clip Skip, LoRAs and the fields named in `without`."""
     return compose(
         Infotext(
             prompt=hide_labels(render.prompt),
@@ -163,7 +163,7 @@ def shared_infotext(render: Render) -> str:
             fields={
                 name: value
                 for name, value in _fields_of(render)
-                if name not in NOT_SHARED and (name, value) not in DEFAULTS.items()
+                if name not in NOT_SHARED and name not in without and (name, value) not in DEFAULTS.items()
             },
         )
     ).strip()

@@ -1,10 +1,11 @@
 """A Request in; its picture, or the grid of its Clip Skips and LoRAs, out: planned, drawn, written, resumed."""
 
 from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
-from clipskip.sweep.folder import GRID, PAGE, SweepFolder
+from clipskip.sweep.folder import GRID, PAGE, SweepFolder, finish_folder
 from clipskip.sweep.forms import Form, forms_of
 from clipskip.sweep.history import History, Record
 from clipskip.sweep.lock import held
+from clipskip.sweep.merge import merge_folders
 from clipskip.sweep.model import Advance, Drawn, Extras, Halt, Model, no_numbers
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
@@ -22,6 +23,7 @@ from clipskip.sweep.run import (
     plan_sweep,
     save_picture,
 )
+from clipskip.sweep.shard import Shard
 from clipskip.sweep.studio import Studio
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "Queue",
     "Record",
     "Saved",
+    "Shard",
     "Studio",
     "Sweep",
     "SweepFolder",
@@ -52,11 +55,13 @@ __all__ = [
     "draw_sweep",
     "draw_to",
     "find_model",
+    "finish_folder",
     "fix_seed",
     "footer",
     "forms_of",
     "held",
     "load_model",
+    "merge_folders",
     "name_row",
     "no_numbers",
     "open_model",

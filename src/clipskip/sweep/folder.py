@@ -1,6 +1,7 @@
 """Where a sweep's pictures go: written as they finish, found again when the sweep is run again."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from clipskip.errors import ClipskipError, OutputError
-from clipskip.image import Cell, draw_grid, read_infotext, write_bytes, write_page, write_png
+from clipskip.image import CELL_PX, Cell, draw_grid, read_infotext, write_bytes, write_page, write_png
 from clipskip.spec import render_infotext
-from clipskip.sweep.manifest import read_manifest, write_manifest
-from clipskip.sweep.plan import Sweep, file_name, footer
+from clipskip.sweep.manifest import MANIFEST, read_manifest, write_manifest
+from clipskip.sweep.plan import Sweep, file_name
 from clipskip.weights import CheckpointFacts
 
 GRID, PAGE = "grid.png", "index.html"
+MOST_PIXELS, MOST_EMBEDDED = 100_000_000, 60_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +31,19 @@ class SweepFolder:
     def create(cls, path: Path, sweep: Sweep, *, model: CheckpointFacts | None = None) -> "SweepFolder":
         """The folder, made if it is missing; OutputError when it cannot be written, before anything is drawn."""
         ensure_writable(path)
+        _check_same(path, sweep)
         write_manifest(path, sweep, model=model)
         return cls(path=path, sweep=sweep)
+
+    def sweep_up(self) -> None:
+        """Take away what a killed process left half written; only for one that has the folder to itself."""
+        for left in self.path.glob(".*.partial"):
+            left.unlink(missing_ok=True)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every cell's file is there."""
+        return all(self.place(row, column).is_file() for row, column in self.sweep.places)
 
     def place(self, row: int, column: int) -> Path:
         """The file of one cell."""
@@ -38,15 +51,7 @@ class SweepFolder:
 
     def has(self, row: int, column: int) -> bool:
         """Whether the cell's picture is there, whole, and made with exactly these settings."""
-        path = self.place(row, column)
-        try:
-            if read_infotext(path) != render_infotext(self.sweep.cell(row, column)):
-                return False
-            with Image.open(path) as picture:
-                picture.load()
-        except (ClipskipError, OSError, UnidentifiedImageError):
-            return False
-        return True
+        return is_whole(self.place(row, column), render_infotext(self.sweep.cell(row, column)))
 
     def save(self, row: int, column: int, pixels: NDArray[np.uint8]) -> Path:
         """Writes one finished cell, whole or not at all."""
@@ -70,28 +75,85 @@ class SweepFolder:
 
     def finish(self) -> None:
         """Writes the grid and the page from the pictures that are there."""
-        rows = [[self._cell(r, c) for c in range(len(self.sweep.skips))] for r in range(len(self.sweep.rows))]
-        across, down = self.sweep.columns, self.sweep.row_names
-        pixels = [
-            [pixels_of(self.place(r, c)) if cell else None for c, cell in enumerate(row)] for r, row in enumerate(rows)
-        ]
-        shared = footer(self.sweep)
-        write_png(self.grid, draw_grid(pixels, columns=across, rows=down, footer=shared), shared)
-        model = (read_manifest(self.path) or {}).get("model", {})
-        page = write_page(
-            rows,
-            prompt=self.sweep.base.prompt,
-            columns=across,
-            rows=down,
-            name=self.path.name.removeprefix("sweep-"),
-            depth=model.get("depth"),
-        )
-        write_bytes(self.page, page.encode())
+        finish_folder(self.path)
 
-    def _cell(self, row: int, column: int) -> Cell | None:
-        if not self.has(row, column):
-            return None
-        return Cell(png=self.place(row, column).read_bytes(), settings=render_infotext(self.sweep.cell(row, column)))
+
+def finish_folder(path: Path) -> None:
+    """Writes the grid and the page of a folder's sweep from its manifest and the pictures that are there.
+
+    A grid of more than 100 million pixels is several sheets: grid.png, grid-2.png, ... A page of more than 60 MB of pictures
+    names their files in the place of holding them.
+    """
+    manifest = read_manifest(path)
+    if manifest is None:
+        raise OutputError(f"{path} holds no sweep: its {MANIFEST} is missing or cannot be read", field="out")
+    across = [str(column["label"]) for column in manifest["columns"]]
+    down = [str(row["name"]) for row in manifest["rows"]]
+    cells = [
+        [_cell(path / Path(cell["file"]).name, str(cell["settings"])) for cell in row] for row in manifest["cells"]
+    ]
+    shared = str(manifest["settings"])
+    for sheet, rows in enumerate(_sheets(cells), start=1):
+        pixels = [[pixels_of(cell.path) if cell else None for cell in cells[row]] for row in rows]
+        if any(cell is not None for row in pixels for cell in row):
+            place = path / (GRID if sheet == 1 else f"grid-{sheet}.png")
+            names = [down[row] for row in rows]
+            write_png(place, draw_grid(pixels, columns=across, rows=names, footer=shared), shared)
+    page = write_page(
+        cells,
+        prompt=str(manifest["request"]["prompt"]),
+        columns=across,
+        rows=down,
+        name=path.name.removeprefix("sweep-"),
+        depth=manifest["model"].get("depth"),
+        linked=sum(cell.path.stat().st_size for row in cells for cell in row if cell) > MOST_EMBEDDED,
+    )
+    write_bytes(path / PAGE, page.encode())
+
+
+def _cell(path: Path, settings: str) -> Cell | None:
+    return Cell(path=path, settings=settings) if is_whole(path, settings) else None
+
+
+def is_whole(path: Path, settings: str) -> bool:
+    """Whether a picture is there, whole, and made with exactly these settings."""
+    try:
+        if read_infotext(path) != settings:
+            return False
+        with Image.open(path) as picture:
+            picture.load()
+    except (ClipskipError, OSError, UnidentifiedImageError):
+        return False
+    return True
+
+
+def _sheets(cells: Sequence[Sequence[Cell | None]]) -> list[range]:
+    """The rows of each sheet."""
+    first = next((cell for row in cells for cell in row if cell), None)
+    if first is None:
+        return [range(len(cells))]
+    with Image.open(first.path) as picture:
+        height = max(picture.height, CELL_PX)
+        width = picture.width * height // picture.height
+    rows = max(1, MOST_PIXELS // (width * height * max(1, len(cells[0]))))
+    return [range(start, min(start + rows, len(cells))) for start in range(0, len(cells), rows)]
+
+
+def _check_same(path: Path, sweep: Sweep) -> None:
+    """OutputError where the folder is another sweep's: its manifest, grid and page would be about other pictures."""
+    manifest = read_manifest(path)
+    if manifest is None or manifest.get("key") == sweep.key:
+        return
+    try:
+        theirs = {str(cell["file"]) for row in manifest["cells"] for cell in row}
+    except (KeyError, TypeError):
+        return
+    if theirs != {file_name(sweep.cell(row, column), row=row) for row, column in sweep.places}:
+        raise OutputError(
+            f"the folder {path} holds another sweep (its settings differ); choose another folder with --out, or leave --out "
+            "away to get one for each",
+            field="out",
+        )
 
 
 def ensure_writable(path: Path) -> None:

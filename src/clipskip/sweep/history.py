@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, final
 
 from clipskip.errors import ClipskipError, NotFound
-from clipskip.spec import LoraRef, Request, Skip
+from clipskip.spec import Axis, LoraRef, Request, Skip
 from clipskip.sweep.folder import GRID, PAGE
-from clipskip.sweep.manifest import MANIFEST, read_manifest, request_of
+from clipskip.sweep.manifest import MANIFEST, axes_of, read_manifest, request_of
 
 PREFIX = "sweep-"
 MOST_KEPT = 20_000
@@ -49,6 +49,7 @@ class Record:
     labels: tuple[str, ...]
     rows: tuple[tuple[str, tuple[LoraRef, ...]], ...]
     """Name and LoRAs of each."""
+    axes: tuple[Axis, ...] = ()
     cells: tuple[tuple[Cell, ...], ...]
 
     @property
@@ -162,5 +163,6 @@ def _record(id: str, folder: Path, manifest: dict[str, Any]) -> Record:
         skips=skips,
         labels=tuple(str(column["label"]) for column in columns),
         rows=rows,
+        axes=axes_of(manifest),
         cells=cells,
     )

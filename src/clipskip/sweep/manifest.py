@@ -9,6 +9,7 @@ from typing import Any
 from clipskip.errors import DamagedFile, SpecError
 from clipskip.image import write_bytes
 from clipskip.spec import (
+    Axis,
     ClipSkip,
     Hires,
     LoraRef,
@@ -20,16 +21,15 @@ from clipskip.spec import (
     Start,
     parse_skip,
     render_infotext,
-    shared_infotext,
 )
 from clipskip.spec.render import FIRST_FIELDS
 from clipskip.spec.table import PICTURE
-from clipskip.sweep.plan import Sweep, file_name
+from clipskip.sweep.plan import Sweep, file_name, footer
 from clipskip.weights import CheckpointFacts
 
 MANIFEST, KIND = "manifest.json", "clipskip sweep"
-LARGEST = 20_000_000
-"""Bytes: a thousand cells with long prompts take a tenth of it."""
+LARGEST = 200_000_000
+"""Bytes: a hundred thousand cells with long prompts."""
 PLAIN = ("prompt", "negative_prompt", *(row.name for row in PICTURE))
 """Settings that JSON has as they are, by the same name in a Render and a Request."""
 
@@ -57,7 +57,7 @@ def request_of(manifest: dict[str, Any]) -> tuple[Request, tuple[Skip, ...]]:
     """What was asked for, to the last digit, so that a sweep can go on: its request and its columns."""
     try:
         asked = manifest["request"]
-        loras = tuple(LoraRef(**lora) for lora in manifest["rows"][-1]["loras"])
+        loras = tuple(LoraRef(**lora) for lora in manifest.get("loras", manifest["rows"][-1]["loras"]))
         skips = tuple(parse_skip(str(column["clip_skip"])) for column in manifest["columns"])
         negative, hires = asked["negative_clip_skip"], _hires(asked.get("hires"))
         request = Request(
@@ -82,6 +82,14 @@ def request_of(manifest: dict[str, Any]) -> tuple[Request, tuple[Skip, ...]]:
     return request, skips
 
 
+def axes_of(manifest: dict[str, Any]) -> tuple[Axis, ...]:
+    """The axes of a sweep besides Clip Skip, so that it can go on."""
+    try:
+        return tuple(Axis.parse(str(text)) for text in manifest.get("axes", ()))
+    except (TypeError, SpecError) as error:
+        raise DamagedFile(f"the axes in {MANIFEST} cannot be read ({str(error)[:80]})", field="sweep") from None
+
+
 def _manifest(sweep: Sweep, model: CheckpointFacts | None) -> dict[str, Any]:
     base = sweep.base
     columns = zip(sweep.skips, sweep.columns, strict=True)
@@ -90,7 +98,7 @@ def _manifest(sweep: Sweep, model: CheckpointFacts | None) -> dict[str, Any]:
         "kind": KIND,
         "key": sweep.key,
         "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "settings": shared_infotext(base),
+        "settings": footer(sweep),
         "model": {
             "name": base.model.name,
             "hash": base.model.hash,
@@ -99,6 +107,7 @@ def _manifest(sweep: Sweep, model: CheckpointFacts | None) -> dict[str, Any]:
             "trained_clip_skip": model.trained_clip_skip if model else None,
         },
         "request": _request(base),
+        **({"axes": list(map(str, sweep.axes)), "loras": [_lora(lora) for lora in sweep.loras]} if sweep.axes else {}),
         "columns": [{"clip_skip": _number(skip), "label": label} for skip, label in columns],
         "rows": [{"name": name, "loras": [_lora(lora) for lora in row]} for row, name in rows],
         "cells": [[_cell(sweep.cell(r, c), r) for c in range(len(sweep.skips))] for r in range(len(sweep.rows))],

@@ -110,6 +110,16 @@ class Extras:
     refiner: CheckpointFacts | None = None
     """The checkpoint that finishes the pictures."""
 
+    def with_more(self, other: "Extras") -> "Extras":
+        """These files and those of another request about the same model."""
+        embeddings = {embedding.name: embedding for embedding in (*self.embeddings, *other.embeddings)}
+        return replace(
+            self,
+            loras={**self.loras, **other.loras},
+            embeddings=tuple(embeddings.values()),
+            notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Drawing:

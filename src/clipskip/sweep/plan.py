@@ -5,9 +5,9 @@ import re
 from dataclasses import dataclass, replace
 
 from clipskip.errors import SpecError
-from clipskip.spec import Hires, LoraRef, Render, Skip, shared_infotext
+from clipskip.spec import Axis, Hires, LoraRef, Render, Skip, shared_infotext
 
-MAX_CELLS = 1000
+MAX_CELLS = 100_000
 MAX_NAME = 60
 """Characters of a Clip Skip in a file's name."""
 
@@ -16,13 +16,20 @@ LoraRow = tuple[LoraRef, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """The same picture at several Clip Skips, once for each row of LoRAs. All cells share one seed."""
+    """The same picture at several Clip Skips, once for each row of LoRAs, and of the values of other axes."""
 
     base: Render
     skips: tuple[Skip, ...]
     """The columns."""
     rows: tuple[LoraRow, ...] = ((),)
     """The LoRAs that are on, row by row; () is a row without any."""
+    variants: tuple[Render, ...] = ()
+    """What stands in the place of `base` row by row, where other axes vary; empty where there are none."""
+    notes: tuple[str, ...] = ()
+    """The values of other axes in words, row by row: "seed 5, CFG 7"."""
+    axes: tuple[Axis, ...] = ()
+    loras: LoraRow = ()
+    """The LoRAs as they were asked for, before an axis changed their weights."""
 
     def __post_init__(self) -> None:
         if not self.skips or not self.rows:
@@ -35,11 +42,12 @@ class Sweep:
 
     def cell(self, row: int, column: int) -> Render:
         """The picture at one place of the grid."""
+        base = self.variants[row] if self.variants else self.base
         return replace(
-            self.base,
+            base,
             clip_skip=self.skips[column],
             loras=self.rows[row],
-            hires=_of_row(self.base.hires, self.rows[row]),
+            hires=_of_row(base.hires, self.rows[row]),
         )
 
     @property
@@ -50,7 +58,13 @@ class Sweep:
     @property
     def row_names(self) -> tuple[str, ...]:
         """Row labels, as users name them."""
-        return tuple(name_row(row) for row in self.rows)
+        notes = self.notes or ("",) * len(self.rows)
+        return tuple(", ".join(filter(None, (note, name_row(row)))) for note, row in zip(notes, self.rows, strict=True))
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Row and column of every cell, row by row."""
+        return [(row, column) for row in range(len(self.rows)) for column in range(len(self.skips))]
 
     @property
     def key(self) -> str:
@@ -96,4 +110,4 @@ def _in_name(skip: Skip) -> str:
 
 def footer(sweep: Sweep) -> str:
     """The settings that all cells share, as the few lines under the grid; they can be pasted as settings again."""
-    return shared_infotext(sweep.base)
+    return shared_infotext(sweep.base, without=[axis.kind.field for axis in sweep.axes])

@@ -1,7 +1,7 @@
 """What a user asks -> what it resolves to: names become files by content, every default is filled in."""
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -56,6 +56,7 @@ NOT_LORAS = {
     FileKind.VAE: "a VAE, not a LoRA",
 }
 """What to do with a file that was named as a LoRA."""
+Resolver = Callable[[Request], tuple[Render, Extras]]
 MAX_RANDOM_SEED = 2**32 - 2
 """A1111 draws seeds below this (modules/processing.py get_fixed_seed)."""
 

@@ -13,15 +13,21 @@ from clipskip.errors import NotFound
 from clipskip.image import png_bytes, write_bytes
 from clipskip.networks import best_dtype
 from clipskip.sample import kept_memory
-from clipskip.spec import Render, Request, Skip, render_infotext
+from clipskip.spec import Axis, Render, Request, Skip, render_infotext
 from clipskip.sweep.folder import SweepFolder, ensure_writable
 from clipskip.sweep.model import Advance, Drawn, Extras, Model
-from clipskip.sweep.plan import Sweep, file_name, with_and_without
+from clipskip.sweep.plan import Sweep, file_name
 from clipskip.sweep.resolve import NO_PICTURES, Pictures, check_skip, resolve
 from clipskip.sweep.second import calls_of_passes
+from clipskip.sweep.shard import Shard, claim, give_back
+from clipskip.sweep.vary import varied
 from clipskip.weights import CheckpointFacts, FileKind, Library, load_checkpoint
 
 STARTER = "starter"
+WHOLE = Shard()
+CLAIMED_AT_ONCE = 4
+Numbered = tuple[int, int, int]
+"""A cell's place among all, its row and its column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,16 +94,24 @@ def plan_sweep(
     model: CheckpointFacts,
     library: Library | None = None,
     *,
+    axes: Sequence[Axis] = (),
     pictures: Pictures = NO_PICTURES,
     allow_pickle: bool = False,
 ) -> tuple[Sweep, Extras]:
-    """The guide's grid for this request: the Clip Skips across, without and with its LoRAs down."""
-    first = replace(request, clip_skip=skips[0], counted_by=None)
-    base, extras = resolve(first, model, library or Library.of_user(), pictures=pictures, allow_pickle=allow_pickle)
-    for skip in skips:
-        for calls in calls_of_passes(base):
-            check_skip(skip, model, calls=calls)
-    return Sweep(base=replace(base, loras=()), skips=tuple(skips), rows=with_and_without(base.loras)), extras
+    """The guide's grid for this request: the Clip Skips across, without and with its LoRAs down, for each combination of
+    the axes' values."""
+    place = library or Library.of_user()
+
+    def find(asked: Request) -> tuple[Render, Extras]:
+        return resolve(asked, model, place, pictures=pictures, allow_pickle=allow_pickle)
+
+    sweep, extras = varied(replace(request, clip_skip=skips[0], counted_by=None), axes, find)
+    for render in dict.fromkeys((sweep.base, *sweep.variants)):
+        negative = render.negative_clip_skip or skips[0]
+        for calls in calls_of_passes(render):
+            for skip in (*skips, negative):
+                check_skip(skip, model, calls=calls)
+    return replace(sweep, skips=tuple(skips)), extras
 
 
 def draw_sweep(
@@ -107,10 +121,11 @@ def draw_sweep(
     *,
     folder: Path,
     library: Library | None = None,
+    axes: Sequence[Axis] = (),
     allow_pickle: bool = False,
 ) -> SweepFolder:
     """Draws the sweep into the folder, with its grid and page; what is there already is kept."""
-    sweep, extras = plan_sweep(request, skips, model.facts, library, allow_pickle=allow_pickle)
+    sweep, extras = plan_sweep(request, skips, model.facts, library, axes=axes, allow_pickle=allow_pickle)
     into = SweepFolder.create(folder, sweep, model=model.facts)
     for _ in draw_missing(model, into, extras):
         pass
@@ -157,25 +172,58 @@ def save_picture(render: Render, folder: Path, *, content: bytes, suffix: str = 
 
 
 def draw_missing(
-    model: Model, folder: SweepFolder, extras: Extras, *, previews: bool = False
+    model: Model, folder: SweepFolder, extras: Extras, *, previews: bool = False, shard: Shard = WHOLE
 ) -> Iterator[Advance | Saved]:
-    """Draws what the sweep's folder does not have yet, each LoRA row after the other; places count row by row."""
-    sweep = folder.sweep
-    places = [(r, c) for r in range(len(sweep.rows)) for c in range(len(sweep.skips))]
-    missing = []
-    for index, (row, column) in enumerate(places):
+    """Draws what the sweep's folder does not have yet, each LoRA row after the other; places count row by row.
+
+    Of a `shard` only its own cells are drawn and told of; one that claims takes some cells at a time.
+    """
+    sweep, missing = folder.sweep, []
+    for index, (row, column) in enumerate(sweep.places):
+        render = sweep.cell(row, column)
+        if not shard.has(render):
+            continue
         if folder.has(row, column):
-            yield Saved(index=index, path=folder.place(row, column), render=sweep.cell(row, column))
+            yield Saved(index=index, path=folder.place(row, column), render=render)
         else:
             missing.append((index, row, column))
-    if missing:
+    if missing and shard == WHOLE:
         folder.reopen()
+    if shard.claims:
+        yield from _draw_claimed(model, folder, extras, missing, previews=previews)
+    else:
+        yield from _draw_cells(model, folder, extras, missing, previews=previews)
 
+
+def _draw_claimed(
+    model: Model, folder: SweepFolder, extras: Extras, missing: Sequence[Numbered], *, previews: bool
+) -> Iterator[Advance | Saved]:
+    """A few cells at a time, so that machines of different speed end together."""
+    waiting = deque(missing)
+    while waiting:
+        some: list[Numbered] = []
+        while waiting and len(some) < CLAIMED_AT_ONCE:
+            index, row, column = waiting.popleft()
+            if not folder.has(row, column) and any(claim(folder.path, [folder.sweep.cell(row, column)])):
+                some.append((index, row, column))
+        left = {folder.sweep.cell(row, column) for _, row, column in some}
+        try:
+            for event in _draw_cells(model, folder, extras, some, previews=previews):
+                if isinstance(event, Saved):
+                    left.discard(event.render)
+                yield event
+        finally:
+            give_back(folder.path, left)
+
+
+def _draw_cells(
+    model: Model, folder: SweepFolder, extras: Extras, missing: Sequence[Numbered], *, previews: bool
+) -> Iterator[Advance | Saved]:
     def write(drawn: Drawn) -> Saved:
         index, row, column = missing[drawn.index]
         return Saved(index=index, path=folder.save(row, column, drawn.pixels), render=drawn.render)
 
-    drawn = model.draw([sweep.cell(r, c) for _, r, c in missing], extras, previews=previews)
+    drawn = model.draw([folder.sweep.cell(r, c) for _, r, c in missing], extras, previews=previews)
     for event in _written(drawn, write):
         if isinstance(event, Advance):
             event = replace(event, indices=tuple(missing[i][0] for i in event.indices))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import final
 
 from clipskip.errors import DamagedFile, NotFound
-from clipskip.spec import Render, Request, Skip
+from clipskip.spec import Axis, Render, Request, Skip
 from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
 from clipskip.sweep.folder import SweepFolder
 from clipskip.sweep.history import PREFIX, History, Record
@@ -29,15 +29,19 @@ class Studio:
         self.history = History(out)
         self.queue = Queue(self.models, limit=limit)
 
-    def start(self, request: Request, skips: Sequence[Skip], *, previews: bool) -> tuple[Record, tuple[str, ...]]:
+    def start(
+        self, request: Request, skips: Sequence[Skip], *, axes: Sequence[Axis] = (), previews: bool
+    ) -> tuple[Record, tuple[str, ...]]:
         """Plans a sweep and lets it wait its turn, with what is odd about it; one that is complete is only opened again."""
-        facts, sweep, extras = self._plan(request, skips, self.facts(request))
+        facts, sweep, extras = self._plan(request, skips, self.facts(request), axes=axes)
         odd = (*(doubt.text for doubt in doubts_of(request, sweep.base, facts, extras)), *warnings_of(request, extras))
         return self._begin(facts, sweep, extras, previews=previews), odd
 
-    def check(self, request: Request, skips: Sequence[Skip]) -> tuple[Sweep, tuple[Doubt, ...]]:
+    def check(
+        self, request: Request, skips: Sequence[Skip], axes: Sequence[Axis] = ()
+    ) -> tuple[Sweep, tuple[Doubt, ...]]:
         """Plans a sweep, with all its errors, and gives it and what is likely not meant; draws nothing."""
-        facts, sweep, extras = self._plan(request, skips, self.facts(request))
+        facts, sweep, extras = self._plan(request, skips, self.facts(request), axes=axes)
         return sweep, doubts_of(request, sweep.base, facts, extras)
 
     def facts(self, request: Request) -> CheckpointFacts:
@@ -56,7 +60,7 @@ class Studio:
             return record
         asked = record.request
         found = self.models.facts(asked.model, hash=asked.model_hash)
-        facts, sweep, extras = self._plan(asked, record.skips, found)
+        facts, sweep, extras = self._plan(asked, record.skips, found, axes=record.axes)
         if f"{PREFIX}{sweep.key}" != record.folder.name and not _same_cells(sweep, record):
             raise DamagedFile(
                 f"the sweep {id} cannot go on: its model, LoRAs or embeddings are not the files that it began with; "
@@ -96,9 +100,10 @@ class Studio:
         self.queue.close()
 
     def _plan(
-        self, request: Request, skips: Sequence[Skip], facts: CheckpointFacts
+        self, request: Request, skips: Sequence[Skip], facts: CheckpointFacts, *, axes: Sequence[Axis] = ()
     ) -> tuple[CheckpointFacts, Sweep, Extras]:
-        return facts, *plan_sweep(request, skips, facts, self.library, allow_pickle=self.allow_pickle)
+        planned = plan_sweep(request, skips, facts, self.library, axes=axes, allow_pickle=self.allow_pickle)
+        return facts, *planned
 
     def _begin(
         self, facts: CheckpointFacts, sweep: Sweep, extras: Extras, *, previews: bool, folder: Path | None = None

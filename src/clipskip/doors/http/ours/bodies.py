@@ -101,6 +101,7 @@ class SweepBody(SettingsFields):  # type: ignore[misc]  # as above
     refiner: Name | None = None
     loras: Annotated[list[LoraBody], Field(max_length=64, default_factory=list)]
     clip_skips: Layers = "1-5"
+    axes: Annotated[list[Text], Field(max_length=10, default_factory=list, description="name=values, as in seed=1-4")]
     negative_clip_skip: Layer | None = None
     settings: Text | None = None
     previews: bool = True

@@ -22,7 +22,7 @@ from clipskip.doors.http.ours.views import (
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import NotFound, SpecError
 from clipskip.image import animation
-from clipskip.spec import Family, Request, Skip, request_from_text
+from clipskip.spec import Axis, Family, Request, Skip, request_from_text
 from clipskip.sweep import GRID, PAGE, Record, Studio, forms_of
 from clipskip.sweep.manifest import read_manifest
 
@@ -46,17 +46,17 @@ def _add_control(routes: APIRouter, studio: Studio) -> None:
     @routes.post("", status_code=202)
     def start(body: SweepBody) -> StartedView:
         """Starts a sweep; one that was asked before is opened again, and what it lacks is drawn."""
-        record, warnings = studio.start(*_wanted(body, studio), previews=body.previews)
+        record, warnings = studio.start(*_wanted(body, studio), axes=_axes(body), previews=body.previews)
         return StartedView(**dict(view_sweep(record, studio)), warnings=list(warnings))
 
     @routes.post("/check")
     def check(body: SweepBody) -> CheckView:
         """What a sweep would be, refused as it would be, and what of it is likely not meant; draws nothing."""
-        sweep, doubts = studio.check(*_wanted(body, studio))
+        sweep, doubts = studio.check(*_wanted(body, studio), _axes(body))
         return CheckView(
             doubts=[DoubtView(field=one.field, text=one.text) for one in doubts],
             columns=[ColumnView(clip_skip=skip_json(skip), label=str(skip)) for skip in sweep.skips],
-            pictures=len(sweep.skips) * len(sweep.rows),
+            pictures=len(sweep.places),
             width=sweep.base.width,
             height=sweep.base.height,
         )
@@ -170,6 +170,10 @@ def _wanted(body: SweepBody, studio: Studio) -> tuple[Request, tuple[Skip, ...]]
     if "negative_clip_skip" in body.model_fields_set:
         asked = replace(asked, negative_clip_skip=body.negative(depth=depth))
     return asked, body.columns(depth=depth)
+
+
+def _axes(body: SweepBody) -> tuple[Axis, ...]:
+    return tuple(Axis.parse(text) for text in body.axes)
 
 
 def _asked(body: SweepBody) -> Request:

@@ -1,0 +1,154 @@
+"""What a sweep varies besides Clip Skip: the axes as users of A1111's plot and of SwarmUI's grid write them.
+
+seed=1-4, cfg=3,5..9, lora-weight=0.2..1.0, sampler=Euler a||DPM++ 2M, prompt=frog||owl; SKIP: leaves a value out.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+from clipskip.errors import SpecError
+
+MOST_VALUES = 10_000
+Value = int | float | str
+Kind = Literal["whole", "number", "text"]
+NUMBER = r"[+-]?(?:\d{1,20}(?:\.\d{0,12})?|\.\d{1,12})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisKind:
+    """What an axis may vary."""
+
+    name: str
+    kind: Kind
+    label: str
+    """What stands beside a value: seed 5."""
+    field: str
+    """The infotext's name of it; empty where it has none of its own."""
+
+
+AXES = (
+    AxisKind(name="seed", kind="whole", label="seed", field="Seed"),
+    AxisKind(name="cfg", kind="number", label="CFG", field="CFG scale"),
+    AxisKind(name="steps", kind="whole", label="steps", field="Steps"),
+    AxisKind(name="sampler", kind="text", label="", field="Sampler"),
+    AxisKind(name="scheduler", kind="text", label="", field="Schedule type"),
+    AxisKind(name="lora-weight", kind="number", label="LoRA", field=""),
+    AxisKind(name="lora-text-encoder", kind="number", label="LoRA text encoder", field=""),
+    AxisKind(name="lora-unet", kind="number", label="LoRA UNet", field=""),
+    AxisKind(name="negative-clip-skip", kind="text", label="negative Clip Skip", field="Negative clip skip"),
+    AxisKind(name="prompt", kind="text", label="", field=""),
+)
+BY_NAME = {axis.name: axis for axis in AXES}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One axis: what it varies, and its values in their order."""
+
+    kind: AxisKind
+    values: tuple[Value, ...]
+    """Of the axis `prompt` the first is what is looked for, and itself the first replacement."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Axis":
+        """The axis that a user typed: name=values."""
+        name, equals, values = text.partition("=")
+        kind = BY_NAME.get(re.sub(r"[\s_]+", "-", name.strip().lower()))
+        if not equals or kind is None:
+            raise SpecError(f"axis {text[:60]!r}: write name=values, with one of {', '.join(BY_NAME)}", field="axis")
+        return cls(kind=kind, values=tuple(dict.fromkeys(_values(values, kind))))
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.values) <= MOST_VALUES:
+            raise SpecError(
+                f"axis {self.kind.name} has {len(self.values)} values; give 1 to {MOST_VALUES}", field="axis"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.kind.name}={'||'.join(map(str, self.values))}"
+
+    def name(self, value: Value) -> str:
+        """A value as a row's label has it."""
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        return f"{self.kind.label} {shown}".strip()
+
+
+def combinations(axes: Sequence[Axis]) -> list[tuple[tuple[Axis, Value], ...]]:
+    """Every combination of the axes' values, the last axis changing fastest; one empty combination without axes."""
+    names = [axis.kind.name for axis in axes]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled:
+        raise SpecError(f"axis {doubled} is given twice; put its values into one", field="axis")
+    count = math.prod(len(axis.values) for axis in axes)
+    if count > MOST_VALUES:
+        raise SpecError(f"these axes have {count:,} combinations; {MOST_VALUES:,} is the most", field="axis")
+    return list(product(*([(axis, value) for value in axis.values] for axis in axes)))
+
+
+def _values(text: str, kind: AxisKind) -> list[Value]:
+    parts = [part.strip(" \t\r\n") for part in (text.split("||") if "||" in text else text.split(","))]
+    kept = [part for part in parts if part and not part.startswith("SKIP:")]
+    if kind.kind == "text":
+        return list(kept)
+    read = _number(kind)
+    found: list[Value] = []
+    for index, part in enumerate(kept):
+        if part == "..":  # SwarmUI: 1, 2, .., 10
+            if not 2 <= index < len(kept) - 1:
+                raise SpecError(f"axis {kind.name}: .. stands between numbers, as in 1, 2, .., 10", field="axis")
+            found += _filled(found[-2:], read(kept[index + 1]), kind)
+        else:
+            found += _span(part, kind) or [read(part)]
+        if len(found) > MOST_VALUES:
+            raise SpecError(f"axis {kind.name} has more than {MOST_VALUES:,} values; use fewer", field="axis")
+    return found
+
+
+def _number(kind: AxisKind) -> Callable[[str], int | float]:
+    def read(text: str) -> int | float:
+        if not re.fullmatch(r"[+-]?\d{1,20}" if kind.kind == "whole" else NUMBER, text):
+            what = "a whole number" if kind.kind == "whole" else "a number"
+            raise SpecError(
+                f"axis {kind.name}: {text[:40]!r} is not {what} or a range such as 1-5, 1-9 (+2), 1-10 [4] or 0.2..1.0",
+                field="axis",
+            )
+        return int(text) if kind.kind == "whole" else float(text)
+
+    return read
+
+
+def _span(text: str, kind: AxisKind) -> list[Value]:
+    """1-5, 1-9 (+2), 1-10 [4] (A1111), 0.2..1.0 in steps of the last digit that is written; nothing for other texts."""
+    match = re.fullmatch(rf"({NUMBER})\s*(-|\.\.)\s*({NUMBER})\s*(?:\(\s*({NUMBER})\s*\)|\[\s*(\d{{1,5}})\s*\])?", text)
+    if match is None:
+        return []
+    low, high = float(match[1]), float(match[3])
+    if match[5]:
+        count = int(match[5])
+        numbers = [low + (high - low) * i / max(1, count - 1) for i in range(min(count, MOST_VALUES + 1))]
+        return [_plain(number, kind) for number in numbers]
+    digits = max(len(part.partition(".")[2]) for part in (match[1], match[3])) if match[2] == ".." else 0
+    step = abs(float(match[4])) if match[4] else 10.0**-digits
+    if not step:
+        raise SpecError(f"axis {kind.name}: the step of {text[:40]!r} is 0; give another", field="axis")
+    count = math.floor(abs(high - low) / step + 1e-9) + 1
+    sign = 1 if high >= low else -1
+    return [_plain(low + sign * step * i, kind) for i in range(min(count, MOST_VALUES + 1))]
+
+
+def _filled(last: Sequence[Value], end: int | float, kind: AxisKind) -> list[Value]:
+    """What stands between two numbers and the next: as far apart as the two."""
+    before, start = (float(value) for value in last)
+    step = start - before
+    if not step or (end - start) / step < 0:
+        raise SpecError(f"axis {kind.name}: .. cannot go from {start:g} to {end:g} by {step:g}", field="axis")
+    count = math.ceil((end - start) / step - 1e-9)
+    return [_plain(start + step * i, kind) for i in range(1, min(count, MOST_VALUES + 1))]
+
+
+def _plain(number: float, kind: AxisKind) -> Value:
+    return round(number) if kind.kind == "whole" else round(number, 9)

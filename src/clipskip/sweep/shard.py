@@ -1,0 +1,97 @@
+"""Which cells of a sweep one of several processes draws: a fixed share by the cells' ids, or those that it claims first.
+
+No lock is needed, which network folders break: shares are disjoint, a claim is a file that only one process can create, and
+a picture comes into being whole under a name that says all its settings.
+"""
+
+import os
+import re
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipskip.errors import OutputError, SpecError
+from clipskip.spec import Render
+
+MOST_SHARDS = 100_000
+CLAIMS = ".claims"
+CLAIM_S = 1800.0
+"""Seconds after which a claim without a picture is anybody's again: its process was killed, or its machine is lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """The share `number` of `count`, from 1; of count 0 whatever nobody else has claimed."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """The share that a user typed: 2/3, or auto."""
+        plain = text.strip().lower()
+        if plain == "auto":
+            return cls(number=0, count=0)
+        match = re.fullmatch(r"(\d{1,6})\s*/\s*(\d{1,6})", plain)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]) <= MOST_SHARDS:
+            raise SpecError(
+                f"shard {text[:40]!r} is not i/n with i from 1 to n, or auto; write 1/3, 2/3, 3/3", field="shard"
+            )
+        return cls(number=int(match[1]), count=int(match[2]))
+
+    @property
+    def claims(self) -> bool:
+        """Whether cells are claimed one by one instead of shared out beforehand."""
+        return not self.count
+
+    def has(self, render: Render) -> bool:
+        """Whether a cell is of this share, by the id that its settings give it."""
+        return self.claims or int(render.key, 16) % self.count == self.number - 1
+
+
+def claim(folder: Path, renders: Iterable[Render]) -> Iterator[Render]:
+    """Those of these cells that nobody else has claimed in this folder, claimed for this process."""
+    place = folder / CLAIMS
+    try:
+        place.mkdir(exist_ok=True)
+        for render in renders:
+            if _take(place / render.key):
+                yield render
+    except OSError as error:
+        raise OutputError(f"cells cannot be claimed in {place}: {error.strerror or error}", field="out") from None
+
+
+def give_back(folder: Path, renders: Iterable[Render]) -> None:
+    """Let others draw these cells."""
+    for render in renders:
+        (folder / CLAIMS / render.key).unlink(missing_ok=True)
+
+
+def _take(path: Path) -> bool:
+    """Create the claim; one that is too old is taken away first, which only one of several processes achieves."""
+    for _ in range(2):
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            if not _is_old(path):
+                return False
+            stale = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+            try:
+                path.rename(stale)
+            except FileNotFoundError:
+                return False
+            stale.unlink(missing_ok=True)
+            continue
+        with os.fdopen(handle, "w") as file:
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        return True
+    return False
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > CLAIM_S
+    except FileNotFoundError:
+        return False
