@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from clipskip.advise.evidence import ADVISED, STATED, advised_evidence, combined, contradictions, file_evidence
+from clipskip.spec import Family
 from clipskip.weights.hints import SkipHint
 
 
@@ -56,3 +57,18 @@ def test_example_pictures_count_by_their_majority() -> None:
     (found,) = advised_evidence("ogre", hints)
     assert found.skip == 2 and found.weight == 0.5 + 0.04 * 3 and "4 of 5" in found.source
     assert advised_evidence("ogre", [replace(hint, pictures=2) for hint in hints]) == (), "a draw says nothing"
+
+
+@pytest.mark.parametrize(
+    ("family", "metadata", "skips"),
+    [
+        (Family.SDXL, {"ss_clip_skip": "1"}, [2]),
+        (Family.SDXL, {}, [2]),
+        (Family.SD2, {}, [2]),
+        (Family.SD2, {"ss_clip_skip": "2"}, [3]),
+        (Family.SD1, {"ss_clip_skip": "1"}, [1]),
+    ],
+)
+def test_a_loras_clip_skip_is_that_of_its_family(family: Family, metadata: dict[str, str], skips: list[int]) -> None:
+    found = file_evidence("ogre", hashes=(), metadata=metadata, is_lora=True, family=family)
+    assert [one.skip for one in found] == skips

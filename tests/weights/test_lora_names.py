@@ -11,6 +11,7 @@ from lora_tools import MLP, TO_K, TO_OUT, Q, kohya, low_rank, merge_once, tiny_m
 from torch import Tensor, nn
 
 from clipskip.errors import LoraError, WrongKind
+from clipskip.spec import Family
 from clipskip.weights.lora import load_lora, module_names, sd1_table
 from clipskip.weights.lora.family import lora_family
 from clipskip.weights.lora.names import name_table, sd1_names, sdxl_names, sdxl_table
@@ -138,6 +139,10 @@ def ldm(local: str) -> str:
     return next(local.replace(ours, theirs) for ours, theirs in known.items() if local.startswith(ours))
 
 
+def openclip(name: str) -> str:
+    return name.replace("encoder.layers.0.self_attn", "transformer.resblocks.0.attn")
+
+
 def onetrainer_dots(name: str) -> str:
     return name.replace("text_encoder.", "lora_te.text_model.").replace("unet.", "lora_unet.")
 
@@ -149,6 +154,15 @@ LAYOUTS |= {
     "OneTrainer, OMI": dotted(onetrainer, plain),
     "OneTrainer, dotted": dotted(onetrainer_dots, plain),
     "SD 2.x of ComfyUI": dotted(lambda n: comfy(n).replace("clip_l", "clip_h"), plain),
+    "SD 2.x, OpenCLIP's names": dotted(
+        lambda n: (
+            openclip(n).replace("text_encoder.", "lora_te_model_").replace("unet.", "lora_unet_").replace(".", "_")
+        ),
+        plain,
+    ),
+    "SD 2.x, single files' names": dotted(
+        lambda n: openclip(n).replace("text_encoder.", "cond_stage_model.model."), plain
+    ),
 }
 
 
@@ -160,7 +174,9 @@ def test_every_layout_changes_the_same_module_by_the_same_bits(
     parts = low_rank(weight_of(models, name), 4)
     expected = merge_once(models, write_kohya(tmp_path / "kohya.safetensors", {name: parts}), name)
     tensors = LAYOUTS[layout](name, parts)  # type: ignore[operator]
-    assert torch.equal(merge_once(models, write(tmp_path / "other.safetensors", tensors), name), expected)
+    family = Family.SD2 if layout.startswith("SD 2.x") else Family.SD1
+    other = load_lora(write(tmp_path / "other.safetensors", tensors), family=family)
+    assert torch.equal(merge_once(models, other, name), expected)
 
 
 def test_oft_of_kohya_has_its_own_prefix() -> None:
@@ -173,7 +189,7 @@ def test_keys_that_name_nothing_are_an_error_that_names_three_and_counts_them(tm
     file = write(tmp_path / "strange.safetensors", tensors | good)
     with pytest.raises(LoraError, match=r"5 of 7 keys .*nowhere_0.*nowhere_2.* and 2 more"):
         load_lora(file)
-    assert len(load_lora(file, strict=False).unknown) == 5
+    assert len(load_lora(file, family=None).unknown) == 5
 
 
 def test_a_known_module_with_an_unknown_part_is_an_error(tmp_path: Path) -> None:
@@ -217,7 +233,21 @@ def test_bundled_embeddings_come_with_the_lora(models: dict[str, nn.Module], tmp
     tensors = {"bundle_emb.swamp.v2.string_to_param.*": vectors, "bundle_emb.reed.emb_params": vectors[:1]}
     found = load_lora(write(tmp_path / "bundle.safetensors", tensors)).embeddings
     assert set(found) == {"swamp.v2", "reed"}
-    assert torch.equal(found["swamp.v2"], vectors)
+    assert torch.equal(found["swamp.v2"][0], vectors)
+
+
+def test_a_bundled_embedding_of_sdxl_has_a_side_for_each_encoder(tmp_path: Path) -> None:
+    sides = {"clip_l": torch.ones(2, 32), "clip_g": torch.ones(2, 40)}
+    tensors = {f"bundle_emb.swamp.v2.{side}": vectors for side, vectors in sides.items()}
+    found = load_lora(write(tmp_path / "bundle.safetensors", tensors), family=Family.SDXL).embeddings
+    assert [tuple(side.shape) for side in found["swamp.v2"]] == [(2, 32), (2, 40)]
+    with pytest.raises(LoraError, match=r"clip_g.*do not belong together"):
+        load_lora(
+            write(tmp_path / "half.safetensors", {"bundle_emb.swamp.clip_g": torch.ones(1, 40)}), family=Family.SDXL
+        )
+    tensors["bundle_emb.swamp.v2.clip_g"] = torch.ones(3, 40)
+    with pytest.raises(LoraError, match="2 vectors for CLIP-L and 3 for OpenCLIP bigG"):
+        load_lora(write(tmp_path / "uneven.safetensors", tensors), family=Family.SDXL)
 
 
 def test_a_float_of_any_width_is_read(models: dict[str, nn.Module], tmp_path: Path) -> None:

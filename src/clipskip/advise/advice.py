@@ -207,10 +207,12 @@ def _listed(chances: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
 
 def _on_file(model: Model, extras: Extras) -> Iterator[Evidence]:
     source = model.facts.source
-    yield from file_evidence(source.name, hashes=(source.sha256,), metadata=model.facts.metadata, is_lora=False)
+    yield from file_evidence(
+        source.name, hashes=(source.sha256,), metadata=model.facts.metadata, is_lora=False, family=model.facts.family
+    )
     yield from advised_evidence(source.name, read_hints(source.path))
     for lora in extras.loras.values():
-        yield from file_evidence(lora.name, hashes=(), metadata=lora.metadata, is_lora=True)
+        yield from file_evidence(lora.name, hashes=(), metadata=lora.metadata, is_lora=True, family=model.facts.family)
         yield from advised_evidence(lora.name, read_hints(lora.path))
 
 

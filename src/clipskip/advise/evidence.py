@@ -72,11 +72,13 @@ class Evidence:
 
 
 def file_evidence(
-    name: str, *, hashes: Sequence[str], metadata: Mapping[str, str], is_lora: bool
+    name: str, *, hashes: Sequence[str], metadata: Mapping[str, str], is_lora: bool, family: Family | None = None
 ) -> tuple[Evidence, ...]:
     """What a file's metadata, hash and name say. `hashes` are AutoV2 (or longer); of a LoRA those it names as its base."""
+    if family is Family.SDXL or (family is Family.SD2 and not metadata.get("ss_clip_skip")):
+        return (family_evidence(name, family),)
     found: list[Evidence] = []
-    stated = trained_skip(metadata)
+    stated = trained_skip(metadata, family)
     if stated.clip_skip is not None:
         found.append(
             Evidence(

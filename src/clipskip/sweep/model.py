@@ -215,7 +215,7 @@ class Model:
         """The model with these LoRAs in its weights for as long as a `with` lasts, and how it then reads texts."""
         weighted = [(extras.loras[ref.hash], ref.text_encoder, ref.unet) for ref in wanted]
         bundled = tuple(
-            Embedding(name=name, vectors=(vectors,), hash=lora.hash)
+            Embedding(name=name, vectors=vectors, hash=lora.hash)
             for lora, _, _ in weighted
             for name, vectors in lora.embeddings.items()
         )

@@ -46,7 +46,7 @@ from clipskip.weights import (
     read_facts,
     read_header,
 )
-from clipskip.weights.lora import Lora, check_fit, load_lora
+from clipskip.weights.lora import Lora, check_fit, load_lora, table_for
 from clipskip.weights.pickles import is_pickle
 from clipskip.weights.remembered import Remembered, answers_file, remembered_for
 
@@ -103,7 +103,7 @@ def resolve(
 
     def find(tagged: Sequence[LoraRef]) -> FoundLoras:
         return [
-            _find_lora(ref, library, noted.get(ref.name, ""), allow_pickle=allow_pickle, allow_path=typed)
+            _find_lora(ref, library, noted.get(ref.name, ""), model=model, allow_pickle=allow_pickle, allow_path=typed)
             for refs, typed in ((tagged, False), (request.loras, True))
             for ref in refs
         ]
@@ -308,7 +308,7 @@ def check_skip(skip: Skip, model: CheckpointFacts, *, calls: int) -> None:
 
 
 def _find_lora(
-    ref: LoraRef, library: Library, noted: str, *, allow_pickle: bool, allow_path: bool
+    ref: LoraRef, library: Library, noted: str, *, model: CheckpointFacts, allow_pickle: bool, allow_path: bool
 ) -> tuple[LoraRef, Lora]:
     """The LoRA of this name, else of the hash that a settings text notes, and the reference with stem and content hash.
 
@@ -325,7 +325,8 @@ def _find_lora(
     kind = FileKind.UNKNOWN if allow_pickle and is_pickle(path) else identify(read_header(path)).kind
     if kind not in (FileKind.LORA, FileKind.UNKNOWN):
         raise WrongKind(f"{path.name} is {NOT_LORAS.get(kind, f'a {kind}, not a LoRA')}", field="lora")
-    lora = load_lora(path, allow_pickle=allow_pickle)
+    table = table_for(model.family, model.unet)
+    lora = load_lora(path, family=model.family, table=table, allow_pickle=allow_pickle)
     return replace(ref, name=lora.name, hash=lora.hash), lora
 
 

@@ -50,7 +50,7 @@ def fit(file: Header, model: Header) -> Fit:
 
 def _fit_lora(file: Header, parts: Mapping[str, Sizes], family: Family | None) -> Fit:
     own = lora_family(file.shapes, file.metadata)
-    if own.by_weights and own.label and family is not None and own.family is not family:
+    if family is not None and own.excludes(family):
         return Fit(False, f"it is for {own.label}, this model is {family.label}")
     keys = read_keys(file.tensors, table_of(family))
     if keys.unknown:

@@ -4,7 +4,7 @@ from clipskip.weights.lora.change import LoraModule
 from clipskip.weights.lora.file import Lora, load_lora
 from clipskip.weights.lora.fit import check_fit
 from clipskip.weights.lora.merge import merged
-from clipskip.weights.lora.names import NameTable, module_names, sd1_table
+from clipskip.weights.lora.names import NameTable, module_names, sd1_table, table_for
 from clipskip.weights.lora.report import LoraOutline, LoraReport, inspect_lora, outline_lora, report_lora
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "outline_lora",
     "report_lora",
     "sd1_table",
+    "table_for",
 ]

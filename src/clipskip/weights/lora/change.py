@@ -40,8 +40,8 @@ class LoraModule:
 
     @property
     def is_text(self) -> bool:
-        """Whether it belongs to the text encoder (SDXL's first)."""
-        return self.name.startswith("text_encoder.")
+        """Whether it belongs to a text encoder."""
+        return self.name.startswith("text_encoder")
 
     def fits(self, weight: tuple[int, ...], bias: tuple[int, ...] | None) -> bool:
         """Whether this changes a weight and a bias of these shapes."""

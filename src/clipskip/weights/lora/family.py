@@ -51,17 +51,23 @@ class LoraFamily:
     other: str = ""
     """What models it is for where that is no family known here."""
     by_weights: bool = False
-    """Whether keys and shapes say so; else only what was written beside them."""
+    """Whether keys and shapes say so."""
+    stated: bool = False
+    """Whether its trainer wrote so, where keys and shapes do not tell; with neither it is what is usual for its names."""
+
+    @property
+    def said(self) -> bool:
+        """Whether the file says so itself."""
+        return self.by_weights or self.stated
 
     @property
     def label(self) -> str:
         """The family's name, or nothing where it cannot be told."""
         return self.family.label if self.family else self.other
 
-    @property
-    def elsewhere(self) -> str:
-        """The label of a family other than SD 1.x; nothing where it is that, or cannot be told."""
-        return "" if self.family is Family.SD1 else self.label
+    def excludes(self, model: Family) -> bool:
+        """Whether its weights or its trainer say that it is for another family than this model's."""
+        return self.said and self.family is not model
 
 
 def lora_family(shapes: Shapes, metadata: Mapping[str, str]) -> LoraFamily:
@@ -77,7 +83,7 @@ def lora_family(shapes: Shapes, metadata: Mapping[str, str]) -> LoraFamily:
         return LoraFamily(family=seen, by_weights=True)
     stated = stated_family(metadata)
     if stated is not None:
-        return LoraFamily(family=stated)
+        return LoraFamily(family=stated, stated=True)
     if any(key.startswith(FIRST_OF_TWO) for key in shapes):
         return LoraFamily(family=Family.SDXL)
     widths = _widths(r".*self_attn[._][qkv]_proj", shapes)

@@ -14,14 +14,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipskip.errors import DamagedFile, LoraError, WrongKind
+from clipskip.spec.family import Family
 from clipskip.weights.container import Header, as_path, open_model
 from clipskip.weights.hashes import hash_file
 from clipskip.weights.lora.adapter import AdapterConfig, read_adapter
 from clipskip.weights.lora.change import LoraModule
 from clipskip.weights.lora.family import LoraFamily, lora_family
-from clipskip.weights.lora.keys import KeyMap, read_keys
+from clipskip.weights.lora.keys import DOUBLE, KeyMap, read_keys
 from clipskip.weights.lora.kinds import kind_of
-from clipskip.weights.lora.names import NameTable, sd1_table, table_of
+from clipskip.weights.lora.names import NameTable, table_of
 from clipskip.weights.pickles import read_allowed
 from clipskip.weights.reading import all_finite, check_unchanged
 
@@ -42,8 +43,8 @@ class Lora:
     """As the file has it: text that others wrote."""
     modules: Mapping[str, LoraModule]
     """By canonical full module name, in the file's order."""
-    embeddings: Mapping[str, Float[Tensor, "vectors width"]]
-    """Textual inversions that came with it, by name."""
+    embeddings: Mapping[str, tuple[Float[Tensor, "vectors _width"], ...]]
+    """Textual inversions that came with it, by name: the vectors for each text encoder."""
     unknown: tuple[str, ...]
     """Keys that name nothing in this table; empty when it was loaded to be used."""
     family: LoraFamily
@@ -62,28 +63,33 @@ class Lora:
 
 
 def load_lora(
-    path: str | os.PathLike[str], *, table: NameTable | None = None, strict: bool = True, allow_pickle: bool = False
+    path: str | os.PathLike[str],
+    *,
+    family: Family | None = Family.SD1,
+    table: NameTable | None = None,
+    allow_pickle: bool = False,
 ) -> Lora:
-    """The LoRA in a file, its modules named after `table`: SD 1.x's block structure by default.
+    """The LoRA in a file, to be merged into a model of this family: LoraError for one that is made for another.
 
-    Pickles (.pt, .bin) need `allow_pickle`, and are read as tensors alone.
+    Its modules are named after `table`, by default the family's. Pickles (.pt, .bin) need `allow_pickle`, and are read
+    as tensors alone.
 
-    With `strict=False` the table is by default that of the LoRA's own family, and keys that it does not know are
-    listed in `unknown` instead of being an error; such a LoRA can be reported on, never merged.
+    With no family it is read by the names of its own, and keys that these lack are listed in `unknown` instead of being
+    an error; such a LoRA can be reported on, never merged.
     """
     header, pickled = read_allowed(as_path(path), allow_pickle=allow_pickle)
     if header.is_folder:
         raise WrongKind(f"{header.path} is a diffusers folder, not a LoRA; give a LoRA's .safetensors file")
-    family = lora_family(header.shapes, header.metadata)
-    keys = read_keys(header.tensors, table or (sd1_table() if strict else table_of(family.family)))
-    _check_keys(header, keys, family, strict=strict)
+    own = lora_family(header.shapes, header.metadata)
+    keys = read_keys(header.tensors, table or table_of(family or own.family))
+    _check_keys(header, keys, own, model=family)
     tensors, digest = _read_all(header) if pickled is None else _copied(header, pickled)
     for key, tensor in tensors.items():
         _check_tensor(header, key, tensor)
     config = read_adapter(header)
     modules = {name: _module(header, name, parts, tensors, config) for name, parts in keys.modules.items()}
     odd = [name for name, module in modules.items() if not module.agrees]
-    if odd and strict:
+    if odd and family:
         raise LoraError(f"{header.path.name}: the parts of {few(odd)} have different ranks; get another copy")
     uneven = (f"the parts of {few(odd)} have different ranks: it cannot be used, get another copy",) if odd else ()
     return Lora(
@@ -92,9 +98,11 @@ def load_lora(
         sha256=digest,
         metadata=header.metadata,
         modules=MappingProxyType(modules),
-        embeddings=MappingProxyType({name: _vectors(header, key, tensors) for name, key in keys.embeddings.items()}),
+        embeddings=MappingProxyType(
+            {name: _vectors(header, name, parts, tensors) for name, parts in keys.embeddings.items()}
+        ),
         unknown=keys.unknown,
-        family=family,
+        family=own,
         warnings=(*uneven, *_warnings(modules.values(), config)),
     )
 
@@ -106,26 +114,33 @@ def few(names: Iterable[str]) -> str:
     return ", ".join(repr(name[:120]) for name in listed[:NAMED]) + more
 
 
-def _check_keys(header: Header, keys: KeyMap, family: LoraFamily, *, strict: bool) -> None:
-    file, other = header.path.name, family.elsewhere
-    if not keys.modules and not keys.embeddings:
-        if other and strict:
-            raise LoraError(f"{file} is a LoRA for {other}, not for SD 1.x: its keys are {few(keys.unknown)}")
-        if not other:
-            what = few(keys.unknown) if keys.unknown else "none at all"
-            raise WrongKind(f"{file} is not a LoRA for Stable Diffusion 1.x: its keys are {what}")
+def _check_keys(header: Header, keys: KeyMap, own: LoraFamily, *, model: Family | None) -> None:
+    file = header.path.name
+    if model and own.excludes(model):
+        raise other_family(file, own.label, model)
+    blocks = Family.SD1 if model is Family.SDXL else Family.SDXL
+    if keys.unknown and model and not read_keys(header.tensors, table_of(blocks)).unknown:
+        raise other_family(file, "SD 1.x or SD 2.x" if blocks is Family.SD1 else blocks.label, model)
+    if not keys.modules and not keys.embeddings and not own.label:
+        what = few(keys.unknown) if keys.unknown else "none at all"
+        raise WrongKind(f"{file} is not a LoRA for Stable Diffusion: its keys are {what}")
     if keys.twice:
         raise LoraError(f"{file} names the same weights twice: {few(keys.twice)}; its writer was at fault, get another")
-    if keys.unknown and strict:
-        if other:
-            raise LoraError(
-                f"{file} is a LoRA for {other}, not for SD 1.x: {len(keys.unknown)} of its {len(header.tensors)} keys name "
-                f"nothing here, such as {few(keys.unknown)}"
-            )
+    if keys.unknown and model:
         raise LoraError(
-            f"{file} has {len(keys.unknown)} of {len(header.tensors)} keys that name nothing in an SD 1.x model: "
-            f"{few(keys.unknown)}; nothing of it was used"
+            f"{file} has {len(keys.unknown)} of {len(header.tensors)} keys that name nothing in this {model.label} model: "
+            f"{few(keys.unknown)}; nothing of it was used",
+            field="lora",
         )
+
+
+def other_family(name: str, own: str, model: Family) -> LoraError:
+    """The error for a LoRA that is made for another family of models than the one that it is wanted on."""
+    return LoraError(
+        f"{name} is a LoRA for {own}, and this model is {model.label}: choose a LoRA made for {model.label}, or a model "
+        "of the LoRA's family",
+        field="lora",
+    )
 
 
 def _read_all(header: Header) -> tuple[dict[str, Tensor], str]:
@@ -192,11 +207,24 @@ def _module(
     )
 
 
-def _vectors(header: Header, key: str, tensors: Mapping[str, Tensor]) -> Float[Tensor, "vectors width"]:
-    tensor = tensors[key]
-    if tensor.dim() not in (1, 2) or not tensor.is_floating_point():
-        raise LoraError(f"{header.path.name}: {key[:120]!r} is not an embedding: its shape is {list(tensor.shape)}")
-    return tensor.reshape(-1, tensor.shape[-1]).float()
+def _vectors(
+    header: Header, name: str, keys: Mapping[str, str], tensors: Mapping[str, Tensor]
+) -> tuple[Float[Tensor, "vectors _width"], ...]:
+    """A bundled embedding's vectors for each encoder: one set, or clip_l and clip_g."""
+    file = header.path.name
+    if set(keys) not in ({""}, {*DOUBLE}):
+        raise LoraError(f"{file}: the embedding {name[:60]!r} holds {few(keys.values())}, which do not belong together")
+    sides = [tensors[keys[side]] for side in (DOUBLE if DOUBLE[0] in keys else ("",))]
+    for key, side in zip(keys.values(), sides, strict=True):
+        if side.dim() not in (1, 2) or not side.is_floating_point():
+            raise LoraError(f"{file}: {key[:120]!r} is not an embedding: its shape is {list(side.shape)}")
+    vectors = tuple(side.reshape(-1, side.shape[-1]).float() for side in sides)
+    if len({len(side) for side in vectors}) > 1:
+        raise LoraError(
+            f"{file}: the embedding {name[:60]!r} has {len(vectors[0])} vectors for CLIP-L and "
+            f"{len(vectors[1])} for OpenCLIP bigG, which must be as many"
+        )
+    return vectors
 
 
 def _warnings(modules: Collection[LoraModule], config: AdapterConfig | None) -> list[str]:

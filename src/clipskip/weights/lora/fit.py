@@ -1,10 +1,10 @@
 """Whether a LoRA fits a checkpoint, by the checkpoint's header alone: known before anything is drawn."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from clipskip.errors import LoraError
 from clipskip.weights.container import Header
-from clipskip.weights.keys import canonical
+from clipskip.weights.keys import TEXT_PARTS, canonical
 from clipskip.weights.lora.change import LoraModule
 from clipskip.weights.lora.file import Lora, few
 
@@ -16,6 +16,8 @@ def check_fit(lora: Lora, header: Header, *, text_encoder: float, unet: float) -
         for part, sources in canonical(header.shapes).items()
         for name, source in sources.items()
     }
+    tables = (shapes.get(f"{part}.embeddings.token_embedding.weight") for part in TEXT_PARTS)
+    check_embeddings(lora, [table[1] for table in tables if table])
     used = [module for module in lora.modules.values() if (text_encoder if module.is_text else unet)]
     absent = [module.name for module in used if f"{module.name}.weight" not in shapes]
     odd = [] if absent else list(_misfits(used, shapes))
@@ -26,6 +28,18 @@ def check_fit(lora: Lora, header: Header, *, text_encoder: float, unet: float) -
         f"this model has no {few(absent)}" if absent else odd[0] + (f", nor do {len(odd) - 1} more" if odd[1:] else "")
     )
     raise LoraError(f"LoRA {lora.name!r} does not fit: {what}{family}", field="lora")
+
+
+def check_embeddings(lora: Lora, widths: Sequence[int]) -> None:
+    """LoraError where it brings an embedding that is not as wide as the text encoders, with vectors for each of them."""
+    for name, vectors in lora.embeddings.items() if widths else ():
+        own = [side.shape[1] for side in vectors]
+        if own != list(widths):
+            raise LoraError(
+                f"LoRA {lora.name!r} brings the embedding {name[:60]!r}, {' and '.join(map(str, own))} wide; this model "
+                f"reads {' and '.join(map(str, widths))}",
+                field="lora",
+            )
 
 
 def _misfits(used: list[LoraModule], shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:

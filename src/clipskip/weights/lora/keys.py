@@ -33,7 +33,11 @@ NAMED = (
 """Parts that all files call the same. `weight` alone is IA3's, so it comes after all others that end so."""
 WHOLE = {"weight", "bias"}
 """What a checkpoint has of a module: without `on_input`, which IA3 has beside `weight`, these are not a LoRA's."""
-BUNDLED = re.compile(r"bundle_emb\.(?P<name>.+?)\.(?:string_to_param\..+|emb_params)", re.DOTALL)
+DOUBLE = ("clip_l", "clip_g")
+"""What the two sides of an SDXL embedding are called."""
+BUNDLED = re.compile(
+    r"bundle_emb\.(?P<name>.+?)\.(?:string_to_param\..+|emb_params|(?P<side>clip_l|clip_g)(?:\..+)?)", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +46,8 @@ class KeyMap:
 
     modules: Mapping[str, Mapping[str, str]]
     """Canonical module -> part -> key."""
-    embeddings: Mapping[str, str]
-    """Name of a bundled embedding -> key."""
+    embeddings: Mapping[str, Mapping[str, str]]
+    """Name of a bundled embedding -> side, which is empty where it has one alone -> key."""
     unknown: tuple[str, ...]
     twice: tuple[str, ...]
     """Keys that say again what another one says."""
@@ -52,13 +56,13 @@ class KeyMap:
 def read_keys(keys: Iterable[str], table: NameTable) -> KeyMap:
     """What each key is, by the names of one model."""
     modules: dict[str, dict[str, str]] = {}
-    embeddings: dict[str, str] = {}
+    embeddings: dict[str, dict[str, str]] = {}
     unknown, twice = [], []
     for key in keys:
         bundled = BUNDLED.fullmatch(key)
         place = None if bundled else _place(key, table)
         if bundled:
-            if embeddings.setdefault(bundled["name"], key) != key:
+            if embeddings.setdefault(bundled["name"], {}).setdefault(bundled["side"] or "", key) != key:
                 twice.append(key)
         elif place is None:
             unknown.append(key)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from clipskip.errors import LoraError
 from clipskip.weights.lora.change import LoraModule
 from clipskip.weights.lora.file import Lora, few
+from clipskip.weights.lora.fit import check_embeddings
 from clipskip.weights.lora.names import TEXT, TEXT_2, UNET
 
 Weighted = tuple[Lora, float, float]
@@ -141,10 +142,17 @@ def _plan(modules: Mapping[str, nn.Module], loras: Sequence[Weighted]) -> list[T
         active = {part for part, strength in strengths.items() if strength and part in modules}
         used = [module for module in lora.modules.values() if module.name.partition(".")[0] in active]
         _check_fit(lora, used, found)
-        _check_embeddings(lora, found.get(TEXT, {}))
+        check_embeddings(lora, [table.weight.shape[1] for table in _token_tables(found)])
         for module in used:
             steps.setdefault(module.name, []).append((module, strengths[module.name.partition(".")[0]]))
     return [Target(module=_module(found, name), steps=tuple(change)) for name, change in steps.items()]
+
+
+def _token_tables(found: Mapping[str, Mapping[str, nn.Module]]) -> Iterator[nn.Embedding]:
+    for part in (TEXT, TEXT_2):
+        table = found.get(part, {}).get("embeddings.token_embedding")
+        if isinstance(table, nn.Embedding):
+            yield table
 
 
 def _module(found: Mapping[str, Mapping[str, nn.Module]], name: str) -> nn.Module:
@@ -156,7 +164,7 @@ def _check_fit(lora: Lora, used: Sequence[LoraModule], found: Mapping[str, Mappi
     absent = [m for m in used if m.name.partition(".")[2] not in found[m.name.partition(".")[0]]]
     _check_depth(lora, absent, found)
     if absent:
-        family = f"; it seems to be for {lora.family.elsewhere}" if lora.family.elsewhere else ""
+        family = f"; it is made for {lora.family.label}" if lora.family.label else ""
         raise LoraError(
             f"LoRA {lora.name!r} does not fit: this model has no {few(m.name for m in absent)}{family}", field="lora"
         )
@@ -167,7 +175,7 @@ def _check_fit(lora: Lora, used: Sequence[LoraModule], found: Mapping[str, Mappi
         weight = getattr(_module(found, first.name), "weight", None)
         has = f"the model's weight is {list(weight.shape)}" if isinstance(weight, Tensor) else "the model has no weight"
         more = f", nor do {len(misfits) - 1} more" if len(misfits) > 1 else ""
-        family = f"; it seems to be for {lora.family.elsewhere}" if lora.family.elsewhere else ""
+        family = f"; it is made for {lora.family.label}" if lora.family.label else ""
         raise LoraError(
             f"LoRA {lora.name!r} does not fit: {first.name} ({first.kind.name}) has {parts}, {has} there{more}{family}",
             field="lora",
@@ -194,20 +202,6 @@ def _check_depth(lora: Lora, absent: Sequence[LoraModule], found: Mapping[str, M
         raise LoraError(
             f"LoRA {lora.name!r} changes text encoder {span}, this model's text encoder has {depth} layers; "
             "use a LoRA trained on this family",
-            field="lora",
-        )
-
-
-def _check_embeddings(lora: Lora, text: Mapping[str, nn.Module]) -> None:
-    table = text.get("embeddings.token_embedding")
-    if not lora.embeddings or not isinstance(table, nn.Embedding):
-        return
-    wrong = {name: v.shape[1] for name, v in lora.embeddings.items() if v.shape[1] != table.embedding_dim}
-    if wrong:
-        name, width = next(iter(wrong.items()))
-        raise LoraError(
-            f"LoRA {lora.name!r} brings the embedding {name[:60]!r}, {width} wide; this text encoder is "
-            f"{table.embedding_dim} wide",
             field="lora",
         )
 

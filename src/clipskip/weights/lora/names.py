@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from types import MappingProxyType
 
 from torch import nn
 
 from clipskip.networks import TextShape, UNetShape, tensors_of
 from clipskip.spec.family import Family
-from clipskip.weights.keys import rename, unet_layout, unet_modules
+from clipskip.weights.keys import openclip_modules, rename, unet_layout, unet_modules
 
 TEXT, TEXT_2, UNET = "text_encoder", "text_encoder_2", "unet"
 PARTS = (TEXT, TEXT_2, UNET)
@@ -66,6 +67,11 @@ PREFIXES = (
     ("model.diffusion_model.", UNET, "."),
     ("cond_stage_model.transformer.", TEXT, "."),
     ("conditioner.embedders.0.transformer.", TEXT, "."),
+    ("cond_stage_model.model.", TEXT, "."),
+    ("conditioner.embedders.1.model.", TEXT_2, "."),
+    # OpenCLIP's module within the wrapper that Stability's code puts around it
+    ("lora_te_model_", TEXT, "_"),
+    ("lora_te2_model_", TEXT_2, "_"),
     ("", UNET, "."),
     ("", TEXT, "."),
 )
@@ -101,9 +107,14 @@ def name_table(names: Iterable[str]) -> NameTable:
     ambiguous: set[str] = set()
     unet = [name.removeprefix("unet.") for name in names if name.startswith("unet.")]
     ldm = {ours: theirs for theirs, ours in unet_modules(unet_layout(unet)).items()}
+    openclip = {ours: theirs for theirs, ours in openclip_modules(DEEPEST).items()}
+    for layer, letter in product(range(DEEPEST), "qkv"):  # A1111's names for the thirds of the joint matrix
+        openclip[f"encoder.layers.{layer}.self_attn.{letter}_proj"] = (
+            f"transformer.resblocks.{layer}.attn.{letter}_proj"
+        )
     for name in names:
         part, _, local = name.partition(".")
-        for spelling in _spellings(part, local, ldm):
+        for spelling in _spellings(part, local, ldm if part == UNET else openclip):
             spellings[part, "."][spelling] = name
             joined = spelling.replace(".", "_")
             if spellings[part, "_"].setdefault(joined, name) != name:
@@ -113,19 +124,22 @@ def name_table(names: Iterable[str]) -> NameTable:
     return NameTable(spellings=MappingProxyType(spellings), ambiguous=frozenset(ambiguous))
 
 
-def _spellings(part: str, local: str, ldm: Mapping[str, str]) -> Iterator[str]:
-    """The ways in which files write one module, pieces joined by dots."""
+def _spellings(part: str, local: str, first: Mapping[str, str]) -> Iterator[str]:
+    """The ways in which files write one module, pieces joined by dots; `first` has the names of who published the part."""
     if part == UNET:
         yield local
         yield local.removesuffix(".0") if local.endswith(".to_out.0") else local
-        single = rename(local, ldm)
+        single = rename(local, first)
         if single is not None:
             yield single
         return
+    single = rename(local, first)
+    if single is not None:
+        yield single
     # diffusers' first LoRAs called the text encoder's projections as it called the UNet's.
     attention, _, projection = local.rpartition(".")
-    first = f"{attention}.to_{projection.removesuffix('_proj')}" if attention.endswith(".self_attn") else local
-    for name in (local, first):
+    as_unet = f"{attention}.to_{projection.removesuffix('_proj')}" if attention.endswith(".self_attn") else local
+    for name in (local, as_unet):
         yield from (name, f"text_model.{name}")
 
 
@@ -198,3 +212,13 @@ def sdxl_table() -> NameTable:
 def table_of(family: Family | None) -> NameTable:
     """The names of a family's modules; SD 2.x has SD 1.x's blocks, and a file of no known family is tried as SD 1.x's."""
     return sdxl_table() if family is Family.SDXL else sd1_table()
+
+
+@cache
+def table_for(family: Family, unet: UNetShape) -> NameTable:
+    """The names of one model's modules: its family's, or its own where its UNet has other blocks than the family's."""
+    own = tuple(name.removesuffix(".weight") for name in tensors_of(unet) if name.endswith(".weight"))
+    known = sdxl_names() if family is Family.SDXL else sd1_names(text_layers=DEEPEST)
+    if unet_layout(own) == unet_layout(name.removeprefix("unet.") for name in known if name.startswith("unet.")):
+        return table_of(family)
+    return name_table([*(name for name in known if not name.startswith("unet.")), *(f"{UNET}.{name}" for name in own)])

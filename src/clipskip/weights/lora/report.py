@@ -128,7 +128,7 @@ def inspect_lora(
     allow_pickle: bool = False,
 ) -> LoraReport:
     """The report on a LoRA file, also on one for another family: its foreign keys are counted."""
-    return report_lora(load_lora(path, table=table, strict=False, allow_pickle=allow_pickle), depth=depth)
+    return report_lora(load_lora(path, family=None, table=table, allow_pickle=allow_pickle), depth=depth)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +182,8 @@ def report_lora(lora: Lora, *, depth: int = SD1_DEPTH) -> LoraReport:
     modules = lora.modules.values()
     scaled = [module for module in modules if module.rank is not None]
     layers = sorted({int(name.split(".")[3]) + 1 for name in lora.modules if _in_layer(name)})
-    other = sorted({m.name.removeprefix("text_encoder.") for m in modules if m.is_text and not _in_layer(m.name)})
+    first = [name for name in lora.modules if name.startswith("text_encoder.")]
+    other = sorted({name.removeprefix("text_encoder.") for name in first if not _in_layer(name)})
     tags = told.tag_counts(lora.metadata)
     skip = told.trained_skip(lora.metadata, lora.family.family)
     return LoraReport(
