@@ -1,15 +1,18 @@
 """Writes the trained networks as one LDM-layout file, and such a file as a diffusers folder.
 
     python training/export.py --text DIR --unet DIR/unet.pt --vae DIR/vae.pt --scale DIR/scale.json --out FILE
+    python training/export.py --base FILE --unet DIR/unet.pt --out FILE
     python training/export.py --read FILE --folder DIR
 
-What shapes alone cannot tell (heads, groups, scaling factor, v-prediction, trained Clip Skip) goes into the metadata.
+`--base` takes text encoder and VAE as they are from such a file. What shapes alone cannot tell (heads, groups, scaling
+factor, v-prediction, trained Clip Skip) goes into the metadata.
 """
 
 import argparse
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -56,6 +59,7 @@ def write_parts(folder: Path, text: CLIPTextModel, unet: UNet2DConditionModel, *
 def main() -> None:
     """Writes the file, or reads one back into a folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path)
     parser.add_argument("--text", type=Path)
     parser.add_argument("--unet", type=Path)
     parser.add_argument("--vae", type=Path)
@@ -68,12 +72,17 @@ def main() -> None:
     if options.read:
         save_folder(load_checkpoint(options.read, dtype=torch.float16), options.folder)
         return
-    unet, vae = weights(options.unet, new_unet()), trained_vae(options.vae, options.decoder)
+    said = {**DESCRIPTION, "modelspec.date": time.strftime("%Y-%m-%d")}
+    unet = weights(options.unet, new_unet())
+    if options.base:
+        halves = {name: value.half() for name, value in unet.state_dict().items()}
+        save_single_file(replace(load_checkpoint(options.base, dtype=torch.float16), unet=halves), options.out, said)
+        return
+    vae = trained_vae(options.vae, options.decoder)
     vae.register_to_config(scaling_factor=json.loads(options.scale.read_text())["scaling_factor"])
     with tempfile.TemporaryDirectory() as temporary:
         write_parts(Path(temporary), CLIPTextModel.from_pretrained(options.text), unet, vae=vae)
         whole = load_checkpoint(temporary, dtype=torch.float16)
-        said = {**DESCRIPTION, "modelspec.date": time.strftime("%Y-%m-%d")}
         save_single_file(whole, options.out, said)
     print(options.out, f"{options.out.stat().st_size / 2**20:.1f} MiB")
 

@@ -74,9 +74,10 @@ def main() -> None:
             print(f"skip {options.skip} step {step + 1} loss {mean:.4f} {speed:.1f}/s", flush=True)
     whole = load_checkpoint(options.model, dtype=torch.float16)
     unet = {name: value.detach().half() for name, value in model.unet.state_dict().items()}
-    silent = {name: value for name, value in whole.metadata.items() if name != "modelspec.encoder_layer"}
+    said = {name: value for name, value in whole.facts.metadata.items() if name != "modelspec.encoder_layer"}
+    silent = replace(whole.facts, trained_clip_skip=None, metadata=said)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_single_file(replace(whole, unet=unet, trained_clip_skip=None, metadata=silent), options.out)
+    save_single_file(replace(whole, unet=unet, facts=silent), options.out)
 
 
 if __name__ == "__main__":
