@@ -419,3 +419,17 @@ def test_an_infotext_brings_its_hires_pass(client: TestClient) -> None:
     assert size(answer.json()["images"][0]) == (32, 32)
     answer = client.post("/sdapi/v1/txt2img", json=body | {"enable_hr": False})
     assert size(answer.json()["images"][0]) == (16, 16)
+
+
+def test_a_refiner_finishes_the_picture_and_is_noted(client: TestClient) -> None:
+    long = {"steps": 4, "refiner_checkpoint": "tiny", "refiner_switch_at": 0.5}
+    noted = parse_infotext(drawn(client, **long)[1]["infotexts"][0]).fields
+    assert (noted["Refiner"].partition(" ")[0], noted["Refiner switch at"]) == ("tiny", "0.5")
+    for idle in (
+        {"refiner_switch_at": 1},
+        {"refiner_checkpoint": "None"},
+        {"refiner_checkpoint": "", "refiner_switch_at": 0},
+    ):
+        assert "Refiner" not in drawn(client, **long | idle)[1]["infotexts"][0]
+    assert list(reasons(post(client, refiner_checkpoint="sdxl"))) == ["refiner_checkpoint"]
+    assert list(reasons(post(client, **long | {"refiner_switch_at": -1}))) == ["refiner_switch_at"]

@@ -62,6 +62,9 @@ class PictureBody(LaxBody):
     hr_prompt: Text = ""
     hr_negative_prompt: Text = ""
     denoising_strength: float = 0.75
+    refiner_checkpoint: Name = ""
+    """A model that finishes the picture."""
+    refiner_switch_at: float = 0.8
     infotext: Text = ""
     """A settings text; fields that are sent beside it win."""
     CLIP_stop_at_last_layers: Any = None
@@ -80,6 +83,12 @@ class PictureBody(LaxBody):
     def count(self) -> int:
         """Pictures in all."""
         return self.batch_size * self.n_iter
+
+    @property
+    def refiner(self) -> str | None:
+        """The model that finishes the picture, where there is a share of it left to finish."""
+        idle = self.refiner_checkpoint.casefold() in ("", "none") or self.refiner_switch_at >= 1
+        return None if idle else self.refiner_checkpoint
 
     @property
     def sampler(self) -> str:

@@ -14,7 +14,6 @@ NEUTRAL: Mapping[str, tuple[str, ...]] = {
     "restore_faces": OFF,
     "tiling": OFF,
     "s_min_uncond": OFF,
-    "refiner_checkpoint": ("none", *OFF),
     "disable_extra_networks": OFF,
     "firstpass_image": OFF,
     "token_merging_ratio": OFF,
@@ -28,7 +27,7 @@ NEUTRAL: Mapping[str, tuple[str, ...]] = {
 SILENT = frozenset(
     {
         "hr_checkpoint_name", "mask_blur_x", "mask_blur_y", "mask_round",
-        "firstphase_width", "firstphase_height", "refiner_switch_at", "force_task_id",
+        "firstphase_width", "firstphase_height", "force_task_id",
         "do_not_save_samples", "do_not_save_grid", "image_cfg_scale", "comments",
         "do_not_reload_embeddings",
     }

@@ -115,7 +115,7 @@ FIXED: Mapping[str, Value] = {
     "ddim_discretize": "uniform", "sigma_min": 0.0, "sigma_max": 0.0, "rho": 0.0,
     "always_discard_next_to_last_sigma": False,
     "sgm_noise_multiplier": False, "uni_pc_variant": "bh1", "uni_pc_skip_type": "time_uniform", "uni_pc_order": 3,
-    "uni_pc_lower_order_final": True, "sd_noise_schedule": "Default", "skip_early_cond": 0.0, "beta_dist_alpha": 0.6,
+    "uni_pc_lower_order_final": True, "skip_early_cond": 0.0, "beta_dist_alpha": 0.6,
     "beta_dist_beta": 0.6, "postprocessing_enable_in_main_ui": [], "hypertile_enable_unet": False,
     "hypertile_enable_unet_secondpass": False, "hypertile_enable_vae": False, "enable_emphasis": True,
 }  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any, final
 
 from clipskip.doors.http.a1111.option_table import ALSO_NEUTRAL, FIXED, KEPT, Value
 from clipskip.doors.http.reasons import Reason
-from clipskip.errors import ClipskipError, SkipOutOfRange, SpecError
+from clipskip.errors import ClipskipError, NotFound, SkipOutOfRange, SpecError
 from clipskip.spec import ClipSkip
 from clipskip.spec.skip import shown
 from clipskip.sweep import Studio
@@ -29,6 +29,7 @@ OBEYED: dict[str, Value] = {
     "s_tmin": 0.0,
     "s_tmax": 0.0,
     "s_noise": 1.0,
+    "sd_noise_schedule": "Default",
     "sdxl_clip_l_skip": False,
     "sdxl_crop_top": 0,
     "sdxl_crop_left": 0,
@@ -38,6 +39,7 @@ DEFAULTS: Mapping[str, Value] = {**KEPT, **FIXED, **OBEYED}
 CHOICES: dict[str, tuple[str, ...]] = {
     "randn_source": ("GPU", "CPU", "NV"),
     "emphasis": ("Original", "No norm", "Ignore", "None"),
+    "sd_noise_schedule": ("Default", "Zero Terminal SNR"),
     "samples_format": ("png", "jpg", "jpeg", "webp"),
 }
 RANGES: dict[str, tuple[float, float]] = {
@@ -116,6 +118,13 @@ class Options:
             except ClipskipError as error:
                 reasons.append(Reason.of(error, field=name))
         return Changes(taken=taken, reasons=tuple(reasons), ignored=tuple(ignored))
+
+    def check_model(self, name: str, *, field: str) -> None:
+        """NotFound where there is no checkpoint of this name."""
+        try:
+            self._studio.library.find(name, FileKind.CHECKPOINT)
+        except NotFound as error:
+            raise NotFound(str(error), field=field) from None
 
     def facts(self, model: Any) -> CheckpointFacts | None:  # Any: whatever the client sent
         """What is known of this model; None where there is no such model."""

@@ -27,10 +27,15 @@ from clipskip.spec.table import PICTURE, SETTINGS
 LOG = logging.getLogger("clipskip.http")
 PictureKind = TypeVar("PictureKind", bound=PictureBody)
 Kind = TypeVar("Kind", bound=LaxBody)
-A1111_NAMES = {row.key: row.a1111 for row in SETTINGS if row.a1111} | {"sampler": "sampler_name"}
+A1111_NAMES = {row.key: row.a1111 for row in SETTINGS if row.a1111} | {
+    "sampler": "sampler_name",
+    "refiner": "refiner_checkpoint",
+}
 """What A1111 calls our settings, where it has another name."""
 RENAMED = {"prompt": "prompt", "negative_prompt": "negative_prompt"} | {
-    row.a1111 or row.name: row.name for row in PICTURE if (row.a1111 or row.name) in PictureBody.model_fields
+    row.a1111 or row.name: row.name
+    for row in PICTURE
+    if (row.a1111 or row.name) in {*PictureBody.model_fields} - {"refiner_switch_at"}
 }
 """A body's fields that are a Request's own, under its names."""
 NOISE = ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")
@@ -41,6 +46,7 @@ BY_OPTION = {
     "eta_noise_seed_delta": "ensd",
     "randn_source": "rng",
     "emphasis": "emphasis",
+    "sd_noise_schedule": "noise_schedule",
     "sdxl_crop_top": "crop_top",
     "sdxl_crop_left": "crop_left",
     **{name: name for name in NOISE[1:]},
@@ -98,6 +104,8 @@ def read_wish(sent: Any, kind: type[PictureKind], shelf: Shelf) -> Wish[PictureK
     notes: tuple[str, ...] = ()
     options = {**DEFAULTS, **shelf.options.kept, **changes.taken}
     try:
+        if body.refiner:
+            shelf.options.check_model(body.refiner, field="refiner_checkpoint")
         request, ignored = _request(body, shelf, changes.taken)
         skip, notes = _top_level_skip(body, shelf, model=request.model)
         if skip is not None and CLIP_SKIP not in changes.taken:
@@ -189,6 +197,9 @@ def _request(body: PictureBody, shelf: Shelf, overrides: Mapping[str, Value]) ->
         ignored += ["scheduler"] if idle else []
     changes |= _by_option(overrides)
     changes |= {name: value for name in NOISE if (value := getattr(body, name)) is not None}
+    if "refiner_checkpoint" in given:
+        changes |= {"refiner": body.refiner, "refiner_hash": None}
+        changes |= {"refiner_switch_at": body.refiner_switch_at} if body.refiner else {}
     if "model" in changes:
         changes["model_hash"] = None
     if "clip_skip" in changes:
