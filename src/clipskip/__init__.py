@@ -8,8 +8,11 @@ if TYPE_CHECKING:
     from clipskip.encode import open_text_encoder as open_text_encoder
     from clipskip.encode import prompt_embeds as prompt_embeds
     from clipskip.spec import ClipSkip as ClipSkip
+    from clipskip.spec import Hires as Hires
     from clipskip.spec import LoraRef as LoraRef
+    from clipskip.spec import Mask as Mask
     from clipskip.spec import Request as Request
+    from clipskip.spec import Start as Start
     from clipskip.spec import parse_skips as parse_skips
     from clipskip.sweep import draw_one as draw_one
     from clipskip.sweep import draw_sweep as draw_sweep
@@ -19,8 +22,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ClipSkip": "spec",
+    "Hires": "spec",
     "LoraRef": "spec",
+    "Mask": "spec",
     "Request": "spec",
+    "Start": "spec",
     "parse_skips": "spec",
     "encode_layers": "encode",
     "open_text_encoder": "encode",

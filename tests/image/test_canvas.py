@@ -137,3 +137,8 @@ def test_a_masks_transparency_counts_where_it_has_any() -> None:
 def test_a_picture_of_the_right_size_is_not_touched(mode: int) -> None:
     picture = Image.fromarray(noise(64, 32))
     assert np.array_equal(np.array(resize(picture, (64, 32), RESIZE_MODES[mode])), noise(64, 32))
+
+
+def test_a_mask_with_the_latent_resize_mode_at_another_size_is_an_error() -> None:
+    with pytest.raises(SpecError, match=r"64 x 64.*40 x 40"):
+        prepare(start(3, blur=0), noise(64, 64), masked(64, 64, (0, 0, 8, 8)), size=(40, 40))

@@ -4,7 +4,6 @@ from clipskip.image.canvas import LATENT_RESIZE, Canvas, prepare
 from clipskip.image.enlarge import (
     LATENT_MODES,
     UPSCALERS,
-    Upscaler,
     blend,
     crop_middle,
     enlarge,
@@ -37,7 +36,6 @@ __all__ = [
     "Cell",
     "Colours",
     "PictureFormat",
-    "Upscaler",
     "animation",
     "blend",
     "crop_middle",

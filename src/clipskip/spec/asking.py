@@ -125,9 +125,8 @@ def _hires(reader: Reader) -> Hires | None:
         return None
     if switch is None and not noted:
         return None
-    digits = reader.name("upscaler_hash")
     unsaid = {} if switch is None else {"strength": API_STRENGTH}
-    return Hires(**unsaid | reader.rows(HIRES), upscaler_hash=digits or "")
+    return Hires(**unsaid | reader.rows(HIRES))
 
 
 def _start(reader: Reader) -> Start | None:

@@ -59,9 +59,7 @@ class Hires:
     """A second pass over the enlarged picture: A1111's hires fix."""
 
     upscaler: str = LATENT
-    """Latent (or one of its variants), None, Lanczos, Nearest, or the name of an upscaler model."""
-    upscaler_hash: str = ""
-    """Of an upscaler model: leading 10 hex digits of the file's sha256; empty until resolved."""
+    """Latent or one of its variants, None, Lanczos or Nearest."""
     scale: float = 2.0
     """Counts where neither width nor height is given."""
     width: int = 0

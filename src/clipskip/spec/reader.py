@@ -38,7 +38,6 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "negative_clip_skip": ("negativeclipskip",),
     "phrase_skips": ("phraseclipskips",),
     "enable_hires": ("enablehr",),
-    "upscaler_hash": ("hiresupscalerhash",),
     "init_hash": ("initimagehash",),
     "mask_hash": ("maskimagehash",),
     "lora_hashes": ("lorahashes",),

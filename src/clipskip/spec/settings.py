@@ -26,7 +26,6 @@ NEGATIVE_SKIP, PHRASES = "Negative clip skip", "Phrase clip skips"
 DEFAULTS = {"Clip skip": "1", "RNG": "GPU", "Schedule type": "Automatic", "Emphasis": "Original"}
 """What A1111 takes for settings that a text leaves out (1.10 modules/infotext_utils.py)."""
 ETA_DDIM, INIT_HASH, MASK_HASH = "Eta DDIM", "Init image hash", "Mask image hash"
-UPSCALER_HASH = "Hires upscaler hash"
 COMFYUI, COMFY_LORAS = "ComfyUI", "ComfyUI LoRAs"
 """The emphasis under which tags of a prompt are words, and where its LoRAs stand then."""
 FIRST_PASS, FIRST_PASS_PX = ("First pass size-1", "First pass size-2"), 512
@@ -233,8 +232,6 @@ def _second_pass(hires: Hires) -> Iterator[tuple[str, str]]:
             text = " ".join(filter(None, [text, *map(_tag, hires.loras)]))
         if not (resized and label == "Hires upscale"):
             yield label, text
-    if hires.upscaler_hash:
-        yield UPSCALER_HASH, hires.upscaler_hash
 
 
 def writable(name: str) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clipskip.encode import TextReader, condition_all
 from clipskip.errors import DamagedFile, SpecError
-from clipskip.image import Colours, Upscaler, decode_on_device, preview, preview_colours
+from clipskip.image import Colours, decode_on_device, preview, preview_colours
 from clipskip.networks import VAE, UNet, build_unet, build_vae
 from clipskip.sample import (
     TOGETHER,
@@ -105,8 +105,6 @@ class Extras:
     """What the user should know of the settings that were filled in."""
     vaes: Mapping[str, VAEFile] = field(default_factory=dict)
     """By hash."""
-    upscalers: Mapping[str, Upscaler] = field(default_factory=dict)
-    """Upscaler models, by hash."""
     refiner: CheckpointFacts | None = None
     """The checkpoint that finishes the pictures."""
 
@@ -312,7 +310,7 @@ class Model:
         hires = task.render.hires
         assert hires is not None
         vae = self._vae(task.render.vae, drawing.extras)
-        larger = enlarged(vae, latent, task.render, drawing.extras.upscalers)
+        larger = enlarged(vae, latent, task.render)
         if not hires.strength:
             self._decode(task, larger, drawing)
             return []

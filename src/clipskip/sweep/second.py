@@ -1,6 +1,5 @@
 """The second pass of a hires fix: what is drawn after the first, and the enlarged latent that it begins at."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +9,6 @@ from clipskip.encode import SecondPass
 from clipskip.image import (
     LATENT_MODES,
     Canvas,
-    Upscaler,
     decode,
     encode,
     enlarge_latent,
@@ -95,7 +93,7 @@ def second_text(render: Render) -> SecondPass:
     return SecondPass(first_calls=denoiser_calls(render), width=width, height=height)
 
 
-def enlarged(vae: VAE, latent: One, render: Render, upscalers: Mapping[str, Upscaler]) -> One:
+def enlarged(vae: VAE, latent: One, render: Render) -> One:
     """The latent that the second pass begins at, as A1111 makes it (1.10 modules/processing.py sample_hr_pass).
 
     Latent upscalers work on the latent. The others work on the picture, of whose latents one is then drawn by torch's
@@ -108,8 +106,7 @@ def enlarged(vae: VAE, latent: One, render: Render, upscalers: Mapping[str, Upsc
         larger = enlarge_latent(latent[None], hires.upscaler, cells=(across // CELL_PX, down // CELL_PX))[0]
     else:
         size = (picture_px(vae, across), picture_px(vae, down))
-        model = upscalers.get(hires.upscaler_hash)
-        pixels = stretch(decode(vae, latent[None])[0], size, upscale=model or upscale_by(hires.upscaler))
+        pixels = stretch(decode(vae, latent[None])[0], size, upscale=upscale_by(hires.upscaler))
         larger = encode(vae, np.asarray(pixels)[None], seed=render.seed)[0]
     out_x, out_y = hires.cut(render.width, render.height)
     _, height, width = larger.shape
