@@ -14,6 +14,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from clipskip.doors.http import build_app
+from clipskip.doors.http.a1111.bodies import ImageBody, PictureBody
+from clipskip.doors.http.a1111.fields import NEUTRAL, SILENT
 from clipskip.doors.http.a1111.options import DEFAULTS
 from clipskip.image import picture_infotext
 from clipskip.spec import parse_infotext
@@ -433,3 +435,40 @@ def test_a_refiner_finishes_the_picture_and_is_noted(client: TestClient) -> None
         assert "Refiner" not in drawn(client, **long | idle)[1]["infotexts"][0]
     assert list(reasons(post(client, refiner_checkpoint="sdxl"))) == ["refiner_checkpoint"]
     assert list(reasons(post(client, **long | {"refiner_switch_at": -1}))) == ["refiner_switch_at"]
+
+
+ODD: list[Any] = [
+    {},
+    [],
+    "",
+    "x",
+    "\x1d",
+    1e308,
+    -1,
+    10**30,
+    True,
+    [[]],
+    {"a": {"b": []}},
+    [None],
+    "1e999",
+    ["None", 3],
+]
+
+
+@pytest.mark.parametrize("path", ["txt2img", "img2img"])
+def test_no_value_of_any_field_is_a_fault_of_the_servers(client: TestClient, path: str) -> None:
+    """With steps of 0 each body is refused whatever else it says, so that nothing is drawn. Each field gets a fifth of the
+    odd values, the next one another fifth."""
+    fields = {*PictureBody.model_fields, *ImageBody.model_fields, *NEUTRAL, *SILENT} - {"steps"}
+    for place, name in enumerate(sorted(fields)):
+        for value in ODD[place % 5 :: 5]:
+            body = {"steps": 0, "enable_hr": True, "mask": FROG, "init_images": [FROG], name: value}
+            answer = client.post(f"/sdapi/v1/{path}", json=body)
+            assert answer.status_code == 422, (name, value, answer.text)
+
+
+def test_no_value_of_any_option_is_a_fault_of_the_servers(client: TestClient) -> None:
+    for value in ODD:
+        sent = dict.fromkeys(set(DEFAULTS) | {"clip_skip"}, value)
+        answer = client.post("/sdapi/v1/txt2img", json={"steps": 0, "override_settings": sent})
+        assert answer.status_code == 422, (value, answer.text)
