@@ -8,7 +8,17 @@ import torch
 from torch import nn
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
-from clipskip.networks.blocks import NORM_EPS, Downsample, Maps, Resnet, Upsample, exactly, from_rows, to_rows
+from clipskip.networks.blocks import (
+    NORM_EPS,
+    Downsample,
+    Maps,
+    OtherMaps,
+    Resnet,
+    Upsample,
+    exactly,
+    from_rows,
+    to_rows,
+)
 from clipskip.networks.shapes import VAEShape
 
 LOG_VARIANCES = (-30.0, 20.0)
@@ -38,19 +48,19 @@ class VAE(nn.Module):
         """Where its weights are."""
         return self.quant_conv.weight.device
 
-    def encode(self, pictures: Maps) -> Maps:
+    def encode(self, pictures: Maps) -> OtherMaps:
         """The mean of the latents that a picture may have, unscaled."""
         return self.distribution(pictures)[0]
 
-    def distribution(self, pictures: Maps) -> tuple[Maps, Maps]:
+    def distribution(self, pictures: Maps) -> tuple[OtherMaps, OtherMaps]:
         """Mean and standard deviation of the latents that a picture may have, unscaled."""
-        moments: Maps = self.quant_conv(self.encoder(_last(pictures)))
+        moments: OtherMaps = self.quant_conv(self.encoder(_last(pictures)))
         mean, log_variance = moments.chunk(2, 1)
         return mean, (log_variance.float().clamp(*LOG_VARIANCES) / 2).exp()
 
-    def decode(self, latents: Maps) -> Maps:
+    def decode(self, latents: Maps) -> OtherMaps:
         """The picture of unscaled latents, in float32."""
-        result: Maps = self.decoder(self.post_quant_conv(_last(latents)))
+        result: OtherMaps = self.decoder(self.post_quant_conv(_last(latents)))
         return result
 
 
@@ -72,12 +82,12 @@ class Encoder(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=NORM_EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * shape.latent_channels, 3, padding=1)
 
-    def forward(self, x: Maps) -> Maps:
+    def forward(self, x: Maps) -> OtherMaps:
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
         x = self.mid_block(x)
-        result: Maps = self.conv_out(silu(self.conv_norm_out(x), inplace=True))
+        result: OtherMaps = self.conv_out(silu(self.conv_norm_out(x), inplace=True))
         return result
 
 
@@ -99,7 +109,7 @@ class Decoder(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=NORM_EPS)
         self.conv_out = nn.Conv2d(widths[-1], shape.in_channels, 3, padding=1)
 
-    def forward(self, x: Maps) -> Maps:
+    def forward(self, x: Maps) -> OtherMaps:
         x = self.mid_block(self.conv_in(x))
         for block in self.up_blocks:
             x = block(x)
@@ -117,7 +127,7 @@ class Stage(nn.Module):
         self.downsamplers = nn.ModuleList()
         self.upsamplers = nn.ModuleList()
 
-    def forward(self, x: Maps) -> Maps:
+    def forward(self, x: Maps) -> OtherMaps:
         for number, resnet in enumerate(self.resnets):
             x = resnet(x)
             if number < len(self.attentions):

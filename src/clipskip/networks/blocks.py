@@ -4,6 +4,7 @@ Every activation keeps its channels last in memory, so that the same numbers are
 matrix product, with no copy between them: copies were a fifth of a step on a CPU.
 """
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -15,6 +16,10 @@ from clipskip.networks.attention import Attention, Memory, Rows, Text
 from clipskip.networks.fused import added, gated
 
 Maps = Float[Tensor, "batch channels height width"]
+OtherMaps = Float[Tensor, "_batch _channels _height _width"]
+"""Maps whose sizes are not those of the maps that came in."""
+Pictures = Float[Tensor, "pictures channels height width"]
+"""Maps of which several texts may share one."""
 Copies = Int[Tensor, " batch"]
 """Which picture each text is about."""
 Times = Float[Tensor, "times embedding"]
@@ -45,7 +50,7 @@ class Resnet(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(before, width, 1) if before != width else None
 
-    def forward(self, x: Maps, time: Times | None = None) -> Maps:
+    def forward(self, x: Maps, time: Times | None = None) -> OtherMaps:
         """`time` after its activation."""
         inner = convolve(self.conv1, silu(self.norm1(x), inplace=True))
         if self.time_emb_proj is not None and time is not None:
@@ -94,7 +99,13 @@ class TransformerBlock(nn.Module):
         self.attn2 = Attention(width, text_width=text_width, heads=heads)
         self.ff = FeedForward(width)
 
-    def forward(self, rows: Rows, text: Text, memory: Memory | None = None, copies: Copies | None = None) -> Rows:
+    def forward(
+        self,
+        rows: Float[Tensor, "pictures tokens width"],
+        text: Text,
+        memory: Memory | None = None,
+        copies: Copies | None = None,
+    ) -> Rows:
         """May change `rows` in place. Where texts share a picture, `copies` has the picture of each."""
         rows = self.attn1(self.norm1(rows), onto=rows)
         rows = rows if copies is None else rows[copies]
@@ -118,7 +129,7 @@ class Transformer(nn.Module):
         )
         self.proj_out = nn.Linear(width, width) if linear_ends else nn.Conv2d(width, width, 1)
 
-    def forward(self, x: Maps, text: Text, memory: Memory | None = None, copies: Copies | None = None) -> Maps:
+    def forward(self, x: Pictures, text: Text, memory: Memory | None = None, copies: Copies | None = None) -> Maps:
         """As many maps as texts: what comes before the text is done once for each picture, then copied."""
         out = pointwise(self.proj_in, self.norm(x))
         rows = to_rows(out)
@@ -136,11 +147,11 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, stride=2, padding=padding)
 
-    def forward(self, x: Maps) -> Maps:
+    def forward(self, x: Maps) -> OtherMaps:
         """With no padding of its own a row and a column of zeros are added at the far ends, as in a VAE."""
         if self.conv.padding[0]:
             return convolve(self.conv, x)
-        out: Maps = self.conv(pad(x, (0, 1, 0, 1)))
+        out: OtherMaps = self.conv(pad(x, (0, 1, 0, 1)))
         return out
 
 
@@ -152,11 +163,11 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
-    def forward(self, x: Maps, size: tuple[int, int] | None = None) -> Maps:
-        return convolve(self.conv, interpolate(x, size=size or (2 * x.shape[2], 2 * x.shape[3]), mode="nearest"))
+    def forward(self, x: Maps, size: Sequence[int] | None = None) -> OtherMaps:
+        return convolve(self.conv, interpolate(x, size=tuple(size or (2 * x.shape[2], 2 * x.shape[3])), mode="nearest"))
 
 
-def convolve(layer: nn.Conv2d, x: Maps) -> Maps:
+def convolve(layer: nn.Conv2d, x: Maps) -> OtherMaps:
     """The layer's 3 x 3 convolution, padded by 1; where weights outnumber pixels on a CPU, as a product of patches."""
     batch, channels, stride = *x.shape[:2], layer.stride[0]
     height, width = ((side - 1) // stride + 1 for side in x.shape[2:])
@@ -170,7 +181,7 @@ def convolve(layer: nn.Conv2d, x: Maps) -> Maps:
     return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-def exactly(layer: nn.Conv2d, x: Maps) -> Maps:
+def exactly(layer: nn.Conv2d, x: Maps) -> Float[Tensor, "batch _channels height width"]:
     """The layer's 3 x 3 convolution in float32: what a network gives is not rounded to its half precision.
 
     A picture in bfloat16 would be off by up to half a step of 255; guidance makes 15 of one rounding in a latent.
@@ -179,24 +190,28 @@ def exactly(layer: nn.Conv2d, x: Maps) -> Maps:
     return conv2d(x.float(), layer.weight.float(), bias, padding=1)
 
 
-def pointwise(layer: nn.Conv2d | nn.Linear, x: Maps, onto: Maps | None = None) -> Maps:
+def pointwise(
+    layer: nn.Conv2d | nn.Linear, x: Maps, onto: Float[Tensor, "batch out height width"] | None = None
+) -> Float[Tensor, "batch out height width"]:
     """A 1 x 1 convolution, which is a matrix product for each cell; added to `onto` where that is given."""
     if onto is None:
         return from_rows(linear(to_rows(x), layer.weight.flatten(1), layer.bias), like=x)
     return from_rows(added(layer, to_rows(x), onto=to_rows(onto)), like=x)
 
 
-def to_rows(x: Maps) -> Rows:
+def to_rows(x: Maps) -> Float[Tensor, "batch cells channels"]:
     """The map's cells one after the other; no copy when its channels are last."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def from_rows(rows: Rows, *, like: Maps) -> Maps:
+def from_rows(
+    rows: Float[Tensor, "batch cells channels"], *, like: Float[Tensor, "_batch _channels height width"]
+) -> Maps:
     """Cells as a map again, of another's height and width."""
     _, _, height, width = like.shape
     return rows.view(len(rows), height, width, -1).permute(0, 3, 1, 2)
 
 
-def copied(x: Maps, copies: Copies) -> Maps:
+def copied(x: Pictures, copies: Copies) -> Maps:
     """A map for each text, its channels still last."""
     return from_rows(to_rows(x)[copies], like=x)

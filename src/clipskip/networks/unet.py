@@ -20,7 +20,8 @@ from clipskip.networks.blocks import (
     RESNET_EPS,
     Copies,
     Downsample,
-    Maps,
+    OtherMaps,
+    Pictures,
     Resnet,
     Times,
     Transformer,
@@ -77,13 +78,13 @@ class UNet(nn.Module):
 
     def forward(
         self,
-        x: Maps,
+        x: Pictures,
         timestep: Float[Tensor, "*times"],
         text: Text,
         memory: Memory | None = None,
         copies: Copies | None = None,
         added: Added | None = None,
-    ) -> Maps:
+    ) -> Float[Tensor, "batch _channels height width"]:
         """In float32, whatever its own dtype. `memory` keeps the text's keys and values from call to call.
 
         With `copies` there are fewer pictures than texts, and it has the picture of each text: what the network does
@@ -134,16 +135,16 @@ class Level(nn.Module):
 
     def forward(
         self,
-        x: Maps,
+        x: Pictures,
         time: Times,
         text: Text,
         memory: Memory | None = None,
         *,
-        beside: list[Maps] | None = None,
+        beside: list[OtherMaps] | None = None,
         copies: Copies | None = None,
-    ) -> list[Maps]:
+    ) -> list[OtherMaps]:
         """What each of its layers makes of the map; the way up takes from the end of `beside` what the way down kept."""
-        made: list[Maps] = []
+        made: list[OtherMaps] = []
         for number, resnet in enumerate(self.resnets):
             x = resnet(x if beside is None else torch.cat([x, beside.pop()], 1), time)
             if number < len(self.attentions):
