@@ -1,11 +1,13 @@
-"""What putting a full-size LoRA into a full-size SD 1.x model costs, and taking it out: random weights, no files kept.
+"""What putting a full-size LoRA into a full-size model costs, and taking it out: random weights, no files kept.
 
-python benchmarks/lora_merge.py [--dtype float32|bfloat16] [--rank 32] [--loras 1]
+python benchmarks/lora_merge.py [--dtype float32|bfloat16] [--rank 32] [--loras 1]     SD 1.x, its old weights kept
+python benchmarks/lora_merge.py --sdxl [--rank 32]     SDXL's UNet in bfloat16 (5.1 GB), read again from its file
 """
 
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import safetensors.torch
@@ -14,6 +16,9 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from clipskip.networks import UNetShape, build_unet, tensors_of
+from clipskip.spec import Family
+from clipskip.weights import SourceFile, read_again, read_header
 from clipskip.weights.lora import load_lora, merged, module_names
 
 
@@ -58,12 +63,64 @@ def write_lora(path: Path, targets: dict[str, nn.Module], rank: int) -> int:
     return found
 
 
+SDXL = UNetShape(
+    block_out_channels=(320, 640, 1280),
+    layers_per_block=2,
+    cross_attention_dim=2048,
+    attention=(0, 2, 10),
+    middle_attention=10,
+    attention_heads=(5, 10, 20),
+    use_linear_projection=True,
+    added_width=2816,
+    sample_size=128,
+)
+
+
+def resident() -> float:
+    """Gigabytes of this process that are in memory and not a file's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024 / 1e9
+
+
+def sdxl(folder: Path, rank: int) -> None:
+    """SDXL's UNet with a LoRA, its weights changed where they lie and read again."""
+    path = folder / "unet.safetensors"
+    state = {
+        name: torch.empty(size, dtype=torch.bfloat16).uniform_(-0.05, 0.05) for name, size in tensors_of(SDXL).items()
+    }
+    safetensors.torch.save_file(state, path)
+    header = read_header(path)
+    source = SourceFile(name="unet", path=path, sha256="", stamps=header.stamps)
+    modules: dict[str, nn.Module] = {"unet": build_unet(state, SDXL, dtype=torch.bfloat16, device="cpu")}
+    count = write_lora(folder / "lora.safetensors", modules, rank)
+    lora = load_lora(folder / "lora.safetensors", family=Family.SDXL)
+    probe = modules["unet"].get_submodule("mid_block.attentions.0.transformer_blocks.9.ff.net.2").weight
+    assert isinstance(probe, torch.Tensor)
+    before, base = probe.clone(), resident()
+    changed = sum(modules["unet"].get_submodule(name.partition(".")[2]).weight.nbytes for name in lora.modules)
+    print(f"{count} modules, whose old weights are {changed / 1e9:.2f} GB; {base:.2f} GB in memory")
+    for _ in range(2):
+        started = time.perf_counter()
+        again = partial(read_again, source, dtypes={"unet": torch.bfloat16})
+        with merged(modules, [(lora, 0.8, 0.8)], originals=again):
+            print(f"merged in {time.perf_counter() - started:.2f} s; {resident() - base:+.2f} GB")
+            assert not torch.equal(probe, before)
+            leaving = time.perf_counter()
+        print(f"  read again in {time.perf_counter() - leaving:.2f} s; {resident() - base:+.2f} GB")
+        assert torch.equal(probe, before)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--loras", type=int, default=1)
+    parser.add_argument("--sdxl", action="store_true")
     options = parser.parse_args()
+    if options.sdxl:
+        with tempfile.TemporaryDirectory() as folder:
+            sdxl(Path(folder), options.rank)
+        return
     targets = models(getattr(torch, options.dtype))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lora.safetensors"

@@ -1,7 +1,7 @@
 """An open model: settings in, finished pictures out."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipskip.encode import TextReader, condition_all
 from clipskip.errors import DamagedFile, SpecError
@@ -37,8 +37,18 @@ from clipskip.spec import FileRef, LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once, shape_of
 from clipskip.sweep.begin import Openings
 from clipskip.sweep.second import Task, denoiser_calls, enlarged, second_loras, second_render, second_text
-from clipskip.weights import Checkpoint, CheckpointFacts, Embedding, VAEFile, hash_file, load_checkpoint, load_vae
-from clipskip.weights.lora import Lora, merged
+from clipskip.weights import (
+    Checkpoint,
+    CheckpointFacts,
+    Embedding,
+    VAEFile,
+    hash_file,
+    is_pickle,
+    load_checkpoint,
+    load_vae,
+    read_again,
+)
+from clipskip.weights.lora import MOST_KEPT, Lora, is_merged, merged
 
 Numbered = tuple[tuple[int, ...], Render]
 """A render and its places among those asked for: the same picture is drawn once."""
@@ -208,6 +218,21 @@ class Model:
             self._other = file, build_vae(state, self.facts.vae)
         return self._other[1]
 
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """What LoRAs change, by the names that they have for it."""
+        return {**self.reader.networks, "unet": self.unet}
+
+    @property
+    def is_spoiled(self) -> bool:
+        """Whether, between pictures, its weights are not its file's: a LoRA in them could not be taken out."""
+        return is_merged(self.unet)
+
+    def originals(self, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+        """Weights as its file has them, by their full names."""
+        dtypes = {part: next(network.parameters()).dtype for part, network in self.networks.items()}
+        return read_again(self.facts.source, names, dtypes=dtypes)
+
     @contextmanager
     def with_loras(self, wanted: Sequence[LoraRef], extras: Extras) -> Iterator[TextReader]:
         """The model with these LoRAs in its weights for as long as a `with` lasts, and how it then reads texts."""
@@ -217,7 +242,9 @@ class Model:
             for lora, _, _ in weighted
             for name, vectors in lora.embeddings.items()
         )
-        with merged({**self.reader.networks, "unet": self.unet}, weighted):
+        originals = None if not weighted or is_pickle(self.facts.source.path) else self.originals
+        kept = MOST_KEPT if self.device.type == "cpu" else max(MOST_KEPT, free_bytes(self.device) // 4)
+        with merged(self.networks, weighted, originals=originals, most_kept=kept):
             yield replace(self.reader, embeddings=extras.embeddings + bundled)
 
     def _first(self, numbered: Sequence[Numbered], reader: TextReader, *, extras: Extras) -> Waiting:

@@ -62,7 +62,7 @@ class Models:
         """The model that these facts are of; DamagedFile when its file is another by now."""
         path = facts.source.path
         model = self._open.pop(path, None)
-        if model is None or not model.facts.source.unchanged:
+        if model is None or model.is_spoiled or not model.facts.source.unchanged:
             del model
             self._make_room(path)
             model = load_model(path, allow_pickle=self._allow_pickle)

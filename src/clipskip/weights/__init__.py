@@ -6,6 +6,7 @@ from clipskip.weights.checkpoint import (
     TextWeights,
     load_checkpoint,
     load_text,
+    read_again,
     read_facts,
     source_file,
 )
@@ -16,7 +17,7 @@ from clipskip.weights.header import Header, TensorInfo, read_header
 from clipskip.weights.identify import FileKind, Identity, check_loadable, identify
 from clipskip.weights.keys import TEXT_PARTS
 from clipskip.weights.library import Library
-from clipskip.weights.pickles import read_allowed
+from clipskip.weights.pickles import is_pickle, read_allowed
 from clipskip.weights.save import save_folder, save_single_file
 from clipskip.weights.vae import VAEFile, beside, find_fitting, load_vae
 from clipskip.weights.walking import Found
@@ -46,10 +47,12 @@ __all__ = [
     "find_fitting",
     "hash_file",
     "identify",
+    "is_pickle",
     "load_checkpoint",
     "load_embedding",
     "load_text",
     "load_vae",
+    "read_again",
     "read_allowed",
     "read_facts",
     "read_header",

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,11 @@ from clipskip.spec.family import Family
 from clipskip.weights.container import Header, as_path
 from clipskip.weights.facts import CheckpointFacts, EncoderFacts, Prediction, SourceFile
 from clipskip.weights.hashes import hash_file
+from clipskip.weights.header import read_header
 from clipskip.weights.identify import FileKind, Identity, check_loadable, identify, missing_tensors, stated_clip_skip
 from clipskip.weights.keys import TEXT_PARTS, Source, canonical
 from clipskip.weights.pickles import read_allowed
-from clipskip.weights.reading import convert_tensors, read_tensors
+from clipskip.weights.reading import convert_tensors, read_one_by_one, read_tensors
 from clipskip.weights.shapes import native_px, text_shape, unet_shape, vae_shape
 
 State = dict[str, Float[Tensor, "..."]]
@@ -190,6 +191,23 @@ def load_text(
         trained_clip_skip=stated_clip_skip(opened.header.metadata),
         source=source_file(opened.header),
     )
+
+
+def read_again(
+    source: SourceFile, names: Collection[str], *, dtypes: Mapping[str, torch.dtype]
+) -> Iterator[tuple[str, Float[Tensor, "..."]]]:
+    """Some weights of an open model by their full names (`unet.conv_in.weight`), one after another, as they were loaded.
+
+    `dtypes` are those of its parts. DamagedFile where the file is another by now; a pickle cannot be read by parts.
+    """
+    if not source.unchanged:
+        raise DamagedFile(f"{source.path.name} changed while it was in use; start again with the file that you want")
+    header = read_header(source.path)
+    parts = canonical(header.shapes)
+    for part, dtype in dtypes.items():
+        local = [name.removeprefix(f"{part}.") for name in names if name.startswith(f"{part}.")]
+        for name, tensor in read_one_by_one(header, {name: parts[part][name] for name in local}, dtype=dtype):
+            yield f"{part}.{name}", tensor
 
 
 def source_file(header: Header) -> SourceFile:

@@ -23,7 +23,7 @@ UNPACKED_AT_MOST = 2
 
 def read_allowed(path: Path, *, allow_pickle: bool) -> tuple[Header, dict[str, Shaped[Tensor, "..."]] | None]:
     """A file's header; and the tensors of a pickle, where pickles are allowed, since reading those reads all."""
-    if allow_pickle and not path.is_dir() and is_pickle(path):
+    if allow_pickle and is_pickle(path):
         return read_pickle(path)
     return read_header(path), None
 
@@ -116,7 +116,9 @@ def _check_solid(path: Path, name: str, tensor: Shaped[Tensor, "..."]) -> None:
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether the file is a pickle, whatever its name ends in."""
+    """Whether the file is a pickle, whatever its name ends in; a folder is none."""
+    if path.is_dir():
+        return False
     with open_model(path) as file:
         start = file.read(512)
     plausible = start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size

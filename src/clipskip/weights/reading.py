@@ -1,7 +1,7 @@
 """Header and names in, tensors out: each read once into memory of its own, so that nothing maps the user's file."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -32,21 +32,27 @@ def read_tensors(
     header: Header, sources: Mapping[str, Source], *, dtype: torch.dtype, device: str | torch.device = "cpu"
 ) -> dict[str, Float[Tensor, "..."]]:
     """The tensors of a header under their canonical names, finite, converted one by one; DamagedFile otherwise."""
+    found = dict(read_one_by_one(header, sources, dtype=dtype, device=device))
+    return {name: found[name] for name in sources}
+
+
+def read_one_by_one(
+    header: Header, sources: Mapping[str, Source], *, dtype: torch.dtype, device: str | torch.device = "cpu"
+) -> Iterator[tuple[str, Float[Tensor, "..."]]]:
+    """The same, each let go before the next is read, in the file's order."""
 
     def place(item: tuple[str, Source]) -> tuple[Path, int, str]:
         info = header.tensors[item[1].name]
         return info.file, info.start, item[1].name
 
-    found: dict[str, Tensor] = {}
     for path, in_file in groupby(sorted(sources.items(), key=place), key=lambda item: place(item)[0]):
         with open_model(path) as file:
             for name, wanted in groupby(in_file, key=lambda item: item[1].name):
                 raw = _read(file, header.tensors[name], name)
                 for canonical, source in wanted:
                     piece = cut(raw, source)
-                    found[canonical] = finite(_converted(piece, dtype), name, file=path.name, before=piece).to(device)
+                    yield canonical, finite(_converted(piece, dtype), name, file=path.name, before=piece).to(device)
     check_unchanged(header)
-    return {name: found[name] for name in sources}
 
 
 def convert_tensors(

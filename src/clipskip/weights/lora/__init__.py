@@ -3,11 +3,12 @@
 from clipskip.weights.lora.change import LoraModule
 from clipskip.weights.lora.file import Lora, load_lora
 from clipskip.weights.lora.fit import check_fit
-from clipskip.weights.lora.merge import merged
+from clipskip.weights.lora.merge import MOST_KEPT, is_merged, merged
 from clipskip.weights.lora.names import NameTable, module_names, sd1_table, table_for
 from clipskip.weights.lora.report import LoraOutline, LoraReport, inspect_lora, outline_lora, report_lora
 
 __all__ = [
+    "MOST_KEPT",
     "Lora",
     "LoraModule",
     "LoraOutline",
@@ -15,6 +16,7 @@ __all__ = [
     "NameTable",
     "check_fit",
     "inspect_lora",
+    "is_merged",
     "load_lora",
     "merged",
     "module_names",

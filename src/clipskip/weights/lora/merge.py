@@ -3,10 +3,13 @@
 Changes are computed in float32 whatever the model's dtype: its rounding, 1e-7, is far below that of a bfloat16 or
 float16 weight (4e-3, 5e-4), while float64 takes four times as long. Several LoRAs are added in order in float32 and
 rounded to the model's dtype once; A1111 rounds after each.
+
+What puts the weights back is the old tensors themselves, or, where those are large, the model's file: then weights are
+changed where they lie, and nothing is held twice.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,6 +24,10 @@ from clipskip.weights.lora.names import TEXT, TEXT_2, UNET
 
 Weighted = tuple[Lora, float, float]
 """A LoRA, its strength on the text encoder, its strength on the UNet."""
+Originals = Callable[[Collection[str]], Iterable[tuple[str, Tensor]]]
+"""Weights of these full names as the model's file has them, one after another, in the model's own dtype."""
+MOST_KEPT = 2_000_000_000
+"""Bytes of old weights that are kept for putting back: all that a LoRA of SD 1.x changes, and not SDXL's UNet."""
 MARK = "_loras_merged"
 """Set on a model while LoRAs are in its weights."""
 
@@ -29,6 +36,8 @@ MARK = "_loras_merged"
 class Target:
     """One module of the model and all that will be done to it, in order."""
 
+    name: str
+    """Canonical full name."""
     module: nn.Module
     steps: tuple[tuple[LoraModule, float], ...]
     """What changes it, and how strongly."""
@@ -52,54 +61,95 @@ class Saved:
 
 
 @contextmanager
-def merged(modules: Mapping[str, nn.Module], loras: Sequence[Weighted]) -> Iterator[None]:
+def merged(
+    modules: Mapping[str, nn.Module],
+    loras: Sequence[Weighted],
+    *,
+    originals: Originals | None = None,
+    most_kept: int = MOST_KEPT,
+) -> Iterator[None]:
     """The models with these LoRAs in their weights; on exit the weights are the pristine ones, bit for bit.
+
+    The old tensors are kept while they are at most `most_kept` bytes; where they are more and there are `originals`,
+    weights are changed where they lie and read again afterwards. When that fails, the models stay `is_merged` and of no
+    use.
 
     `modules` holds "text_encoder", "text_encoder_2" and "unet", or some of them; what a LoRA has for others is left
     alone. Every LoRA is checked against the models before anything is changed. A strength of 0 touches nothing.
     """
     targets = _plan(modules, loras)
-    busy = [part for part, module in modules.items() if getattr(module, MARK, False)]
+    busy = [part for part, module in modules.items() if is_merged(module)]
     if busy:
         raise LoraError(f"LoRAs are already merged into the {busy[0]}; merge all of them at once, or leave that `with`")
     saved: list[Saved] = []
+    written: dict[str, nn.Parameter] | None = None
+    if originals is not None and sum(_weight_of(target).nbytes for target in targets) > most_kept:
+        written = {}
     for module in modules.values():
         setattr(module, MARK, True)
     try:
-        _change_all(targets, saved)
+        _change_all(targets, saved, written)
         yield
     finally:
         for one in reversed(saved):
             one.restore()
+        if written and originals is not None:
+            for name, original in originals(written.keys()):
+                written[name].data.copy_(original)
         for module in modules.values():
             delattr(module, MARK)
 
 
+def is_merged(module: nn.Module) -> bool:
+    """Whether LoRAs are in a model's weights."""
+    return getattr(module, MARK, False)
+
+
+def _weight_of(target: Target) -> nn.Parameter:
+    """The weight that a target's changes are of."""
+    weight = target.module.weight
+    assert isinstance(weight, nn.Parameter)
+    return weight
+
+
 @torch.inference_mode(False)
 @torch.no_grad()
-def _change_all(targets: Sequence[Target], saved: list[Saved]) -> None:
+def _change_all(targets: Sequence[Target], saved: list[Saved], written: dict[str, nn.Parameter] | None) -> None:
     """Weights of half precision are changed in one float32 buffer: fresh memory for each took longer than the sums."""
     sizes: dict[torch.device, int] = {}
     for target in targets:
-        weight = target.module.weight
-        assert isinstance(weight, nn.Parameter)
+        weight = _weight_of(target)
         if weight.dtype != torch.float32:
             sizes[weight.device] = max(weight.numel(), sizes.get(weight.device, 0))
     buffers = {place: torch.empty(size, device=place) for place, size in sizes.items()}
     for target in targets:
-        _change(target, saved, buffers)
+        _change(target, saved, buffers, written=written)
 
 
-def _change(target: Target, saved: list[Saved], buffers: Mapping[torch.device, Tensor]) -> None:
-    weight = target.module.weight
-    assert isinstance(weight, nn.Parameter)
+def _change(
+    target: Target,
+    saved: list[Saved],
+    buffers: Mapping[torch.device, Tensor],
+    *,
+    written: dict[str, nn.Parameter] | None,
+) -> None:
+    """Change a module, its weight where it lies if `written` notes that, else in a new tensor."""
+    weight = _weight_of(target)
     old = weight.data
     whole = old.dtype == torch.float32
-    new = old.clone() if whole else buffers[old.device][: old.numel()].as_strided(old.shape, old.stride()).copy_(old)
+    if written is not None:
+        written[f"{target.name}.weight"] = weight
+    if whole:
+        new = old.clone() if written is None else old
+    else:
+        new = buffers[old.device][: old.numel()].as_strided(old.shape, old.stride()).copy_(old)
     for module, strength in target.steps:
         module.apply(new, strength=strength)
-    saved.append(Saved(module=target.module, attribute="weight", value=old))
-    weight.data = new if whole else new.to(old.dtype)
+    if written is None:
+        saved.append(Saved(module=target.module, attribute="weight", value=old))
+        weight.data = new if whole else new.to(old.dtype)
+    elif not whole:
+        old.copy_(new)
     added = [bias for module, strength in target.steps if (bias := module.bias_change(strength=strength)) is not None]
     if added:
         _change_bias(target.module, added, saved)
@@ -145,7 +195,7 @@ def _plan(modules: Mapping[str, nn.Module], loras: Sequence[Weighted]) -> list[T
         check_embeddings(lora, [table.weight.shape[1] for table in _token_tables(found)])
         for module in used:
             steps.setdefault(module.name, []).append((module, strengths[module.name.partition(".")[0]]))
-    return [Target(module=_module(found, name), steps=tuple(change)) for name, change in steps.items()]
+    return [Target(name=name, module=_module(found, name), steps=tuple(change)) for name, change in steps.items()]
 
 
 def _token_tables(found: Mapping[str, Mapping[str, nn.Module]]) -> Iterator[nn.Embedding]:
