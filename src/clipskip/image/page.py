@@ -30,10 +30,12 @@ def write_page(
     prompt: str,
     name: str = "",
     depth: int | None = None,
+    trained: int | None = None,
     linked: bool = False,
 ) -> str:
     """The page as text. It asks no network: its policy allows only its own script and style, and pictures are data URLs, or with
-    `linked` the files beside it."""
+    `linked` the files beside it. `depth` is the layers of the model, `trained` the Clip Skip that it was trained at, where
+    the page begins."""
     here = _viewer()
     script, style = (
         bundle(),
@@ -44,7 +46,7 @@ def write_page(
         "id": name,
         "prompt": prompt,
         "settings": first,
-        "model": {"depth": depth},
+        "model": {"depth": depth, "trained_clip_skip": trained},
         "columns": [{"label": label, "clip_skip": _number(label)} for label in columns],
         "rows": [{"name": text} for text in rows],
         "cells": [

@@ -106,6 +106,7 @@ def finish_folder(path: Path) -> None:
         rows=down,
         name=path.name.removeprefix("sweep-"),
         depth=manifest["model"].get("depth"),
+        trained=manifest["model"].get("trained_clip_skip"),
         linked=sum(cell.path.stat().st_size for row in cells for cell in row if cell) > MOST_EMBEDDED,
     )
     write_bytes(path / PAGE, page.encode())

@@ -25,8 +25,12 @@ export function openExport(hear) {
     const before = button.textContent;
     button.disabled = true;
     button.textContent = "Working…";
+    at("save-error").textContent = "";
     try {
       await work();
+    } catch (error) {
+      if (!(error instanceof TypeError || error instanceof DOMException)) throw error;
+      at("save-error").textContent = "The browser does not let this page read its pictures: they lie beside this file in its folder.";
     } finally {
       button.disabled = false;
       button.textContent = before;

@@ -61,7 +61,8 @@ export function openViewer(hear) {
   /** The same sweep as it is by now. */
   function update(whole) {
     sweep = whole;
-    lay();
+    fill();
+    show();
   }
 
   function lay() {
@@ -70,8 +71,12 @@ export function openViewer(hear) {
     at("skip").max = Math.max(0, width - 1);
     at("skip").disabled = width < 2;
     at("skip-label").textContent = swapped ? "LoRA" : "Clip Skip";
-    sweep.cells.forEach((cells, r) => cells.forEach((cell, c) => { refresh([r, c]); preload(cell); }));
+    fill();
     show();
+  }
+
+  function fill() {
+    sweep.cells.forEach((cells, r) => cells.forEach((cell, c) => { refresh([r, c]); preload(cell); }));
   }
 
   /** Boxes that leave out values of either axis. */

@@ -26,10 +26,12 @@ Json = dict[str, Any]  # Any: what the page shows
 class Shelf:
     """The list of a library's files, read again in a thread of its own whenever somebody asks."""
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
+    def __init__(self, library: Library, *, patience_s: float = PATIENCE_S) -> None:
+        self._library, self._patience_s = library, patience_s
+        self._owed = False
+        """Somebody was told that it is read: what comes of it is answered before it is read again."""
         self._lists: Json = {"models": [], "loras": [], "embeddings": []}
-        self._progress: tuple[int, int] | None = None
+        self._progress = (0, 0)
         self._error: Exception | None = None
         self._lock = threading.Lock()
         self._reading: threading.Thread | None = None
@@ -37,16 +39,18 @@ class Shelf:
     def lists(self) -> Json:
         """Models, LoRAs and embeddings as they were when they were last read whole, and how far reading is now."""
         with self._lock:
-            if self._reading is None or not self._reading.is_alive():
+            if self._reading is None or not (self._owed or self._reading.is_alive()):
                 self._reading = threading.Thread(target=self._read, name="clipskip-shelf", daemon=True)
                 self._reading.start()
             reading = self._reading
-        reading.join(PATIENCE_S)
-        progress = self._progress if reading.is_alive() else None
-        if self._error is not None and not reading.is_alive():
+        reading.join(self._patience_s)
+        self._owed = reading.is_alive()
+        if self._owed:
+            done, of = self._progress
+            return self._lists | {"reading": {"done": done, "total": of}}
+        if self._error is not None:
             raise self._error
-        done, of = progress or (0, 0)
-        return self._lists | {"reading": {"done": done, "total": of} if reading.is_alive() else None}
+        return self._lists | {"reading": None}
 
     def _read(self) -> None:
         self._progress, self._error = (0, 0), None

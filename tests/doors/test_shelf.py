@@ -1,0 +1,41 @@
+"""The list of the user's files: it never keeps anybody waiting, and what was read is answered."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from clipskip.doors.http.ours.library import Shelf, small_preview
+from clipskip.errors import NotFound
+from clipskip.weights import FileKind, Library
+
+
+def test_what_was_read_meanwhile_is_answered_however_long_it_takes(library: Library) -> None:
+    shelf, answers = Shelf(library, patience_s=0), []
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        answers.append(shelf.lists())
+        if answers[-1]["reading"] is None:
+            break
+        time.sleep(0.05)
+    assert answers[0]["reading"] is not None and answers[-1]["reading"] is None
+    assert [one["name"] for one in answers[-1]["models"]] == ["tiny"]
+    assert [one["name"] for one in answers[-1]["loras"]] == ["ogre"]
+
+
+def test_a_folder_that_is_read_quickly_is_listed_in_the_first_answer(library: Library) -> None:
+    found = Shelf(library, patience_s=30).lists()
+    assert found["reading"] is None
+    tiny, ogre = found["models"][0], found["loras"][0]
+    assert (tiny["layers"], tiny["trained_clip_skip"]) == (12, 2)
+    assert (ogre["width"], ogre["rank"], ogre["touches"]["text_layers"]) == (tiny["width"], 4, [4])
+
+
+def test_a_picture_beside_a_file_that_is_none_is_not_shown(library: Library, tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"x")
+    (tmp_path / "a.png").write_text("no picture")
+    here = Library((tmp_path,))
+    with pytest.raises(NotFound, match=r"a\.png beside a\.safetensors"):
+        small_preview(here, tmp_path / "a.safetensors")
+    with pytest.raises(NotFound, match="no picture lies beside"):
+        small_preview(library, library.find("tiny", FileKind.CHECKPOINT))
