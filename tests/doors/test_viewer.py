@@ -17,6 +17,8 @@ from clipskip.image import Cell, write_page
 
 COLUMNS, ROWS = ["Clip Skip 1", "Clip Skip 2", "Clip Skip 3"], ["without LoRA", "gnome"]
 
+PLACES = [(r, c) for r in range(2) for c in range(3)]
+
 
 def png(row: int, column: int) -> bytes:
     """A picture of one grey that its place says, 64 by 48."""
@@ -28,8 +30,13 @@ def png(row: int, column: int) -> bytes:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A sweep's own page, of 2 rows and 3 columns."""
+    for r, c in PLACES:
+        (tmp_path / f"{r}-{c}.png").write_bytes(png(r, c))
     cells = [
-        [Cell(png=png(r, c), settings=f"swamp\nSteps: 2, Size: 64x48, Clip skip: {c + 1}") for c in range(3)]
+        [
+            Cell(path=tmp_path / f"{r}-{c}.png", settings=f"swamp\nSteps: 2, Size: 64x48, Clip skip: {c + 1}")
+            for c in range(3)
+        ]
         for r in range(2)
     ]
     path = tmp_path / "index.html"
