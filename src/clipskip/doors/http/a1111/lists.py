@@ -23,7 +23,6 @@ def add_lists(routes: APIRouter, studio: Studio) -> None:
     _add_styles(routes, studio)
     _add_menus(routes)
     for what in (
-        "sd-vae",
         "face-restorers",
         "hypernetworks",
         "realesrgan-models",
@@ -41,6 +40,11 @@ def _add_models(routes: APIRouter, studio: Studio) -> None:
     def sd_models() -> list[Json]:
         """Checkpoints; a hash is null until the file has been used."""
         return [_model(found) for found in studio.library.files(FileKind.CHECKPOINT)]
+
+    @routes.get("/sd-vae")
+    def sd_vae() -> list[Json]:
+        """VAE files."""
+        return [{"model_name": one.name, "filename": one.name} for one in studio.library.files(FileKind.VAE)]
 
     @routes.get("/loras")
     def loras() -> list[Json]:

@@ -101,8 +101,7 @@ KEPT: Mapping[str, Value] = {
 """Options that cannot change a picture here: any value of their kind is taken, kept and told again."""
 FIXED: Mapping[str, Value] = {
     "face_restoration": False, "sd_unet": "Automatic", "enable_quantization": False, "enable_batch_seeds": True,
-    "comma_padding_backtrack": 20, "tiling": False,
-    "sd_vae": "Automatic", "sd_vae_encode_method": "Full", "sd_vae_decode_method": "Full",
+    "comma_padding_backtrack": 20, "tiling": False, "sd_vae_encode_method": "Full", "sd_vae_decode_method": "Full",
     "inpainting_mask_weight": 1.0,
     "initial_noise_multiplier": 1.0, "img2img_extra_noise": 0.0, "img2img_color_correction": False,
     "img2img_fix_steps": False, "img2img_background_color": "#ffffff", "overlay_inpaint": True, "s_min_uncond": 0.0,
@@ -122,7 +121,6 @@ FIXED: Mapping[str, Value] = {
 """Options that would change the picture, and have one value here: A1111's default."""
 ALSO_NEUTRAL: Mapping[str, tuple[Value, ...]] = {
     "sd_unet": ("None", ""),
-    "sd_vae": ("None", ""),
     "sd_hypernetwork": ("",),
     "upscaler_for_img2img": ("None", ""),
 }

@@ -12,11 +12,14 @@ from clipskip.spec.skip import shown
 from clipskip.sweep import Studio
 from clipskip.weights import CheckpointFacts, FileKind
 
+AUTOMATIC, NO_FILE = "Automatic", "None"
+"""Of VAEs: the file beside the checkpoint, if there is one; and the checkpoint's own."""
 CLIP_SKIP, MODEL, MODEL_HASH = "CLIP_stop_at_last_layers", "sd_model_checkpoint", "sd_checkpoint_hash"
 OBEYED: dict[str, Value] = {
     MODEL: "",
     MODEL_HASH: "",
     CLIP_SKIP: 1,
+    "sd_vae": AUTOMATIC,
     "samples_format": "png",
     "jpeg_quality": 80,
     "webp_lossless": False,
@@ -146,6 +149,8 @@ class Options:
             if value:
                 self._studio.library.find(as_kind(name, value, ""), FileKind.CHECKPOINT)
             return str(value or "")
+        if name == "sd_vae" and value not in (AUTOMATIC, NO_FILE, ""):
+            self._studio.library.find(as_kind(name, value, ""), FileKind.VAE)
         plain: Value = as_kind(name, value, DEFAULTS[name])
         if name in FIXED and plain != FIXED[name] and plain not in ALSO_NEUTRAL.get(name, ()):
             raise SpecError(

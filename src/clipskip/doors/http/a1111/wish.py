@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from clipskip.doors.http.a1111.bodies import ImageBody, LaxBody, PictureBody
 from clipskip.doors.http.a1111.fields import NEUTRAL, SILENT, find_method, refused_fields
 from clipskip.doors.http.a1111.option_table import Value
-from clipskip.doors.http.a1111.options import ALIAS, CLIP_SKIP, DEFAULTS, MODEL, Options, read_skip, told
+from clipskip.doors.http.a1111.options import ALIAS, AUTOMATIC, CLIP_SKIP, DEFAULTS, MODEL, Options, read_skip, told
 from clipskip.doors.http.a1111.plot import NAME as PLOT
 from clipskip.doors.http.a1111.scripts import NONE, refused_scripts
 from clipskip.doors.http.a1111.styles import Style, with_styles
@@ -29,6 +29,7 @@ PictureKind = TypeVar("PictureKind", bound=PictureBody)
 Kind = TypeVar("Kind", bound=LaxBody)
 A1111_NAMES = {row.key: row.a1111 for row in SETTINGS if row.a1111} | {
     "sampler": "sampler_name",
+    "vae": "sd_vae",
     "refiner": "refiner_checkpoint",
 }
 """What A1111 calls our settings, where it has another name."""
@@ -46,6 +47,7 @@ BY_OPTION = {
     "eta_noise_seed_delta": "ensd",
     "randn_source": "rng",
     "emphasis": "emphasis",
+    "sd_vae": "vae",
     "sd_noise_schedule": "noise_schedule",
     "sdxl_crop_top": "crop_top",
     "sdxl_crop_left": "crop_left",
@@ -247,6 +249,8 @@ def _by_option(options: Mapping[str, Value]) -> dict[str, Any]:  # Any: a Reques
     found: dict[str, Any] = {ours: options[name] for name, ours in BY_OPTION.items() if name in options}
     if "model" in found:
         found["model"] = found["model"] or None
+    if "vae" in found:
+        found |= {"vae": None if found["vae"] in (AUTOMATIC, "") else found["vae"], "vae_hash": None}
     if "clip_skip" in found:
         found["clip_skip"] = ClipSkip(found["clip_skip"])
     return found
