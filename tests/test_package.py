@@ -39,3 +39,17 @@ def test_the_package_says_that_it_is_typed() -> None:
 @pytest.mark.parametrize("name", clipskip.__all__)
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(clipskip, name) is not None
+
+
+def test_the_public_names_are_these_and_documented() -> None:
+    """A name that goes breaks somebody's program: take one from this list in a major version only."""
+    assert set(clipskip.__all__) == {
+        "__version__", "ClipSkip", "EncoderSettings", "EncoderSkips", "Family", "Hires", "LoraRef", "Mask",
+        "Request", "Start", "TextReader",
+        "draw_one", "draw_sweep", "encode_layers", "open_model", "open_text_encoder", "parse_skip", "parse_skips",
+        "prompt_embeds", "read_encoders",
+    }  # fmt: skip
+    reference = (ROOT / "docs/reference.md").read_text()
+    undocumented = [name for name in clipskip.__all__ if name != "__version__" and f".{name}\n" not in reference]
+    assert undocumented == []
+    assert all(getattr(clipskip, name).__doc__ for name in clipskip.__all__ if name != "__version__")

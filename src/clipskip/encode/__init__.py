@@ -4,6 +4,7 @@ from clipskip.encode.conditioning import Conditioning, Part, Schedule, TextVecto
 from clipskip.encode.embeds import PromptEmbeds, encode_layers, encode_text, one_text, prompt_embeds, text_tensors
 from clipskip.encode.emphasis import emphasise
 from clipskip.encode.layer import last_layer_needed, layers_read, read_layer
+from clipskip.encode.live import EncoderSettings, read_encoders
 from clipskip.encode.phrases import check_phrase
 from clipskip.encode.reader import Reading, TextReader, open_text_encoder
 from clipskip.encode.run import Run
@@ -12,6 +13,7 @@ from clipskip.encode.texts import SecondPass, condition, condition_all
 
 __all__ = [
     "Conditioning",
+    "EncoderSettings",
     "LayerSummary",
     "Part",
     "PromptEmbeds",
@@ -32,6 +34,7 @@ __all__ = [
     "one_text",
     "open_text_encoder",
     "prompt_embeds",
+    "read_encoders",
     "read_layer",
     "splice",
     "summarize_layers",

@@ -12,6 +12,7 @@ from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
 from clipskip.sweep.queue import ENDED, Job, Queue
 from clipskip.sweep.resolve import NO_PICTURES, Pictures, fix_seed, resolve, seeded
 from clipskip.sweep.run import (
+    Draws,
     Saved,
     draw_missing,
     draw_one,
@@ -34,6 +35,7 @@ __all__ = [
     "Advance",
     "Doubt",
     "Drawn",
+    "Draws",
     "Extras",
     "Form",
     "Halt",

@@ -271,8 +271,8 @@ def _check_start(request: Request, pictures: Pictures) -> None:
 
 
 def _check_loras(found: Sequence[tuple[LoraRef, Lora]], model: CheckpointFacts, *, allow_pickle: bool) -> None:
-    """LoraError for one that does not fit the model."""
-    if found:
+    """LoraError for one that does not fit the model's file; a model that has none is asked when it is merged."""
+    if found and model.source.stamps:
         header, _ = read_allowed(model.source.path, allow_pickle=allow_pickle)
         for ref, lora in found:
             check_fit(lora, header, text_encoder=ref.text_encoder, unet=ref.unet)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -28,6 +29,13 @@ WHOLE = Shard()
 CLAIMED_AT_ONCE = 4
 Numbered = tuple[int, int, int]
 """A cell's place among all, its row and its column."""
+
+
+class Draws(Protocol):
+    """What draws a sweep's pictures: a Model, or another tool's pipeline."""
+
+    def draw(self, renders: Sequence[Render], extras: Extras, *, previews: bool = False) -> Iterator[Advance | Drawn]:
+        """Each picture when it is done, by its place among the renders, and the steps in between where it tells of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +180,7 @@ def save_picture(render: Render, folder: Path, *, content: bytes, suffix: str = 
 
 
 def draw_missing(
-    model: Model, folder: SweepFolder, extras: Extras, *, previews: bool = False, shard: Shard = WHOLE
+    model: Draws, folder: SweepFolder, extras: Extras, *, previews: bool = False, shard: Shard = WHOLE
 ) -> Iterator[Advance | Saved]:
     """Draws what the sweep's folder does not have yet, each LoRA row after the other; places count row by row.
 
@@ -196,7 +204,7 @@ def draw_missing(
 
 
 def _draw_claimed(
-    model: Model, folder: SweepFolder, extras: Extras, missing: Sequence[Numbered], *, previews: bool
+    model: Draws, folder: SweepFolder, extras: Extras, missing: Sequence[Numbered], *, previews: bool
 ) -> Iterator[Advance | Saved]:
     """A few cells at a time, so that machines of different speed end together."""
     waiting = deque(missing)
@@ -217,7 +225,7 @@ def _draw_claimed(
 
 
 def _draw_cells(
-    model: Model, folder: SweepFolder, extras: Extras, missing: Sequence[Numbered], *, previews: bool
+    model: Draws, folder: SweepFolder, extras: Extras, missing: Sequence[Numbered], *, previews: bool
 ) -> Iterator[Advance | Saved]:
     def write(drawn: Drawn) -> Saved:
         index, row, column = missing[drawn.index]

@@ -15,7 +15,7 @@ from clipskip.weights.facts import CheckpointFacts, EncoderFacts, Prediction, So
 from clipskip.weights.hashes import Hashes, hash_file
 from clipskip.weights.header import Header, TensorInfo, read_header
 from clipskip.weights.identify import FileKind, Identity, check_loadable, identify
-from clipskip.weights.keys import TEXT_PARTS
+from clipskip.weights.keys import TEXT_PARTS, Source, canonical
 from clipskip.weights.library import Library
 from clipskip.weights.pickles import is_pickle, read_allowed
 from clipskip.weights.save import save_folder, save_single_file
@@ -36,11 +36,13 @@ __all__ = [
     "Identity",
     "Library",
     "Prediction",
+    "Source",
     "SourceFile",
     "TensorInfo",
     "TextWeights",
     "VAEFile",
     "beside",
+    "canonical",
     "check_encoders",
     "check_loadable",
     "count_vectors",
