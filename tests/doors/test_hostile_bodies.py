@@ -85,7 +85,7 @@ def test_reading_a_hostile_body_takes_time_in_proportion_to_its_size(name: str) 
 
 
 def test_others_are_answered_while_hostile_bodies_come(address: str) -> None:
-    """On an idle machine each waits less than 0.1 s (measured: 0.03 s); the tests run beside one another."""
+    """The margins are wide: the tests run beside one another, and others beside them."""
     waits: list[float] = []
     over = threading.Event()
 
