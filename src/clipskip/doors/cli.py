@@ -10,6 +10,7 @@ from clipskip import __version__, heap
 from clipskip.doors import options as o
 from clipskip.doors.rows import with_settings
 from clipskip.doors.terminal import EXIT_INTERRUPTED, run, say
+from clipskip.errors import SpecError
 from clipskip.spec import (
     Dialect,
     Family,
@@ -86,6 +87,12 @@ def sweep(
         str | None,
         typer.Option("--shard", help="Draw only share i/n of the cells (1/3), or auto: those nobody has claimed."),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray", help="Draw on the Ray cluster at this address; local is this machine, auto one that runs."
+        ),
+    ] = None,
     out: Annotated[Path | None, o.Out] = None,
     models_folder: o.Folders = None,
     fetch: o.Fetch = False,
@@ -93,7 +100,7 @@ def sweep(
     yes: o.Yes = False,
 ) -> None:
     """Draw the grid: Clip Skip across, without and with the LoRAs down."""
-    from clipskip.doors.work import run_sweep
+    from clipskip.doors.work import run_on_ray, run_sweep
     from clipskip.sweep import Shard
 
     skips = parse_columns(clip_skip)
@@ -103,6 +110,15 @@ def sweep(
         refiner=refiner, negative_clip_skip=negative_clip_skip, typed=typed,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
+    axes = o.build_axes(axis, seeds, seed=request.seed)
+    if ray is not None:
+        if shard or init:
+            raise SpecError(
+                "--ray shares cells out by itself, and begins at noise; leave --shard and --init away", field="ray"
+            )
+        folders = models_folder or []
+        _finish(run_on_ray(request, skips, address=ray, folders=folders, allow_pickle=allow_pickle, out=out, axes=axes))
+        return
     drawn = run_sweep(
         request,
         skips,
@@ -111,7 +127,7 @@ def sweep(
         out=out,
         yes=yes,
         pictures=given.pictures,
-        axes=o.build_axes(axis, seeds, seed=request.seed),
+        axes=axes,
         shard=Shard.parse(shard) if shard else Shard(),
     )
     _finish(drawn)

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -27,6 +28,7 @@ from clipskip.sweep import (
     doubts_of,
     draw_missing,
     draw_to,
+    find_model,
     finish_folder,
     held,
     merge_folders,
@@ -36,7 +38,7 @@ from clipskip.sweep import (
     seeded,
     warnings_of,
 )
-from clipskip.weights import Library
+from clipskip.weights import Library, read_facts
 
 WHOLE = Shard()
 OUT = Path("clipskip-out")
@@ -92,6 +94,50 @@ def _draw(model: Model, folder: SweepFolder, extras: Extras, shard: Shard, conso
             _finish(folder)
 
 
+def run_on_ray(
+    request: Request,
+    skips: tuple[Skip, ...],
+    *,
+    address: str,
+    folders: Sequence[Path],
+    allow_pickle: bool,
+    out: Path | None,
+    axes: Sequence[Axis] = (),
+) -> bool:
+    """Draws a sweep on a Ray cluster, `local` being this machine; False when it was interrupted or cells failed."""
+    from clipskip.sweep.cluster import Tally, draw_on_cluster, plan_for  # Ray takes a second to import
+
+    console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
+    _tell_unused(request, console)
+    path = find_model(request.model, hash=request.model_hash, library=library)
+    facts = read_facts(path, allow_pickle=allow_pickle)
+    sweep, extras = plan_sweep(request, skips, facts, library, axes=axes, allow_pickle=allow_pickle)
+    for text in (
+        *(doubt.text for doubt in doubts_of(request, sweep.base, facts, extras)),
+        *warnings_of(request, extras),
+    ):
+        console.print(printable(text), style="yellow", markup=False)
+    folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=facts)
+    plan = plan_for(request, skips, facts, extras, folder, folders=folders, allow_pickle=allow_pickle)
+    tally = Tally()
+    with held(folder.path), _stopped_by_sigterm():
+        folder.sweep_up()
+        started = time.monotonic()
+        events = draw_on_cluster(folder, plan, address=None if address == "local" else address, tally=tally)
+        complete = _show(events, console=console, pictures=len(sweep.places))
+        seconds = time.monotonic() - started
+    _finish(folder)
+    for worker, count in sorted(tally.pictures.items()):
+        console.print(printable(f"{worker}: {count} pictures, {count / seconds:.2f} a second"), markup=False)
+    for failed in tally.failed:
+        row, column = failed.place
+        name = f"{sweep.row_names[row]}, {sweep.columns[column]}"
+        console.print(printable(f"failed: {name}: {failed.reason}"), style="red", markup=False)
+    say(f"grid  {folder.grid.resolve()}")
+    say(f"page  {folder.page.resolve()}")
+    return complete and not tally.failed
+
+
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
     """A batch queue's SIGTERM ends the drawing as Ctrl-C does: claimed cells are given back."""
@@ -144,13 +190,17 @@ def run_generate(
 
 def _open(request: Request, library: Library, console: Console, *, allow_pickle: bool) -> Model:
     """The model that the request names; says what of a settings text is not used."""
+    _tell_unused(request, console)
+    with console.status("Opening the model"):
+        return open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
+
+
+def _tell_unused(request: Request, console: Console) -> None:
     if request.unused:
         told = [printable(f"{name}: {value}" if value else name, limit=MOST_SHOWN) for name, value in request.unused]
         more = f"; and {len(told) - MOST_UNUSED:,} more" if len(told) > MOST_UNUSED else ""
         shown = "; ".join(told[:MOST_UNUSED])
         console.print(f"Not used of these settings: {shown}{more}", style="yellow", markup=False)
-    with console.status("Opening the model"):
-        return open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
 
 
 def _warn(request: Request, model: Model, extras: Extras, console: Console) -> None:
