@@ -73,7 +73,7 @@ class Flat:
 
     @torch.no_grad()
     def limit(self) -> None:
-        """Shortens the rows of queries' and keys' weights that have grown too long (docs/decisions/0013)."""
+        """Shortens the rows of queries' and keys' weights that have grown too long (docs/decisions/0015)."""
         for name in self.names:
             if name.endswith(LIMITED):
                 rows = self.weights[self.starts[name] :][: self.shapes[name].numel()].view(self.shapes[name])
