@@ -23,12 +23,12 @@ from lora_tools import (
     TO_K,
     TO_OUT,
     Q,
+    family_models,
     kohya,
     low_rank,
     merge_once,
     module_of,
     relative,
-    tiny_models,
     weight_of,
     write,
 )
@@ -40,6 +40,9 @@ from lycoris.modules.glora import GLoRAModule
 from lycoris.modules.ia3 import IA3Module
 from lycoris.modules.norms import NormModule
 from torch import Tensor, nn
+
+from clipskip.spec import Family
+from clipskip.weights.lora import load_lora
 
 STRENGTH = 0.7
 RANK, ALPHA = 4, 2.0
@@ -315,26 +318,51 @@ CASES = (
 )
 
 
-def difference(case: Case, models: Mapping[str, nn.Module], folder: Path) -> float:
+TARGETS: Mapping[Family, Mapping[str, str]] = {
+    Family.SD1: {},
+    Family.SDXL: {
+        Q: "text_encoder_2.encoder.layers.0.self_attn.q_proj",
+        TEXT_NORM: "text_encoder_2.encoder.layers.30.layer_norm1",
+        TO_K: "unet.down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_k",
+        TO_OUT: "unet.mid_block.attentions.0.transformer_blocks.2.attn1.to_out.0",
+        PROJ: "unet.down_blocks.1.resnets.0.conv_shortcut",
+    },
+    Family.SD2: {
+        MLP: "unet.up_blocks.1.attentions.0.transformer_blocks.0.ff.net.2",
+        PROJ: "unet.up_blocks.0.resnets.0.conv_shortcut",
+        CONV: "unet.down_blocks.1.resnets.0.conv2",
+    },
+}
+"""Where a family's own module stands for SD 1.x's: OpenCLIP's layers, deeper attention, 1x1 convolutions that are left."""
+
+
+def difference(case: Case, models: Mapping[str, nn.Module], folder: Path, *, family: Family = Family.SD1) -> float:
     """The largest relative difference between the merged weight and the reference's."""
     torch.manual_seed(7)
-    base = weight_of(models, case.target)
-    parts, reference = case.make(module_of(models, case.target), base.double())
-    head = {"kohya": kohya, "peft": lambda name: name}[case.layout](case.target)
+    target = TARGETS[family].get(case.target, case.target)
+    base = weight_of(models, target)
+    parts, reference = case.make(module_of(models, target), base.double())
+    head = kohya(target, family) if case.layout == "kohya" else target
     file = write(folder / "case.safetensors", {f"{head}.{end}": value for end, value in parts.items()})
-    return relative(merge_once(models, file, case.target, strength=STRENGTH), reference, base)
+    return relative(merge_once(models, load_lora(file, family=family), target, strength=STRENGTH), reference, base)
 
 
-def table(differences: Mapping[str, float]) -> str:
+def table(differences: Mapping[Family, Mapping[str, float]]) -> str:
     """The rows of docs/lora-kinds.md, differences to one digit."""
-    rows = ["| kind | reference | largest relative difference |", "|---|---|---|"]
+    heads = ["kind", "reference", *(family.label for family in differences)]
+    rows = [heads, ["---"] * len(heads)]
     for case in CASES:
-        value = differences[case.name]
-        rows.append(f"| {case.name} | {case.reference} | {Decimal(value):.0e} |".replace("e-0", "e-"))
-    return "\n".join(rows)
+        figures = (f"{Decimal(of[case.name]):.0e}".replace("e-0", "e-") for of in differences.values())
+        rows.append([case.name, case.reference, *figures])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def differences(family: Family, folder: Path) -> dict[str, float]:
+    """One family's column."""
+    models = family_models(family)
+    return {case.name: difference(case, models, folder, family=family) for case in CASES}
 
 
 if __name__ == "__main__":
-    tiny = tiny_models()
     with tempfile.TemporaryDirectory() as scratch:
-        print(table({case.name: difference(case, tiny, Path(scratch)) for case in CASES}))
+        print(table({family: differences(family, Path(scratch)) for family in TARGETS}))

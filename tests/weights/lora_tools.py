@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
+import tiny_sdxl
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from clipskip.networks import TextShape, UNetShape, build_text_encoder, build_unet
+from clipskip.spec import Family
 from clipskip.weights.lora import Lora, load_lora, merged
 
 Q = "text_encoder.encoder.layers.0.self_attn.q_proj"
@@ -62,11 +65,26 @@ def weight_of(models: Mapping[str, nn.Module], name: str) -> Tensor:
     return weight.detach().clone()
 
 
-def kohya(name: str) -> str:
+def family_models(family: Family) -> dict[str, nn.Module]:
+    """Tiny networks of a family, random."""
+    if family is Family.SD1:
+        return tiny_models()
+    parts = tiny_sdxl.sdxl() if family is Family.SDXL else tiny_sdxl.sd2()
+    models: dict[str, nn.Module] = {}
+    for part, shape in parts.shapes.items():
+        if isinstance(shape, TextShape):
+            models[part] = build_text_encoder(parts.states[part], shape)
+        elif isinstance(shape, UNetShape):
+            models[part] = build_unet(dict(parts.states[part]), shape, dtype=torch.float32, device="cpu")
+    return models
+
+
+def kohya(name: str, family: Family = Family.SD1) -> str:
     """How kohya's trainer spells a module."""
     part, _, local = name.partition(".")
-    prefix = {"text_encoder": "lora_te_text_model_", "unet": "lora_unet_"}[part]
-    return prefix + local.replace(".", "_")
+    first = "lora_te1_" if family is Family.SDXL else "lora_te_"
+    prefix = {"text_encoder": f"{first}text_model_", "text_encoder_2": "lora_te2_text_model_", "unet": "lora_unet_"}
+    return prefix[part] + local.replace(".", "_")
 
 
 def low_rank(weight: Tensor, rank: int, *, seed: int = 1) -> dict[str, Tensor]:
