@@ -199,6 +199,29 @@ def test_an_sdxl_lora_is_read_as_one(tmp_path: Path) -> None:
     assert (outline.family, outline.trained_clip_skip, outline.warnings) == ("SDXL", 2, ())
 
 
+def test_an_sd2_lora_is_told_of_24_layers(tmp_path: Path) -> None:
+    def made(name: str, *layers: int) -> LoraReport:
+        tensors = {
+            f"lora_te_text_model_encoder_layers_{layer}_self_attn_q_proj.lora_{end}.weight": torch.zeros(size)
+            for layer in layers
+            for end, size in (("down", (4, 1024)), ("up", (1024, 4)))
+        }
+        return inspect_lora(write(tmp_path / f"{name}.safetensors", tensors))
+
+    assert "acts at every Clip Skip from 1 to 24" in made("all", 0, 22).text_note
+    assert "cannot act from Clip Skip 3 on" in made("last", 22).text_note
+
+
+def test_what_changes_sdxls_second_encoder_is_dead_at_no_clip_skip(tmp_path: Path) -> None:
+    """The pooled vector is read from bigG's last layer, whatever the Clip Skip."""
+    tensors = {
+        f"lora_te{i}_text_model_encoder_layers_{layer}_mlp_fc1.lora_{end}.weight": torch.zeros(4, 4)
+        for i, layer in ((1, 11), (2, 31))
+        for end in ("up", "down")
+    }
+    assert inspect_lora(write(tmp_path / "xl.safetensors", tensors)).text_dead_from is None
+
+
 @pytest.mark.parametrize(
     ("family", "metadata", "skip", "told"),
     [

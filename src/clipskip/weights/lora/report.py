@@ -13,7 +13,6 @@ from clipskip.weights.lora.file import Lora, few, load_lora
 from clipskip.weights.lora.keys import read_keys
 from clipskip.weights.lora.names import NameTable, table_of
 
-SD1_DEPTH = 12
 TAGS = 100
 """Tags that a report keeps, the most frequent first."""
 ALGORITHMS: Mapping[str, tuple[str, ...]] = {
@@ -124,7 +123,7 @@ def inspect_lora(
     path: str | os.PathLike[str],
     *,
     table: NameTable | None = None,
-    depth: int = SD1_DEPTH,
+    depth: int | None = None,
     allow_pickle: bool = False,
 ) -> LoraReport:
     """The report on a LoRA file, also on one for another family: its foreign keys are counted."""
@@ -177,8 +176,10 @@ def outline_lora(header: Header, *, table: NameTable | None = None) -> LoraOutli
     )
 
 
-def report_lora(lora: Lora, *, depth: int = SD1_DEPTH) -> LoraReport:
-    """The report on a LoRA, for a text encoder of `depth` layers."""
+def report_lora(lora: Lora, *, depth: int | None = None) -> LoraReport:
+    """The report on a LoRA, for a text encoder of `depth` layers: its family's by default."""
+    depth = depth or (lora.family.family or Family.SD1).depth or Family.SD1.depth
+    second = _second(lora.modules)
     modules = lora.modules.values()
     scaled = [module for module in modules if module.rank is not None]
     layers = sorted({int(name.split(".")[3]) + 1 for name in lora.modules if _in_layer(name)})
@@ -195,11 +196,11 @@ def report_lora(lora: Lora, *, depth: int = SD1_DEPTH) -> LoraReport:
         alphas=tuple(sorted(Counter(m.alpha for m in scaled).items(), key=lambda item: item[0] or 0.0)),
         text_layers=tuple(layers),
         text_other=tuple(other),
-        text_2=_second(lora.modules),
+        text_2=second,
         unet_blocks=_blocks(name for name in lora.modules if name.startswith("unet.")),
         embeddings=tuple(told.plain(name) for name in lora.embeddings),
         depth=depth,
-        text_dead_from=text_dead_from(layers, depth=depth) if layers and not other else None,
+        text_dead_from=text_dead_from(layers, depth=depth) if layers and not other and not second else None,
         trained_clip_skip=skip.clip_skip,
         trained_clip_skip_source=skip.source,
         base_model=told.base_model(lora.metadata),
