@@ -1,0 +1,118 @@
+"""What clipskip knows of a checkpoint, its LoRAs and a prompt, as text, number and picture."""
+
+from pathlib import Path
+
+import folder_paths
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from clipskip.advise import Wanted, advise, advise_by_family, layer_lines, lines, read_layers, whole_skips
+from clipskip.errors import SpecError
+from clipskip.spec import Dialect, LoraRef, Request, parse_skips
+from clipskip.sweep import load_model
+from clipskip.weights import Library
+
+from .nodes import CATEGORY, TEXT
+from .reading import family_of, read_clip
+
+NONE = "none"
+CELL_W, CELL_H, LEFT = 64, 30, 200
+
+
+class ClipSkipAdvice:
+    """Which Clip Skip to use, why, and what is left of a LoRA at each."""
+
+    CATEGORY, FUNCTION = CATEGORY, "ask"
+    RETURN_TYPES, RETURN_NAMES = ("STRING", "STRING"), ("advice", "clip_skip")
+    OUTPUT_NODE = True
+    DESCRIPTION = (
+        "Asks the model itself: what it and its LoRA were trained at, how much of the prompt and of the LoRA is left at each Clip "
+        "Skip (uptake), where pictures fall apart. It opens the files a second time, in clipskip's own engine, for as long as it asks."
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "checkpoint": (folder_paths.get_filename_list("checkpoints"),),
+                "lora": ([NONE, *folder_paths.get_filename_list("loras")],),
+                "lora_weight": ("FLOAT", {"default": 1.0, "min": -4.0, "max": 4.0, "step": 0.05}),
+                "positive": TEXT,
+                "negative": TEXT,
+                "clip_skips": ("STRING", {"default": "1-4", "tooltip": "Those to compare."}),
+            }
+        }
+
+    def ask(self, checkpoint, lora, lora_weight, positive, negative, clip_skips):
+        """The advice in words, and its number for the node Clip Skip."""
+        path = folder_paths.get_full_path_or_raise("checkpoints", checkpoint)
+        loras = ()
+        if lora != NONE:
+            file = folder_paths.get_full_path_or_raise("loras", lora)
+            loras = (LoraRef(name=str(file), text_encoder=lora_weight, unet=lora_weight),)
+        request = Request(prompt=positive, negative_prompt=negative, loras=loras)
+        settled = advise_by_family(Path(path), request, measured=False, allow_pickle=False)
+        if settled is None:
+            model = load_model(Path(path))
+            skips = whole_skips(parse_skips(clip_skips), depth=model.facts.depth)
+            settled = advise(model, Wanted(request=request, skips=skips), Library.of_user()), model.facts.family
+        advice, family = settled
+        return "\n".join(lines(advice, family=family, tool=Dialect.COMFYUI)), str(advice.verdict.skip)
+
+
+class ClipSkipLayers:
+    """What each layer makes of a prompt's words."""
+
+    CATEGORY, FUNCTION = CATEGORY, "look"
+    RETURN_TYPES, RETURN_NAMES = ("IMAGE", "STRING"), ("picture", "tables")
+    OUTPUT_NODE = True
+    DESCRIPTION = "How much each word has taken in of the others at each Clip Skip, as picture and tables."
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "clip": ("CLIP", {"tooltip": "With its LoRAs."}),
+                "text": TEXT,
+                "encoder": (["L", "G"], {"tooltip": "Of SDXL's two; SD 1.x and 2.x have one, which is L here."}),
+            }
+        }
+
+    def look(self, clip, text, encoder):
+        """Picture and tables."""
+        family, names = family_of(clip)
+        if encoder == "G" and len(names) == 1:
+            raise SpecError(f"{family.label} has one text encoder; choose L", field="encoder")
+        clip.encode_from_tokens_scheduled(clip.tokenize(""))
+        layers = read_layers(
+            read_clip(clip, family, names), text, encoder=names.index(encoder.lower()) if len(names) > 1 else 0
+        )
+        told = "\n".join(layer_lines(layers, model=family.label, depth=len(layers.skips)))
+        return torch.from_numpy(layer_sheet(layers).astype(np.float32) / 255)[None], told
+
+
+def layer_sheet(layers) -> np.ndarray:
+    """Words down, Clip Skips across; the darker, the more the other words have moved the word."""
+    width = LEFT + CELL_W * len(layers.skips) + 20
+    sheet = Image.new("RGB", (width, CELL_H * (len(layers.words) + 2) + 10), (255, 255, 255))
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for column, skip in enumerate(layers.skips):
+        pen.text((LEFT + CELL_W * column + CELL_W // 2, CELL_H // 2), str(skip), (20, 20, 24), font, anchor="mm")
+    for row, word in enumerate(layers.words, start=1):
+        pen.text((LEFT - 10, CELL_H * row + CELL_H // 2), word.text[:24], (20, 20, 24), font, anchor="rm")
+        for column, value in enumerate(word.context):
+            dark = int(200 * min(max(value, 0.0), 1.0))
+            place = (LEFT + CELL_W * column, CELL_H * row)
+            pen.rectangle((*place, place[0] + CELL_W - 2, place[1] + CELL_H - 2), (240 - dark, 244 - dark // 2, 250))
+            ink = (255, 255, 255) if dark > 120 else (20, 20, 24)
+            pen.text((place[0] + CELL_W // 2, place[1] + CELL_H // 2), f"{value:.0%}", ink, font, anchor="mm")
+    foot = "Clip Skip across; how far the other words move each word's vector, as a share of its length"
+    pen.text(
+        (10, CELL_H * (len(layers.words) + 1) + CELL_H // 2),
+        foot,
+        (90, 90, 98),
+        ImageFont.load_default(11),
+        anchor="lm",
+    )
+    return np.asarray(sheet)
