@@ -1,19 +1,24 @@
 """LoRAs for SDXL and SD 2.x from the command line: drawn as written out by hand, refused on another family."""
 
+import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_sdxl
 import torch
+from fastapi.testclient import TestClient
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_sd1 import single_file, tiny_checkpoint
 from torch import Tensor
 
 from clipskip.doors.cli import main
+from clipskip.doors.http import build_app
+from clipskip.sweep import Studio
+from clipskip.weights import Library
 
 DRAW = ("--steps", "2", "--size", "64x64", "--seed", "1")
 XL = {
@@ -167,3 +172,49 @@ def test_inspect_reads_it_by_its_family(run: Run, models: Path) -> None:
     code, out, _ = run("inspect", str(models / "pony-frog.safetensors"))
     assert code == 0 and "SDXL is always trained at 2; ss_clip_skip = '1' is not used" in out
     assert "CLIP-L 4 (of 12); OpenCLIP-bigG 31, text_projection (of 32)" in out
+
+
+@pytest.fixture(scope="module")
+def client(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    studio = Studio(tmp_path_factory.mktemp("out"), Library.of_user([models]))
+    yield TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
+    studio.close()
+
+
+ASKED = {"steps": 1, "width": 64, "height": 64, "seed": 1}
+
+
+def a1111(client: TestClient, **changes: object) -> dict[str, object]:
+    options = {"sd_model_checkpoint": "pony", **changes.pop("options", {})}  # type: ignore[dict-item]  # a dict of options
+    body = {"prompt": "a frog", "sampler_name": "Euler", "override_settings": options, **ASKED, **changes}
+    answer: dict[str, object] = client.post("/sdapi/v1/txt2img", json=body).json()
+    return answer
+
+
+def test_the_apis_refuse_a_lora_of_another_family_before_drawing(client: TestClient) -> None:
+    told = "for1.safetensors is a LoRA for SD 1.x, and this model is SDXL"
+    assert told in str(a1111(client, prompt="a frog <lora:for1:1>"))
+    body = {"model": "pony", "prompt": "a frog", "loras": [{"name": "for1"}], "clip_skips": [1, 2], **ASKED}
+    refused = client.post("/v1/sweeps", json=body)
+    assert refused.status_code == 422
+    assert told in str(refused.json())
+
+
+def test_the_api_draws_an_sdxl_lora_named_in_the_prompt(client: TestClient) -> None:
+    drawn = [a1111(client, prompt=prompt)["images"] for prompt in ("a frog", "a frog <lora:pony-frog:1>", "a frog")]
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "Clip skip: 2,"),
+        ({"CLIP_stop_at_last_layers": 1}, "Clip skip: 2,"),
+        ({"CLIP_stop_at_last_layers": 3, "sdxl_clip_l_skip": True}, "Clip skip: 3, Clip skip per encoder: 3/2,"),
+    ],
+)
+def test_a1111s_clip_skip_is_sdxls_own_unless_its_option_is_on(
+    client: TestClient, options: dict[str, object], text: str
+) -> None:
+    """A1111's option is 1 by default, which would be the last layer, without a norm."""
+    assert text in json.loads(str(a1111(client, options=options)["info"]))["infotexts"][0]
