@@ -1,0 +1,139 @@
+"""The script for A1111 and Forge on a stand-in of its documented interface: Script, AlwaysVisible, on_before_ui, AxisOption."""
+
+import importlib.util
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from clipskip.doors.http.ours.bodies import AdviseBody
+
+SCRIPT = Path(__file__).parents[2] / "integrations/a1111/scripts/clip_skip.py"
+
+
+class AxisOption:
+    """As X/Y/Z plot has it: label, type, apply, and what is asked before the plot begins."""
+
+    def __init__(
+        self, label: str, type: Any, apply: Any, format_value: Any = None, confirm: Any = None, **more: Any
+    ) -> None:
+        self.label, self.type, self.apply, self.confirm = label, type, apply, confirm
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    grid = SimpleNamespace(AxisOption=AxisOption, axis_options=[AxisOption("Seed", int, None)])
+    plot = type("Script", (), {"__module__": "xyz_grid.py"})
+    callbacks: list[Any] = []
+    parts = {
+        "gradio": {},
+        "modules": {},
+        "modules.scripts": {
+            "Script": object,
+            "AlwaysVisible": object(),
+            "scripts_data": [SimpleNamespace(script_class=plot, module=grid)],
+        },
+        "modules.script_callbacks": {"on_before_ui": callbacks.append},
+        "modules.shared": {"opts": SimpleNamespace(data={"sd_model_checkpoint": "anything-v4.0.safetensors [abc]"})},
+    }
+    for name, values in parts.items():
+        module = ModuleType(name)
+        module.__dict__.update(values)
+        monkeypatch.setitem(sys.modules, name, module)
+        if "." in name:
+            setattr(sys.modules["modules"], name.partition(".")[2], module)
+    spec = importlib.util.spec_from_file_location("clip_skip_script", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    for _ in range(2):
+        callbacks[0]()
+    loaded.grid = grid  # type: ignore[attr-defined]
+    return loaded
+
+
+def axis(script: Any, name: str) -> AxisOption:
+    (found,) = [option for option in script.grid.axis_options if option.label == f"[Clip Skip] {name}"]
+    return found
+
+
+def picture(prompt: str) -> Any:
+    return SimpleNamespace(prompt=prompt, override_settings={})
+
+
+def test_the_clip_skip_axis_sets_whole_layers_and_refuses_the_rest_before_the_plot(script: Any) -> None:
+    option, p = axis(script, "Clip Skip"), picture("a frog")
+    option.confirm(p, ["1", "12"])
+    option.apply(p, "3", ["1", "3"])
+    assert p.override_settings == {"CLIP_stop_at_last_layers": 3}
+    for wrong, told in (("13", "12 layers"), ("0", "12 layers"), ("1.5", "whole layers alone"), ("two", "12 layers")):
+        with pytest.raises(ValueError, match=told):
+            option.confirm(p, ["1", wrong])
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "text_encoder", "unet"),
+    [
+        ("<lora:ogre:0.8>", "0.5", "<lora:ogre:0.5:0.8>", "<lora:ogre:0.8:0.5>"),
+        ("<lora:ogre>", "0", "<lora:ogre:0:1>", "<lora:ogre:1:0>"),
+        ("<lora:ogre:0.8:0.2:8>", "ogre=1", "<lora:ogre:1:0.2:8>", "<lora:ogre:0.8:1:8>"),
+        ("<lora:ogre:te=0.3:unet=0.9>", "0.5", "<lora:ogre:0.5:0.9>", "<lora:ogre:0.3:0.5>"),
+    ],
+)
+def test_the_weight_axes_change_one_part_and_leave_the_other(
+    script: Any, tag: str, value: str, text_encoder: str, unet: str
+) -> None:
+    for name, expected in (("LoRA text encoder weight", text_encoder), ("LoRA UNet weight", unet)):
+        p = picture(f"swamp, {tag}, <lora:ink:0.4>") if "=" in value else picture(f"swamp, {tag}")
+        axis(script, name).apply(p, value, [value])
+        assert expected in p.prompt and (("<lora:ink:0.4>" in p.prompt) or "=" not in value)
+
+
+def test_a_weight_without_a_lora_is_refused(script: Any) -> None:
+    with pytest.raises(ValueError, match="no tag"):
+        axis(script, "LoRA UNet weight").confirm(picture("a frog"), ["0.5"])
+    with pytest.raises(ValueError, match="no weight"):
+        axis(script, "LoRA UNet weight").confirm(picture("<lora:ogre:1>"), ["much"])
+
+
+def test_the_button_asks_the_server_and_says_what_it_answers(script: Any) -> None:
+    heard: list[Any] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))))
+            refused = len(heard) == 2
+            answer = {"message": "no such model"} if refused else {"verdict": {"skip": 2, "text": "trained at 2"}}
+            self.send_response(422 if refused else 200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, *args: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_port}"
+        assert script.ask("an ogre <lora:ogre:0.5:0.8>", "blurry", place) == "Clip Skip 2: trained at 2"
+        assert script.ask("an ogre", "", place) == "no such model"
+        server.shutdown()
+    path, body = heard[0]
+    assert path == "/v1/advise" and body["prompt"] == "an ogre " and body["model"] == "anything-v4.0.safetensors"
+    assert body["loras"] == [{"name": "ogre", "text_encoder": 0.5, "unet": 0.8}]
+    assert "start it with `clipskip serve`" in script.ask("an ogre", "", place)
+
+
+def test_what_the_button_sends_is_what_the_server_takes(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+
+    def stop(request: Any, timeout: int) -> None:
+        sent.append(request.data)
+        raise OSError("stopped")
+
+    monkeypatch.setattr(script.urllib.request, "urlopen", stop)
+    script.ask("an ogre <lora:ogre:0.5>", "blurry")
+    assert AdviseBody.model_validate_json(sent[0]).loras[0].name == "ogre"
