@@ -89,7 +89,7 @@ class ClipSkipSweep:
         self._forget((model, clip, vae, model_with_lora, clip_with_lora))
         bar = comfy.utils.ProgressBar(len(rows) * len(skips))
         texts = {
-            id(reads): (encode_text(reads, positive, skips), encode_text(reads, negative, skips)) for *_, reads in rows
+            id(reads): (encode_text(reads, positive, skips), encode_text(reads, negative, skips)) for *_, reads in pairs
         }
         drawn = []
         for name, seed, one, reads in rows:
