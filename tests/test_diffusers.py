@@ -286,6 +286,21 @@ def test_a_lora_of_another_model_is_an_error(made: Callable[[str], Any], tmp_pat
         prompt_embeds(made("sd1"), "a frog", loras=[lora])
 
 
+def test_a_pipelines_lora_is_one_of_its_family(made: Callable[[str], Any], tmp_path: Path) -> None:
+    """By a name that SDXL alone has, for its second text encoder."""
+    width, key = (
+        parts_of("sdxl").shapes["text_encoder_2"].width,
+        "lora_te2_text_model_encoder_layers_3_self_attn_q_proj",
+    )
+    tensors = {f"{key}.lora_up.weight": torch.ones(width, 2), f"{key}.lora_down.weight": torch.ones(2, width)}
+    save_file(tensors, tmp_path / "xl.safetensors")
+    lora = LoraRef(name=str(tmp_path / "xl.safetensors"))
+    plain, changed = (prompt_embeds(made("sdxl"), PROMPT, clip_skip=2, loras=loras) for loras in ([], [lora]))
+    assert not torch.allclose(plain["pooled_prompt_embeds"], changed["pooled_prompt_embeds"], atol=1e-3)
+    with pytest.raises(LoraError, match=r"a LoRA for SDXL, and this model is SD 1\.x"):
+        prompt_embeds(made("sd1"), PROMPT, loras=[lora])
+
+
 def test_a_scheduler_has_the_name_that_settings_have_for_it_or_is_refused() -> None:
     assert scheduler_name(EulerDiscreteScheduler(use_karras_sigmas=True)) == ("Euler", "Karras")
     assert scheduler_name(UniPCMultistepScheduler()) == ("UniPC bh2", "Automatic")

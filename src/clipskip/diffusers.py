@@ -271,8 +271,8 @@ def _parts(pipe: Pipe, *, unet: bool = True) -> dict[str, nn.Module]:
 
 
 def _load(pipe: Pipe, refs: Sequence[LoraRef]) -> list[tuple[Lora, float, float]]:
-    table = name_table(module_names(_parts(pipe))) if refs else None
-    return [(load_lora(ref.name, table=table), ref.text_encoder, ref.unet) for ref in refs]
+    table, family = name_table(module_names(_parts(pipe))) if refs else None, family_of(pipe)
+    return [(load_lora(ref.name, family=family, table=table), ref.text_encoder, ref.unet) for ref in refs]
 
 
 def _merged(parts: dict[str, nn.Module], loras: Sequence[tuple[Lora, float, float]]) -> AbstractContextManager[None]:
