@@ -29,6 +29,7 @@ from clipskip.advise.footprint import by_difference, by_footprint
 from clipskip.advise.probe import Probe
 from clipskip.advise.prompted import Prompted, Question, measure
 from clipskip.advise.trained import CANDIDATES, LEAST, Captioned, Trained, by_pictures
+from clipskip.encode import TextReader
 from clipskip.image import encode
 from clipskip.spec import ClipSkip, LoraRef, Request
 from clipskip.sweep import Drawn, Extras, Model, open_model, resolve
@@ -54,6 +55,11 @@ def captioned(split: str, count: int, seed: int, model: Model) -> list[Captioned
     pictures = np.stack([render(scene) for scene in scenes])
     latents = torch.cat([encode(model.vae, part) for part in np.array_split(pictures, max(1, count // 16))])
     return [Captioned(latent=one, caption=caption(scene, rng)) for one, scene in zip(latents, scenes, strict=True)]
+
+
+def probe_of(model: Model, reader: TextReader) -> Probe:
+    """The model as a picture with no settings is drawn."""
+    return Probe.of(model, reader, resolve(Request(prompt="", seed=0), model.facts, Library.of_user())[0])
 
 
 def answers(looks: Iterator[Trained], truth: int) -> dict[str, object]:
@@ -97,7 +103,7 @@ class Trials:
                 case = f"{path.stem} {number}"
                 if not self.has("pictures", case):
                     own = captioned("heldout", PICTURES, number, model)
-                    probe = Probe.of(model, model.reader)
+                    probe = probe_of(model, model.reader)
                     truth = truth_of(path)
                     self.keep(
                         "pictures", case, {"truth": truth} | answers(by_pictures(probe, own, seed=1000 * number), truth)
@@ -109,7 +115,7 @@ class Trials:
                 if not self.has("pictures", case):
                     own, truth = captioned(splits_of(path), PICTURES, number, model), truth_of(path)
                     with with_lora(model, path) as reader:
-                        looks = by_pictures(Probe.of(model, reader), own, seed=1000 * number)
+                        looks = by_pictures(probe_of(model, reader), own, seed=1000 * number)
                         self.keep("pictures", case, {"truth": truth} | answers(looks, truth))
 
     def drawings(self) -> None:
@@ -121,7 +127,7 @@ class Trials:
             model = open_model(str(path))
             base, _ = resolve(Request(prompt=SCENES[0], seed=0), model.facts, Library.of_user())
             renders = [replace(base, prompt=text, seed=n) for n, text in enumerate(SCENES * 2)][:DRAWINGS]
-            looks = by_drawings(model, Probe.of(model, model.reader), renders)
+            looks = by_drawings(probe_of(model, model.reader), renders)
             self.keep("drawings", case, {"truth": truth} | answers(looks, truth))
 
     def footprints(self) -> None:

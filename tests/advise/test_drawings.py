@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from clipskip.advise.drawings import drift
-from clipskip.advise.probe import Probe
+from clipskip.advise.probe import Probe, TextRows
 from clipskip.networks import UNet
 from clipskip.sample import stable_diffusion
-from clipskip.sweep import Model
+from clipskip.spec import Request
+from clipskip.sweep import Model, resolve
+from clipskip.weights import Library
 
 
 @dataclass
@@ -24,7 +26,7 @@ class Known:
     device = torch.device("cpu")
     dtype = torch.float32
 
-    def __call__(self, x: Tensor, time: Tensor, text: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, time: Tensor, text: Tensor, added: None = None) -> Tensor:
         sigma = stable_diffusion().sigma(float(time))
         whole = x * (1 + sigma**2) ** 0.5
         guess = whole / (1 + sigma**2) * self.factor(text)[:, None, None, None]
@@ -32,13 +34,14 @@ class Known:
 
 
 def probe_of(model: Model, factor: Callable[[Tensor], Tensor]) -> Probe:
-    return replace(Probe.of(model, model.reader), unet=cast(UNet, Known(factor)), prediction="epsilon")
+    render, _ = resolve(Request(prompt="", seed=0), model.facts, Library(()))
+    return replace(Probe.of(model, model.reader, render), unet=cast(UNet, Known(factor)), prediction="epsilon")
 
 
 def test_the_best_guess_does_not_drift(model: Model) -> None:
     latent = torch.randn(4, 64, 64, generator=torch.Generator().manual_seed(0))
     probe = probe_of(model, lambda text: torch.ones(len(text)))
-    found = drift(probe, latent, 400.0, torch.zeros(2, 77, 8), seed=1)
+    found = drift(probe, latent, 400.0, TextRows(tokens=torch.zeros(2, 77, 8)), seed=1)
     # a product of independent noises over 16384 numbers: its error is 1 / 128 of the spread
     assert np.abs(found).max() < 0.03
 
@@ -47,7 +50,7 @@ def test_a_guess_that_is_wrong_by_a_factor_drifts_as_far_as_that_makes_it(model:
     latent = torch.randn(4, 64, 64, generator=torch.Generator().manual_seed(0))
     wrong = 0.6
     probe = probe_of(model, lambda text: torch.tensor([1.0, wrong]).expand(len(text)))
-    found = drift(probe, latent, 400.0, torch.zeros(2, 77, 8), seed=1)
+    found = drift(probe, latent, 400.0, TextRows(tokens=torch.zeros(2, 77, 8)), seed=1)
     table = stable_diffusion()
     high, low = table.sigma(400.0), table.sigma(300.0)
     share = (low / high) ** 2

@@ -84,7 +84,8 @@ def test_a_picture_is_broken_from_where_two_signs_stay(
 
 @pytest.mark.parametrize(("prediction", "theirs"), [("epsilon", "epsilon"), ("v", "v_prediction")])
 def test_the_clean_picture_of_a_prediction_is_that_of_diffusers(model: Model, prediction: str, theirs: str) -> None:
-    probe = Probe(unet=model.unet, reader=model.reader, prediction=prediction)
+    render, _ = resolve(Request(prompt="", seed=0), model.facts, Library(()))
+    probe = Probe(unet=model.unet, reader=model.reader, render=render, prediction=prediction)
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, prediction_type=theirs
     )

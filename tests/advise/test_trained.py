@@ -9,8 +9,9 @@ from clipskip.advise.probe import Probe
 from clipskip.advise.trained import HIGHEST, LEAST, Captioned, by_pictures, contest
 from clipskip.encode import encode_layers
 from clipskip.sample import stable_diffusion
-from clipskip.spec import ClipSkip
-from clipskip.sweep import Model
+from clipskip.spec import ClipSkip, Request
+from clipskip.sweep import Model, resolve
+from clipskip.weights import Library
 
 
 def scores(best: int, gap: float, seed: int = 0) -> object:
@@ -57,7 +58,10 @@ def test_sureness_means_what_it_says() -> None:
 def test_the_error_is_that_of_predicting_v_from_noise_at_a_level(model: Model) -> None:
     """Against Ho et al. 2020, equation 14, with v of Salimans and Ho 2022, worked out by hand."""
     latent = torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(3))
-    look = next(by_pictures(Probe.of(model, model.reader), [Captioned(latent=latent, caption="a frog")], skips=(1, 3)))
+    render, _ = resolve(Request(prompt="", seed=0), model.facts, Library(()))
+    look = next(
+        by_pictures(Probe.of(model, model.reader, render), [Captioned(latent=latent, caption="a frog")], skips=(1, 3))
+    )
     sigma = stable_diffusion().sigma(HIGHEST * 0.5)
     a, s = 1 / (1 + sigma**2) ** 0.5, sigma / (1 + sigma**2) ** 0.5
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_sdxl
 from fastapi.testclient import TestClient
 from tiny_sd1 import write_sdxl
 
@@ -52,8 +53,16 @@ def test_a_model_of_a_family_with_one_clip_skip_for_all_is_answered_from_its_hea
     client = TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
     said = client.post("/v1/advise", json={"model": "pony"}).json()
     assert (said["verdict"]["skip"], said["family"], said["rows"]) == (2, "SDXL", 0)
-    answer = client.post("/v1/advise", json={"model": "pony", "prompt": "a cat"})
-    assert (answer.status_code, answer.json()["field"]) == (422, "model")
+    studio.close()
+
+
+def test_a_prompt_is_measured_on_sdxl(tmp_path: Path) -> None:
+    tiny_sdxl.write(tiny_sdxl.sdxl(), tmp_path / "pony.safetensors")
+    studio = Studio(tmp_path / "out", Library((tmp_path,)))
+    client = TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
+    said = client.post("/v1/advise", json={"model": "pony", "prompt": "a cat", "clip_skips": "1,2"}).json()
+    assert (said["verdict"]["skip"], said["family"], said["prompted"]["guidance_kept"][1]) == (2, "SDXL", 1)
+    assert said["rows"] > 0 and "without the final norm" in said["notes"][0]
     studio.close()
 
 

@@ -232,9 +232,7 @@ def test_advise_knows_a_family_that_has_one_clip_skip_for_all_from_its_header(ru
     said = json.loads(out)
     assert (said["verdict"]["skip"], said["rows"], said["prompted"]) == (2, 0, None)
     assert {row["tool"]: row["number"] for row in said["tools"]}["comfyui"] == "-2"
-    for words in (("a cat",), ("--lora", "ogre"), ("--images", str(tmp_path))):
-        code, out, err = run("advise", *words, "--model", str(pony))
-        assert (code, out) == (2, "") and err.count("\n") == 1 and "SDXL" in err, err
+    assert "without the final norm" in said["notes"][0]
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,51 @@ def test_layers_reads_either_encoder(run) -> None:
         code, out, err = run("layers", "red frog", "--model", "pony", "--encoder", encoder, "--json")
         assert code == 0, err
         assert json.loads(out)["depth"] == depth and len(json.loads(out)["skips"]) == depth
+        told = run("layers", "red frog", "--model", "pony", "--encoder", encoder)[1].splitlines()
+        assert (
+            told[0].startswith(f"pony: {depth} layers")
+            and "Clip Skip 1 on SDXL reads each encoder's last layer without" in told[1]
+        )
+
+
+def test_advise_measures_one_clip_skip_for_both_encoders(run) -> None:
+    asked = ("advise", "a red frog, swamp", "--model", "noob", "--clip-skip", "1-12")
+    code, out, err = run(*asked)
+    assert code == 0, err
+    assert "SDXL, 12 layers" in out
+    for told in ("guidance kept", "conditioning moved", "guessed picture: changed", "  a red frog", "  swamp"):
+        assert told in out
+    assert "97%: SDXL, and so Pony, Illustrious and NoobAI, was trained on the layer before the last" in out
+    assert "Clip Skip 1 on SDXL reads each encoder's last layer without the final norm" in out
+    said = json.loads(run(*asked, "--json")[1])
+    prompted = said["prompted"]
+    assert prompted["skips"] == list(range(1, 13)) and prompted["reference"] == 2
+    assert prompted["guidance_kept"][1] == 1 and len(set(prompted["guidance_kept"])) == 12
+    code, _, err = run(*asked[:-1], "13")
+    assert code == 2 and "12 layers" in err
+
+
+def test_advise_answers_from_the_header_where_nothing_is_asked_of_the_model(run) -> None:
+    for model, note in (("noob", True), ("sd21", False)):
+        code, out, err = run("advise", "--model", model)
+        assert code == 0 and out.startswith("Clip Skip 2 in AUTOMATIC1111, 97% sure") and "with 0 UNet" in out, err
+        assert ("without the final norm" in out) == note
+
+
+def test_advise_measures_sd2(run) -> None:
+    code, out, err = run("advise", "a red frog, swamp", "--model", "sd21", "--clip-skip", "1,2,24", "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert (said["prompted"]["skips"], said["prompted"]["reference"], said["depth"]) == ([1, 2, 24], 2, 24)
+    assert said["notes"] == []
+
+
+def test_what_advise_finds_for_sdxl_is_kept_for_later_pictures(run, models: Path) -> None:
+    code, _, err = run("advise", "--model", "pony", "--remember")
+    assert code == 0 and "Kept for pictures without a Clip Skip" in err
+    kept = models / "pony.clipskip.json"
+    assert json.loads(kept.read_text("utf-8"))["answers"][0]["clip_skip"] == 2
+    kept.unlink()
 
 
 def test_a_refiner_alone_is_refused(run) -> None:

@@ -1,7 +1,7 @@
 """An open model, a prompt, LoRAs and pictures in; what each Clip Skip does to them, in numbers, and which to use, out."""
 
 from clipskip.advise.advice import Advice, Wanted, advise, advise_by_family, most_rows, whole_skips
-from clipskip.advise.evidence import FAMILIES, Evidence
+from clipskip.advise.evidence import FAMILIES, Evidence, layer_notes
 from clipskip.advise.layers import Layers, read_layers
 from clipskip.advise.layers_report import layer_lines, layer_picture
 from clipskip.advise.prompted import LoraUptake, PhraseReaction, Prompted, Pull
@@ -27,6 +27,7 @@ __all__ = [
     "advise_by_family",
     "by_pictures",
     "layer_lines",
+    "layer_notes",
     "layer_picture",
     "lines",
     "most_rows",

@@ -13,12 +13,14 @@ from clipskip.advise.clip_score import ClipScores, Scorer, clip_scores
 from clipskip.advise.drawings import DRAWINGS, by_drawings
 from clipskip.advise.drawings import ROWS as DRAWING_ROWS
 from clipskip.advise.evidence import (
+    FAMILIES,
     Evidence,
     advised_evidence,
     combined,
     contradictions,
     family_evidence,
     file_evidence,
+    layer_notes,
 )
 from clipskip.advise.footprint import by_difference, by_footprint
 from clipskip.advise.pictures import read_pictures
@@ -69,6 +71,8 @@ class Advice:
     prompted: Prompted | None
     clip: ClipScores | None
     """Where the user has a CLIP model: scores of one picture at each Clip Skip. They do not enter the verdict."""
+    notes: tuple[str, ...]
+    """What a Clip Skip of this family reads that its number does not say."""
     rows: int
     """UNet evaluations: a guided step of a picture is two."""
     seconds: float
@@ -91,7 +95,7 @@ class Wanted:
 def most_rows(model: Model, wanted: Wanted, render: Render) -> int:
     """UNet evaluations that the advice takes at most."""
     rows = MOST * len(CANDIDATES) if wanted.images else 0
-    if not wanted.images and not wanted.base and not wanted.request.prompt:
+    if _asks_drawings(model, wanted):
         rows += DRAWINGS * DRAWING_ROWS
     if wanted.request.prompt:
         columns = min(model.facts.depth, len(wanted.skips) + 1 + len(render.loras))
@@ -156,6 +160,7 @@ def advise(
         measured=tuple(measured.items()),
         prompted=prompted,
         clip=scores,
+        notes=layer_notes(model.facts.family),
         rows=rows[0],
         seconds=round(time.monotonic() - began, 2),
     )
@@ -165,19 +170,15 @@ def advise_by_family(
     path: Path, asked: Request, *, measured: bool = False, allow_pickle: bool = False
 ) -> tuple[Advice, Family] | None:
     """The answer for a checkpoint of a family that has one Clip Skip for all (SD 2.x; SDXL with Pony, Illustrious and NoobAI),
-    from its header alone; None for any other file. SpecError where a prompt or LoRAs are to be measured on it, or `measured`
-    asks for something else that is."""
+    from its header alone. None for any other file, and where a prompt or LoRAs are to be measured on it, or `measured` asks for
+    something else that takes an open model."""
+    if asked.prompt or asked.loras or measured:
+        return None
     identity = identify(read_allowed(path, allow_pickle=allow_pickle)[0])
     family = identity.family
     if identity.kind is not FileKind.CHECKPOINT or family not in (Family.SD2, Family.SDXL):
         return None
     said = family_evidence(path.stem, family)
-    if asked.prompt or asked.loras or measured:
-        raise SpecError(
-            f"{path.name} is {family.label}, whose models all use Clip Skip {said.skip}, and nothing can be measured on it by "
-            "this version; ask of the model alone",
-            field="model",
-        )
     text = f"{said.source[0].upper()}{said.source[1:]}: it is the default there, so leave the setting alone"
     return Advice(
         model=path.stem,
@@ -192,6 +193,7 @@ def advise_by_family(
         measured=(),
         prompted=None,
         clip=None,
+        notes=layer_notes(family),
         rows=0,
         seconds=0.0,
     ), family
@@ -227,14 +229,18 @@ def _measured(
         if found is not None and not wanted.images:
             yield lora.name, found
     if wanted.images:
-        pictures = read_pictures(wanted.images, model)
+        pictures, side = read_pictures(wanted.images, model), model.facts.native_px
+        square = replace(render, width=side, height=side)
         with model.with_loras(render.loras, extras) as reader:
             name = render.loras[-1].name if render.loras else model.facts.ref.name
-            yield name, list(by_pictures(Probe.of(model, reader, count), pictures))[-1]
-    elif not wanted.request.prompt and not wanted.base:
+            yield name, list(by_pictures(Probe.of(model, reader, square, count), pictures))[-1]
+    elif _asks_drawings(model, wanted):
         renders = [replace(render, prompt=text, loras=(), seed=n) for n, text in enumerate(SCENES * 2)]
         with model.with_loras((), extras) as reader:
-            yield model.facts.ref.name, list(by_drawings(model, Probe.of(model, reader, count), renders[:DRAWINGS]))[-1]
+            yield (
+                model.facts.ref.name,
+                list(by_drawings(Probe.of(model, reader, render, count), renders[:DRAWINGS]))[-1],
+            )
 
 
 def _since(model: Model, base: str, library: Library, *, allow_pickle: bool) -> Trained:
@@ -242,6 +248,11 @@ def _since(model: Model, base: str, library: Library, *, allow_pickle: bool) -> 
     path = find_model(base, hash=None, library=library)
     with model.with_loras((), Extras(loras={})) as reader:
         return by_difference(model.facts.source.path, path, reader, SCENES, skips=CANDIDATES, allow_pickle=allow_pickle)
+
+
+def _asks_drawings(model: Model, wanted: Wanted) -> bool:
+    """Whether the model's own drawings are asked: where there is nothing better, and its family has no one Clip Skip."""
+    return not (wanted.images or wanted.base or wanted.request.prompt) and model.facts.family not in FAMILIES
 
 
 def _drawn_rows(render: Render) -> int:

@@ -17,12 +17,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipskip.advise.probe import Latent, Probe
+from clipskip.advise.probe import Latent, Probe, TextRows
 from clipskip.advise.trained import Trained, contest
-from clipskip.encode import TextReader, condition
-from clipskip.sample import Picture, sample, stable_diffusion
+from clipskip.encode import condition
+from clipskip.sample import Picture, sample
 from clipskip.spec import ClipSkip, Render
-from clipskip.sweep import Model
 
 CANDIDATES = (1, 2, 3, 4)
 LEVELS = (200.0, 400.0, 600.0)
@@ -37,15 +36,13 @@ DRAWINGS_FLAW = 0.5
 """It tells a long training, and nothing of a short one after it: right on two of five models (docs/advise.md)."""
 
 
-def by_drawings(
-    model: Model, probe: Probe, renders: Sequence[Render], *, skips: Sequence[int] = CANDIDATES
-) -> Iterator[Trained]:
+def by_drawings(probe: Probe, renders: Sequence[Render], *, skips: Sequence[int] = CANDIDATES) -> Iterator[Trained]:
     """The test on pictures that the model draws of some prompts, at the candidates by turns."""
     known = [skip for skip in skips if skip <= probe.depth]
 
     def ask(number: int, left: Sequence[int]) -> tuple[NDArray[np.float64], int]:
         render = renders[number % len(renders)]
-        latent = drawing(model, probe.reader, render, skip=known[number % len(known)])
+        latent = drawing(probe, render, skip=known[number % len(known)])
         probe.tell(STEPS)
         texts = probe.layers(render.prompt, left)
         drifts = [drift(probe, latent, level, texts, seed=render.seed + 7919 * n) for n, level in enumerate(LEVELS)]
@@ -54,25 +51,23 @@ def by_drawings(
     return contest(ask, way="its own drawings", pictures=len(renders), skips=known, flaw=DRAWINGS_FLAW, rounds=1)
 
 
-def drawing(model: Model, reader: TextReader, render: Render, *, skip: int) -> Latent:
+def drawing(probe: Probe, render: Render, *, skip: int) -> Latent:
     """A picture's latent, without guidance."""
     plain = replace(
         render, clip_skip=ClipSkip(skip), negative_clip_skip=None, cfg_scale=1.0, steps=STEPS, sampler="Euler a",
         scheduler="Automatic",
     )  # fmt: skip
-    picture = Picture(render=plain, conditioning=condition(reader, plain))
+    picture = Picture(render=plain, conditioning=condition(probe.reader, plain))
     latent = None
-    for step in sample(model.unet, [picture], prediction=model.facts.prediction):
+    for step in sample(probe.unet, [picture], prediction=probe.prediction):
         latent = step.latent[0]
     assert latent is not None
     return latent.cpu()
 
 
-def drift(
-    probe: Probe, latent: Latent, level: float, texts: Float[Tensor, "skips tokens width"], *, seed: int
-) -> NDArray[np.float64]:
+def drift(probe: Probe, latent: Latent, level: float, texts: TextRows, *, seed: int) -> NDArray[np.float64]:
     """[skips]: the square of each text's drift from a noise level to a lower one, as a share of the guesses' spread."""
-    table = stable_diffusion()
+    table = probe.levels
     high, low = table.sigma(level), table.sigma(LOWER * level)
     generator = torch.Generator().manual_seed(seed)
     noises = [torch.randn(latent.shape, generator=generator) for _ in range(3)]
@@ -90,8 +85,8 @@ def _guesses(
     probe: Probe,
     x: Float[Tensor, "skips channels height width"],
     sigma: float,
-    texts: Float[Tensor, "skips tokens width"],
+    texts: TextRows,
 ) -> Float[Tensor, "skips channels height width"]:
     """The clean picture that each text makes of its latent."""
-    scaled, timestep = x / math.hypot(1, sigma), stable_diffusion().timestep(sigma)
+    scaled, timestep = x / math.hypot(1, sigma), probe.levels.timestep(sigma)
     return probe.clean(scaled, timestep, probe.predict_each(scaled, timestep, texts))

@@ -6,14 +6,14 @@ docs/advise.md says so.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
 
 from clipskip.spec import Family
 from clipskip.weights.hints import SkipHint
-from clipskip.weights.lora.metadata import trained_skip
+from clipskip.weights.lora.metadata import trained_skip, unused_skips
 
 STATED, HASHED, BASED, NAMED = 0.9, 0.97, 0.75, 0.7
 ADVISED, SHOWN, MOST_SHOWN = 0.6, 0.04, 0.7
@@ -56,6 +56,12 @@ FAMILIES: Mapping[Family, str] = {
 """Stability AI's configurations: v2-inference.yaml and sd_xl_base.yaml say `layer: penultimate` and `layer: hidden`, 11."""
 
 
+UNNORMED = (
+    "Clip Skip 1 on SDXL reads each encoder's last layer without the final norm, which no SDXL model was trained on: its numbers "
+    "show how far off that is"
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """One saying."""
@@ -76,7 +82,8 @@ def file_evidence(
 ) -> tuple[Evidence, ...]:
     """What a file's metadata, hash and name say. `hashes` are AutoV2 (or longer); of a LoRA those it names as its base."""
     if family is Family.SDXL or (family is Family.SD2 and not metadata.get("ss_clip_skip")):
-        return (family_evidence(name, family),)
+        said = family_evidence(name, family)
+        return (replace(said, source="; ".join([said.source, *unused_skips(metadata)])),)
     found: list[Evidence] = []
     stated = trained_skip(metadata, family)
     if stated.clip_skip is not None:
@@ -124,6 +131,11 @@ def family_evidence(name: str, family: Family) -> Evidence:
         weight=HASHED,
         doubt="a model may have been trained otherwise and not say so",
     )
+
+
+def layer_notes(family: Family) -> tuple[str, ...]:
+    """What a Clip Skip of a family reads that its number does not say."""
+    return () if family.value.final_norm else (UNNORMED,)
 
 
 def _base_evidence(name: str, *, hashes: Sequence[str], metadata: Mapping[str, str], is_lora: bool) -> Evidence | None:

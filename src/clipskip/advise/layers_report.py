@@ -13,10 +13,11 @@ HEARD_FROM = 0.1
 """The least share, at any Clip Skip, that is told of."""
 
 
-def layer_lines(layers: Layers, *, model: str, depth: int) -> Iterator[str]:
+def layer_lines(layers: Layers, *, model: str, depth: int, notes: Sequence[str] = ()) -> Iterator[str]:
     """Tables over Clip Skip."""
     words = len(layers.words)
     yield f"{model}: {depth} layers; Clip Skip 1 reads layer {depth}. {layers.tokens} tokens, {words} words and ends."
+    yield from (f"{note}." for note in notes)
     yield ""
     yield row("Clip Skip", [str(skip) for skip in layers.skips])
     yield row("reads layer", [str(depth + 1 - skip) for skip in layers.skips])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clipskip.advise import soundness
 from clipskip.advise.effects import Curve, agreement, share_kept, size_beside
-from clipskip.advise.probe import Probe
+from clipskip.advise.probe import Probe, TextRows
 from clipskip.advise.soundness import distance
 from clipskip.advise.views import Answers, View, answers, guesses_of, view_rows, views_of
 from clipskip.errors import SpecError
@@ -57,9 +57,10 @@ class LoraUptake:
     whole: Numbers
     """Both together."""
     text_layers: tuple[int, ...]
-    """Of the text encoder, that it changes; 1 the first."""
+    """Of the first text encoder, that it changes; 1 the first."""
     text_dead_from: int | None
-    """The Clip Skip from which its text part cannot act, since every layer that it changes is skipped."""
+    """The Clip Skip from which its text part cannot act, since every layer that it changes is skipped. None where it changes
+    SDXL's second encoder, whose pooled vector comes from its last layer at every Clip Skip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,14 +153,14 @@ def measure(model: Model, question: Question, *, tell: Callable[[int], None] = l
     """Asks the model; nothing is drawn to the end."""
     render, columns = question.render, question.columns
     phrases = phrases_of(render.prompt)
-    texts = {PROMPT: render.prompt, NEGATIVE: render.negative_prompt}
+    texts = {PROMPT: render.prompt}
     texts |= {f"without {n}": without(render.prompt, phrase) for n, phrase in enumerate(phrases)}
     with model.with_loras(render.loras, question.extras) as reader:
         start = replace(render, clip_skip=ClipSkip(question.reference), negative_clip_skip=None)
-        views = views_of(model, start, reader, seeds=[render.seed + n for n in range(SEEDS)])
+        probe = Probe.of(model, reader, start, tell)
+        views = views_of(probe, seeds=[render.seed + n for n in range(SEEDS)])
         tell(view_rows(SEEDS))
-        probe = Probe.of(model, reader, tell)
-        layers = {name: probe.layers(text, columns) for name, text in texts.items()}
+        layers = {**probe.read(texts, columns), NEGATIVE: probe.negative(columns)}
         said = answers(probe, views, layers)
     if not all(bool(answer.isfinite().all()) for answer in said.values()):
         raise no_numbers(start)
@@ -177,7 +178,7 @@ def measure(model: Model, question: Question, *, tell: Callable[[int], None] = l
         size_beside(guidance, guidance[:, reference : reference + 1]),
     )
     effects = [Effect(name=phrase, predicted=said[PROMPT] - said[f"without {n}"]) for n, phrase in enumerate(phrases)]
-    moved = soundness.conditioning_distance(layers[PROMPT], layers[NEGATIVE], reference=reference)
+    moved = soundness.conditioning_distance(layers[PROMPT].tokens, layers[NEGATIVE].tokens, reference=reference)
     guesses = guesses_of(probe, views, said[NEGATIVE] + render.cfg_scale * guidance)
     changed = soundness.change(guesses, reference=reference)
     loras, shifts = _loras(model, question, views, said=said, tell=tell)
@@ -223,8 +224,8 @@ def _loras(
     if not render.loras:
         return (), ()
     with model.with_loras((), question.extras) as reader:
-        probe = Probe.of(model, reader, tell)
-        plain = {PROMPT: probe.layers(render.prompt, columns), NEGATIVE: probe.layers(render.negative_prompt, columns)}
+        probe = Probe.of(model, reader, render, tell)
+        plain = {PROMPT: probe.layers(render.prompt, columns), NEGATIVE: probe.negative(columns)}
         base = answers(probe, views, plain)
     found = [_alone(model, question, ref, views=views, plain=plain, base=base, tell=tell) for ref in render.loras]
     return tuple(uptake for uptake, _ in found), tuple(effect for _, effect in found)
@@ -236,32 +237,33 @@ def _alone(
     ref: LoraRef,
     *,
     views: Sequence[View],
-    plain: Mapping[str, Float[Tensor, "skips tokens width"]],
+    plain: Mapping[str, TextRows],
     base: Mapping[str, Answers],
     tell: Callable[[int], None],
 ) -> tuple[LoraUptake, Effect]:
     columns = question.columns
     at = [columns.index(skip) for skip in question.skips]
     with model.with_loras((ref,), question.extras) as reader:
-        probe = Probe.of(model, reader, tell)
+        probe = Probe.of(model, reader, question.render, tell)
         moved = probe.layers(question.render.prompt, columns)
         there = answers(probe, views, {"whole": moved, "unet": plain[PROMPT]})
     with model.with_loras((), question.extras) as reader:
-        text = answers(Probe.of(model, reader, tell), views, {"text": moved})["text"]
+        text = answers(Probe.of(model, reader, question.render, tell), views, {"text": moved})["text"]
     guidance, shift = base[PROMPT] - base[NEGATIVE], there["whole"] - base[PROMPT]
     own = columns.index(question.lora_references[ref.hash])
-    report = report_lora(question.extras.loras[ref.hash])
+    report = report_lora(question.extras.loras[ref.hash], depth=model.reader.encoders[0].depth)
+    before, after, away = plain[PROMPT].tokens, moved.tokens, plain[NEGATIVE].tokens
     uptake = LoraUptake(
         name=ref.name,
         uptake=_numbers(share_kept(shift, reference=own), at),
-        text_shift=_numbers(distance(moved, plain[PROMPT]) / distance(plain[PROMPT], plain[NEGATIVE]), at),
+        text_shift=_numbers(distance(after, before) / distance(before, away), at),
         by_text=_numbers(size_beside(text - base[PROMPT], guidance), at),
         by_unet=_numbers(size_beside(there["unet"] - base[PROMPT], guidance), at),
         whole=_numbers(size_beside(shift, guidance), at),
         text_layers=report.text_layers,
-        text_dead_from=report.text_dead_from,
+        text_dead_from=None if report.text_2 else report.text_dead_from,
     )
-    return uptake, Effect(name=f"LoRA {ref.name}", predicted=shift, conditioning=moved - plain[PROMPT])
+    return uptake, Effect(name=f"LoRA {ref.name}", predicted=shift, conditioning=after - before)
 
 
 def _numbers(curve: Curve, at: Sequence[int]) -> Numbers:

@@ -35,6 +35,7 @@ def lines(advice: Advice, *, family: Family, tool: Dialect) -> Iterator[str]:
     for one in advice.evidence:
         yield f"  {one.about}: Clip Skip {one.skip}, {one.weight:.0%}: {one.source}. Doubt: {one.doubt}."
     yield from (f"  Contradiction: {one}" for one in advice.contradictions)
+    yield from (f"  {note}." for note in advice.notes)
     for name, trained in advice.measured:
         yield from _measured(name, trained)
     if advice.prompted is not None:

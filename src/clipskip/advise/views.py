@@ -8,11 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipskip.advise.probe import Latent, Probe
-from clipskip.encode import TextReader, condition
-from clipskip.sample import Picture, find_sampler, sample, stable_diffusion
-from clipskip.spec import Render
-from clipskip.sweep import Model
+from clipskip.advise.probe import Latent, Probe, TextRows
+from clipskip.encode import condition
+from clipskip.sample import Picture, find_sampler, sample
 
 SAMPLER, STEPS = "Euler", 10
 SEEN = (1, 3, 5, 7)
@@ -31,18 +29,18 @@ class View:
     timestep: float
 
 
-def views_of(model: Model, render: Render, reader: TextReader, *, seeds: Sequence[int]) -> tuple[View, ...]:
+def views_of(probe: Probe, *, seeds: Sequence[int]) -> tuple[View, ...]:
     """Four latents on the way to each seed's picture, with the LoRAs that are merged now, at the render's Clip Skip."""
-    sigmas = find_sampler(SAMPLER)[0].sigmas(STEPS)
+    sigmas = replace(find_sampler(SAMPLER)[0], trained=probe.levels).sigmas(STEPS)
     found = []
     for seed in seeds:
-        plain = replace(render, sampler=SAMPLER, scheduler="Automatic", steps=STEPS, seed=seed)
-        picture = Picture(render=plain, conditioning=condition(reader, plain))
-        for step in sample(model.unet, [picture], prediction=model.facts.prediction):
+        plain = replace(probe.render, sampler=SAMPLER, scheduler="Automatic", steps=STEPS, seed=seed)
+        picture = Picture(render=plain, conditioning=condition(probe.reader, plain))
+        for step in sample(probe.unet, [picture], prediction=probe.prediction):
             if step.number in SEEN:
                 sigma = float(sigmas[step.number])
                 seen = step.latent[0] / math.hypot(1, sigma)
-                found.append(View(latent=seen, timestep=stable_diffusion().timestep(sigma)))
+                found.append(View(latent=seen, timestep=probe.levels.timestep(sigma)))
             if step.number == SEEN[-1]:
                 break
     return tuple(found)
@@ -53,14 +51,12 @@ def view_rows(seeds: int) -> int:
     return 2 * SEEN[-1] * seeds
 
 
-def answers(
-    probe: Probe, views: Sequence[View], texts: Mapping[str, Float[Tensor, "skips tokens width"]]
-) -> dict[str, Answers]:
+def answers(probe: Probe, views: Sequence[View], texts: Mapping[str, TextRows]) -> dict[str, Answers]:
     """What the UNet predicts of each view with each text, by the text's name; texts of one length go together."""
     found: dict[str, Answers] = {}
-    for length in sorted({text.shape[1] for text in texts.values()}):
-        alike = {name: text for name, text in texts.items() if text.shape[1] == length}
-        whole = torch.cat(list(alike.values()))
+    for length in sorted({text.tokens.shape[1] for text in texts.values()}):
+        alike = {name: text for name, text in texts.items() if text.tokens.shape[1] == length}
+        whole = TextRows.joined(list(alike.values()))
         said = torch.stack([probe.predict(view.latent, view.timestep, whole).flatten(1) for view in views])
         found |= dict(zip(alike, torch.split(said, [len(text) for text in alike.values()], dim=1), strict=True))
     return found

@@ -31,7 +31,7 @@ def run_advise(
     dialect = Dialect.parse(tool)
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     path = find_model(request.model, hash=request.model_hash, library=library)
-    measured = bool(images or base or clip)
+    measured = bool(images or base or clip or keep)
     settled = advise_by_family(path, request, measured=measured, allow_pickle=allow_pickle)
     if settled is not None:
         return _said(*settled, tool=dialect, as_json=as_json)

@@ -9,7 +9,7 @@ from typing import Any, cast
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from clipskip.advise import FAMILIES, layer_lines, layer_picture, read_layers
+from clipskip.advise import FAMILIES, layer_lines, layer_notes, layer_picture, read_layers
 from clipskip.encode import TextReader, encode_text, open_text_encoder, text_tensors
 from clipskip.errors import NotFound, OutputError
 from clipskip.spec import Skip
@@ -199,7 +199,8 @@ def tell_layers(
     if as_json:
         found = {"model": path.stem, "depth": reader.depth, "prompt": text} | dataclasses.asdict(layers)
         return json.dumps(found, indent=2, ensure_ascii=False)
-    return "\n".join(layer_lines(layers, model=path.stem, depth=reader.depth))
+    notes = layer_notes(reader.family)
+    return "\n".join(layer_lines(layers, model=path.stem, depth=reader.depth, notes=notes))
 
 
 def _open_reader(model: str | None, *, folders: Sequence[Path], allow_pickle: bool) -> tuple[Path, TextReader]:

@@ -1,6 +1,6 @@
 """A UNet's weights, conditioning and a render in; the steps from noise to the latent out."""
 
-from clipskip.sample.denoise import TOGETHER, Denoiser, Picture, Refiner, Step, sample
+from clipskip.sample.denoise import TOGETHER, Denoiser, Picture, Refiner, Step, sample, trained_levels
 from clipskip.sample.memory import free_bytes, give_back, has_room, is_out_of_memory, kept_memory
 from clipskip.sample.noise import One, PictureNoise
 from clipskip.sample.prediction import prediction_doubt
@@ -34,4 +34,5 @@ __all__ = [
     "prediction_doubt",
     "sample",
     "stable_diffusion",
+    "trained_levels",
 ]

@@ -110,7 +110,7 @@ def sample(
     """
     render = _shared(pictures)
     sampler, schedule = find_sampler(render.sampler, render.scheduler)
-    sampler = replace(sampler, trained=_trained(pictures[0]))
+    sampler = replace(sampler, trained=trained_levels(render, sdxl=_is_sdxl(pictures[0])))
     begins = [p.start for p in pictures if p.start is not None]
     way = _way(sampler, schedule, render, begins)
     noises = [PictureNoise(p.render, index=p.index, shape=_shape(p.start)) for p in pictures]
@@ -169,10 +169,13 @@ def _shape(begin: Begin | None) -> tuple[int, int, int] | None:
     return channels, height, width
 
 
-def _trained(picture: Picture) -> NoiseTable:
+def trained_levels(render: Render, *, sdxl: bool = False) -> NoiseTable:
     """The noise levels that the model was trained at, as the render has them."""
-    zero = picture.render.noise_schedule == ZERO_TERMINAL_SNR
-    return stable_diffusion(zero_terminal_snr=zero, sdxl=picture.conditioning.negative[0][1].added is not None)
+    return stable_diffusion(zero_terminal_snr=render.noise_schedule == ZERO_TERMINAL_SNR, sdxl=sdxl)
+
+
+def _is_sdxl(picture: Picture) -> bool:
+    return picture.conditioning.negative[0][1].added is not None
 
 
 @final

@@ -44,8 +44,7 @@ def trained_skip(metadata: Mapping[str, str], family: Family | None = None) -> T
     files hold 23 of its 24 layers, so that kohya's 1 is the layer before the last there.
     """
     if family is Family.SDXL:
-        written = [f"{name} = {plain(metadata[name], limit=20)!r} is not used" for name in SKIPS if metadata.get(name)]
-        return TrainedSkip(clip_skip=2, source="; ".join(["SDXL is always trained at 2", *written]))
+        return TrainedSkip(clip_skip=2, source="; ".join(["SDXL is always trained at 2", *unused_skips(metadata)]))
     if family is not None and not family.usable:
         return TrainedSkip(clip_skip=None, source=f"Clip Skip means nothing for {family.label}: {family.why_not}")
     if family is Family.SD2:
@@ -57,6 +56,11 @@ def trained_skip(metadata: Mapping[str, str], family: Family | None = None) -> T
         if text.isascii() and text.isdecimal() and 1 <= int(text[:4]) <= DEEPEST_SKIP:
             return TrainedSkip(clip_skip=int(text), source=f'{name} = "{text}"')
     return TrainedSkip(clip_skip=None, source="the file does not tell")
+
+
+def unused_skips(metadata: Mapping[str, str]) -> list[str]:
+    """What SDXL's metadata says of Clip Skip, which its trainers do not use."""
+    return [f"{name} = {plain(metadata[name], limit=20)!r} is not used" for name in SKIPS if metadata.get(name)]
 
 
 def _trained_sd2(metadata: Mapping[str, str]) -> TrainedSkip:
