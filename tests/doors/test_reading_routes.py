@@ -167,3 +167,13 @@ def test_a_clip_skip_of_a_wrong_type_is_refused_in_one_line(client: TestClient, 
     record = {"positive_prompt": "a fox", "clip_skip": skip, "seed": 1, "model": {"name": "tiny", "base": "sd-1"}}
     answer = client.post("/v1/settings", json={"text": json.dumps(record)})
     assert answer.status_code == 422 and answer.json()["field"] == "clip_skip", answer.text
+
+
+def test_a_prompt_is_read_as_comfyui_reads_it(client: TestClient) -> None:
+    def words(tool: str) -> list[str]:
+        read = client.post("/v1/prompt", json={"prompt": "a fox # no comment", "as": tool}).json()
+        return [token["text"].strip() for token in read["parts"][0]["texts"][0]["chunks"][0]["tokens"]]
+
+    assert words("comfyui") == ["a", "fox", "#", "no", "comment"] and words("a1111") == ["a", "fox"]
+    refused = client.post("/v1/prompt", json={"prompt": "a fox", "as": "gimp"})
+    assert refused.status_code == 422 and "a1111 or comfyui" in refused.text

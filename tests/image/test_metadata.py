@@ -275,7 +275,10 @@ def test_hidden_bits_that_are_no_settings_are_none(tmp_path: Path, content: byte
     [
         ("sd-metadata", '{"app_id": "x", "image": {"prompt": "a swamp", "seed": 7}}'),
         ("Dream", '"a swamp" -s 20 -S 7 -A k_euler'),
-        ("generation_data", '{"prompt": "a swamp", "seed": "7", "baseModel": {"label": "x"}}\0'),
+        (
+            "generation_data",
+            '{"prompt": "a swamp", "seed": "7", "samplerName": "Euler", "baseModel": {"label": "x"}}\0',
+        ),
         ("parameters", '{"sui_image_params": {"prompt": "a swamp", "seed": 7}}'),
     ],
 )

@@ -19,7 +19,7 @@ from clipskip.spec import (
     Start,
     check_request,
     parse_skip,
-    request_from_text,
+    request_from_texts,
     with_values,
 )
 
@@ -104,12 +104,12 @@ Typed = dict[str, Any]
 
 def read_settings(source: str) -> Request:
     """The Request in a settings block: a text file or a picture, by its path or on standard input."""
-    from clipskip.image.metadata import infotext_of, read_content, read_infotext  # Pillow is not loaded for --help
+    from clipskip.image.metadata import infotexts_of, read_content, read_infotexts  # Pillow is not loaded for --help
 
     if source == "-":
         name = "standard input"
-        return request_from_text(infotext_of(read_content(sys.stdin.buffer, name), name))
-    return request_from_text(read_infotext(Path(source).expanduser()))
+        return request_from_texts(infotexts_of(read_content(sys.stdin.buffer, name), name))
+    return request_from_texts(read_infotexts(Path(source).expanduser()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

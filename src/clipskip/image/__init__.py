@@ -16,6 +16,7 @@ from clipskip.image.initial import hash_pixels, read_mask, read_opacity, read_pi
 from clipskip.image.metadata import (
     PictureFormat,
     infotext_of,
+    infotexts_of,
     picture_bytes,
     picture_infotext,
     png_bytes,
@@ -48,6 +49,7 @@ __all__ = [
     "enlarge_latent",
     "hash_pixels",
     "infotext_of",
+    "infotexts_of",
     "picture_bytes",
     "picture_infotext",
     "picture_px",

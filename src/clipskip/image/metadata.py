@@ -132,6 +132,11 @@ def read_infotext(path: Path) -> str:
 
     NovelAI's and Easy Diffusion's come in several pieces, which are put together as one JSON record.
     """
+    return read_infotexts(path)[0]
+
+
+def read_infotexts(path: Path) -> tuple[str, ...]:
+    """The same, and behind it the other settings that the picture carries."""
     path = Path(path)
     try:
         content = _read(path)
@@ -141,11 +146,16 @@ def read_infotext(path: Path) -> str:
         ) from None
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}", field="settings") from None
-    return infotext_of(content, path.name)
+    return infotexts_of(content, path.name)
 
 
 def infotext_of(content: bytes, name: str) -> str:
-    """The same of a file's content; its name is for messages."""
+    """The settings in a file's content; its name is for messages."""
+    return infotexts_of(content, name)[0]
+
+
+def infotexts_of(content: bytes, name: str) -> tuple[str, ...]:
+    """The same, and behind it the other settings that the picture carries."""
     path = Path(name)
     if not content.strip():
         raise DamagedFile(f"{path.name} is empty; give a picture or a text file with settings", field="settings")
@@ -156,21 +166,21 @@ def infotext_of(content: bytes, name: str) -> str:
                 f"{path.name} is named as a picture and holds text; rename it to .txt if it is settings",
                 field="settings",
             )
-        return plain
-    text = _read_picture(path, content)
-    if text is None:
+        return (plain,)
+    texts = _read_picture(path, content)
+    if not texts:
         raise WrongKind(
             f"{path.name} carries no settings: sites and editors often strip them; paste the settings into a text file",
             field="settings",
         )
-    return text
+    return texts
 
 
 def picture_infotext(content: bytes, name: str) -> str | None:
     """The settings of a picture's content, None where it carries none; WrongKind for what is no picture."""
     if not _is_picture(content):
         raise WrongKind(f"{name} is no picture; give a PNG, JPEG or WebP", field="image")
-    return _read_picture(Path(name), content)
+    return next(iter(_read_picture(Path(name), content)), None)
 
 
 def _read(path: Path) -> bytes:
@@ -215,7 +225,7 @@ def _read_text(path: Path, content: bytes) -> str:
     return text
 
 
-def _read_picture(path: Path, content: bytes) -> str | None:
+def _read_picture(path: Path, content: bytes) -> tuple[str, ...]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -225,7 +235,7 @@ def _read_picture(path: Path, content: bytes) -> str | None:
                 if picture.width * picture.height > MOST_PIXELS:
                     raise _too_large(path, f"{picture.width} x {picture.height}")
                 picture.load()  # text may follow the pixels, and a file that was cut off is found
-                return _bounded(path, _settings_of(picture))
+                return tuple(_bounded(path, text) for text in _settings_of(picture))
     except Image.DecompressionBombError:
         raise _too_large(path, "far too many") from None
     except ClipskipError:
@@ -238,9 +248,9 @@ def _read_picture(path: Path, content: bytes) -> str | None:
         ) from None
 
 
-def _bounded(path: Path, text: str | None) -> str | None:
+def _bounded(path: Path, text: str) -> str:
     """The text; WrongKind for more of it than settings ever are, which every answer would repeat."""
-    if text is not None and len(text) > MOST_LETTERS:
+    if len(text) > MOST_LETTERS:
         raise WrongKind(
             f"{path.name} carries {len(text):,} characters of text; {MOST_LETTERS:,} is the most that settings take",
             field="settings",
@@ -256,15 +266,15 @@ def _too_large(path: Path, claimed: str) -> WrongKind:
     )
 
 
-def _settings_of(picture: Image.Image) -> str | None:
+def _settings_of(picture: Image.Image) -> list[str]:
     """EXIF wins over PNG text where both are there, as in A1111 (modules/images.py read_info_from_image)."""
-    texts = {str(key): str(value) for key, value in picture.info.items() if isinstance(value, str)}
-    found = [*_exif_texts(picture), *_chunk_texts(texts, picture.size), picture.info.get("comment")]
-    for text in found:
-        text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        if isinstance(text, str) and text.strip("\0 \r\n\t"):
-            return text
-    return _hidden_text(picture)
+    chunks = {str(key): str(value) for key, value in picture.info.items() if isinstance(value, str)}
+    found = [*_exif_texts(picture), *_chunk_texts(chunks, picture.size), picture.info.get("comment")]
+    decoded = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in found]
+    texts = [text for text in decoded if isinstance(text, str) and text.strip("\0 \r\n\t")]
+    if not texts and (hidden := _hidden_text(picture)):
+        texts = [hidden]
+    return list(dict.fromkeys(texts))
 
 
 def _hidden_text(picture: Image.Image) -> str | None:
@@ -294,15 +304,26 @@ def _chunk_texts(texts: Mapping[str, str], size: tuple[int, int]) -> Iterator[st
         yield _novelai(texts, size)
     if any(key in texts for key in EASY_DIFFUSION):
         yield json.dumps(texts)
-    yield from (texts[key] for key in TEXT_KEYS if key in texts and key != "prompt")
+        return
+    yield from (_with_graph(key, texts) for key in TEXT_KEYS if key in texts and key != "prompt")
     if "prompt" in texts:
         yield _with_size(texts["prompt"], size)
 
 
+def _with_graph(key: str, texts: Mapping[str, str]) -> str:
+    """The text of a chunk; TensorArt's, where it names no sampler, with the graph beside it, which does."""
+    record, graph = texts[key].strip("\0 \r\n\t"), texts.get("prompt", "").strip("\0 \r\n\t")
+    whole = all(text.startswith("{") and text.endswith("}") for text in (record, graph))
+    if key != "generation_data" or not whole or record == "{}" or "amplerName" in record:
+        return texts[key]
+    return f'{record[:-1]}, "graph": {graph}}}'
+
+
 def _with_size(text: str, size: tuple[int, int]) -> str:
-    """ComfyUI's graph, with the picture's size where the graph begins with another picture and does not say it."""
+    """ComfyUI's graph, with the picture's size where the graph may not say it: it begins with another picture, or elsewhere."""
     graph = text.strip("\0 \r\n\t")
-    if "VAEEncode" not in graph or not (graph.startswith("{") and graph.endswith("}")):
+    says_it = '"class_type"' not in graph or ("VAEEncode" not in graph and '"EmptyLatentImage"' in graph)
+    if says_it or not (graph.startswith("{") and graph.endswith("}")):
         return text
     return f'{{"prompt": {graph}, "size": "{size[0]}x{size[1]}"}}'
 

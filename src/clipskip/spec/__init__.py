@@ -37,6 +37,7 @@ from clipskip.spec.settings import (
     render_infotext,
     request_from_infotext,
     request_from_text,
+    request_from_texts,
     shared_infotext,
     with_defaults,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "render_infotext",
     "request_from_infotext",
     "request_from_text",
+    "request_from_texts",
     "shared_infotext",
     "skip_for",
     "to_dialect",

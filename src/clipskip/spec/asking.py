@@ -11,7 +11,7 @@ from clipskip.spec.family import Family
 from clipskip.spec.lora import LoraRef
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires, Mask, Start
-from clipskip.spec.reader import Reader, Said, plain, shown
+from clipskip.spec.reader import Reader, Said, disagree, plain, shown
 from clipskip.spec.reforge import denoiser_calls, read_dynamic
 from clipskip.spec.render import Request
 from clipskip.spec.resources import Files, read_files, stem
@@ -46,6 +46,7 @@ class Source:
 
     label: str
     sampler: str = "Euler a"
+    """Empty where its records always name one."""
     names: Names = other_names
     """A1111's names of its sampler and schedule type."""
     scheduler_is_sampler: bool = False
@@ -53,6 +54,8 @@ class Source:
     rng: str = "CPU"
     ensd: int = 0
     emphasis: str = "Original"
+    words: Callable[[str], str] = str
+    """Its prompts as A1111 writes them."""
     clip_skip: ClipSkip | None = None
     dialect: Dialect = Dialect.A1111
     """How it counts Clip Skip."""
@@ -67,7 +70,7 @@ A1111 = Source(label="A1111", rng="GPU", clip_skip=ClipSkip(1))
 def read_request(reader: Reader, source: Source, *, prompt: str | None = None, negative: str = "") -> Request:
     """What the record asks for; what it says beside that is `unused`. A settings text has its prompts apart."""
     if prompt is None:
-        prompt, negative = reader.text("prompt"), reader.text("negative_prompt")
+        prompt, negative = (source.words(reader.text(side)) for side in ("prompt", "negative_prompt"))
     model, digits, family = _model(reader)
     files = read_files(reader, prompt)
     if own := reader.take("comfy_loras"):
@@ -77,6 +80,8 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
     negative_skip = reader.take("negative_clip_skip")
     asked: dict[str, Any] = {"rng": source.rng, "ensd": source.ensd, "emphasis": source.emphasis}  # Any: fields
     asked |= reader.rows(row for row in PICTURE if row.name not in SPECIAL)
+    if model and files.model and stem(files.model) != model:
+        reader.leave("resources model", files.model)
     asked["rng"] = {"cpu": "CPU", "cuda": "GPU", "gpu": "GPU"}.get(asked["rng"], asked["rng"])
     vae = reader.take("vae")
     refiner, refiner_hash = _refiner(reader)
@@ -200,6 +205,11 @@ def _sampler(reader: Reader, source: Source) -> tuple[str, str]:
     schedule = reader.take("scheduler")
     if source.scheduler_is_sampler:
         said, schedule = schedule or reader.take("sampler"), None
+    if said is None and not source.sampler:
+        raise SpecError(
+            f"this {source.label} record names no sampler; paste its settings with one, or give the picture itself",
+            field="sampler",
+        )
     name, kind = source.names(
         said.name().strip() if said else source.sampler, schedule.name().strip() if schedule else AUTOMATIC
     )
@@ -220,7 +230,7 @@ def read_size(reader: Reader) -> tuple[int | None, int | None]:
         size.nonsense("width x height, as in 512x768")
     for side, pixels in zip(sides, match.groups(), strict=True):
         if side and side.whole() != int(pixels):
-            reader.leave(side.key, side.value)
+            raise disagree(size, side, field=plain(side.key))
     return int(match[1]), int(match[2])
 
 

@@ -1,8 +1,8 @@
 """Other tools' records -> a Request: ComfyUI's graphs, and the JSON and texts of the tools in SOURCES.
 
 Spellings read in InvokeAI's metadata.py, Fooocus' modules/meta_parser.py and private_logger.py, Easy Diffusion's
-save_utils.py, SwarmUI's T2IParamInput, A1111's api/models.py and its reading of NovelAI (modules/images.py). Prompts are
-taken as they are: where A1111 reads weights otherwise than the tool, so do we.
+save_utils.py, SwarmUI's T2IParamInput, A1111's api/models.py and its reading of NovelAI (modules/images.py). Weights
+of words become A1111's; what else a prompt holds is taken as it is.
 """
 
 import json
@@ -17,26 +17,31 @@ from clipskip.spec.asking import A1111, Source, read_request, read_size
 from clipskip.spec.graph import read_graph
 from clipskip.spec.nodes import is_graph
 from clipskip.spec.numbering import Dialect
-from clipskip.spec.reader import Reader, Said, plain, shown
+from clipskip.spec.reader import SPELLINGS, Reader, Said, plain, shown
 from clipskip.spec.render import Request
 from clipskip.spec.sampler_names import comfy_names
 from clipskip.spec.skip import ClipSkip
+from clipskip.spec.word_weights import invoke_words, novelai_words
 
 Record = Mapping[str, Any]  # JSON
 
-INVOKEAI = Source(label="InvokeAI", scheduler_is_sampler=True, sampler="euler", dialect=Dialect.INVOKEAI)
-OLD_INVOKEAI = Source(label="InvokeAI 2", sampler="k_lms", clip_skip=ClipSkip(1))
-NOVELAI = Source(label="NovelAI", rng="GPU", ensd=31337, clip_skip=ClipSkip(2))
+INVOKEAI = Source(
+    label="InvokeAI", scheduler_is_sampler=True, sampler="euler", dialect=Dialect.INVOKEAI, words=invoke_words
+)
+OLD_INVOKEAI = Source(label="InvokeAI 2", sampler="k_lms", clip_skip=ClipSkip(1), words=invoke_words)
+NOVELAI = Source(label="NovelAI", rng="GPU", ensd=31337, clip_skip=ClipSkip(2), words=novelai_words)
 """What A1111 adds to NovelAI's pictures."""
 FOOOCUS = Source(label="Fooocus", names=comfy_names, sampler="dpmpp_2m_sde_gpu")
 EASY_DIFFUSION = Source(label="Easy Diffusion", switch=True)
 SWARMUI = Source(label="SwarmUI", names=comfy_names, sampler="euler", emphasis="ComfyUI")
-TENSORART = replace(A1111, label="TensorArt")
+TENSORART = replace(A1111, label="TensorArt", sampler="")
+STABILITY_MATRIX = replace(A1111, label="StabilityMatrix", sampler="")
 OTHER = Source(label="other JSON")
 PERFORMANCE = {"speed": 30, "quality": 60}
 """Steps of Fooocus' presets; its others add a LoRA of their own."""
 MARKS: tuple[tuple[Source, frozenset[str]], ...] = (
     (NOVELAI, frozenset({"uc"})),
+    (STABILITY_MATRIX, frozenset({"modelname"})),
     (INVOKEAI, frozenset({"positiveprompt"})),
     (OLD_INVOKEAI, frozenset({"appid", "appversion"})),
     (EASY_DIFFUSION, frozenset({"usestablediffusionmodel", "stablediffusionmodel"})),
@@ -75,12 +80,11 @@ def read_record(text: str) -> Request | None:
 
 def _read(record: Record) -> Request:
     if graph := _graph_in(record):
-        asked = read_graph(record[graph])
         beside = Reader({key: value for key, value in record.items() if key != graph})
-        if asked.width is None and asked.height is None:
-            width, height = read_size(beside)
-            asked = replace(asked, width=width, height=height)
-        return replace(asked, unused=(*asked.unused, *beside.left()))
+        made = read_size(beside)
+        asked = read_graph(record[graph], made=made)
+        told = [("size", f"{made[0]}x{made[1]}")] if None not in made and made != (asked.width, asked.height) else []
+        return replace(asked, unused=(*asked.unused, *told, *beside.left()))
     if is_graph(record):
         return read_graph(record)
     if isinstance(record.get("nodes"), list):
@@ -101,6 +105,12 @@ def _read(record: Record) -> Request:
         record = _fooocus(record)
     if source is SWARMUI:
         record = _swarm(record)
+    if source is NOVELAI and "Source" in record and not names & set(SPELLINGS["model"]):
+        record = {("model" if key == "Source" else key): value for key, value in record.items()}
+    if source is A1111 and isinstance(record.get("baseModel"), str):  # Civitai's word for a family, as "SDXL 1.0"
+        record = {("base model's family" if key == "baseModel" else key): value for key, value in record.items()}
+    if source is TENSORART and isinstance(record.get("graph"), dict):
+        record = _tensorart(record)
     return read_request(Reader(record), source)
 
 
@@ -240,6 +250,17 @@ def _fooocus(record: Record) -> Record:
             found["steps"] = PERFORMANCE[preset.lower()]
             del found[key]
     return found
+
+
+def _tensorart(record: Record) -> Record:
+    """TensorArt's picture has the graph that drew it, which names the sampler where the record does not."""
+    nodes = [node["inputs"] for node in record["graph"].values() if isinstance(node, dict) and "inputs" in node]
+    named = [node for node in nodes if isinstance(node, dict) and isinstance(node.get("sampler_name"), str)]
+    found = {key: value for key, value in record.items() if key != "graph"}
+    if len({node["sampler_name"] for node in named}) != 1:
+        return record
+    name, kind = comfy_names(named[0]["sampler_name"], str(named[0].get("scheduler") or "normal"))
+    return found | {"samplerName": name} | ({"scheduler": kind} if "scheduler" in named[0] else {})
 
 
 def _swarm(record: Record) -> Record:

@@ -16,6 +16,7 @@ from clipskip.spec.render import Request
 from clipskip.spec.sampler_names import comfy_names
 from clipskip.spec.skip import ClipSkip
 
+Size = tuple[int | None, int | None]
 EMPHASIS = "ComfyUI"
 MOST_HOPS = 20
 """Links that are followed to the text of a node that is refused."""
@@ -75,8 +76,11 @@ class Words:
     emphasis: str
 
 
-def read_graph(record: Mapping[str, Any]) -> Request:
-    """What the graph draws first; SpecError where it says so in nodes that cannot be repeated."""
+def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Request:
+    """What the graph draws first; SpecError where it says so in nodes that cannot be repeated.
+
+    `made` is the size of the picture that it made, for graphs that do not say it.
+    """
     graph = Graph(record)
     sampled = _sampled(graph, _first_sampler(graph))
     models = _way(graph, sampled.model, "model", "MODEL")
@@ -87,7 +91,7 @@ def read_graph(record: Mapping[str, Any]) -> Request:
     check_checkpoints(models, positive.clip)
     if negative:
         check_checkpoints(models, negative.clip)
-    width, height = _size(graph, sampled.node)
+    width, height = _size(graph, sampled.node, made)
     number, said = sampled.seed, _prediction(models)
     loras = loras_on(graph, models, positive.clip)
     if negative and loras_on(graph, models, negative.clip) != loras:
@@ -320,8 +324,8 @@ def _clip_skip(way: tuple[Node, ...]) -> ClipSkip:
     return ClipSkip.from_comfy(said[0].whole()) if said else ClipSkip(1)
 
 
-def _size(graph: Graph, node: Node) -> tuple[int | None, int | None]:
-    """The size of the empty latent, or of the picture that the graph begins with, where it says that."""
+def _size(graph: Graph, node: Node, made: Size) -> Size:
+    """The size of the empty latent, or of the picture that the graph begins with; SpecError where it is not known."""
     here = graph.link(node, "latent_image")
     passed: set[int] = set()
     kind = "LATENT"
@@ -337,6 +341,12 @@ def _size(graph: Graph, node: Node) -> tuple[int | None, int | None]:
         if "pixels" in source.inputs or "image" in source.inputs:
             kind = "IMAGE"
         if not any(isinstance(value, list) for value in source.inputs.values()):
-            return None, None
+            if kind == "LATENT" and None in made:
+                raise broken(
+                    f"begins at {source.kind}, which does not say its size in a way that is known; give the picture that it "
+                    "made, whose size then counts",
+                    field="size",
+                )
+            return made
         here = graph.onward(source, kind)
-    return None, None
+    return made

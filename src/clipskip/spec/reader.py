@@ -16,8 +16,8 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "positiveprompt"),
     "negative_prompt": ("negativeprompt", "negative", "uc"),
     "steps": ("numinferencesteps",),
-    "sampler": ("sampler", "samplername", "samplerindex"),
-    "scheduler": ("noiseschedule",),
+    "sampler": ("sampler", "samplername", "ksamplername", "samplerindex"),
+    "scheduler": ("noiseschedule", "schedulername"),
     "cfg_scale": ("guidancescale", "cfg", "scale"),
     "size": ("size", "resolution"),
     "rng": ("randdevice",),
@@ -25,7 +25,7 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "eta": ("etaddim",),
     "model": (
         "model", "basemodel", "basemodelname", "sdmodelcheckpoint", "stablediffusionmodel", "usestablediffusionmodel",
-        "sdmodelname",
+        "sdmodelname", "modelname",
     ),
     "model_hash": ("modelhash", "basemodelhash", "sdmodelhash"),
     "vae": ("vae", "sdvae", "usevaemodel", "sdvaename"),
@@ -52,6 +52,10 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "hypernet_strength": ("hypernetstrength",),
 }  # fmt: skip
 """Names that the table of settings does not have, of settings that it has and of those that are no rows there."""
+NEVER_TWO = frozenset({"model", "seed", "sampler", "size", "width", "height"})
+"""Settings of which two that disagree are an error: each makes another picture."""
+GIVES_WAY = "samplerindex"
+"""A1111's API draws with `sampler_name` where a body has both (1.10 modules/api/api.py text2imgapi)."""
 
 
 def plain(key: str) -> str:
@@ -152,11 +156,17 @@ class Reader:
         return [Said(key, self._record[key]) for key in keys]
 
     def take(self, field: str) -> Said | None:
-        """The first key that spells the setting; others that say the same are taken with it, others that do not stay."""
+        """The first key that spells the setting; others that say the same are taken with it.
+
+        Of those that do not, the ones that make another picture are an error, and others stay.
+        """
         found = self.all(field)
         for other in found[1:]:
-            if shown(other.value) != shown(found[0].value):
-                self._waiting[other.key] = None
+            if _alike(field, other.value, found[0].value):
+                continue
+            if field in NEVER_TWO and plain(other.key) != GIVES_WAY:
+                raise disagree(found[0], other, field=field)
+            self._waiting[other.key] = None
         return found[0] if found else None
 
     def key(self, name: str) -> Said | None:
@@ -215,6 +225,21 @@ class Reader:
         """The setting, which is a number."""
         said = self.take(field)
         return said.number() if said else default
+
+
+def disagree(first: Said, second: Said, *, field: str) -> SpecError:
+    """The error for two keys of which only one can be true."""
+    told = " and ".join(f"{said.key[:60]} {shown(said.value)[:40]}" for said in (first, second))
+    return SpecError(f"settings: {told} disagree; leave one of them", field=field)
+
+
+def _alike(field: str, one: object, other: object) -> bool:
+    """Whether two values say the same; names of models as they are looked up, of samplers as every tool spells them."""
+    texts = [shown(value).strip() for value in (one, other)]
+    if field == "model":
+        texts = [re.sub(r"\s*\[[0-9a-fA-F]{8,64}\]$", "", text).replace("\\", "/").rpartition("/")[2] for text in texts]
+        texts = [re.sub(r"\.(safetensors|ckpt)$", "", text, flags=re.IGNORECASE) for text in texts]
+    return texts[0] == texts[1]
 
 
 def says_something(value: object) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from clipskip.spec.lora import LoraRef
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires
 from clipskip.spec.plain import write_value, write_values
-from clipskip.spec.reader import Reader, plain
+from clipskip.spec.reader import Reader, plain, shown
 from clipskip.spec.render import FileRef, Render, Request
 from clipskip.spec.skip import ClipSkip
 from clipskip.spec.table import HIRES, MASK, PICTURE, START
@@ -30,6 +30,11 @@ COMFYUI, COMFY_LORAS = "ComfyUI", "ComfyUI LoRAs"
 """The emphasis under which tags of a prompt are words, and where its LoRAs stand then."""
 FIRST_PASS, FIRST_PASS_PX = ("First pass size-1", "First pass size-2"), 512
 ALWAYS = frozenset({"steps", "sampler", "scheduler", "cfg_scale", "seed", "width", "height"})
+COMPARED = (
+    "prompt", "negative_prompt", "model", "model_hash", "loras", "clip_skip", "steps", "sampler", "scheduler", "cfg_scale",
+    "seed", "width", "height",
+)  # fmt: skip
+"""What is held against each other where a picture carries settings twice."""
 VARIATION = tuple(row for row in PICTURE if row.name in ("variation_seed", "variation_strength"))
 LATER = tuple(row for row in PICTURE[7:] if row not in VARIATION and row.name != "ensd")
 NOT_SHARED = frozenset({"Clip skip", FRACTION, SCHEDULE, ENCODERS, "Lora hashes", COMFY_LORAS, "Version"})
@@ -50,6 +55,29 @@ def request_from_text(text: str) -> Request:
     if infotext.fields and not infotext.prompt and not infotext.negative_prompt and not infotext.hashes:
         raise SpecError("these settings have no prompt; paste the whole block, prompt first", field="settings")
     return request_from_infotext(infotext)
+
+
+def request_from_texts(texts: Sequence[str]) -> Request:
+    """What the first of a picture's settings asks for; where others beside it say something else, that is `unused`."""
+    asked = request_from_text(texts[0])
+    told: list[tuple[str, str]] = []
+    for text in texts[1:]:
+        try:
+            other = request_from_text(text)
+        except SpecError as error:
+            told.append(("other settings in the picture", f"{shown(text)[:60]} ({error})"))
+        else:
+            told += _differing(asked, other)
+    return replace(asked, unused=(*asked.unused, *told))
+
+
+def _differing(asked: Request, other: Request) -> Iterator[tuple[str, str]]:
+    """What other settings of the same picture say otherwise; a text without settings says a prompt alone."""
+    bare = Request(prompt=other.prompt, negative_prompt=other.negative_prompt, unused=other.unused)
+    for name in ("prompt",) if other == bare else COMPARED:
+        one, second = getattr(asked, name), getattr(other, name)
+        if second is not None and one != second and str(one).strip() != str(second).strip():
+            yield f"{name.replace('_', ' ')} in the picture's other settings", shown(str(second))
 
 
 def with_defaults(infotext: Infotext) -> Infotext:

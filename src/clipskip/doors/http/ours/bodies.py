@@ -155,6 +155,8 @@ class PromptBody(Body):
     """A prompt to be read."""
 
     prompt: Text
+    tool: Annotated[str, Field(alias="as", max_length=40)] = "a1111"
+    """Whose rules it is read by: a1111 or comfyui."""
     negative: bool = False
     steps: Annotated[int, Field(ge=1, le=150)] = 20
     model: Name | None = None

@@ -33,9 +33,9 @@ from clipskip.doors.looking import look_at
 from clipskip.doors.reading import read_words
 from clipskip.encode import summarize_layers, text_tensors
 from clipskip.errors import ClipskipError, NotFound, SpecError
-from clipskip.image import infotext_of
+from clipskip.image import infotexts_of
 from clipskip.sample import SAMPLERS, SCHEDULES
-from clipskip.spec import Family, asked_skip, conversion_table, layers_read, parse_columns, request_from_text
+from clipskip.spec import Family, asked_skip, conversion_table, layers_read, parse_columns, request_from_texts
 from clipskip.spec import Request as Asked
 from clipskip.sweep import Studio
 from clipskip.weights import FileKind, Library
@@ -103,7 +103,9 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
     @routes.post("/prompt")
     def prompt(body: PromptBody) -> Json:
         """How a prompt is read: tokens, chunks, weights, LoRAs, what is unknown or cut."""
-        read = read_words(body.prompt, steps=body.steps, negative=body.negative, folders=studio.library.folders)
+        read = read_words(
+            body.prompt, steps=body.steps, negative=body.negative, folders=studio.library.folders, tool=body.tool
+        )
         said = read.fields
         files = said["files"] or {}
         for kind in ("loras", "embeddings"):
@@ -118,14 +120,14 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
                 file = next((value for value in form.values() if isinstance(value, UploadFile)), None)
                 if file is None:
                     raise SpecError("send one file", field="file")
-                text = await asyncio.to_thread(infotext_of, await file.read(), file.filename or "the picture")
+                texts = await asyncio.to_thread(infotexts_of, await file.read(), file.filename or "the picture")
         else:
             try:
-                text = SettingsBody.model_validate(await read_body(request)).text
+                texts = (SettingsBody.model_validate(await read_body(request)).text,)
             except ValidationError as error:
                 raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
-        asked = await asyncio.to_thread(lambda: _on_its_model(request_from_text(text), studio))
-        return {"request": request_json(asked), "unused": [list(pair) for pair in asked.unused], "text": text}
+        asked = await asyncio.to_thread(lambda: _on_its_model(request_from_texts(texts), studio))
+        return {"request": request_json(asked), "unused": [list(pair) for pair in asked.unused], "text": texts[0]}
 
     @routes.post("/clip-skips")
     def clip_skips(body: ColumnsBody) -> Json:
