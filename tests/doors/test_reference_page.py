@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 import uvicorn
-from playwright.sync_api import expect, sync_playwright
-from web_page import CHROMIUM, needs_browser
+from playwright.sync_api import Browser, expect
+from web_page import needs_browser
 
 from clipskip.doors.http import build_app
 from clipskip.sweep import Studio
@@ -30,19 +30,17 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     studio.close()
 
 
-def test_every_call_is_shown_with_its_fields(address: str) -> None:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        page, faults = browser.new_page(), list[str]()
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-        page.goto(f"{address}/docs")
-        expect(page.locator("details").first).to_be_visible()
-        whole = page.evaluate("fetch('/openapi.json').then((answer) => answer.json())")
-        assert page.locator("details").count() == sum(len(calls) for calls in whole["paths"].values())
-        page.fill("#filter", "txt2img")
-        (shown,) = [one for one in page.locator("details").all() if one.is_visible()]
-        shown.locator("summary").click()
-        expect(shown.locator("td", has_text="override_settings_restore_afterwards")).to_be_visible()
-        assert not faults
-        browser.close()
+def test_every_call_is_shown_with_its_fields(address: str, browser: Browser) -> None:
+    page, faults = browser.new_page(), list[str]()
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.goto(f"{address}/docs")
+    expect(page.locator("details").first).to_be_visible()
+    whole = page.evaluate("fetch('/openapi.json').then((answer) => answer.json())")
+    assert page.locator("details").count() == sum(len(calls) for calls in whole["paths"].values())
+    page.fill("#filter", "txt2img")
+    (shown,) = [one for one in page.locator("details").all() if one.is_visible()]
+    shown.locator("summary").click()
+    expect(shown.locator("td", has_text="override_settings_restore_afterwards")).to_be_visible()
+    assert not faults
+    page.close()

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, Route, expect
 from web_page import DRAWN_MS, add_lora, check, fill, needs_browser
 
 SEARCH_MS = 100
-"""What a key may take, half of it for a busy machine: measured 15 to 30 ms with 5,000 files."""
+"""What a key may take, half of it for a busy machine, with 5,000 files."""
 
 
 def lora(name: str, **facts: Any) -> dict[str, Any]:

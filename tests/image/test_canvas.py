@@ -77,6 +77,15 @@ def test_the_kept_part_comes_back_and_the_masked_does_not() -> None:
     assert drawn is not None and np.array_equal(drawn, np.repeat([[0.0] * 4 + [1.0] * 4], 8, 0))
 
 
+def test_a_mask_of_another_size_is_stretched_to_the_picture() -> None:
+    picture = noise(64, 64)
+    small, whole = masked(32, 16, (16, 0, 32, 16)), masked(64, 64, (32, 0, 64, 64))
+    results = [prepare(start(0, blur=0), picture, mask, size=(64, 64)) for mask in (small, whole)]
+    drawn = [canvas.finish(np.full((64, 64, 3), 7, np.uint8)) for canvas in results]
+    assert np.array_equal(drawn[0][:, :28], picture[:, :28]) and (drawn[0][:, 36:] == 7).all()
+    assert np.abs(drawn[0].astype(int) - drawn[1])[:, :28].max() == 0, "but for the stretched edge they are alike"
+
+
 def test_an_inverted_mask_draws_what_is_black() -> None:
     canvas = prepare(
         start(0, blur=0, mode=MASK_MODES[1]), noise(64, 64), masked(64, 64, (32, 0, 64, 64)), size=(64, 64)

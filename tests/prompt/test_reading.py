@@ -41,10 +41,9 @@ def test_emphasis_none_takes_brackets_and_break_as_text() -> None:
     assert set(entry.chunks[0].weights) == {1.0}
 
 
-def test_emphasis_modes_have_a1111s_names() -> None:
-    assert [Emphasis.parse(name).value for name in ("Original", "No norm", "Ignore", "None")] == [
-        m.value for m in Emphasis
-    ]
+def test_emphasis_modes_have_a1111s_names_and_comfyuis() -> None:
+    names = ["Original", "No norm", "Ignore", "None", "ComfyUI"]
+    assert [Emphasis.parse(name).value for name in names] == [mode.value for mode in Emphasis]
     with pytest.raises(SpecError, match="use one of Original, No norm, Ignore, None"):
         Emphasis.parse("original")
 
