@@ -189,6 +189,12 @@ def test_hostile_weights_are_words(prompt: str) -> None:
     assert "inf" not in invoke_words(prompt) + novelai_words(prompt.replace("(", " "))
 
 
+def test_tensorarts_second_name_of_its_sampler_gives_way(no_sampler: Json) -> None:
+    assert read(no_sampler | {"ksamplerName": "euler_ancestral"}).sampler == "Euler a"
+    asked = read(TENSORART | {"ksamplerName": "dpmpp_2m"})
+    assert asked.sampler == "DPM++ 2M" and ("ksamplerName", "dpmpp_2m") in asked.unused
+
+
 def test_easy_diffusions_schedule_is_read() -> None:
     record = {"prompt": "a", "use_stable_diffusion_model": "sd", "sampler_name": "dpmpp_2m", "scheduler_name": "karras"}
     assert (read(record).sampler, read(record).scheduler) == ("DPM++ 2M", "Karras")

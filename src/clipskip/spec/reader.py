@@ -54,8 +54,9 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
 """Names that the table of settings does not have, of settings that it has and of those that are no rows there."""
 NEVER_TWO = frozenset({"model", "seed", "sampler", "size", "width", "height"})
 """Settings of which two that disagree are an error: each makes another picture."""
-GIVES_WAY = "samplerindex"
-"""A1111's API draws with `sampler_name` where a body has both (1.10 modules/api/api.py text2imgapi)."""
+GIVE_WAY = frozenset({"samplerindex", "ksamplername"})
+"""A1111's API draws with `sampler_name` where a body has both (1.10 modules/api/api.py text2imgapi); the other is TensorArt's
+second name of its sampler, in ComfyUI's words."""
 
 
 def plain(key: str) -> str:
@@ -164,7 +165,7 @@ class Reader:
         for other in found[1:]:
             if _alike(field, other.value, found[0].value):
                 continue
-            if field in NEVER_TWO and plain(other.key) != GIVES_WAY:
+            if field in NEVER_TWO and plain(other.key) not in GIVE_WAY:
                 raise disagree(found[0], other, field=field)
             self._waiting[other.key] = None
         return found[0] if found else None
@@ -234,7 +235,7 @@ def disagree(first: Said, second: Said, *, field: str) -> SpecError:
 
 
 def _alike(field: str, one: object, other: object) -> bool:
-    """Whether two values say the same; names of models as they are looked up, of samplers as every tool spells them."""
+    """Whether two values say the same; names of models as they are looked up."""
     texts = [shown(value).strip() for value in (one, other)]
     if field == "model":
         texts = [re.sub(r"\s*\[[0-9a-fA-F]{8,64}\]$", "", text).replace("\\", "/").rpartition("/")[2] for text in texts]
