@@ -100,7 +100,8 @@ def test_captioned_pictures_are_cut_to_the_model_s_square_and_asked_about(
     (tmp_path / "alone.png").write_bytes((tmp_path / "0.png").read_bytes())
     advice = advise(model, Wanted(request=Request(prompt=""), skips=(1, 2), images=tmp_path), library)
     ((name, trained),) = advice.measured
-    assert (name, trained.pictures, trained.looks) == ("tiny", 3, 12)
+    assert (name, trained.pictures) == ("tiny", 3)
+    assert 8 <= trained.looks <= 12, "four looks at each at most; fewer where a random model happens to seem sure"
     assert advice.prompted is None
 
 
