@@ -270,7 +270,16 @@ def wrapped(text: str) -> str:
     return "\n".join(text[i : i + 76] for i in range(0, len(text), 76))
 
 
-@pytest.mark.parametrize("spelled", [wrapped, lambda text: f"data:image/png;base64,{wrapped(text)}\r\n"])
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        wrapped,
+        lambda text: f"data:image/png;base64,{wrapped(text)}\r\n",
+        lambda text: base64.encodebytes(base64.b64decode(text)).decode(),
+        lambda text: wrapped(text).replace("\n", "\r\n"),
+        lambda text: f"\n  {wrapped(text)}".replace("\n", "\n  \t"),
+    ],
+)
 def test_base64_may_be_broken_into_lines(client: TestClient, spelled: Any) -> None:
     assert drawn(client, "img2img", init_images=[spelled(FROG)])[0] == drawn(client, "img2img", init_images=[FROG])[0]
     assert client.post("/sdapi/v1/png-info", json={"image": spelled(FROG)}).status_code == 200

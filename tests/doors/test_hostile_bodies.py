@@ -1,10 +1,13 @@
 """Bodies made to cost a server more than their sender: refused in linear time, while others are answered."""
 
+import asyncio
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -15,6 +18,7 @@ from fastapi import HTTPException
 from clipskip.doors.http import Punctual, build_app
 from clipskip.doors.http.limits import PICTURE, SIGN_IN, USUAL
 from clipskip.doors.http.strict import read_json
+from clipskip.doors.http.words import in_words
 from clipskip.sweep import Studio
 from clipskip.weights import Library
 
@@ -51,10 +55,15 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    studio = Studio(tmp_path_factory.mktemp("out"), Library((tmp_path_factory.mktemp("models"),)))
-    server = uvicorn.Server(uvicorn.Config(build_app(studio), http=Punctual, port=0, log_level="error", ws="none"))
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """A server's address."""
+    (folder / "models").mkdir()
+    studio = Studio(folder / "out", Library((folder / "models",)))
+    config = uvicorn.Config(
+        build_app(studio), http=Punctual, loop="asyncio", port=0, log_level="error", ws="none", lifespan="on"
+    )
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -63,6 +72,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.should_exit = True
     thread.join(10)
     studio.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("server")) as found:
+        yield found
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -84,8 +99,31 @@ def test_reading_a_hostile_body_takes_time_in_proportion_to_its_size(name: str) 
     assert took[1] < 8 * took[0] + 0.02
 
 
-def test_others_are_answered_while_hostile_bodies_come(address: str) -> None:
-    """The margins are wide: the tests run beside one another, and others beside them."""
+def slowness() -> float:
+    """How many times as long as on an idle machine work takes now, for others that have the processors."""
+    begun, used = time.monotonic(), time.thread_time()
+    while time.thread_time() - used < 0.05:
+        pass
+    return (time.monotonic() - begun) / 0.05
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds of a processor that each turn of an event loop took, in which nobody else had one."""
+    found: list[float] = []
+    run = asyncio.Handle._run
+
+    def timed(handle: asyncio.Handle) -> None:
+        begun = time.thread_time()
+        run(handle)
+        found.append(time.thread_time() - begun)
+
+    monkeypatch.setattr(asyncio.Handle, "_run", timed)
+    return found
+
+
+def test_others_are_answered_while_hostile_bodies_come(turns: list[float], address: str) -> None:
+    """A poll within 0.1 s, or as many times that as the machine is slower than an idle one; no turn of the loop is long."""
     waits: list[float] = []
     over = threading.Event()
 
@@ -99,8 +137,9 @@ def test_others_are_answered_while_hostile_bodies_come(address: str) -> None:
 
     asked = {"/sdapi/v1/txt2img": list(HOSTILE)}
     for path in ("/v1/session", "/v1/sweeps", "/v1/settings"):
-        asked[path] = ["one name again and again", "an open text"]
-    assert httpx2.get(f"{address}/v1/status", timeout=60).status_code == 200  # the first request of a server is slower
+        asked[path] = ["one name again and again", "an open text", "backslashes"]
+    assert httpx2.get(f"{address}/v1/status", timeout=60).status_code == 200  # the client's own first is slower
+    slow = [slowness()]
     poller = threading.Thread(target=poll)
     poller.start()
     try:
@@ -110,14 +149,37 @@ def test_others_are_answered_while_hostile_bodies_come(address: str) -> None:
                 begun = time.monotonic()
                 answer = httpx2.post(f"{address}{path}", content=body, headers=JSON, timeout=60)
                 assert answer.status_code in (404, 413, 422), (path, name, answer.text[:200])
-                assert time.monotonic() - begun < 3, (path, name)
+                assert time.monotonic() - begun < max(1, slowness()), (path, name)
                 assert len(answer.content) < 4000, (path, name)
+            slow.append(slowness())
     finally:
         over.set()
         poller.join()
     assert len(waits) > 20
-    assert sorted(waits)[len(waits) * 9 // 10] < 0.25
-    assert max(waits) < 1.5
+    assert sorted(waits)[len(waits) * 9 // 10] < 0.1 * max(1, *slow)
+    assert len(turns) > 100
+    assert max(turns) < 0.05
+
+
+def test_no_turn_of_the_loop_is_long_at_a_servers_first_requests(turns: list[float], tmp_path: Path) -> None:
+    """Its routes are made before it listens."""
+    with serving(tmp_path) as address:
+        turns.clear()
+        for path in ("/v1/status", "/sdapi/v1/txt2img", "/v1/settings"):
+            assert httpx2.post(f"{address}{path}", content=b"{}", headers=JSON, timeout=60).status_code in (
+                404,
+                405,
+                422,
+            )
+    assert max(turns) < 0.05
+
+
+def test_an_error_repeats_little_of_a_large_value_without_writing_it_out() -> None:
+    text = "\\" * (40 * 2**20)
+    begun = time.thread_time()
+    said = in_words({"type": "int_type", "input": [text] * 1000, "msg": ""})
+    assert time.thread_time() - begun < 0.05
+    assert said.startswith("['" + "\\" * 50) and len(said) < 120
 
 
 def test_a_sign_in_takes_no_more_than_a_token(address: str) -> None:

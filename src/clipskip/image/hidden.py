@@ -7,35 +7,37 @@ first), then UTF-8, or gzip of it. One bit a pixel in the alpha channel, or one 
 import zlib
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 MARKS = {b"stealth_pnginfo": False, b"stealth_pngcomp": True, b"stealth_rgbinfo": False, b"stealth_rgbcomp": True}
 """Whether what follows is compressed."""
+ALPHA, COLOURS = (3,), (0, 1, 2)
 MARK_BITS, SIZE_BITS = 15 * 8, 32
 MOST_TEXT = 10 * 2**20
 GZIP = 16 + zlib.MAX_WBITS
 
 
-def read_hidden(pixels: NDArray[np.uint8]) -> str | None:
-    """The text in pixels [height, width, 3 or 4], or None where there is none."""
-    channels = [pixels[:, :, 3:]] if pixels.shape[2] == 4 else []
-    for values in (*channels, pixels[:, :, :3]):
-        mark = _bytes(values, 0, MARK_BITS)
+def read_hidden(picture: Image.Image) -> str | None:
+    """The text in an RGB or RGBA picture, or None where there is none. Only the columns that hold it are copied."""
+    for channels in (ALPHA, COLOURS) if picture.mode == "RGBA" else (COLOURS,):
+        mark = _bytes(picture, channels, 0, MARK_BITS)
         if mark in MARKS:
-            size = int.from_bytes(_bytes(values, MARK_BITS, SIZE_BITS), "big")
+            size = int.from_bytes(_bytes(picture, channels, MARK_BITS, SIZE_BITS), "big")
             start = MARK_BITS + SIZE_BITS
-            if not size <= min(8 * MOST_TEXT, values.size - start):
+            room = picture.width * picture.height * len(channels) - start
+            if not size <= min(8 * MOST_TEXT, room):
                 return None
-            content = _bytes(values, start, size)
+            content = _bytes(picture, channels, start, size)
             return _unpacked(content) if MARKS[mark] else content.decode("utf-8", "replace")
     return None
 
 
-def _bytes(values: NDArray[np.uint8], start: int, count: int) -> bytes:
+def _bytes(picture: Image.Image, channels: tuple[int, ...], start: int, count: int) -> bytes:
     """Bits from `start` on, eight to a byte; fewer where the picture ends."""
-    column = values.shape[0] * values.shape[2]
-    first, last = start // column, -(-(start + count) // column)
-    bits = values[:, first:last].transpose(1, 0, 2).reshape(-1) & 1
+    column = picture.height * len(channels)
+    first, last = start // column, min(picture.width, -(-(start + count) // column))
+    values = np.asarray(picture.crop((first, 0, max(first, last), picture.height)))[:, :, channels]
+    bits = values.transpose(1, 0, 2).reshape(-1) & 1
     return np.packbits(bits[start - first * column :][:count]).tobytes()
 
 

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import stat
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -26,9 +27,9 @@ NAMED_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 EXIF_FOLDER, USER_COMMENT, CAMERA_MODEL = 0x8769, 0x9286, 0x0110
 MOST_BYTES, MOST_TEXT = 512 * 2**20, 10 * 2**20
 MOST_PIXELS = 100_000_000
+"""Of a picture that is opened: its file is checked to the end, which decodes it."""
 MOST_LETTERS = 2_000_000
 """Of settings in a picture: ComfyUI's largest graphs take some hundred thousand."""
-"""Of a picture that is opened: its file is checked to the end, which decodes it."""
 TEXT_KEYS = ("parameters", "invokeai_metadata", "sd-metadata", "Dream", "generation_data", "prompt")
 """PNG text chunks by tool: A1111 and most; InvokeAI, new and old; TensorArt, which has ComfyUI's beside it; ComfyUI."""
 EASY_DIFFUSION = ("use_stable_diffusion_model", "Stable Diffusion model")
@@ -46,6 +47,10 @@ class PictureFormat(Enum):
     def suffix(self) -> str:
         """The end of its name."""
         return f".{self.value}"
+
+
+_DECODING = threading.Lock()
+"""Pictures are decoded one at a time: several of the largest, sent at once, would take several times the memory."""
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8], infotext: str) -> None:
@@ -231,7 +236,7 @@ def _read_picture(path: Path, content: bytes) -> tuple[str, ...]:
             warnings.simplefilter(
                 "ignore"
             )  # Pillow's own limit, and broken EXIF in pictures that are read all the same
-            with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            with _DECODING, Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 if picture.width * picture.height > MOST_PIXELS:
                     raise _too_large(path, f"{picture.width} x {picture.height}")
                 picture.load()  # text may follow the pixels, and a file that was cut off is found
@@ -279,7 +284,7 @@ def _settings_of(picture: Image.Image) -> list[str]:
 
 def _hidden_text(picture: Image.Image) -> str | None:
     """The text in the lowest bits of the pixels ("stealth PNG info"), which NovelAI writes too, with all its chunks."""
-    hidden = read_hidden(np.asarray(picture)) if picture.mode in ("RGB", "RGBA") else None
+    hidden = read_hidden(picture) if picture.mode in ("RGB", "RGBA") else None
     if hidden is None or not hidden.lstrip().startswith("{"):
         return hidden
     try:

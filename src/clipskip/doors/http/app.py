@@ -1,7 +1,8 @@
 """The HTTP server: our own API, A1111's, OpenAI's, and the page. All else is a route's business."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -63,7 +64,9 @@ def build_app(
     """The application over one studio, for those whom `access` admits; for everybody on this machine without one. Pages of the
     `origins` may read its answers."""
     access = access or Access()
-    app = FastAPI(title="clipskip", version=__version__, docs_url=None, redoc_url=None, responses=REFUSALS)
+    app = FastAPI(
+        title="clipskip", version=__version__, docs_url=None, redoc_url=None, responses=REFUSALS, lifespan=_ready
+    )
     app.router.route_class = StrictRoute
     app.add_middleware(Guard, access=access, origins=frozenset(origins))
     app.add_exception_handler(ClipskipError, _refused)
@@ -77,6 +80,14 @@ def build_app(
     app.include_router(fetch_routes(studio, allowed=allow_fetch))
     app.include_router(extension_routes())
     return app
+
+
+@asynccontextmanager
+async def _ready(app: FastAPI) -> AsyncIterator[None]:
+    """Builds every route before the first request: FastAPI would do it at the first that comes by, while others wait."""
+    for route in app.router.routes:
+        route.matches({"type": "http", "method": "GET", "path": "/nowhere", "root_path": "", "headers": []})
+    yield
 
 
 def _error(

@@ -1,15 +1,20 @@
 """The faults that pydantic finds in a request, as a person would say them: what was sent, and what is right."""
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 MOST_SENT = 60
 """Characters of what was sent that an error repeats."""
+SHORT = reprlib.Repr()
+"""Writes no more of a value than that many characters need, however large it is."""
+SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 2 * MOST_SENT
+SHORT.maxlist = SHORT.maxdict = MOST_SENT // 3 + 1
 
 
 def in_words(error: Mapping[str, Any]) -> str:  # Any: pydantic's own
     """One fault."""
-    limits, sent = error.get("ctx") or {}, repr(error.get("input"))
+    limits, sent = error.get("ctx") or {}, SHORT.repr(error.get("input"))
     sent = sent if len(sent) <= MOST_SENT else f"{sent[: MOST_SENT - 1]}…"
     said = {
         "missing": "it is missing; send it",
