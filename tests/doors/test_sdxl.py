@@ -166,6 +166,12 @@ def test_a_refiner_alone_is_refused(run) -> None:
     assert code == 2 and err.count("\n") == 1 and "is SDXL's refiner" in err
 
 
+def test_a_refiner_and_a_hires_pass_are_refused_together(run) -> None:
+    words = ("--refiner", "refiner", "--refiner-switch-at", "0.5", "--hires-scale", "2")
+    code, _, err = run("generate", "a frog", "--model", "pony", *words, *DRAW)
+    assert code == 2 and "a refiner and a hires pass are not drawn together" in err
+
+
 def test_a_refiner_finishes_a_picture_and_its_settings_say_so(run, models: Path) -> None:
     asked = ("a red frog", "--model", "pony", "--seed", "1", "--steps", "4", "--size", "64x64")
     code, out, err = run("generate", *asked, "--refiner", "refiner", "--refiner-switch-at", "0.5", "--out", "r")

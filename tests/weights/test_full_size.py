@@ -20,7 +20,7 @@ peak = lambda: int(next(l for l in open("/proc/self/status") if l.startswith("Vm
 before, start = peak(), time.perf_counter()
 model = load_checkpoint(sys.argv[1], dtype=getattr(torch, sys.argv[2]))
 seconds = time.perf_counter() - start
-parts = (model.text, model.unet, model.vae)
+parts = (*model.text, model.unet, model.vae)
 print(json.dumps({
     "weights": sum(t.nbytes for part in parts for t in part.values()),
     "peak": peak() - before,
