@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_sd1 import single_file, tiny_checkpoint
 from torch import Tensor
 
 from clipskip.doors.looking import inspect_file
 from clipskip.errors import DamagedFile
 from clipskip.weights import read_facts, read_header
+from clipskip.weights.library import STARTER
 
 
 def test_an_embedding_is_told_with_its_vectors_and_a1111s_hash(tmp_path: Path) -> None:
@@ -80,3 +81,17 @@ def test_megabytes_of_metadata_are_not_answered_with(tmp_path: Path) -> None:
     said = inspect_file(tmp_path / "big.safetensors", as_json=True)
     assert len(said) < 300_000
     assert "7,998,000 more characters" in said and "more)" in said
+
+
+def test_a_text_encoder_under_unknown_names_is_lacking_not_of_another_family(tmp_path: Path) -> None:
+    """The starter, with its text encoder's prefix doubled as a broken conversion leaves it."""
+    start = "cond_stage_model.transformer.text_model."
+    tensors = load_file(STARTER / "starter.safetensors")
+    broken = {name.replace(start, f"{start}text_model."): value for name, value in tensors.items()}
+    save_file(broken, tmp_path / "broken.safetensors")
+    with pytest.raises(DamagedFile) as error:
+        read_facts(tmp_path / "broken.safetensors")
+    said = str(error.value)
+    assert said.count("incomplete") == 1 and "embeddings.token_embedding.weight" in said
+    shown = inspect_file(tmp_path / "broken.safetensors", as_json=False)
+    assert "0 layers" not in shown and "missing" in shown

@@ -128,7 +128,9 @@ def _identity_lines(identity: Identity) -> Iterator[tuple[str, str]]:
     for encoder in identity.encoders:
         yield (
             "text encoder",
-            f"{encoder.name}: {encoder.layers} layers x {encoder.width}; Clip Skip 1 to {encoder.layers}",
+            f"{encoder.name}: {encoder.layers} layers x {encoder.width}; Clip Skip 1 to {encoder.layers}"
+            if encoder.layers
+            else f"{encoder.name}: its layers are not there under names that are known",
         )
     for part in identity.parts:
         yield (

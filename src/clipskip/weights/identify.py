@@ -274,7 +274,7 @@ def _family(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> Family
     if 1024 in (cross, width) or any("resblocks" in source.name for source in text.values()):
         return Family.SD2
     own = header.metadata.get("modelspec.architecture", "").startswith("stable-diffusion-v1")
-    return Family.SD1 if own or 768 in (cross, width) or (text and cross == width) else None
+    return Family.SD1 if own or 768 in (cross, width) or (text and width in (0, cross)) else None
 
 
 def _cross(unet: Mapping[str, Source]) -> int:
