@@ -15,7 +15,9 @@ pytestmark = pytest.mark.skipif(not hasattr(torch._C, "_acc"), reason="this torc
 def differences(what: str) -> dict[str, float]:
     """By how much the device's results differ from the CPU's, by name."""
     here = Path(__file__).parent
-    env = {name: value for name, value in os.environ.items() if name != "CLIPSKIP_MODELS"} | {"PYTHONPATH": str(here)}
+    env = {name: value for name, value in os.environ.items() if name != "CLIPSKIP_MODELS"} | {
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(here), os.environ.get("PYTHONPATH"))))
+    }
     done = subprocess.run([sys.executable, here / "far_runs.py", what], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]

@@ -88,14 +88,16 @@ def test_one_skip_alone_is_bit_equal_to_it_among_all(reader: TextReader) -> None
         assert torch.equal(encode_layers(reader, "a (big) cat BREAK ogre", [skip])[skip], together[skip])
 
 
-def test_all_skips_take_one_pass(reader: TextReader, counted: list[int]) -> None:
+def test_all_skips_take_one_pass_of_the_prompt_and_one_of_the_negative_prompt(
+    reader: TextReader, counted: list[int]
+) -> None:
     condition_all(reader, [RENDER.at(skip) for skip in SKIPS])
-    assert counted == list(range(1, 13))
+    assert counted == 2 * list(range(1, 13))
 
 
 def test_the_pass_stops_at_the_last_layer_that_any_skip_reads(reader: TextReader, counted: list[int]) -> None:
     condition_all(reader, [RENDER.at(ClipSkip(n)) for n in (5.5, 8, 12)])
-    assert counted == list(range(1, 9))
+    assert counted == 2 * list(range(1, 9))
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def stretch(
     Vectors that have been through a norm have a mean well away from 0, and this stays near 1. SDXL's have not: their mean
     is near 0, and weights can move it across.
     """
-    ratios = (_mean(vectors, counts) / _mean(vectors * weights[..., None].to(vectors), counts)).tolist()
+    ratios = (_mean(vectors, counts) / _mean(vectors * weights[..., None].to(vectors), counts)).cpu().tolist()
     return float(max(ratios, key=lambda ratio: abs(math.log(ratio)) if ratio > 0 else math.inf))
 
 
