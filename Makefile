@@ -4,7 +4,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 NEGATIVE := lowres, worst quality, low quality, jpeg artifacts, text, signature, watermark, username, blurry, sketch, monochrome
 
-.PHONY: demo test slow check fix bench docs site release clean
+.PHONY: demo test browser slow check fix bench docs site release clean
 
 # The guide's grid from the embedded model: Clip Skip 1 to 5, without and with a LoRA.
 demo: .venv/run
@@ -18,7 +18,11 @@ test: .venv/dev
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-# The full-size and browser tests (Debian: apt-get install chromium; without it those are skipped).
+# The tests of the page alone (Debian: apt-get install chromium; without it they are skipped, here and in `make test`).
+browser: .venv/dev
+	$(BIN)/python -m pytest tests/doors -k "web or viewer or reference_page"
+
+# The full-size tests, and those that take long.
 slow: .venv/dev
 	$(BIN)/python -m pytest -m slow
 
