@@ -25,29 +25,29 @@ UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
-"""Characters that a terminal or a log obeys instead of showing: controls, line ends, marks that turn the direction of
-text, tags, halves of characters."""
+"""Characters that a terminal or a log obeys instead of showing: control characters, line ends, marks that change the
+direction of text, tags and lone surrogates."""
 
 
 def printable(text: str, *, lines: bool = False, limit: int = 0) -> str:
-    """Return the text with what is not seen written as \\u001b, as JSON writes it; with `lines`, line ends and tabs stay.
+    r"""Return the text with unprintable characters written as \\u001b, as JSON does.
 
-    With a limit it is shortened to so many characters.
+    With `lines`, line ends and tabs stay. With a `limit`, the text is cut to that many characters.
     """
     if limit and len(text) > limit:
         text = f"{text[: limit - 1]}…"
 
-    def escaped(found: re.Match[str]) -> str:
-        if lines and found[0] in "\n\t":
-            return found[0]
-        units = found[0].encode("utf-16-be", "surrogatepass")
+    def escaped(match: re.Match[str]) -> str:
+        if lines and match[0] in "\n\t":
+            return match[0]
+        units = match[0].encode("utf-16-be", "surrogatepass")
         return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
 
     return UNSEEN.sub(escaped, text)
 
 
 class ClipskipError(Exception):
-    """Something that the user can put right. `field` names the setting at fault, as users know it."""
+    """An error that the user can put right. `field` is the setting at fault, under the name that users know."""
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         words = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: f"{word[0][:LONGEST_WORD]}…", message)

@@ -1,7 +1,7 @@
-"""The C library's heap: keeping what is freed for what comes next, and one heap for all threads.
+"""Control of glibc's heap: keep freed memory for reuse, and share one heap between all threads.
 
-glibc gives a large block back to the system as it is freed, and the system hands out the next one page by page, cleared:
-of a sweep of full-size pictures that was a fifth of the time. Nothing here does anything with another C library.
+glibc gives a large block back to the system when it is freed, and the system clears each page of the next one: that was
+a fifth of the time of a full-size sweep. With any other C library these functions do nothing.
 """
 
 import ctypes
@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from functools import cache
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8
-"""mallopt's names (mallopt(3)) for: how much free memory at the heap's end goes back to the system, from which size on a
-block is the system's own, how many such blocks there may be, and how many heaps threads may have."""
+"""mallopt(3)'s parameters: how much free memory at the top of the heap is given back to the system, the size from which
+a block is mapped on its own, how many such blocks there may be, and how many heaps threads may have."""
 KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
 USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
-"""glibc's own; the thresholds as high as it lets them grow in a process that has large blocks."""
+"""glibc's defaults, with the thresholds at the highest value that its own tuning reaches."""
 
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """For as long as a `with` lasts, what is freed stays with the process; all goes back at the end."""
+    """Keep freed memory in the process while the `with` block lasts, and give it all back at the end."""
     _set(KEEPING)
     try:
         yield
@@ -30,13 +30,13 @@ def kept() -> Iterator[None]:
 
 
 def give_back() -> None:
-    """To the system, what is free in the heap."""
+    """Give free heap memory back to the system."""
     if libc := _glibc():
         libc.malloc_trim(0)
 
 
 def share() -> None:
-    """One heap for all threads, since large blocks fit no other: for a program that draws in a thread, before it has any."""
+    """Use one heap for all threads, because large blocks fit no other. Call it before the first thread starts."""
     _set({ARENA_MAX: 1})
 
 
@@ -48,6 +48,6 @@ def _set(options: Mapping[int, int]) -> None:
 
 @cache
 def _glibc() -> ctypes.CDLL | None:
-    """Linux's usual C library; None where another is."""
+    """Return Linux's usual C library, or None where another is in use."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None

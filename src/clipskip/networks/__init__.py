@@ -1,4 +1,4 @@
-"""Dimensions and weights in, the three networks of Stable Diffusion out: text encoder, UNet and VAE.
+"""The three networks of Stable Diffusion (text encoder, UNet and VAE), built from dimensions and weights.
 
 Their parameters carry diffusers' and transformers' names, by which checkpoints and LoRAs find them.
 """

@@ -1,4 +1,5 @@
-"""Attention for the UNet's shapes on this device, with a memory for texts that stay the same."""
+"""Attention in the fastest form for the UNet's shapes on this device, with cached keys and values for constant
+texts."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -14,22 +15,23 @@ from clipskip.networks.native import Kernel, load_kernel
 
 Rows = Float[Tensor, "batch tokens width"]
 Others = Float[Tensor, "batch others width"]
-"""What the rows attend to: as many numbers wide, not as many tokens long."""
+"""What the rows attend to: vectors of the same width, in another number."""
 Text = Float[Tensor, "batch others text_width"]
 Memory = dict[tuple[int, int], tuple[Tensor, Tensor]]
-"""Keys and values of texts that stay the same, by (layer, text) identity, each as wide as its layer.
+"""Cached keys and values of texts that stay the same, by the identities of layer and text.
 
-It lives as long as one render, and so do the texts: no identity is ever another text's.
+A cache lives as long as one render, and so do its texts, so no identity is ever reused for another text.
 """
 
 CHUNK = 512
-"""Rows of scores at once: 512 x 4096 in bfloat16 is 4 MB."""
+"""Rows of scores computed at once: 512 x 4096 in bfloat16 is 4 MB."""
 LONG = 1024
-"""Tokens from which on the chunked way was measured to pay."""
+"""The number of tokens from which attention in chunks was measured to be faster."""
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
-    """What a UNet runs fastest in: half on a GPU, bfloat16 on a CPU that multiplies it, else float32."""
+    """Return the dtype in which a UNet runs fastest: float16 on a GPU, bfloat16 on a CPU that multiplies it, else
+    float32."""
     if device.type != "cpu":
         return torch.float16
     known = capabilities()
@@ -39,29 +41,30 @@ def best_dtype(device: torch.device) -> torch.dtype:
 
 @cache
 def capabilities() -> Mapping[str, object]:
-    """What this CPU can do, by torch's names; nothing where torch is too old to say (before 2.10)."""
-    asked = getattr(torch.cpu, "get_capabilities", dict)
-    return dict(asked())
+    """Return what this CPU can do, by torch's names; empty where torch is too old to say (before 2.10)."""
+    query = getattr(torch.cpu, "get_capabilities", dict)
+    return dict(query())
 
 
 @cache
 def native_kernel() -> Kernel | None:
-    """Our own kernel, on processors with AMX that have or can build it."""
+    """Return our own kernel on processors with AMX where it is built or can be built, else None."""
     return load_kernel() if capabilities().get("amx_bf16") else None
 
 
 def prefers_chunks(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether products over chunks beat torch's fused attention: in bfloat16 on CPUs without AMX tiles.
+    """Whether matrix products over chunks beat torch's fused attention: in bfloat16 on CPUs without AMX tiles.
 
-    With AMX torch's own is twice as fast (0.09 s against 0.17 s for (2, 8, 4096, 40), and our kernel 0.05 s); without it
-    the same shape took 0.59 s against 0.13 s. Known, not timed, so that one machine always gives one picture.
+    With AMX torch's attention is twice as fast (0.09 s against 0.17 s for (2, 8, 4096, 40); our kernel takes 0.05 s);
+    without it the same shape took 0.59 s against 0.13 s. The choice is fixed rather than timed, so that one machine
+    always gives the same picture.
     """
     return device.type == "cpu" and dtype == torch.bfloat16 and not capabilities().get("amx_bf16")
 
 
 @final
 class Attention(nn.Module):
-    """Attention of the picture's cells to each other, or to the text; parameters as diffusers names them."""
+    """Attention of the picture's cells to each other, or to the text. Parameters are named as in diffusers."""
 
     def __init__(self, width: int, *, text_width: int | None = None, heads: int) -> None:
         super().__init__()
@@ -72,13 +75,13 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def forward(self, cells: Rows, text: Text | None = None, memory: Memory | None = None, *, onto: Rows) -> Rows:
-        """What each cell gathers from the text, or from the other cells where there is none, added to `onto`."""
+        """Return `onto` plus what each cell gathers from the text, or from the other cells where `text` is None."""
         keys, values = (self.to_k(cells), self.to_v(cells)) if text is None else self._remembered(text, memory)
         gathered = attend_fastest(self.to_q(cells), keys, values, heads=self.heads)
         return added(self.to_out[0], gathered, onto=onto)
 
     def _remembered(self, text: Text, memory: Memory | None) -> tuple[Others, Others]:
-        """The text's keys and values, computed once for as long as `memory` and the text live."""
+        """Return the text's keys and values, computed once for as long as `memory` and the text live."""
         if memory is None:
             return self.to_k(text), self.to_v(text)
         place = (id(self), id(text))
@@ -88,7 +91,8 @@ class Attention(nn.Module):
 
 
 def attend_fastest(queries: Rows, keys: Others, values: Others, *, heads: int) -> Rows:
-    """softmax(q k / sqrt(d)) v per head, the fastest way that there is for these here; may change the queries."""
+    """softmax(q k / sqrt(d)) v per head, by the fastest way for these shapes on this device; may overwrite the
+    queries."""
     kernel = native_kernel()
     if kernel is not None and kernel.takes(queries, keys, values, heads=heads):
         return kernel(queries, keys, values, heads=heads)
@@ -104,16 +108,17 @@ def attend(queries: Rows, keys: Others, values: Others, *, heads: int) -> Rows:
 
 
 def attend_in_chunks(queries: Rows, keys: Others, values: Others, *, heads: int) -> Rows:
-    """The same as plain matrix products, head by head and CHUNK rows at a time, so that the scores stay in cache."""
+    """Return what `attend` returns, by plain matrix products over CHUNK rows of one head, so that the scores stay in
+    cache."""
     result = torch.empty_like(queries)
     width = queries.shape[-1] // heads
     nothing = queries.new_zeros(1)
-    for one in range(queries.shape[0]):
+    for item in range(queries.shape[0]):
         for start in range(0, heads * width, width):
             head = slice(start, start + width)
-            across = keys[one, :, head].T
+            across = keys[item, :, head].T
             for row in range(0, queries.shape[1], CHUNK):
                 rows = slice(row, row + CHUNK)
-                scores = torch.addmm(nothing, queries[one, rows, head], across, beta=0, alpha=width**-0.5)
-                result[one, rows, head] = scores.softmax(-1) @ values[one, :, head]
+                scores = torch.addmm(nothing, queries[item, rows, head], across, beta=0, alpha=width**-0.5)
+                result[item, rows, head] = scores.softmax(-1) @ values[item, :, head]
     return result

@@ -22,12 +22,12 @@ from clipskip.networks.blocks import (
 from clipskip.networks.shapes import VAEShape
 
 LOG_VARIANCES = (-30.0, 20.0)
-"""What the encoder's log variances are kept between (latent-diffusion's DiagonalGaussianDistribution)."""
+"""The range to which the encoder's log variances are clamped (latent-diffusion's DiagonalGaussianDistribution)."""
 
 
 @final
 class VAE(nn.Module):
-    """Pictures in -1..1 to latents, and latents to pictures."""
+    """The autoencoder between pictures in -1..1 and latents."""
 
     def __init__(self, shape: VAEShape) -> None:
         super().__init__()
@@ -40,33 +40,33 @@ class VAE(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its weights, and of what it takes and gives."""
+        """The dtype of the weights, which is that of its inputs and outputs too."""
         return self.quant_conv.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device that holds the weights."""
         return self.quant_conv.weight.device
 
     def encode(self, pictures: Maps) -> OtherMaps:
-        """The mean of the latents that a picture may have, unscaled."""
+        """Return the mean of the latent distribution of each picture, unscaled."""
         return self.distribution(pictures)[0]
 
     def distribution(self, pictures: Maps) -> tuple[OtherMaps, OtherMaps]:
-        """Mean and standard deviation of the latents that a picture may have, unscaled."""
+        """Return mean and standard deviation of the latent distribution of each picture, unscaled."""
         moments: OtherMaps = self.quant_conv(self.encoder(_last(pictures)))
         mean, log_variance = moments.chunk(2, 1)
         return mean, (log_variance.float().clamp(*LOG_VARIANCES) / 2).exp()
 
     def decode(self, latents: Maps) -> OtherMaps:
-        """The picture of unscaled latents, in float32."""
+        """Return the pictures of unscaled latents, in float32."""
         result: OtherMaps = self.decoder(self.post_quant_conv(_last(latents)))
         return result
 
 
 @final
 class Encoder(nn.Module):
-    """Down to an eighth of the size."""
+    """The way down, to an eighth of the picture's size."""
 
     def __init__(self, shape: VAEShape) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Encoder(nn.Module):
 
 @final
 class Decoder(nn.Module):
-    """Up to the picture's size."""
+    """The way up, to the picture's size."""
 
     def __init__(self, shape: VAEShape) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Decoder(nn.Module):
 
 @final
 class Stage(nn.Module):
-    """The resnets of one size, attention between them in the middle, and the way to the next size."""
+    """The resnets of one size, with attention between them in the middle, and the change to the next size."""
 
     def __init__(self, befores: Sequence[int], width: int, *, groups: int, attended: bool = False) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Stage(nn.Module):
 
 @final
 class CellAttention(nn.Module):
-    """Attention of all cells to each other, one head wide, beside a shortcut."""
+    """Single-head attention of all cells to each other, with a residual connection."""
 
     def __init__(self, width: int, *, groups: int) -> None:
         super().__init__()

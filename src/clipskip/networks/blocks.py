@@ -1,7 +1,7 @@
-"""The parts of Stable Diffusion's networks, named as in diffusers, for inference.
+"""The building blocks of Stable Diffusion's networks for inference, named as in diffusers.
 
-Every activation keeps its channels last in memory, so that the same numbers are pixels to a convolution and rows to a
-matrix product, with no copy between them: copies were a fifth of a step on a CPU.
+Every activation keeps its channels last in memory. A convolution then reads the same numbers as pixels that a matrix
+product reads as rows, without a copy in between; copies were a fifth of a step on a CPU.
 """
 
 from collections.abc import Sequence
@@ -17,28 +17,30 @@ from clipskip.networks.fused import added, gated
 
 Maps = Float[Tensor, "batch channels height width"]
 OtherMaps = Float[Tensor, "_batch _channels _height _width"]
-"""Maps whose sizes are not those of the maps that came in."""
+"""Maps of other sizes than the maps that came in."""
 Pictures = Float[Tensor, "pictures channels height width"]
-"""Maps of which several texts may share one."""
+"""Maps, one of which may serve several texts."""
 Copies = Int[Tensor, " batch"]
-"""Which picture each text is about."""
+"""For each text, the index of its picture."""
 Times = Float[Tensor, "times embedding"]
-"""The embedded noise level: one for all pictures, or one for each."""
+"""The embedded noise level: one for all pictures, or one each."""
 
 RESNET_EPS, NORM_EPS = 1e-5, 1e-6
-"""Of a UNet's resnets, and of everything else."""
+"""The norms' epsilon in a UNet's resnets, and everywhere else."""
 GATE_ROWS = 2048
-"""Rows of the gated feed-forward at once on a CPU: the wide middle then stays in cache, half the time at 4096 rows."""
+"""Rows of the gated feed-forward computed at once on a CPU, so that the wide middle stays in cache: half the time at
+4096 rows."""
 FEW_ROWS = 2.5
-"""A 3 x 3 convolution with this many times more outputs than pixels goes as one product of patches on a CPU.
+"""A 3 x 3 convolution with this many times more outputs than pixels runs as one product of patches on a CPU.
 
-oneDNN rearranges the weights at each call, 2560 x 1280 x 9 of them for 128 pixels: 39 ms, the product 11.
+oneDNN reorders the weights at each call: for 128 pixels and 2560 x 1280 x 9 weights that takes 39 ms, the product 11
+ms.
 """
 
 
 @final
 class Resnet(nn.Module):
-    """Two convolutions beside a shortcut, told the noise level in a UNet (He et al. 2016; Ho et al. 2020)."""
+    """Two convolutions with a shortcut; a UNet's also take the noise level (He et al. 2016; Ho et al. 2020)."""
 
     def __init__(self, before: int, width: int, *, groups: int, embedding: int = 0) -> None:
         super().__init__()
@@ -51,7 +53,7 @@ class Resnet(nn.Module):
         self.conv_shortcut = nn.Conv2d(before, width, 1) if before != width else None
 
     def forward(self, x: Maps, time: Times | None = None) -> OtherMaps:
-        """`time` after its activation."""
+        """Return the output for `x`. `time` is the embedded noise level after its activation."""
         inner = convolve(self.conv1, silu(self.norm1(x), inplace=True))
         if self.time_emb_proj is not None and time is not None:
             inner += self.time_emb_proj(time)[:, :, None, None]
@@ -61,23 +63,23 @@ class Resnet(nn.Module):
 
 @final
 class FeedForward(nn.Module):
-    """Out to four times the width, gated, and back (Shazeer 2020, GEGLU)."""
+    """The gated feed-forward layer: out to four times the width and back (Shazeer 2020, GEGLU)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.net = nn.ModuleList([Gate(width), nn.Identity(), nn.Linear(4 * width, width)])
 
     def forward(self, rows: Rows, onto: Rows) -> Rows:
-        """Added to `onto`."""
+        """Return `onto` plus the layer's output."""
         flat, to = rows.flatten(0, 1), onto.flatten(0, 1)
         size = GATE_ROWS if rows.device.type == "cpu" else len(flat)
         parts = zip(torch.split(flat, size), torch.split(to, size), strict=True)
-        return torch.cat([added(self.net[2], self.net[0](some), onto=own) for some, own in parts]).view_as(rows)
+        return torch.cat([added(self.net[2], self.net[0](chunk), onto=sums) for chunk, sums in parts]).view_as(rows)
 
 
 @final
 class Gate(nn.Module):
-    """A linear map times the GELU of another; both lie in one matrix."""
+    """A linear map times the GELU of another; both share one matrix."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -90,7 +92,7 @@ class Gate(nn.Module):
 
 @final
 class TransformerBlock(nn.Module):
-    """Cells attend to each other, then to the text, then each is fed forward alone."""
+    """Self-attention, attention to the text, then a feed-forward layer."""
 
     def __init__(self, width: int, *, text_width: int, heads: int) -> None:
         super().__init__()
@@ -106,7 +108,10 @@ class TransformerBlock(nn.Module):
         memory: Memory | None = None,
         copies: Copies | None = None,
     ) -> Rows:
-        """May change `rows` in place. Where texts share a picture, `copies` has the picture of each."""
+        """Return the rows after the block, for each text; may overwrite `rows`.
+
+        Where texts share a picture, `copies` has the index of each text's picture.
+        """
         rows = self.attn1(self.norm1(rows), onto=rows)
         rows = rows if copies is None else rows[copies]
         rows = self.attn2(self.norm2(rows), text, memory, onto=rows)
@@ -130,7 +135,7 @@ class Transformer(nn.Module):
         self.proj_out = nn.Linear(width, width) if linear_ends else nn.Conv2d(width, width, 1)
 
     def forward(self, x: Pictures, text: Text, memory: Memory | None = None, copies: Copies | None = None) -> Maps:
-        """As many maps as texts: what comes before the text is done once for each picture, then copied."""
+        """Return a map for each text. What comes before the text is computed once per picture, then copied."""
         out = pointwise(self.proj_in, self.norm(x))
         rows = to_rows(out)
         for number, block in enumerate(self.transformer_blocks):
@@ -141,14 +146,15 @@ class Transformer(nn.Module):
 
 @final
 class Downsample(nn.Module):
-    """Half the size."""
+    """A convolution that halves the size."""
 
     def __init__(self, width: int, *, padding: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, stride=2, padding=padding)
 
     def forward(self, x: Maps) -> OtherMaps:
-        """With no padding of its own a row and a column of zeros are added at the far ends, as in a VAE."""
+        """Return the smaller map. Without padding of its own, a row and a column of zeros are added at the far ends, as
+        in a VAE."""
         if self.conv.padding[0]:
             return convolve(self.conv, x)
         out: OtherMaps = self.conv(pad(x, (0, 1, 0, 1)))
@@ -157,7 +163,7 @@ class Downsample(nn.Module):
 
 @final
 class Upsample(nn.Module):
-    """Twice the size, or the size that is asked for where the way down met an odd one."""
+    """A convolution at twice the size, or at a given size where the way down met an odd one."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -168,23 +174,24 @@ class Upsample(nn.Module):
 
 
 def convolve(layer: nn.Conv2d, x: Maps) -> OtherMaps:
-    """The layer's 3 x 3 convolution, padded by 1; where weights outnumber pixels on a CPU, as a product of patches."""
+    """The layer's 3 x 3 convolution, padded by 1; on a CPU a product of patches where weights outnumber pixels."""
     batch, channels, stride = *x.shape[:2], layer.stride[0]
     height, width = ((side - 1) // stride + 1 for side in x.shape[2:])
     if x.device.type != "cpu" or layer.out_channels < FEW_ROWS * batch * height * width:
         return conv2d(x, layer.weight, layer.bias, stride=stride, padding=1)
     padded = pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
-    (one, row, cell, _), size = padded.stride(), (batch, height, width, 3, 3, channels)
-    steps = (one, stride * row, stride * cell, row, cell, 1)
+    (item, row, cell, _), size = padded.stride(), (batch, height, width, 3, 3, channels)
+    steps = (item, stride * row, stride * cell, row, cell, 1)
     patches = padded.as_strided(size, steps).reshape(batch, height * width, 9 * channels)
     rows = linear(patches, layer.weight.permute(0, 2, 3, 1).flatten(1), layer.bias)
     return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 def exactly(layer: nn.Conv2d, x: Maps) -> Float[Tensor, "batch _channels height width"]:
-    """The layer's 3 x 3 convolution in float32: what a network gives is not rounded to its half precision.
+    """The layer's 3 x 3 convolution in float32, so that a network's output is not rounded to half precision.
 
-    A picture in bfloat16 would be off by up to half a step of 255; guidance makes 15 of one rounding in a latent.
+    In bfloat16 a picture would be off by up to half a step of 255, and guidance multiplies a latent's rounding error by
+    15.
     """
     bias = None if layer.bias is None else layer.bias.float()
     return conv2d(x.float(), layer.weight.float(), bias, padding=1)
@@ -193,25 +200,25 @@ def exactly(layer: nn.Conv2d, x: Maps) -> Float[Tensor, "batch _channels height 
 def pointwise(
     layer: nn.Conv2d | nn.Linear, x: Maps, onto: Float[Tensor, "batch out height width"] | None = None
 ) -> Float[Tensor, "batch out height width"]:
-    """A 1 x 1 convolution, which is a matrix product for each cell; added to `onto` where that is given."""
+    """A 1 x 1 convolution, computed as a matrix product; added to `onto` where that is given."""
     if onto is None:
         return from_rows(linear(to_rows(x), layer.weight.flatten(1), layer.bias), like=x)
     return from_rows(added(layer, to_rows(x), onto=to_rows(onto)), like=x)
 
 
 def to_rows(x: Maps) -> Float[Tensor, "batch cells channels"]:
-    """The map's cells one after the other; no copy when its channels are last."""
+    """Return the map's cells as rows; no copy when the channels are last in memory."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def from_rows(
     rows: Float[Tensor, "batch cells channels"], *, like: Float[Tensor, "_batch _channels height width"]
 ) -> Maps:
-    """Cells as a map again, of another's height and width."""
+    """Return rows as a map again, of the height and width of `like`."""
     _, _, height, width = like.shape
     return rows.view(len(rows), height, width, -1).permute(0, 3, 1, 2)
 
 
 def copied(x: Pictures, copies: Copies) -> Maps:
-    """A map for each text, its channels still last."""
+    """Return a map for each text, with its channels still last."""
     return from_rows(to_rows(x)[copies], like=x)

@@ -1,4 +1,4 @@
-"""Networks from weights: which tensors each has, by its own account, and a check that given ones are exactly those."""
+"""Building networks from weights: which tensors each one needs, and a check that the given ones are exactly those."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -16,17 +16,17 @@ from clipskip.networks.unet import UNet
 
 Sizes = Mapping[str, tuple[int, ...]]
 SHOWN = 3
-"""Tensors that an error names."""
+"""How many tensors an error message names."""
 
 
 @cache
 def tensors_of(shape: Shape) -> Sizes:
-    """Every tensor of a network of this shape, by name, and its size."""
+    """Return the name and size of every tensor in a network of this shape."""
     return MappingProxyType({name: tuple(tensor.shape) for name, tensor in _empty(shape).state_dict().items()})
 
 
 def lacking(tensors: Sizes, shape: Shape) -> list[str]:
-    """What these tensors lack to be a network of this shape: names that are not there or are of another size."""
+    """List the tensors that a network of this shape needs and that are missing here, or are of another size."""
     needed = tensors_of(shape)
     absent = [name for name in needed if name not in tensors]
     return absent + [
@@ -37,7 +37,7 @@ def lacking(tensors: Sizes, shape: Shape) -> list[str]:
 
 
 def build_text_encoder(state: Mapping[str, Tensor], shape: TextShape) -> TextEncoder:
-    """The encoder with these weights, not copied."""
+    """Return the encoder with these weights, which are not copied."""
     _check(state, shape, "text encoder")
     encoder = _empty(shape)
     assert isinstance(encoder, TextEncoder)
@@ -46,10 +46,10 @@ def build_text_encoder(state: Mapping[str, Tensor], shape: TextShape) -> TextEnc
 
 
 def build_unet(state: dict[str, Tensor], shape: UNetShape, *, dtype: torch.dtype, device: torch.device | str) -> UNet:
-    """The UNet of these weights, for inference.
+    """Return the UNet with these weights, for inference.
 
-    Empties `state`: each tensor moves into the UNet, so that none is held twice. A tensor that already has the
-    dtype, device and layout becomes the UNet's own, uncopied.
+    Empties `state`: each tensor moves into the UNet, so that none is held twice. A tensor that already has the right
+    dtype, device and layout becomes the UNet's own without a copy.
     """
     _check(state, shape, "UNet")
     unet = _empty(shape)
@@ -60,7 +60,7 @@ def build_unet(state: dict[str, Tensor], shape: UNetShape, *, dtype: torch.dtype
 
 
 def build_vae(state: Mapping[str, Tensor], shape: VAEShape) -> VAE:
-    """The VAE with these weights, in their own dtype and on their own device; only convolutions are copied."""
+    """Return the VAE with these weights, in their own dtype and on their own device; only convolutions are copied."""
     _check(state, shape, "VAE")
     vae = _empty(shape)
     assert isinstance(vae, VAE)
@@ -69,7 +69,7 @@ def build_vae(state: Mapping[str, Tensor], shape: VAEShape) -> VAE:
 
 
 def _empty(shape: Shape) -> nn.Module:
-    """The network without weights."""
+    """Return the network without weights, on the meta device."""
     with torch.device("meta"):
         if isinstance(shape, TextShape):
             return TextEncoder(shape)
@@ -77,17 +77,17 @@ def _empty(shape: Shape) -> nn.Module:
 
 
 def _check(state: Mapping[str, Tensor], shape: Shape, network: str) -> None:
-    """Nothing, or DamagedFile for weights that are not exactly this network's, naming what is wrong."""
+    """Raise DamagedFile for weights that are not exactly this network's, naming what is wrong."""
     unknown = sorted(state.keys() - tensors_of(shape).keys())
     problems = {
         "lacks": lacking({name: tuple(tensor.shape) for name, tensor in state.items()}, shape),
         "has unknown": unknown,
     }
-    told = [f"{kind} {'; '.join(names[:SHOWN])} ({len(names)} in all)" for kind, names in problems.items() if names]
-    if told:
-        raise DamagedFile(f"the model's {network} {' and '.join(told)}; download the model again")
+    faults = [f"{kind} {'; '.join(names[:SHOWN])} ({len(names)} in all)" for kind, names in problems.items() if names]
+    if faults:
+        raise DamagedFile(f"the model's {network} {' and '.join(faults)}; download the model again")
 
 
 def _placed(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Convolutions with their channels last, which CPUs and GPUs both run faster."""
+    """Return the tensor; a convolution's weights with their channels last, which CPUs and GPUs both run faster."""
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

@@ -1,7 +1,7 @@
-"""The attention kernel in C: built once by the machine's own compiler, for processors with matrix tiles (AMX).
+"""The attention kernel in C, compiled once on the user's machine, for processors with matrix tiles (AMX).
 
-Where anything is missing (Linux on x86-64, a compiler, a folder to keep it in) there is no kernel and torch's attention
-is used: nothing is downloaded, and nobody is bothered.
+Without a compiler, a folder to keep it in, or Linux on x86-64, there is no kernel and torch's attention is used;
+nothing is downloaded and nothing is reported.
 """
 
 import ctypes
@@ -30,14 +30,15 @@ COMPILERS = ("gcc", "cc")
 FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC")
 PATIENCE_S = 60
 WIDEST, STEP = 160, 8
-"""The widest head that the kernel takes, and what a head's width is a multiple of."""
+"""The widest head that the kernel takes, and the number that a head's width must be a multiple of."""
 CLOSE = 0.02
-"""Relative difference from torch's in the check after building: both round to bfloat16, 0.004."""
+"""The greatest relative difference from torch's attention in the check after building: each rounds to bfloat16,
+0.004."""
 
 
 @final
 class Kernel:
-    """softmax(q k / sqrt(d)) v per head in bfloat16, in torch's own threads."""
+    """softmax(q k / sqrt(d)) v per head in bfloat16, on torch's own threads."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._attend = library.attend
@@ -46,7 +47,7 @@ class Kernel:
 
     @staticmethod
     def takes(queries: Rows, keys: Others, values: Others, *, heads: int) -> bool:
-        """Whether these are what it is for: bfloat16 on the CPU, each token's numbers side by side."""
+        """Whether the kernel takes these tensors: bfloat16 on the CPU, with each token's numbers contiguous."""
         width = queries.shape[-1] // heads
         return width % STEP == 0 and width <= WIDEST and all(
             rows.dtype == torch.bfloat16 and rows.device.type == "cpu" and rows.stride(-1) == 1
@@ -54,9 +55,9 @@ class Kernel:
         )  # fmt: skip
 
     def __call__(self, queries: Rows, keys: Others, values: Others, *, heads: int) -> Rows:
-        """As `attend` gives it, in the memory of the queries: fresh memory costs more than attending to a text.
+        """Return what `attend` returns, written over the queries: fresh memory costs more than attending to a text.
 
-        MemoryError where there is not the memory for one head's keys and values.
+        Raises MemoryError when one head's keys and values do not fit into memory.
         """
         tensors, width = (queries, keys, values, queries), queries.shape[-1] // heads
         strides = [stride for tensor in tensors for stride in tensor.stride()[:2]]
@@ -70,15 +71,15 @@ class Kernel:
 
 
 def load_kernel() -> Kernel | None:
-    """The kernel, built where it is not there yet. The caller knows that the processor has AMX."""
+    """Return the kernel, compiled first if need be. The caller has checked that the processor has AMX."""
     if os.environ.get("CLIPSKIP_NATIVE") == "0" or (sys.platform, platform.machine()) != ("linux", "x86_64"):
         return None
     return build(user_cache_path("clipskip"))
 
 
 def build(folder: Path, *, source: Path = SOURCE, compilers: Sequence[str] = COMPILERS) -> Kernel | None:
-    """The kernel from its file in `folder`, compiled when it is not there; None where that cannot be done."""
-    compiler = next((found for name in compilers if (found := shutil.which(name))), None)
+    """Return the kernel from its file in `folder`, compiled when it is missing; None where that fails."""
+    compiler = next((path for name in compilers if (path := shutil.which(name))), None)
     if compiler is None:
         return None
     try:
@@ -95,20 +96,20 @@ def build(folder: Path, *, source: Path = SOURCE, compilers: Sequence[str] = COM
 
 
 def _compile(compiler: str, source: Path, file: Path) -> None:
-    """Under its name when it is whole: processes that build it at once do each other no harm."""
+    """Compile to a temporary name and move it into place when complete, so that several processes can build at once."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        made = Path(folder) / file.name
-        command = [compiler, *FLAGS, str(source), "-o", str(made), "-lm"]
+        built = Path(folder) / file.name
+        command = [compiler, *FLAGS, str(source), "-o", str(built), "-lm"]
         subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=True)
-        made.replace(file)
+        built.replace(file)
 
 
 def _is_right(kernel: Kernel) -> bool:
-    """Whether it agrees with torch's own on a little of everything: more rows, keys and numbers than fit a tile."""
+    """Whether the kernel agrees with torch's attention for more rows, keys and numbers than fit one tile."""
     numbers, here = torch.Generator().manual_seed(0), torch.device("cpu")
     q, k, v = (torch.randn(1, n, 80, generator=numbers, device=here).bfloat16() for n in (35, 290, 290))
-    one, other, third = (rows.float().view(1, -1, 2, 40).transpose(1, 2) for rows in (q, k, v))
-    right = scaled_dot_product_attention(one, other, third).transpose(1, 2).flatten(2)
+    queries, keys, values = (rows.float().view(1, -1, 2, 40).transpose(1, 2) for rows in (q, k, v))
+    right = scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)
     mine = kernel(q, k, v, heads=2).float()
     return bool((mine - right).norm() < CLOSE * right.norm())

@@ -1,9 +1,9 @@
-"""The dimensions by which each network is built, and what transformers and diffusers call them."""
+"""The dimensions from which each network is built, and the names that transformers and diffusers give them."""
 
 from dataclasses import dataclass
 
 SIZE_WAVES = 256
-"""Numbers that one size, crop or score is spread over in the vector beside the text."""
+"""Numbers that encode one size, crop or score in the vector beside the text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,7 +11,7 @@ class TextShape:
     """A CLIP text encoder's dimensions."""
 
     depth: int
-    """Layers."""
+    """Number of layers."""
     width: int
     heads: int
     positions: int = 77
@@ -20,10 +20,10 @@ class TextShape:
     activation: str = "quick_gelu"
     """quick_gelu (OpenAI's CLIP) or gelu (OpenCLIP)."""
     projection: int = 0
-    """Numbers of the pooled vector; 0 where the encoder is not asked for one."""
+    """Width of the pooled vector; 0 where the encoder has none."""
 
     def config(self) -> dict[str, object]:
-        """What transformers' CLIPTextConfig takes."""
+        """Return the arguments of transformers' CLIPTextConfig."""
         return {
             "vocab_size": self.vocabulary,
             "hidden_size": self.width,
@@ -46,20 +46,21 @@ class UNetShape:
     layers_per_block: int
     cross_attention_dim: int
     attention: tuple[int, ...]
-    """Transformer blocks one after the other at each level, from the outermost in; 0 where it has no attention."""
+    """Transformer blocks in a row at each level, from the outermost in; 0 where a level has no attention."""
     middle_attention: int = 1
-    """The same in the middle."""
+    """Transformer blocks in a row in the middle."""
     attention_heads: tuple[int, ...]
-    """Heads per level."""
+    """Attention heads per level."""
     added_width: int = 0
-    """Numbers of the vector beside the text (pooled vector, sizes, crop): SDXL's 2816; 0 where there is none."""
+    """Width of the vector beside the text (pooled vector, sizes, crop): 2816 in SDXL, 0 where there is none."""
     norm_num_groups: int = 32
     use_linear_projection: bool = False
     sample_size: int = 64
-    """Side of the latent that it was trained on."""
+    """Side of the latent that the network was trained on."""
 
     def config(self) -> dict[str, object]:
-        """What diffusers' UNet2DConditionModel takes; its `attention_head_dim` is the number of heads."""
+        """Return the arguments of diffusers' UNet2DConditionModel, whose `attention_head_dim` is the number of
+        heads."""
         cross, plain = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D"), ("DownBlock2D", "UpBlock2D")
         types = [cross if attended else plain for attended in self.attention]
         heads = self.attention_heads[0] if len(set(self.attention_heads)) == 1 else self.attention_heads
@@ -100,7 +101,7 @@ class VAEShape:
     scaling_factor: float = 0.18215
 
     def config(self) -> dict[str, object]:
-        """What diffusers' AutoencoderKL takes."""
+        """Return the arguments of diffusers' AutoencoderKL."""
         levels = len(self.block_out_channels)
         return {
             "in_channels": self.in_channels,

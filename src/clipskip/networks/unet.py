@@ -1,8 +1,8 @@
-"""Stable Diffusion's UNet from a state dict, built once in its final dtype.
+"""Stable Diffusion's UNet, built once from a state dict in its final dtype.
 
-Ronneberger et al. 2015; Rombach et al. 2022, section 3. The numbers are diffusers' UNet2DConditionModel's, and so are
-the parameters' names, by which checkpoints and LoRAs find them; our own because importing diffusers takes 3.7 s of
-every start and its layout costs a quarter of every step on a CPU.
+Ronneberger et al. 2015; Rombach et al. 2022, section 3. It computes what diffusers' UNet2DConditionModel computes and
+has the same parameter names, by which checkpoints and LoRAs find them. It is our own because importing diffusers takes
+3.7 s at every start, and its memory layout costs a quarter of every step on a CPU.
 """
 
 import math
@@ -32,14 +32,14 @@ from clipskip.networks.blocks import (
 from clipskip.networks.shapes import UNetShape
 
 Added = Float[Tensor, "batch added"]
-"""What stands beside each text."""
+"""A vector beside each text (SDXL: pooled vector, sizes, crop)."""
 SLOWEST = 10_000
 """The longest wavelength of a noise level's embedding, in timesteps over 2 pi (Vaswani et al. 2017, section 3.5)."""
 
 
 @final
 class UNet(nn.Module):
-    """model(noisy latents, timestep, text) -> what the model was trained to predict."""
+    """The denoising network: from noisy latents, timestep and text to what the model was trained to predict."""
 
     def __init__(self, shape: UNetShape) -> None:
         super().__init__()
@@ -68,12 +68,12 @@ class UNet(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its weights, and of what it takes and gives."""
+        """The dtype of the weights, which is that of its inputs too; outputs are in float32."""
         return self.conv_in.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device that holds the weights."""
         return self.conv_in.weight.device
 
     def forward(
@@ -85,13 +85,15 @@ class UNet(nn.Module):
         copies: Copies | None = None,
         added: Added | None = None,
     ) -> Float[Tensor, "batch _channels height width"]:
-        """In float32, whatever its own dtype. `memory` keeps the text's keys and values from call to call.
+        """Return the prediction in float32, whatever the dtype of the weights.
 
-        With `copies` there are fewer pictures than texts, and it has the picture of each text: what the network does
-        before it first sees the text, with the largest of its attentions, is then done once for each picture, unless it
-        is told something `added` of each text from the start.
+        `memory` keeps the text's keys and values from call to call. With `copies`, which has the picture of each text,
+        there are fewer pictures than texts: all that comes before the first attention to the text, its largest
+        self-attention included, is then computed once per picture, unless a vector is `added` to each text.
         """
-        assert (added is None) == (not self.shape.added_width), "what stands beside the text goes with the family"
+        assert (added is None) == (not self.shape.added_width), (
+            "a vector beside the text is given exactly when the shape has one"
+        )
         time = self.time_embedding(timestep)
         time = silu(time if added is None else time + self.add_embedding(added))
         first = self.conv_in(x.contiguous(memory_format=torch.channels_last))
@@ -109,7 +111,7 @@ class UNet(nn.Module):
 
 @final
 class Level(nn.Module):
-    """The layers of one size: a resnet each, with a transformer after it where the level has attention."""
+    """The layers of one size: resnets, each followed by a transformer where the level has attention."""
 
     def __init__(self, shape: UNetShape, level: int, *, befores: Sequence[int], middle: bool = False) -> None:
         super().__init__()
@@ -143,22 +145,22 @@ class Level(nn.Module):
         beside: list[OtherMaps] | None = None,
         copies: Copies | None = None,
     ) -> list[OtherMaps]:
-        """What each of its layers makes of the map; the way up takes from the end of `beside` what the way down kept."""
-        made: list[OtherMaps] = []
+        """Return the map after each of the layers. The way up pops from the end of `beside` what the way down kept."""
+        maps: list[OtherMaps] = []
         for number, resnet in enumerate(self.resnets):
             x = resnet(x if beside is None else torch.cat([x, beside.pop()], 1), time)
             if number < len(self.attentions):
                 x = self.attentions[number](x, text, memory, copies)
                 copies = None
-            made.append(x)
-        made += [down(x) for down in self.downsamplers]
-        made += [up(x, beside[-1].shape[2:]) for up in self.upsamplers if beside]
-        return made
+            maps.append(x)
+        maps += [down(x) for down in self.downsamplers]
+        maps += [up(x, beside[-1].shape[2:]) for up in self.upsamplers if beside]
+        return maps
 
 
 @final
 class TimeEmbedding(nn.Module):
-    """A noise level as waves of many lengths, through two layers."""
+    """A noise level as sinusoids of many wavelengths, through two layers."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -173,7 +175,7 @@ class TimeEmbedding(nn.Module):
 
 @final
 class AddedEmbedding(nn.Module):
-    """What stands beside the text (SDXL), through two layers, as wide as the embedded noise level."""
+    """The vector beside the text (SDXL) through two layers, to the width of the embedded noise level."""
 
     def __init__(self, added: int, width: int) -> None:
         super().__init__()
@@ -186,7 +188,7 @@ class AddedEmbedding(nn.Module):
 
 
 def waves(numbers: Float[Tensor, "*numbers"], width: int) -> Float[Tensor, "count width"]:
-    """Each number as waves of many lengths, the cosines first."""
+    """Return each number as sinusoids of many wavelengths, the cosines first."""
     half = width // 2
     rates = torch.exp(torch.arange(half, device=numbers.device) * (-math.log(SLOWEST) / half))
     angles = numbers.float().reshape(-1, 1) * rates
@@ -194,7 +196,7 @@ def waves(numbers: Float[Tensor, "*numbers"], width: int) -> Float[Tensor, "coun
 
 
 def _skips(shape: UNetShape) -> list[int]:
-    """Channels of what the way down keeps for the way up, in order."""
+    """Return the channels of each map that the way down keeps for the way up, in order."""
     widths = shape.block_out_channels
-    each = shape.layers_per_block + 1
-    return [widths[0], *(width for width in widths for _ in range(each))][:-1]
+    maps_per_level = shape.layers_per_block + 1
+    return [widths[0], *(width for width in widths for _ in range(maps_per_level))][:-1]
