@@ -12,6 +12,7 @@ ClipskipError                 anything below; a door shows one line and exits 2 
 ├── LoraError                 a LoRA that cannot be applied whole to this model
 ├── FetchError                a model could not be fetched from where it lies
 ├── OutputError               the pictures cannot be written where they were asked for
+├── Conflict                  somebody else has changed it, or is at it; look again
 └── Busy                      too much is waiting already; later it is welcome
 
 A message says what was asked, what is true here, and what to do. It may quote what strangers wrote, so it is escaped
@@ -97,6 +98,10 @@ class FetchError(ClipskipError):
 
 class OutputError(ClipskipError):
     """The pictures cannot be written where they were asked for."""
+
+
+class Conflict(ClipskipError):
+    """Somebody else has changed what is to be changed, or is at it."""
 
 
 class Busy(ClipskipError):

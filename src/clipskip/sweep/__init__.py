@@ -5,6 +5,7 @@ from clipskip.sweep.folder import GRID, PAGE, SweepFolder, finish_folder
 from clipskip.sweep.forms import Form, forms_of
 from clipskip.sweep.history import History, Record
 from clipskip.sweep.lock import held
+from clipskip.sweep.marks import CellMark, Choice, Marks, marks_json, read_marks, write_marks
 from clipskip.sweep.merge import merge_folders
 from clipskip.sweep.model import Advance, Drawn, Extras, Halt, Model, no_numbers
 from clipskip.sweep.models import Models
@@ -24,6 +25,7 @@ from clipskip.sweep.run import (
     plan_sweep,
     save_picture,
 )
+from clipskip.sweep.scores import Badge, Comparison, Group, Measure, Scores, Summary, cell_id, write_scores
 from clipskip.sweep.shard import Shard
 from clipskip.sweep.studio import Studio
 
@@ -33,24 +35,34 @@ __all__ = [
     "NO_PICTURES",
     "PAGE",
     "Advance",
+    "Badge",
+    "CellMark",
+    "Choice",
+    "Comparison",
     "Doubt",
     "Drawn",
     "Draws",
     "Extras",
     "Form",
+    "Group",
     "Halt",
     "History",
     "Job",
+    "Marks",
+    "Measure",
     "Model",
     "Models",
     "Pictures",
     "Queue",
     "Record",
     "Saved",
+    "Scores",
     "Shard",
     "Studio",
+    "Summary",
     "Sweep",
     "SweepFolder",
+    "cell_id",
     "doubts_of",
     "draw_missing",
     "draw_one",
@@ -63,14 +75,18 @@ __all__ = [
     "forms_of",
     "held",
     "load_model",
+    "marks_json",
     "merge_folders",
     "name_row",
     "no_numbers",
     "open_model",
     "plan_sweep",
+    "read_marks",
     "resolve",
     "save_picture",
     "seeded",
     "warnings_of",
     "with_and_without",
+    "write_marks",
+    "write_scores",
 ]

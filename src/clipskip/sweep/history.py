@@ -12,6 +12,8 @@ from clipskip.errors import ClipskipError, NotFound
 from clipskip.spec import Axis, LoraRef, Request, Skip
 from clipskip.sweep.folder import GRID, PAGE
 from clipskip.sweep.manifest import MANIFEST, axes_of, read_manifest, request_of
+from clipskip.sweep.marks import MARKS, Marks, read_marks, write_marks
+from clipskip.sweep.scores import Scores, cell_id, scores_of
 
 PREFIX = "sweep-"
 MOST_KEPT = 20_000
@@ -25,6 +27,13 @@ class Cell:
 
     path: Path
     settings: str
+    scores: tuple[tuple[str, float], ...] = ()
+    """(A measure's name, its number)."""
+
+    @property
+    def id(self) -> str:
+        """12 hex digits that differ when any setting differs."""
+        return cell_id(self.path.name)
 
     @property
     def drawn(self) -> bool:
@@ -51,6 +60,8 @@ class Record:
     """Name and LoRAs of each."""
     axes: tuple[Axis, ...] = ()
     cells: tuple[tuple[Cell, ...], ...]
+    scores: Scores
+    """What is measured of the cells, and what it comes to."""
 
     @property
     def flat(self) -> tuple[Cell, ...]:
@@ -83,6 +94,7 @@ class History:
     def __init__(self, out: Path) -> None:
         self.out = out
         self._records = Remembered[Record | None](lambda path: _read(path.parent))
+        self._marks = Remembered[Marks](lambda path: read_marks(path.parent))
         self._digests = Remembered[str](lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
 
     def all(self) -> list[Record]:
@@ -98,6 +110,14 @@ class History:
                 if found is not None:
                     return found
         raise NotFound(f"there is no sweep {id[:64]!r}; GET /v1/sweeps lists them", field="sweep")
+
+    def marks(self, record: Record) -> Marks:
+        """What a person thinks of a sweep."""
+        return self._marks.of(record.folder / MARKS) or Marks()
+
+    def mark(self, record: Record, marks: Marks) -> Marks:
+        """Keep that; Conflict where somebody else has changed it since."""
+        return write_marks(record.folder, marks, cells={cell.id for cell in record.flat})
 
     def digest(self, cell: Cell) -> str | None:
         """The sha256 of a cell's file; None where it is not drawn."""
@@ -145,7 +165,14 @@ def _record(id: str, folder: Path, manifest: dict[str, Any]) -> Record:
     request, skips = request_of(manifest)
     model, columns = manifest["model"], manifest["columns"]
     cells = tuple(
-        tuple(Cell(path=folder / Path(cell["file"]).name, settings=str(cell["settings"])) for cell in row)
+        tuple(
+            Cell(
+                path=folder / Path(cell["file"]).name,
+                settings=str(cell["settings"]),
+                scores=tuple((str(name), float(value)) for name, value in cell.get("scores", {}).items()),
+            )
+            for cell in row
+        )
         for row in manifest["cells"]
     )
     rows = tuple((str(row["name"]), tuple(LoraRef(**lora) for lora in row["loras"])) for row in manifest["rows"])
@@ -165,4 +192,5 @@ def _record(id: str, folder: Path, manifest: dict[str, Any]) -> Record:
         rows=rows,
         axes=axes_of(manifest),
         cells=cells,
+        scores=scores_of(manifest),
     )

@@ -22,12 +22,13 @@ from clipskip.doors.http.ours import (
     SessionBody,
     advise_routes,
     fetch_routes,
+    marking_routes,
     reading_routes,
     sweep_routes,
 )
 from clipskip.doors.http.reasons import LOG, MOST_REASONS, Reason, joined, log_line, reasons_of
 from clipskip.doors.http.strict import StrictRoute
-from clipskip.errors import Busy, ClipskipError, NotFound, OutputError
+from clipskip.errors import Busy, ClipskipError, Conflict, NotFound, OutputError
 from clipskip.image import viewer_markup
 from clipskip.sweep import Studio
 
@@ -49,6 +50,7 @@ REFUSALS: dict[int | str, dict[str, object]] = {
         (403, "From another page, or by another name than this machine's"),
         (404, "No such file, sweep or picture"),
         (408, "The body did not come in time"),
+        (409, "Somebody else has changed it since, or is drawing it"),
         (413, "Too large"),
         (422, "A field is not valid; `field` names it"),
         (429, "Enough is waiting already"),
@@ -75,7 +77,7 @@ def build_app(
     app.add_exception_handler(Exception, _broken)
     _add_page(app)
     _add_session(app, access)
-    for routes in (sweep_routes, reading_routes, advise_routes, a1111_routes, openai_routes):
+    for routes in (sweep_routes, marking_routes, reading_routes, advise_routes, a1111_routes, openai_routes):
         app.include_router(routes(studio))
     app.include_router(fetch_routes(studio, allowed=allow_fetch))
     app.include_router(extension_routes())
@@ -107,7 +109,7 @@ def _error(
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ClipskipError)
-    by_kind = {Busy: 429, NotFound: 404, OutputError: 507, ClipskipError: 500}
+    by_kind = {Busy: 429, Conflict: 409, NotFound: 404, OutputError: 507, ClipskipError: 500}
     status = by_kind.get(type(error), 422)
     reason = Reason(field=error.field or "", why=str(error))
     return _error(request, status, [reason], headers={"Retry-After": "5"} if status == 429 else None)

@@ -179,7 +179,9 @@ def _with_headers(send: Send, headers: dict[str, str]) -> Send:
 
 async def _allow(send: Send, headers: dict[str, str], shared: dict[str, str]) -> None:
     """Answer a browser that asks whether a page of an allowed origin may send its request."""
-    said = HEADERS | shared | {"access-control-allow-methods": "GET, POST, DELETE", "access-control-max-age": "600"}
+    said = (
+        HEADERS | shared | {"access-control-allow-methods": "GET, POST, PUT, DELETE", "access-control-max-age": "600"}
+    )
     said["access-control-allow-headers"] = headers.get("access-control-request-headers", "content-type")
     pairs = [(name.encode(), value.encode("latin-1")) for name, value in said.items()]
     await send({"type": "http.response.start", "status": 204, "headers": pairs})

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from clipskip.errors import ClipskipError
 from clipskip.spec import ClipSkip, LoraRef, Skip
-from clipskip.sweep import GRID, PAGE, Job, Record, Studio
+from clipskip.sweep import GRID, PAGE, Job, Marks, Measure, Record, Studio, Summary
 
 State = Literal["queued", "running", "done", "cancelled", "failed", "interrupted"]
 CellState = Literal["waiting", "drawing", "done", "failed"]
@@ -89,18 +89,24 @@ class RowView(View):
 class CellView(View):
     """One picture of a sweep."""
 
+    id: str
+    """12 hex digits that differ when any setting differs."""
     state: CellState
     step: int
     steps: int
     image: str | None
     thumbnail: str | None
     settings: str | None
+    scores: dict[str, float]
+    """By the name of a measure; those that there are."""
 
 
 class SummaryView(View):
     """A sweep without its cells."""
 
     id: str
+    name: str
+    """What somebody called it; empty where nobody did."""
     state: State
     created: str
     prompt: str
@@ -119,11 +125,17 @@ class SummaryView(View):
     page: str | None
     manifest: str
     thumbnail: str | None
+    """Of the winner, else of a starred picture, else of the last one."""
+    stars: int
 
 
 class SweepView(SummaryView):
     """A sweep."""
 
+    measures: list[Measure]
+    """What the cells' scores are."""
+    summary: Summary | None
+    """What they come to; null where nothing is measured."""
     cells: list[list[CellView]]
 
 
@@ -173,13 +185,14 @@ def view_sweep(record: Record, studio: Studio) -> SweepView:
     """A sweep with its cells."""
     job = studio.queue.find(record.id)
     cells = view_cells(record, job)
-    return SweepView(**dict(_summary(record, job, cells)), cells=cells)
+    told = _summary(record, job, cells, studio.history.marks(record))
+    return SweepView(**dict(told), measures=list(record.scores.measures), summary=record.scores.summary, cells=cells)
 
 
 def view_summary(record: Record, studio: Studio) -> SummaryView:
     """A sweep without its cells."""
     job = studio.queue.find(record.id)
-    return _summary(record, job, view_cells(record, job))
+    return _summary(record, job, view_cells(record, job), studio.history.marks(record))
 
 
 def view_cells(record: Record, job: Job | None) -> list[list[CellView]]:
@@ -202,16 +215,18 @@ def view_cell(record: Record, job: Job | None, place: int) -> CellView:
     if job and job.state == "failed" and not done and step:
         state = "failed"
     return CellView(
+        id=cell.id,
         state=state,
         step=of if done else step if state == "drawing" else 0,
         steps=of,
         image=image,
         thumbnail=image,
         settings=cell.settings if done else None,
+        scores=dict(cell.scores),
     )
 
 
-def _summary(record: Record, job: Job | None, cells: list[list[CellView]]) -> SummaryView:
+def _summary(record: Record, job: Job | None, cells: list[list[CellView]], marks: Marks) -> SummaryView:
     flat = [cell for row in cells for cell in row]
     done = sum(cell.state == "done" for cell in flat)
     asked, base = record.request, f"/v1/sweeps/{record.id}"
@@ -219,6 +234,7 @@ def _summary(record: Record, job: Job | None, cells: list[list[CellView]]) -> Su
     columns = zip(record.skips, record.labels, strict=True)
     return SummaryView(
         id=record.id,
+        name=marks.name,
         state=state,
         created=record.created,
         prompt=asked.prompt,
@@ -236,8 +252,16 @@ def _summary(record: Record, job: Job | None, cells: list[list[CellView]]) -> Su
         grid=f"{base}/grid.png" if record.has(GRID) else None,
         page=f"{base}/page.html" if record.has(PAGE) else None,
         manifest=f"{base}/manifest.json",
-        thumbnail=next((cell.image for cell in reversed(flat) if cell.image), None),
+        thumbnail=_thumbnail(flat, marks),
+        stars=len(marks.stars),
     )
+
+
+def _thumbnail(cells: Sequence[CellView], marks: Marks) -> str | None:
+    """The picture that a sweep is known by."""
+    drawn = [cell for cell in cells if cell.image]
+    drawn.sort(key=lambda cell: (cell.id == marks.winner, cell.id in marks.stars))
+    return drawn[-1].image if drawn else None
 
 
 def _model(record: Record) -> ModelView:

@@ -1,0 +1,172 @@
+"""What was measured of a sweep's cells: kept in its manifest, beside each cell, with what it comes to."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from filelock import FileLock
+
+from clipskip.errors import DamagedFile, OutputError
+from clipskip.image import write_bytes
+from clipskip.sweep.manifest import MANIFEST, read_manifest
+
+SURE = 0.05
+"""A difference that chance makes less often than this is called more than chance."""
+BadgeKind = Literal["trained here", "LoRA gone", "broken from here"]
+CellScores = Mapping[str, Mapping[str, float]]
+"""By a cell's id, then by a measure's name."""
+LOCK_S = 10
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """Something that has a number at each cell."""
+
+    name: str
+    """As it stands in the manifest and over a table's column: guidance_kept."""
+    label: str
+    """In words: guidance kept."""
+    unit: str
+    """"share" (1 is all of it), "signs", "points", or what a plug-in says."""
+    higher_is_better: bool
+    source: str
+    """Who measures it: advise, clip, or the name of a plug-in."""
+    by_seed: bool = True
+    """Whether it differs from seed to seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Badge:
+    """What a column stands out by."""
+
+    column: int
+    kind: BadgeKind
+    about: str
+    """The model, the LoRA, or empty: the prompt."""
+    value: float
+    """The number that made it."""
+    text: str
+    """The number in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The cells of one Clip Skip that differ in their seeds alone."""
+
+    rows: tuple[int, ...]
+    column: int
+    measure: str
+    count: int
+    mean: float
+    spread: float | None
+    """The standard deviation over seeds (n - 1); None of one seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The best Clip Skip of a measure against another, seed by seed."""
+
+    rows: tuple[int, ...]
+    measure: str
+    best: int
+    """The column of the best mean."""
+    other: int
+    difference: float
+    """Mean over seeds of best minus other, in the measure's own unit."""
+    seeds: int
+    p: float
+    """How often chance alone makes such a difference."""
+    corrected: float
+    """The same after correction for all pairs of Clip Skips that were compared."""
+    more_than_chance: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What the scores of a sweep come to."""
+
+    badges: tuple[Badge, ...] = ()
+    groups: tuple[Group, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    lines: tuple[str, ...] = ()
+    """In words."""
+    missing: tuple[str, ...] = ()
+    """What could not be measured, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What a manifest says of its cells' scores."""
+
+    measures: tuple[Measure, ...] = ()
+    summary: Summary | None = None
+
+
+def cell_id(file: str) -> str:
+    """The id of a cell by its file's name, which ends with it: 12 hex digits that differ when any setting differs."""
+    return Path(file).stem.rpartition("-")[2]
+
+
+def scores_of(manifest: Mapping[str, Any]) -> Scores:  # Any: JSON
+    """The measures of a manifest and their summary; DamagedFile where they cannot be read."""
+    try:
+        said = manifest.get("summary")
+        return Scores(
+            measures=tuple(Measure(**measure) for measure in manifest.get("measures", ())),
+            summary=None if said is None else _summary(said),
+        )
+    except (TypeError, AttributeError, KeyError) as error:
+        raise DamagedFile(f"the scores in {MANIFEST} cannot be read ({str(error)[:80]})", field="sweep") from None
+
+
+def write_scores(
+    folder: Path, *, measures: Sequence[Measure] = (), cells: CellScores | None = None, summary: Summary | None = None
+) -> None:
+    """Add scores to a folder's manifest; what it has of other measures and cells stays."""
+    for values in (cells or {}).values():
+        assert all(math.isfinite(value) for value in values.values()), "a score is a finite number"
+    with changing(folder):
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise OutputError(f"{folder} holds no sweep: its {MANIFEST} is missing or cannot be read", field="out")
+        known = {measure["name"]: measure for measure in manifest.get("measures", ())}
+        known |= {measure.name: asdict(measure) for measure in measures}
+        if known:
+            manifest["measures"] = list(known.values())
+        for cell in (cell for row in manifest["cells"] for cell in row):
+            more = (cells or {}).get(cell_id(cell["file"]))
+            if more:
+                cell["scores"] = cell.get("scores", {}) | dict(more)
+        if summary is not None:
+            manifest["summary"] = asdict(summary)
+        write_bytes(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+
+
+def changing(folder: Path) -> FileLock:
+    """Holds what is kept beside a sweep's pictures while it is read, changed and written, whoever else wants to."""
+    return FileLock(folder / ".clipskip-changing.lock", timeout=LOCK_S)
+
+
+def _summary(said: Mapping[str, Any]) -> Summary:  # Any: JSON
+    return Summary(
+        badges=_parts(Badge, said["badges"]),
+        groups=_parts(Group, said["groups"]),
+        comparisons=_parts(Comparison, said["comparisons"]),
+        lines=tuple(map(str, said["lines"])),
+        missing=tuple(map(str, said["missing"])),
+    )
+
+
+def _parts(kind: type[Part], said: Sequence[Mapping[str, Any]]) -> tuple[Part, ...]:  # Any: JSON
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # each kind is a dataclass
+    found = []
+    for part in said:
+        own = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in part.items() if name in names
+        }
+        found.append(kind(**own))
+    return tuple(found)

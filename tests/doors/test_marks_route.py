@@ -1,0 +1,53 @@
+"""Marks over HTTP: kept with the sweep, shown in its summary, and never overwritten by a tab that did not see them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from spec.test_table import changed
+
+from clipskip.doors.http import build_app
+from clipskip.spec import ClipSkip
+from clipskip.spec.table import PICTURE
+from clipskip.sweep import Studio, Sweep
+from clipskip.sweep.manifest import write_manifest
+from clipskip.weights import Library
+
+SWEEP = Sweep(base=changed(PICTURE[0]), skips=(ClipSkip(1), ClipSkip(2)))
+IDS = [SWEEP.cell(0, column).key for column in range(2)]
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[TestClient]:
+    (tmp_path / "sweep-a").mkdir()
+    write_manifest(tmp_path / "sweep-a", SWEEP)
+    studio = Studio(tmp_path, Library((tmp_path,)))
+    yield TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
+    studio.close()
+
+
+def test_a_sweep_begins_without_marks_and_keeps_those_that_are_put(client: TestClient) -> None:
+    empty = {"revision": 0, "name": "", "note": "", "winner": None, "cells": {}, "choices": []}
+    assert client.get("/v1/sweeps/a/marks").json() == empty
+    choice = {"one": IDS[0], "other": IDS[1], "chosen": IDS[1], "at": "2026-11-28T22:00:00Z"}
+    mark = {"star": True, "name": "", "note": "the frog is red"}
+    marks = empty | {"name": "frogs", "winner": IDS[1], "cells": {IDS[1]: mark}, "choices": [choice]}
+    assert client.put("/v1/sweeps/a/marks", json=marks).json() == marks | {"revision": 1}
+    assert client.get("/v1/sweeps/a/marks").json() == marks | {"revision": 1}
+    sweep = client.get("/v1/sweeps/a").json()
+    assert (sweep["name"], sweep["stars"], sweep["cells"][0][1]["id"]) == ("frogs", 1, IDS[1])
+
+
+def test_the_second_of_two_tabs_is_told_and_changes_nothing(client: TestClient) -> None:
+    assert client.put("/v1/sweeps/a/marks", json={"revision": 0, "name": "first"}).status_code == 200
+    refused = client.put("/v1/sweeps/a/marks", json={"revision": 0, "name": "second"})
+    assert (refused.status_code, refused.json()["field"]) == (409, "revision")
+    assert client.get("/v1/sweeps/a/marks").json()["name"] == "first"
+
+
+def test_marks_of_strange_cells_or_beyond_their_length_are_refused(client: TestClient) -> None:
+    strange = client.put("/v1/sweeps/a/marks", json={"revision": 0, "winner": "0" * 12})
+    assert (strange.status_code, strange.json()["field"]) == (422, "cells")
+    assert client.put("/v1/sweeps/a/marks", json={"revision": 0, "name": "x" * 201}).status_code == 422
+    assert client.get("/v1/sweeps/b/marks").status_code == 404
