@@ -88,7 +88,7 @@ def cached_hashes(path: Path, *, cache: Path | None = None) -> Hashes | None:
 
 def known_hashes(paths: Iterable[Path], *, cache: Path | None = None) -> dict[Path, Hashes]:
     """The hashes of those of many files for which they are known without reading, in one look."""
-    wanted = {os.fsencode(path.resolve() if path.is_symlink() else path): path for path in paths}
+    wanted = {os.fsencode(path.resolve() if os.path.islink(path) else path): path for path in paths}
     found: dict[Path, Hashes] = {}
     with suppress(sqlite3.Error, OSError), closing(_open(cache_file() if cache is None else cache)) as connection:
         for row in connection.execute("select path, size, mtime_ns, inode, sha256, data_sha256, autov1 from hashes_1"):

@@ -60,10 +60,23 @@ class Library:
         """What the headers of these files say, by their paths."""
         return self.catalog.of(found.path for found in files)
 
-    def read(self, tell: Tell = lambda done, of: None) -> None:
-        """Makes the facts of all files known, so that listing them is quick; `tell` hears how far it is."""
-        files = (found for folder in self.folders for kind in LAYOUT for found in self._below(folder, kind))
-        self.catalog.of({found.path: None for found in files}, tell=tell)
+    def read(self, tell: Tell = lambda done, of: None) -> Mapping[FileKind, list[tuple[Found, FileFacts]]]:
+        """Every file of each kind with its facts, in the order of `files`, in one walk through the folders. `tell` hears
+        how far it is."""
+        kept = {
+            (folder, kind): list(_sorted_in(folder, kind, self._bounds)) for folder in self.folders for kind in LAYOUT
+        }
+        loose = {folder: list(_loose(folder, self._bounds)) for folder in self.folders}
+        facts = self.catalog.of(
+            {found.path: None for some in (*kept.values(), *loose.values()) for found in some}, tell=tell
+        )
+
+        def of_kind(kind: FileKind) -> Iterator[Found]:
+            for folder in self.folders:
+                yield from kept[folder, kind]
+                yield from (found for found in loose[folder] if _kind_of(found, facts[found.path]) is kind)
+
+        return {kind: [(found, facts[found.path]) for found in of_kind(kind)] for kind in LAYOUT}
 
     def find(self, name: str, kind: FileKind, *, allow_path: bool = True, progress: Progress | None = None) -> Path:
         """The file meant by a path, name, stem, alias or hash of 8 to 64 digits; NotFound says where it was looked for.
@@ -170,7 +183,7 @@ class Library:
     def _kept(self, files: Sequence[Found], kind: FileKind) -> Iterator[Found]:
         """Those of a kind, by what they are."""
         facts = self.facts(files)
-        return (found for found in files if (facts[found.path].kind or _pickled_kind(found.path)) is kind)
+        return (found for found in files if _kind_of(found, facts[found.path]) is kind)
 
     def _one(self, hits: Sequence[Found], name: str, kind: FileKind) -> Path | None:
         """The one file meant: safetensors before pickles, then those of the kind; NotFound when there are still several."""
@@ -225,7 +238,7 @@ def _sorted_in(folder: Path, kind: FileKind, bounds: Bounds) -> Iterator[Found]:
 
 def _is_beside(found: Found) -> bool:
     """Whether it is the VAE of a checkpoint by its name."""
-    return found.is_weights and found.path.stem.lower().endswith(".vae")
+    return found.is_weights and found.stem.lower().endswith(".vae")
 
 
 def _loose(folder: Path, bounds: Bounds) -> Iterator[Found]:
@@ -241,6 +254,10 @@ def _layout(folder: Path, kind: FileKind) -> tuple[Path, ...]:
 def _sorted_by_kind(folder: Path) -> bool:
     """Whether a folder is laid out as A1111's or ComfyUI's is."""
     return any(os.path.isdir(folder / part) for parts in LAYOUT.values() for part in parts)
+
+
+def _kind_of(found: Found, facts: FileFacts) -> FileKind | None:
+    return facts.kind or _pickled_kind(found.path)
 
 
 def _pickled_kind(path: Path) -> FileKind | None:

@@ -1,7 +1,7 @@
 """The weight files below a folder, links followed as far as is allowed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +23,13 @@ class Found:
     @property
     def stem(self) -> str:
         """The last part of the name, without its ending."""
-        return Path(self.name).name.removesuffix(self.path.suffix) if self.is_weights else Path(self.name).name
+        last = self.name.rpartition("/")[2]
+        return last.rpartition(".")[0] if self.is_weights else last
 
     @property
     def is_weights(self) -> bool:
         """Whether the name ends as weight files' do; a diffusers folder's need not."""
-        return self.path.suffix.lower() in SAFE + PICKLED
+        return _is_weights(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +56,48 @@ def walk(root: Path, bounds: Bounds, *, deep: bool = True) -> Iterator[Found]:
     home = real_path(root)
     if home is None or not bounds.admit(home):
         return
-    seen, count = {home}, 0
-    for place, folders, files in os.walk(home, followlinks=True):
-        here = Path(place)
-        if INDEX in files:
-            folders.clear()
-            yield Found(path=here, name=here.relative_to(home).as_posix() if here != home else home.name)
+    seen, count, waiting = {home}, 0, [str(home)]
+    skipped = len(os.path.join(home, ""))
+    while waiting:
+        place = waiting.pop()
+        entries = _entries(place)
+        if any(entry.name == INDEX and not _leads_to(entry.is_dir) for entry in entries):
+            yield Found(path=Path(place), name=place[skipped:].replace(os.sep, "/") or home.name)
             continue
-        shallow = [] if deep else [name for name in folders if not os.path.isfile(here / name / INDEX)]
-        wanted = sorted(name for name in folders if not name.startswith(".") and name not in shallow)
-        folders[:] = [name for name in wanted if _enter(here / name, bounds, seen)]
-        for name in sorted(files):
-            path = here / name
-            if path.suffix.lower() in SAFE + PICKLED and not name.startswith(".") and _is_file(path, bounds):
+        inner = []
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _leads_to(entry.is_dir):
+                shallow = not deep and not os.path.isfile(os.path.join(entry.path, INDEX))
+                inner += [] if shallow or not _enter(entry, bounds, seen) else [entry.path]
+            elif _is_weights(entry.name) and _is_file(entry, bounds):
                 count += 1
                 if count > MOST_FILES:
                     raise FileError(f"{root} holds more than {MOST_FILES:,} model files; name a smaller folder")
-                yield Found(path=path, name=path.relative_to(home).as_posix())
+                yield Found(path=Path(entry.path), name=entry.path[skipped:].replace(os.sep, "/"))
+        waiting += reversed(inner)
+
+
+def _entries(place: str) -> list["os.DirEntry[str]"]:
+    """What a folder holds, by name; nothing of one that cannot be read. Entries know what they are without a look at each."""
+    try:
+        with os.scandir(place) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _leads_to(ask: Callable[[], bool]) -> bool:
+    """What an entry says of itself; no of a link that leads round in a circle."""
+    try:
+        return ask()
+    except OSError:
+        return False
+
+
+def _is_weights(name: str) -> bool:
+    return name.lower().endswith(SAFE + PICKLED)
 
 
 def links_left_alone(root: Path, bounds: Bounds) -> Iterator[Path]:
@@ -100,19 +126,19 @@ def real_path(path: Path) -> Path | None:
         return None
 
 
-def _enter(folder: Path, bounds: Bounds, seen: set[Path]) -> bool:
+def _enter(folder: "Path | os.DirEntry[str]", bounds: Bounds, seen: set[Path]) -> bool:
     """Whether to walk a folder; a linked one only within the bounds, and once."""
     if not folder.is_symlink():
         return True
-    real = real_path(folder)
+    real = real_path(Path(folder))
     if real is None or real in seen or not bounds.admit(real):
         return False
     seen.add(real)
     return True
 
 
-def _is_file(path: Path, bounds: Bounds) -> bool:
-    if not path.is_symlink():
-        return path.is_file()
-    real = real_path(path)
+def _is_file(entry: "os.DirEntry[str]", bounds: Bounds) -> bool:
+    if not entry.is_symlink():
+        return _leads_to(entry.is_file)
+    real = real_path(Path(entry.path))
     return real is not None and real.is_file() and bounds.admit(real)

@@ -1,9 +1,10 @@
 """What the user's folders hold, as the page lists it: read beside everything else, and told as far as it is known."""
 
 import io
+import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 from urllib.parse import quote
@@ -20,6 +21,7 @@ WEBP, PREVIEW_PX = "image/webp", 320
 LARGEST_PREVIEW = 50_000_000
 """Bytes of a picture that is looked at."""
 Json = dict[str, Any]  # Any: what the page shows
+Describe = Callable[[FileFacts, Hashes | None], Json]
 
 
 @final
@@ -30,14 +32,16 @@ class Shelf:
         self._library, self._patience_s = library, patience_s
         self._owed = False
         """Somebody was told that it is read: what comes of it is answered before it is read again."""
-        self._lists: Json = {"models": [], "loras": [], "embeddings": []}
+        self._written: dict[Path, tuple[Found, FileFacts, Hashes | None, str]] = {}
+        """Each file as it was last written: of thousands, few are others by the next time."""
+        self._lists = self._written_lists({})
         self._progress = (0, 0)
         self._error: Exception | None = None
         self._lock = threading.Lock()
         self._reading: threading.Thread | None = None
 
-    def lists(self) -> Json:
-        """Models, LoRAs and embeddings as they were when they were last read whole, and how far reading is now."""
+    def lists(self) -> str:
+        """Models, LoRAs and embeddings as they were when they were last read whole, and how far reading is now, in JSON."""
         with self._lock:
             if self._reading is None or not (self._owed or self._reading.is_alive()):
                 self._reading = threading.Thread(target=self._read, name="clipskip-shelf", daemon=True)
@@ -47,16 +51,15 @@ class Shelf:
         self._owed = reading.is_alive()
         if self._owed:
             done, of = self._progress
-            return self._lists | {"reading": {"done": done, "total": of}}
+            return f'{{{self._lists}, "reading": {{"done": {done}, "total": {of}}}}}'
         if self._error is not None:
             raise self._error
-        return self._lists | {"reading": None}
+        return f'{{{self._lists}, "reading": null}}'
 
     def _read(self) -> None:
         self._progress, self._error = (0, 0), None
         try:
-            self._library.read(self._tell)
-            self._lists = describe_files(self._library)
+            self._lists = self._written_lists(self._library.read(self._tell))
         except Exception as error:  # told to whoever asks: the thread has nobody to tell
             logging.getLogger(__name__).info("the model folders could not be read", exc_info=True)
             self._error = error
@@ -64,14 +67,25 @@ class Shelf:
     def _tell(self, done: int, of: int) -> None:
         self._progress = done, of
 
+    def _written_lists(self, files: Mapping[FileKind, Sequence[tuple[Found, FileFacts]]]) -> str:
+        """One file for each name, the one that the name finds. One that cannot be read is there with its reason as a warning."""
+        lists = []
+        for kind, (name, describe) in LISTS.items():
+            named = {found.stem: (found, facts) for found, facts in reversed(files.get(kind, ()))}
+            hashes = known_hashes(found.path for found, _ in named.values())
+            written = [
+                self._text(found, facts, hashes.get(found.path), kind, describe)
+                for found, facts in reversed(named.values())
+            ]
+            lists.append(f'"{name}": [{", ".join(written)}]')
+        return ", ".join(lists)
 
-def describe_files(library: Library) -> Json:
-    """Models, LoRAs and embeddings; a file that cannot be read is there with its reason as a warning."""
-    return {
-        "models": _described(library, FileKind.CHECKPOINT, _model),
-        "loras": _described(library, FileKind.LORA, _lora),
-        "embeddings": _described(library, FileKind.EMBEDDING, _embedding),
-    }
+    def _text(self, found: Found, facts: FileFacts, hashes: Hashes | None, kind: FileKind, describe: Describe) -> str:
+        known = self._written.get(found.path)
+        if known is None or known[:3] != (found, facts, hashes):
+            text = json.dumps(_common(found, facts, kind) | describe(facts, hashes), ensure_ascii=False)
+            known = self._written[found.path] = found, facts, hashes, text
+        return known[3]
 
 
 def small_preview(library: Library, path: Path) -> bytes:
@@ -90,15 +104,6 @@ def small_preview(library: Library, path: Path) -> bytes:
     stored = io.BytesIO()
     small.save(stored, "WEBP", quality=80)
     return stored.getvalue()
-
-
-def _described(library: Library, kind: FileKind, describe: Callable[[FileFacts, Hashes | None], Json]) -> list[Json]:
-    """One file for each name: the one that the name finds."""
-    files = list({found.stem: found for found in reversed(library.files(kind))}.values())[::-1]
-    facts, hashes = library.facts(files), known_hashes(found.path for found in files)
-    return [
-        _common(found, facts[found.path], kind) | describe(facts[found.path], hashes.get(found.path)) for found in files
-    ]
 
 
 def _common(found: Found, facts: FileFacts, kind: FileKind) -> Json:
@@ -150,3 +155,11 @@ def _embedding(facts: FileFacts, hashes: Hashes | None) -> Json:
         "vectors": facts.vectors,
         "warnings": [facts.error] if facts.error else [],
     }
+
+
+LISTS: dict[FileKind, tuple[str, Describe]] = {
+    FileKind.CHECKPOINT: ("models", _model),
+    FileKind.LORA: ("loras", _lora),
+    FileKind.EMBEDDING: ("embeddings", _embedding),
+}
+"""What is listed, under which name."""

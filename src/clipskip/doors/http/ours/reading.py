@@ -184,7 +184,7 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
     @routes.get("/files", response_class=Response, responses={200: {"content": {"application/json": {}}}})
     def library() -> Response:
         """Models, LoRAs and embeddings by name. `reading` says how far new files are read, and is null when all are."""
-        return Response(json.dumps(shelf.lists(), ensure_ascii=False), media_type="application/json")
+        return Response(shelf.lists(), media_type="application/json")
 
     @routes.get("/files/{kind}/{name}/preview", response_class=Response, responses={200: {"content": {WEBP: {}}}})
     def preview(kind: Literal["checkpoint", "lora", "embedding"], name: str) -> Response:
