@@ -214,3 +214,11 @@ def test_a_number_of_another_tool_is_translated_with_what_it_reads(client: TestC
     assert {row["tool"]: row["number"] for row in found["rows"]}["reforge"] == "4,4,4,4,2"
     refused = client.post("/v1/dialects", json={"clip_skip": 2, "family": "flux"})
     assert refused.status_code == 422 and "means nothing on Flux" in refused.json()["detail"]
+
+
+def test_a_sweep_that_is_drawn_is_not_deleted(client: TestClient) -> None:
+    id = client.post("/v1/sweeps", json=SMALL | {"steps": 100}).json()["id"]
+    refused = client.delete(f"/v1/sweeps/{id}/folder", params={"confirm": id})
+    assert refused.status_code == 409 and "cancel it first" in refused.json()["detail"]
+    client.delete(f"/v1/sweeps/{id}")
+    finished(client, id)

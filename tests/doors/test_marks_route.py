@@ -10,7 +10,7 @@ from spec.test_table import changed
 from clipskip.doors.http import build_app
 from clipskip.spec import ClipSkip
 from clipskip.spec.table import PICTURE
-from clipskip.sweep import Studio, Sweep
+from clipskip.sweep import Studio, Sweep, held
 from clipskip.sweep.manifest import write_manifest
 from clipskip.weights import Library
 
@@ -51,3 +51,37 @@ def test_marks_of_strange_cells_or_beyond_their_length_are_refused(client: TestC
     assert (strange.status_code, strange.json()["field"]) == (422, "cells")
     assert client.put("/v1/sweeps/a/marks", json={"revision": 0, "name": "x" * 201}).status_code == 422
     assert client.get("/v1/sweeps/b/marks").status_code == 404
+
+
+def test_past_sweeps_are_found_by_words_of_name_prompt_model_or_lora(client: TestClient) -> None:
+    client.put("/v1/sweeps/a/marks", json={"revision": 0, "name": "Night swamp"})
+
+    def ids(text: str) -> list[str]:
+        return [sweep["id"] for sweep in client.get("/v1/sweeps", params={"q": text}).json()["sweeps"]]
+
+    base = SWEEP.base
+    assert ids("") == ids("swamp NIGHT") == ids(f"night {base.model.name}") == ids(base.prompt.split()[0]) == ["a"]
+    assert ids("night owl-that-is-nowhere") == []
+
+
+def test_a_sweep_is_deleted_only_when_its_id_is_said_again_and_files_of_others_stay(
+    client: TestClient, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sweep-a"
+    (folder / "notes.txt").write_text("mine")
+    (folder / "grid.png").write_bytes(b"grid")
+    client.put("/v1/sweeps/a/marks", json={"revision": 0, "name": "x"})
+    assert client.delete("/v1/sweeps/a/folder").status_code == 422
+    assert client.delete("/v1/sweeps/a/folder", params={"confirm": "b"}).json()["field"] == "confirm"
+    assert (folder / "grid.png").exists()
+    assert client.delete("/v1/sweeps/a/folder", params={"confirm": "a"}).json() == {"files": 3, "left": 1}
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    assert client.get("/v1/sweeps/a").status_code == 404
+
+
+def test_a_sweep_that_another_process_draws_is_not_deleted(client: TestClient, tmp_path: Path) -> None:
+    with held(tmp_path / "sweep-a"):
+        refused = client.delete("/v1/sweeps/a/folder", params={"confirm": "a"})
+    assert refused.status_code == 409 and "in use" in refused.json()["detail"]
+    assert client.delete("/v1/sweeps/a/folder", params={"confirm": "a"}).json() == {"files": 1, "left": 0}
+    assert not (tmp_path / "sweep-a").exists()

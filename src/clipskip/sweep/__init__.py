@@ -1,5 +1,6 @@
 """A Request in; its picture, or the grid of its Clip Skips and LoRAs, out: planned, drawn, written, resumed."""
 
+from clipskip.sweep.delete import Deleted, delete_sweep
 from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
 from clipskip.sweep.folder import GRID, PAGE, SweepFolder, finish_folder
 from clipskip.sweep.forms import Form, forms_of
@@ -39,6 +40,7 @@ __all__ = [
     "CellMark",
     "Choice",
     "Comparison",
+    "Deleted",
     "Doubt",
     "Drawn",
     "Draws",
@@ -63,6 +65,7 @@ __all__ = [
     "Sweep",
     "SweepFolder",
     "cell_id",
+    "delete_sweep",
     "doubts_of",
     "draw_missing",
     "draw_one",

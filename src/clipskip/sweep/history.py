@@ -3,7 +3,7 @@
 import hashlib
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, final
@@ -97,10 +97,21 @@ class History:
         self._marks = Remembered[Marks](lambda path: read_marks(path.parent))
         self._digests = Remembered[str](lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
 
-    def all(self) -> list[Record]:
-        """The newest first."""
-        found = [self._records.of(path) for path in self.out.glob(f"*/{MANIFEST}")]
-        return sorted((one for one in found if one is not None), key=lambda one: one.created, reverse=True)
+    def all(self, text: str = "") -> list[Record]:
+        """The newest first; of a text those in which each of its words is: in name, note, prompts, model or LoRAs."""
+        records = [self._records.of(path) for path in self.out.glob(f"*/{MANIFEST}")]
+        words = text.casefold().split()
+        matches = [record for record in records if record is not None and self._has(record, words)]
+        return sorted(matches, key=lambda record: record.created, reverse=True)
+
+    def _has(self, record: Record, words: Sequence[str]) -> bool:
+        if not words:
+            return True
+        marks, asked = self.marks(record), record.request
+        loras = (lora.name for _, row in record.rows for lora in row)
+        said = (marks.name, marks.note, asked.prompt, asked.negative_prompt, asked.model or "", *loras, record.id)
+        whole = "\n".join(said).casefold()
+        return all(word in whole for word in words)
 
     def find(self, id: str) -> Record:
         """One of them; NotFound where there is none of this name."""

@@ -134,6 +134,12 @@ class Queue:
         """A job that waits, is drawn, or ended not long ago."""
         return self._known.get(id)
 
+    def busy(self, id: str) -> bool:
+        """Whether a job of this id, or about it (advice:ID), waits or is at work, to its last write."""
+        with self._changed:
+            jobs = [*self._waiting, *([self._current] if self._current else [])]
+            return any(job.id.rpartition(":")[2] == id for job in jobs)
+
     def put(self, job: Job) -> Job:
         """Lets it wait its turn, and gives it, or the one of the same id that has not ended. Busy when too many wait."""
         with self._changed:

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import final
 
-from clipskip.errors import DamagedFile, NotFound
+from clipskip.errors import Conflict, DamagedFile, NotFound
 from clipskip.spec import Axis, Render, Request, Skip
+from clipskip.sweep.delete import Deleted, delete_sweep
 from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
 from clipskip.sweep.folder import SweepFolder
 from clipskip.sweep.history import PREFIX, History, Record
@@ -74,6 +75,14 @@ class Studio:
         job = self.queue.find(self.history.find(id).id)
         if job is not None:
             self.queue.cancel(job)
+
+    def delete(self, id: str) -> Deleted:
+        """Deletes a sweep for good; Conflict while it is drawn, waits to be, or is measured."""
+        with self.queue.alone():
+            record = self.history.find(id)
+            if self.queue.busy(record.id):
+                raise Conflict(f"the sweep {record.id} is being drawn; cancel it first", field="sweep")
+            return delete_sweep(record)
 
     def plan(self, request: Request, pictures: Pictures = NO_PICTURES) -> tuple[CheckpointFacts, Render, Extras]:
         """What a single picture needs, found and checked; `pictures` are those to begin at, by the hash of their pixels."""

@@ -1,4 +1,4 @@
-"""Our own API: what a person thinks of a sweep."""
+"""Our own API: what a person thinks of a sweep, and that it is to go."""
 
 from typing import Annotated
 
@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 from clipskip.doors.http.ours.bodies import Body
 from clipskip.doors.http.ours.views import View
 from clipskip.doors.http.strict import StrictRoute
+from clipskip.errors import SpecError
 from clipskip.sweep import CellMark, Choice, Marks, Studio
 from clipskip.sweep.marks import LONGEST_NAME, LONGEST_NOTE, MOST_CHOICES
 
@@ -68,8 +69,17 @@ class MarksView(View):
     choices: list[Choice]
 
 
+class DeletedView(View):
+    """What became of a sweep's folder."""
+
+    files: int
+    """How many are gone."""
+    left: int
+    """How many lie there that no sweep made: they stay."""
+
+
 def marking_routes(studio: Studio) -> APIRouter:
-    """GET and PUT /v1/sweeps/ID/marks."""
+    """What a person keeps, and deletes, of sweeps."""
     routes = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], route_class=StrictRoute)
 
     @routes.get("/{id}/marks")
@@ -81,6 +91,17 @@ def marking_routes(studio: Studio) -> APIRouter:
     def mark(id: str, body: MarksBody) -> MarksView:
         """Keeps them, all in the place of all; 409 where somebody else has changed them since that revision."""
         return _view(studio.history.mark(studio.history.find(id), body.marks()))
+
+    @routes.delete("/{id}/folder")
+    def delete(id: str, confirm: str) -> DeletedView:
+        """Deletes a sweep's pictures for good; `confirm` is its id once more. 409 while it is drawn."""
+        if confirm != id:
+            raise SpecError(
+                f"nothing is deleted: confirm is {confirm[:64]!r}; send the sweep's id again, {id[:64]!r}",
+                field="confirm",
+            )
+        gone = studio.delete(id)
+        return DeletedView(files=gone.files, left=gone.left)
 
     return routes
 

@@ -1,9 +1,9 @@
 """Our own API: sweeps."""
 
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, Response, StreamingResponse
 
 from clipskip.doors.http.ours.bodies import SweepBody
@@ -62,9 +62,10 @@ def _add_control(routes: APIRouter, studio: Studio) -> None:
         )
 
     @routes.get("")
-    def sweeps() -> SweepsView:
-        """Every sweep of the output folder, the newest first."""
-        return SweepsView(sweeps=[view_summary(record, studio) for record in studio.history.all()])
+    def sweeps(q: Annotated[str, Query(max_length=400)] = "") -> SweepsView:
+        """Every sweep of the output folder, the newest first; of `q` those that have each of its words in their name, note,
+        prompts, model or LoRAs."""
+        return SweepsView(sweeps=[view_summary(record, studio) for record in studio.history.all(q)])
 
     @routes.get("/{id}")
     def sweep(id: str) -> SweepView:

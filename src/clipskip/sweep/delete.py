@@ -1,0 +1,61 @@
+"""Deletes a sweep's folder: what sweeps make in it, and nothing else."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipskip.errors import Conflict, OutputError
+from clipskip.sweep.folder import PAGE
+from clipskip.sweep.history import Record
+from clipskip.sweep.lock import held
+from clipskip.sweep.manifest import MANIFEST
+from clipskip.sweep.marks import MARKS
+from clipskip.sweep.shard import CLAIMS
+
+OURS = (PAGE, MARKS, "advice.json", "grid.png", "grid-*.png", ".*.partial", ".clipskip-*.lock")
+"""Besides the cells' pictures and the manifest, which goes last: without it nobody knows what the others are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deleted:
+    """What became of a sweep's folder."""
+
+    files: int
+    """How many are gone."""
+    left: int
+    """How many lie there that no sweep made."""
+
+
+def delete_sweep(record: Record) -> Deleted:
+    """Delete a sweep's pictures and all that was made of them, for good; the folder too, where nothing else is in it.
+
+    Conflict where another process draws it.
+    """
+    folder = record.folder
+    pictures = (cell.path for cell in record.flat)
+    ours = (path for pattern in OURS for path in folder.glob(pattern))
+    try:
+        with held(folder):
+            shutil.rmtree(folder / CLAIMS, ignore_errors=True)
+            files = _unlinked(pictures)
+    except OutputError as error:
+        raise Conflict(f"the sweep {record.id} is not deleted: {error}", field="sweep") from None
+    files += _unlinked([*ours, folder / MANIFEST])
+    left = sum(1 for _ in folder.iterdir())
+    if not left:
+        folder.rmdir()
+    return Deleted(files=files, left=left)
+
+
+def _unlinked(paths: Iterable[Path]) -> int:
+    count = 0
+    for path in paths:
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise OutputError(f"cannot delete {path}: {error.strerror}", field="sweep") from None
+        count += not path.name.startswith(".")
+    return count
