@@ -195,6 +195,17 @@ def test_python_draws_with_pickled_embeddings_where_it_is_told_to(tmp_path: Path
     assert swept.has(0, 0)
 
 
+def test_a_model_that_was_opened_with_pickles_allowed_is_drawn_with_pickles(tmp_path: Path) -> None:
+    (tmp_path / "embeddings").mkdir()
+    torch.save({"string_to_param": {"*": torch.randn(2, 128)}}, tmp_path / "embeddings" / "oldstyle.pt")
+    model, library = open_model("starter", allow_pickle=True), Library((tmp_path,))
+    asked = Request(prompt="oldstyle a toad", seed=5, steps=1, width=64, height=64)
+    assert [one.name for one in draw_one(asked, model, library=library).render.embeddings] == ["oldstyle"]
+    assert draw_sweep(asked, [ClipSkip(1)], model, folder=tmp_path / "out", library=library).has(0, 0)
+    with pytest.raises(UnsafeFile):
+        draw_one(asked, model, library=library, allow_pickle=False)
+
+
 @pytest.mark.parametrize(("name", "noted"), [("toad", True), ("easynegative", False), ("bad-hands-5", False)])
 def test_an_embedding_that_hides_an_ordinary_word_is_noted(tmp_path: Path, name: str, noted: bool) -> None:
     (tmp_path / "embeddings").mkdir()

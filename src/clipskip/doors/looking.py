@@ -13,6 +13,7 @@ from clipskip.advise import FAMILIES, layer_lines, layer_notes, layer_picture, r
 from clipskip.encode import TextReader, encode_text, open_text_encoder, text_tensors
 from clipskip.errors import NotFound, OutputError
 from clipskip.spec import Skip
+from clipskip.spec.family import Family
 from clipskip.sweep import find_model
 from clipskip.weights import (
     FileKind,
@@ -30,6 +31,8 @@ from clipskip.weights.lora import LoraReport, inspect_lora
 
 MOST_LETTERS, MOST_ENTRIES = 2000, 1000
 """Of one text and one list in an answer."""
+UNSAID = "epsilon (not said; the usual)"
+UNSAID_SD2 = "not said; its UNet is asked when pictures are drawn with it"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +143,8 @@ def _identity_lines(identity: Identity) -> Iterator[tuple[str, str]]:
     yield "missing", ", ".join(identity.missing)
     if identity.kind is FileKind.CHECKPOINT:
         said = f"{identity.prediction} (by {identity.prediction_source})"
-        yield "predicts", said if identity.prediction else "epsilon (not said; the usual)"
+        unsaid = UNSAID_SD2 if identity.family is Family.SD2 and not identity.variant else UNSAID
+        yield "predicts", said if identity.prediction else unsaid
         yield "trained at", _trained_at(identity)
     yield from (("note", note) for note in identity.notes)
     if identity.has_ema:

@@ -145,9 +145,13 @@ class Drawing:
 class Model:
     """A checkpoint's three networks on one device."""
 
-    def __init__(self, checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype, allow_pickle: bool = False
+    ) -> None:
         self.facts = facts = checkpoint.facts
         self.device = device
+        self.allow_pickle = allow_pickle
+        """Whether it was opened with pickles allowed."""
         self.reader = TextReader.build(checkpoint.text, facts.encoders, family=facts.family)
         self.unet: UNet = build_unet(checkpoint.unet, facts.unet, dtype=dtype, device=device)
         self.vae: VAE = build_vae(checkpoint.vae, facts.vae)
@@ -160,7 +164,12 @@ class Model:
             self._refiner = None
             dtype = self.unet.dtype
             checkpoint = load_checkpoint(
-                facts.source.path, dtype=dtype, text_dtype=torch.float32, device=self.device, refiner=True
+                facts.source.path,
+                dtype=dtype,
+                text_dtype=torch.float32,
+                device=self.device,
+                allow_pickle=is_pickle(facts.source.path),  # its facts were read, where that was allowed
+                refiner=True,
             )
             self._refiner = Model(checkpoint, device=self.device, dtype=dtype)
         return self._refiner

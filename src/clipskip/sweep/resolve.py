@@ -160,7 +160,7 @@ def resolve(
     loras = {lora.hash: lora for _, lora in [*found, *(again or ())]}
     notes = (_said(remembered, model.source),) if remembered else (asked.remark,) if asked and asked.remark else ()
     vaes = {vae.ref.hash: vae} if vae else {}
-    told = (*notes, *filter(None, [unused_vae]))
+    told = (*notes, *filter(None, [unused_vae, None if request.prediction else model.prediction_note]))
     return render, Extras(refiner=refiner, loras=loras, embeddings=embeddings, starts=pictures, vaes=vaes, notes=told)
 
 

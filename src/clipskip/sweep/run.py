@@ -79,7 +79,7 @@ def load_model(
             allow_pickle=allow_pickle,
             prediction=None if prediction is None else "v" if prediction == "v" else "epsilon",
         )
-        return Model(checkpoint, device=place, dtype=dtype)
+        return Model(checkpoint, device=place, dtype=dtype, allow_pickle=allow_pickle)
 
 
 def find_model(name: str | None, *, hash: str | None, library: Library) -> Path:
@@ -130,10 +130,14 @@ def draw_sweep(
     folder: Path,
     library: Library | None = None,
     axes: Sequence[Axis] = (),
-    allow_pickle: bool = False,
+    allow_pickle: bool | None = None,
 ) -> SweepFolder:
-    """Draws the sweep into the folder, with its grid and page; what is there already is kept."""
-    sweep, extras = plan_sweep(request, skips, model.facts, library, axes=axes, allow_pickle=allow_pickle)
+    """Draws the sweep into the folder, with its grid and page; what is there already is kept.
+
+    LoRAs and embeddings may be pickles where `allow_pickle` says so; left out, where the model was opened with it.
+    """
+    allowed = model.allow_pickle if allow_pickle is None else allow_pickle
+    sweep, extras = plan_sweep(request, skips, model.facts, library, axes=axes, allow_pickle=allowed)
     into = SweepFolder.create(folder, sweep, model=model.facts)
     for _ in draw_missing(model, into, extras):
         pass
@@ -147,14 +151,14 @@ def draw_one(
     *,
     library: Library | None = None,
     pictures: Pictures = NO_PICTURES,
-    allow_pickle: bool = False,
+    allow_pickle: bool | None = None,
 ) -> Drawn:
     """One picture: its pixels [height, width, 3] and the render that made them. `pictures` are those to begin at.
 
-    LoRAs and embeddings that are pickles need `allow_pickle`, as the model itself does when it is opened.
+    LoRAs and embeddings may be pickles where `allow_pickle` says so; left out, where the model was opened with it.
     """
-    found = library or Library.of_user()
-    render, extras = resolve(request, model.facts, found, pictures=pictures, allow_pickle=allow_pickle)
+    found, allowed = library or Library.of_user(), model.allow_pickle if allow_pickle is None else allow_pickle
+    render, extras = resolve(request, model.facts, found, pictures=pictures, allow_pickle=allowed)
     return next(event for event in model.draw([render], extras) if isinstance(event, Drawn))
 
 

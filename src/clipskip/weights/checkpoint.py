@@ -13,7 +13,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from clipskip.errors import DamagedFile
-from clipskip.networks import Shape, UNetShape, VAEShape, tensors_of
+from clipskip.networks import Shape, UNetShape, VAEShape, best_dtype, tensors_of
 from clipskip.spec.family import Family
 from clipskip.weights.container import Header, as_path
 from clipskip.weights.facts import CheckpointFacts, EncoderFacts, Prediction, SourceFile
@@ -22,6 +22,7 @@ from clipskip.weights.header import read_header
 from clipskip.weights.identify import FileKind, Identity, check_loadable, identify, missing_tensors, stated_clip_skip
 from clipskip.weights.keys import TEXT_PARTS, Source, canonical
 from clipskip.weights.pickles import read_allowed
+from clipskip.weights.prediction import NORM, PROBED, Stated, by_answer, by_spread
 from clipskip.weights.reading import convert_tensors, read_one_by_one, read_tensors
 from clipskip.weights.shapes import native_px, text_shape, unet_shape, vae_shape
 
@@ -105,7 +106,6 @@ def load_checkpoint(
     """
     opened = _open(as_path(path), allow_pickle=allow_pickle)
     _check(opened.identity, refiner=refiner)
-    predicts = prediction or _prediction(opened)
     encoders, unet, vae = _networks(opened)
     with ThreadPoolExecutor(1) as beside:
         source = beside.submit(source_file, opened.header)
@@ -113,15 +113,18 @@ def load_checkpoint(
         states = {
             part: opened.read(part, shape, dtype=dtype, device=device) for part, shape in (("unet", unet), ("vae", vae))
         }
-        facts = _facts(opened, source.result(), encoders, unet, vae, prediction=predicts)
+        told = Stated(prediction, "the user") if prediction else _stated(opened, unet, states["unet"])
+        facts = _facts(opened, source.result(), encoders, unet, vae, told=told)
     return Checkpoint(facts=facts, text=tuple(texts), unet=states["unet"], vae=states["vae"])
 
 
 def read_facts(path: str | os.PathLike[str], *, allow_pickle: bool = False, refiner: bool = False) -> CheckpointFacts:
-    """The same checks as `load_checkpoint` makes of a file's header, and what it says; the weights are not read."""
+    """The same checks as `load_checkpoint` makes of a file's header, and what it says; the weights are not read, save an
+    SD 2.x UNet's of which nothing else tells what it predicts."""
     opened = _open(as_path(path), allow_pickle=allow_pickle)
     _check(opened.identity, refiner=refiner)
-    return _facts(opened, source_file(opened.header), *_networks(opened), prediction=_prediction(opened))
+    encoders, unet, vae = _networks(opened)
+    return _facts(opened, source_file(opened.header), encoders, unet, vae, told=_stated(opened, unet))
 
 
 def _networks(opened: _Opened) -> tuple[tuple[EncoderFacts, ...], UNetShape, VAEShape]:
@@ -137,8 +140,10 @@ def _facts(
     unet: UNetShape,
     vae: VAEShape,
     *,
-    prediction: Prediction,
+    told: Stated,
 ) -> CheckpointFacts:
+    prediction: Prediction = "v" if told.prediction == "v" else "epsilon"  # epsilon where nothing tells
+    asked = told.source.startswith(PROBED)
     return CheckpointFacts(
         source=source,
         family=opened.family,
@@ -146,6 +151,12 @@ def _facts(
         unet=unet,
         vae=vae,
         prediction=prediction,
+        prediction_note=(
+            f"{source.name} does not say what it predicts; by {told.source} that is {prediction}, which is drawn: "
+            "--prediction overrides it"
+        )
+        if asked
+        else "",
         zero_terminal_snr=opened.identity.zero_terminal_snr,
         trained_clip_skip=opened.identity.trained_clip_skip,
         native_px=native_px(opened.header, row=opened.family.value, predicts_v=prediction == "v"),
@@ -153,9 +164,13 @@ def _facts(
     )
 
 
-def _prediction(opened: _Opened) -> Prediction:
-    """What the UNet predicts: epsilon where the file does not say."""
-    return "v" if opened.identity.prediction == "v" else "epsilon"
+def _stated(opened: _Opened, shape: UNetShape, unet: State | None = None) -> Stated:
+    """What tells what the UNet predicts: its file, else for SD 2.x its weights, which are read where they are not given."""
+    stated = Stated(opened.identity.prediction, opened.identity.prediction_source)
+    if stated.prediction or opened.family is not Family.SD2 or opened.identity.variant:
+        return stated
+    unet = unet or opened.read("unet", shape, dtype=best_dtype(torch.device("cpu")), device="cpu")
+    return by_spread(unet[NORM]) if NORM in unet else by_answer(unet, shape)
 
 
 def load_text(

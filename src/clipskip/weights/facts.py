@@ -71,6 +71,8 @@ class CheckpointFacts:
     unet: UNetShape
     vae: VAEShape
     prediction: Prediction
+    prediction_note: str = ""
+    """A line for who draws with it where its file says nothing and its UNet was asked; else nothing."""
     zero_terminal_snr: bool = False
     trained_clip_skip: int | None = None
     native_px: int = 512

@@ -144,7 +144,8 @@ def identify(header: Header) -> Identity:
     if kind is FileKind.UNKNOWN and family is not None and not family.usable:
         kind = FileKind.CHECKPOINT
     mapped = {source.name for sources in parts.values() for source in sources.values()}
-    stated = stated_prediction(header, family=family, norm=parts.get("unet", {}).get(NORM))
+    variant = _variant(header, parts)
+    stated = stated_prediction(header, family=family, norm=None if variant else parts.get("unet", {}).get(NORM))
     whole = kind is FileKind.CHECKPOINT and family in DRAWN
     return Identity(
         path=header.path,
@@ -157,7 +158,7 @@ def identify(header: Header) -> Identity:
         missing=tuple(_missing(parts, header, family=family)) if whole and family else (),
         unused_tensors=len(set(header.tensors) - mapped),
         has_ema=any(name.startswith("model_ema.") and name != "model_ema.decay" for name in header.tensors),
-        variant=_variant(header, parts),
+        variant=variant,
         prediction=stated.prediction,
         prediction_source=stated.source,
         zero_terminal_snr=stated_zero_snr(header),

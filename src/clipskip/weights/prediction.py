@@ -1,12 +1,21 @@
-"""What a checkpoint's UNet predicts, noise (epsilon) or velocity (v), by what its file says and, for SD 2.x, by one tensor."""
+"""What a checkpoint's UNet predicts, noise (epsilon) or velocity (v): by what its file says, for SD 2.x also by its weights.
 
+SD 2.x's two kinds have the same tensors. One norm's biases tell them apart in whole files; where those are not at hand
+the UNet itself is asked.
+"""
+
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from clipskip.errors import ClipskipError
+from clipskip.networks import UNetShape, build_unet
 from clipskip.spec.family import Family
 from clipskip.weights.container import Header
 from clipskip.weights.keys import Source
@@ -18,6 +27,11 @@ IN_NAME = re.compile(r"(?<![a-z])v[-_. ]?pred(iction)?(?![a-z])", re.IGNORECASE)
 NORM = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
 SPREAD = 0.09
 """Standard deviation of NORM above which an SD 2.x UNet predicts v (ComfyUI, supported_models.py SD20.model_type)."""
+GREY, LAST_TIMESTEP, CELLS = 0.5, 999, 8
+"""What the UNet is asked: a latent and a text of this number everywhere, at the last of the timesteps."""
+LIMIT = -1.0
+"""The mean of answer minus latent below which it predicts v (A1111, is_using_v_parameterization_for_sd2)."""
+PROBED = "its UNet's answer to an even latent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +61,32 @@ def stated_prediction(header: Header, *, family: Family | None, norm: Source | N
     beside = "" if header.is_folder else _beside(header.path)
     if beside:
         return Stated(beside, "the .yaml beside it")
-    spread = _spread(header, norm) if family is Family.SD2 else None
-    if spread is not None:
-        return Stated(
-            "v" if spread > SPREAD else "epsilon", f"its weights, in which a norm's biases spread {spread:.2f}"
-        )
+    biases = _biases(header, norm) if family is Family.SD2 else None
+    if biases is not None:
+        return by_spread(biases)
     return Stated("v", "its name") if IN_NAME.search(header.path.name) else Stated()
+
+
+def by_spread(biases: Float[Tensor, " channels"]) -> Stated:
+    """What an SD 2.x UNet predicts by the biases of NORM."""
+    spread = float(biases.float().std(correction=0))
+    return Stated("v" if spread > SPREAD else "epsilon", f"its weights, in which a norm's biases spread {spread:.2f}")
+
+
+@torch.inference_mode()
+def by_answer(state: Mapping[str, Float[Tensor, "..."]], shape: UNetShape) -> Stated:
+    """What an SD 2.x UNet of these weights predicts by its answer to a latent of 0.5 everywhere (A1111 1.10,
+    sd_models_config.py): one that predicts epsilon gives nearly the latent back, one that predicts v less by far.
+    """
+    like = next(iter(state.values()))
+    unet = build_unet(dict(state), shape, dtype=like.dtype, device=like.device)
+    grey = torch.full((1, shape.in_channels, CELLS, CELLS), GREY, dtype=like.dtype, device=like.device)
+    text = torch.full((1, 2, shape.cross_attention_dim), GREY, dtype=like.dtype, device=like.device)
+    answer = unet(grey, torch.tensor([float(LAST_TIMESTEP)], device=like.device), text)
+    mean = float((answer.float() - grey.float()).mean())
+    if not math.isfinite(mean):
+        return Stated()
+    return Stated("v" if mean < LIMIT else "epsilon", f"{PROBED} ({mean:.2f}; v is below {LIMIT:g})")
 
 
 def _beside(path: Path) -> str:
@@ -65,11 +99,10 @@ def _beside(path: Path) -> str:
     return WORDS[(found[1] or found[2]).lower()] if found else ""
 
 
-def _spread(header: Header, norm: Source | None) -> float | None:
+def _biases(header: Header, norm: Source | None) -> Float[Tensor, " channels"] | None:
     if norm is None or header.tensors[norm.name].end == 0:  # a pickle, whose tensors are not read for this
         return None
     try:
-        biases = read_tensors(header, {NORM: norm}, dtype=torch.float32)[NORM]
+        return read_tensors(header, {NORM: norm}, dtype=torch.float32)[NORM]
     except ClipskipError:
         return None
-    return float(biases.std(correction=0))
