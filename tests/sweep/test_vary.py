@@ -42,6 +42,8 @@ def test_lora_weights_vary_together_or_apart_and_the_row_without_stands_once(mod
         [(0.2, 0.2)],
         [(0.8, 0.8)],
     ]
+    assert weights.row_names == ("without LoRA", "LoRA 0.2, ogre 0.2", "LoRA 0.8, ogre 0.8")
+    assert [[value for _, value in point] for point in weights.points] == [[], [0.2], [0.8]]
     unet = planned(model, library, "lora-unet=0.2,0.8", loras=OGRE)
     assert [(row[0].text_encoder, row[0].unet) for row in unet.rows[1:]] == [(0.5, 0.2), (0.5, 0.8)]
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, final
 
 from clipskip.errors import ClipskipError, NotFound
 from clipskip.spec import Axis, LoraRef, Request, Skip
+from clipskip.spec.axes import Value
 from clipskip.sweep.folder import GRID, PAGE
 from clipskip.sweep.manifest import MANIFEST, axes_of, read_manifest, request_of
 from clipskip.sweep.marks import MARKS, Marks, read_marks, write_marks
@@ -18,7 +19,7 @@ from clipskip.sweep.scores import Scores, cell_id, scores_of
 PREFIX = "sweep-"
 MOST_KEPT = 20_000
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-Value = TypeVar("Value")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,8 @@ class Record:
     rows: tuple[tuple[str, tuple[LoraRef, ...]], ...]
     """Name and LoRAs of each."""
     axes: tuple[Axis, ...] = ()
+    values: tuple[tuple[tuple[str, Value], ...], ...] = ()
+    """Of each row, (an axis' name, its value); one that several values share leaves that axis out."""
     cells: tuple[tuple[Cell, ...], ...]
     scores: Scores
     """What is measured of the cells, and what it comes to."""
@@ -136,14 +139,14 @@ class History:
 
 
 @final
-class Remembered(Generic[Value]):
+class Remembered(Generic[Made]):
     """What was made of files, kept for as long as each file's size and time stay the same."""
 
-    def __init__(self, make: Callable[[Path], Value]) -> None:
+    def __init__(self, make: Callable[[Path], Made]) -> None:
         self._make = make
-        self._kept: dict[Path, tuple[tuple[int, int], Value]] = {}
+        self._kept: dict[Path, tuple[tuple[int, int], Made]] = {}
 
-    def of(self, path: Path) -> Value | None:
+    def of(self, path: Path) -> Made | None:
         """What is made of this file; None where there is no such file, or only a link to one."""
         try:
             about = path.lstat()
@@ -202,6 +205,7 @@ def _record(id: str, folder: Path, manifest: dict[str, Any]) -> Record:
         labels=tuple(str(column["label"]) for column in columns),
         rows=rows,
         axes=axes_of(manifest),
+        values=tuple(tuple(row.get("values", {}).items()) for row in manifest["rows"]),
         cells=cells,
         scores=scores_of(manifest),
     )

@@ -24,7 +24,7 @@ from clipskip.spec import (
 )
 from clipskip.spec.render import FIRST_FIELDS
 from clipskip.spec.table import PICTURE
-from clipskip.sweep.plan import Sweep, file_name, footer
+from clipskip.sweep.plan import LoraRow, Point, Sweep, file_name, footer
 from clipskip.weights import CheckpointFacts
 
 MANIFEST, KIND = "manifest.json", "clipskip sweep"
@@ -93,7 +93,8 @@ def axes_of(manifest: dict[str, Any]) -> tuple[Axis, ...]:
 def _manifest(sweep: Sweep, model: CheckpointFacts | None) -> dict[str, Any]:
     base = sweep.base
     columns = zip(sweep.skips, sweep.columns, strict=True)
-    rows = zip(sweep.rows, sweep.row_names, strict=True)
+    points = sweep.points or ((),) * len(sweep.rows)
+    rows = zip(sweep.rows, sweep.row_names, points, strict=True)
     return {
         "kind": KIND,
         "key": sweep.key,
@@ -109,7 +110,7 @@ def _manifest(sweep: Sweep, model: CheckpointFacts | None) -> dict[str, Any]:
         "request": _request(base),
         **({"axes": list(map(str, sweep.axes)), "loras": [_lora(lora) for lora in sweep.loras]} if sweep.axes else {}),
         "columns": [{"clip_skip": _number(skip), "label": label} for skip, label in columns],
-        "rows": [{"name": name, "loras": [_lora(lora) for lora in row]} for row, name in rows],
+        "rows": [_row(name, row, point) for row, name, point in rows],
         "cells": [[_cell(sweep.cell(r, c), r) for c in range(len(sweep.skips))] for r in range(len(sweep.rows))],
     }
 
@@ -139,6 +140,11 @@ def _start(saved: dict[str, Any] | None) -> Start | None:
 
 def _cell(render: Render, row: int) -> dict[str, str]:
     return {"file": file_name(render, row=row), "settings": render_infotext(render)}
+
+
+def _row(name: str, loras: LoraRow, point: Point) -> dict[str, Any]:
+    values = {axis.kind.name: value for axis, value in point}
+    return {"name": name, "loras": [_lora(lora) for lora in loras], **({"values": values} if values else {})}
 
 
 def _lora(lora: LoraRef) -> dict[str, Any]:

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 
 from clipskip.errors import SpecError
 from clipskip.spec import Axis, Hires, LoraRef, Render, Skip, shared_infotext
+from clipskip.spec.axes import Value
 
 MAX_CELLS = 100_000
 MAX_NAME = 60
 """Characters of a Clip Skip in a file's name."""
 
 LoraRow = tuple[LoraRef, ...]
+Point = tuple[tuple[Axis, Value], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +27,8 @@ class Sweep:
     """The LoRAs that are on, row by row; () is a row without any."""
     variants: tuple[Render, ...] = ()
     """What stands in the place of `base` row by row, where other axes vary; empty where there are none."""
-    notes: tuple[str, ...] = ()
-    """The values of other axes in words, row by row: "seed 5, CFG 7"."""
+    points: tuple[Point, ...] = ()
+    """The values of other axes row by row; one that several values share leaves that axis out."""
     axes: tuple[Axis, ...] = ()
     loras: LoraRow = ()
     """The LoRAs as they were asked for, before an axis changed their weights."""
@@ -58,8 +60,11 @@ class Sweep:
     @property
     def row_names(self) -> tuple[str, ...]:
         """Row labels, as users name them."""
-        notes = self.notes or ("",) * len(self.rows)
-        return tuple(", ".join(filter(None, (note, name_row(row)))) for note, row in zip(notes, self.rows, strict=True))
+        points = self.points or ((),) * len(self.rows)
+        return tuple(
+            ", ".join((*(axis.name(value) for axis, value in point), name_row(row)))
+            for point, row in zip(points, self.rows, strict=True)
+        )
 
     @property
     def places(self) -> list[tuple[int, int]]:

@@ -5,14 +5,12 @@ from dataclasses import replace
 
 from clipskip.errors import SpecError
 from clipskip.spec import Axis, LoraRef, Render, Request, combinations, parse_skip
-from clipskip.spec.axes import Value
 from clipskip.sweep.model import Extras
-from clipskip.sweep.plan import LoraRow, Sweep, with_and_without
+from clipskip.sweep.plan import LoraRow, Point, Sweep, with_and_without
 from clipskip.sweep.resolve import Resolver
 
 REQUESTED = ("sampler", "scheduler", "steps", "prompt")
 """Axes on which a prompt may be read in another way, or a sampler take other settings: the request is resolved anew."""
-Combination = tuple[tuple[Axis, Value], ...]
 
 
 def varied(request: Request, axes: Sequence[Axis], resolve: Resolver) -> tuple[Sweep, Extras]:
@@ -21,30 +19,30 @@ def varied(request: Request, axes: Sequence[Axis], resolve: Resolver) -> tuple[S
     `resolve` gives a request's render and files. Rows that come out alike are kept once.
     """
     base, extras = resolve(request)
-    rows: dict[tuple[Render, LoraRow], str] = {}
-    resolved: dict[Combination, Render] = {(): base}
+    rows: dict[tuple[Render, LoraRow], Point] = {}
+    resolved: dict[Point, Render] = {(): base}
     for combination in combinations(axes):
         asked = tuple(pair for pair in combination if pair[0].kind.name in REQUESTED)
         if asked not in resolved:
             resolved[asked], more = resolve(_requested(request, asked, seed=base.seed))
             extras = extras.with_more(more)
-        render = _rendered(resolved[asked], [pair for pair in combination if pair not in asked])
-        note = ", ".join(axis.name(value) for axis, value in combination)
+        render = _rendered(resolved[asked], tuple(pair for pair in combination if pair not in asked))
         for loras in with_and_without(render.loras):
-            rows.setdefault((replace(render, loras=()), loras), note)
+            row = replace(render, loras=()), loras
+            rows[row] = tuple(pair for pair in rows.get(row, combination) if pair in combination)
     sweep = Sweep(
         base=replace(base, loras=()),
         skips=(base.clip_skip,),
         rows=tuple(loras for _, loras in rows),
         variants=tuple(render for render, _ in rows) if axes else (),
-        notes=tuple(rows.values()) if axes else (),
+        points=tuple(rows.values()) if axes else (),
         axes=tuple(axes),
         loras=base.loras,
     )
     return sweep, extras
 
 
-def _requested(request: Request, combination: Combination, *, seed: int) -> Request:
+def _requested(request: Request, combination: Point, *, seed: int) -> Request:
     for axis, value in combination:
         match axis.kind.name:
             case "prompt":
@@ -72,7 +70,7 @@ def _replaced(request: Request, wanted: str, value: str) -> Request:
     )
 
 
-def _rendered(render: Render, combination: Sequence[tuple[Axis, Value]]) -> Render:
+def _rendered(render: Render, combination: Point) -> Render:
     for axis, value in combination:
         match axis.kind.name:
             case "seed":

@@ -79,11 +79,23 @@ class ColumnView(View):
     label: str
 
 
+class AxisView(View):
+    """What a sweep varies besides Clip Skip."""
+
+    name: str
+    """As it is typed: lora-weight."""
+    label: str
+    """What stands before a value: LoRA 0.8; empty where values speak for themselves."""
+    values: list[int | float | str]
+
+
 class RowView(View):
-    """The LoRAs of a row."""
+    """The LoRAs of a row, and where it stands on the axes."""
 
     name: str
     loras: list[LoraView]
+    values: dict[str, int | float | str]
+    """By the axis' name; one that several of its values share leaves it out, as a row without LoRA its weight."""
 
 
 class CellView(View):
@@ -132,6 +144,7 @@ class SummaryView(View):
 class SweepView(SummaryView):
     """A sweep."""
 
+    axes: list[AxisView]
     measures: list[Measure]
     """What the cells' scores are."""
     summary: Summary | None
@@ -186,7 +199,9 @@ def view_sweep(record: Record, studio: Studio) -> SweepView:
     job = studio.queue.find(record.id)
     cells = view_cells(record, job)
     told = _summary(record, job, cells, studio.history.marks(record))
-    return SweepView(**dict(told), measures=list(record.scores.measures), summary=record.scores.summary, cells=cells)
+    axes = [AxisView(name=one.kind.name, label=one.kind.label, values=list(one.values)) for one in record.axes]
+    measures, summary = list(record.scores.measures), record.scores.summary
+    return SweepView(**dict(told), axes=axes, measures=measures, summary=summary, cells=cells)
 
 
 def view_summary(record: Record, studio: Studio) -> SummaryView:
@@ -243,7 +258,10 @@ def _summary(record: Record, job: Job | None, cells: list[list[CellView]], marks
         settings=record.settings,
         model=_model(record),
         columns=[ColumnView(clip_skip=skip_json(skip), label=label) for skip, label in columns],
-        rows=[RowView(name=name, loras=[view_lora(lora) for lora in loras]) for name, loras in record.rows],
+        rows=[
+            RowView(name=name, loras=[view_lora(lora) for lora in loras], values=dict(values))
+            for (name, loras), values in zip(record.rows, record.values, strict=True)
+        ],
         done=done,
         total=len(flat),
         progress=job.share if job and state == "running" else done / len(flat),
