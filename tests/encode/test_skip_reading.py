@@ -195,7 +195,7 @@ def test_two_embeddings_of_one_name_are_an_error_when_it_is_used(reader: TextRea
     twins = tuple(Embedding(name="ogrish", vectors=(torch.ones(1, 32) * n,), hash=str(n)) for n in (1, 2))
     both = replace(reader, embeddings=twins)
     assert encode_layers(both, "a cat", [ClipSkip(1)])
-    with pytest.raises(PromptError, match="'ogrish', and 2 different ones have that name"):
+    with pytest.raises(PromptError, match="'ogrish', and 2 different embeddings have that name"):
         encode_layers(both, "an ogrish cat", [ClipSkip(1)])
 
 

@@ -93,7 +93,7 @@ def test_a_phrase_of_one_text_of_the_schedule_is_enough(reader: TextReader) -> N
 
 
 def test_a_phrase_that_the_prompt_has_not_is_an_error(reader: TextReader) -> None:
-    with pytest.raises(PromptError, match="no phrase 'goblin', which clip skip 6 is for"):
+    with pytest.raises(PromptError, match="does not contain the phrase 'goblin', to which Clip Skip 6 applies"):
         condition(reader, at_phrase(RENDER, "goblin=6"))
 
 

@@ -9,7 +9,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
-from clipskip.encode.conditioning import Conditioning, Part, TextVectors
+from clipskip.encode.conditioning import Conditioning, TextVectors, WeightedSchedule
 from clipskip.networks import UNetShape, build_unet
 from clipskip.sample import Picture
 from clipskip.spec import FileRef, Render
@@ -47,7 +47,7 @@ def text(seed: int, tokens: int = 7) -> Tensor:
 
 
 def conditioning(seed: int = 1) -> Conditioning:
-    part = Part(weight=1.0, schedule=((1000, TextVectors(tokens=text(seed))),))
+    part = WeightedSchedule(weight=1.0, schedule=((1000, TextVectors(tokens=text(seed))),))
     return Conditioning(positive=(part,), negative=((1000, TextVectors(tokens=text(seed + 1))),))
 
 

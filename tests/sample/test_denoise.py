@@ -8,7 +8,7 @@ import torch
 from sample.conftest import conditioning, text
 from torch import Tensor
 
-from clipskip.encode.conditioning import Conditioning, Part, TextVectors
+from clipskip.encode.conditioning import Conditioning, TextVectors, WeightedSchedule
 from clipskip.errors import SpecError
 from clipskip.sample import SAMPLERS, Denoiser, Picture, Step, sample, stable_diffusion
 
@@ -41,7 +41,7 @@ def flat(value: float, tokens: int = 7) -> TextVectors:
 
 def plain(*parts: tuple[float, float], negative: TextVectors | None = None) -> Conditioning:
     """A conditioning whose texts are constants: (weight, value) of each AND part."""
-    built = tuple(Part(weight=weight, schedule=((1000, flat(value)),)) for weight, value in parts)
+    built = tuple(WeightedSchedule(weight=weight, schedule=((1000, flat(value)),)) for weight, value in parts)
     return Conditioning(positive=built, negative=((1000, flat(0.5) if negative is None else negative),))
 
 
@@ -109,7 +109,7 @@ def test_at_a_guidance_of_one_the_negative_prompt_is_not_run(picture: Build) -> 
 def test_prompt_editing_switches_after_the_call_that_a1111_switches_after(picture: Build) -> None:
     # "[a:b:3]" of 6 steps is [(3, a), (6, b)]: calls 0 to 3 take a, four of them.
     unet = Recorder()
-    part = Part(weight=1.0, schedule=((3, flat(1.0)), (6, flat(2.0))))
+    part = WeightedSchedule(weight=1.0, schedule=((3, flat(1.0)), (6, flat(2.0))))
     given = Conditioning(positive=(part,), negative=((1, flat(3.0)), (6, flat(4.0))))
     list(sample(unet, [picture(given, steps=6, sampler="Euler")]))
     assert [texts[:, 0, 0].tolist() for texts in unet.texts] == [[1, 3], [1, 3], [1, 4], [1, 4], [2, 4], [2, 4]]
@@ -117,7 +117,7 @@ def test_prompt_editing_switches_after_the_call_that_a1111_switches_after(pictur
 
 def test_prompt_editing_counts_denoiser_calls_and_not_steps(picture: Build) -> None:
     unet = Recorder()
-    part = Part(weight=1.0, schedule=((3, flat(1.0)), (12, flat(2.0))))
+    part = WeightedSchedule(weight=1.0, schedule=((3, flat(1.0)), (12, flat(2.0))))
     given = Conditioning(positive=(part,), negative=((12, flat(3.0)),))
     list(sample(unet, [picture(given, steps=6, sampler="Heun")]))
     assert [texts[0, 0, 0].item() for texts in unet.texts] == [1] * 4 + [2] * 7
@@ -126,7 +126,7 @@ def test_prompt_editing_counts_denoiser_calls_and_not_steps(picture: Build) -> N
 def test_the_same_texts_are_the_same_tensor_to_the_unet_again(picture: Build) -> None:
     unet = Recorder()
     a, b = flat(1.0), flat(2.0)
-    part = Part(weight=1.0, schedule=((0, a), (1, b), (2, a), (3, b)))
+    part = WeightedSchedule(weight=1.0, schedule=((0, a), (1, b), (2, a), (3, b)))
     list(sample(unet, [picture(Conditioning(positive=(part,), negative=((4, flat(3.0)),)), sampler="Euler")]))
     assert unet.texts[0] is unet.texts[2]
     assert unet.texts[1] is unet.texts[3]

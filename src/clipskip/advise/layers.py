@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from clipskip.encode import Reading, TextReader, one_text, read_layer
+from clipskip.encode import EncoderReading, TextReader, one_text, read_layer
 from clipskip.errors import PromptError
 from clipskip.networks import Injection, best_dtype
 from clipskip.prompt import CHUNK, END, START, Chunk, common_words, ends_word, readable
@@ -181,11 +181,13 @@ def _words_of(chunk: Chunk, at: int) -> Iterator[_Word]:
     yield _Word(text="(end)", chunk=at, first=len(chunk.tokens) + 1, last=len(chunk.tokens) + 1)
 
 
-def _skips(reading: Reading) -> tuple[int, ...]:
+def _skips(reading: EncoderReading) -> tuple[int, ...]:
     return tuple(range(1 + reading.depth - reading.network.shape.depth, reading.depth + 1))
 
 
-def _as_read(reading: Reading, states: Sequence[Float[Tensor, "*rows width"]]) -> Float[Tensor, "skips *rows width"]:
+def _as_read(
+    reading: EncoderReading, states: Sequence[Float[Tensor, "*rows width"]]
+) -> Float[Tensor, "skips *rows width"]:
     """h[0] to h[depth] as each Clip Skip reads them."""
     depth, norm = reading.depth, reading.final_norm
     return torch.stack(
@@ -206,7 +208,7 @@ class _Heard:
     written: Float[Tensor, "skips words"]
 
     @classmethod
-    def of(cls, reader: TextReader, reading: Reading, chunk: Chunk, words: Sequence[_Word]) -> "_Heard":
+    def of(cls, reader: TextReader, reading: EncoderReading, chunk: Chunk, words: Sequence[_Word]) -> "_Heard":
         masks = _masks(words, tokens=CHUNK + 2)
         device = reading.device
         ids = torch.tensor([chunk.ids(pad=reading.rule.padding)], device=device)
@@ -270,7 +272,7 @@ class _Alone:
     What they share is taken exactly, from the first of them; the nearest are looked for in what is fastest.
     """
 
-    def __init__(self, reading: Reading, known: Sequence[int], *, shared: int) -> None:
+    def __init__(self, reading: EncoderReading, known: Sequence[int], *, shared: int) -> None:
         self.skips = _skips(reading)
         self._known = list(known)
         device = reading.device
@@ -302,5 +304,5 @@ class _Alone:
         return found
 
 
-def _said_alone(reading: Reading, ids: Int[Tensor, "words 3"]) -> Float[Tensor, "skips words 2 width"]:
+def _said_alone(reading: EncoderReading, ids: Int[Tensor, "words 3"]) -> Float[Tensor, "skips words 2 width"]:
     return _as_read(reading, reading.network.layers(ids))[:, :, 1:]

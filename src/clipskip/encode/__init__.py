@@ -1,28 +1,28 @@
-"""A prompt's weighted token chunks in, the vectors that condition the picture out, at any Clip Skip."""
+"""Weighted token chunks of a prompt to the vectors that condition the picture, at any Clip Skip."""
 
-from clipskip.encode.conditioning import Conditioning, Part, Schedule, TextVectors, splice, vectors_at
+from clipskip.encode.conditioning import Conditioning, TextVectors, VectorSchedule, WeightedSchedule, splice, vectors_at
 from clipskip.encode.embeds import PromptEmbeds, encode_layers, encode_text, one_text, prompt_embeds, text_tensors
 from clipskip.encode.emphasis import emphasise
 from clipskip.encode.layer import last_layer_needed, layers_read, read_layer
 from clipskip.encode.live import EncoderSettings, read_encoders
 from clipskip.encode.phrases import check_phrase
-from clipskip.encode.reader import Reading, TextReader, open_text_encoder
-from clipskip.encode.run import Run
+from clipskip.encode.reader import EncoderReading, TextReader, open_text_encoder
+from clipskip.encode.run import EncoderRun
 from clipskip.encode.summary import LayerSummary, summarize_layers
 from clipskip.encode.texts import SecondPass, condition, condition_all
 
 __all__ = [
     "Conditioning",
+    "EncoderReading",
+    "EncoderRun",
     "EncoderSettings",
     "LayerSummary",
-    "Part",
     "PromptEmbeds",
-    "Reading",
-    "Run",
-    "Schedule",
     "SecondPass",
     "TextReader",
     "TextVectors",
+    "VectorSchedule",
+    "WeightedSchedule",
     "check_phrase",
     "condition",
     "condition_all",

@@ -1,4 +1,4 @@
-"""The vector beside the text: what SDXL's UNet is told of a whole text and of the picture's sizes."""
+"""The vector beside the text, which tells SDXL's UNet about the whole text and the picture's sizes."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from clipskip.networks import SIZE_WAVES, waves
 
 
 def added_vector(pooled: Float[Tensor, " pooled"], numbers: Sequence[float]) -> Float[Tensor, " added"]:
-    """The pooled vector and each number spread over 256 waves, in A1111's order.
+    """Return the pooled vector followed by each number as 256 sinusoids, in A1111's order.
 
-    SDXL's six are the picture's height and width, the crop's top and left, the target's height and width (Podell et al.
-    2023, section 2.2); A1111 and diffusers take the picture's own size for the first and the last two.
+    SDXL's six numbers are the picture's height and width, the crop's top and left, and the target's height and width
+    (Podell et al. 2023, section 2.2); A1111 and diffusers put the picture's own size first and last.
     """
     spread = waves(torch.tensor(numbers, dtype=torch.float32, device=pooled.device), SIZE_WAVES)
     return torch.cat([pooled, spread.flatten()])

@@ -1,4 +1,4 @@
-"""Vectors for other people's pipelines and for files: one text, no sampler of ours."""
+"""Vectors of one text for other tools' pipelines and for files, without a sampler of ours."""
 
 from collections.abc import Mapping, Sequence
 from typing import NotRequired, TypedDict
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from clipskip.encode.conditioning import TextVectors
 from clipskip.encode.reader import TextReader
-from clipskip.encode.run import Run
+from clipskip.encode.run import EncoderRun
 from clipskip.errors import PromptError
 from clipskip.prompt import Prompt, read_prompt
 from clipskip.spec import ClipSkip, Skip
 
 CALLS = 1000
-"""Denoiser calls over which a text is read to see that it stays the same."""
+"""The number of denoiser calls over which a text is read, to make sure that it stays the same."""
 
 
 class PromptEmbeds(TypedDict):
@@ -24,21 +24,21 @@ class PromptEmbeds(TypedDict):
     prompt_embeds: Float[Tensor, "1 tokens width"]
     negative_prompt_embeds: Float[Tensor, "1 tokens width"]
     pooled_prompt_embeds: NotRequired[Float[Tensor, "1 pooled"]]
-    """Of SDXL, and so the next."""
+    """Set for SDXL only, as is the next."""
     negative_pooled_prompt_embeds: NotRequired[Float[Tensor, "1 pooled"]]
 
 
 def encode_text(reader: TextReader, text: str, skips: Sequence[Skip]) -> dict[Skip, TextVectors]:
-    """One text at each Clip Skip, weighted as A1111 weights it, from one pass of each encoder."""
+    """Encode one text at each Clip Skip, weighted as in A1111, with one pass of each encoder."""
     for skip in skips:
         reader.check(skip)
     prompt = one_text(reader, text)
-    run = Run(reader, [prompt], skips)
+    run = EncoderRun(reader, [prompt], skips)
     return {skip: _vectors(run, prompt, skip) for skip in skips}
 
 
 def text_tensors(texts: Mapping[Skip, TextVectors]) -> dict[str, Tensor]:
-    """What `encode_text` gives, by the names that files have for it: clip_skip_N, and pooled where there is one."""
+    """Return what `encode_text` gives under the names used in files: clip_skip_N, and pooled where there is one."""
     tensors = {f"clip_skip_{skip}": vectors.tokens.contiguous() for skip, vectors in texts.items()}
     pooled = next((vectors.pooled for vectors in texts.values()), None)
     return tensors if pooled is None else {**tensors, "pooled": pooled.contiguous()}
@@ -47,7 +47,7 @@ def text_tensors(texts: Mapping[Skip, TextVectors]) -> dict[str, Tensor]:
 def encode_layers(
     reader: TextReader, text: str, skips: Sequence[ClipSkip]
 ) -> dict[ClipSkip, Float[Tensor, "tokens width"]]:
-    """The tokens' vectors of one text at each Clip Skip; SDXL's encoders side by side."""
+    """Return the token vectors of one text at each Clip Skip; SDXL's two encoders are concatenated."""
     texts = encode_text(reader, text, skips)
     return {skip: texts[skip].tokens for skip in skips}
 
@@ -61,18 +61,19 @@ def prompt_embeds(
     negative_clip_skip: Skip | None = None,
     zero_negative: bool = True,
 ) -> PromptEmbeds:
-    """The two conditionings at a Clip Skip (None: the family's own; for the negative prompt: the prompt's).
+    """Return the conditioning of a prompt and a negative prompt at a Clip Skip.
 
-    They have one length, as diffusers wants it: the shorter goes on with the empty prompt's vectors, 77 at a time, as
-    A1111 pads with "Pad prompt/negative prompt to be same length" (sd_samplers_cfg_denoiser.py pad_cond).
-    An empty negative prompt of SDXL is all zeros, as in A1111, unless `zero_negative` says otherwise.
+    Without `clip_skip` the family's default is used; without `negative_clip_skip`, the prompt's. Both results have one
+    length, as diffusers requires: the shorter is filled up with the empty prompt's vectors, 77 at a time, as A1111 does
+    with "Pad prompt/negative prompt to be same length" (sd_samplers_cfg_denoiser.py pad_cond). For SDXL an empty
+    negative prompt gives zeros, as in A1111, unless `zero_negative` is False.
     """
     skip = clip_skip or ClipSkip(reader.family.value.default_skip)
     texts = [one_text(reader, prompt), one_text(reader, negative_prompt, negative=True), one_text(reader, "")]
     skips = (skip, negative_clip_skip or skip)
     for at in skips:
         reader.check(at)
-    run = Run(reader, texts, skips)
+    run = EncoderRun(reader, texts, skips)
     vectors = [_vectors(run, text, at) for text, at in zip(texts[:2], skips, strict=True)]
     longest = max(len(side.tokens) for side in vectors)
     padded = [
@@ -88,12 +89,12 @@ def prompt_embeds(
     return embeds
 
 
-def _vectors(run: Run, prompt: Prompt, skip: Skip) -> TextVectors:
+def _vectors(run: EncoderRun, prompt: Prompt, skip: Skip) -> TextVectors:
     return run.schedule(prompt.parts[0].schedule, prompt.emphasis, skip=skip)[0][1]
 
 
 def one_text(reader: TextReader, text: str, *, negative: bool = False) -> Prompt:
-    """The prompt, of one part and one text; PromptError where it is more than one set of vectors can say."""
+    """Read a prompt of one part and one text; PromptError where one set of vectors cannot express it."""
     prompt = read_prompt(text, steps=CALLS, embeddings=reader.vector_counts, negative=negative)
     if prompt.loras:
         raise PromptError(

@@ -1,4 +1,4 @@
-"""Clip Skip: the number a user types, and the layer that it reads."""
+"""Clip Skip: from the number that a user types to the layer that it selects."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,12 +12,12 @@ States = Sequence[Float[Tensor, "batch tokens width"]] | Mapping[int, Float[Tens
 
 
 def last_layer_needed(skips: Iterable[ClipSkip], *, depth: int) -> int:
-    """The k of the last h[k] that any of these read; SkipOutOfRange when this depth has not all of them."""
+    """Return the k of the last h[k] that any of these skips reads; SkipOutOfRange where the depth is too small."""
     return max(layers_read(skips, depth=depth))
 
 
 def layers_read(skips: Iterable[ClipSkip], *, depth: int) -> tuple[int, ...]:
-    """The k of each h[k] that any of these read, rising."""
+    """Return the k of each h[k] that any of these skips reads, in rising order."""
     checked = [skip.check(depth) for skip in skips]
     return tuple(sorted({depth + 1 - n for skip in checked for n in (skip.shallow, skip.deep)}))
 
@@ -25,9 +25,9 @@ def layers_read(skips: Iterable[ClipSkip], *, depth: int) -> tuple[int, ...]:
 def read_layer(
     states: States, skip: ClipSkip, *, depth: int, final_norm: nn.Module | None
 ) -> Float[Tensor, "batch tokens width"]:
-    """h[depth + 1 - skip] through the final norm, whose absence is SDXL's; `states[k]` is h[k].
+    """Return h[depth + 1 - skip] through the final norm, or without it as in SDXL; `states[k]` is h[k].
 
-    A whole skip is the layer bit for bit. A fraction mixes two layers before the norm, as SD.Next does
+    A whole skip gives the layer bit for bit. A fraction mixes two layers before the norm, as SD.Next does
     (prompt_parser_diffusers.py): 1.25 is three quarters of the last layer and a quarter of the one before it.
     """
     skip.check(depth)

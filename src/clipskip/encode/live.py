@@ -1,4 +1,4 @@
-"""Text encoders that somebody already has in memory, as a reader: tensors, or a module of transformers or of another tool."""
+"""Text readers for encoders that are already in memory: tensors, or a module of transformers or of another tool."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from clipskip.spec.family import Family, TextReading
 from clipskip.weights import TEXT_PARTS, EncoderFacts, Source, canonical
 
 HEAD_WIDTH = 64
-"""Numbers per attention head in every CLIP text encoder that Stable Diffusion uses."""
+"""Width of an attention head in every CLIP text encoder that Stable Diffusion uses."""
 FIRST_LAYER = "encoder.layers.0.self_attn.q_proj.weight"
 PART = TEXT_PARTS[0]
 Weights = nn.Module | Mapping[str, Tensor]
@@ -21,16 +21,16 @@ Weights = nn.Module | Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSettings:
-    """What an encoder's tensors do not say."""
+    """What an encoder's tensors cannot tell."""
 
     heads: int | None = None
-    """Attention heads; None is one for every 64 numbers, as all of CLIP's have it."""
+    """Number of attention heads; None means one for every 64 numbers of width, as in all of CLIP's."""
     activation: str | None = None
-    """quick_gelu or gelu; None is the family's: gelu for OpenCLIP's encoders, quick_gelu for OpenAI's CLIP-L."""
+    """quick_gelu or gelu; None means the family's own: gelu for OpenCLIP's encoders, quick_gelu for OpenAI's CLIP-L."""
 
     @classmethod
     def of(cls, encoder: Weights) -> "EncoderSettings":
-        """What the `config` of a module of transformers says, or nothing."""
+        """Return what the `config` of a transformers module says, or empty settings."""
         config = getattr(encoder, "config", None)
         return cls(heads=getattr(config, "num_attention_heads", None), activation=getattr(config, "hidden_act", None))
 
@@ -38,11 +38,11 @@ class EncoderSettings:
 def read_encoders(
     *encoders: Weights, family: Family, settings: Sequence[EncoderSettings] = (), dtype: torch.dtype | None = None
 ) -> TextReader:
-    """Read prompts with text encoders that are in memory: a family's encoders in its order, CLIP-L before OpenCLIP bigG.
+    """Make a text reader of encoders that are in memory: all of a family's, in its order (CLIP-L before OpenCLIP bigG).
 
-    An encoder is a module or its tensors, under the names of transformers (with or without `text_model.`) or of OpenCLIP.
-    Its weights are shared where their dtype stays and their names need no rearranging, not copied: what changes them in
-    place changes what is read. WrongKind where something is missing, or where peft holds LoRAs of its own in the module.
+    An encoder is a module or its tensors, under the names of transformers (with or without `text_model.`) or of
+    OpenCLIP. Weights are shared, not copied, where their dtype stays and their layout fits, so changing them in place
+    changes what is read. Raises WrongKind where a tensor is missing, or where peft has loaded LoRAs into the module.
     """
     if not family.usable:
         raise SpecError(family.means_nothing, field="family")
@@ -54,16 +54,16 @@ def read_encoders(
         )
     known = settings or [EncoderSettings.of(encoder) for encoder in encoders]
     states, facts = [], []
-    for part, rule, encoder, own in zip(TEXT_PARTS, rules, encoders, known, strict=False):
+    for part, rule, encoder, encoder_settings in zip(TEXT_PARTS, rules, encoders, known, strict=False):
         state = _canonical_state(encoder, rule.name)
-        shape = _shape(state, rule, own)
+        shape = _shape(state, rule, encoder_settings)
         states.append({name: _as(state[name], dtype) for name in tensors_of(shape) if name in state})
         facts.append(EncoderFacts(part=part, shape=shape, rule=rule))
     return TextReader.build(states, facts, family=family)
 
 
 def _canonical_state(encoder: Weights, name: str) -> dict[str, Tensor]:
-    """An encoder's tensors under canonical names."""
+    """Return an encoder's tensors under canonical names."""
     given = encoder.state_dict() if isinstance(encoder, nn.Module) else encoder
     adapted = next((key for key in given if ".base_layer." in key or ".lora_A." in key), None)
     if adapted:
@@ -75,13 +75,14 @@ def _canonical_state(encoder: Weights, name: str) -> dict[str, Tensor]:
     sources = canonical({key: tuple(tensor.shape) for key, tensor in named.items()}).get(PART, {})
     if FIRST_LAYER not in sources:
         raise WrongKind(
-            f"the text encoder {name} is not one of CLIP's: it has no layer under any name that is known here"
+            f"the text encoder {name} is not a CLIP text encoder: none of its tensors has the name of a layer that "
+            "transformers or OpenCLIP use; give one of this family's encoders"
         )
     return {ours: _taken(named[source.name], source) for ours, source in sources.items()}
 
 
 def _taken(tensor: Tensor, source: Source) -> Tensor:
-    """The part of a tensor that a canonical name stands for."""
+    """Return the part of a tensor that a canonical name stands for."""
     if source.third is not None:
         tensor = tensor.chunk(3)[source.third]
     return tensor.T.contiguous() if source.transposed else tensor
@@ -93,17 +94,18 @@ def _shape(state: Mapping[str, Tensor], rule: TextReading, settings: EncoderSett
     mlp, projection = state.get("encoder.layers.0.mlp.fc1.weight"), state.get("text_projection.weight")
     if tokens is None or positions is None or mlp is None or (rule.pooled and projection is None):
         raise WrongKind(
-            f"the text encoder {rule.name} is not whole: it needs embeddings, layers{_and_projection(rule)}"
+            f"the text encoder {rule.name} is incomplete: it needs embeddings, layers{_and_projection(rule)}; "
+            "give the whole encoder"
         )
     width = tokens.shape[1]
     heads = settings.heads or width // HEAD_WIDTH
     if heads < 1 or width % heads:
         raise SpecError(
-            f"{rule.name} is {width} wide here, which {heads} attention heads cannot share; say how many it has"
+            f"{rule.name} is {width} wide, which {heads} attention heads do not divide; give the number of heads that it has"
         )
     activation = settings.activation or ("quick_gelu" if rule.name == "CLIP-L" else "gelu")
     if activation not in ("gelu", "quick_gelu"):
-        raise WrongKind(f"the activation {activation[:40]!r} of {rule.name} is not CLIP's; quick_gelu and gelu are")
+        raise WrongKind(f"the activation {activation[:40]!r} of {rule.name} is unknown; use quick_gelu or gelu")
     return TextShape(
         depth=1 + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.layers.")),
         width=width,

@@ -1,4 +1,4 @@
-"""A Clip Skip of its own for one phrase of the prompt: its tokens take their vectors from another layer."""
+"""One phrase's own Clip Skip: the phrase's tokens take their vectors from another layer."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,28 +12,28 @@ from clipskip.spec import PhraseSkip
 
 
 def phrase_places(phrase: str, texts: Sequence[tuple[Chunk, ...]]) -> Bool[Tensor, "texts chunks tokens"]:
-    """Where the phrase stands in some texts of as many chunks each."""
+    """Return a mask of the phrase's tokens in texts that all have the same number of chunks."""
     ids = tuple(token_ids(phrase))
-    found = torch.zeros(len(texts), len(texts[0]), 77, dtype=torch.bool)
+    mask = torch.zeros(len(texts), len(texts[0]), 77, dtype=torch.bool)
     for number, chunks in enumerate(texts):
         for chunk, position in _places(chunks, ids):
-            found[number, chunk, position] = True
-    return found
+            mask[number, chunk, position] = True
+    return mask
 
 
-def check_phrase(one: PhraseSkip, prompt: Prompt) -> None:
-    """PromptError for a phrase that the prompt does not have, at any step."""
+def check_phrase(phrase_skip: PhraseSkip, prompt: Prompt) -> None:
+    """Raise PromptError for a phrase that the prompt has at no step."""
     texts = dict.fromkeys(entry.chunks for part in prompt.parts for entry in part.schedule)
-    if not any(phrase_places(one.phrase, [text]).any() for text in texts):
+    if not any(phrase_places(phrase_skip.phrase, [text]).any() for text in texts):
         raise PromptError(
-            f"the prompt has no phrase {one.phrase[:60]!r}, which clip skip {one.skip} is for; write it as the prompt does, "
-            "without brackets and weights",
+            f"the prompt does not contain the phrase {phrase_skip.phrase[:60]!r}, to which Clip Skip {phrase_skip.skip} applies; "
+            "write it as in the prompt, without brackets and weights",
             field="phrase_skip",
         )
 
 
 def _places(chunks: Sequence[Chunk], ids: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """(chunk, position among its 77) of each token of each occurrence, those across two chunks included."""
+    """Yield (chunk, position in its 77) for each token of each occurrence, across chunk borders too."""
     tokens = [token for chunk in chunks for token in chunk.tokens]
     places = [(number, at) for number, chunk in enumerate(chunks) for at in range(1, len(chunk.tokens) + 1)]
     for start in range(len(tokens) - len(ids) + 1):

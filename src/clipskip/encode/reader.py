@@ -1,4 +1,5 @@
-"""A family's text encoders and how each is read: which number of a Clip Skip, through a norm or not, padded with what."""
+"""A family's text encoders and how each is read: its share of a Clip Skip, with the norm or without, and its
+padding."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -16,44 +17,45 @@ from clipskip.spec.family import TextReading
 from clipskip.weights import TEXT_PARTS, Embedding, EncoderFacts, check_encoders, load_text
 
 ENCODERS = ("L", "G")
-"""What users call SDXL's two, in their order."""
+"""The names that users give to SDXL's two encoders, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Reading:
-    """One text encoder, as its family reads it."""
+class EncoderReading:
+    """One text encoder, with the rule by which its family reads it."""
 
     network: TextEncoder
     facts: EncoderFacts
     normed: bool = True
-    """Whether the final norm follows the layer that was read."""
+    """Whether the final norm is applied to the layer that was read."""
 
     @property
     def depth(self) -> int:
-        """Layers of the whole network, from whose end Clip Skip counts."""
+        """Number of layers in the whole network, from whose end Clip Skip counts."""
         return self.facts.depth
 
     @property
     def rule(self) -> TextReading:
-        """Its padding, and whether its pooled vector conditions."""
+        """Its padding, and whether its pooled vector conditions the picture."""
         return self.facts.rule
 
     @property
     def final_norm(self) -> nn.Module | None:
-        """What follows the layer that was read."""
+        """The norm applied to the layer that was read, if any."""
         return self.network.final_layer_norm if self.normed else None
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device that holds the weights."""
         return self.network.embeddings.token_embedding.weight.device
 
     def skip(self, skip: Skip) -> EncoderSkip:
-        """Its own Clip Skip, of a value for all encoders."""
+        """Return this encoder's own Clip Skip from a value for all encoders."""
         return skip_for(skip, self.facts.number)
 
     def layers(self, skips: Iterable[ClipSkip]) -> tuple[int, ...]:
-        """The k of each h[k] to keep, rising; SkipOutOfRange for one that this encoder or its file does not have."""
+        """Return the k of each h[k] to keep, in rising order; SkipOutOfRange for one that the encoder or its file
+        lacks."""
         needed, stored = layers_read(skips, depth=self.depth), self.network.shape.depth
         if needed[-1] > stored:
             raise SkipOutOfRange(
@@ -68,7 +70,7 @@ class Reading:
 class TextReader:
     """A family's text encoders, and the embeddings that prompts may name."""
 
-    encoders: tuple[Reading, ...]
+    encoders: tuple[EncoderReading, ...]
     family: Family = Family.SD1
     embeddings: tuple[Embedding, ...] = ()
 
@@ -76,22 +78,24 @@ class TextReader:
     def of(
         cls, *networks: TextEncoder, family: Family = Family.SD1, embeddings: Sequence[Embedding] = ()
     ) -> "TextReader":
-        """A reader of all of a family's encoders, in its order."""
+        """Make a reader of all of a family's encoders, in its order."""
         normed = family.value.final_norm
         known = [
             EncoderFacts(part=part, shape=network.shape, rule=rule)
             for part, network, rule in zip(TEXT_PARTS, networks, family.value.encoders, strict=False)
         ]
-        readings = [Reading(network=n, facts=facts, normed=normed) for n, facts in zip(networks, known, strict=True)]
+        readings = [
+            EncoderReading(network=n, facts=facts, normed=normed) for n, facts in zip(networks, known, strict=True)
+        ]
         return cls(encoders=tuple(readings), family=family, embeddings=tuple(embeddings))
 
     @classmethod
     def build(
         cls, states: Sequence[dict[str, Tensor]], facts: Sequence[EncoderFacts], *, family: Family
     ) -> "TextReader":
-        """A reader of the encoders that a file has."""
+        """Make a reader of the encoders in a file."""
         readings = [
-            Reading(
+            EncoderReading(
                 network=build_text_encoder(state, known.shape),
                 facts=known,
                 normed=family.value.final_norm,
@@ -101,7 +105,8 @@ class TextReader:
         return cls(encoders=tuple(readings), family=family)
 
     def only(self, encoder: str) -> "TextReader":
-        """The same with one encoder alone, "L" (CLIP-L) or "G" (OpenCLIP bigG); SpecError where there is one anyway."""
+        """Return a reader of one encoder only, "L" (CLIP-L) or "G" (OpenCLIP bigG); SpecError where the family has just
+        one."""
         if len(self.encoders) == 1 or encoder.upper() not in ENCODERS:
             names = f"{self.family.label} has one text encoder" if len(self.encoders) == 1 else "give L or G"
             raise SpecError(f"encoder {encoder[:20]!r} cannot be chosen: {names}", field="encoder")
@@ -114,17 +119,17 @@ class TextReader:
 
     @property
     def width(self) -> int:
-        """Numbers per token, of all encoders together."""
+        """Width of a token's vector, over all encoders."""
         return sum(encoder.network.shape.width for encoder in self.encoders)
 
     @property
     def pools(self) -> bool:
-        """Whether a pooled vector conditions too."""
+        """Whether a pooled vector conditions the picture too."""
         return any(encoder.rule.pooled for encoder in self.encoders)
 
     @property
     def refines(self) -> bool:
-        """Whether it is a refiner's, which is told an aesthetic score in the place of a target size."""
+        """Whether this is SDXL's refiner, which takes an aesthetic score instead of a target size."""
         return self.pools and len(self.encoders) == 1
 
     @property
@@ -134,19 +139,19 @@ class TextReader:
 
     @property
     def vector_counts(self) -> dict[str, int]:
-        """How many vectors each embedding has: what reading a prompt takes."""
+        """How many vectors each embedding has, which reading a prompt needs to know."""
         return {embedding.name: embedding.count for embedding in self.embeddings}
 
     def check(self, skip: Skip) -> None:
-        """SkipOutOfRange for a Clip Skip that these encoders do not have."""
+        """Raise SkipOutOfRange for a Clip Skip that these encoders do not have."""
         check_encoders(skip, [encoder.facts for encoder in self.encoders])
 
-    def vectors_of(self, name: str, encoder: Reading) -> Float[Tensor, "vectors width"]:
-        """The embedding's vectors for one encoder; PromptError where two different ones have the name."""
+    def vectors_of(self, name: str, encoder: EncoderReading) -> Float[Tensor, "vectors width"]:
+        """Return the embedding's vectors for one encoder; PromptError where two different embeddings share the name."""
         same = {embedding.hash: embedding for embedding in self.embeddings if embedding.name == name}
         if len(same) > 1:
             raise PromptError(
-                f"the prompt uses the embedding {name!r}, and {len(same)} different ones have that name; rename one",
+                f"the prompt uses the embedding {name!r}, and {len(same)} different embeddings have that name; rename one",
                 field="prompt",
             )
         vectors = next(iter(same.values())).vectors
@@ -160,6 +165,6 @@ def open_text_encoder(
     device: str | torch.device = "cpu",
     allow_pickle: bool = False,
 ) -> TextReader:
-    """The text encoders of a checkpoint, ready for `prompt_embeds` and `encode_layers`; the rest is not read."""
+    """Open the text encoders of a checkpoint for `prompt_embeds` and `encode_layers`; the rest is not read."""
     weights = load_text(path, dtype=dtype, device=device, allow_pickle=allow_pickle)
     return TextReader.build(weights.states, weights.encoders, family=weights.family)

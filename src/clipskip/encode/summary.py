@@ -1,4 +1,4 @@
-"""What each layer says of a text, in a few numbers."""
+"""What each layer makes of a text, in a few numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from clipskip.spec import Skip
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSummary:
-    """One Clip Skip's conditioning."""
+    """The conditioning at one Clip Skip, in numbers."""
 
     tokens: int
     width: int
     norm: float
-    """Mean over tokens of each vector's length."""
+    """Mean length of the token vectors."""
     cosine_to_first: float
-    """Mean over tokens of the cosine to the same token's vector at the first Clip Skip of the list."""
+    """Mean cosine between each token's vector and the same token's at the first Clip Skip of the list."""
 
 
 def summarize_layers(layers: Mapping[Skip, Float[Tensor, "tokens width"]]) -> dict[Skip, LayerSummary]:
-    """Each Clip Skip's size, length and likeness to the first one's."""
+    """Summarize each Clip Skip's conditioning: its size, its length and its likeness to the first one."""
     first = next(iter(layers.values())).double()
     return {
         skip: LayerSummary(

@@ -1,4 +1,4 @@
-"""Renders to conditioning: every different chunk of every text through each encoder once, for all Clip Skips."""
+"""Renders to conditioning: each distinct chunk of all texts goes through each encoder once, for all Clip Skips."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -6,81 +6,82 @@ from dataclasses import dataclass, replace
 import torch
 
 from clipskip.encode.added import added_vector
-from clipskip.encode.conditioning import Conditioning, Part, Schedule, TextVectors, splice
+from clipskip.encode.conditioning import Conditioning, TextVectors, VectorSchedule, WeightedSchedule, splice
 from clipskip.encode.phrases import check_phrase
 from clipskip.encode.reader import TextReader
-from clipskip.encode.run import Run
+from clipskip.encode.run import EncoderRun
 from clipskip.prompt import Emphasis, Prompt, Rules, read_prompt
 from clipskip.spec import PhraseSkip, Render, Skip
 
 HIGH_SCORE, LOW_SCORE = 6.0, 2.5
-"""Aesthetic scores of the prompt and the negative prompt to a refiner: A1111's, ComfyUI's and diffusers' defaults."""
+"""Aesthetic scores that a refiner is given for the prompt and the negative prompt: the defaults of A1111, ComfyUI and
+diffusers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Texts:
-    """What a picture says, before it is read."""
+class PromptTexts:
+    """A picture's texts before they are read."""
 
     prompt: str
     negative_prompt: str
     calls: int
-    """Of the denoiser."""
+    """Number of denoiser calls."""
     emphasis: str
     before: int | None = None
-    """Calls of a first pass, where this is the second: prompt editing's steps go on counting from there."""
+    """Number of calls in the first pass, where this is the second: prompt editing counts its steps on from there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecondPass:
-    """What reading a text for a second pass takes beside its render."""
+    """What reading a text for a second pass needs beside its render."""
 
     first_calls: int
-    """Denoiser calls of the first."""
+    """Number of denoiser calls in the first pass."""
     width: int
     height: int
-    """Pixels of the second."""
+    """Size of the second pass, in pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What a picture of a family that is told sizes says beside its texts, in pixels."""
+    """The sizes, in pixels, that a family with a vector beside the text is told."""
 
     height: int
     width: int
     crop: tuple[int, int]
     """Top and left."""
     zero_negative: bool
-    """Whether an empty negative prompt is all zeros."""
+    """Whether an empty negative prompt becomes zeros."""
     scored: bool = False
-    """Whether an aesthetic score stands in the place of the target's size (the refiner)."""
+    """Whether an aesthetic score replaces the target's size (SDXL's refiner)."""
 
     def numbers(self, *, score: float) -> tuple[float, ...]:
-        """What stands beside a text, in A1111's order."""
+        """Return the numbers beside a text, in A1111's order."""
         return (self.height, self.width, *self.crop, *((score,) if self.scored else (self.height, self.width)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ConditioningKey:
     """All that a picture's conditioning depends on."""
 
-    texts: Texts
+    texts: PromptTexts
     skip: Skip
     negative_skip: Skip
     phrases: tuple[PhraseSkip, ...]
     sizes: Sizes | None = None
-    """None where the family is not told any."""
+    """None where the family takes no sizes."""
 
-    def over(self) -> tuple[tuple[int, "Wanted"], ...]:
-        """(until_step, the same with one layer for each of its Clip Skips), for the calls up to and including its step."""
+    def over(self) -> tuple[tuple[int, "ConditioningKey"], ...]:
+        """Return (until_step, these settings with one layer for each Clip Skip), each up to and including its step."""
         ends = {until for skip in self.skips for until, _ in skip.over(self.texts.calls)}
         return tuple((end, self._at(end)) for end in sorted(ends))
 
     @property
     def skips(self) -> tuple[Skip, ...]:
-        """All of its Clip Skips."""
+        """All its Clip Skips."""
         return (self.skip, self.negative_skip, *(phrase.skip for phrase in self.phrases))
 
-    def _at(self, end: int) -> "Wanted":
+    def _at(self, end: int) -> "ConditioningKey":
         def now(skip: Skip) -> Skip:
             return next(layers for until, layers in skip.over(self.texts.calls) if end <= until)
 
@@ -95,40 +96,43 @@ def condition_all(
     calls: Callable[[Render], int] = lambda render: render.steps,
     second: Sequence[SecondPass] = (),
 ) -> list[Conditioning]:
-    """The conditioning of each picture, one and the same for pictures that differ in neither text nor Clip Skip.
+    """Return the conditioning of each picture; pictures of the same texts and Clip Skips share one object.
 
-    One pass of each encoder serves them all. `calls` says how often the denoiser is called for a picture, which prompt
-    editing counts: twice its steps for samplers of second order, as A1111 has it (processing.py setup_conds).
-    `second` says of renders that are second passes, one for each, what came before them.
+    One pass of each encoder serves them all. `calls` gives the number of denoiser calls for a picture, which prompt
+    editing counts: twice its steps for samplers of second order, as in A1111 (processing.py setup_conds). Where the
+    renders are second passes, `second` has for each of them what came before it.
     """
     before_each: Sequence[SecondPass | None] = second or [None] * len(renders)
     passes = zip(renders, before_each, strict=True)
-    wanted = [_wanted(reader, render, calls(render), before) for render, before in passes]
-    read = {texts: _read(texts, reader) for texts in dict.fromkeys(one.texts for one in wanted)}
-    for one in dict.fromkeys(wanted):
-        for phrase in one.phrases:
-            check_phrase(phrase, read[one.texts][0])
-    run = Run(reader, [prompt for pair in read.values() for prompt in pair], (s for one in wanted for s in one.skips))
-    spans = {one: one.over() for one in dict.fromkeys(wanted)}
+    keys = [_key(reader, render, calls(render), before) for render, before in passes]
+    prompts = {texts: _read_texts(texts, reader) for texts in dict.fromkeys(key.texts for key in keys)}
+    distinct = list(dict.fromkeys(keys))
+    for key in distinct:
+        for phrase in key.phrases:
+            check_phrase(phrase, prompts[key.texts][0])
+    run = EncoderRun(
+        reader, [prompt for pair in prompts.values() for prompt in pair], (s for key in keys for s in key.skips)
+    )
+    spans = {key: key.over() for key in distinct}
     fixed = {
-        turn: _condition(run, turn, read[turn.texts])
+        turn: _condition(run, turn, prompts[turn.texts])
         for turns in spans.values()
         for turn in dict.fromkeys(turn for _, turn in turns)
     }
-    made = {
-        one: splice([(until, fixed[turn]) for until, turn in turns]) if len(turns) > 1 else fixed[turns[0][1]]
-        for one, turns in spans.items()
+    conditionings = {
+        key: splice([(until, fixed[turn]) for until, turn in turns]) if len(turns) > 1 else fixed[turns[0][1]]
+        for key, turns in spans.items()
     }
-    return [made[one] for one in wanted]
+    return [conditionings[key] for key in keys]
 
 
 def condition(reader: TextReader, render: Render, *, calls: int | None = None) -> Conditioning:
-    """The conditioning of one picture; `calls` of the denoiser are its steps where they are not given."""
-    return condition_all(reader, [render], calls=lambda one: calls or one.steps)[0]
+    """Return the conditioning of one picture; `calls` is the number of denoiser calls, its steps by default."""
+    return condition_all(reader, [render], calls=lambda render: calls or render.steps)[0]
 
 
-def _wanted(reader: TextReader, render: Render, calls: int, second: SecondPass | None) -> Wanted:
-    texts = Texts(
+def _key(reader: TextReader, render: Render, calls: int, second: SecondPass | None) -> ConditioningKey:
+    texts = PromptTexts(
         prompt=render.prompt,
         negative_prompt=render.negative_prompt,
         calls=calls,
@@ -142,20 +146,20 @@ def _wanted(reader: TextReader, render: Render, calls: int, second: SecondPass |
         scored=reader.refines,
         zero_negative=render.empty_negative == "Zeros",
     )
-    wanted = Wanted(
+    key = ConditioningKey(
         texts=texts,
         skip=render.clip_skip,
         negative_skip=render.negative_clip_skip or render.clip_skip,
         phrases=render.phrase_skips,
         sizes=sizes if reader.pools else None,
     )
-    for skip in wanted.skips:
+    for skip in key.skips:
         reader.check(skip)
-    return wanted
+    return key
 
 
-def _read(texts: Texts, reader: TextReader) -> tuple[Prompt, Prompt]:
-    """The prompt and the negative prompt."""
+def _read_texts(texts: PromptTexts, reader: TextReader) -> tuple[Prompt, Prompt]:
+    """Return the prompt and the negative prompt."""
     known, steps, hires = reader.vector_counts, texts.calls, None
     if texts.before is not None:
         steps, hires = texts.before, texts.calls
@@ -166,19 +170,19 @@ def _read(texts: Texts, reader: TextReader) -> tuple[Prompt, Prompt]:
     )
 
 
-def _condition(run: Run, wanted: Wanted, read: tuple[Prompt, Prompt]) -> Conditioning:
-    """At one layer for each Clip Skip."""
-    positive, negative = read
-    emphasis, sizes = positive.emphasis, wanted.sizes
-    phrases = [(phrase.phrase, phrase.skip) for phrase in wanted.phrases]
-    schedules = [run.schedule(part.schedule, emphasis, skip=wanted.skip, phrases=phrases) for part in positive.parts]
-    below = run.schedule(negative.parts[0].schedule, emphasis, skip=wanted.negative_skip)
+def _condition(run: EncoderRun, key: ConditioningKey, prompts: tuple[Prompt, Prompt]) -> Conditioning:
+    """Return the conditioning for settings with one layer for each Clip Skip."""
+    positive, negative = prompts
+    emphasis, sizes = positive.emphasis, key.sizes
+    phrases = [(phrase.phrase, phrase.skip) for phrase in key.phrases]
+    schedules = [run.schedule(part.schedule, emphasis, skip=key.skip, phrases=phrases) for part in positive.parts]
+    below = run.schedule(negative.parts[0].schedule, emphasis, skip=key.negative_skip)
     if sizes is not None and sizes.zero_negative and not any(entry.text for entry in negative.parts[0].schedule):
         below = tuple((until, _zeros(vectors)) for until, vectors in below)
     parts = zip(positive.parts, _same_length(schedules), strict=True)
     return Conditioning(
         positive=tuple(
-            Part(weight=part.weight, schedule=_with_sizes(schedule, sizes, score=HIGH_SCORE))
+            WeightedSchedule(weight=part.weight, schedule=_with_sizes(schedule, sizes, score=HIGH_SCORE))
             for part, schedule in parts
         ),
         negative=_with_sizes(below, sizes, score=LOW_SCORE),
@@ -186,24 +190,24 @@ def _condition(run: Run, wanted: Wanted, read: tuple[Prompt, Prompt]) -> Conditi
 
 
 def _zeros(vectors: TextVectors) -> TextVectors:
-    """What A1111 makes of an empty negative prompt of SDXL (sd_models_xl.py force_zero_negative_prompt)."""
+    """Return zeros, as A1111 does for an empty negative prompt of SDXL (sd_models_xl.py force_zero_negative_prompt)."""
     pooled = None if vectors.pooled is None else torch.zeros_like(vectors.pooled)
     return TextVectors(tokens=torch.zeros_like(vectors.tokens), pooled=pooled)
 
 
-def _with_sizes(schedule: Schedule, sizes: Sizes | None, *, score: float) -> Schedule:
-    """The same with the vector beside each text; what was shared stays shared."""
+def _with_sizes(schedule: VectorSchedule, sizes: Sizes | None, *, score: float) -> VectorSchedule:
+    """Return the schedule with the vector beside each text; shared vectors stay shared."""
     if sizes is None:
         return schedule
-    made: dict[int, TextVectors] = {}
+    with_sizes: dict[int, TextVectors] = {}
     for _, vectors in schedule:
-        if id(vectors) not in made and vectors.pooled is not None:
-            made[id(vectors)] = replace(vectors, added=added_vector(vectors.pooled, sizes.numbers(score=score)))
-    return tuple((until, made[id(vectors)]) for until, vectors in schedule)
+        if id(vectors) not in with_sizes and vectors.pooled is not None:
+            with_sizes[id(vectors)] = replace(vectors, added=added_vector(vectors.pooled, sizes.numbers(score=score)))
+    return tuple((until, with_sizes[id(vectors)]) for until, vectors in schedule)
 
 
-def _same_length(schedules: Sequence[Schedule]) -> list[Schedule]:
-    """AND parts at the longest one's number of tokens: A1111 repeats the last vector (prompt_parser.py:307-317)."""
+def _same_length(schedules: Sequence[VectorSchedule]) -> list[VectorSchedule]:
+    """Fill AND parts up to the longest one's tokens: A1111 repeats the last vector (prompt_parser.py:307-317)."""
     longest = max(len(vectors.tokens) for schedule in schedules for _, vectors in schedule)
 
     def fill(vectors: TextVectors) -> TextVectors:
