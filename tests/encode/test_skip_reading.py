@@ -201,7 +201,7 @@ def test_two_embeddings_of_one_name_are_an_error_when_it_is_used(reader: TextRea
 
 def test_a_mean_of_zero_cannot_be_restored() -> None:
     vectors, weights = torch.tensor([[[[1.0, -1.0], [1.0, 1.0]]]]), torch.tensor([[[1.0, 0.0]]])
-    with pytest.raises(PromptError, match="mean is 0"):
+    with pytest.raises(PromptError, match="mean of its vectors to 0"):
         emphasise(vectors, weights, counts=[1], restore_mean=True)
 
 

@@ -13,7 +13,7 @@ from sample.conftest import Tiny
 from sample.test_rarer_samplers import Waves, curved, start
 
 from clipskip.sample import SAMPLERS, Denoiser, Picture, PictureNoise, find_sampler, sample, stable_diffusion
-from clipskip.sample.ode import Added, StepNoise
+from clipskip.sample.ode import AddedNoise, StepNoise
 from clipskip.sample.schedules import timesteps_ddim
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/samplers.json").read_text())
@@ -33,7 +33,7 @@ def test_eta_and_the_noises_size_give_k_diffusions_numbers(case: str) -> None:
     assert match is not None
     sampler, calls = find_sampler(match[1])[0], match[2]
     sigmas = sampler.sigmas(int(calls or 20)) if sampler.own_times else tuple(GOLDEN["sigmas"])
-    added = Added(eta=float(match[3]))
+    added = AddedNoise(eta=float(match[3]))
     *_, (latent, _) = sampler.solve(curved, start(sigmas[0]), sigmas, sized(float(match[4])), added)
     assert torch.allclose(latent.flatten(), torch.tensor(GOLDEN["eta"][case], dtype=torch.float64), **EXACT)
 
@@ -44,7 +44,7 @@ def test_churn_gives_k_diffusions_numbers(case: str) -> None:
     assert match is not None
     churn, low, high, size = (float(match[i]) for i in range(2, 6))
     sigmas = tuple(GOLDEN["sigmas"])
-    added = Added(churn=churn, tmin=low, tmax=high or math.inf)
+    added = AddedNoise(churn=churn, tmin=low, tmax=high or math.inf)
     *_, (latent, _) = find_sampler(match[1])[0].solve(curved, start(sigmas[0]), sigmas, sized(size), added)
     assert torch.allclose(latent.flatten(), torch.tensor(GOLDEN["churn"][case], dtype=torch.float64), **EXACT)
 

@@ -164,5 +164,5 @@ def test_pictures_of_different_strengths_are_not_drawn_together(tiny: Tiny, pict
 
 
 def test_a_render_that_begins_at_a_picture_needs_its_latent(tiny: Tiny, picture: Build) -> None:
-    with pytest.raises(SpecError, match="needs that picture's latent"):
+    with pytest.raises(SpecError, match="without that picture's latent"):
         next(sample(tiny.ours, [replace(begun(picture(), 0.5)[0], start=None)]))

@@ -1,8 +1,8 @@
-"""A UNet's weights, conditioning and a render in; the steps from noise to the latent out."""
+"""The steps from noise to latent, for a UNet, its conditioning and a render."""
 
 from clipskip.sample.denoise import TOGETHER, Denoiser, Picture, Refiner, Step, sample, trained_levels
 from clipskip.sample.memory import free_bytes, give_back, has_room, is_out_of_memory, kept_memory
-from clipskip.sample.noise import One, PictureNoise
+from clipskip.sample.noise import PictureLatent, PictureNoise
 from clipskip.sample.prediction import prediction_doubt
 from clipskip.sample.samplers import AUTOMATIC, SAMPLERS, Sampler, find_sampler, find_schedule
 from clipskip.sample.schedules import SCHEDULES
@@ -17,8 +17,8 @@ __all__ = [
     "Begin",
     "Denoiser",
     "NoiseTable",
-    "One",
     "Picture",
+    "PictureLatent",
     "PictureNoise",
     "Refiner",
     "Sampler",

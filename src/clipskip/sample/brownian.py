@@ -1,4 +1,4 @@
-"""One Brownian path per picture: the noise of the SDE samplers, the same whatever steps look at it."""
+"""One Brownian path per picture: the noise of the SDE samplers, which does not depend on the steps taken."""
 
 import math
 from collections.abc import Callable
@@ -12,18 +12,18 @@ Draw = Callable[[int], Float[Tensor, "channels height width"]]
 """A seed's first normal numbers, in the shape of one latent."""
 
 DIGITS = 6
-"""Times are told apart to a millionth, and halving stops there."""
+"""Times are rounded to a millionth, where halving stops."""
 POOL = 24
-"""Words of entropy that numpy mixes a seed over."""
+"""Words of entropy over which numpy mixes a seed."""
 
 
 @final
 class BrownianPath:
-    """W(t) between two times, fixed by a seed: halved again and again down to the times that are asked for.
+    """W(t) between two times, fixed by a seed: the interval is halved down to each time that is asked for.
 
-    The virtual Brownian tree of Li et al. 2020 ("Scalable gradients for SDEs", section 4), seeded as torchsde's
-    BrownianTree seeds it, whose numbers these are: A1111's SDE noise. Ours, because A1111's noise sources (CPU or
-    NV) have to draw each node, which torchsde offers no way to.
+    The virtual Brownian tree of Li et al. 2020 ("Scalable gradients for SDEs", section 4), with the seeds and so the
+    numbers of torchsde's BrownianTree: A1111's SDE noise. It is our own because A1111's noise sources (CPU or NV) have
+    to draw each node, which torchsde does not allow.
     """
 
     def __init__(self, low: float, high: float, *, seed: int, draw: Draw) -> None:
@@ -34,11 +34,11 @@ class BrownianPath:
         self._known = {self._ends[0]: whole * 0, self._ends[1]: whole * math.sqrt(high - low)}
 
     def between(self, start: float, end: float) -> Float[Tensor, "channels height width"]:
-        """W(end) - W(start): for a sampler that goes down in sigma, the increment backwards."""
+        """Return W(end) - W(start); for a sampler that moves down in sigma this is the increment backwards."""
         return self._at(round(end, DIGITS)) - self._at(round(start, DIGITS))
 
     def _at(self, time: float) -> Float[Tensor, "channels height width"]:
-        """W(time), by the Brownian bridge down the tree (node `key` at `depth`, keys counted within a depth)."""
+        """Return W(time) by the Brownian bridge down the tree (node `key` at `depth`, keys counted within a depth)."""
         low, high = self._ends
         key = depth = 0
         time = min(max(time, low), high)

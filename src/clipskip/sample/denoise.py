@@ -1,4 +1,4 @@
-"""The loop from noise to latent: guidance over one or several pictures, handed out step by step."""
+"""The loop from noise to latent: guidance for one or several pictures, yielded step by step."""
 
 import math
 from collections import defaultdict
@@ -15,7 +15,7 @@ from clipskip.errors import SpecError
 from clipskip.networks.attention import Memory
 from clipskip.networks.unet import UNet
 from clipskip.sample.noise import Latent, PictureNoise, draws, paths
-from clipskip.sample.ode import Added, Model, Steps
+from clipskip.sample.ode import AddedNoise, Model, Steps
 from clipskip.sample.samplers import Sampler, find_sampler
 from clipskip.sample.sigmas import NoiseTable, stable_diffusion
 from clipskip.sample.start import Begin, Kept, Way, noised, way_down, whole_way
@@ -28,7 +28,7 @@ TOGETHER = (
     "sampler", "scheduler", "noise_schedule", "refiner", "refiner_switch_at",
     "steps", "width", "height", "eta", "s_churn", "s_tmin", "s_tmax", "s_noise",
 )  # fmt: skip
-"""What pictures that are drawn at once share."""
+"""The settings that must be equal in pictures drawn at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,34 +38,35 @@ class Picture:
     render: Render
     conditioning: Conditioning
     index: int = 0
-    """Its number in a batch of one seed: A1111 adds it to the seed."""
+    """Its number in a batch of one seed; A1111 adds it to the seed."""
     start: Begin | None = None
-    """Where it begins, when not at noise alone."""
+    """Where it begins, unless it begins at noise alone."""
     beside: Float[Tensor, "5 height width"] | None = None
-    """What an inpainting model sees beside the latent: the mask, and the latent of the picture without what it covers."""
+    """What an inpainting model is given beside the latent: the mask, and the latent of the picture without the masked
+    part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Refiner:
-    """A second model, which takes over when the render's share of the noise is gone."""
+    """A second model that takes over once the render's share of the noise is gone."""
 
     unet: UNet
     prediction: str
     conditionings: Sequence[Conditioning]
-    """Of each picture, by its own text encoder."""
+    """Each picture's conditioning by the refiner's own text encoder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Step:
-    """Where the pictures are after a step."""
+    """The pictures after a step."""
 
     number: int
-    """From 1."""
+    """Counted from 1."""
     total: int
     latent: Latent
-    """After the last step: what the VAE decodes (times 1 / its scaling factor)."""
+    """After the last step this is what the VAE decodes (times 1 / its scaling factor)."""
     denoised: Latent
-    """What the model takes the pictures to be at this step, for previews."""
+    """The model's estimate of the finished pictures at this step, for previews."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,23 +75,23 @@ class Row:
 
     picture: int
     share: float
-    """What its prediction counts in the picture's."""
+    """The weight of its prediction in the picture's."""
     text: TextVectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Run:
+class UNetBatch:
     """Rows that the UNet takes at once: texts of one length."""
 
     pictures: Int[Tensor, " rows"]
     seen: Int[Tensor, " seen"]
     """The pictures among them, each once."""
     copies: Int[Tensor, " rows"] | None
-    """Which of those each row is about; None where each is about its own."""
+    """For each row, its place in `seen`; None where each row has a picture of its own."""
     shares: Float[Tensor, "rows 1 1 1"]
     texts: Float[Tensor, "rows tokens width"]
     added: Float[Tensor, "rows added"] | None
-    """What stands beside each text, where the family has it."""
+    """The vector beside each text, where the family has one."""
 
 
 @torch.no_grad()
@@ -102,11 +103,12 @@ def sample(
     rows: int | None = None,
     refiner: Refiner | None = None,
 ) -> Iterator[Step]:
-    """The steps of drawing several pictures at once; stop iterating to cancel.
+    """Yield the steps of drawing several pictures at once; stop iterating to cancel.
 
-    The pictures may differ in text, guidance, seed and the picture that they begin at, but share sampler, schedule
-    type, steps, size and denoising strength. Each comes out as if it were drawn alone, up to rounding. `rows` limits
-    how many texts the UNet takes at once: 2 is best on a CPU, None (all) on a GPU with the memory for it.
+    The pictures may differ in text, guidance, seed and the picture that they begin at, but must share sampler, schedule
+    type, steps, size and denoising strength. Each comes out as if drawn alone, up to rounding. `rows` limits how many
+    texts the UNet takes at once: 2 is best on a CPU, None (all) on a GPU with enough memory. Raises SpecError for
+    pictures that cannot be drawn together.
     """
     render = _shared(pictures)
     sampler, schedule = find_sampler(render.sampler, render.scheduler)
@@ -118,8 +120,8 @@ def sample(
     kept = Kept.of(begins, first, before=sampler.unit_scale)
     model = Denoiser(unet, pictures, table=sampler.table, prediction=prediction, rows=rows, kept=kept)
     if refiner is not None:
-        again = [replace(p, conditioning=c) for p, c in zip(pictures, refiner.conditionings, strict=True)]
-        then = Denoiser(refiner.unet, again, table=sampler.table, prediction=refiner.prediction, rows=rows)
+        refined = [replace(p, conditioning=c) for p, c in zip(pictures, refiner.conditionings, strict=True)]
+        then = Denoiser(refiner.unet, refined, table=sampler.table, prediction=refiner.prediction, rows=rows)
         model.hand_over(then, at=render.refiner_switch_at)
     if begins:
         x = noised(begins, first, way.first)
@@ -134,7 +136,7 @@ def sample(
 
 
 def _way(sampler: Sampler, schedule: str, render: Render, begins: Sequence[Begin]) -> Way:
-    """The noise levels that the pictures visit."""
+    """Return the noise levels that the pictures visit."""
     if not begins:
         return whole_way(sampler, schedule, render.steps)
     begin = begins[0]
@@ -142,11 +144,11 @@ def _way(sampler: Sampler, schedule: str, render: Render, begins: Sequence[Begin
 
 
 def _moves(sampler: Sampler, model: Model, x: Latent, way: Way, noises: Sequence[PictureNoise]) -> Steps:
-    """The sampler's moves, with the noise that the renders ask for."""
+    """Return the sampler's moves with the noise that the renders ask for."""
     render, device = noises[0].render, x.device
     drawn = paths(noises, way.whole, device=device) if sampler.brownian else draws(noises, device=device)
     size = render.s_noise if sampler.scales_noise or sampler.churns else 1.0
-    added = Added(
+    added = AddedNoise(
         eta=sampler.eta or 0.0 if render.eta is None else render.eta,
         churn=render.s_churn,
         tmin=render.s_tmin,
@@ -156,13 +158,13 @@ def _moves(sampler: Sampler, model: Model, x: Latent, way: Way, noises: Sequence
 
 
 def _unmoved(latent: Latent, kept: Kept | None) -> Step:
-    """The only step of a run that has no move: A1111 gives the picture with its noise in it."""
+    """Return the only step of a run without a move: as in A1111, the picture with its noise in it."""
     latent = kept.put_back(latent) if kept else latent
     return Step(number=1, total=1, latent=latent, denoised=latent)
 
 
 def _shape(begin: Begin | None) -> tuple[int, int, int] | None:
-    """The size of the latent that a picture begins at; None where the render says it."""
+    """Return the size of the latent that a picture begins at; None where the render gives it."""
     if begin is None:
         return None
     channels, height, width = begin.latent.shape
@@ -170,7 +172,7 @@ def _shape(begin: Begin | None) -> tuple[int, int, int] | None:
 
 
 def trained_levels(render: Render, *, sdxl: bool = False) -> NoiseTable:
-    """The noise levels that the model was trained at, as the render has them."""
+    """Return the noise levels that the model was trained at, for the render's noise schedule."""
     return stable_diffusion(zero_terminal_snr=render.noise_schedule == ZERO_TERMINAL_SNR, sdxl=sdxl)
 
 
@@ -180,7 +182,7 @@ def _is_sdxl(picture: Picture) -> bool:
 
 @final
 class Denoiser:
-    """model(x, sigma) -> denoised, guided, for one run: it counts its calls, which prompt editing goes by."""
+    """model(x, sigma) -> denoised, with guidance, for one run. It counts its calls, on which prompt editing depends."""
 
     def __init__(
         self,
@@ -193,7 +195,7 @@ class Denoiser:
         kept: Kept | None = None,
     ) -> None:
         if prediction not in PREDICTIONS:
-            raise SpecError(f"prediction {prediction!r} is not known; use one of {', '.join(PREDICTIONS)}")
+            raise SpecError(f"prediction {prediction!r} is unknown; use one of {', '.join(PREDICTIONS)}")
         self._unet = unet
         self._cfg = [float(p.render.cfg_scale) for p in pictures]
         self._conditionings = [p.conditioning.to(device=unet.device, dtype=unet.dtype) for p in pictures]
@@ -204,17 +206,17 @@ class Denoiser:
         beside = [p.beside for p in pictures if p.beside is not None]
         self._beside = torch.stack(beside).to(device=unet.device, dtype=unet.dtype) if beside else None
         self._calls = 0
-        self._runs: dict[tuple[int, ...], list[Run]] = {}
+        self._batches: dict[tuple[int, ...], list[UNetBatch]] = {}
         self._memory: Memory = {}
         self._then: Denoiser | None = None
         self._switch_at, self._switched = 1.0, False
 
     def hand_over(self, then: "Denoiser", *, at: float) -> None:
-        """Lets another denoiser take over when this share of the noise is gone; it keeps the pictures from there on."""
+        """Let another denoiser take over for good when this share of the noise is gone."""
         self._then, self._switch_at = then, at
 
     def __call__(self, x: Latent, sigma: float) -> Latent:
-        """The pictures without their noise, as the model sees them, and what masks keep as it was."""
+        """Return the model's estimate of the pictures without noise, with what masks keep put back."""
         return self._kept.around(self._denoise, x, sigma) if self._kept else self._denoise(x, sigma)
 
     def _denoise(self, x: Latent, sigma: float) -> Latent:
@@ -229,55 +231,56 @@ class Denoiser:
         return _at_boundary(x, denoised, timestep) if self._table.quantized else denoised
 
     def _predict(self, x: Latent, timestep: float) -> Latent:
-        """The UNet's guided prediction: uncond + sum of w cfg (cond - uncond), as one weighted sum over rows."""
+        """Return the UNet's guided prediction, uncond + sum of w cfg (cond - uncond), as one weighted sum over rows."""
         scaled = x.to(self._unet.dtype)
         scaled = scaled if self._beside is None else torch.cat([scaled, self._beside], dim=1)
         total = torch.zeros_like(x)
         time = torch.tensor(timestep, device=x.device, dtype=torch.float32)
-        for run in self._current_runs():
-            out = self._unet(scaled[run.seen], time, run.texts, self._memory, run.copies, run.added)
-            total.index_add_(0, run.pictures, out.float() * run.shares)
+        for batch in self._current_batches():
+            out = self._unet(scaled[batch.seen], time, batch.texts, self._memory, batch.copies, batch.added)
+            total.index_add_(0, batch.pictures, out.float() * batch.shares)
         self._calls += 1
         return total
 
-    def _current_runs(self) -> list[Run]:
-        """This call's rows. The same texts give the same tensors again, by which attention knows them."""
+    def _current_batches(self) -> list[UNetBatch]:
+        """Return this call's rows in batches. The same texts give the same tensors, by which attention recognises
+        them."""
         rows = [
             row
             for picture, (conditioning, cfg) in enumerate(zip(self._conditionings, self._cfg, strict=True))
             for row in _rows(picture, conditioning, cfg=cfg, call=self._calls)
         ]
         key = tuple(id(row.text) for row in rows)
-        if key not in self._runs:
-            self._runs[key] = _runs(rows, limit=self._limit or len(rows), device=self._unet.device)
-        return self._runs[key]
+        if key not in self._batches:
+            self._batches[key] = _batches(rows, limit=self._limit or len(rows), device=self._unet.device)
+        return self._batches[key]
 
 
 def _rows(picture: int, conditioning: Conditioning, *, cfg: float, call: int) -> list[Row]:
-    """Each text that counts at this call: at a guidance of 1 the negative prompt does not."""
+    """Return each text with a weight at this call; at a guidance of 1 the negative prompt has none."""
     parts = [
         Row(picture=picture, share=cfg * part.weight, text=vectors_at(part.schedule, call))
         for part in conditioning.positive
     ]
-    rest = 1.0 - sum(part.share for part in parts)
-    negative = Row(picture=picture, share=rest, text=vectors_at(conditioning.negative, call))
+    negative_share = 1.0 - sum(part.share for part in parts)
+    negative = Row(picture=picture, share=negative_share, text=vectors_at(conditioning.negative, call))
     return [row for row in (*parts, negative) if row.share]
 
 
-def _runs(rows: Sequence[Row], *, limit: int, device: torch.device) -> list[Run]:
-    """Rows put together by their number of tokens, at most `limit` in one run."""
+def _batches(rows: Sequence[Row], *, limit: int, device: torch.device) -> list[UNetBatch]:
+    """Group rows by their number of tokens, at most `limit` in one batch."""
     by_length: defaultdict[int, list[Row]] = defaultdict(list)
     for row in rows:
         by_length[len(row.text.tokens)].append(row)
     groups = [group[i : i + limit] for group in by_length.values() for i in range(0, len(group), limit)]
-    return [_run(group, device) for group in groups]
+    return [_batch(group, device) for group in groups]
 
 
-def _run(group: Sequence[Row], device: torch.device) -> Run:
+def _batch(group: Sequence[Row], device: torch.device) -> UNetBatch:
     pictures = torch.tensor([row.picture for row in group])
     added = [row.text.added for row in group if row.text.added is not None]
     seen, copies = torch.unique(pictures, return_inverse=True)
-    return Run(
+    return UNetBatch(
         pictures=pictures.to(device),
         seen=seen.to(device),
         copies=copies.to(device) if len(seen) < len(group) else None,
@@ -288,40 +291,44 @@ def _run(group: Sequence[Row], device: torch.device) -> Run:
 
 
 def _at_boundary(x: Latent, denoised: Latent, timestep: float) -> Latent:
-    """An LCM's picture: its boundary condition mixes in the input near timestep 0 (Luo et al. 2023, equation 7)."""
+    """Return an LCM's picture: its boundary condition mixes in the input near timestep 0 (Luo et al. 2023, equation
+    7)."""
     scaled = timestep * LCM_TIME_SCALE
     whole = math.hypot(scaled, LCM_SIGMA_DATA)
     return denoised * (scaled / whole) + x * (LCM_SIGMA_DATA / whole) ** 2
 
 
 def _start(sampler: Sampler, sigma: float) -> float:
-    """The size of the first latent: k-diffusion's sigma, or what the model was trained to see where DDIM begins."""
+    """Return the scale of the first latent: k-diffusion's sigma, or what the model was trained on where DDIM begins."""
     return math.hypot(1, sigma) if sampler.unit_scale else sigma
 
 
 def _shared(pictures: Sequence[Picture]) -> Render:
-    """One of the renders, after a check that they can be drawn together."""
+    """Return one of the renders, after checking that they can be drawn together."""
     if not pictures:
-        raise SpecError("there is no picture to draw; give at least one")
+        raise SpecError("no picture was given to draw; give at least one")
     render = pictures[0].render
     for other in (p.render for p in pictures[1:]):
         for field in TOGETHER:
             if getattr(other, field) != getattr(render, field):
                 raise SpecError(
-                    f"pictures drawn together share their {field}, but one has {getattr(render, field)!r} and another "
-                    f"{getattr(other, field)!r}; draw them apart",
+                    f"pictures drawn at once must have the same {field}, but one has {getattr(render, field)!r} and "
+                    f"another {getattr(other, field)!r}; draw them separately",
                     field=field,
                 )
     if len({_how(p.start) for p in pictures}) > 1:
         raise SpecError(
-            "pictures drawn together share their denoising strength, or all begin at noise; draw them apart",
+            "pictures drawn at once must have the same denoising strength, or all begin at noise; draw them separately",
             field="denoising_strength",
         )
     if any(p.render.start and not p.start for p in pictures):
-        raise SpecError("a render that begins at a picture needs that picture's latent; give it", field="init_images")
+        raise SpecError(
+            "a render that begins at a picture was given without that picture's latent; give the latent",
+            field="init_images",
+        )
     return render
 
 
 def _how(begin: Begin | None) -> tuple[object, ...] | None:
-    """What pictures that begin at others share to be drawn together."""
+    """Return what pictures that begin at other pictures must share to be drawn at once."""
     return None if begin is None else (begin.strength, begin.every_step, begin.latent.shape, begin.drawn is None)

@@ -1,4 +1,4 @@
-"""How much memory a device has left, what running out of it looks like, and keeping what is freed for the next step."""
+"""A device's free memory, the errors of running out of it, and keeping freed memory for the next step."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -10,11 +10,11 @@ from clipskip import heap
 
 MEMINFO = Path("/proc/meminfo")
 ALLOCATOR = "can't allocate memory"
-"""What torch's CPU allocator says, in a plain RuntimeError."""
+"""The words of torch's CPU allocator in its plain RuntimeError."""
 
 
 def free_bytes(device: torch.device) -> int:
-    """What may still be allocated, caches that give way included."""
+    """Return how many bytes can still be allocated, counting caches that give way."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -23,14 +23,14 @@ def free_bytes(device: torch.device) -> int:
 
 
 def has_room(device: torch.device, needed: float) -> bool:
-    """Whether so many bytes may still be allocated, if need be once what is kept for later is given back."""
+    """Whether so many bytes can still be allocated, after giving back kept memory if need be."""
     if needed > free_bytes(device):
         give_back(device)
     return needed <= free_bytes(device)
 
 
 def give_back(device: torch.device) -> None:
-    """To the system, what the device's allocator keeps for later."""
+    """Give back to the system the memory that the device's allocator keeps for later."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     else:
@@ -38,21 +38,21 @@ def give_back(device: torch.device) -> None:
 
 
 def kept_memory(device: torch.device) -> AbstractContextManager[None]:
-    """For as long as a `with` lasts, what tensors leave in the CPU's memory stays with the process, for the next ones.
+    """Keep the CPU memory that tensors free in the process for the next ones, while the `with` block lasts.
 
-    torch does the same for a GPU, always.
+    On a GPU torch always does so.
     """
     return heap.kept() if device.type == "cpu" else nullcontext()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is an allocation that failed, on a GPU, in torch's CPU allocator or in Python."""
+    """Whether the error is a failed allocation, on a GPU, in torch's CPU allocator or in Python."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or (isinstance(error, RuntimeError) and ALLOCATOR in str(error))
 
 
 def _available_kib() -> int | None:
-    """Linux's own estimate; None elsewhere."""
+    """Return Linux's own estimate of available memory; None on other systems."""
     try:
         lines = MEMINFO.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""A1111's noise: each picture draws its own, so that a batch gives the pictures that single runs give."""
+"""A1111's noise: each picture draws its own, so that a batch gives the same pictures as single runs."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from clipskip.sample.philox import normals
 from clipskip.spec import Render
 
 Latent = Float[Tensor, "pictures channels height width"]
-One = Float[Tensor, "channels height width"]
+PictureLatent = Float[Tensor, "channels height width"]
 StepNoise = Callable[[float, float], Latent]
 """Normal noise of size 1 for a move from one sigma to a smaller one."""
 Shape = tuple[int, int, int]
@@ -23,44 +23,44 @@ LATENT_CHANNELS = 4
 LATENT_PX = 8
 SEEDS = 2**64
 PARALLEL = 0.9995
-"""Mean cosine above which two noises are mixed in a straight line."""
+"""The mean cosine above which two noises are mixed in a straight line."""
 
 
 @final
 class PictureNoise:
-    """The noise of one picture, drawn in A1111's order: first the initial latent, then one per step."""
+    """The noise of one picture, drawn in A1111's order: first the initial latent, then once per step."""
 
     def __init__(self, render: Render, *, index: int = 0, shape: Shape | None = None) -> None:
         varied = render.variation_strength != 0
         self.seed = (render.seed + (0 if varied else index)) % SEEDS
-        """What seeds this picture: the render's plus its index, unless a variation seed counts instead."""
+        """The seed of this picture: the render's plus its index, unless a variation seed is in use."""
         self.render = render
         self._variation = (render.variation_seed + index) % SEEDS
         self._shape = shape or (LATENT_CHANNELS, render.height // LATENT_PX, render.width // LATENT_PX)
         self._draw = source(render.rng, self.seed)
 
-    def first(self) -> One:
-        """The initial noise. Afterwards, with an eta noise seed delta, the generator starts anew."""
+    def first(self) -> PictureLatent:
+        """Return the initial noise. With an eta noise seed delta, the generator is then seeded anew."""
         noise = self._draw(self._shape)
         if self.render.variation_strength:
-            other = source(self.render.rng, self._variation)(self._shape)
-            noise = slerp(noise, other, strength=self.render.variation_strength)
+            variation = source(self.render.rng, self._variation)(self._shape)
+            noise = slerp(noise, variation, strength=self.render.variation_strength)
         if self.render.ensd:
             self._draw = source(self.render.rng, (self.seed + self.render.ensd) % SEEDS)
         return noise
 
-    def next(self) -> One:
-        """The next step's noise."""
+    def next(self) -> PictureLatent:
+        """Return the next step's noise."""
         return self._draw(self._shape)
 
     def path(self, low: float, high: float) -> BrownianPath:
-        """This picture's Brownian path between two sigmas, for the SDE samplers."""
+        """Return this picture's Brownian path between two sigmas, for the SDE samplers."""
         rng, shape = self.render.rng, self._shape
         return BrownianPath(low, high, seed=self.seed, draw=lambda seed: source(rng, seed)(shape))
 
 
-def source(rng: str, seed: int) -> Callable[[Shape], One]:
-    """Draws from a seeded generator. CPU is torch's; GPU and NV both are CUDA's numbers, on any device."""
+def source(rng: str, seed: int) -> Callable[[Shape], PictureLatent]:
+    """Return a function that draws from a seeded generator: torch's for CPU, CUDA's numbers for both GPU and NV."""
     if rng == "CPU":
         generator = torch.Generator().manual_seed(seed)
         return lambda shape: torch.randn(shape, generator=generator)
@@ -68,11 +68,12 @@ def source(rng: str, seed: int) -> Callable[[Shape], One]:
     return lambda shape: torch.from_numpy(normals(seed, next(draws), int(np.prod(shape)))).reshape(shape)
 
 
-def slerp(noise: One, other: One, *, strength: float) -> One:
-    """The noise turned towards another by a share of the angle between them, column by column as in A1111.
+def slerp(noise: PictureLatent, other: PictureLatent, *, strength: float) -> PictureLatent:
+    """Turn the noise towards another by a share of the angle between them, column by column as in A1111.
 
-    A1111 takes norms along dimension 1, which is height: its picture has no batch dimension there (modules/rng.py).
-    Where the two are nearly parallel it mixes in a straight line with the shares the wrong way round; so do we.
+    A1111 takes norms along dimension 1, which is the height, because its picture has no batch dimension there
+    (modules/rng.py). Where the two are nearly parallel it mixes in a straight line with the shares swapped, and so do
+    we.
     """
     cosine = (noise / noise.norm(dim=1, keepdim=True) * (other / other.norm(dim=1, keepdim=True))).sum(1)
     if cosine.mean() > PARALLEL:
@@ -83,12 +84,13 @@ def slerp(noise: One, other: One, *, strength: float) -> One:
 
 
 def draws(noises: Sequence[PictureNoise], *, device: torch.device) -> StepNoise:
-    """Step noise for ancestral samplers: each picture's next draw."""
+    """Return the step noise of ancestral samplers: each picture's next draw."""
     return lambda sigma, sigma_next: torch.stack([noise.next() for noise in noises]).to(device)
 
 
 def paths(noises: Sequence[PictureNoise], sigmas: Sequence[float], *, device: torch.device) -> StepNoise:
-    """Step noise for SDE samplers: each picture's Brownian path, scaled to size 1 (k-diffusion's noise sampler)."""
+    """Return the step noise of SDE samplers: each picture's Brownian path, scaled to size 1 (k-diffusion's noise
+    sampler)."""
     low, high = (float(np.float32(s)) for s in (min(s for s in sigmas if s > 0), max(sigmas)))
     walks = [noise.path(low, high) for noise in noises]
 

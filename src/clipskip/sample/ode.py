@@ -1,4 +1,4 @@
-"""Samplers that need no noise: from a latent at the first sigma down the others.
+"""Samplers without noise: from a latent at the first sigma down to the last.
 
 Each takes `model(x, sigma) -> denoised` and yields (latent, denoised) per step. Scalars are Python floats, so that
 nothing waits for the device. Formulas: Karras et al. 2022 (arXiv:2206.00364), Lu et al. 2022 (arXiv:2206.00927,
@@ -19,34 +19,34 @@ Model = Callable[[Latent, float], Latent]
 Steps = Iterator[tuple[Latent, Latent]]
 
 MOST_CHURN = math.sqrt(2) - 1
-"""Of its sigma, what a step may be churned up by (Karras et al. 2022, section 4)."""
+"""The greatest churn of a step, as a share of its sigma (Karras et al. 2022, section 4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Added:
-    """The noise that a run adds, by k-diffusion's names."""
+class AddedNoise:
+    """The noise that a run adds, under k-diffusion's names."""
 
     eta: float = 1.0
-    """How much of what an ancestral step takes away comes back as noise."""
+    """The share of what an ancestral step takes away that returns as noise."""
     churn: float = 0.0
-    """In all steps together (Karras et al. 2022, algorithm 2: S_churn)."""
+    """The churn of all steps together (Karras et al. 2022, algorithm 2: S_churn)."""
     tmin: float = 0.0
     tmax: float = math.inf
-    """Between these sigmas."""
+    """Churn applies between these two sigmas."""
 
 
-NONE = Added(eta=0.0)
-USUAL = Added()
-Solver = Callable[[Model, Latent, Sequence[float], StepNoise, Added], Steps]
+NONE = AddedNoise(eta=0.0)
+USUAL = AddedNoise()
+Solver = Callable[[Model, Latent, Sequence[float], StepNoise, AddedNoise], Steps]
 
 LMS_ORDER = 4
 UNIPC_ORDER = 3
 ADAMS_BASHFORTH = {2: (3, -1), 3: (23, -16, 5), 4: (55, -59, 37, -9)}
-"""Shares of the last slopes in a move of each order, over even times; they sum to their denominators."""
+"""The weights of the last slopes in a move of each order over even times; each row is divided by its sum."""
 
 
-def euler(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
-    """Karras et al. 2022, algorithm 2 without its correction."""
+def euler(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = NONE) -> Steps:
+    """Euler's method (Karras et al. 2022, algorithm 2 without its correction)."""
     for at, sigma_next in pairwise(sigmas):
         x, sigma = churned(x, at, noise, added=added, moves=len(sigmas) - 1)
         denoised = model(x, sigma)
@@ -54,8 +54,8 @@ def euler(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, ad
         yield x, denoised
 
 
-def heun(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
-    """Karras et al. 2022, algorithm 2."""
+def heun(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = NONE) -> Steps:
+    """Heun's method (Karras et al. 2022, algorithm 2)."""
     for at, sigma_next in pairwise(sigmas):
         x, sigma = churned(x, at, noise, added=added, moves=len(sigmas) - 1)
         denoised = model(x, sigma)
@@ -67,7 +67,7 @@ def heun(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, add
         yield x, denoised
 
 
-def dpm2(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
+def dpm2(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = NONE) -> Steps:
     """DPM-Solver-2 in k-diffusion's form: the slope at the geometric mean of the two sigmas."""
     for at, sigma_next in pairwise(sigmas):
         x, sigma = churned(x, at, noise, added=added, moves=len(sigmas) - 1)
@@ -76,10 +76,11 @@ def dpm2(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, add
         yield x, denoised
 
 
-def churned(x: Latent, sigma: float, noise: StepNoise, *, added: Added, moves: int) -> tuple[Latent, float]:
-    """The latent with a step's share of the churn in it, and the sigma that it then has.
+def churned(x: Latent, sigma: float, noise: StepNoise, *, added: AddedNoise, moves: int) -> tuple[Latent, float]:
+    """Return the latent with a step's share of the churn in it, and the sigma that it then has.
 
-    A step outside of tmin and tmax draws its noise too, and leaves it, as k-diffusion does: the others' stays the same.
+    A step outside of tmin and tmax draws its noise and discards it, as in k-diffusion, so that the other steps' noise
+    stays the same.
     """
     if not added.churn:
         return x, sigma
@@ -91,13 +92,13 @@ def churned(x: Latent, sigma: float, noise: StepNoise, *, added: Added, moves: i
 
 
 def ancestral(sigma: float, sigma_next: float, eta: float = 1.0) -> tuple[float, float]:
-    """The sigma to step down to, and the size of the noise that then leads back up to the next one."""
+    """Return the sigma to step down to, and the size of the noise that leads back up to the next one."""
     up = min(sigma_next, eta * math.sqrt(sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2))
     return math.sqrt(sigma_next**2 - up**2), up
 
 
 def midpoint(model: Model, x: Latent, denoised: Latent, *, sigma: float, target: float) -> Latent:
-    """A move by the slope half-way in log sigma; straight to 0 where the target is 0."""
+    """Move by the slope half-way in log sigma; straight to 0 where the target is 0."""
     d = slope(x, denoised, sigma)
     if target == 0:
         return x - d * sigma
@@ -106,7 +107,7 @@ def midpoint(model: Model, x: Latent, denoised: Latent, *, sigma: float, target:
     return x + slope(half, model(half, middle), middle) * (target - sigma)
 
 
-def lms(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
+def lms(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = NONE) -> Steps:
     """Linear multistep of order 4 (Adams-Bashforth over uneven sigmas, Liu et al. 2022)."""
     slopes: list[Latent] = []
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
@@ -119,17 +120,17 @@ def lms(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, adde
 
 
 def multistep_shares(past: Sequence[float], end: float) -> list[float]:
-    """The integral from past[0] to `end` of each Lagrange polynomial over the past sigmas, exactly."""
+    """Return the exact integral from past[0] to `end` of each Lagrange polynomial over the past sigmas."""
     shares = []
-    for own in past:
-        others = [s for s in past if s != own]
-        integral = Polynomial(polyfromroots(others)).integ(lbnd=past[0])
-        shares.append(float(integral(end)) / math.prod(own - s for s in others))
+    for node in past:
+        other_nodes = [s for s in past if s != node]
+        integral = Polynomial(polyfromroots(other_nodes)).integ(lbnd=past[0])
+        shares.append(float(integral(end)) / math.prod(node - s for s in other_nodes))
     return shares
 
 
-def dpmpp_2m(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
-    """DPM-Solver++(2M): Lu et al. 2022 (arXiv:2211.01095), algorithm 2."""
+def dpmpp_2m(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = NONE) -> Steps:
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095, algorithm 2)."""
     before: Latent | None = None
     h_before = 0.0
     for sigma, sigma_next in pairwise(sigmas):
@@ -143,10 +144,10 @@ def dpmpp_2m(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise,
         yield x, denoised
 
 
-def ddim(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
+def ddim(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = NONE) -> Steps:
     """DDIM (Song et al. 2020, equations 12 and 16), which is Euler's ancestral step in k-diffusion's scale.
 
-    As A1111's, it stops above 0, and yields the latent at the model's own scale.
+    Like A1111's it stops above 0 and yields the latent at the model's own scale.
     """
     for sigma, sigma_next in pairwise(sigmas):
         denoised = model(x, sigma)
@@ -157,10 +158,10 @@ def ddim(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, add
         yield x / math.hypot(1, sigma_next), denoised
 
 
-def plms(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
+def plms(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = NONE) -> Steps:
     """Pseudo linear multistep of order 4 (Liu et al. 2022, arXiv:2202.09778): DDIM's move along a mean of slopes.
 
-    The first move takes the mean of the slopes at both its ends. It ends as `ddim` does.
+    The first move takes the mean of the slopes at its two ends. It ends as `ddim` does.
     """
     slopes: list[Latent] = []
     for sigma, sigma_next in pairwise(sigmas):
@@ -176,26 +177,26 @@ def plms(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, add
         yield x / math.hypot(1, sigma_next), denoised
 
 
-def unipc(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
-    """UniPC with B(h) = h, as A1111 sets it: it stops above 0, and yields the latent at the model's own scale."""
+def unipc(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = NONE) -> Steps:
+    """UniPC with B(h) = h, as A1111 sets it: it stops above 0 and yields the latent at the model's own scale."""
     for (moved, denoised), sigma in zip(unipc_bh1(model, x, sigmas, noise), sigmas[1:], strict=True):
         yield moved / math.hypot(1, sigma), denoised
 
 
-def unipc_bh1(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
+def unipc_bh1(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = NONE) -> Steps:
     """UniPC with B(h) = h: ComfyUI's uni_pc."""
     return _unipc(model, x, sigmas, gain=lambda h: h)
 
 
-def unipc_bh2(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = NONE) -> Steps:
+def unipc_bh2(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = NONE) -> Steps:
     """UniPC with B(h) = e^h - 1: ComfyUI's uni_pc_bh2."""
     return _unipc(model, x, sigmas, gain=lambda h: -math.expm1(-h))
 
 
 def _unipc(model: Model, x: Latent, sigmas: Sequence[float], *, gain: Callable[[float], float]) -> Steps:
-    """UniPC of order 3 with predicted pictures (Zhao et al. 2023, algorithm 3); `gain` is B, of h for pictures.
+    """UniPC of order 3 with predicted pictures (Zhao et al. 2023, algorithm 3); `gain` is B as a function of h.
 
-    The last order falls (lower_order_final) and the last step is not corrected.
+    The order falls at the end (lower_order_final), and the last step is not corrected.
     """
     moves = len(sigmas) - 1
     known = [(sigmas[0], model(x, sigmas[0]))]
@@ -218,10 +219,10 @@ def _unipc_move(
     gain: Callable[[float], float],
     corrected: Latent | None = None,
 ) -> Latent:
-    """One move from known[0]: the predictor, or the corrector when the picture at the target is given.
+    """Move from known[0] by the predictor, or by the corrector where the picture at the target is given.
 
-    Equations 5 and 9 of the paper with h the gain in log signal to noise; rho solves R rho = b, and is 1/2 outright
-    where one difference is used by a predictor of order 2 or a corrector of order 1.
+    Equations 5 and 9 of the paper, with h the gain in log signal to noise. rho solves R rho = b, and is 1/2 outright
+    where a predictor of order 2 or a corrector of order 1 uses a single difference.
     """
     sigma, latest = known[0]
     h = log_ratio(sigma, target)
@@ -236,23 +237,23 @@ def _unipc_move(
 
 
 def _unipc_shares(ratios: Sequence[float], h: float, gain: float) -> list[float]:
-    """The rho that solve the order conditions: sum of rho_m r_m^(k-1) = k! phi_(k+1) h / B for k = 1, 2, ..."""
+    """Return the rho that solve the order conditions: sum of rho_m r_m^(k-1) = k! phi_(k+1) h / B for k = 1, 2, ..."""
     if len(ratios) < 2:
         return [0.5] * len(ratios)
-    phi, wanted = math.expm1(-h) / -h - 1, []
+    phi, right_side = math.expm1(-h) / -h - 1, []
     for k in range(1, len(ratios) + 1):
-        wanted.append(phi * math.factorial(k) / -gain)
+        right_side.append(phi * math.factorial(k) / -gain)
         phi = phi / -h - 1 / math.factorial(k + 1)
     powers = np.vander(np.array(ratios), increasing=True).T
-    solved: list[float] = np.linalg.solve(powers, np.array(wanted)).tolist()
+    solved: list[float] = np.linalg.solve(powers, np.array(right_side)).tolist()
     return solved
 
 
 def slope(x: Latent, denoised: Latent, sigma: float) -> Latent:
-    """dx / dsigma of the probability flow (Karras et al. 2022, equation 3)."""
+    """Return dx / dsigma of the probability flow (Karras et al. 2022, equation 3)."""
     return (x - denoised) / sigma
 
 
 def log_ratio(sigma: float, sigma_next: float) -> float:
-    """h: how much log signal to noise a move gains; endless when it reaches 0."""
+    """Return h, the log signal to noise that a move gains; infinite when it reaches 0."""
     return math.log(sigma / sigma_next) if sigma_next > 0 else math.inf

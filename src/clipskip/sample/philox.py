@@ -14,7 +14,7 @@ LOW_WORD = 0xFFFFFFFF
 
 
 def philox(counter: tuple[Words, Words, Words, Words], key: int) -> tuple[Words, Words, Words, Words]:
-    """Four random words for each counter under a 64-bit key (Salmon et al. 2011, "Parallel random numbers")."""
+    """Return four random words for each counter under a 64-bit key (Salmon et al. 2011, "Parallel random numbers")."""
     a, b, c, d = counter
     low_key, high_key = key & LOW_WORD, key >> 32 & LOW_WORD
     for _ in range(ROUNDS):
@@ -30,10 +30,10 @@ def philox(counter: tuple[Words, Words, Words, Words], key: int) -> tuple[Words,
 
 
 def normals(seed: int, draw: int, count: int) -> npt.NDArray[np.float32]:
-    """The numbers of torch.randn(count) on a CUDA device, as the draw-th call (from 0) after seeding.
+    """Return the numbers of torch.randn(count) on a CUDA device, as the draw-th call (from 0) after seeding.
 
-    Element i comes from counter (draw, 0, i, 0). For tensors so large that one CUDA launch does not cover them
-    (hundreds of thousands of numbers) CUDA itself counts differently; A1111's NV source does as we do.
+    Element i comes from counter (draw, 0, i, 0). For tensors too large for one CUDA launch (hundreds of thousands of
+    numbers) CUDA itself counts differently; A1111's NV source counts as we do.
     """
     index = np.arange(count, dtype=np.uint32)
     zero = np.zeros(count, dtype=np.uint32)

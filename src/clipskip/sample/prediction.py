@@ -1,4 +1,4 @@
-"""Whether a UNet answers pure noise as one that predicts what it is taken to predict."""
+"""A check whether a UNet's answer to pure noise fits the prediction it is used with."""
 
 import torch
 
@@ -6,17 +6,17 @@ from clipskip.networks import UNet
 
 SIDE_CELLS = 16
 LIMIT = 0.5
-"""Half-way between what the two kinds answer."""
+"""Half-way between the answers of the two kinds."""
 LAST_TIMESTEP = 999.0
 
 
 @torch.inference_mode()
 def agreement_with_noise(unet: UNet) -> float:
-    """The correlation of a UNet's answer to pure noise, at the highest level, with that noise.
+    """Return the correlation of a UNet's answer to pure noise, at the highest level, with that noise.
 
     There alpha is 0.07: epsilon is nearly the input itself, so a UNet that predicts it comes near to 1, while
     v = alpha epsilon - sigma x0 is nearly the picture alone and comes near to 0. A1111 tells SD 2.x's two kinds apart by
-    the same two answers (1.10, sd_models_config.py is_using_v_parameterization_for_sd2).
+    the same test (1.10, sd_models_config.py is_using_v_parameterization_for_sd2).
     """
     shape = unet.shape
     size = (1, shape.in_channels, SIDE_CELLS, SIDE_CELLS)
@@ -29,7 +29,7 @@ def agreement_with_noise(unet: UNet) -> float:
 
 
 def prediction_doubt(unet: UNet, *, prediction: str, name: str) -> str | None:
-    """A warning where a UNet does not answer noise as one of this prediction does, or None."""
+    """Return a warning where a UNet's answer to noise does not fit this prediction, else None."""
     if unet.shape.added_width:
         return None
     agreement = agreement_with_noise(unet)
@@ -37,7 +37,7 @@ def prediction_doubt(unet: UNet, *, prediction: str, name: str) -> str | None:
         return None
     other = "v" if prediction == "epsilon" else "epsilon"
     return (
-        f"{name} is drawn as a model that predicts {prediction}, and its first step looks like one that predicts {other} "
-        f"(its answer to noise agrees with the noise by {agreement:.2f}; epsilon has nearly 1, v nearly 0): "
-        f"if pictures come out brown or as noise, ask for the prediction {other} (--prediction {other})"
+        f"{name} is drawn as a model that predicts {prediction}, but its first step looks like that of one that predicts "
+        f"{other} (its answer to pure noise correlates with the noise by {agreement:.2f}; epsilon gives nearly 1, v nearly 0): "
+        f"if pictures come out brown or as noise, use the prediction {other} (--prediction {other})"
     )

@@ -1,4 +1,4 @@
-"""The samplers that we have, under A1111's names, and the noise levels that each one visits."""
+"""The samplers under A1111's names, and the noise levels that each one visits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,49 +27,50 @@ class Sampler:
     solve: ode.Solver
     aliases: tuple[str, ...] = ()
     order: int = 1
-    """Denoiser calls per step: integer steps of prompt editing count calls."""
+    """Denoiser calls per step; the integer steps of prompt editing count calls."""
     schedule: str = "Uniform"
     """The schedule type that Automatic stands for."""
     own_times: Schedule | None = None
     """Set where a sampler visits its own noise levels, whatever schedule type is asked for."""
     spaced_anew: bool = False
-    """From a picture it spaces its timesteps evenly (UniPC)."""
+    """Whether it spaces its timesteps evenly when it begins at a picture (UniPC)."""
     unit_scale: bool = False
-    """Its latents start and end at the model's own scale, where k-diffusion's are the picture plus noise of size sigma."""
+    """Whether its latents start and end at the model's own scale; k-diffusion's are the picture plus noise of size
+    sigma."""
     path: Callable[[Sigmas], Sigmas] | None = None
-    """What it makes of the schedule's levels, where it does not go straight down."""
+    """Changes the schedule's levels, where the sampler does not go straight down."""
     eta: float | None = None
-    """How much noise it puts back where nothing else is asked; None where it takes no eta."""
+    """How much noise it puts back by default; None where it takes no eta."""
     churns: bool = False
-    """It takes sigma churn, tmin and tmax."""
+    """Whether it takes sigma churn, tmin and tmax."""
     scales_noise: bool = False
-    """It takes sigma noise; one that churns takes it with churn."""
+    """Whether it takes sigma noise; a sampler with churn takes it together with churn."""
     alone: bool = False
-    """It draws one picture at a time: in a batch they would change one another."""
+    """Whether it draws one picture at a time, because pictures in a batch would change one another."""
     uses_ensd: bool = False
-    """A1111 notes the eta noise seed delta for it."""
+    """Whether A1111 records the eta noise seed delta for it."""
     discard_penultimate: bool = False
-    """One level more is made, and the last before the end left out."""
+    """Whether one more level is made and the one before the last left out."""
     brownian: bool = False
-    """Its noise is a Brownian path's, not the picture's next draw."""
+    """Whether its noise is a Brownian path's instead of the picture's next draw."""
     consistency: bool = False
     """For LCM models only: their 50 noise levels and boundary condition."""
 
     trained: NoiseTable | None = None
-    """The noise levels of the model that it samples; Stable Diffusion's usual ones when not given."""
+    """The noise levels of the model that it samples; Stable Diffusion's usual ones when None."""
 
     @property
     def table(self) -> NoiseTable:
-        """Those of the model's noise levels that it samples at."""
+        """The noise levels of the model at which it samples."""
         trained = self.trained or stable_diffusion()
         return latent_consistency(trained) if self.consistency else trained
 
     def sigmas(self, steps: int, *, schedule: str = AUTOMATIC) -> Sigmas:
-        """The noise levels of a run, falling. `schedule` is a name of SCHEDULES, or Automatic."""
+        """Return the noise levels of a run, falling. `schedule` is a name of SCHEDULES, or Automatic."""
         if self.own_times is not None:
             if schedule != AUTOMATIC:
                 raise SpecError(
-                    f"{self.name} visits its own timesteps, so schedule type {schedule} would change nothing; "
+                    f"{self.name} visits its own timesteps, so the schedule type {schedule} would have no effect; "
                     f"use {AUTOMATIC}",
                     field="scheduler",
                 )
@@ -78,20 +79,21 @@ class Sampler:
         return self.path(levels) if self.path else levels
 
     def levels(self, steps: int, *, schedule: str) -> Sigmas:
-        """The levels of a schedule type, whatever the sampler makes of them."""
+        """Return the levels of a schedule type, before the sampler changes them."""
         levels = SCHEDULES[self.schedule if schedule == AUTOMATIC else schedule](
             steps + self.discard_penultimate, self.table
         )
         return (*levels[:-2], levels[-1]) if self.discard_penultimate else levels
 
     def timesteps(self, steps: int) -> Sigmas:
-        """The levels of DDIM's timesteps, which PLMS and UniPC count by as well."""
+        """Return the levels of DDIM's timesteps, which PLMS and UniPC use as well."""
         return timesteps_ddim(steps, self.table)
 
     def _moving(self, levels: Sigmas, steps: int) -> Sigmas:
         if len(levels) < 2:
             raise SpecError(
-                f"{self.name} moves between timesteps and {steps} step has only one; use 2 or more", field="steps"
+                f"{self.name} moves between timesteps, and {steps} step has only one; use 2 steps or more",
+                field="steps",
             )
         return levels
 
@@ -206,10 +208,11 @@ SAMPLERS = (
 
 
 def find_sampler(name: str, scheduler: str = AUTOMATIC) -> tuple[Sampler, str]:
-    """The sampler and schedule type of a name in any of A1111's spellings, whatever the case.
+    """Find the sampler and schedule type of a name in any of A1111's spellings, in upper or lower case.
 
-    Up to A1111 1.8 a name carried its schedule ("DPM++ 2M Karras", "k_dpmpp_2m_ka"); that wins over Automatic. Samplers
-    that visit their own timesteps (DDIM) take any schedule type and leave it, as in A1111: theirs is Automatic.
+    Up to A1111 1.8 a name carried its schedule ("DPM++ 2M Karras", "k_dpmpp_2m_ka"); that has precedence over
+    Automatic. Samplers that visit their own timesteps (DDIM) accept any schedule type and ignore it, as in A1111:
+    theirs is Automatic. Raises SpecError for an unknown name, or for a name and a schedule type that disagree.
     """
     sampler, schedule = _named(name, scheduler)
     return sampler, AUTOMATIC if sampler.own_times else schedule
@@ -217,28 +220,29 @@ def find_sampler(name: str, scheduler: str = AUTOMATIC) -> tuple[Sampler, str]:
 
 def _named(name: str, scheduler: str) -> tuple[Sampler, str]:
     schedule = find_schedule(scheduler)
-    wanted = name.strip().casefold()
+    spelled = name.strip().casefold()
     by_name = {n.casefold(): s for s in SAMPLERS for n in (s.name, *s.aliases)}
-    if wanted in by_name:
-        return by_name[wanted], schedule
+    if spelled in by_name:
+        return by_name[spelled], schedule
     for kind, label in _suffixes().items():
-        sampler = by_name.get(wanted.removesuffix(kind)) if wanted.endswith(kind) else None
+        sampler = by_name.get(spelled.removesuffix(kind)) if spelled.endswith(kind) else None
         if sampler is not None:
             if schedule not in (AUTOMATIC, label):
                 raise SpecError(
-                    f"sampler {name!r} and schedule type {scheduler!r} disagree; give one", field="scheduler"
+                    f"the sampler {name!r} names another schedule type than {scheduler!r}; give one of the two",
+                    field="scheduler",
                 )
             return sampler, label
     ours = ", ".join(s.name for s in SAMPLERS)
-    raise SpecError(f"sampler {name!r} is not one that we have; use one of {ours}", field="sampler")
+    raise SpecError(f"the sampler {name!r} is unknown; use one of {ours}", field="sampler")
 
 
 def find_schedule(name: str) -> str:
-    """A1111's name of a schedule type, whatever the case and however the words are joined."""
+    """Return A1111's name of a schedule type, in upper or lower case and with the words joined in any way."""
     plain = {_joined(n): n for n in (AUTOMATIC, *SCHEDULES)}
     if _joined(name) not in plain:
         ours = ", ".join((AUTOMATIC, *SCHEDULES))
-        raise SpecError(f"schedule type {name!r} is not one that we have; use one of {ours}", field="scheduler")
+        raise SpecError(f"the schedule type {name!r} is unknown; use one of {ours}", field="scheduler")
     return plain[_joined(name)]
 
 
@@ -247,6 +251,6 @@ def _joined(name: str) -> str:
 
 
 def _suffixes() -> dict[str, str]:
-    """What may follow a sampler's name, longest first, and the schedule type that it means."""
+    """Return the suffixes that a sampler's name may have, longest first, with the schedule type that each means."""
     spelled = {f" {n.casefold()}": n for n in SCHEDULES}
     return dict(sorted(spelled.items(), key=lambda kind: -len(kind[0]))) | {"_ka": "Karras", "_exp": "Exponential"}

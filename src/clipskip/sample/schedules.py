@@ -1,6 +1,6 @@
 """Schedule types: the noise levels that a run of n steps visits, under A1111's names.
 
-Each gives falling sigmas; all but KL Optimal, as in A1111, end with 0. Formulas as A1111 1.10 applies them
+Each gives falling sigmas; all but KL Optimal, as in A1111, end with 0. Formulas are those of A1111 1.10
 (modules/sd_schedulers.py); where another paper or tool defines one, it is named.
 """
 
@@ -16,15 +16,15 @@ Schedule = Callable[[int, NoiseTable], Sigmas]
 
 ALIGN_YOUR_STEPS = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
 ALIGN_YOUR_STEPS_SDXL = (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029)
-"""SD 1.5's and SDXL's, from the page of Sabour et al. 2024, "Align Your Steps"."""
+"""For SD 1.5 and SDXL, from the page of Sabour et al. 2024, "Align Your Steps"."""
 BETA_SHAPE = 0.6
-"""Both parameters of the beta distribution, A1111's default (Lee et al. 2024, arXiv:2407.12173)."""
+"""Both parameters of the beta distribution; A1111's default (Lee et al. 2024, arXiv:2407.12173)."""
 NEARLY_ZERO = 0.001
 KARRAS_RHO = 7.0
 RESTARTED_FROM, RESTARTED_TWICE_FROM = 20, 36
 RESTART_SPAN = (0.1, 2.0)
 HALVINGS = 60
-"""Past float64's 53 bits: of an interval, and of a series whose terms at least halve."""
+"""More than float64's 53 bits: of an interval, and of a series whose terms at least halve."""
 
 
 def uniform(steps: int, table: NoiseTable) -> Sigmas:
@@ -45,7 +45,7 @@ def _karras_between(high: float, low: float, count: int) -> list[float]:
 
 
 def exponential(steps: int, table: NoiseTable) -> Sigmas:
-    """Even in log sigma. Polyexponential at its default rho of 1 is the same."""
+    """Even in log sigma; the same as Polyexponential at its default rho of 1."""
     return (*np.exp(np.linspace(math.log(table.high), math.log(table.low), steps)).tolist(), 0.0)
 
 
@@ -62,7 +62,8 @@ def simple(steps: int, table: NoiseTable) -> Sigmas:
 
 
 def ddim(steps: int, table: NoiseTable) -> Sigmas:
-    """Every (1000 // n)-th of the model's sigmas from the second up: more than n of them when n is no divisor."""
+    """Every (1000 // n)-th of the model's sigmas from the second up: more than n of them when n does not divide
+    1000."""
     stride = max(len(table.sigmas) // steps, 1)
     return (*reversed(table.sigmas[1::stride]), 0.0)
 
@@ -74,7 +75,7 @@ def turbo(steps: int, table: NoiseTable) -> Sigmas:
 
 
 def align_your_steps(steps: int, table: NoiseTable) -> Sigmas:
-    """The published sigmas for SD 1.5 or SDXL, log-linearly stretched to n."""
+    """The published sigmas for SD 1.5 or SDXL, interpolated in log sigma to n."""
     published = ALIGN_YOUR_STEPS_SDXL if table.sdxl else ALIGN_YOUR_STEPS
     given = np.linspace(0, 1, len(published))
     logs = np.interp(np.linspace(0, 1, steps), given, np.log(published))
@@ -82,21 +83,21 @@ def align_your_steps(steps: int, table: NoiseTable) -> Sigmas:
 
 
 def kl_optimal(steps: int, table: NoiseTable) -> Sigmas:
-    """Even in atan sigma, down to the smallest and not to 0 (Align Your Steps, theorem 3.1)."""
+    """Even in atan sigma, ending at the smallest sigma instead of 0 (Align Your Steps, theorem 3.1)."""
     return tuple(np.tan(np.linspace(math.atan(table.high), math.atan(table.low), steps + 1)).tolist())
 
 
 def beta(steps: int, table: NoiseTable) -> Sigmas:
-    """Quantiles of the beta distribution, stretched between the model's sigmas.
+    """Quantiles of the beta distribution, scaled to the model's range of sigmas.
 
-    A1111 stretches over sigma; ComfyUI, under the same name, over timesteps.
+    A1111 scales over sigma; ComfyUI, under the same name, over timesteps.
     """
     parts = [_beta_quantile(p, BETA_SHAPE) for p in np.linspace(1, 0, steps)]
     return (*(table.low + p * (table.high - table.low) for p in parts), 0.0)
 
 
 def timesteps_ddim(steps: int, table: NoiseTable) -> Sigmas:
-    """What A1111's DDIM visits: timesteps 1, 1 + s, 1 + 2s ... with s = 1000 // n, downwards, ending at 1.
+    """The levels of A1111's DDIM: timesteps 1, 1 + s, 1 + 2s ... with s = 1000 // n, downwards, ending at 1.
 
     It makes one move fewer than it has timesteps and stops at timestep 1, not at 0: 19 moves for 20 steps
     (modules/sd_samplers_timesteps_impl.py).
@@ -106,31 +107,32 @@ def timesteps_ddim(steps: int, table: NoiseTable) -> Sigmas:
 
 
 def timesteps_unipc(steps: int, table: NoiseTable) -> Sigmas:
-    """What A1111's UniPC visits: evenly spaced times between which log alpha is linear, ending at timestep 0.
+    """The levels of A1111's UniPC: evenly spaced times between which log alpha is linear, ending at timestep 0.
 
-    n is what DDIM has for its number of timesteps: 31 for 30 steps (Zhao et al. 2023, "time_uniform").
+    n is DDIM's number of timesteps: 31 for 30 steps (Zhao et al. 2023, "time_uniform").
     """
     count = len(range(0, TRAINED_STEPS, TRAINED_STEPS // steps))
     return unipc_between(table.high, count, table)
 
 
 def unipc_between(high: float, moves: int, table: NoiseTable) -> Sigmas:
-    """So many moves from a level of the table down to timestep 0."""
+    """Return the levels of so many moves from a level of the table down to timestep 0."""
     times = np.linspace(table.timestep(high), 0, moves + 1)
     log_alphas = np.interp(times, table.timesteps, -0.5 * np.log1p(np.square(table.sigmas)))
     return tuple(np.sqrt(np.expm1(-2 * log_alphas)).tolist())
 
 
 def above_zero(levels: Sigmas) -> Sigmas:
-    """What ComfyUI's UniPC makes of a schedule's levels: the last is not 0, which no log reaches (extra_samplers/uni_pc.py)."""
+    """Return a schedule's levels as ComfyUI's UniPC takes them: the last is not 0, which has no log
+    (extra_samplers/uni_pc.py)."""
     return levels if levels[-1] else (*levels[:-1], NEARLY_ZERO)
 
 
 def with_restarts(levels: Sigmas) -> Sigmas:
-    """What A1111's Restart makes of n steps' levels: from 20 steps on it goes from about 0.1 up to about 2 again.
+    """Return A1111's Restart levels: from 20 steps on, the way goes from about 0.1 back up to about 2.
 
-    9 steps are spent on that way down, from 36 steps on a quarter of them, twice; the others are Karras' between the
-    same ends. The jump up is no step. Heun's steps all the way when there are fewer than 20.
+    The second way down takes 9 steps, or from 36 steps on a quarter of them, twice; the other steps are Karras' between
+    the same ends. The jump up is no step. With fewer than 20 steps all are Heun's.
     """
     steps = len(levels) - 1
     if steps < RESTARTED_FROM:
@@ -156,11 +158,11 @@ SCHEDULES: dict[str, Schedule] = {
     "Beta": beta,
     "Turbo": turbo,
 }
-"""A1111's schedule types (Turbo: Forge's), apart from Automatic, which is the sampler's own."""
+"""A1111's schedule types (Turbo is Forge's), apart from Automatic, which means the sampler's own."""
 
 
 def _beta_quantile(p: float, shape: float) -> float:
-    """The x below which a symmetric beta distribution has the share p, by bisection to float64's end."""
+    """Return the x below which a symmetric beta distribution has the share p, by bisection to float64's precision."""
     low, high = 0.0, 1.0
     for _ in range(HALVINGS):
         middle = (low + high) / 2
@@ -172,10 +174,10 @@ def _beta_quantile(p: float, shape: float) -> float:
 
 
 def _beta_share(x: float, shape: float) -> float:
-    """The regularized incomplete beta function I_x(shape, shape).
+    """Return the regularized incomplete beta function I_x(shape, shape).
 
-    The hypergeometric series x^a (1-x)^b / (a B(a, b)) * sum of (a+b)_n / (a+1)_n x^n (DLMF 8.17.8), which
-    converges fast for x up to 1/2; the rest by symmetry.
+    The hypergeometric series x^a (1-x)^b / (a B(a, b)) * sum of (a+b)_n / (a+1)_n x^n (DLMF 8.17.8) converges fast for
+    x up to 1/2; above that, symmetry is used.
     """
     if x > 0.5:
         return 1 - _beta_share(1 - x, shape)

@@ -1,7 +1,7 @@
 """Samplers that add noise at each step, in the same form as those of `ode`.
 
-Formulas: Karras et al. 2022, Lu et al. 2022 (arXiv:2211.01095), Luo et al. 2023 (arXiv:2310.04378), as k-diffusion
-and A1111 apply them; `added.eta` says how much of the noise that a step takes away it puts back.
+Formulas: Karras et al. 2022, Lu et al. 2022 (arXiv:2211.01095), Luo et al. 2023 (arXiv:2310.04378), as k-diffusion and
+A1111 apply them. `added.eta` is the share of the noise taken away by a step that the step puts back.
 """
 
 import math
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from clipskip.sample.noise import Latent, StepNoise
-from clipskip.sample.ode import USUAL, Added, Model, Steps, ancestral, heun, log_ratio, midpoint, slope
+from clipskip.sample.ode import USUAL, AddedNoise, Model, Steps, ancestral, heun, log_ratio, midpoint, slope
 
 
-def euler_a(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = USUAL) -> Steps:
+def euler_a(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = USUAL) -> Steps:
     """Ancestral sampling with Euler's step."""
     for sigma, sigma_next in pairwise(sigmas):
         denoised = model(x, sigma)
@@ -23,7 +23,7 @@ def euler_a(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, 
         yield x, denoised
 
 
-def dpm2_a(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = USUAL) -> Steps:
+def dpm2_a(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = USUAL) -> Steps:
     """Ancestral sampling with DPM2's step."""
     for sigma, sigma_next in pairwise(sigmas):
         denoised = model(x, sigma)
@@ -34,8 +34,8 @@ def dpm2_a(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, a
         yield x, denoised
 
 
-def dpmpp_2s_a(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = USUAL) -> Steps:
-    """Ancestral sampling with DPM-Solver++(2S), its middle half-way in log sigma."""
+def dpmpp_2s_a(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = USUAL) -> Steps:
+    """Ancestral sampling with DPM-Solver++(2S), with its midpoint half-way in log sigma."""
     for sigma, sigma_next in pairwise(sigmas):
         denoised = model(x, sigma)
         down, up = ancestral(sigma, sigma_next, added.eta)
@@ -49,8 +49,8 @@ def dpmpp_2s_a(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNois
         yield x, denoised
 
 
-def dpmpp_sde(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = USUAL) -> Steps:
-    """DPM-Solver++ SDE with its middle half-way in log sigma: there the second picture alone leads on."""
+def dpmpp_sde(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = USUAL) -> Steps:
+    """DPM-Solver++ SDE with its midpoint half-way in log sigma, where only the second picture determines the move."""
     for sigma, sigma_next in pairwise(sigmas):
         denoised = model(x, sigma)
         ahead = denoised
@@ -66,13 +66,15 @@ def dpmpp_sde(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise
         yield x, denoised
 
 
-def dpmpp_2m_sde(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = USUAL) -> Steps:
+def dpmpp_2m_sde(
+    model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = USUAL
+) -> Steps:
     """DPM-Solver++(2M) SDE, midpoint form."""
     yield from _two_step_sde(model, x, sigmas, noise, eta=added.eta, heun=False)
 
 
 def dpmpp_2m_sde_heun(
-    model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = USUAL
+    model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = USUAL
 ) -> Steps:
     """DPM-Solver++(2M) SDE, Heun form."""
     yield from _two_step_sde(model, x, sigmas, noise, eta=added.eta, heun=True)
@@ -96,22 +98,24 @@ def _two_step_sde(
 
 
 def _decayed(x: Latent, denoised: Latent, *, sigma: float, target: float, eta: float) -> tuple[Latent, float]:
-    """The latent after a move of h in log sigma without its noise, and the share of the picture that came in."""
+    """Return the latent after a move without its noise, and the share of the picture that came in."""
     h = log_ratio(sigma, target)
     kept, gone = target / sigma * math.exp(-eta * h if eta else 0.0), -math.expm1(-(1 + eta) * h)
     return x * kept + denoised * gone, gone
 
 
 def _noisier(x: Latent, noise: StepNoise, *, sigma: float, target: float, eta: float) -> Latent:
-    """The latent with the noise that leads back up to the target."""
+    """Return the latent with the noise that leads back up to the target."""
     if not target or not eta:
         return x
     gone = -math.expm1(-2 * eta * log_ratio(sigma, target))
     return x + noise(sigma, target) * (target * math.sqrt(gone))
 
 
-def dpmpp_3m_sde(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = USUAL) -> Steps:
-    """DPM-Solver++(3M) SDE, k-diffusion's."""
+def dpmpp_3m_sde(
+    model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = USUAL
+) -> Steps:
+    """DPM-Solver++(3M) SDE, as in k-diffusion."""
     past: list[tuple[Latent, float]] = []
     for sigma, sigma_next in pairwise(sigmas):
         denoised = model(x, sigma)
@@ -125,7 +129,7 @@ def dpmpp_3m_sde(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNo
 
 
 def _curve(denoised: Latent, past: Sequence[tuple[Latent, float]], h: float, *, eta: float) -> Latent:
-    """What the last one or two pictures add: first and second differences over the past moves, in units of h."""
+    """Return what the last one or two pictures add: first and second differences over the past moves, in units of h."""
     span = (1 + eta) * h
     phi_2 = math.expm1(-span) / span + 1
     latest, h_1 = past[0]
@@ -138,8 +142,8 @@ def _curve(denoised: Latent, past: Sequence[tuple[Latent, float]], h: float, *, 
     return (first + second * r_0) * phi_2 - second * (phi_2 / span - 0.5)
 
 
-def restart(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = USUAL) -> Steps:
-    """Heun's steps; where the sigmas go up again, noise leads there (Xu et al. 2023, arXiv:2306.14878, algorithm 1)."""
+def restart(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = USUAL) -> Steps:
+    """Heun's steps, with noise where the sigmas go up again (Xu et al. 2023, arXiv:2306.14878, algorithm 1)."""
     denoised = x
     for sigma, sigma_next in pairwise(sigmas):
         if sigma_next > sigma:
@@ -149,8 +153,8 @@ def restart(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, 
         yield x, denoised
 
 
-def lcm(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: Added = USUAL) -> Steps:
-    """Multistep consistency sampling: jump to the picture, add fresh noise (Luo et al. 2023, algorithm 3)."""
+def lcm(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, added: AddedNoise = USUAL) -> Steps:
+    """Multistep consistency sampling: jump to the picture, then add fresh noise (Luo et al. 2023, algorithm 3)."""
     for sigma, sigma_next in pairwise(sigmas):
         x = denoised = model(x, sigma)
         if sigma_next > 0:
@@ -159,5 +163,5 @@ def lcm(model: Model, x: Latent, sigmas: Sequence[float], noise: StepNoise, adde
 
 
 def towards(x: Latent, denoised: Latent, *, sigma: float, target: float) -> Latent:
-    """A move to a smaller sigma along a straight line to the picture, which is exact while that stays the same."""
+    """Move to a smaller sigma in a straight line to the picture, which is exact while the picture stays the same."""
     return denoised + (x - denoised) * (target / sigma)

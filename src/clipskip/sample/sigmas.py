@@ -1,4 +1,4 @@
-"""The noise levels that a model was trained at, and the way between a sigma and its timestep."""
+"""The noise levels that a model was trained at, and the conversion between sigmas and timesteps."""
 
 import math
 from bisect import bisect_right
@@ -10,25 +10,25 @@ import numpy as np
 TRAINED_STEPS = 1000
 BETA_START, BETA_END = 0.00085, 0.012
 NEARLY_NOTHING = 4.8973451890853435e-08
-"""The last cumulated alpha of a zero terminal signal-to-noise ratio, which as 0 would be an infinite sigma."""
+"""The last cumulated alpha under a zero terminal signal-to-noise ratio; 0 would be an infinite sigma."""
 LCM_STRIDE = 20
 """An LCM was distilled on every 20th timestep: 19, 39, ... 999 (Luo et al. 2023, 50 steps)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseTable:
-    """Sigma at each timestep that the model knows, rising.
+    """The sigma of each timestep that the model knows, rising.
 
-    Sigma is sqrt((1 - a) / a) with a the cumulated alpha: the noise's size beside a picture of size 1
-    (Karras et al. 2022, "variance exploding"). Plain floats: samplers need them one at a time, on the CPU.
+    Sigma is sqrt((1 - a) / a) with a the cumulated alpha: the size of the noise relative to a picture of size 1 (Karras
+    et al. 2022, "variance exploding"). Sigmas are Python floats, because samplers need them one at a time on the CPU.
     """
 
     sigmas: tuple[float, ...]
     timesteps: tuple[int, ...]
     quantized: bool = False
-    """The model is only ever asked at its own timesteps (LCM)."""
+    """Whether the model is only ever asked at its own timesteps (LCM)."""
     sdxl: bool = False
-    """Whose noise levels Align Your Steps takes."""
+    """Whether Align Your Steps uses SDXL's noise levels."""
 
     @property
     def low(self) -> float:
@@ -41,7 +41,7 @@ class NoiseTable:
         return self.sigmas[-1]
 
     def timestep(self, sigma: float) -> float:
-        """The timestep of a sigma, between two of the model's by log sigma, as k-diffusion does; not rounded."""
+        """Return the timestep of a sigma, interpolated in log sigma as in k-diffusion; not rounded."""
         last = len(self.sigmas) - 1
         below = min(max(bisect_right(self.sigmas, sigma) - 1, 0), last - 1)
         low, high = math.log(self.sigmas[below]), math.log(self.sigmas[below + 1])
@@ -51,21 +51,21 @@ class NoiseTable:
         return self.timesteps[below] + part * (self.timesteps[below + 1] - self.timesteps[below])
 
     def gone(self, sigma: float) -> float:
-        """The share of the levels that lie behind one, as A1111 counts it: by the nearest level of the model's."""
+        """Return the share of the levels that lie behind a sigma, counted as in A1111 by the model's nearest level."""
         nearest = min(range(len(self.sigmas)), key=lambda place: abs(self.sigmas[place] - sigma))
         return (TRAINED_STEPS - 1 - self.timesteps[nearest]) / TRAINED_STEPS
 
     def sigma(self, timestep: float) -> float:
-        """The sigma of a timestep, by log sigma between two of the model's."""
+        """Return the sigma of a timestep, interpolated in log sigma."""
         return float(np.exp(np.interp(timestep, self.timesteps, np.log(self.sigmas))))
 
 
 @cache
 def stable_diffusion(*, zero_terminal_snr: bool = False, sdxl: bool = False) -> NoiseTable:
-    """The 1000 noise levels of SD 1.x, 2.x and SDXL: betas linear in their square root ("scaled linear").
+    """Return the 1000 noise levels of SD 1.x, 2.x and SDXL: betas linear in their square root ("scaled linear").
 
-    With a zero terminal signal-to-noise ratio the roots of the cumulated alphas are stretched to end at nearly nothing
-    (Lin et al. 2024, algorithm 1, with A1111's last value).
+    With a zero terminal signal-to-noise ratio the roots of the cumulated alphas are rescaled to end at nearly 0 (Lin et
+    al. 2024, algorithm 1, with A1111's last value).
     """
     betas = np.linspace(BETA_START**0.5, BETA_END**0.5, TRAINED_STEPS) ** 2
     kept = np.cumprod(1 - betas)
@@ -79,6 +79,6 @@ def stable_diffusion(*, zero_terminal_snr: bool = False, sdxl: bool = False) -> 
 
 @cache
 def latent_consistency(table: NoiseTable) -> NoiseTable:
-    """The 50 of a model's noise levels that LCM samples at."""
+    """Return the 50 of a model's noise levels at which LCM samples."""
     every = slice(LCM_STRIDE - 1, None, LCM_STRIDE)
     return NoiseTable(sigmas=table.sigmas[every], timesteps=table.timesteps[every], quantized=True, sdxl=table.sdxl)

@@ -1,7 +1,7 @@
-"""Where a run begins: at pure noise, or part of the way down from a picture, as A1111's img2img and hires fix do.
+"""Where a run begins: at pure noise, or part of the way down from a picture, as in A1111's img2img and hires fix.
 
-1.10 modules/sd_samplers_common.py setup_img2img_steps, sample_img2img of its two kinds of sampler, and the mask of
-modules/sd_samplers_cfg_denoiser.py.
+Sources: 1.10 modules/sd_samplers_common.py setup_img2img_steps, sample_img2img of its two kinds of sampler, and the
+mask of modules/sd_samplers_cfg_denoiser.py.
 """
 
 import math
@@ -14,25 +14,25 @@ from torch import Tensor
 
 from clipskip.errors import SpecError
 from clipskip.sample.dpm_solver import fast_between
-from clipskip.sample.noise import Latent, One
+from clipskip.sample.noise import Latent, PictureLatent
 from clipskip.sample.samplers import Sampler, find_sampler
 from clipskip.sample.schedules import Sigmas, unipc_between
 from clipskip.sample.sigmas import TRAINED_STEPS
 from clipskip.spec import Render
 
 MOST_STRENGTH = 0.999
-"""A1111 takes a denoising strength of 1 for this, so that the first of all levels is the last to begin at."""
+"""A1111 replaces a denoising strength of 1 by this, so that a run begins at the first level at the earliest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Begin:
-    """The latent that one picture begins at, in the place of noise alone."""
+    """The latent that one picture begins at, instead of noise alone."""
 
-    latent: One
+    latent: PictureLatent
     strength: float
     """A1111's denoising strength, 0 to 1."""
     every_step: bool = False
-    """All steps that were asked for are made, as in a hires pass; else the strength's share of them."""
+    """Whether all steps that were asked for are made, as in a hires pass, instead of the strength's share of them."""
     drawn: Float[Tensor, "1 height width"] | None = None
     """1 where the picture is drawn anew, 0 where it is kept; None draws all of it."""
 
@@ -43,21 +43,21 @@ class Way:
 
     sigmas: Sigmas
     first: float
-    """The sigma of the noise that the run begins with: for DDIM and its kin not that of the first level."""
+    """The sigma of the noise that the run begins with; for DDIM, PLMS and UniPC it differs from the first level."""
     whole: Sigmas
     """All levels of the schedule, over which SDE samplers draw their paths."""
 
 
 def whole_way(sampler: Sampler, schedule: str, steps: int) -> Way:
-    """The way from noise alone."""
+    """Return the levels of a run from noise alone."""
     sigmas = sampler.sigmas(steps, schedule=schedule)
     return Way(sigmas=sigmas, first=sigmas[0], whole=sigmas)
 
 
 def way_down(sampler: Sampler, schedule: str, steps: int, *, strength: float, every_step: bool = False) -> Way:
-    """The way from a picture. SpecError where so few steps are left that the sampler has none to make.
+    """Return the levels of a run from a picture; SpecError where so few steps are left that the sampler cannot move.
 
-    As in A1111, DDIM, PLMS and UniPC put the noise of one timestep in and begin at the next.
+    As in A1111, DDIM, PLMS and UniPC add the noise of one timestep and begin at the next.
     """
     share = min(strength, MOST_STRENGTH)
     if every_step and share > 0:
@@ -74,14 +74,14 @@ def way_down(sampler: Sampler, schedule: str, steps: int, *, strength: float, ev
 
 
 def check_start(render: Render) -> None:
-    """SpecError for a render whose sampler has no move to make from its picture."""
+    """Raise SpecError for a render whose sampler cannot make a move from its picture."""
     if render.start is not None:
         sampler, schedule = find_sampler(render.sampler, render.scheduler)
         way_down(sampler, schedule, render.steps, strength=render.start.strength)
 
 
 def _timesteps(sampler: Sampler, total: int, kept: int) -> Way:
-    """Of DDIM's timesteps those below the one whose noise is put in; UniPC's are as many, evenly spaced down to 0."""
+    """Return DDIM's timesteps below the one whose noise is added; UniPC has as many, evenly spaced down to 0."""
     if total > TRAINED_STEPS:
         raise _too_few(sampler)
     levels = sampler.timesteps(total)[::-1]
@@ -94,7 +94,7 @@ def _timesteps(sampler: Sampler, total: int, kept: int) -> Way:
 
 
 def _solver_levels(sampler: Sampler, levels: Sigmas) -> Sigmas:
-    """DPM fast's and DPM adaptive's, between the first level and the last above 0."""
+    """Return the levels of DPM fast and DPM adaptive, between the first level and the last above 0."""
     high, low, calls = levels[0], levels[-2], len(levels) - 1
     if high <= low:
         raise _too_few(sampler)
@@ -103,29 +103,30 @@ def _solver_levels(sampler: Sampler, levels: Sigmas) -> Sigmas:
 
 def _too_few(sampler: Sampler) -> SpecError:
     return SpecError(
-        f"{sampler.name} has no move to make from a picture at this denoising strength and number of steps; raise one of "
+        f"{sampler.name} cannot make a move from a picture with this denoising strength and number of steps; raise one of "
         "them, or use another sampler",
         field="denoising_strength",
     )
 
 
 def noised(begins: Sequence[Begin], noise: Latent, sigma: float) -> Latent:
-    """The pictures with noise of size sigma in them (k-diffusion's scale)."""
+    """Return the pictures with noise of size sigma added (k-diffusion's scale)."""
     return torch.stack([begin.latent for begin in begins]).to(noise) + noise * sigma
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Kept:
-    """What masks keep of the pictures that a run begins at."""
+    """The parts of the start pictures that masks keep."""
 
     start: Latent
     drawn: Float[Tensor, "pictures 1 height width"]
     before: bool
-    """The kept part is put in before the model looks, not after: DDIM and its kin, without noise, as A1111 has it."""
+    """Whether the kept part is put in before the model's call instead of after it: DDIM, PLMS and UniPC, without noise,
+    as in A1111."""
 
     @classmethod
     def of(cls, begins: Sequence[Begin], like: Latent, *, before: bool) -> "Kept | None":
-        """What is kept of these pictures; None where all of them are drawn whole."""
+        """Return what is kept of these pictures; None where all of them are drawn whole."""
         masks = [begin.drawn for begin in begins if begin.drawn is not None]
         if not masks:
             return None
@@ -133,12 +134,12 @@ class Kept:
         return cls(start=start, drawn=torch.stack(masks).to(like), before=before)
 
     def around(self, denoise: Callable[[Latent, float], Latent], x: Latent, sigma: float) -> Latent:
-        """What a model makes of the pictures, with the kept part as it was."""
+        """Call the model on the pictures and return its estimate with the kept part put back."""
         if not self.before:
             return self.put_back(denoise(x, sigma))
         seen = x * self.drawn + self.start * math.hypot(1, sigma) * (1 - self.drawn)
         return denoise(seen, sigma) + (x - seen)
 
     def put_back(self, x: Latent) -> Latent:
-        """The pictures with the kept part as it was."""
+        """Return the pictures with the kept part as it was."""
         return x * self.drawn + self.start * (1 - self.drawn)

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from clipskip.image import LATENT_RESIZE, Canvas, encode, encode_exact, picture_px, prepare
 from clipskip.networks import VAE
-from clipskip.sample import Begin, One, PictureNoise
+from clipskip.sample import Begin, PictureLatent, PictureNoise
 from clipskip.spec import Render
 from clipskip.spec.table import MASKED_CONTENT
 
@@ -38,7 +38,7 @@ class Openings:
     def __init__(self, vae: VAE, pictures: Mapping[str, NDArray[np.uint8]], *, channels: int) -> None:
         self._vae, self._pictures, self._channels = vae, pictures, channels
         self._canvases: dict[tuple[object, ...], Canvas] = {}
-        self._latents: dict[tuple[object, ...], One] = {}
+        self._latents: dict[tuple[object, ...], PictureLatent] = {}
 
     def of(self, render: Render) -> Opening:
         """What this picture begins with."""
@@ -59,7 +59,7 @@ class Openings:
             canvas=canvas if canvas.overlay else None,
         )
 
-    def larger(self, latent: One, *, seed: int) -> Float[Tensor, "5 height width"] | None:
+    def larger(self, latent: PictureLatent, *, seed: int) -> Float[Tensor, "5 height width"] | None:
         """What an inpainting model sees beside the latent of a second pass: nothing is kept."""
         _, height, width = latent.shape
         return self._beside(None, (width, height), seed=seed)
@@ -74,7 +74,7 @@ class Openings:
             self._canvases[key] = prepare(start, self._pictures[start.hash], mask, size=size)
         return self._canvases[key]
 
-    def _latent(self, render: Render, canvas: Canvas, cells: tuple[int, int]) -> One:
+    def _latent(self, render: Render, canvas: Canvas, cells: tuple[int, int]) -> PictureLatent:
         key = (id(canvas), render.seed)
         if key not in self._latents:
             latent = encode(self._vae, canvas.pixels[None], seed=render.seed)

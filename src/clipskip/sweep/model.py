@@ -21,8 +21,8 @@ from clipskip.networks import VAE, UNet, build_unet, build_vae
 from clipskip.sample import (
     TOGETHER,
     Begin,
-    One,
     Picture,
+    PictureLatent,
     Refiner,
     Step,
     find_sampler,
@@ -341,7 +341,7 @@ class Model:
         fills = self.device.type == "cpu" and not find_sampler(render.sampler, render.scheduler)[0].alone
         return pictures + [pictures[-1]] * (size - len(pictures)) if fills else pictures
 
-    def _goes_on(self, task: Task, latent: One, drawing: Drawing) -> Waiting:
+    def _goes_on(self, task: Task, latent: PictureLatent, drawing: Drawing) -> Waiting:
         """The second pass of a picture whose first is done; none where it is only enlarged, or has other LoRAs."""
         hires = task.render.hires
         assert hires is not None
@@ -359,7 +359,7 @@ class Model:
             return []
         return [replace(again, picture=replace(task.second, start=begin, beside=beside))]
 
-    def _decode(self, task: Task, latent: One, drawing: Drawing, *, half_done: int | None = None) -> None:
+    def _decode(self, task: Task, latent: PictureLatent, drawing: Drawing, *, half_done: int | None = None) -> None:
         pixels = decode_on_device(self._vae(task.render.vae, drawing.extras), latent[None])[0]
         drawing.decodings.append(
             Decoding.start(pixels, indices=task.at, render=task.render, half_done=half_done, canvas=task.canvas)

@@ -17,7 +17,7 @@ from clipskip.image import (
     upscale_by,
 )
 from clipskip.networks import VAE
-from clipskip.sample import One, Picture, find_sampler
+from clipskip.sample import Picture, PictureLatent, find_sampler
 from clipskip.spec import Hires, LoraRef, Render
 
 CELL_PX = 8
@@ -93,7 +93,7 @@ def second_text(render: Render) -> SecondPass:
     return SecondPass(first_calls=denoiser_calls(render), width=width, height=height)
 
 
-def enlarged(vae: VAE, latent: One, render: Render) -> One:
+def enlarged(vae: VAE, latent: PictureLatent, render: Render) -> PictureLatent:
     """The latent that the second pass begins at, as A1111 makes it (1.10 modules/processing.py sample_hr_pass).
 
     Latent upscalers work on the latent. The others work on the picture, of whose latents one is then drawn by torch's
