@@ -68,5 +68,6 @@ clean:
 
 .venv/dev: .venv/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps sd-prompt-reader==1.3.5  # it pins an old Pillow
+	# One pins an old Pillow; the other wants a torchvision, which the CPU's torch has none of and its test stands in for.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps sd-prompt-reader==1.3.5 spandrel==0.4.2
 	touch $@

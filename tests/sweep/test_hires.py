@@ -8,21 +8,24 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from tiny_upscaler import esrgan_state, save_esrgan, spandrel
+from tiny_upscaler import expected as expected_of
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from clipskip.encode import Conditioning, condition
-from clipskip.errors import SpecError
+from clipskip.errors import NotFound
 from clipskip.sample import stable_diffusion
 from clipskip.spec import Hires, LoraRef, Render, Request, parse_skips, render_infotext, request_from_text
-from clipskip.sweep import Advance, Drawn, Extras, Model, SweepFolder, draw_missing, plan_sweep, resolve
-from clipskip.weights import Library
+from clipskip.sweep import Advance, Drawn, Extras, Model, SweepFolder, doubts_of, draw_missing, plan_sweep, resolve
+from clipskip.weights import Library, hash_file
 
 ASKED = Request(
     prompt="swamp, reeds", negative_prompt="blurry", steps=3, seed=5, width=64, height=96, sampler="Euler", cfg_scale=3,
     hires=Hires(scale=1.5, steps=4, strength=0.6),
 )  # fmt: skip
 TABLE = stable_diffusion()
+MODEL = "4x-Sharp"
 CELL_PX = 2
 """Of the tiny model's pictures."""
 
@@ -86,7 +89,11 @@ def reference(model: Model, upscaler: str) -> NDArray[np.uint8]:
         larger = interpolate(first, size=(18, 12), mode=kind, antialias="antialiased" in upscaler)
     else:
         kind = Image.Resampling.NEAREST if upscaler == "Nearest" else Image.Resampling.LANCZOS
-        picture = Image.fromarray(pixels_of(model, first)).resize((12 * CELL_PX, 18 * CELL_PX), kind)
+        picture = Image.fromarray(pixels_of(model, first))
+        if upscaler == MODEL:
+            fourfold = expected_of(esrgan_state(), np.asarray(picture))
+            picture = Image.fromarray(np.rint(fourfold).astype(np.uint8))
+        picture = picture.resize((12 * CELL_PX, 18 * CELL_PX), kind)
         whole = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255 * 2 - 1
         with torch.no_grad():
             mean, log_variance = model.vae.quant_conv(model.vae.encoder(whole.to(model.vae.dtype))).float().chunk(2, 1)
@@ -95,9 +102,13 @@ def reference(model: Model, upscaler: str) -> NDArray[np.uint8]:
     return pixels_of(model, went_down(model, texts, larger + noise(18, 12) * sigmas[0], sigmas, cfg=3))
 
 
-@pytest.mark.parametrize("upscaler", ["Latent", "Latent (bicubic antialiased)", "None", "Nearest"])
-def test_a_second_pass_is_a1111s_order_of_steps(model: Model, library: Library, upscaler: str) -> None:
+@pytest.mark.parametrize("upscaler", ["Latent", "Latent (bicubic antialiased)", "None", "Nearest", MODEL])
+def test_a_second_pass_is_a1111s_order_of_steps(model: Model, folder: Path, tmp_path: Path, upscaler: str) -> None:
     assert ASKED.hires
+    if upscaler == MODEL:
+        spandrel()
+        save_esrgan(tmp_path / "ESRGAN" / f"{MODEL}.safetensors")
+    library = Library((folder, tmp_path))
     _, found = drawn(replace(ASKED, hires=replace(ASKED.hires, upscaler=upscaler)), model, library)
     expected = reference(model, upscaler)
     assert found.shape == expected.shape == (18 * CELL_PX, 12 * CELL_PX, 3)
@@ -177,8 +188,28 @@ def test_a_sweep_has_second_passes_and_is_found_again(model: Model, library: Lib
 
 
 def test_an_upscaler_that_is_not_here_is_an_error_with_those_that_are(model: Model, library: Library) -> None:
-    with pytest.raises(SpecError, match=r"4x-UltraSharp.*Latent.*Lanczos"):
+    with pytest.raises(NotFound, match=r"4x-UltraSharp.*Latent.*Lanczos"):
         resolve(replace(ASKED, hires=Hires(upscaler="4x-UltraSharp")), model.facts, library)
+
+
+def test_the_settings_note_an_upscaler_model_and_its_hash_and_find_it_again(
+    model: Model, folder: Path, tmp_path: Path
+) -> None:
+    spandrel()
+    path = save_esrgan(tmp_path / "models/ESRGAN/4x-Sharp.safetensors")
+    library = Library((folder, tmp_path))
+    render, _ = resolve(replace(ASKED, hires=Hires(upscaler="4x-Sharp.safetensors")), model.facts, library)
+    text = render_infotext(render)
+    digits = hash_file(path).autov2
+    assert f"Hires upscaler: 4x-Sharp, Hires upscaler hash: {digits}" in text
+    again = request_from_text(text)
+    assert again.hires and (again.hires.upscaler, again.hires.upscaler_hash) == ("4x-Sharp", digits)
+    path.rename(path.with_name("renamed.safetensors"))
+    assert resolve(again, model.facts, library)[1].upscalers[digits].path.stem == "renamed"
+    save_esrgan(path, esrgan_state(seed=9))
+    render, extras = resolve(again, model.facts, library)
+    (doubt,) = [one for one in doubts_of(again, render, model.facts, extras) if one.field == "hires_upscaler"]
+    assert f"not {digits}" in doubt.text
 
 
 def test_the_first_passs_loras_are_not_the_seconds_where_it_has_a_prompt_without_any(

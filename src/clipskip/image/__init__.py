@@ -4,12 +4,14 @@ from clipskip.image.canvas import LATENT_RESIZE, Canvas, prepare
 from clipskip.image.enlarge import (
     LATENT_MODES,
     UPSCALERS,
+    Upscaler,
     blend,
     crop_middle,
     enlarge,
     enlarge_latent,
     stretch,
     upscale_by,
+    upscale_with,
 )
 from clipskip.image.grid import CELL_PX, animation, draw_grid
 from clipskip.image.initial import hash_pixels, read_mask, read_opacity, read_pixels
@@ -26,6 +28,7 @@ from clipskip.image.metadata import (
 )
 from clipskip.image.page import Cell, viewer_markup, write_page
 from clipskip.image.preview import Colours, preview, preview_colours
+from clipskip.image.tiles import Enlarge, enlarge_by_tiles
 from clipskip.image.vae import decode, decode_on_device, encode, encode_exact, picture_px
 
 __all__ = [
@@ -36,7 +39,9 @@ __all__ = [
     "Canvas",
     "Cell",
     "Colours",
+    "Enlarge",
     "PictureFormat",
+    "Upscaler",
     "animation",
     "blend",
     "crop_middle",
@@ -46,6 +51,7 @@ __all__ = [
     "encode",
     "encode_exact",
     "enlarge",
+    "enlarge_by_tiles",
     "enlarge_latent",
     "hash_pixels",
     "infotext_of",
@@ -63,6 +69,7 @@ __all__ = [
     "read_pixels",
     "stretch",
     "upscale_by",
+    "upscale_with",
     "viewer_markup",
     "write_bytes",
     "write_page",

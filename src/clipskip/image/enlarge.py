@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from clipskip.errors import SpecError
+from clipskip.image.tiles import Enlarge, enlarge_by_tiles
 
 Upscaler = Callable[[Image.Image, float], Image.Image]
 """A picture, made about so many times as large."""
@@ -32,19 +34,16 @@ BLOCK_PX = 8
 """A1111 rounds what it enlarges down to multiples of this (modules/upscaler.py)."""
 
 
-def enlarge(pixels: NDArray[np.uint8], upscaler: str, *, scale: float) -> NDArray[np.uint8]:
-    """Pixels [height, width, 3] so many times as large; SpecError for an upscaler that is not here."""
-    if upscaler == UPSCALERS[0]:
-        return pixels
-    if upscaler not in FILTERS:
-        raise SpecError(
-            f"the upscaler {upscaler[:80]!r} is not here; use one of {', '.join(UPSCALERS)}", field="upscaler"
-        )
+def enlarge(pixels: NDArray[np.uint8], upscale: Upscaler, *, scale: float) -> NDArray[np.uint8]:
+    """Pixels [height, width, 3] so many times as large, each side rounded down to whole blocks."""
     height, width, _ = pixels.shape
-    size = tuple(max(1, int(side * scale) // BLOCK_PX * BLOCK_PX) for side in (width, height))
-    if max(size) > MOST_SIDE:
-        raise SpecError(f"enlarged to {size[0]} x {size[1]}; {MOST_SIDE} pixels each way is the most", field="size")
-    return np.asarray(Image.fromarray(pixels).resize((size[0], size[1]), FILTERS[upscaler]))
+    across, down = (int(side * scale) // BLOCK_PX * BLOCK_PX for side in (width, height))
+    if not 1 <= min(across, down) <= max(across, down) <= MOST_SIDE:
+        raise SpecError(
+            f"{width} x {height} enlarged to {across} x {down}; {BLOCK_PX} to {MOST_SIDE} pixels each way are possible",
+            field="size",
+        )
+    return np.asarray(_upscaled(Image.fromarray(pixels), scale, upscale))
 
 
 def enlarge_latent(
@@ -71,6 +70,15 @@ def upscale_by(upscaler: str) -> Upscaler | None:
     if filter is None:
         return None
     return lambda picture, scale: picture.resize((int(picture.width * scale), int(picture.height * scale)), filter)
+
+
+def upscale_with(enlarge: Enlarge, *, device: torch.device, given_up: Callable[[], bool] = lambda: False) -> Upscaler:
+    """What an upscaler model does to a picture, whose own number of times it is."""
+
+    def upscale(picture: Image.Image, scale: float) -> Image.Image:
+        return Image.fromarray(enlarge_by_tiles(np.array(picture), enlarge, device=device, given_up=given_up))
+
+    return upscale
 
 
 def _upscaled(picture: Image.Image, scale: float, upscale: Upscaler) -> Image.Image:

@@ -131,7 +131,7 @@ def _hires(reader: Reader) -> Hires | None:
     if switch is None and not noted:
         return None
     unsaid = {} if switch is None else {"strength": API_STRENGTH}
-    return Hires(**unsaid | reader.rows(HIRES))
+    return Hires(**unsaid | reader.rows(HIRES), upscaler_hash=reader.name("hires_upscaler_hash") or "")
 
 
 def _start(reader: Reader) -> Start | None:

@@ -25,6 +25,7 @@ def with_values(request: Request, values: Mapping[str, Any]) -> Request:  # Any:
     """
     changed = replace(request, **_named(PICTURE, values))
     if second := _named(HIRES, values):
+        second |= {"upscaler_hash": ""} if "upscaler" in second else {}
         changed = replace(changed, hires=replace(changed.hires or Hires(), **second))
     first, mask = _named(START, values), _named(MASK, values)
     start = changed.start

@@ -59,7 +59,9 @@ class Hires:
     """A second pass over the enlarged picture: A1111's hires fix."""
 
     upscaler: str = LATENT
-    """Latent or one of its variants, None, Lanczos or Nearest."""
+    """Latent or one of its variants, None, Lanczos, Nearest, or the name of an upscaler model."""
+    upscaler_hash: str = ""
+    """Of an upscaler model's file: 10 leading hex digits of the sha256."""
     scale: float = 2.0
     """Counts where neither width nor height is given."""
     width: int = 0

@@ -38,6 +38,7 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "negative_clip_skip": ("negativeclipskip",),
     "phrase_skips": ("phraseclipskips",),
     "enable_hires": ("enablehr",),
+    "hires_upscaler_hash": ("hiresupscalerhash",),
     "init_hash": ("initimagehash",),
     "mask_hash": ("maskimagehash",),
     "lora_hashes": ("lorahashes",),

@@ -260,6 +260,8 @@ def _second_pass(hires: Hires) -> Iterator[tuple[str, str]]:
             text = " ".join(filter(None, [text, *map(_tag, hires.loras)]))
         if not (resized and label == "Hires upscale"):
             yield label, text
+    if hires.upscaler_hash:
+        yield "Hires upscaler hash", hires.upscaler_hash
 
 
 def writable(name: str) -> str:

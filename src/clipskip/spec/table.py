@@ -166,7 +166,7 @@ HIRES = (
         help="Steps of the second pass; 0 is as many as the first's.",
     ),
     Setting(name="upscaler", part="hires", kind=str, label="Hires upscaler", a1111="hr_upscaler",
-        help='How the second pass is enlarged: "Latent" and its variants, None, Lanczos or Nearest.',
+        help='How the second pass is enlarged: "Latent" and its variants, None, Lanczos, Nearest, or an upscaler model.',
     ),
     Setting(name="sampler", part="hires", kind=str, label="Hires sampler", a1111="hr_sampler_name",
         help="Sampling method of the second pass; the first's when not given.",

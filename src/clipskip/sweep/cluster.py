@@ -195,7 +195,7 @@ def plan_for(
     source = model.source
     if source.path.is_dir():
         raise SpecError("a diffusers folder is not sent to a cluster; give a single file", field="model")
-    paths = [lora.path for lora in extras.loras.values()]
+    paths = [lora.path for lora in extras.loras.values()] + [one.path for one in extras.upscalers.values()]
     return Plan(
         request=replace(request, seed=folder.sweep.base.seed),
         skips=tuple(skips),

@@ -63,6 +63,8 @@ def _other_files(request: Request, model: CheckpointFacts, extras: Extras) -> It
     noted = dict(request.lora_hashes)
     used = [("loras", lora.name, lora.path, noted.get(lora.name, "")) for lora in extras.loras.values()]
     used += [("vae", file.ref.name, file.path, request.vae_hash or "") for file in extras.vaes.values()]
+    wanted = request.hires.upscaler_hash if request.hires else ""
+    used += [("hires_upscaler", file.ref.name, file.path, wanted) for file in extras.upscalers.values()]
     if not model.source.path.is_dir():
         used.insert(0, ("model", model.ref.name, model.source.path, request.model_hash or ""))
     for field, name, path, wanted in used:

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 from clipskip.encode import TextReader, condition_all
 from clipskip.errors import DamagedFile, SpecError
-from clipskip.image import Colours, decode_on_device, preview, preview_colours
+from clipskip.image import (
+    Colours,
+    Enlarge,
+    Upscaler,
+    decode_on_device,
+    preview,
+    preview_colours,
+    upscale_by,
+    upscale_with,
+)
 from clipskip.networks import VAE, UNet, build_unet, build_vae
 from clipskip.sample import (
     TOGETHER,
@@ -33,7 +42,7 @@ from clipskip.sample import (
     prediction_doubt,
     sample,
 )
-from clipskip.spec import FileRef, LoraRef, Render
+from clipskip.spec import FileRef, Hires, LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once, shape_of
 from clipskip.sweep.begin import Openings
 from clipskip.sweep.second import Task, denoiser_calls, enlarged, second_loras, second_render, second_text
@@ -41,10 +50,12 @@ from clipskip.weights import (
     Checkpoint,
     CheckpointFacts,
     Embedding,
+    UpscalerFile,
     VAEFile,
     hash_file,
     is_pickle,
     load_checkpoint,
+    load_upscaler,
     load_vae,
     read_again,
 )
@@ -115,6 +126,8 @@ class Extras:
     """What the user should know of the settings that were filled in."""
     vaes: Mapping[str, VAEFile] = field(default_factory=dict)
     """By hash."""
+    upscalers: Mapping[str, UpscalerFile] = field(default_factory=dict)
+    """Models of second passes, by hash."""
     refiner: CheckpointFacts | None = None
     """The checkpoint that finishes the pictures."""
 
@@ -157,6 +170,7 @@ class Model:
         self.vae: VAE = build_vae(checkpoint.vae, facts.vae)
         self._other: tuple[FileRef, VAE] | None = None
         self._refiner: Model | None = None
+        self._upscaler: tuple[str, Enlarge] | None = None
 
     def refiner(self, facts: CheckpointFacts) -> "Model":
         """The checkpoint that finishes this one's pictures; it stays open for the next."""
@@ -226,6 +240,16 @@ class Model:
             state = load_vae(extras.vaes[file.hash], self.facts.vae, dtype=self.vae.dtype, device=self.device)
             self._other = file, build_vae(state, self.facts.vae)
         return self._other[1]
+
+    def _upscale(self, hires: Hires, extras: Extras) -> Upscaler | None:
+        """What enlarges pictures for a second pass; an upscaler model stays open until another is asked for."""
+        digits = hires.upscaler_hash
+        if not digits:
+            return upscale_by(hires.upscaler)
+        if self._upscaler is None or self._upscaler[0] != digits:
+            self._upscaler = None
+            self._upscaler = digits, load_upscaler(extras.upscalers[digits], device=self.device)
+        return upscale_with(self._upscaler[1], device=self.device)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -346,7 +370,7 @@ class Model:
         hires = task.render.hires
         assert hires is not None
         vae = self._vae(task.render.vae, drawing.extras)
-        larger = enlarged(vae, latent, task.render)
+        larger = enlarged(vae, latent, task.render, upscale=self._upscale(hires, drawing.extras))
         if not hires.strength:
             self._decode(task, larger, drawing)
             return []

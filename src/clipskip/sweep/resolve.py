@@ -37,9 +37,11 @@ from clipskip.weights import (
     FileKind,
     Library,
     SourceFile,
+    UpscalerFile,
     VAEFile,
     beside,
     find_fitting,
+    find_upscaler,
     identify,
     load_embedding,
     read_allowed,
@@ -54,6 +56,7 @@ NOT_LORAS = {
     FileKind.CHECKPOINT: "a checkpoint, not a LoRA; give it with --model",
     FileKind.EMBEDDING: "an embedding (textual inversion), not a LoRA; its name goes into the prompt",
     FileKind.VAE: "a VAE, not a LoRA",
+    FileKind.UPSCALER: "an upscaler, not a LoRA; give it with --hires-upscaler",
 }
 """What to do with a file that was named as a LoRA."""
 Resolver = Callable[[Request], tuple[Render, Extras]]
@@ -99,6 +102,7 @@ def resolve(
     calls = request.steps * sampler.order
     prompt = read_prompt(request.prompt, steps=calls, rules=rules)
     hires = request.hires and _hires(request.hires, request, sampler=sampler.name, schedule=schedule)
+    upscaler = _upscaler(hires, library, allow_pickle=allow_pickle) if hires else None
     noted = dict(request.lora_hashes)
 
     def find(tagged: Sequence[LoraRef]) -> FoundLoras:
@@ -152,16 +156,22 @@ def resolve(
         empty_negative=request.empty_negative,
         vae=vae.ref if vae else None,
         start=request.start,
-        hires=hires and _with_loras(hires, found, again),
+        hires=hires and _with_files(hires, upscaler, found, again),
         **noise_of(request, sampler),
         version=__version__,
     )
     _check(render, model, embeddings, pictures=pictures)
     loras = {lora.hash: lora for _, lora in [*found, *(again or ())]}
     notes = (_said(remembered, model.source),) if remembered else (asked.remark,) if asked and asked.remark else ()
-    vaes = {vae.ref.hash: vae} if vae else {}
-    told = (*notes, *filter(None, [unused_vae, None if request.prediction else model.prediction_note]))
-    return render, Extras(refiner=refiner, loras=loras, embeddings=embeddings, starts=pictures, vaes=vaes, notes=told)
+    return render, Extras(
+        loras=loras,
+        embeddings=embeddings,
+        starts=pictures,
+        notes=(*notes, *filter(None, [unused_vae, None if request.prediction else model.prediction_note])),
+        vaes={vae.ref.hash: vae} if vae else {},
+        upscalers={upscaler.ref.hash: upscaler} if upscaler else {},
+        refiner=refiner,
+    )
 
 
 def _said(answer: Remembered, source: SourceFile) -> str:
@@ -174,11 +184,6 @@ def _said(answer: Remembered, source: SourceFile) -> str:
 
 def _hires(hires: Hires, request: Request, *, sampler: str, schedule: str) -> Hires:
     """The second pass with its prompt read, and without what is the first's as well."""
-    if hires.upscaler not in (*LATENT_MODES, *UPSCALERS):
-        raise SpecError(
-            f"the upscaler {hires.upscaler!r} is not here; use one of {', '.join((*LATENT_MODES, *UPSCALERS))}",
-            field="hires_upscaler",
-        )
     name, own = find_sampler(hires.sampler or sampler, hires.scheduler or AUTOMATIC)
     goes = own if hires.scheduler or own != AUTOMATIC else None
     read = None if hires.prompt is None else read_prompt(hires.prompt, steps=1, rules=Rules())
@@ -193,10 +198,26 @@ def _hires(hires: Hires, request: Request, *, sampler: str, schedule: str) -> Hi
     )
 
 
-def _with_loras(hires: Hires, first: FoundLoras, second: FoundLoras | None) -> Hires:
-    """The second pass with its LoRAs found; those of the first where it has no prompt of its own."""
+def _upscaler(hires: Hires, library: Library, *, allow_pickle: bool) -> UpscalerFile | None:
+    """The upscaler model that the second pass names; None where none is needed."""
+    if hires.upscaler in (*LATENT_MODES, *UPSCALERS):
+        return None
+    try:
+        return find_upscaler(hires.upscaler, library, hash=hires.upscaler_hash, allow_pickle=allow_pickle)
+    except NotFound as error:
+        without = ", ".join((*LATENT_MODES, *UPSCALERS))
+        raise NotFound(f"{error}; without a model: {without}", field="hires_upscaler") from None
+
+
+def _with_files(hires: Hires, upscaler: UpscalerFile | None, first: FoundLoras, second: FoundLoras | None) -> Hires:
+    """The second pass with its files found; its LoRAs are those of the first where it has no prompt of its own."""
     own = None if second is None else tuple(ref for ref, _ in second)
-    return replace(hires, loras=None if own == tuple(ref for ref, _ in first) else own)
+    return replace(
+        hires,
+        upscaler=upscaler.ref.name if upscaler else hires.upscaler,
+        upscaler_hash=upscaler.ref.hash if upscaler else "",
+        loras=None if own == tuple(ref for ref, _ in first) else own,
+    )
 
 
 def _refiner(

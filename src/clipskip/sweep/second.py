@@ -9,12 +9,12 @@ from clipskip.encode import SecondPass
 from clipskip.image import (
     LATENT_MODES,
     Canvas,
+    Upscaler,
     decode,
     encode,
     enlarge_latent,
     picture_px,
     stretch,
-    upscale_by,
 )
 from clipskip.networks import VAE
 from clipskip.sample import Picture, PictureLatent, find_sampler
@@ -93,7 +93,7 @@ def second_text(render: Render) -> SecondPass:
     return SecondPass(first_calls=denoiser_calls(render), width=width, height=height)
 
 
-def enlarged(vae: VAE, latent: PictureLatent, render: Render) -> PictureLatent:
+def enlarged(vae: VAE, latent: PictureLatent, render: Render, *, upscale: Upscaler | None) -> PictureLatent:
     """The latent that the second pass begins at, as A1111 makes it (1.10 modules/processing.py sample_hr_pass).
 
     Latent upscalers work on the latent. The others work on the picture, of whose latents one is then drawn by torch's
@@ -106,7 +106,7 @@ def enlarged(vae: VAE, latent: PictureLatent, render: Render) -> PictureLatent:
         larger = enlarge_latent(latent[None], hires.upscaler, cells=(across // CELL_PX, down // CELL_PX))[0]
     else:
         size = (picture_px(vae, across), picture_px(vae, down))
-        pixels = stretch(decode(vae, latent[None])[0], size, upscale=upscale_by(hires.upscaler))
+        pixels = stretch(decode(vae, latent[None])[0], size, upscale=upscale)
         larger = encode(vae, np.asarray(pixels)[None], seed=render.seed)[0]
     out_x, out_y = hires.cut(render.width, render.height)
     _, height, width = larger.shape

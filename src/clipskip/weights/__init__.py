@@ -19,6 +19,7 @@ from clipskip.weights.keys import TEXT_PARTS, Source, canonical
 from clipskip.weights.library import Library
 from clipskip.weights.pickles import is_pickle, read_allowed
 from clipskip.weights.save import save_folder, save_single_file
+from clipskip.weights.upscaler import UpscalerFile, find_upscaler, load_upscaler, upscaler_name
 from clipskip.weights.vae import VAEFile, beside, find_fitting, load_vae
 from clipskip.weights.walking import Found
 
@@ -40,6 +41,7 @@ __all__ = [
     "SourceFile",
     "TensorInfo",
     "TextWeights",
+    "UpscalerFile",
     "VAEFile",
     "beside",
     "canonical",
@@ -47,12 +49,14 @@ __all__ = [
     "check_loadable",
     "count_vectors",
     "find_fitting",
+    "find_upscaler",
     "hash_file",
     "identify",
     "is_pickle",
     "load_checkpoint",
     "load_embedding",
     "load_text",
+    "load_upscaler",
     "load_vae",
     "read_again",
     "read_allowed",
@@ -61,4 +65,5 @@ __all__ = [
     "save_folder",
     "save_single_file",
     "source_file",
+    "upscaler_name",
 ]

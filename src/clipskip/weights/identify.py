@@ -27,11 +27,15 @@ LORA = re.compile(
     r"|.*\.(on_input|diff|diff_b|w_norm|b_norm)$"
 )
 """How a LoRA's or LyCORIS' tensors are named (kohya, diffusers, PEFT, LyCORIS)."""
+UPSCALER = re.compile(
+    r"(params_ema\.|params\.|module\.)?"
+    r"(model\.1\.sub\.0\.RDB1\.|(RRDB_trunk|body)\.0\.(RDB|rdb)1\.|body\.1\.weight$|layers\.0\.residual_group\.|m_head\.0\.)"
+)
+"""Names of tensors of ESRGAN and its kin, Real-ESRGAN's small ones, SwinIR and its kin, SCUNet (as spandrel detects them)."""
 OTHERS = (
     (r"control_model\.|controlnet_|.*\.controlnet_cond_embedding", "a ControlNet"),
     (r"image_proj|ip_adapter", "an IP-Adapter"),
     (r".*\.?motion_modules\.", "a motion module"),
-    (r"(model\.)?(model\.\d|conv_first|params_ema|body\.\d)", "an upscaler"),
     (r"(text_encoders?\.)?(t5xxl|encoder\.block\.0\.layer)", "a T5 text encoder"),
 )
 """What files of no kind that this room reads are likely to be."""
@@ -68,6 +72,7 @@ class FileKind(StrEnum):
     LORA = "LoRA"
     EMBEDDING = "embedding"
     VAE = "VAE"
+    UPSCALER = "upscaler"
     UNET = "UNet only"
     TEXT_ENCODER = "text encoder only"
     UNKNOWN = "unknown"
@@ -177,6 +182,7 @@ def check_loadable(identity: Identity, *, refiner: bool = False) -> None:
         FileKind.LORA: "is a LoRA, not a model; give it with --lora, and a checkpoint with --model",
         FileKind.EMBEDDING: "is an embedding (textual inversion), not a model; its name goes into the prompt",
         FileKind.VAE: "holds only a VAE, no text encoder and no UNet; give a whole checkpoint",
+        FileKind.UPSCALER: "is an upscaler, not a model; give it with --hires-upscaler, and a checkpoint with --model",
         FileKind.UNET: "holds only a UNet, no text encoder and no VAE; give a whole checkpoint",
         FileKind.TEXT_ENCODER: "holds only a text encoder, no UNet and no VAE; give a whole checkpoint",
         FileKind.UNKNOWN: f"is not a model that is known here{guess}",
@@ -245,6 +251,8 @@ def _kind(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> FileKind
         return FileKind.LORA
     if {"emb_params"} == set(names) or {"clip_l", "clip_g"} == set(names) or _one_vector(header):
         return FileKind.EMBEDDING
+    if any(UPSCALER.match(name) for name in names):
+        return FileKind.UPSCALER
     present = {name for name, sources in parts.items() if len(sources) > 3}
     if not present or any(re.match(OTHERS[0][0], name) for name in names):
         return FileKind.UNKNOWN

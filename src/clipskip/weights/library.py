@@ -25,9 +25,20 @@ LAYOUT = {
     FileKind.LORA: ("models/Lora", "Lora", "models/LyCORIS", "LyCORIS", "models/loras", "loras"),
     FileKind.EMBEDDING: ("embeddings", "models/embeddings"),
     FileKind.VAE: ("models/VAE", "VAE", "models/vae", "vae"),
+    FileKind.UPSCALER: tuple(
+        f"{start}{name}"
+        for name in ("ESRGAN", "RealESRGAN", "upscale_models", "SwinIR", "ScuNET", "DAT")
+        for start in ("models/", "")
+    ),
 }
 """Where A1111, Forge and ComfyUI keep each kind, below their folder."""
-OPTION = {FileKind.CHECKPOINT: "model", FileKind.LORA: "lora", FileKind.EMBEDDING: "prompt", FileKind.VAE: "vae"}
+OPTION = {
+    FileKind.CHECKPOINT: "model",
+    FileKind.LORA: "lora",
+    FileKind.EMBEDDING: "prompt",
+    FileKind.VAE: "vae",
+    FileKind.UPSCALER: "hires_upscaler",
+}
 LARGEST_EMBEDDING = 5_000_000
 """Bytes; 75 vectors of SDXL take 0.6 MB, the smallest LoRA that is pickled some 10 MB."""
 

@@ -16,6 +16,8 @@ from clipskip.weights.container import Header, Stamp, TensorInfo, open_model, pi
 from clipskip.weights.header import read_header
 from clipskip.weights.reading import DTYPE_NAMES
 
+NESTED = ("state_dict", "string_to_param", "params_ema", "params")
+"""Where a checkpoint, an embedding of A1111 and an upscaler of Real-ESRGAN have their tensors."""
 LIGHTNING = "pytorch_lightning"
 UNPACKED_AT_MOST = 2
 """Times the size of a pickle's zip: torch.save does not compress, so more is no model."""
@@ -50,8 +52,8 @@ def read_pickle(path: Path) -> tuple[Header, dict[str, Shaped[Tensor, "..."]]]:
 
 
 def _tensors(content: Mapping[object, object]) -> Iterator[tuple[str, Tensor]]:
-    """What a checkpoint has under `state_dict`, an embedding of A1111 under `string_to_param`, others at the top."""
-    state = content.get("state_dict", content.get("string_to_param", content))
+    """What a file has under the first of NESTED, or at the top."""
+    state = next((content[name] for name in NESTED if name in content), content)
     # A ParameterDict is read through its state alone, since torch moved its entries between versions.
     state = state.__dict__.get("_parameters", {}) if isinstance(state, nn.ParameterDict) else state
     for name, value in (state if isinstance(state, Mapping) else content).items():

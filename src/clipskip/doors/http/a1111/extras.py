@@ -2,9 +2,13 @@
 
 import asyncio
 import html
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+import torch
 from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 from pydantic import Field
@@ -13,10 +17,22 @@ from clipskip.doors.http.a1111.answers import Json, writing_of
 from clipskip.doors.http.a1111.bodies import LaxBody, Name, Picture, taking
 from clipskip.doors.http.a1111.options import Options
 from clipskip.doors.http.a1111.wish import read_lax
-from clipskip.doors.http.pictures import MOST_PICTURES, decoded, encoded
+from clipskip.doors.http.pictures import GONE_S, MOST_PICTURES, decoded, encoded
 from clipskip.doors.http.reasons import Reason, refusal
-from clipskip.errors import SpecError
-from clipskip.image import blend, crop_middle, enlarge, picture_infotext, read_pixels
+from clipskip.errors import ClipskipError, NotFound, SpecError
+from clipskip.image import (
+    UPSCALERS,
+    Upscaler,
+    blend,
+    crop_middle,
+    enlarge,
+    picture_infotext,
+    read_pixels,
+    upscale_by,
+    upscale_with,
+)
+from clipskip.sweep import Studio
+from clipskip.weights import find_upscaler, load_upscaler
 
 Pixels = NDArray[np.uint8]
 NONE = ("None", "")
@@ -42,24 +58,30 @@ class ExtrasBody(LaxBody):
     extras_upscaler_2_visibility: Share = 0.0
     upscale_first: bool = False
 
-    def enlarged(self, pixels: Pixels) -> Pixels:
-        """A picture made larger as the body says."""
+    @property
+    def used(self) -> dict[str, str]:
+        """The upscalers that count, by their fields."""
         if self.upscaler_1 in NONE:
-            return pixels
-        first = self._by(self.upscaler_1, pixels, field="upscaler_1")
+            return {}
         if self.upscaler_2 in NONE or not self.extras_upscaler_2_visibility:
-            return first
-        second = self._by(self.upscaler_2, pixels, field="upscaler_2")
-        return blend(first, second, share=self.extras_upscaler_2_visibility)
+            return {"upscaler_1": self.upscaler_1}
+        return {"upscaler_1": self.upscaler_1, "upscaler_2": self.upscaler_2}
 
-    def _by(self, upscaler: str, pixels: Pixels, *, field: str) -> Pixels:
+    def enlarged(self, pixels: Pixels, upscalers: Sequence[Upscaler]) -> Pixels:
+        """A picture made larger as the body says, by the upscalers that count."""
+        made = [self._by(upscale, pixels) for upscale in upscalers]
+        if not made:
+            return pixels
+        return made[0] if len(made) == 1 else blend(made[0], made[1], share=self.extras_upscaler_2_visibility)
+
+    def _by(self, upscale: Upscaler, pixels: Pixels) -> Pixels:
         height, width, _ = pixels.shape
         to_width, to_height = self.upscaling_resize_w, self.upscaling_resize_h
         scale = max(to_width / width, to_height / height) if self.resize_mode else self.upscaling_resize
         try:
-            larger = enlarge(pixels, upscaler, scale=scale)
+            larger = enlarge(pixels, upscale, scale=scale)
         except SpecError as error:
-            raise SpecError(str(error), field=field if error.field == "upscaler" else "upscaling_resize") from None
+            raise SpecError(str(error), field="upscaling_resize") from None
         return (
             crop_middle(larger, width=to_width, height=to_height)
             if self.resize_mode and self.upscaling_crop
@@ -98,43 +120,78 @@ class BatchBody(ExtrasBody):
     imageList: Annotated[list[FileBody], Field(max_length=MOST_PICTURES)]
 
 
-def add_extras(routes: APIRouter, options: Options) -> None:
+def add_extras(routes: APIRouter, studio: Studio, options: Options) -> None:
     """Add them."""
+    turn = threading.Lock()
 
     @routes.post("/extra-single-image", openapi_extra=taking(SingleBody))
     async def extra_single_image(request: Request) -> Json:
         """A picture made larger, with the settings that it carries."""
         body = await read_lax(request, SingleBody)
-        info, images = await _enlarged(body, {"image": body.image}, options)
+        shop = Shop(studio=studio, options=options, turn=turn, asker=request)
+        info, images = await _enlarged(body, {"image": body.image}, shop)
         return {"html_info": info, "image": images[0]}
 
     @routes.post("/extra-batch-images", openapi_extra=taking(BatchBody))
     async def extra_batch_images(request: Request) -> Json:
         """Pictures made larger, each with the settings that it carries."""
         body = await read_lax(request, BatchBody)
-        info, images = await _enlarged(
-            body, {f"imageList.{i}": one.data for i, one in enumerate(body.imageList)}, options
-        )
+        shop = Shop(studio=studio, options=options, turn=turn, asker=request)
+        sent = {f"imageList.{i}": file.data for i, file in enumerate(body.imageList)}
+        info, images = await _enlarged(body, sent, shop)
         return {"html_info": info, "images": images}
 
 
-async def _enlarged(body: ExtrasBody, sent: dict[str, str], options: Options) -> tuple[str, list[str]]:
-    """What is said of the pictures, as HTML, and the pictures."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shop:
+    """What enlarging takes beside the body."""
+
+    studio: Studio
+    options: Options
+    turn: threading.Lock
+    """Held while pictures are enlarged: models take much memory, so that one request is served after the other."""
+    asker: Request
+
+    def upscaler(self, name: str, *, field: str, given_up: Callable[[], bool]) -> Upscaler:
+        """The upscaler of this name; SpecError or NotFound with the field where there is none."""
+        plain = upscale_by(name)
+        if plain is not None:
+            return plain
+        library, allow_pickle = self.studio.library, self.studio.allow_pickle
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            file = find_upscaler(name, library, allow_pickle=allow_pickle)
+            return upscale_with(load_upscaler(file, device=device), device=device, given_up=given_up)
+        except NotFound as error:
+            raise NotFound(f"{error}; without a model: {', '.join(UPSCALERS)}", field=field) from None
+        except ClipskipError as error:
+            raise type(error)(str(error), field=field) from None
+
+
+async def _enlarged(body: ExtrasBody, sent: dict[str, str], shop: Shop) -> tuple[str, list[str]]:
+    """What is said of the pictures, as HTML, and the pictures. Whoever hangs up gives them up."""
     faces = [name for name in ("gfpgan_visibility", "codeformer_visibility") if getattr(body, name)]
     if faces:
         raise refusal([Reason(field=name, why=f"{name}: face restoration is not here; send 0") for name in faces])
+    given_up = threading.Event()
 
     def make() -> list[tuple[Pixels, str]]:
         contents = {field: decoded(text, field=field) for field, text in sent.items()}
+        pictures = [(read_pixels(content, field=field), content, field) for field, content in contents.items()]
         noted = ", ".join(f"{name}: {value}" for name, value in body.said.items())
-        return [
-            (body.enlarged(read_pixels(content, field=field)), _with(noted, picture_infotext(content, field)))
-            for field, content in contents.items()
-        ]
+        with shop.turn:
+            used = [shop.upscaler(name, field=field, given_up=given_up.is_set) for field, name in body.used.items()]
+            return [
+                (body.enlarged(pixels, used), _with(noted, picture_infotext(content, field)))
+                for pixels, content, field in pictures
+            ]
 
-    pictures = await asyncio.to_thread(make)
+    made = asyncio.create_task(asyncio.to_thread(make))
+    while not (await asyncio.wait({made}, timeout=GONE_S))[0]:
+        if await shop.asker.is_disconnected():
+            given_up.set()
     info = "".join(f"<p>{html.escape(f'{name}: {value}')}</p>" for name, value in body.said.items())
-    return info, await encoded(pictures, writing_of(options.all))
+    return info, await encoded(await made, writing_of(shop.options.all))
 
 
 def _with(noted: str, text: str | None) -> str:

@@ -11,7 +11,7 @@ from clipskip.errors import ClipskipError
 from clipskip.image import LATENT_MODES, UPSCALERS
 from clipskip.sample import SAMPLERS, SCHEDULES
 from clipskip.sweep import Studio
-from clipskip.weights import FileKind, Found, count_vectors
+from clipskip.weights import FileKind, Found, count_vectors, upscaler_name
 from clipskip.weights.hashes import cached_hashes
 
 Json = dict[str, Any]  # Any: A1111's own shapes
@@ -22,6 +22,7 @@ def add_lists(routes: APIRouter, studio: Studio) -> None:
     _add_models(routes, studio)
     _add_styles(routes, studio)
     _add_menus(routes)
+    _add_upscalers(routes, studio)
     for what in (
         "face-restorers",
         "hypernetworks",
@@ -86,6 +87,18 @@ def _embedding(found: Found) -> Json | None:
     return {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None, "shape": 768, "vectors": vectors}
 
 
+def _add_upscalers(routes: APIRouter, studio: Studio) -> None:
+    @routes.get("/upscalers")
+    def upscalers() -> list[Json]:
+        """What makes pictures larger, the models among them."""
+        models = dict.fromkeys(upscaler_name(found) for found in studio.library.files(FileKind.UPSCALER))
+        nothing = {"model_path": None, "model_url": None, "scale": 4.0}
+        return [
+            *({"name": name, "model_name": None, **nothing} for name in UPSCALERS),
+            *({"name": name, "model_name": name, **nothing} for name in models),
+        ]
+
+
 def _add_menus(routes: APIRouter) -> None:
     @routes.get("/samplers")
     def samplers() -> list[Json]:
@@ -105,12 +118,6 @@ def _add_menus(routes: APIRouter) -> None:
             }
             for label in ("Automatic", *SCHEDULES)
         ]
-
-    @routes.get("/upscalers")
-    def upscalers() -> list[Json]:
-        """What makes pictures larger."""
-        nothing = dict.fromkeys(("model_name", "model_path", "model_url"))
-        return [{"name": name, **nothing, "scale": 4.0} for name in UPSCALERS]
 
     @routes.get("/latent-upscale-modes")
     def latent_upscale_modes() -> list[Json]:

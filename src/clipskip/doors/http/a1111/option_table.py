@@ -22,8 +22,8 @@ KEPT: Mapping[str, Value] = {
     "outdir_img2img_grids": "outputs/img2img-grids", "outdir_save": "log/images",
     "outdir_init_images": "outputs/init-images", "save_to_dirs": True, "grid_save_to_dirs": True,
     "use_save_to_dirs_for_ui": False, "directories_filename_pattern": "[date]", "directories_max_prompt_words": 8,
-    "ESRGAN_tile": 192, "ESRGAN_tile_overlap": 8, "realesrgan_enabled_models": ["R-ESRGAN 4x+", "R-ESRGAN 4x+ Anime6B"],
-    "dat_enabled_models": ["DAT x2", "DAT x3", "DAT x4"], "DAT_tile": 192, "DAT_tile_overlap": 8,
+    "realesrgan_enabled_models": ["R-ESRGAN 4x+", "R-ESRGAN 4x+ Anime6B"],
+    "dat_enabled_models": ["DAT x2", "DAT x3", "DAT x4"],
     "set_scale_by_when_changing_upscaler": False, "face_restoration_model": "CodeFormer", "code_former_weight": 0.5,
     "face_restoration_unload": False, "auto_launch_browser": "Local", "enable_console_prompts": False,
     "show_warnings": False, "show_gradio_deprecation_warnings": True, "memmon_poll_rate": 8,
@@ -83,8 +83,8 @@ KEPT: Mapping[str, Value] = {
     "js_live_preview_in_modal_lightbox": False, "prevent_screen_sleep_during_generation": True, "hide_samplers": [],
     "postprocessing_disable_in_extras": [], "postprocessing_operation_order": [], "upscaling_max_images_in_cache": 5,
     "postprocessing_existing_caption_action": "Ignore", "disabled_extensions": [], "disable_all_extensions": "none",
-    "restore_config_state_file": "", "SCUNET_tile": 256, "SCUNET_tile_overlap": 8, "SWIN_tile": 192,
-    "SWIN_tile_overlap": 8, "SWIN_torch_compile": False, "ldsr_steps": 100, "ldsr_cached": False, "sd_lora": "None",
+    "restore_config_state_file": "", "SCUNET_tile": 256, "SCUNET_tile_overlap": 8,
+    "SWIN_torch_compile": False, "ldsr_steps": 100, "ldsr_cached": False, "sd_lora": "None",
     "lora_preferred_name": "Alias from file", "lora_add_hashes_to_infotext": True, "lora_bundled_ti_to_infotext": True,
     "lora_show_all": False, "lora_hide_unknown_for_versions": [], "lora_in_memory_limit": 0,
     "lora_not_found_warning_console": False, "lora_not_found_gradio_warning": False, "lora_functional": False,
@@ -100,6 +100,8 @@ KEPT: Mapping[str, Value] = {
 }  # fmt: skip
 """Options that cannot change a picture here: any value of their kind is taken, kept and told again."""
 FIXED: Mapping[str, Value] = {
+    "ESRGAN_tile": 192, "ESRGAN_tile_overlap": 8, "DAT_tile": 192, "DAT_tile_overlap": 8, "SWIN_tile": 192,
+    "SWIN_tile_overlap": 8,
     "face_restoration": False, "sd_unet": "Automatic", "enable_quantization": False, "enable_batch_seeds": True,
     "comma_padding_backtrack": 20, "tiling": False, "sd_vae_encode_method": "Full", "sd_vae_decode_method": "Full",
     "inpainting_mask_weight": 1.0,

@@ -41,7 +41,7 @@ def a1111_routes(studio: Studio) -> APIRouter:
     _add_options(routes, options)
     add_lists(routes, studio)
     add_machine(routes, studio, options)
-    add_extras(routes, options)
+    add_extras(routes, studio, options)
     return routes
 
 

@@ -20,7 +20,7 @@ from clipskip.doors.http.pictures import LOOK_S, Pixels, awaited, encoded
 from clipskip.doors.http.reasons import reasons_of, refusal
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import NotFound, SpecError
-from clipskip.image import enlarge, hash_pixels, read_opacity, read_pixels
+from clipskip.image import hash_pixels, read_opacity, read_pixels, stretch
 from clipskip.spec import Mask, Render, Start, render_infotext
 from clipskip.spec.table import MASK_MODES
 from clipskip.sweep import Drawn, Extras, Job, Studio, seeded
@@ -166,7 +166,7 @@ async def _looks(order: Order, job: Job) -> AsyncIterator[str]:
         await asyncio.sleep(LOOK_S)
         look, step = job.previews.get(0), job.steps.get(0, (0, 0))[0]
         if look is not None and step >= first.steps * (shown + 1) / (wanted + 1):
-            larger = await asyncio.to_thread(enlarge, look, "Lanczos", scale=first.width / look.shape[1])
+            larger = await asyncio.to_thread(stretch, look, (first.width, first.height), upscale=None)
             (image,) = await encoded([(larger, "")], order.body.writing)
             yield _event(f"{order.kind}.partial_image", {"b64_json": image, "partial_image_index": shown} | order.about)
             shown += 1

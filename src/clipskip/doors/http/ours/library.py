@@ -12,7 +12,7 @@ from urllib.parse import quote
 from PIL import Image, ImageOps
 
 from clipskip.errors import NotFound
-from clipskip.weights import FileFacts, FileKind, Found, Hashes, Library
+from clipskip.weights import FileFacts, FileKind, Found, Hashes, Library, upscaler_name
 from clipskip.weights.hashes import known_hashes
 
 PATIENCE_S = 0.3
@@ -41,7 +41,7 @@ class Shelf:
         self._reading: threading.Thread | None = None
 
     def lists(self) -> str:
-        """Models, LoRAs and embeddings as they were when they were last read whole, and how far reading is now, in JSON."""
+        """Models, LoRAs, embeddings and upscalers as they were when they were last read whole, and how far reading is now, in JSON."""
         with self._lock:
             if self._reading is None or not (self._owed or self._reading.is_alive()):
                 self._reading = threading.Thread(target=self._read, name="clipskip-shelf", daemon=True)
@@ -109,7 +109,7 @@ def small_preview(library: Library, path: Path) -> bytes:
 def _common(found: Found, facts: FileFacts, kind: FileKind) -> Json:
     beside = facts.beside
     return {
-        "name": found.stem,
+        "name": upscaler_name(found) if kind is FileKind.UPSCALER else found.stem,
         "file": found.name,
         "size_bytes": facts.size,
         "family": facts.family,
@@ -149,6 +149,10 @@ def _lora(facts: FileFacts, hashes: Hashes | None) -> Json:
     }
 
 
+def _upscaler(facts: FileFacts, hashes: Hashes | None) -> Json:
+    return {"hash": hashes.autov2 if hashes else None, "warnings": [facts.error] if facts.error else []}
+
+
 def _embedding(facts: FileFacts, hashes: Hashes | None) -> Json:
     return {
         "hash": hashes.autov2 if hashes else None,
@@ -161,5 +165,6 @@ LISTS: dict[FileKind, tuple[str, Describe]] = {
     FileKind.CHECKPOINT: ("models", _model),
     FileKind.LORA: ("loras", _lora),
     FileKind.EMBEDDING: ("embeddings", _embedding),
+    FileKind.UPSCALER: ("upscalers", _upscaler),
 }
 """What is listed, under which name."""
