@@ -16,9 +16,10 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from clipskip.advise import Wanted, advise
+from clipskip.advise.cells import References, measure_row
 from clipskip.advise.prompted import Prompted, Question, measure
 from clipskip.networks import TextShape
-from clipskip.spec import LoraRef, Request
+from clipskip.spec import ClipSkip, LoraRef, Request, Skip
 from clipskip.sweep import Model, resolve
 from clipskip.weights import Library, load_checkpoint
 
@@ -209,7 +210,8 @@ def length(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.linalg.norm(one) / np.linalg.norm(other))
 
 
-def measured(case: Case, folder: Path) -> tuple[Prompted, States]:
+def measured(case: Case, folder: Path) -> tuple[Prompted, Mapping[Skip, Mapping[str, float]], States]:
+    """By `measure`, and of the cells of a sweep's row."""
     states = write(case, folder, metadata={})
     model = opened(case, folder)
     request = Request(
@@ -219,26 +221,36 @@ def measured(case: Case, folder: Path) -> tuple[Prompted, States]:
     render, extras = resolve(request, model.facts, Library((folder,)))
     own = {ref.hash: REFERENCE for ref in render.loras}
     question = Question(render=render, extras=extras, skips=SKIPS, reference=REFERENCE, lora_references=own)
-    return measure(model, question), states
+    references = References(model=REFERENCE, loras=own)
+    skips = [ClipSkip(skip) for skip in SKIPS]
+    cells = measure_row(model, render, extras, skips=skips, references=references, tell=lambda rows: None)
+    return measure(model, question), cells, states
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name} {case.prediction}")
 def test_what_is_measured_is_what_other_networks_give(case: Case, tmp_path: Path) -> None:
-    found, states = measured(case, tmp_path)
+    found, cells, states = measured(case, tmp_path)
+
+    def scores(name: str) -> list[float]:
+        return [cells[ClipSkip(skip)][name] for skip in SKIPS]
+
     changed, plain = Theirs(case, states), Theirs(case, case.parts.states)
     views, table = seen(case, changed), alphas(case)
 
     prompts, below = ({s: read(s) for s in SKIPS} for read in (lambda s: changed.read(PROMPT, s), changed.negative))
     said, unsaid = predicted(changed, views, prompts), predicted(changed, views, below)
     guidance = {skip: said[skip] - unsaid[skip] for skip in SKIPS}
-    assert found.guidance_kept == pytest.approx([share(guidance, s) for s in SKIPS], abs=TOLERANCE)
+    kept = [share(guidance, s) for s in SKIPS]
+    assert found.guidance_kept == pytest.approx(kept, abs=TOLERANCE)
+    assert scores("guidance_kept") == pytest.approx(kept, abs=TOLERANCE)
     assert found.guidance_size == pytest.approx(
         [length(guidance[s], guidance[REFERENCE]) for s in SKIPS], abs=TOLERANCE
     )
     anchor = prompts[REFERENCE].tokens
     moved = [length((prompts[s].tokens - anchor).numpy(), (anchor - below[REFERENCE].tokens).numpy()) for s in SKIPS]
     assert found.conditioning_distance == pytest.approx(moved, abs=TOLERANCE)
+    assert scores("conditioning_moved") == pytest.approx(moved, abs=TOLERANCE)
 
     guided = {s: (unsaid[s] + CFG * guidance[s]).reshape(len(views), 4, 8, 8) for s in SKIPS}
     guesses = {
@@ -251,6 +263,9 @@ def test_what_is_measured_is_what_other_networks_give(case: Case, tmp_path: Path
     spread = long([guess - guess.mean((1, 2), keepdim=True) for guess in guesses[REFERENCE]])
     far = [length(long(guesses[s]) - long(guesses[REFERENCE]), spread) for s in SKIPS]
     assert found.change == pytest.approx(far, rel=TOLERANCE, abs=TOLERANCE)
+    assert scores("picture_changed") == pytest.approx(far, rel=TOLERANCE, abs=TOLERANCE)
+    signs = [(k < 0.5) + (m > 1) + (c > 1) for k, m, c in zip(kept, moved, far, strict=True)]
+    assert scores("broken_signs") == signs
 
     for phrase, other in zip(found.phrases, reversed(PHRASES), strict=True):
         left = predicted(changed, views, {s: changed.read(other, s) for s in SKIPS})
@@ -263,6 +278,7 @@ def test_what_is_measured_is_what_other_networks_give(case: Case, tmp_path: Path
     added = {s: said[s] - base[s] for s in SKIPS}
     by_text, by_unet = predicted(plain, views, prompts), predicted(changed, views, before)
     assert lora.uptake == pytest.approx([share(added, s) for s in SKIPS], abs=TOLERANCE)
+    assert scores("lora_uptake") == pytest.approx([share(added, s) for s in SKIPS], abs=TOLERANCE)
     for ours, theirs in ((lora.whole, said), (lora.by_text, by_text), (lora.by_unet, by_unet)):
         sizes = [length(theirs[s] - base[s], base[s] - other[s]) for s in SKIPS]
         assert ours == pytest.approx(sizes, rel=TOLERANCE, abs=TOLERANCE) and max(ours) > 0.01

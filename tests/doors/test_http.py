@@ -222,3 +222,38 @@ def test_a_sweep_that_is_drawn_is_not_deleted(client: TestClient) -> None:
     assert refused.status_code == 409 and "cancel it first" in refused.json()["detail"]
     client.delete(f"/v1/sweeps/{id}")
     finished(client, id)
+
+
+def measured(client: TestClient, id: str) -> dict[str, Any]:
+    """What is measured of a sweep, once that has ended."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found: dict[str, Any] = client.get(f"/v1/sweeps/{id}/scores").json()
+        if found["state"] not in ("queued", "running"):
+            return found
+        time.sleep(0.02)
+    raise AssertionError("measuring does not end")
+
+
+def test_a_sweep_that_asks_for_scores_has_them_in_its_cells_and_its_manifest(client: TestClient) -> None:
+    sweep = drawn(client, loras=[{"name": "ogre"}], scores=["advise"], axes=["seed=5,6"])
+    scores = measured(client, sweep["id"])
+    assert (scores["state"], scores["progress"], scores["error"]) == ("done", 1, None)
+    cells = client.get(f"/v1/sweeps/{sweep['id']}").json()["cells"]
+    assert [cell["scores"]["guidance_kept"] for cell in (row[1] for row in cells)] == [1, 1, 1, 1]
+    assert "lora_uptake" not in cells[0][0]["scores"] and cells[1][1]["scores"]["lora_uptake"] == 1
+    manifest = client.get(f"/v1/sweeps/{sweep['id']}/manifest.json").json()
+    assert manifest["cells"][1][1]["scores"] == cells[1][1]["scores"]
+    assert {badge["kind"] for badge in scores["summary"]["badges"]} >= {"trained here"}
+    assert {tuple(group["rows"]) for group in scores["summary"]["groups"]} == {(0, 2), (1, 3)}
+
+
+def test_a_finished_sweep_is_measured_later_and_what_cannot_be_is_refused(client: TestClient) -> None:
+    id = drawn(client)["id"]
+    assert client.get("/v1/scores").json() == {"scores": ["advise"]}
+    assert client.get(f"/v1/sweeps/{id}/scores").json()["state"] == "none"
+    assert client.delete(f"/v1/sweeps/{id}/scores").status_code == 404
+    refused = client.post(f"/v1/sweeps/{id}/scores", json={"scores": ["beauty"]})
+    assert (refused.status_code, refused.json()["field"]) == (422, "scores")
+    assert client.post(f"/v1/sweeps/{id}/scores", json={}).status_code == 202
+    assert measured(client, id)["measures"][0]["name"] == "guidance_kept"

@@ -6,6 +6,7 @@ from clipskip.advise.layers import Layers, read_layers
 from clipskip.advise.layers_report import layer_lines, layer_picture
 from clipskip.advise.prompted import LoraUptake, PhraseReaction, Prompted, Pull
 from clipskip.advise.report import lines, plain
+from clipskip.advise.scoring import Score, Scoring, available, score_sweep
 from clipskip.advise.trained import Captioned, Trained, by_pictures
 from clipskip.advise.verdict import Answer, Verdict
 
@@ -20,11 +21,14 @@ __all__ = [
     "PhraseReaction",
     "Prompted",
     "Pull",
+    "Score",
+    "Scoring",
     "Trained",
     "Verdict",
     "Wanted",
     "advise",
     "advise_by_family",
+    "available",
     "by_pictures",
     "layer_lines",
     "layer_notes",
@@ -33,5 +37,6 @@ __all__ = [
     "most_rows",
     "plain",
     "read_layers",
+    "score_sweep",
     "whole_skips",
 ]

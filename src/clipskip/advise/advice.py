@@ -199,6 +199,14 @@ def advise_by_family(
     ), family
 
 
+def evidence_without_drawing(model: Model, render: Render, extras: Extras) -> dict[str, tuple[Evidence, ...]]:
+    """What the files of a render, by their names, and the weights of its LoRAs say of the Clip Skip that each was trained at."""
+    names = (model.facts.ref.name, *_names(render.loras))
+    weights = [_as_evidence(name, trained) for name, trained in _footprints(model, render, extras)]
+    said = [*_on_file(model, extras), *weights]
+    return {name: tuple(evidence for evidence in said if evidence.about == name) for name in names}
+
+
 def _names(loras: Sequence[LoraRef]) -> Iterator[str]:
     return (ref.name for ref in loras)
 
@@ -222,12 +230,8 @@ def _measured(
     model: Model, wanted: Wanted, render: Render, extras: Extras, *, count: Callable[[int], None]
 ) -> Iterator[tuple[str, Trained]]:
     """What was trained at which Clip Skip: pictures tell of the last LoRA, or of the model where there is none."""
-    for ref in render.loras:
-        lora = extras.loras[ref.hash]
-        with model.with_loras((ref,), extras) as reader:
-            found = by_footprint(lora, reader, tag_texts(lora, render.prompt), skips=CANDIDATES)
-        if found is not None and not wanted.images:
-            yield lora.name, found
+    if not wanted.images:
+        yield from _footprints(model, render, extras)
     if wanted.images:
         pictures, side = read_pictures(wanted.images, model), model.facts.native_px
         square = replace(render, width=side, height=side)
@@ -241,6 +245,16 @@ def _measured(
                 model.facts.ref.name,
                 list(by_drawings(Probe.of(model, reader, render, count), renders[:DRAWINGS]))[-1],
             )
+
+
+def _footprints(model: Model, render: Render, extras: Extras) -> Iterator[tuple[str, Trained]]:
+    """What the weights of each LoRA say."""
+    for ref in render.loras:
+        lora = extras.loras[ref.hash]
+        with model.with_loras((ref,), extras) as reader:
+            trained = by_footprint(lora, reader, tag_texts(lora, render.prompt), skips=CANDIDATES)
+        if trained is not None:
+            yield lora.name, trained
 
 
 def _since(model: Model, base: str, library: Library, *, allow_pickle: bool) -> Trained:

@@ -7,7 +7,7 @@ from it (Ho et al. 2020, equation 15). All are ratios to the reference, the Clip
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipskip.advise.effects import TINY, Curve
@@ -52,15 +52,20 @@ def change(guesses: Guesses, *, reference: int) -> Curve:
     return (moved.mean(0) / _spread(anchor).mean(0).clamp_min(TINY)).sqrt()
 
 
+def signs(*, kept: Curve, moved: Curve, changed: Curve) -> Int[Tensor, " skips"]:
+    """How many of the three signs of a broken picture hold at each Clip Skip."""
+    return torch.stack([kept < LEAST_KEPT, moved > MOST_MOVED, changed > MOST_CHANGED]).sum(0)
+
+
 def broken_from(skips: Sequence[int], *, kept: Curve, moved: Curve, changed: Curve) -> int | None:
     """The Clip Skip from which on the picture is likely to fall apart, to the deepest of `skips`; None for nowhere.
 
     So it is where at least two of three hold: less than half of the guidance is kept, the conditioning has moved farther
     than the negative prompt is away, more of the guessed picture has changed than there was to see in it.
     """
-    signs = torch.stack([kept < LEAST_KEPT, moved > MOST_MOVED, changed > MOST_CHANGED]).sum(0)
+    counts = signs(kept=kept, moved=moved, changed=changed).tolist()
     found = None
-    for skip, count in sorted(zip(skips, signs.tolist(), strict=True), reverse=True):
+    for skip, count in sorted(zip(skips, counts, strict=True), reverse=True):
         if count < SIGNS:
             return found
         found = skip

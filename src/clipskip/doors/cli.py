@@ -83,6 +83,15 @@ def sweep(
     seeds: Annotated[
         int | None, typer.Option("--seeds", help="Repeat each cell with so many seeds.", min=1, max=1000)
     ] = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            "--scores",
+            help="What to measure of each cell when it is drawn: advise (guidance kept, LoRA uptake, breakage), clip, or the "
+            "names of installed plug-ins, with commas.",
+        ),
+    ] = None,
+    clip: o.Clip = None,
     shard: Annotated[
         str | None,
         typer.Option("--shard", help="Draw only share i/n of the cells (1/3), or auto: those nobody has claimed."),
@@ -100,6 +109,7 @@ def sweep(
     yes: o.Yes = False,
 ) -> None:
     """Draw the grid: Clip Skip across, without and with the LoRAs down."""
+    from clipskip.doors.measuring import build_scoring
     from clipskip.doors.work import run_on_ray, run_sweep
     from clipskip.sweep import Shard
 
@@ -111,6 +121,10 @@ def sweep(
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
     axes = o.build_axes(axis, seeds, seed=request.seed)
+    if (scores or clip) and (shard or ray):
+        raise SpecError(
+            "scores are measured on one machine: run the command again with --scores when all is drawn", field="scores"
+        )
     if ray is not None:
         if shard or init:
             raise SpecError(
@@ -129,6 +143,7 @@ def sweep(
         pictures=given.pictures,
         axes=axes,
         shard=Shard.parse(shard) if shard else Shard(),
+        scoring=build_scoring(scores, clip),
     )
     _finish(drawn)
 
@@ -409,6 +424,7 @@ def serve(
         str | None,
         typer.Option(help="Pages that may read the answers, by origin: http://localhost:3000,https://chat.example"),
     ] = None,
+    clip: o.Clip = None,
     out: Annotated[Path | None, o.Out] = None,
     models_folder: o.Folders = None,
     follow_links_to: Annotated[
@@ -433,6 +449,7 @@ def serve(
         folders=models_folder or [],
         links_to=follow_links_to or [],
         allow_fetch=allow_fetch,
+        clip=clip,
         allow_pickle=allow_pickle,
         open_page=open_page,
     )

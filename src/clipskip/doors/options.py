@@ -98,6 +98,10 @@ Init = Annotated[
 MaskFile = Annotated[
     Path | None, typer.Option("--mask", help="With --init: draw only where this picture is white (A1111's inpainting).")
 ]
+Clip = Annotated[
+    str | None,
+    typer.Option("--clip", help="A CLIP model to score pictures by, as a folder or by its name on a hub."),
+]
 Typed = dict[str, Any]
 """Settings of the table that were typed, by their keys."""
 

@@ -106,6 +106,7 @@ def run_server(
     links_to: Sequence[Path] = (),
     allow_pickle: bool,
     allow_fetch: bool = False,
+    clip: str | None = None,
     open_page: bool = False,
 ) -> None:
     """Serves until Ctrl-C."""
@@ -119,7 +120,7 @@ def run_server(
         studio = Studio(folder, library, allow_pickle=allow_pickle)
         _tell_links(studio.library)
         access = Access(token=place.token, login=place.login)
-        app = build_app(studio, access=access, origins=place.origins, allow_fetch=allow_fetch)
+        app = build_app(studio, access=access, origins=place.origins, allow_fetch=allow_fetch, clip=clip)
         server = uvicorn.Server(
             uvicorn.Config(
                 app,

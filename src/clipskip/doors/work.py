@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from clipskip.advise import Scoring
+from clipskip.doors.measuring import measure_sweep
 from clipskip.doors.terminal import say
 from clipskip.errors import SpecError, printable
 from clipskip.spec import Axis, Request, Skip
@@ -57,8 +59,9 @@ def run_sweep(
     pictures: Pictures = NO_PICTURES,
     axes: Sequence[Axis] = (),
     shard: Shard = WHOLE,
+    scoring: Scoring | None = None,
 ) -> bool:
-    """Draws what is missing of the sweep, then its grid and page; False when it was interrupted."""
+    """Draws what is missing of the sweep, then its grid and page, then measures it; False when it was interrupted."""
     if shard != WHOLE and request.seed == -1:
         raise SpecError("shards of a sweep must agree on its seed; give one with --seed", field="seed")
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
@@ -73,6 +76,8 @@ def run_sweep(
         if shard == WHOLE:
             folder.sweep_up()
         complete = _draw(model, folder, extras, shard, console)
+        if complete and scoring is not None:
+            complete = measure_sweep(model, folder, extras, scoring, console)
     if not complete:
         console.print(printable(f"Stopped. The same command goes on from what is in {folder.path}."), markup=False)
     if shard == WHOLE or folder.whole:

@@ -19,6 +19,9 @@ from clipskip.sweep.resolve import NO_PICTURES, Pictures, resolve
 from clipskip.sweep.run import draw_missing, plan_sweep
 from clipskip.weights import CheckpointFacts, Library
 
+SCORES = "scores:"
+"""Before a sweep's id: the job that measures it."""
+
 
 @final
 class Studio:
@@ -59,22 +62,29 @@ class Studio:
         record = self.history.find(id)
         if record.complete:
             return record
+        facts, folder, extras = self.reopened(record)
+        return self._begin(facts, folder.sweep, extras, previews=True, folder=record.folder)
+
+    def reopened(self, record: Record) -> tuple[CheckpointFacts, SweepFolder, Extras]:
+        """What a past sweep needs to be gone on with; DamagedFile where its files are others by now."""
         asked = record.request
         found = self.models.facts(asked.model, hash=asked.model_hash)
         facts, sweep, extras = self._plan(asked, record.skips, found, axes=record.axes)
         if f"{PREFIX}{sweep.key}" != record.folder.name and not _same_cells(sweep, record):
             raise DamagedFile(
-                f"the sweep {id} cannot go on: its model, LoRAs or embeddings are not the files that it began with; "
+                f"the sweep {record.id} cannot go on: its model, LoRAs or embeddings are not the files that it began with; "
                 "start it anew",
                 field="sweep",
             )
-        return self._begin(facts, sweep, extras, previews=True, folder=record.folder)
+        return facts, SweepFolder(path=record.folder, sweep=sweep), extras
 
     def cancel(self, id: str) -> None:
-        """Stops a sweep; finished pictures stay."""
-        job = self.queue.find(self.history.find(id).id)
-        if job is not None:
-            self.queue.cancel(job)
+        """Stops a sweep, and what waits to measure it; finished pictures stay."""
+        record = self.history.find(id)
+        for name in (record.id, SCORES + record.id):
+            job = self.queue.find(name)
+            if job is not None:
+                self.queue.cancel(job)
 
     def delete(self, id: str) -> Deleted:
         """Deletes a sweep for good; Conflict while it is drawn, waits to be, or is measured."""

@@ -24,6 +24,7 @@ from clipskip.doors.http.ours import (
     fetch_routes,
     marking_routes,
     reading_routes,
+    scoring_routes,
     sweep_routes,
 )
 from clipskip.doors.http.reasons import LOG, MOST_REASONS, Reason, joined, log_line, reasons_of
@@ -61,10 +62,15 @@ REFUSALS: dict[int | str, dict[str, object]] = {
 
 
 def build_app(
-    studio: Studio, *, access: Access | None = None, origins: Iterable[str] = (), allow_fetch: bool = False
+    studio: Studio,
+    *,
+    access: Access | None = None,
+    origins: Iterable[str] = (),
+    allow_fetch: bool = False,
+    clip: str | None = None,
 ) -> FastAPI:
     """The application over one studio, for those whom `access` admits; for everybody on this machine without one. Pages of the
-    `origins` may read its answers."""
+    `origins` may read its answers. `clip` is a CLIP model that pictures may be scored by."""
     access = access or Access()
     app = FastAPI(
         title="clipskip", version=__version__, docs_url=None, redoc_url=None, responses=REFUSALS, lifespan=_ready
@@ -77,8 +83,10 @@ def build_app(
     app.add_exception_handler(Exception, _broken)
     _add_page(app)
     _add_session(app, access)
-    for routes in (sweep_routes, marking_routes, reading_routes, advise_routes, a1111_routes, openai_routes):
+    for routes in (marking_routes, reading_routes, advise_routes, a1111_routes, openai_routes):
         app.include_router(routes(studio))
+    for with_clip in (sweep_routes, scoring_routes):
+        app.include_router(with_clip(studio, clip=clip))
     app.include_router(fetch_routes(studio, allowed=allow_fetch))
     app.include_router(extension_routes())
     return app

@@ -6,6 +6,7 @@ from clipskip.doors.http.ours.events import data_url
 from clipskip.doors.http.ours.fetching import fetch_routes
 from clipskip.doors.http.ours.marking import marking_routes
 from clipskip.doors.http.ours.reading import reading_routes
+from clipskip.doors.http.ours.scoring import scoring_routes
 from clipskip.doors.http.ours.sweeps import sweep_routes
 from clipskip.doors.http.ours.views import ErrorView, RefusalView
 
@@ -23,6 +24,7 @@ __all__ = [
     "fetch_routes",
     "marking_routes",
     "reading_routes",
+    "scoring_routes",
     "skip_of",
     "sweep_routes",
 ]

@@ -102,6 +102,9 @@ class SweepBody(SettingsFields):  # type: ignore[misc]  # as above
     loras: Annotated[list[LoraBody], Field(max_length=64, default_factory=list)]
     clip_skips: Layers = "1-5"
     axes: Annotated[list[Text], Field(max_length=10, default_factory=list, description="name=values, as in seed=1-4")]
+    scores: Annotated[
+        list[Name], Field(max_length=16, default_factory=list, description="what is measured of the cells: advise, ...")
+    ]
     negative_clip_skip: Layer | None = None
     settings: Text | None = None
     previews: bool = True

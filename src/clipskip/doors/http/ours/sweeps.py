@@ -6,8 +6,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, Response, StreamingResponse
 
+from clipskip.advise import Scoring
 from clipskip.doors.http.ours.bodies import SweepBody
 from clipskip.doors.http.ours.events import watch
+from clipskip.doors.http.ours.scoring import begin_scoring
 from clipskip.doors.http.ours.views import (
     CheckView,
     ColumnView,
@@ -20,7 +22,7 @@ from clipskip.doors.http.ours.views import (
     view_sweep,
 )
 from clipskip.doors.http.strict import StrictRoute
-from clipskip.errors import NotFound, SpecError
+from clipskip.errors import Busy, NotFound, SpecError
 from clipskip.image import animation
 from clipskip.spec import Axis, Family, Request, Skip, request_from_text
 from clipskip.sweep import GRID, PAGE, Record, Studio, forms_of
@@ -34,19 +36,25 @@ KEPT = "private, max-age=86400, immutable"
 """Of a cell's picture: a sweep's name says all that made it."""
 
 
-def sweep_routes(studio: Studio) -> APIRouter:
+def sweep_routes(studio: Studio, *, clip: str | None = None) -> APIRouter:
     """The routes below /v1/sweeps."""
     routes = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], route_class=StrictRoute)
-    _add_control(routes, studio)
+    _add_control(routes, studio, clip=clip)
     _add_files(routes, studio)
     return routes
 
 
-def _add_control(routes: APIRouter, studio: Studio) -> None:
+def _add_control(routes: APIRouter, studio: Studio, *, clip: str | None) -> None:
     @routes.post("", status_code=202)
     def start(body: SweepBody) -> StartedView:
-        """Starts a sweep; one that was asked before is opened again, and what it lacks is drawn."""
+        """Starts a sweep; one that was asked before is opened again, and what it lacks is drawn, then measured."""
+        wanted = Scoring(sources=tuple(body.scores), clip=clip) if body.scores else None
         record, warnings = studio.start(*_wanted(body, studio), axes=_axes(body), previews=body.previews)
+        if wanted is not None:
+            try:
+                begin_scoring(studio, record, wanted)
+            except Busy as error:
+                warnings = (*warnings, f"nothing will be measured: {error}")
         return StartedView(**dict(view_sweep(record, studio)), warnings=list(warnings))
 
     @routes.post("/check")

@@ -10,6 +10,7 @@ from clipskip.spec import ClipSkip, LoraRef, Skip
 from clipskip.sweep import GRID, PAGE, Job, Marks, Measure, Record, Studio, Summary
 
 State = Literal["queued", "running", "done", "cancelled", "failed", "interrupted"]
+JobState = Literal["none", "queued", "running", "done", "cancelled", "failed"]
 CellState = Literal["waiting", "drawing", "done", "failed"]
 
 
@@ -162,7 +163,7 @@ class StartedView(SweepView):
 class AdviceView(View):
     """How far finding out is, and what was found."""
 
-    state: Literal["none", "queued", "running", "done", "cancelled", "failed"]
+    state: JobState
     progress: float
     eta_s: float | None
     error: ErrorView | None

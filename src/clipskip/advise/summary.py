@@ -1,0 +1,243 @@
+"""The scores of a sweep's cells in; what they come to out: badges of columns, means over seeds, and what is more than chance."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, groupby
+
+from clipskip.advise.cells import ADVISE, CHANGED, KEPT, MOVED, SIGNS, UPTAKE, uptake_name
+from clipskip.advise.evidence import Evidence, combined
+from clipskip.advise.paired import holm, paired_p
+from clipskip.advise.soundness import SIGNS as ENOUGH
+from clipskip.advise.verdict import KNOWN
+from clipskip.spec import ClipSkip, LoraRef
+from clipskip.sweep import Badge, Comparison, Group, Measure, Summary, Sweep
+from clipskip.sweep.scores import SURE, CellScores
+
+GONE = 0.1
+"""A LoRA of which less than this share is taken up is called gone."""
+MOST_LINES = 12
+"""Lines about means; all of them are in the summary's groups."""
+Rows = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A sweep with its scores."""
+
+    sweep: Sweep
+    measures: tuple[Measure, ...]
+    cells: CellScores
+
+    def value(self, row: int, column: int, measure: str) -> float | None:
+        """A cell's number, where it has one."""
+        return self.cells.get(self.sweep.cell(row, column).key, {}).get(measure)
+
+    @property
+    def groups(self) -> tuple[Rows, ...]:
+        """Rows that differ in their seeds alone, together."""
+        rows: dict[object, list[int]] = {}
+        for row in range(len(self.sweep.rows)):
+            rows.setdefault(replace(self.sweep.cell(row, 0), seed=0), []).append(row)
+        return tuple(map(tuple, rows.values()))
+
+    @property
+    def columns(self) -> range:
+        """Places of Clip Skips."""
+        return range(len(self.sweep.skips))
+
+    def name(self, rows: Rows) -> str:
+        """A group's rows in words, without their seeds."""
+        notes = self.sweep.row_names[rows[0]].split(", ")
+        seed = f"seed {self.sweep.cell(rows[0], 0).seed}"
+        return ", ".join(note for note in notes if note != seed)
+
+
+def summarize(
+    table: Table, *, known: Mapping[str, Sequence[Evidence]], depth: int, missing: Sequence[str] = ()
+) -> Summary:
+    """What the scores come to; `known` is what files and weights say of the Clip Skip that each was trained at."""
+    badges = (*_trained(table, known, depth=depth), *_gone(table), *_broken(table))
+    groups = tuple(_groups(table))
+    comparisons = tuple(_comparisons(table, groups))
+    lines = (*(_badge_line(table, badge) for badge in badges), *_lines(table, groups, comparisons))
+    return Summary(badges=badges, groups=groups, comparisons=comparisons, lines=lines, missing=tuple(missing))
+
+
+def _trained(table: Table, known: Mapping[str, Sequence[Evidence]], *, depth: int) -> Iterator[Badge]:
+    for name, evidence in known.items():
+        chances = combined(evidence, depth=depth)
+        skip = max(chances, key=chances.__getitem__)
+        if chances[skip] < KNOWN or ClipSkip(skip) not in table.sweep.skips:
+            continue
+        source = max((one for one in evidence if one.skip == skip), key=lambda one: one.weight).source
+        yield Badge(
+            column=table.sweep.skips.index(ClipSkip(skip)),
+            kind="trained here",
+            about=name,
+            value=round(chances[skip], 4),
+            text=f"{name} was trained here, {chances[skip]:.0%} sure: {source}",
+        )
+
+
+def _gone(table: Table) -> Iterator[Badge]:
+    """A badge for each LoRA and each Clip Skip at which it is not taken up, on the mean over its rows."""
+    rows_of: dict[str, list[int]] = {}
+    for row, loras in enumerate(table.sweep.rows):
+        for ref in loras:
+            rows_of.setdefault(ref.name, []).append(row)
+    for name, rows in rows_of.items():
+        for column in table.columns:
+            values = [
+                value
+                for row in rows
+                if (value := table.value(row, column, _uptake_of(name, table.sweep.rows[row]))) is not None
+            ]
+            if values and (mean := _mean(values)) < GONE:
+                yield Badge(
+                    column=column,
+                    kind="LoRA gone",
+                    about=name,
+                    value=round(mean, 4),
+                    text=f"{name} is gone: {mean:.0%} of what it adds at its own Clip Skip is left",
+                )
+
+
+def _uptake_of(name: str, row: Sequence[LoraRef]) -> str:
+    return UPTAKE if len(row) == 1 else uptake_name(name)
+
+
+def _broken(table: Table) -> Iterator[Badge]:
+    """The column from which on, to the deepest, at least half of the rows have two of the three signs."""
+    ordered = sorted(
+        (skip.from_end, column)
+        for column, skip in enumerate(table.sweep.skips)
+        if isinstance(skip, ClipSkip)
+    )  # fmt: skip
+    measured = (
+        [row for row in range(len(table.sweep.rows)) if table.value(row, ordered[-1][1], SIGNS) is not None]
+        if ordered
+        else []
+    )
+    first = None
+    still = set(measured)
+    for _, column in reversed(ordered):
+        still = {row for row in still if (table.value(row, column, SIGNS) or 0) >= ENOUGH}
+        if not still or 2 * len(still) < len(measured):
+            break
+        first = column, sorted(still)
+    if first is None:
+        return
+    column, rows = first
+    kept, moved, changed = (
+        _mean([value for row in rows if (value := table.value(row, column, name)) is not None])
+        for name in (KEPT, MOVED, CHANGED)
+    )
+    yield Badge(
+        column=column,
+        kind="broken from here",
+        about="",
+        value=round(kept, 4),
+        text=f"likely to fall apart from here on in {len(rows)} of {len(measured)} rows: {kept:.0%} of the guidance is kept, "
+        f"the conditioning has moved by {moved:.0%} and the guessed picture changed by {changed:.0%}",
+    )
+
+
+def _groups(table: Table) -> Iterator[Group]:
+    for rows in table.groups:
+        for measure in table.measures:
+            for column in table.columns:
+                values = [value for row in rows if (value := table.value(row, column, measure.name)) is not None]
+                if values:
+                    mean = _mean(values)
+                    squares = math.fsum((value - mean) ** 2 for value in values)
+                    spread = math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else None
+                    yield Group(
+                        rows=rows, column=column, measure=measure.name, count=len(values), mean=mean, spread=spread
+                    )
+
+
+def _comparisons(table: Table, groups: Sequence[Group]) -> Iterator[Comparison]:
+    """The best Clip Skip of each measure against every other, on the seeds that both have.
+
+    Which one is the best is seen on the same numbers, so the correction counts all pairs.
+    """
+    by_name = {measure.name: measure for measure in table.measures if measure.by_seed}
+    for (rows, name), several in groupby(groups, key=lambda group: (group.rows, group.measure)):
+        columns = {group.column: group.mean for group in several if group.count > 1}
+        if name not in by_name or len(columns) < 2:
+            continue
+        best = (max if by_name[name].higher_is_better else min)(columns, key=columns.__getitem__)
+        pairs, chances = [], []
+        for one, other in combinations(columns, 2):
+            apart = _differences(table, rows, name, one, other)
+            if len(apart) > 1:
+                pairs.append((one, other, apart))
+                chances.append(paired_p(apart))
+        for (one, other, apart), p, corrected in zip(pairs, chances, holm(chances), strict=True):
+            if best in (one, other):
+                yield Comparison(
+                    rows=rows,
+                    measure=name,
+                    best=best,
+                    other=other if one == best else one,
+                    difference=_mean(apart) if one == best else -_mean(apart),
+                    seeds=len(apart),
+                    p=p,
+                    corrected=corrected,
+                    more_than_chance=corrected < SURE,
+                )
+
+
+def _differences(table: Table, rows: Rows, measure: str, one: int, other: int) -> list[float]:
+    pairs = ((table.value(row, one, measure), table.value(row, other, measure)) for row in rows)
+    return [first - second for first, second in pairs if first is not None and second is not None]
+
+
+def _badge_line(table: Table, badge: Badge) -> str:
+    return f"{table.sweep.columns[badge.column]}: {badge.text}."
+
+
+def _lines(table: Table, groups: Sequence[Group], comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """A line for each group and measure with seeds to compare, or with a score of the picture; the first dozen."""
+    told = {measure.name: measure for measure in table.measures if measure.source != ADVISE or measure.by_seed}
+    of_group = [
+        (table.name(rows), told[name], list(several), [one for one in comparisons if (one.rows, one.measure) == (rows, name)])
+        for (rows, name), several in groupby(groups, key=lambda group: (group.rows, group.measure))
+        if name in told
+    ]  # fmt: skip
+    worth = [one for one in of_group if one[3] or one[1].source != ADVISE]
+    yield from (_line(table, *one) for one in worth[:MOST_LINES])
+    if len(worth) > MOST_LINES:
+        yield f"{len(worth) - MOST_LINES} more such lines can be made of the manifest's groups and comparisons."
+
+
+def _line(table: Table, rows: str, measure: Measure, several: Sequence[Group], compared: Sequence[Comparison]) -> str:
+    best = (max if measure.higher_is_better else min)(several, key=lambda group: group.mean)
+    spread = "" if best.spread is None else f" ± {_shown(best.spread, measure)} over {best.count} seeds"
+    start = (
+        f"{measure.label}, {rows}: best at {table.sweep.columns[best.column]} ({_shown(best.mean, measure)}{spread})"
+    )
+    if not compared:
+        return f"{start}; one seed says nothing of chance."
+    sure = [one for one in compared if one.more_than_chance]
+    rest = [one for one in compared if not one.more_than_chance]
+    said = []
+    if sure:
+        worst = max(one.corrected for one in sure)
+        said.append(f"more than chance beside {_skips(table, sure)} (corrected p {worst:.2g} at most)")
+    if rest:
+        said.append(f"no more than chance beside {_skips(table, rest)}")
+    return f"{start}; {', '.join(said)}."
+
+
+def _skips(table: Table, compared: Sequence[Comparison]) -> str:
+    return ", ".join(str(table.sweep.skips[one.other]) for one in compared)
+
+
+def _shown(value: float, measure: Measure) -> str:
+    return f"{value:.0%}" if measure.unit == "share" else f"{value:.4g}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
