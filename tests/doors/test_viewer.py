@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from web_page import draw, needs_browser, shown
+from web_page import draw, needs_browser, shown, violations
 
 from clipskip.image import Cell, write_page
 
@@ -202,3 +202,129 @@ def test_thumbnails_of_twelve_columns_are_not_stamps(page: Page) -> None:
 def test_the_data_of_a_page_is_the_data_of_the_api(file: Path) -> None:
     found = re.search(r'id="data">(.*?)</script>', file.read_text(), re.S)
     assert found and {"id", "prompt", "columns", "rows", "cells", "model"} <= json.loads(found[1]).keys()
+
+
+SEEDS, WEIGHTS = (5, 6, 7), (0.5, 1.0)
+
+
+def varied(folder: Path) -> Path:
+    """A sweep's own page of Clip Skip 1 to 3, a LoRA off and at two weights, three seeds and two CFG scales, with scores."""
+    rows = [
+        {"name": f"seed {seed}", "loras": [lora] if weight else [], "values": values}
+        for weight in (None, *WEIGHTS)
+        for seed in SEEDS
+        for cfg in (3, 7)
+        for lora in [{"name": "gnome", "text_encoder": weight, "unet": weight, "hash": ""}]
+        for values in [{"seed": seed, "cfg": cfg} | ({"lora-weight": weight} if weight else {})]
+    ]
+    cells = []
+    for r, row in enumerate(rows):
+        cells.append([])
+        for c in range(3):
+            (folder / f"{r}-{c}.png").write_bytes(png(r % 2, c))
+            scores = {"guidance_kept": (3 - c) / 3 + row["values"]["seed"] / 100}
+            cells[-1].append(
+                Cell(path=folder / f"{r}-{c}.png", settings=f"swamp\nSize: 64x48, Clip skip: {c + 1}, row {r}",
+                     id=f"{r:06d}{c:06d}", scores=scores)
+            )  # fmt: skip
+    axes = [
+        {"name": "lora-weight", "label": "LoRA", "values": list(WEIGHTS)},
+        {"name": "seed", "label": "seed", "values": list(SEEDS)},
+        {"name": "cfg", "label": "CFG", "values": [3, 7]},
+    ]
+    measure = {
+        "name": "guidance_kept",
+        "label": "guidance kept",
+        "unit": "share",
+        "higher_is_better": True,
+        "source": "advise",
+    }
+    badge = {"column": 2, "kind": "broken from here", "about": "", "value": 0.1, "text": "10% of the guidance is left"}
+    more = {
+        "rows": rows,
+        "axes": axes,
+        "measures": [measure],
+        "summary": {"badges": [badge], "lines": ["Clip Skip 1 keeps most."]},
+    }
+    path = folder / "index.html"
+    names = [str(row["name"]) for row in rows]
+    path.write_text(write_page(cells, columns=COLUMNS, rows=names, prompt="swamp", name="many", depth=12, more=more))
+    return path
+
+
+@pytest.fixture
+def many(browser: Browser, tmp_path: Path) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(20_000)
+    tab, said = context.new_page(), list[str]()
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto(varied(tmp_path).as_uri())
+    yield tab
+    context.close()
+    assert said == []
+
+
+@needs_browser
+def test_one_axis_is_across_one_down_seeds_lie_in_a_cell_and_the_rest_are_pages(many: Page) -> None:
+    expect(many.locator("#grid tbody th")).to_have_text(["without LoRA", "LoRA 0.5", "LoRA 1"])
+    expect(many.locator(".cell")).to_have_count(9)
+    expect(many.locator(".cell").first.locator("img")).to_have_count(3)
+    assert (many.text_content("#cell-settings") or "").endswith("row 17")
+    many.select_option("[data-axis='3'] select", "3")
+    assert (many.text_content("#cell-settings") or "").endswith("row 16")
+    many.keyboard.press("ArrowUp")
+    assert (many.text_content("#cell-settings") or "").endswith("row 10")
+    many.click("#arrange summary")
+    many.select_option("#axis-down", label="Seed")
+    expect(many.locator("#grid tbody th")).to_have_text(["Seed 5", "Seed 6", "Seed 7"])
+    expect(many.locator(".cell").first.locator("img")).to_have_count(1)
+    many.select_option("#axis-across", label="CFG")
+    expect(many.locator("#grid thead th")).to_have_text(["CFG 3", "CFG 7"])
+    many.select_option("[data-axis='0'] select", "3")
+    assert (many.text_content("#cell-settings") or "").endswith("Clip skip: 3, row 10")
+
+
+@needs_browser
+def test_a_score_is_drawn_over_the_grid_with_the_mean_and_spread_of_seeds(many: Page) -> None:
+    many.select_option("#score", "guidance_kept")
+    score = many.locator(".cell .score").first
+    expect(score).to_be_visible()
+    expect(score).to_have_text("106% ±1%")
+    for kind in ("outline", "bar", "heat"):
+        many.select_option("#score-as", kind)
+        assert many.get_attribute("#sheet", "data-score") == kind
+    levels = many.eval_on_selector_all(
+        ".cell", "all => all.slice(0, 3).map(one => Number(one.style.getPropertyValue('--level')))"
+    )
+    assert levels == sorted(levels, reverse=True) and 0 <= levels[2] < levels[1] < levels[0] <= 1
+    expect(many.locator("#grid thead .badge-of")).to_have_text(["broken from here"])
+    expect(many.locator("#cell-scores")).to_contain_text("guidance kept")
+    assert violations(many) == []
+
+
+@needs_browser
+def test_two_pictures_are_compared_blind_and_told_apart_afterwards(many: Page) -> None:
+    many.keyboard.press("ArrowRight")
+    many.keyboard.press("h")
+    many.keyboard.press("ArrowRight")
+    many.keyboard.press("b")
+    expect(many.locator(".pane:not([hidden]) figcaption")).to_have_text(["A", "B"])
+    expect(many.locator("#sheet")).not_to_be_visible()
+    assert "Clip Skip" not in many.inner_text("#stage")
+    assert all(
+        "Clip Skip" not in (one or "")
+        for one in many.eval_on_selector_all(".pane img", "all => all.map(one => one.alt)")
+    )
+    many.keyboard.press("a")
+    said = many.inner_text("#blind-said")
+    chosen = re.search(r"You chose (Clip Skip \d), ", said)
+    assert chosen and f"A was {chosen[1]}" in said and "Clip Skip 2" in said and "Clip Skip 3" in said
+    expect(many.locator("#tally li").first).to_have_text(f"{chosen[1]}: 1 of 1")
+    assert violations(many) == []
+    many.click("#blind-stop")
+    many.keyboard.press("x")
+    many.keyboard.press("s")
+    many.reload()
+    expect(many.locator("#tally li").first).to_have_text(f"{chosen[1]}: 1 of 1")
+    expect(many.locator(".cell", has_text="♛")).to_have_count(1)

@@ -6,10 +6,11 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,10 @@ class Cell:
     """Of its PNG."""
     settings: str
     """Its infotext."""
+    id: str = ""
+    """That marks go by; of a cell without one, its place."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """By the name of a measure."""
 
 
 def write_page(
@@ -32,10 +37,12 @@ def write_page(
     depth: int | None = None,
     trained: int | None = None,
     linked: bool = False,
+    more: Mapping[str, Any] | None = None,
 ) -> str:
     """The page as text. It asks no network: its policy allows only its own script and style, and pictures are data URLs, or with
     `linked` the files beside it. `depth` is the layers of the model, `trained` the Clip Skip that it was trained at, where
-    the page begins."""
+    the page begins. `more` is what else the viewer knows of a sweep, in the words of the API: rows with their LoRAs and values,
+    axes, measures, summary, marks."""
     here = _viewer()
     script, style = (
         bundle(),
@@ -53,6 +60,7 @@ def write_page(
             [_cell(cell, r, label, linked=linked) for cell, label in zip(row, columns, strict=True)]
             for r, row in enumerate(cells)
         ],
+        **(more or {}),
     }
     parts = {
         "title": html.escape(f"Clip Skip sweep: {prompt[:80]}"),
@@ -118,15 +126,18 @@ def _number(label: str) -> int | float | str:
     return int(text) if text.isdigit() else float(text)
 
 
-def _cell(cell: Cell | None, row: int, label: str, *, linked: bool) -> dict[str, str | None]:
+def _cell(cell: Cell | None, row: int, label: str, *, linked: bool) -> dict[str, Any]:
+    id = (cell and cell.id) or f"{row}.{label}"
     if cell is None:
-        return {"state": "waiting", "image": None, "settings": None}
+        return {"id": id, "state": "waiting", "image": None, "settings": None}
     name = re.sub(r"[^\w.-]+", "-", f"row{row}-{label.lower().replace('clip skip ', 'clipskip')}")
     return {
+        "id": id,
         "state": "done",
         "image": cell.path.name if linked else _data_url(cell.path.read_bytes()),
         "settings": cell.settings,
         "name": f"{name}.png",
+        **({"scores": dict(cell.scores)} if cell.scores else {}),
     }
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,10 @@ from PIL import Image, UnidentifiedImageError
 from clipskip.errors import ClipskipError, OutputError
 from clipskip.image import CELL_PX, Cell, draw_grid, read_infotext, write_bytes, write_page, write_png
 from clipskip.spec import render_infotext
-from clipskip.sweep.manifest import MANIFEST, read_manifest, write_manifest
+from clipskip.sweep.manifest import MANIFEST, axes_of, read_manifest, write_manifest
+from clipskip.sweep.marks import marks_json, read_marks
 from clipskip.sweep.plan import Sweep, file_name
+from clipskip.sweep.scores import cell_id
 from clipskip.weights import CheckpointFacts
 
 GRID, PAGE = "grid.png", "index.html"
@@ -89,9 +92,7 @@ def finish_folder(path: Path) -> None:
         raise OutputError(f"{path} holds no sweep: its {MANIFEST} is missing or cannot be read", field="out")
     across = [str(column["label"]) for column in manifest["columns"]]
     down = [str(row["name"]) for row in manifest["rows"]]
-    cells = [
-        [_cell(path / Path(cell["file"]).name, str(cell["settings"])) for cell in row] for row in manifest["cells"]
-    ]
+    cells = [[_cell(path / Path(cell["file"]).name, cell) for cell in row] for row in manifest["cells"]]
     shared = str(manifest["settings"])
     for sheet, rows in enumerate(_sheets(cells), start=1):
         pixels = [[pixels_of(cell.path) if cell else None for cell in cells[row]] for row in rows]
@@ -108,12 +109,22 @@ def finish_folder(path: Path) -> None:
         depth=manifest["model"].get("depth"),
         trained=manifest["model"].get("trained_clip_skip"),
         linked=sum(cell.path.stat().st_size for row in cells for cell in row if cell) > MOST_EMBEDDED,
+        more=_told(path, manifest),
     )
     write_bytes(path / PAGE, page.encode())
 
 
-def _cell(path: Path, settings: str) -> Cell | None:
-    return Cell(path=path, settings=settings) if is_whole(path, settings) else None
+def _told(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+    """What the viewer knows of a sweep beside its pictures, in the words of the API."""
+    axes = [{"name": axis.kind.name, "label": axis.kind.label, "values": axis.values} for axis in axes_of(manifest)]
+    scored: dict[str, Any] = {name: manifest[name] for name in ("measures", "summary") if name in manifest}
+    return {"rows": manifest["rows"], "axes": axes, "marks": marks_json(read_marks(path)), **scored}
+
+
+def _cell(path: Path, said: dict[str, Any]) -> Cell | None:  # Any: JSON
+    settings = str(said["settings"])
+    whole = is_whole(path, settings)
+    return Cell(path=path, settings=settings, id=cell_id(path.name), scores=said.get("scores", {})) if whole else None
 
 
 def is_whole(path: Path, settings: str) -> bool:

@@ -14,9 +14,13 @@ export function wordsOf(file) {
 export function search(files, text) {
   const wanted = text.trim().toLowerCase(), parts = wanted.split(/\s+/).filter(Boolean);
   if (!parts.length) return files;
-  const hits = files.filter((file) => parts.every((part) => file.words.includes(part)));
-  const rank = (file) => (file.name.toLowerCase() === wanted ? 0 : file.name.toLowerCase().startsWith(wanted) ? 1 : 2);
-  return hits.map((file) => [rank(file), file]).sort(([a], [b]) => a - b).map(([, file]) => file);
+  const ranks = [[], [], []];
+  for (const file of files) {
+    if (!parts.every((part) => file.words.includes(part))) continue;
+    const begins = file.words.startsWith(wanted); // the name comes first among its words
+    ranks[begins ? (file.name.length === wanted.length ? 0 : 1) : 2].push(file);
+  }
+  return ranks.flat();
 }
 
 /** A picture that lies beside a file, or an empty place of its size. */
@@ -29,11 +33,12 @@ export function previewOf(file) {
  * `hear.unfit(file)` why it does not fit or null, `hear.name()` what the field says while nothing is typed.
  */
 export function openPicker(input, list, hear) {
-  let files = [], hits = [], at = 0, reading = null;
+  let files = [], hits = [], at = 0, reading = null, found = null;
 
   const isOpen = () => !list.hidden;
 
   function open() {
+    found = null;
     list.hidden = false;
     input.setAttribute("aria-expanded", "true");
     find();
@@ -48,7 +53,8 @@ export function openPicker(input, list, hear) {
 
   function find() {
     const text = input.value === hear.name() ? "" : input.value;
-    hits = search(files, text);
+    hits = search(found !== null && text.startsWith(found) ? hits : files, text); // more letters leave fewer
+    found = text;
     at = Math.max(0, text ? 0 : hits.findIndex((file) => file.name === hear.name()));
     show();
   }
@@ -110,8 +116,9 @@ export function openPicker(input, list, hear) {
   return {
     show: close,
     /** The files to choose from; `progress` says how far they are read. */
-    set(found, progress = null) {
-      files = found;
+    set(all, progress = null) {
+      files = all;
+      found = null;
       reading = progress;
       if (isOpen()) find();
       else close();

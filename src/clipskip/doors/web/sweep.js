@@ -3,10 +3,11 @@
 import { openAdvice } from "./advice.js";
 import { ApiError, api, follow } from "./api.js";
 import { at, duration, h, plural, say } from "./dom.js";
+import { openMarking } from "./marking.js";
 import { openViewer } from "./viewer.js";
 import { openWinner } from "./winner.js";
 
-const ENDED = new Set(["done", "cancelled", "failed", "interrupted"]), STARS = "clipskip.stars.";
+const ENDED = new Set(["done", "cancelled", "failed", "interrupted"]);
 
 /** The place where sweeps are shown. `hear` has ended(), reuse(settings) and layers(name of a model). */
 export function openSweeps(hear) {
@@ -15,8 +16,9 @@ export function openSweeps(hear) {
   const viewer = openViewer({
     shown: (cell, column) => winner.show(sweep, cell, column),
     depth: (one) => one.model?.depth ?? hear.layers(one.model?.name) ?? 12,
-    starred: ({ id }, stars) => { try { localStorage.setItem(STARS + id, JSON.stringify(stars)); } catch { /* a browser that keeps nothing */ } },
+    marked: (of, all, change) => marking.keep(of, all, change),
   });
+  const marking = openMarking({ marks: viewer.marks, failed: (text) => { at("sweep-error").textContent = text; } });
   const advice = openAdvice({ choose: viewer.column, status: hear.ended });
 
   /** Shows the sweep of this id and follows it until it ends. */
@@ -29,21 +31,13 @@ export function openSweeps(hear) {
   function begin(whole) {
     close();
     sweep = whole;
-    at("sweep-prompt").textContent = sweep.prompt || "No prompt";
     at("sweep-about").textContent = about(sweep);
     at("sweep-error").textContent = "";
-    viewer.open(whole, { ended: ENDED.has(whole.state), kept: starsOf(whole.id) });
+    viewer.open(whole, { ended: ENDED.has(whole.state) });
+    marking.open(whole);
     showProgress();
     reveal();
     if (!ENDED.has(sweep.state)) watch(sweep.id);
-  }
-
-  function starsOf(id) {
-    try {
-      return JSON.parse(localStorage.getItem(STARS + id)) ?? [];
-    } catch {
-      return [];
-    }
   }
 
   function reveal() {

@@ -3,25 +3,26 @@
 import { at } from "./dom.js";
 import { openViewer } from "./viewer.js";
 
-const KEPT = "clipskip.stars.";
+const KEPT = "clipskip.marks.";
 const sweep = JSON.parse(at("data").textContent);
-const viewer = openViewer({ shown: () => {}, depth: (one) => one.model?.depth ?? 12, starred: keep });
+const viewer = openViewer({ shown: () => {}, depth: (one) => one.model?.depth ?? 12, marked: keep });
 
-function keep({ id }, stars) {
+function keep({ id }, marks) {
   try {
-    localStorage.setItem(KEPT + id, JSON.stringify(stars));
+    localStorage.setItem(KEPT + id, JSON.stringify(marks));
   } catch {
-    // A browser that keeps nothing for files: stars last as long as the page is open.
+    // A browser that keeps nothing for files: marks last as long as the page is open.
   }
 }
 
-function kept({ id }) {
+function kept({ id, marks }) {
   try {
-    return JSON.parse(localStorage.getItem(KEPT + id)) ?? [];
+    return JSON.parse(localStorage.getItem(KEPT + id)) ?? marks ?? null;
   } catch {
-    return [];
+    return marks ?? null;
   }
 }
 
-at("sweep-prompt").textContent = sweep.prompt || "No prompt";
-viewer.open(sweep, { ended: true, kept: kept(sweep) });
+const marks = kept(sweep);
+at("sweep-prompt").textContent = marks?.name || sweep.prompt || "No prompt";
+viewer.open(sweep, { ended: true, kept: marks });

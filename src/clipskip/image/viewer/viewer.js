@@ -1,93 +1,159 @@
 // The pictures of a sweep, wherever they are shown: on the page of a server, and in the one file that a sweep leaves.
 
+import { axesOf, SEED } from "./axes.js";
 import { at, h, say } from "./dom.js";
 import { openExport } from "./export.js";
 import { drawMini } from "./layers.js";
+import { openMarks } from "./marks.js";
+import { openScores } from "./scores.js";
 import { openSheet } from "./sheet.js";
 import { openStage } from "./stage.js";
 
 const MODES = [["side", "Side by side"], ["one", "Flip"], ["wipe", "Wipe"], ["difference", "Difference"]];
-const PLAY_MS = 700;
+const PLAY_MS = 700, MOST_BUTTONS = 8, MOST_FETCHED = 60, NEAR = 6;
 
-/** The viewer. `hear.shown(cell, column)` when another picture is shown; `hear.depth(sweep)` gives the layers of its model. */
+/**
+ * The viewer. `hear.shown(cell, column)` when another picture is shown; `hear.depth(sweep)` gives the layers of its model;
+ * `hear.marked(sweep, marks)` keeps what somebody thinks of it.
+ */
 export function openViewer(hear) {
-  let sweep = null, shown = [0, 0], held = null, mode = "side", chosen = false, swapped = false, starredOnly = false, flipped = false;
-  let hidden = { rows: new Set(), columns: new Set() }, stars = new Set(), previews = new Map(), loaded = new Map(), shape = "", timer = 0;
-  const sheet = openSheet((place) => choose(place)), stage = openStage();
-  const take = openExport({ view: () => ({ ...view(), sweep, nameOf, shown: flipped && held ? held : shown }) });
+  let sweep = null, space = null, shown = [0, 0], held = null, mode = "side", chosen = false, flipped = false;
+  let across = 0, down = 0, together = false, starredOnly = false, hidden = [], laid = null;
+  let previews = new Map(), fetched = new Map(), shape = "", timer = 0;
+  const sheet = openSheet({ show: (place) => choose(place), describe }), stage = openStage();
+  const take = openExport({ view: () => ({ ...view(), sweep, nameOf, shown: seen() }) });
+  const scores = openScores({ changed: () => lay() });
+  const marks = openMarks({
+    shown: () => shown, held: () => held, sweep: () => sweep, cellAt, nameOf, seen: () => view().lines.flatMap((line) => line.places).filter((place) => place && cellAt(place).image),
+    compare: (pair) => { [held, shown] = pair ?? [null, shown]; mode = "side"; flipped = false; show(); },
+    blind: (on) => at("stage").classList.toggle("blind", on),
+    kept(all, change) { hear.marked(sweep, all, change); if (starredOnly) lay(); sheet.update(); show(); },
+  });
 
-  const cellAt = ([r, c]) => sweep.cells[r][c];
-  const nameOf = ([r, c]) => (sweep.rows.length > 1 ? `${sweep.columns[c].label}, ${sweep.rows[r].name}` : sweep.columns[c].label);
+  function cellAt([r, c]) { return sweep.cells[r][c]; }
+  function nameOf([r, c]) { return sweep.rows.length > 1 ? `${sweep.columns[c].label}, ${sweep.rows[r].name}` : sweep.columns[c].label; }
+  const seen = () => (flipped && held ? held : shown);
   const hasPicture = (place) => Boolean(cellAt(place).image ?? previews.get(String(place)));
+  const seedAxis = () => space.axes.findIndex((axis) => axis.name === SEED);
+  const axis = (which) => space.axes[which] ?? { label: "", values: [""] };
+  /** Axes of which one value is seen. */
+  const pages = () => space.axes.map((_, i) => i).filter((i) => i !== across && i !== down && space.axes[i].values.length > 1);
 
-  /** What is to be seen: places across and down, after hiding, starring and swapping. */
+  /** What is to be seen: places across and down, after choosing axes, hiding and starring. Of each cell also all places in it. */
   function view() {
-    const starredIn = (test) => !starredOnly || [...stars].some((star) => test(star.split(",").map(Number)));
-    const columns = sweep.columns.map((_, c) => c).filter((c) => !hidden.columns.has(c) && starredIn(([, other]) => other === c));
-    const rows = sweep.rows.map((_, r) => r).filter((r) => !hidden.rows.has(r) && starredIn(([other]) => other === r));
-    const column = { name: (c) => sweep.columns[c].label, all: columns }, row = { name: (r) => sweep.rows[r].name, all: rows };
-    const [across, down] = swapped ? [row, column] : [column, row];
-    const place = (i, j) => (swapped ? [across.all[i], down.all[j]] : [down.all[j], across.all[i]]);
-    const kept = (spot) => (!starredOnly || stars.has(String(spot)) ? spot : null);
-    const lines = down.all.map((one, j) => ({ name: down.name(one), places: across.all.map((_, i) => kept(place(i, j))) }));
-    return { heads: across.all.map(across.name), lines, place, width: across.all.length, height: down.all.length };
+    if (laid) return laid;
+    const here = space.on(shown), seed = together ? seedAxis() : -1, stars = starredOnly ? starredAlong(here, seed) : null;
+    const values = (which) => axis(which).values.map((_, i) => i).filter((i) => !hidden[which]?.has(i) && (!stars || stars.some((on) => on[which] === i || which < 0)));
+    const columns = values(across), rows = down < 0 ? [0] : values(down);
+    const spot = (i, j, k) => { const on = [...here]; on[across] = i; if (down >= 0) on[down] = j; if (k !== undefined) on[seed] = k; return space.place(on); };
+    const kept = (place) => (place && (!starredOnly || marks.starred(cellAt(place))) ? place : null);
+    const lines = rows.map((j) => {
+      const all = columns.map((i) => (seed < 0 ? [spot(i, j)] : axis(seed).values.map((_, k) => spot(i, j, k))).filter(kept));
+      const own = columns.map((i, n) => all[n].find((place) => String(place) === String(spot(i, j))) ?? all[n][0] ?? null);
+      return { name: named(axis(down), j), places: own, all };
+    });
+    const heads = columns.map((i) => ({ text: axis(across).values[i], badges: axis(across).name === "skip" && space.axes[1]?.name !== "skip-g" ? scores.badges(i) : [] }));
+    laid = { heads, lines, columns, rows, corner: axis(across).label };
+    return laid;
+  }
+
+  /** Where the starred pictures of what is seen are, on every axis. */
+  function starredAlong(here, seed) {
+    const loose = new Set([across, down, seed]), found = [];
+    sweep.cells.forEach((cells, r) => cells.forEach((cell, c) => {
+      if (!marks.starred(cell)) return;
+      const on = space.on([r, c]);
+      if (on.every((index, which) => loose.has(which) || index === here[which])) found.push(on);
+    }));
+    return found;
   }
 
   /** Another sweep: everything begins anew, at the Clip Skip that its model was trained at if it has ended. */
-  function open(whole, { ended, kept = [] }) {
+  function open(whole, { ended, kept = null }) {
     sweep = whole;
+    space = axesOf(whole);
     stop();
     const start = sweep.columns.findIndex((column) => column.clip_skip === sweep.model?.trained_clip_skip);
     shown = [sweep.rows.length - 1, ended ? Math.max(start, 0) : 0];
     held = null;
     mode = "side";
     chosen = ended;
-    swapped = starredOnly = flipped = false;
-    hidden = { rows: new Set(), columns: new Set() };
-    stars = new Set(kept);
+    starredOnly = flipped = false;
+    for (const id of ["swap", "only-starred"]) at(id).setAttribute("aria-pressed", "false");
+    across = 0;
+    down = firstDown();
+    together = seedAxis() >= 0 && seedAxis() !== down;
+    hidden = space.axes.map(() => new Set());
     previews = new Map();
-    loaded = new Map();
+    fetched = new Map();
+    laid = null;
+    scores.open(whole);
+    marks.open(kept);
     const size = /Size: (\d+)x(\d+)/.exec(sweep.settings ?? "");
     shape = size ? `${size[1]}x${size[2]}` : "";
     reshape(...(size ? [Number(size[1]), Number(size[2])] : [1, 1]));
     stage.fit();
     at("compare").replaceChildren(h("legend", { class: "unseen", text: "How to compare" }), ...MODES.map(([name, text]) => option("mode", text, { checked: mode === name, pick: () => { mode = name; flipped = false; show(); } })));
-    at("rows").replaceChildren(h("legend", { text: "LoRA" }), ...sweep.rows.map((row, r) => option("row", row.name, { checked: r === shown[0], pick: () => choose([r, shown[1]]) })));
-    at("rows").hidden = sweep.rows.length < 2;
-    buildChoices();
     lay();
+  }
+
+  /** The axis down at first: the second encoder, else the LoRA's, else the first that is not the seed. */
+  function firstDown() {
+    const rest = space.axes.map((one, i) => [one, i]).slice(1).filter(([one]) => one.values.length > 1);
+    const found = rest.find(([one]) => one.name === "skip-g") ?? rest.find(([one]) => one.name.startsWith("lora")) ?? rest.find(([one]) => one.name !== SEED) ?? rest[0];
+    return found ? found[1] : space.axes.length > 1 ? 1 : -1;
   }
 
   /** The same sweep as it is by now. */
   function update(whole) {
     sweep = whole;
-    fill();
-    show();
+    scores.open(whole);
+    laid = null;
+    lay();
   }
 
   function lay() {
-    const { heads, lines, width } = view();
-    sheet.build(heads, lines);
-    at("skip").max = Math.max(0, width - 1);
-    at("skip").disabled = width < 2;
-    at("skip-label").textContent = swapped ? "LoRA" : "Clip Skip";
-    fill();
+    laid = null;
+    scores.measure(sweep.cells);
+    const { heads, lines, corner } = view();
+    sheet.build(heads, lines, corner);
+    at("skip").max = Math.max(0, heads.length - 1);
+    at("skip").disabled = heads.length < 2;
+    at("skip-label").textContent = corner;
+    buildChoices();
     show();
   }
 
-  function fill() {
-    sweep.cells.forEach((cells, r) => cells.forEach((cell, c) => { refresh([r, c]); preload(cell); }));
+  /** The places of the panel where values are chosen: of the axis down, of the pages, and what is left out. */
+  function buildChoices() {
+    const chooser = (which) => {
+      const { label, values } = axis(which), go = (i) => { const on = [...space.on(shown)]; on[which] = i; choose(space.place(on) ?? nearest(on, which)); };
+      return values.length <= MOST_BUTTONS && which === down
+        ? h("fieldset", { class: "choice", "data-axis": which }, h("legend", { text: label }), ...values.map((text, i) => option(`axis${which}`, text, { checked: false, pick: () => go(i) })))
+        : h("label", { class: "page-of", "data-axis": which }, h("span", { text: label }), h("select", { on: { change: (event) => go(event.target.selectedIndex) } }, ...values.map((text) => h("option", { text }))));
+    };
+    at("rows").replaceChildren(...[down, ...pages()].filter((which) => axis(which).values.length > 1).map(chooser));
+    at("rows").hidden = !at("rows").children.length;
+    const box = (which, i, text) => h("label", {}, h("input", { type: "checkbox", checked: !hidden[which].has(i), on: { change: (event) => { hidden[which][event.target.checked ? "delete" : "add"](i); lay(); } } }), ` ${text}`);
+    at("values").replaceChildren(...[across, down].filter((which) => axis(which).values.length > 1 && axis(which).values.length <= 100).flatMap((which) => axis(which).values.map((text, i) => box(which, i, which === 0 && across === 0 ? `${axis(0).label} ${text}` : text))));
+    const many = space.axes.filter((one) => one.values.length > 1);
+    at("swap").hidden = many.length < 2;
+    at("axes-seen").hidden = many.length < 3;
+    for (const [id, now] of [["axis-across", across], ["axis-down", down]]) at(id).replaceChildren(...space.axes.map((one, i) => h("option", { value: String(i), text: one.label, selected: i === now, hidden: one.values.length < 2 })));
+    at("together").hidden = seedAxis() < 0 || [across, down].includes(seedAxis()) || axis(seedAxis()).values.length < 2;
+    at("together").setAttribute("aria-pressed", String(together));
   }
 
-  /** Boxes that leave out values of either axis. */
-  function buildChoices() {
-    const box = (set, i, text) => h("label", {}, h("input", { type: "checkbox", checked: true, on: { change: (event) => {
-      if (event.target.checked) set.delete(i);
-      else set.add(i);
-      lay();
-    } } }), ` ${text}`);
-    at("values").replaceChildren(...sweep.columns.map((column, c) => box(hidden.columns, c, column.label)), ...(sweep.rows.length > 1 ? sweep.rows.map((row, r) => box(hidden.rows, r, row.name)) : []));
-    at("swap").hidden = sweep.rows.length < 2;
+  /** A place that has this value of an axis, as near to the shown one as there is: not every combination is drawn. */
+  function nearest(on, which) {
+    let best = shown, most = -1;
+    for (let r = 0; r < sweep.rows.length; r += 1) {
+      for (const c of which < 1 ? sweep.columns.keys() : [shown[1]]) {
+        const other = space.on([r, c]), same = other.filter((index, i) => index === on[i]).length;
+        if (other[which] === on[which] && same > most) [best, most] = [[r, c], same];
+      }
+    }
+    return best;
   }
 
   /** The pictures' own shape, so that nothing jumps while they load. */
@@ -95,54 +161,72 @@ export function openViewer(hear) {
     at("sweep").style.setProperty("--shape", width / height);
   }
 
-  function refresh(place) {
-    sheet.update(place, { cell: cellAt(place), preview: previews.get(String(place)), name: nameOf(place), starred: stars.has(String(place)) });
+  /** What the sheet has to know of a cell and the pictures in it. */
+  function describe(place, all) {
+    const shots = (all.length > 1 ? all : [place]).map((one) => cellAt(one).thumbnail ?? cellAt(one).image ?? previews.get(String(one)) ?? null);
+    const states = all.map((one) => cellAt(one)), cell = states.find((one) => one.state === "drawing") ?? states.find((one) => one.state !== "done") ?? cellAt(place);
+    const name = all.length > 1 ? `${nameOf(place)} and ${all.length - 1} more seeds` : nameOf(place);
+    return { shots, cell, name, starred: states.some(marks.starred), winner: states.some(marks.wins), score: scores.of(all, cellAt) };
   }
 
-  /** Fetches the whole picture before it is asked for, so that scrubbing does not wait. */
-  function preload(cell) {
-    if (!cell.image || loaded.has(cell.image) || cell.image.startsWith("data:")) return;
+  /** Fetches whole pictures before they are asked for, so that scrubbing does not wait: all of a small sweep, else those around. */
+  function prefetch() {
+    const { lines, columns, rows } = view(), on = space.on(shown), j = Math.max(0, rows.indexOf(on[down])), i = columns.indexOf(on[across]);
+    const near = sweep.rows.length * sweep.columns.length <= MOST_FETCHED ? lines.flatMap((line) => line.places)
+      : [...(lines[j]?.places.slice(Math.max(0, i - NEAR), i + NEAR + 1) ?? []), lines[j - 1]?.places[i], lines[j + 1]?.places[i]];
+    for (const place of near) if (place) fetchPicture(cellAt(place));
+  }
+
+  function fetchPicture(cell) {
+    if (!cell.image || fetched.has(cell.image) || cell.image.startsWith("data:")) return;
     const image = new Image();
     image.src = cell.image;
     image.addEventListener("load", () => { if (!shape && sweep) { shape = "seen"; reshape(image.naturalWidth, image.naturalHeight); } });
-    loaded.set(cell.image, image);
+    fetched.set(cell.image, image);
   }
 
   /** A cell has a preview, or its picture: until somebody chooses, the first that has something to show is shown. */
   function cellChanged(place, { preview = null } = {}) {
     if (preview) previews.set(String(place), preview);
-    if (cellAt(place).state === "done") { previews.delete(String(place)); preload(cellAt(place)); }
-    if (!chosen && !hasPicture(shown)) shown = place;
-    refresh(place);
+    if (cellAt(place).state === "done") previews.delete(String(place));
+    if (!chosen && !hasPicture(shown)) { shown = place; if (pages().length) lay(); }
+    sheet.update(place);
     if (String(place) === String(shown) || String(place) === String(held) || !chosen) show();
   }
 
   function picture(place) {
-    const cell = cellAt(place), name = nameOf(place), preview = previews.get(String(place));
+    const cell = cellAt(place), name = marks.masked(place) ?? nameOf(place), preview = previews.get(String(place));
     const waiting = cell.state === "failed" ? "could not be drawn" : cell.state === "drawing" ? `step ${cell.step} of ${cell.steps}` : "not drawn";
     const source = cell.image ?? preview ?? null;
     return { source, name: cell.image ? name : `${name}: ${waiting}`, alt: source ? `The picture at ${name}${cell.image ? "" : ", being drawn"}` : `${name} ${waiting}`, soft: !cell.image };
   }
 
   function show() {
-    const seen = flipped && held ? held : shown, [r, c] = seen, column = sweep.columns[c], { width } = view();
-    const across = swapped ? shown[0] : shown[1], index = Array.from({ length: width }, (_, i) => view().place(i, 0)).findIndex((place) => (swapped ? place[0] : place[1]) === across);
-    at("skip").value = Math.max(0, index);
+    const now = seen(), [, c] = now, on = space.on(now), { columns, rows } = view();
+    const i = columns.indexOf(on[across]), j = Math.max(0, rows.indexOf(on[down]));
+    at("skip").value = Math.max(0, i);
     at("skip").setAttribute("aria-valuetext", nameOf(shown));
-    at("skip-value").textContent = swapped ? sweep.rows[r].name : String(column.label).replace("Clip Skip ", "");
-    at("shown-name").textContent = nameOf(seen);
-    at("full-name").textContent = nameOf(seen);
-    at("rows").querySelectorAll("input").forEach((input, i) => { input.checked = i === r; });
+    at("skip-value").textContent = axis(across).values[on[across]];
+    at("shown-name").textContent = nameOf(now);
+    at("full-name").textContent = marks.masked(now) ?? nameOf(now);
+    for (const field of at("rows").children) {
+      const index = on[Number(field.dataset.axis)], select = field.querySelector("select");
+      if (select) select.selectedIndex = index;
+      else field.querySelectorAll("input").forEach((input, k) => { input.checked = k === index; });
+    }
     at("hold").textContent = held === null ? "Hold beside" : "Put away";
     at("hold").disabled = held === null && !hasPicture(shown);
-    at("star").setAttribute("aria-pressed", String(stars.has(String(shown))));
     at("compare").hidden = held === null;
-    at("compare").querySelectorAll("input").forEach((input, i) => { input.checked = MODES[i][0] === mode; });
-    showLayer(column);
+    at("compare").querySelectorAll("input").forEach((input, k) => { input.checked = MODES[k][0] === mode; });
+    showLayer(sweep.columns[c]);
     sheet.mark(shown, held);
-    stage.show(picture(seen), held === null ? null : picture(held), mode);
-    take.show(cellAt(seen));
-    hear.shown(cellAt(seen), column);
+    sheet.reach(Math.max(0, i), j);
+    stage.show(picture(now), held === null ? null : picture(held), mode);
+    take.show(cellAt(now));
+    marks.show(now);
+    scores.show(cellAt(now));
+    prefetch();
+    hear.shown(cellAt(now), sweep.columns[c]);
   }
 
   function showLayer(column) {
@@ -153,27 +237,36 @@ export function openViewer(hear) {
     at("mini").replaceChildren(drawMini(depth, skip), h("span", { text: words }));
   }
 
+  /** Shows another picture; where it is on another page, that page. */
   function choose(place) {
+    const before = space.on(shown), after = space.on(place), seed = together ? seedAxis() : -1;
+    const turned = after.some((index, which) => index !== before[which] && which !== across && which !== down && which !== seed);
     chosen = true;
     flipped = false;
     shown = place;
-    show();
+    if (turned) lay();
+    else { if (seed >= 0 && after[seed] !== before[seed]) laid = null; show(); }
   }
 
   /** The next visible place in a direction of the sheet; cells that are left out are passed over. */
   function move(dx, dy, { around = false } = {}) {
-    const { lines, width, height } = view();
-    if (!width || !height) return;
-    let j = lines.findIndex((line) => line.places.some((place) => String(place) === String(shown)));
-    let i = j < 0 ? 0 : lines[j].places.findIndex((place) => String(place) === String(shown));
-    j = Math.max(0, j);
-    for (let tries = 0; tries < Math.max(width, height); tries += 1) {
+    const { lines, columns, rows } = view(), on = space.on(shown);
+    let i = Math.max(0, columns.indexOf(on[across])), j = Math.max(0, rows.indexOf(on[down]));
+    for (let tries = 0; tries < Math.max(columns.length, rows.length); tries += 1) {
       i += dx;
       j += dy;
-      if (around) i = (i + width) % width;
-      if (i < 0 || i >= width || j < 0 || j >= height) return;
+      if (around) i = (i + columns.length) % columns.length;
+      if (i < 0 || i >= columns.length || j < 0 || j >= rows.length) return;
       if (lines[j].places[i]) { choose(lines[j].places[i]); return; }
     }
+  }
+
+  /** The next value of the first axis that has pages. */
+  function turn(step) {
+    const [which] = pages(), on = which === undefined ? null : [...space.on(shown)];
+    if (!on || on[which] + step < 0 || on[which] + step >= axis(which).values.length) return;
+    on[which] += step;
+    choose(space.place(on) ?? nearest(on, which));
   }
 
   function hold() {
@@ -189,16 +282,6 @@ export function openViewer(hear) {
     if (!held) return;
     mode = "one";
     flipped = !flipped;
-    show();
-  }
-
-  function star() {
-    const key = String(shown);
-    if (stars.has(key)) stars.delete(key);
-    else stars.add(key);
-    hear.starred?.(sweep, [...stars]);
-    if (starredOnly) lay();
-    refresh(shown);
     show();
   }
 
@@ -219,21 +302,30 @@ export function openViewer(hear) {
     else await at("stage").requestFullscreen();
   }
 
+  /** Puts axes across and down; the one that stood in the other place gives way to what stood in its own. */
+  function put(newAcross, newDown) {
+    if (newAcross === newDown) [newAcross, newDown] = newAcross === across ? [down, newDown] : [newAcross, across];
+    [across, down] = [newAcross, newDown];
+    if (seedAxis() === across || seedAxis() === down) together = false;
+    lay();
+  }
+
   function keys(event) {
     if (!sweep || at("sweep").hidden || !at("sweep").checkVisibility() || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     if (event.target.closest("input:not([type=range], [type=radio], [type=checkbox]), textarea, select, pre") || !(event.target === document.body || at("main").contains(event.target))) return;
     const moves = event.target.matches("input[type=range], input[type=radio]"); // these have arrows of their own
     const presses = event.target.matches("button, a, summary, input[type=checkbox]");
-    const done = {
+    const done = marks.asking() ? marks.key(event.key) : marks.key(event.key) ?? {
       ArrowLeft: moves ? null : () => move(-1, 0),
       ArrowRight: moves ? null : () => move(1, 0),
       ArrowUp: moves ? null : () => move(0, -1),
       ArrowDown: moves ? null : () => move(0, 1),
+      PageUp: moves || !pages().length ? null : () => turn(-1),
+      PageDown: moves || !pages().length ? null : () => turn(1),
       " ": held && !(presses && !event.target.matches(".cell")) ? flip : null,
       h: hold,
       d: held ? () => { mode = mode === "difference" ? "side" : "difference"; flipped = false; show(); } : null,
       w: held ? () => { mode = mode === "wipe" ? "side" : "wipe"; flipped = false; show(); } : null,
-      s: star,
       p: play,
       f: full,
       c: () => at("copy").click(),
@@ -248,17 +340,22 @@ export function openViewer(hear) {
   }
 
   at("skip").addEventListener("input", (event) => {
-    const { lines } = view(), i = Number(event.target.value);
-    const line = lines.find((one) => one.places.some((place) => String(place) === String(shown))) ?? lines[0];
+    const { lines, rows } = view(), i = Number(event.target.value), line = lines[Math.max(0, rows.indexOf(space.on(shown)[down]))];
     if (line?.places[i]) choose(line.places[i]);
   });
-  for (const [id, act] of [["hold", hold], ["star", star], ["play", play], ["full", full], ["zoom-in", stage.zoomIn], ["zoom-out", stage.zoomOut], ["zoom-fit", stage.fit]]) at(id).addEventListener("click", act);
-  at("swap").addEventListener("click", () => { swapped = !swapped; at("swap").setAttribute("aria-pressed", String(swapped)); lay(); });
+  for (const [id, act] of [["hold", hold], ["play", play], ["full", full], ["zoom-in", stage.zoomIn], ["zoom-out", stage.zoomOut], ["zoom-fit", stage.fit]]) at(id).addEventListener("click", act);
+  at("swap").addEventListener("click", () => { at("swap").setAttribute("aria-pressed", String(at("swap").getAttribute("aria-pressed") !== "true")); put(down, across); });
+  at("axis-across").addEventListener("change", (event) => put(Number(event.target.value), down));
+  at("axis-down").addEventListener("change", (event) => put(across, Number(event.target.value)));
+  at("together").addEventListener("click", () => { together = !together; lay(); });
   at("only-starred").addEventListener("click", () => { starredOnly = !starredOnly; at("only-starred").setAttribute("aria-pressed", String(starredOnly)); lay(); });
   document.addEventListener("keydown", keys);
 
-  return { open, update, cellChanged, choose, nameOf, column: (c) => choose([shown[0], c]), follow: () => { chosen = false; } };
+  return { open, update, cellChanged, choose, nameOf, marks: { value: marks.value, change: marks.change, set(all) { marks.set(all); lay(); } }, column: (c) => choose([shown[0], c]), follow: () => { chosen = false; } };
 }
+
+/** A value of an axis in a place that does not say which axis it is. */
+const named = ({ label, values }, i) => (/^[\d.[]/.test(values[i]) ? `${label} ${values[i]}` : values[i]);
 
 function option(group, text, { checked, pick }) {
   const input = h("input", { type: "radio", name: group, checked, on: { change: pick } });
