@@ -1,13 +1,18 @@
 """Marks over HTTP: kept with the sweep, shown in its summary, and never overwritten by a tab that did not see them."""
 
+import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from pyarrow import parquet
 from spec.test_table import changed
 
 from clipskip.doors.http import build_app
+from clipskip.doors.tabling import write_table
+from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip
 from clipskip.spec.table import PICTURE
 from clipskip.sweep import Studio, Sweep, held
@@ -85,3 +90,27 @@ def test_a_sweep_that_another_process_draws_is_not_deleted(client: TestClient, t
     assert refused.status_code == 409 and "in use" in refused.json()["detail"]
     assert client.delete("/v1/sweeps/a/folder", params={"confirm": "a"}).json() == {"files": 1, "left": 0}
     assert not (tmp_path / "sweep-a").exists()
+
+
+def test_a_sweep_is_sent_as_a_table(client: TestClient) -> None:
+    client.put("/v1/sweeps/a/marks", json={"revision": 0, "winner": IDS[1]})
+    text = client.get("/v1/sweeps/a/table.csv")
+    assert text.headers["content-type"] == "text/csv; charset=utf-8"
+    rows = list(csv.DictReader(io.StringIO(text.text)))
+    assert [(row["clip_skip"], row["winner"]) for row in rows] == [("1", "false"), ("2", "true")]
+    table = parquet.read_table(io.BytesIO(client.get("/v1/sweeps/a/table.parquet").content))
+    assert table["cell"].to_pylist() == IDS and table["winner"].to_pylist() == [False, True]
+    assert client.get("/v1/sweeps/a/table.xlsx").status_code == 422
+
+
+def test_the_table_command_prints_csv_and_writes_parquet(
+    client: TestClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_table(tmp_path / "sweep-a", format=None, out=None)
+    assert [row["cell"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == IDS
+    write_table(tmp_path / "sweep-a", format=None, out=tmp_path / "sweep.parquet")
+    assert parquet.read_table(tmp_path / "sweep.parquet")["cell"].to_pylist() == IDS
+    with pytest.raises(SpecError, match="not for a terminal"):
+        write_table(tmp_path / "sweep-a", format="parquet", out=None)
+    with pytest.raises(SpecError, match="use csv or parquet"):
+        write_table(tmp_path / "sweep-a", format=None, out=tmp_path / "sweep.xlsx")

@@ -11,7 +11,7 @@ from clipskip.advise.paired import holm, paired_p
 from clipskip.advise.soundness import SIGNS as ENOUGH
 from clipskip.advise.verdict import KNOWN
 from clipskip.spec import ClipSkip, LoraRef
-from clipskip.sweep import Badge, Comparison, Group, Measure, Summary, Sweep
+from clipskip.sweep import Badge, Comparison, Group, Measure, Summary, Sweep, name_row
 from clipskip.sweep.scores import SURE, CellScores
 
 GONE = 0.1
@@ -48,9 +48,9 @@ class Table:
 
     def name(self, rows: Rows) -> str:
         """A group's rows in words, without their seeds."""
-        notes = self.sweep.row_names[rows[0]].split(", ")
-        seed = f"seed {self.sweep.cell(rows[0], 0).seed}"
-        return ", ".join(note for note in notes if note != seed)
+        point = self.sweep.points[rows[0]] if self.sweep.points else ()
+        others = (axis.name(value) for axis, value in point if axis.kind.name != "seed")
+        return ", ".join((*others, name_row(self.sweep.rows[rows[0]])))
 
 
 def summarize(

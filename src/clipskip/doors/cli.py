@@ -162,6 +162,22 @@ def merge(
 
 
 @app.command()
+def table(
+    folder: Annotated[Path, typer.Argument(help="A sweep's folder.")],
+    format: Annotated[
+        str | None, typer.Option("--format", help="csv or parquet; by the file's name when not given, else csv.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write; CSV is printed when not given.")
+    ] = None,
+) -> None:
+    """Write a sweep as a table: settings, scores and marks of every cell, a row each."""
+    from clipskip.doors.tabling import write_table
+
+    write_table(folder, format=format, out=out)
+
+
+@app.command()
 @with_settings
 def generate(
     prompt: o.Prompt = None,

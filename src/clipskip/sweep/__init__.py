@@ -4,7 +4,7 @@ from clipskip.sweep.delete import Deleted, delete_sweep
 from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
 from clipskip.sweep.folder import GRID, PAGE, SweepFolder, finish_folder
 from clipskip.sweep.forms import Form, forms_of
-from clipskip.sweep.history import History, Record
+from clipskip.sweep.history import History, Record, read_sweep
 from clipskip.sweep.lock import held
 from clipskip.sweep.marks import CellMark, Choice, Marks, marks_json, read_marks, write_marks
 from clipskip.sweep.merge import merge_folders
@@ -85,6 +85,7 @@ __all__ = [
     "open_model",
     "plan_sweep",
     "read_marks",
+    "read_sweep",
     "resolve",
     "save_picture",
     "seeded",

@@ -138,6 +138,14 @@ class History:
         return self._digests.of(cell.path)
 
 
+def read_sweep(folder: Path) -> Record:
+    """The sweep of a folder, wherever that is; NotFound where it holds none."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise NotFound(f"{folder} holds no sweep: its {MANIFEST} is missing or cannot be read", field="folder")
+    return _record(folder.name.removeprefix(PREFIX), folder, manifest)
+
+
 @final
 class Remembered(Generic[Made]):
     """What was made of files, kept for as long as each file's size and time stay the same."""

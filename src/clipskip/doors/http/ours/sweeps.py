@@ -1,7 +1,7 @@
 """Our own API: sweeps."""
 
 from dataclasses import asdict, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, Response, StreamingResponse
@@ -27,11 +27,13 @@ from clipskip.image import animation
 from clipskip.spec import Axis, Family, Request, Skip, request_from_text
 from clipskip.sweep import GRID, PAGE, Record, Studio, forms_of
 from clipskip.sweep.manifest import read_manifest
+from clipskip.sweep.tabulate import as_csv, as_parquet, tabulate
 
 PAGE_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'"
 )
 """Of a sweep's own page, which has script, style and pictures in itself, and asks nothing of anybody."""
+TABLES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 KEPT = "private, max-age=86400, immutable"
 """Of a cell's picture: a sweep's name says all that made it."""
 
@@ -156,6 +158,19 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
         answer = _file(studio.history.find(id), PAGE, "text/html; charset=utf-8")
         answer.headers["Content-Security-Policy"] = PAGE_POLICY
         return answer
+
+    @routes.get(
+        "/{id}/table.{kind}",
+        response_class=Response,
+        responses={200: {"content": {kind: {"schema": {"type": "string"}} for kind in TABLES.values()}}},
+    )
+    def table(id: str, kind: Literal["csv", "parquet"]) -> Response:
+        """Settings, scores and marks of every cell, a row each."""
+        record = studio.history.find(id)
+        whole = tabulate(record, studio.history.marks(record))
+        content = as_csv(whole).encode() if kind == "csv" else as_parquet(whole)
+        name = {"Content-Disposition": f'attachment; filename="sweep-{record.id}.{kind}"'}
+        return Response(content, media_type=TABLES[kind], headers=name)
 
     @routes.get("/{id}/manifest.json")
     def manifest(id: str) -> dict[str, Any]:

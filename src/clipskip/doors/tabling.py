@@ -1,0 +1,25 @@
+"""The table command: a sweep's folder in, its table to standard output or a file out."""
+
+import sys
+from pathlib import Path
+
+from clipskip.doors.terminal import say
+from clipskip.errors import SpecError
+from clipskip.image import write_bytes
+from clipskip.sweep import read_marks, read_sweep
+from clipskip.sweep.tabulate import FORMATS, as_csv, as_parquet, tabulate
+
+
+def write_table(folder: Path, *, format: str | None, out: Path | None) -> None:
+    """Writes a sweep's table; CSV goes to standard output where no file is named."""
+    kind = format or (out.suffix.removeprefix(".").lower() if out and out.suffix else "csv")
+    if kind not in FORMATS:
+        raise SpecError(f"format {kind[:40]!r} is not known; use {' or '.join(FORMATS)}", field="format")
+    table = tabulate(read_sweep(folder), read_marks(folder))
+    if out is None:
+        if kind == "parquet":
+            raise SpecError("Parquet is not for a terminal; name a file with --out", field="out")
+        sys.stdout.write(as_csv(table))
+        return
+    write_bytes(out, as_csv(table).encode() if kind == "csv" else as_parquet(table))
+    say(out.resolve())
