@@ -136,7 +136,7 @@ def test_the_sent_picture_comes_back_only_when_it_is_asked_for(client: TestClien
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("resize_mode", 4), ("latent_mask", FROG), ("initial_noise_multiplier", 0.5), ("init_images", []),
+    [("resize_mode", 4), ("latent_mask", FROG), ("initial_noise_multiplier", 1.6), ("init_images", []),
      ("init_images", [FROG, FROG]), ("init_images", ["https://example.org/a.png"]), ("init_images", ["Zm9v"]),
      ("denoising_strength", 1.5), ("denoising_strength", -0.1), ("script_name", "loopback")],
 )  # fmt: skip
@@ -157,7 +157,7 @@ MASK = sent(picture(7))
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("mask_blur", 65), ("mask_blur_x", 9), ("mask_round", False), ("inpainting_fill", 4), ("inpainting_mask_invert", 2),
+    [("mask_blur", 65), ("mask_blur_x", 65), ("inpainting_fill", 4), ("inpainting_mask_invert", 2),
      ("inpaint_full_res_padding", -1), ("mask", "Zm9v")],
 )  # fmt: skip
 def test_what_a_mask_cannot_have_is_refused_by_name(client: TestClient, name: str, value: Any) -> None:
@@ -165,6 +165,32 @@ def test_what_a_mask_cannot_have_is_refused_by_name(client: TestClient, name: st
     assert (answer.status_code, answer.json()["field"]) == (422, name)
     if name != "mask":
         assert img2img(client, **{name: value})["images"] == img2img(client)["images"]
+
+
+def fields_of(answer: dict[str, Any]) -> dict[str, str]:
+    return dict(parse_infotext(json.loads(answer["info"])["infotexts"][0]).fields)
+
+
+def test_a_mask_may_have_a_soft_edge_and_a_blur_of_each_direction(client: TestClient) -> None:
+    masked = {"mask": MASK, "inpaint_full_res": False}
+    usual = img2img(client, **masked)
+    assert usual["images"] == img2img(client, **masked, mask_blur_x=4, mask_blur_y=4, mask_round="true")["images"]
+    assert usual["images"] == img2img(client, **masked, mask_blur=4, mask_blur_x=9)["images"], "mask_blur is both"
+    soft, wide = img2img(client, **masked, mask_round=False), img2img(client, **masked, mask_blur_x=9, mask_blur_y=0)
+    assert len({one["images"][0] for one in (usual, soft, wide)}) == 3
+    assert fields_of(soft)["Mask edge"] == "Soft"
+    assert (fields_of(wide)["Mask blur"], fields_of(wide)["Mask blur Y"]) == ("9", "0")
+
+
+def test_the_first_noise_has_a_size_by_field_and_by_option(client: TestClient) -> None:
+    usual, less = img2img(client), img2img(client, initial_noise_multiplier=0.5)
+    assert usual["images"] != less["images"]
+    assert fields_of(less)["Noise multiplier"] == "0.5"
+    override = BODY["override_settings"] | {"initial_noise_multiplier": 0.5, "inpainting_mask_weight": 0.3}
+    assert img2img(client, override_settings=override)["images"] == less["images"]
+    assert img2img(client, override_settings=override, initial_noise_multiplier=1)["images"] == usual["images"]
+    masked = img2img(client, override_settings=override, mask=MASK)
+    assert fields_of(masked)["Conditional mask weight"] == "0.3"
 
 
 def test_a_batch_may_begin_at_a_picture_each(client: TestClient) -> None:

@@ -11,7 +11,7 @@ from clipskip.errors import SpecError
 from clipskip.image import prepare, read_mask
 from clipskip.image.canvas import blurred, resize
 from clipskip.spec import Mask, Start
-from clipskip.spec.table import INPAINT_AREAS, MASK_MODES, RESIZE_MODES
+from clipskip.spec.table import INPAINT_AREAS, MASK_EDGES, MASK_MODES, RESIZE_MODES
 
 Pixels = NDArray[np.uint8]
 HASH = "ab" * 16
@@ -58,14 +58,40 @@ def test_latent_resize_leaves_the_picture_as_it_is() -> None:
 def test_a_masks_blur_is_a_gaussian_over_its_kernels_reach() -> None:
     grey = np.zeros((41, 41), np.uint8)
     grey[20, 20] = 255
-    found = blurred(np.full((41, 41), 200, np.uint8), 4)
+    found = blurred(np.full((41, 41), 200, np.uint8), 4, 4)
     assert (found == 200).all(), "what is even stays even, at the edges too"
     line = np.zeros((1, 61), np.uint8)
     line[0, 30:] = 255
-    steps = blurred(np.repeat(line, 30, 0), 4)[15].astype(int)
+    steps = blurred(np.repeat(line, 30, 0), 4, 4)[15].astype(int)
     kernel = np.exp(-(np.arange(-10, 11) ** 2) / 32)
     expected = [255 * kernel[: max(0, min(21, i - 19))].sum() / kernel.sum() for i in range(61)]
     assert np.abs(steps - np.rint(expected)).max() <= 1
+
+
+def test_a_mask_may_be_blurred_otherwise_across_than_up_and_down() -> None:
+    mask = masked(64, 64, (24, 24, 40, 40))
+    across, down = (
+        prepare(start(0, blur=x, blur_y=y), noise(64, 64), mask, size=(64, 64)).mask for x, y in ((6, 0), (0, 6))
+    )
+    assert across is not None and down is not None and np.array_equal(across, down.T)
+    assert 0 < across[32, 23] < 255 and across[23, 32] == 0
+    assert np.array_equal(blurred(mask[..., 0], 6, 0), across)
+
+
+def test_a_soft_mask_keeps_as_much_of_a_cell_as_it_has_grey() -> None:
+    mask = np.full((64, 64, 3), 64, np.uint8)
+    hard, soft = (
+        prepare(start(0, blur=0, edge=edge), noise(64, 64), mask, size=(64, 64)).drawn((8, 8)) for edge in MASK_EDGES
+    )
+    assert hard is not None and not hard.any()
+    assert soft is not None and np.allclose(soft, 64 / 255)
+
+
+def test_a_masks_transparency_counts_whole_or_softly() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.array([[[9, 9, 9, 0], [9, 9, 9, 100], [9, 9, 9, 200]]], np.uint8)).save(file, "PNG")
+    assert read_mask(file.getvalue(), field="mask")[0, :, 0].tolist() == [0, 0, 255]
+    assert read_mask(file.getvalue(), field="mask", soft=True)[0, :, 0].tolist() == [0, 100, 200]
 
 
 def test_the_kept_part_comes_back_and_the_masked_does_not() -> None:

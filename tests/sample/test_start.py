@@ -108,7 +108,7 @@ def test_every_sampler_begins_at_a_picture_and_at_little_noise_stays_near_it(
 
 @pytest.mark.parametrize("sampler", ["UniPC", "DPM fast", "DPM adaptive"])
 def test_a_sampler_that_has_no_move_left_is_refused_by_name(tiny: Tiny, picture: Build, sampler: str) -> None:
-    with pytest.raises(SpecError, match=f"{sampler} has no move.*raise"):
+    with pytest.raises(SpecError, match=f"{sampler} cannot make a move.*raise"):
         next(sample(tiny.ours, [begun(picture(sampler=sampler), 0.01)[0]]))
 
 
@@ -130,9 +130,11 @@ def test_a_mask_keeps_what_is_black_in_it(tiny: Tiny, picture: Build, sampler: s
     assert (found[:, :, 4:] - latent[:, :, 4:]).abs().mean() > 0.1
 
 
-def test_a_mask_is_euler_with_the_picture_put_back_into_every_guess(tiny: Tiny, picture: Build) -> None:
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_mask_is_euler_with_the_picture_put_back_into_every_guess(tiny: Tiny, picture: Build, soft: bool) -> None:
     one, latent = begun(picture(steps=5, sampler="Euler", cfg_scale=3), 0.8)
-    drawn = (torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    drawn = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(1))
+    drawn = drawn if soft else (drawn > 0.5).float()
     found = list(sample(tiny.ours, [replace(one, start=Begin(latent=latent, strength=0.8, drawn=drawn))]))[-1].latent
     sigmas = find_sampler("Euler")[0].sigmas(5)[0:]
     model = Denoiser(tiny.ours, [one], table=TABLE, prediction="epsilon")
@@ -141,6 +143,20 @@ def test_a_mask_is_euler_with_the_picture_put_back_into_every_guess(tiny: Tiny, 
         guessed = latent * (1 - drawn) + model(x, sigmas[i]) * drawn
         x = x + (x - guessed) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
     assert torch.allclose(found, latent * (1 - drawn) + x * drawn, atol=1e-4)  # float32, summed in another order
+
+
+@pytest.mark.parametrize("multiplier", [0.0, 0.5, 1.2])
+def test_the_noise_that_a_picture_begins_with_has_a_size(tiny: Tiny, picture: Build, multiplier: float) -> None:
+    """1.10 modules/processing.py: the first noise is multiplied, and nothing else."""
+    one, latent = begun(picture(steps=5, sampler="Euler", cfg_scale=3), 0.8)
+    start = Begin(latent=latent, strength=0.8, noise_multiplier=multiplier)
+    found = list(sample(tiny.ours, [replace(one, start=start)]))[-1].latent
+    sigmas = find_sampler("Euler")[0].sigmas(5)
+    model = Denoiser(tiny.ours, [one], table=TABLE, prediction="epsilon")
+    x = latent[None] + multiplier * PictureNoise(one.render).first()[None] * sigmas[0]
+    for i in range(5):
+        x = x + (x - model(x, sigmas[i])) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
+    assert torch.allclose(found, x, atol=1e-4)  # float32 on both sides
 
 
 def test_a_mask_with_ddim_looks_at_the_kept_part_without_noise(tiny: Tiny, picture: Build) -> None:

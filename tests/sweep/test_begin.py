@@ -110,9 +110,22 @@ def test_every_resize_mode_draws_the_size_that_was_asked(model: Model, library: 
 
 
 def test_settings_of_a_masked_picture_come_back_from_its_text(model: Model, library: Library) -> None:
-    render, _ = resolve(masked(content="latent noise", area=INPAINT_AREAS[0]), model.facts, library, pictures=PICTURES)
+    asked = masked(content="latent noise", area=INPAINT_AREAS[0], blur_y=3, edge="Soft", weight=0.25)
+    assert asked.start
+    asked = replace(asked, start=replace(asked.start, noise_multiplier=0.75))
+    render, _ = resolve(asked, model.facts, library, pictures=PICTURES)
     again, _ = resolve(request_from_text(render_infotext(render)), model.facts, library, pictures=PICTURES)
     assert again == render
+
+
+def test_a_soft_mask_is_seen_by_an_inpainting_model_as_it_is() -> None:
+    own = inpainting_model()
+    grey = np.full_like(PICTURE, 64)
+    start = replace(START, mask=Mask(hash=hash_pixels(grey), blur=0, edge="Soft"))
+    render = Render(prompt="", model=own.facts.ref, seed=5, width=64, height=96, start=start)
+    found = Openings(own.vae, {**PICTURES, hash_pixels(grey): grey}, channels=9).of(render)
+    assert found.beside is not None and torch.allclose(found.beside[0], torch.tensor(64 / 255))
+    assert found.begin and found.begin.drawn is not None and torch.allclose(found.begin.drawn, torch.tensor(64 / 255))
 
 
 def test_a_sweep_begins_every_cell_at_the_picture(model: Model, library: Library, tmp_path: Path) -> None:
@@ -137,16 +150,18 @@ def inpainting_model() -> Model:
     return Model(checkpoint, device=torch.device("cpu"), dtype=torch.float32)
 
 
-@pytest.mark.parametrize("how", ["from noise", "from a picture", "within a mask"])
+@pytest.mark.parametrize("how", ["from noise", "from a picture", "within a mask", "within a mask of less weight"])
 def test_an_inpainting_model_sees_the_mask_and_the_rest_of_the_picture(how: str) -> None:
     """1.10 modules/processing.py inpainting_image_conditioning and txt2img_image_conditioning."""
     own = inpainting_model()
-    hole = (
-        torch.from_numpy(MASK[..., 0] > 0).float()[None, None] if how == "within a mask" else torch.ones(1, 1, 24, 16)
-    )
+    weight = 0.25 if how.endswith("weight") else 1.0
+    within = how.startswith("within")
+    hole = torch.from_numpy(MASK[..., 0] > 0).float()[None, None] if within else torch.ones(1, 1, 24, 16)
     whole = torch.from_numpy(PICTURE).permute(2, 0, 1)[None].float() / 127.5 - 1
-    beside = torch.cat([hole[:, :, ::CELL_PX, ::CELL_PX], encoded(own, whole * (1 - hole))], dim=1)
-    start = {"from noise": None, "from a picture": START, "within a mask": masked().start}[how]
+    beside = torch.cat(
+        [hole[:, :, ::CELL_PX, ::CELL_PX], encoded(own, torch.lerp(whole, whole * (1 - hole), weight))], dim=1
+    )
+    start = masked(weight=weight).start if within else {"from noise": None, "from a picture": START}[how]
     render = Render(prompt="", model=own.facts.ref, seed=5, width=64, height=96, start=start)
     found = Openings(own.vae, PICTURES, channels=9).of(render).beside
     assert found is not None and torch.allclose(found, beside[0], atol=1e-4)  # float16 weights, read once and twice

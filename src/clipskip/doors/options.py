@@ -22,6 +22,7 @@ from clipskip.spec import (
     request_from_texts,
     with_values,
 )
+from clipskip.spec.table import MASK_EDGES
 
 Prompt = Annotated[str | None, typer.Argument(help="The prompt, in A1111's language. Not needed with --settings.")]
 Settings = Annotated[
@@ -123,6 +124,8 @@ class Given:
     init: str = ""
     """Hash of its pixels, as that of the mask."""
     mask: str = ""
+    soft_mask: str = ""
+    """The mask with all that its transparency has, for a soft edge."""
     pictures: Mapping[str, Any] = field(default_factory=dict)  # Any: NumPy is not loaded for --help
     """Pixels, by their hashes."""
 
@@ -139,9 +142,11 @@ def read_given(init: Path | None, mask: Path | None) -> Given:
     from clipskip.image import hash_pixels, read_mask, read_pixels  # Pillow is not loaded for --help
 
     first = read_pixels(_content(init, "--init"), field="init")
-    drawn = None if mask is None else read_mask(_content(mask, "--mask"), field="mask")
-    found = {hash_pixels(pixels): pixels for pixels in (first, drawn) if pixels is not None}
-    return Given(init=hash_pixels(first), mask="" if drawn is None else hash_pixels(drawn), pictures=found)
+    if mask is None:
+        return Given(init=hash_pixels(first), pictures={hash_pixels(first): first})
+    hard, soft = (read_mask(_content(mask, "--mask"), field="mask", soft=soft) for soft in (False, True))
+    pictures = {hash_pixels(pixels): pixels for pixels in (first, hard, soft)}
+    return Given(init=hash_pixels(first), mask=hash_pixels(hard), soft_mask=hash_pixels(soft), pictures=pictures)
 
 
 def _content(path: Path, option: str) -> bytes:
@@ -153,13 +158,14 @@ def _content(path: Path, option: str) -> bytes:
         ) from None
 
 
-def _begun(asked: Request, given: Given) -> Request:
-    """The Request with the pictures that were given, and what settings say of how to begin at them."""
+def _begun(asked: Request, given: Given, *, edge: str | None) -> Request:
+    """The Request with the pictures that were given, and what settings say of how to begin at them; `edge` is the typed one."""
     if not given.init:
         return asked
     start = replace(asked.start or Start(hash=given.init), hash=given.init)
     own = start.mask or Mask(hash=given.mask)
-    return replace(asked, start=replace(start, mask=replace(own, hash=given.mask) if given.mask else None))
+    digits = given.mask if (edge or own.edge) == MASK_EDGES[0] else given.soft_mask
+    return replace(asked, start=replace(start, mask=replace(own, hash=digits) if digits else None))
 
 
 def build_request(
@@ -197,7 +203,7 @@ def build_request(
         changes["loras"] = asked.loras + tuple(LoraRef.parse(text) for text in loras)
     if phrase_skips:
         changes["phrase_skips"] = with_phrases(asked.phrase_skips, phrase_skips)
-    request = with_values(_begun(replace(asked, **changes), given), typed)
+    request = with_values(_begun(replace(asked, **changes), given, edge=typed.get("mask_edge")), typed)
     check_request(request)
     return request
 

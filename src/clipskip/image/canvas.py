@@ -35,13 +35,16 @@ class Canvas:
     """The picture with a hole where it is drawn anew, laid over the result."""
     box: Box | None = None
     """Left, top, width and height of what is drawn, in the overlay; None is all of it."""
+    rounded: bool = True
+    """Whether grey of the mask counts as black or white."""
 
     def drawn(self, cells: tuple[int, int]) -> Float[np.ndarray, "height width"] | None:
         """1 where a latent of so many cells across and down is drawn anew, 0 where it is kept."""
         if self.mask is None:
             return None
         small = Image.fromarray(self.mask).convert("RGB").resize(cells)
-        return np.around(np.asarray(small, dtype=np.float32)[..., 0] / 255)
+        share = np.asarray(small, dtype=np.float32)[..., 0] / 255
+        return np.around(share) if self.rounded else share
 
     def finish(self, pixels: Pixels) -> Pixels:
         """The result, with what was kept of the picture as it was."""
@@ -78,7 +81,9 @@ def prepare(start: Start, pixels: Pixels, mask: Pixels | None, *, size: tuple[in
     own = resize(soft, size, RESIZE_MODES[2] if start.resize_mode == LATENT_RESIZE else start.resize_mode).convert("L")
     hole = Image.fromarray(np.clip(np.asarray(own, dtype=np.float32) * 2, 0, 255).astype(np.uint8))
     filled = _filled(fitted, own, start.mask.content)
-    return Canvas(pixels=np.array(filled), mask=np.array(own), overlay=_without(fitted, hole))
+    return Canvas(
+        pixels=np.array(filled), mask=np.array(own), overlay=_without(fitted, hole), rounded=start.mask.rounded
+    )
 
 
 def _cropped(mask: Mask, picture: Image.Image, soft: Image.Image, size: tuple[int, int]) -> Canvas:
@@ -97,6 +102,7 @@ def _cropped(mask: Mask, picture: Image.Image, soft: Image.Image, size: tuple[in
         mask=np.array(own),
         overlay=_without(picture, soft),
         box=(left, top, right - left, bottom - top),
+        rounded=mask.rounded,
     )
 
 
@@ -155,15 +161,17 @@ def _soft(mask: Mask, pixels: Pixels, size: tuple[int, int]) -> Image.Image:
     grey = Image.fromarray(pixels).convert("L")
     grey = grey if grey.size == size else grey.resize(size, Image.Resampling.LANCZOS)
     grey = ImageOps.invert(grey) if mask.inverted else grey
-    return Image.fromarray(blurred(np.array(grey), mask.blur)) if mask.blur else grey
+    return Image.fromarray(blurred(np.array(grey), mask.blur, mask.blur if mask.blur_y is None else mask.blur_y))
 
 
-def blurred(grey: Pixels, sigma: int) -> Pixels:
-    """A Gaussian blur across, then down, over pixels [height, width], which go on mirrored at the edges."""
-    reach = int(KERNEL_SIGMAS * sigma + 0.5)
-    weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
-    weights /= weights.sum()
-    for axis in (1, 0):
+def blurred(grey: Pixels, across: int, down: int) -> Pixels:
+    """Return pixels [height, width] after a Gaussian blur of these sigmas across, then down; they go on mirrored at the edges."""
+    for axis, sigma in ((1, across), (0, down)):
+        if not sigma:
+            continue
+        reach = int(KERNEL_SIGMAS * sigma + 0.5)
+        weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
+        weights /= weights.sum()
         wide = np.pad(
             grey.astype(np.float64), [(0, 0) if a != axis else (reach, reach) for a in (0, 1)], mode="reflect"
         )

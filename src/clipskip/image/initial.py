@@ -24,10 +24,10 @@ def read_pixels(content: bytes, *, field: str) -> NDArray[np.uint8]:
     return np.asarray(_read(content, _on_white, field=field))
 
 
-def read_mask(content: bytes, *, field: str) -> NDArray[np.uint8]:
-    """The pixels [height, width, 3] of a mask; of one that lets light through, white where it does not (A1111's
-    create_binary_mask)."""
-    return np.asarray(_read(content, _opaque, field=field))
+def read_mask(content: bytes, *, field: str, soft: bool = False) -> NDArray[np.uint8]:
+    """The pixels [height, width, 3] of a mask; of one that lets light through, white where it does not, and with `soft` as
+    white as it is opaque (A1111's create_binary_mask)."""
+    return np.asarray(_read(content, _opaque_softly if soft else _opaque, field=field))
 
 
 def read_opacity(content: bytes, *, field: str) -> NDArray[np.uint8]:
@@ -49,10 +49,19 @@ def _on_white(picture: Image.Image) -> Image.Image:
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
-    alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
-    if alpha is None or alpha.getextrema() == (255, 255):
-        return picture.convert("L").convert("RGB")
-    return Image.fromarray(np.where(np.asarray(alpha) > OPAQUE, 255, 0).astype(np.uint8)).convert("RGB")
+    softly = _opaque_softly(picture)
+    if not _lets_light_through(picture):
+        return softly
+    return softly.point(lambda share: 255 if share > OPAQUE else 0)
+
+
+def _opaque_softly(picture: Image.Image) -> Image.Image:
+    alpha = picture.convert("RGBA").getchannel("A") if _lets_light_through(picture) else picture.convert("L")
+    return alpha.convert("RGB")
+
+
+def _lets_light_through(picture: Image.Image) -> bool:
+    return picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema() != (255, 255)
 
 
 def _read(content: bytes, convert: Callable[[Image.Image], Image.Image], *, field: str) -> Image.Image:

@@ -33,6 +33,8 @@ class Begin:
     """A1111's denoising strength, 0 to 1."""
     every_step: bool = False
     """Whether all steps that were asked for are made, as in a hires pass, instead of the strength's share of them."""
+    noise_multiplier: float = 1.0
+    """Of the noise that is added to the latent."""
     drawn: Float[Tensor, "1 height width"] | None = None
     """1 where the picture is drawn anew, 0 where it is kept; None draws all of it."""
 
@@ -110,8 +112,9 @@ def _too_few(sampler: Sampler) -> SpecError:
 
 
 def noised(begins: Sequence[Begin], noise: Latent, sigma: float) -> Latent:
-    """Return the pictures with noise of size sigma added (k-diffusion's scale)."""
-    return torch.stack([begin.latent for begin in begins]).to(noise) + noise * sigma
+    """Return the pictures with noise of size sigma added (k-diffusion's scale), times their own multipliers."""
+    multipliers = torch.tensor([begin.noise_multiplier for begin in begins]).to(noise)[:, None, None, None]
+    return torch.stack([begin.latent for begin in begins]).to(noise) + noise * multipliers * sigma
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -4,7 +4,17 @@ from dataclasses import dataclass, replace
 
 from clipskip.errors import SpecError
 from clipskip.spec.lora import LoraRef
-from clipskip.spec.table import HIRES, INPAINT_AREAS, MASK, MASK_MODES, MASKED_CONTENT, RESIZE_MODES, START, check
+from clipskip.spec.table import (
+    HIRES,
+    INPAINT_AREAS,
+    MASK,
+    MASK_EDGES,
+    MASK_MODES,
+    MASKED_CONTENT,
+    RESIZE_MODES,
+    START,
+    check,
+)
 
 LATENT = "Latent"
 LATENT_PX = 8
@@ -18,6 +28,12 @@ class Mask:
     hash: str
     """32 hex digits of its pixels."""
     blur: int = 4
+    """Pixels across, and up and down where `blur_y` is None."""
+    blur_y: int | None = None
+    edge: str = MASK_EDGES[0]
+    """Hard: a latent cell is drawn or kept whole. Soft: a grey one is a mixture of both at each step."""
+    weight: float = 1.0
+    """How much of the picture under the mask an inpainting model does not see; others are not shown it."""
     mode: str = MASK_MODES[0]
     content: str = MASKED_CONTENT[1]
     """What the masked part begins with: its surroundings' colours, itself, noise or nothing."""
@@ -27,6 +43,11 @@ class Mask:
 
     def __post_init__(self) -> None:
         check(self, MASK)
+
+    @property
+    def rounded(self) -> bool:
+        """Whether grey counts as black or white."""
+        return self.edge == MASK_EDGES[0]
 
     @property
     def inverted(self) -> bool:
@@ -48,6 +69,8 @@ class Start:
     strength: float = 0.75
     """A1111's denoising strength, 0 to 1: how much of the way down is drawn anew."""
     resize_mode: str = RESIZE_MODES[0]
+    noise_multiplier: float = 1.0
+    """Of the noise that is put into the picture at the beginning."""
     mask: Mask | None = None
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ MASKED_CONTENT = ("fill", "original", "latent noise", "latent nothing")
 MASK_MODES = ("Inpaint masked", "Inpaint not masked")
 INPAINT_AREAS = ("Whole picture", "Only masked")
 """A1111's API numbers each of these from 0, in this order."""
+MASK_EDGES = ("Hard", "Soft")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,10 +193,19 @@ START = (
     Setting(name="resize_mode", part="start", kind=str, choices=RESIZE_MODES, label="Resize mode",
         help="How the picture given with --init is brought to size.",
     ),
+    Setting(name="noise_multiplier", part="start", kind=float, low=0, high=1.5, label="Noise multiplier",
+        a1111="initial_noise_multiplier", help="Size of the noise that is put into the picture given with --init.",
+    ),
 )  # fmt: skip
 MASK = (
     Setting(name="blur", part="mask", kind=int, low=0, high=64, absent=0, label="Mask blur",
         help="Blur of the mask's edge, in pixels.",
+    ),
+    Setting(name="blur_y", part="mask", kind=int, low=0, high=64, label="Mask blur Y",
+        help="Blur of the mask's edge up and down; as across when not given.",
+    ),
+    Setting(name="edge", part="mask", kind=str, choices=MASK_EDGES, label="Mask edge", a1111="mask_round",
+        help="Whether a latent cell is drawn or kept whole (Hard), or as much as the mask has grey (Soft).",
     ),
     Setting(name="mode", part="mask", kind=str, choices=MASK_MODES, label="Mask mode", a1111="inpainting_mask_invert",
         help="What the mask's white is.",
@@ -208,6 +218,9 @@ MASK = (
     ),
     Setting(name="padding", part="mask", kind=int, low=0, high=1024, absent=32, label="Masked area padding",
         a1111="inpaint_full_res_padding", help="Pixels around the mask that are drawn with it where only it is drawn.",
+    ),
+    Setting(name="weight", part="mask", kind=float, low=0, high=1, label="Conditional mask weight", a1111="inpainting_mask_weight",
+        help="How much of the picture under the mask an inpainting checkpoint does not see.",
     ),
 )  # fmt: skip
 SETTINGS: tuple[Setting, ...] = (*PICTURE, *HIRES, *START, *MASK)

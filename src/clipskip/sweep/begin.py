@@ -49,13 +49,18 @@ class Openings:
         drawn = canvas.drawn(cells)
         mask = None if drawn is None else torch.from_numpy(drawn)[None]
         latent = self._latent(render, canvas, cells)
-        content = render.start.mask.content if render.start.mask else ""
+        content, weight = (own.content, own.weight) if (own := render.start.mask) else ("", 1.0)
         if mask is not None and content in (NOISE, NOTHING):
             fresh = PictureNoise(replace(render, variation_strength=0.0)).first().to(latent)
             latent = latent * (1 - mask.to(latent)) + (fresh * mask.to(latent) if content == NOISE else 0)
         return Opening(
-            begin=Begin(latent=latent, strength=render.start.strength, drawn=mask),
-            beside=self._beside(canvas, cells, seed=render.seed),
+            begin=Begin(
+                latent=latent,
+                strength=render.start.strength,
+                noise_multiplier=render.start.noise_multiplier,
+                drawn=mask,
+            ),
+            beside=self._beside(canvas, cells, seed=render.seed, weight=weight),
             canvas=canvas if canvas.overlay else None,
         )
 
@@ -84,17 +89,18 @@ class Openings:
         return self._latents[key]
 
     def _beside(
-        self, canvas: Canvas | None, cells: tuple[int, int], *, seed: int
+        self, canvas: Canvas | None, cells: tuple[int, int], *, seed: int, weight: float = 1.0
     ) -> Float[Tensor, "5 height width"] | None:
-        """The mask in whole numbers, and the latent of the picture that is grey under it; all grey without a mask."""
+        """The mask, and the latent of the picture that is grey under it by this weight; all grey without a mask."""
         if self._channels != INPAINTING_CHANNELS:
             return None
         if canvas is None or canvas.mask is None:
             side = picture_px(self._vae, CELL_PX)
             mask, picture = torch.ones(1, 1, cells[1] * side, cells[0] * side), torch.zeros(1, 3, 1, 1)
         else:
-            mask = torch.from_numpy(np.around(canvas.mask / np.float32(255)))[None, None]
+            share = canvas.mask / np.float32(255)
+            mask = torch.from_numpy(np.around(share) if canvas.rounded else share)[None, None]
             picture = torch.from_numpy(canvas.pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
-        latent = encode_exact(self._vae, picture * (1 - mask), seed=seed)
+        latent = encode_exact(self._vae, picture * (1 - mask * weight), seed=seed)
         small = interpolate(mask, size=cells[::-1]).to(latent)
         return torch.cat([small, latent], dim=1)[0]

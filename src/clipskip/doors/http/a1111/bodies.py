@@ -103,9 +103,15 @@ class ImageBody(PictureBody):
     denoising_strength: Annotated[float, Field(ge=0, le=1)] = 0.75
     resize_mode: Annotated[int, Field(ge=0, le=3)] = 0
     include_init_images: bool = False
+    initial_noise_multiplier: float | None = None
+    """The option's when not given."""
     mask: Picture = ""
     """White is drawn anew, black is kept; without one none of the next counts."""
-    mask_blur: int = 4
+    mask_blur: int | None = None
+    """Both of the next two."""
+    mask_blur_x: int = 4
+    mask_blur_y: int = 4
+    mask_round: bool = True
     inpainting_fill: int = 0
     inpaint_full_res: bool = True
     inpaint_full_res_padding: int = 0

@@ -20,13 +20,12 @@ NEUTRAL: Mapping[str, tuple[str, ...]] = {
     "token_merging_ratio_hr": OFF,
     "ddim_discretize": ("uniform", *OFF),
     "latent_mask": OFF,
-    "initial_noise_multiplier": ("1",),
     "controlnet_units": OFF,
 }
 """As `plain` writes them, A1111's own default first but for what is only off."""
 SILENT = frozenset(
     {
-        "hr_checkpoint_name", "mask_blur_x", "mask_blur_y", "mask_round",
+        "hr_checkpoint_name", "mask_blur_x", "mask_blur_y", "mask_round", "initial_noise_multiplier",
         "firstphase_width", "firstphase_height", "force_task_id",
         "do_not_save_samples", "do_not_save_grid", "image_cfg_scale", "comments",
         "do_not_reload_embeddings",
@@ -37,7 +36,6 @@ SILENT = frozenset(
 
 WITH: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "enable_hr": {"hr_checkpoint_name": ("use same checkpoint", *OFF)},
-    "mask": {"mask_blur_x": ("4",), "mask_blur_y": ("4",), "mask_round": ("true", "1")},
 }
 """Fields that count only with another, as above."""
 

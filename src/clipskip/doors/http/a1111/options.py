@@ -36,6 +36,8 @@ OBEYED: dict[str, Value] = {
     "sdxl_clip_l_skip": False,
     "sdxl_crop_top": 0,
     "sdxl_crop_left": 0,
+    "initial_noise_multiplier": 1.0,
+    "inpainting_mask_weight": 1.0,
 }
 """Options that count here, and A1111's own defaults: its Clip Skip of 1 and its noise of a GPU among them."""
 DEFAULTS: Mapping[str, Value] = {**KEPT, **FIXED, **OBEYED}
@@ -56,6 +58,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "s_noise": (0, 10),
     "sdxl_crop_top": (0, 4096),
     "sdxl_crop_left": (0, 4096),
+    "initial_noise_multiplier": (0, 1.5),
+    "inpainting_mask_weight": (0, 1),
 }
 ALIAS = "clip_skip"
 """SD.Next's name of Clip Skip, which scripts also send among A1111's options."""

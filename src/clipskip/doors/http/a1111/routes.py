@@ -13,6 +13,7 @@ from clipskip.doors.http.a1111.bodies import ImageBody, PictureBody, PngInfoBody
 from clipskip.doors.http.a1111.extras import add_extras
 from clipskip.doors.http.a1111.lists import add_lists
 from clipskip.doors.http.a1111.machine import add_machine
+from clipskip.doors.http.a1111.option_table import Value
 from clipskip.doors.http.a1111.options import Options, told
 from clipskip.doors.http.a1111.plot import NAME, draw_sheets, plan_cells, read_plot, sheet_infotext
 from clipskip.doors.http.a1111.progress import add_progress
@@ -24,7 +25,7 @@ from clipskip.doors.http.strict import StrictRoute, read_body
 from clipskip.errors import ClipskipError, SpecError
 from clipskip.image import hash_pixels, picture_infotext, read_mask, read_pixels
 from clipskip.spec import Mask, Render, Start, parse_infotext, with_defaults
-from clipskip.spec.table import INPAINT_AREAS, MASK_MODES, MASKED_CONTENT, RESIZE_MODES
+from clipskip.spec.table import INPAINT_AREAS, MASK_EDGES, MASK_MODES, MASKED_CONTENT, RESIZE_MODES
 from clipskip.sweep import Drawn, Extras, Studio, doubts_of, save_picture, seeded, warnings_of
 from clipskip.weights import CheckpointFacts
 
@@ -64,7 +65,7 @@ def _add_pictures(routes: APIRouter, studio: Studio, options: Options) -> None:
     async def img2img(request: Request) -> Json:
         """Pictures of a prompt that begin at a picture, stretched to their size."""
         wish = await asyncio.to_thread(read_wish, await read_body(request), ImageBody, shelf())
-        begun = await asyncio.to_thread(_begun, wish.body)
+        begun = await asyncio.to_thread(_begun, wish.body, wish.options)
         order = await asyncio.to_thread(partial(Order.of, begun=begun), wish, studio)
         if not wish.body.override_settings_restore_afterwards:
             options.set(wish.body.override_settings)
@@ -130,7 +131,7 @@ class Order:
         return found
 
 
-def _begun(body: ImageBody) -> Begun:
+def _begun(body: ImageBody, options: Mapping[str, Value]) -> Begun:
     """Where the pictures begin: one for all, or one for each of a batch, as in A1111."""
     if not 1 <= len(body.init_images) <= max(1, body.batch_size):
         raise SpecError(
@@ -139,20 +140,26 @@ def _begun(body: ImageBody) -> Begun:
         )
     sent = [read_pixels(decoded(text, field="init_images"), field="init_images") for text in body.init_images]
     pictures = {hash_pixels(pixels): pixels for pixels in sent}
-    return Begun(starts=tuple(_start(body, pixels, pictures) for pixels in sent), pictures=pictures)
+    return Begun(starts=tuple(_start(body, pixels, pictures, options) for pixels in sent), pictures=pictures)
 
 
-def _start(body: ImageBody, pixels: Pixels, pictures: dict[str, Pixels]) -> Start:
+def _start(body: ImageBody, pixels: Pixels, pictures: dict[str, Pixels], options: Mapping[str, Value]) -> Start:
     """Where a picture begins; its mask is put to the pictures."""
     mask = None
     if body.mask:
-        drawn = read_mask(decoded(body.mask, field="mask"), field="mask")
+        drawn = read_mask(decoded(body.mask, field="mask"), field="mask", soft=not body.mask_round)
         pictures[hash_pixels(drawn)] = drawn
-        mask = _mask(body, hash_pixels(drawn))
+        mask = _mask(body, hash_pixels(drawn), weight=float(str(options["inpainting_mask_weight"])))
     same = body.resize_mode in (1, 2) and (mask is None or not mask.cropped) and _same_shape(body, pixels)
+    noise = body.initial_noise_multiplier
     try:
-        mode = RESIZE_MODES[0 if same else body.resize_mode]
-        return Start(hash=hash_pixels(pixels), strength=body.denoising_strength, resize_mode=mode, mask=mask)
+        return Start(
+            hash=hash_pixels(pixels),
+            strength=body.denoising_strength,
+            resize_mode=RESIZE_MODES[0 if same else body.resize_mode],
+            noise_multiplier=float(str(options["initial_noise_multiplier"])) if noise is None else noise,
+            mask=mask,
+        )
     except ClipskipError as error:
         raise in_a1111s_words(error) from None
 
@@ -163,22 +170,27 @@ def _same_shape(body: ImageBody, pixels: Pixels) -> bool:
     return body.width is not None and body.height is not None and width * body.height == height * body.width
 
 
-def _mask(body: ImageBody, hash: str) -> Mask:
+def _mask(body: ImageBody, hash: str, *, weight: float) -> Mask:
     """The mask with what A1111 numbers."""
+    across, down = (body.mask_blur_x, body.mask_blur_y) if body.mask_blur is None else (body.mask_blur, body.mask_blur)
     for name, words in NUMBERED.items():
         if getattr(body, name) not in range(len(words)):
             raise SpecError(f"{name} is {getattr(body, name)}; use 0 to {len(words) - 1}", field=name)
     try:
         return Mask(
             hash=hash,
-            blur=body.mask_blur,
+            blur=across,
+            blur_y=None if down == across else down,
+            edge=MASK_EDGES[0 if body.mask_round else 1],
+            weight=weight,
             mode=MASK_MODES[body.inpainting_mask_invert],
             content=MASKED_CONTENT[body.inpainting_fill],
             area=INPAINT_AREAS[body.inpaint_full_res],
             padding=body.inpaint_full_res_padding,
         )
     except ClipskipError as error:
-        raise in_a1111s_words(error) from None
+        across_alone = error.field == "mask_blur" and body.mask_blur is None
+        raise type(error)(str(error), field="mask_blur_x") if across_alone else in_a1111s_words(error) from None
 
 
 async def _answered(order: Order, studio: Studio, asker: Request) -> Json:
