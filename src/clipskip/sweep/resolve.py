@@ -102,7 +102,7 @@ def resolve(
     calls = request.steps * sampler.order
     prompt = read_prompt(request.prompt, steps=calls, rules=rules)
     hires = request.hires and _hires(request.hires, request, sampler=sampler.name, schedule=schedule)
-    upscaler = _upscaler(hires, library, allow_pickle=allow_pickle) if hires else None
+    upscaler = find_hires_upscaler(hires, library, allow_pickle=allow_pickle) if hires else None
     noted = dict(request.lora_hashes)
 
     def find(tagged: Sequence[LoraRef]) -> FoundLoras:
@@ -198,7 +198,7 @@ def _hires(hires: Hires, request: Request, *, sampler: str, schedule: str) -> Hi
     )
 
 
-def _upscaler(hires: Hires, library: Library, *, allow_pickle: bool) -> UpscalerFile | None:
+def find_hires_upscaler(hires: Hires, library: Library, *, allow_pickle: bool) -> UpscalerFile | None:
     """The upscaler model that the second pass names; None where none is needed."""
     if hires.upscaler in (*LATENT_MODES, *UPSCALERS):
         return None

@@ -55,12 +55,14 @@ def upscaler_name(found: Found) -> str:
 
 def find_upscaler(name: str, library: Library, *, hash: str = "", allow_pickle: bool = False) -> UpscalerFile:
     """The upscaler model of this name, or where no file has the name, of this hash. It is checked by its header."""
+    stem = STEMS.get(name, name)
     try:
-        path = library.find(STEMS.get(name, name), FileKind.UPSCALER)
-    except NotFound:
+        path = library.find(stem, FileKind.UPSCALER)
+    except NotFound as error:
         by_hash = library.find_hash(hash, FileKind.UPSCALER, likely=name) if hash else None
         if by_hash is None:
-            raise
+            file = "" if stem == name else f"{name} is the file {stem}: "
+            raise NotFound(f"{file}{error}", field="hires_upscaler") from None
         path = by_hash
     try:
         header, _ = read_allowed(path, allow_pickle=allow_pickle)

@@ -163,7 +163,7 @@ class Shop:
             file = find_upscaler(name, library, allow_pickle=allow_pickle)
             return upscale_with(load_upscaler(file, device=device), device=device, given_up=given_up)
         except NotFound as error:
-            raise NotFound(f"{error}; without a model: {', '.join(UPSCALERS)}", field=field) from None
+            raise SpecError(f"{error}; without a model: {', '.join(UPSCALERS)}", field=field) from None
         except ClipskipError as error:
             raise type(error)(str(error), field=field) from None
 

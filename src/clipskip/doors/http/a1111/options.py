@@ -7,9 +7,9 @@ from typing import Any, final
 from clipskip.doors.http.a1111.option_table import ALSO_NEUTRAL, FIXED, KEPT, Value
 from clipskip.doors.http.reasons import Reason
 from clipskip.errors import ClipskipError, NotFound, SkipOutOfRange, SpecError
-from clipskip.spec import ClipSkip
+from clipskip.spec import ClipSkip, Hires
 from clipskip.spec.skip import shown
-from clipskip.sweep import Studio
+from clipskip.sweep import Studio, find_hires_upscaler
 from clipskip.weights import CheckpointFacts, FileKind
 
 AUTOMATIC, NO_FILE = "Automatic", "None"
@@ -132,6 +132,13 @@ class Options:
             self._studio.library.find(name, FileKind.CHECKPOINT)
         except NotFound as error:
             raise NotFound(str(error), field=field) from None
+
+    def check_upscaler(self, hires: Hires) -> None:
+        """An error where there is no upscaler of the name that a second pass has."""
+        try:
+            find_hires_upscaler(hires, self._studio.library, allow_pickle=self._studio.allow_pickle)
+        except ClipskipError as error:
+            raise type(error)(str(error), field="hr_upscaler") from None
 
     def facts(self, model: Any) -> CheckpointFacts | None:  # Any: whatever the client sent
         """What is known of this model; None where there is no such model."""

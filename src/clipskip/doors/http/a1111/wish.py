@@ -109,6 +109,8 @@ def read_wish(sent: Any, kind: type[PictureKind], shelf: Shelf) -> Wish[PictureK
         if body.refiner:
             shelf.options.check_model(body.refiner, field="refiner_checkpoint")
         request, ignored = _request(body, shelf, changes.taken)
+        if request.hires:
+            shelf.options.check_upscaler(request.hires)
         skip, notes = _top_level_skip(body, shelf, model=request.model)
         if skip is not None and CLIP_SKIP not in changes.taken:
             request = replace(request, clip_skip=skip, counted_by=None)
