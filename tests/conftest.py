@@ -1,10 +1,11 @@
-"""No test reaches a network; a tiny random model on disk, and a LoRA for it."""
+"""No test reaches a network, and all check shapes; a tiny random model on disk, and a LoRA for it."""
 
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import shape_checks
 
 if TYPE_CHECKING:
     from clipskip.sweep import Model
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+shape_checks.install()
 
 
 @pytest.fixture(scope="session")

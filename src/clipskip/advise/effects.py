@@ -10,6 +10,8 @@ from torch import Tensor
 from clipskip.advise.views import Answers
 
 Curve = Float[Tensor, " skips"]
+OneOrAll = Float[Tensor, "views #skips numbers"]
+"""Answers at each Clip Skip, or one that stands beside all of them."""
 TINY = 1e-12
 
 
@@ -23,7 +25,7 @@ def share_kept(effect: Answers, *, reference: int) -> Curve:
     return dots.sum(0) / own.sum(0).clamp_min(TINY)
 
 
-def size_beside(effect: Answers, other: Answers) -> Curve:
+def size_beside(effect: Answers, other: OneOrAll) -> Curve:
     """The effect's length as a share of another's, at each Clip Skip: root mean squares over the views."""
     return (effect.square().sum((0, 2)) / other.square().sum((0, 2)).clamp_min(TINY)).sqrt()
 

@@ -16,6 +16,8 @@ from clipskip.sweep import Model
 
 Latent = Float[Tensor, "channels height width"]
 Rows = Float[Tensor, "rows channels height width"]
+OneOrRows = Float[Tensor, "#rows channels height width"]
+"""A latent for each row, or one that stands beside all of them."""
 
 CELLS = 2 * 64 * 64
 """Latent cells that the UNet takes at once on a CPU: more are no faster."""
@@ -121,7 +123,7 @@ class Probe:
         """The UNet's prediction, in float32 on the CPU, of one noisy latent with each of some texts."""
         return self.predict_each(latent.expand(len(texts), *latent.shape), timestep, texts)
 
-    def clean(self, latents: Rows, timestep: float, predicted: Rows) -> Rows:
+    def clean(self, latents: OneOrRows, timestep: float, predicted: Rows) -> Rows:
         """The clean latents that predictions of noisy ones stand for (Ho et al. 2020, equation 15; of v, Salimans and Ho 2022)."""
         sigma = self.levels.sigma(timestep)
         kept, share = 1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma)

@@ -17,16 +17,18 @@ SIGNS = 2
 """How many of them make a broken picture: one alone warns of more broken ones, and of more sound ones (docs/advise.md)."""
 
 Texts = Float[Tensor, "skips tokens width"]
+Others = Float[Tensor, "skips other_tokens width"]
+"""Texts of another length."""
 Guesses = Float[Tensor, "views skips channels height width"]
 
 
-def distance(one: Texts, other: Texts) -> Curve:
+def distance(one: Texts, other: Others) -> Curve:
     """Between two conditionings, over the tokens that both have: the length of their difference, on the CPU."""
     tokens = min(one.shape[1], other.shape[1])
     return (one[:, :tokens] - other[:, :tokens]).square().sum((1, 2)).sqrt().cpu()
 
 
-def conditioning_distance(prompt: Texts, negative: Texts, *, reference: int) -> Curve:
+def conditioning_distance(prompt: Texts, negative: Others, *, reference: int) -> Curve:
     """How far the prompt's conditioning is from that of column `reference`, as a share of how far the negative prompt's
     is from it there: |c_s - c_r| / |c_r - n_r|. At 1 the layer has moved the prompt as far as leaving it out would."""
     anchor, apart = prompt[reference : reference + 1], negative[reference : reference + 1]

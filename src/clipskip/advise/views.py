@@ -68,7 +68,7 @@ def guesses_of(
     """The clean picture, as a latent, that each prediction makes of its view."""
     return torch.stack(
         [
-            probe.clean(view.latent.cpu(), view.timestep, one.unflatten(1, view.latent.shape))
+            probe.clean(view.latent.cpu()[None], view.timestep, one.unflatten(1, view.latent.shape))
             for view, one in zip(views, predicted, strict=True)
         ]
     )

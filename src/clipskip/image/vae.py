@@ -82,7 +82,7 @@ def decoding_bytes(vae: VAE, latent: torch.Size) -> int:
     return LIVE * pixels * widths[:2][-1] * vae.dtype.itemsize
 
 
-def decode_tiles(vae: VAE, scaled: Latent) -> Latent:
+def decode_tiles(vae: VAE, scaled: Latent) -> Float[Tensor, "batch colours height_px width_px"]:
     """Pictures from unscaled latents, tile by tile; each tile fades into the next over what they share."""
     batch, _, height, width = scaled.shape
     scale = 2 ** (len(vae.shape.block_out_channels) - 1)

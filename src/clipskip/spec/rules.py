@@ -127,7 +127,7 @@ SD1: dict[Dialect, Numbering] = {
         shift=-1, last=12, unset=1, limits="12 there is the bare token embeddings, 13 fails"
     ),
     Dialect.SDCPP: Numbering(
-        last=12, unset=1, unset_to=0, limits="13 there is the bare token embeddings, from 14 on all layers run"
+        last=12, unset=1, unset_to=0.0, limits="13 there is the bare token embeddings, from 14 on all layers run"
     ),
     Dialect.KOHYA: _KOHYA_SD1,
     Dialect.GEN_IMG: _KOHYA_SD1,
@@ -203,7 +203,7 @@ SD2: dict[Dialect, Numbering] = {
         why=ONE_LAYER_SHORT,
     ),
     Dialect.SDCPP: Numbering(
-        last=24, unset=2, unset_to=0, limits="25 there is the bare token embeddings, from 26 on all layers run"
+        last=24, unset=2, unset_to=0.0, limits="25 there is the bare token embeddings, from 26 on all layers run"
     ),
     Dialect.KOHYA: Numbering(
         shift=-1,
@@ -305,7 +305,7 @@ SDXL: dict[Dialect, Numbering] = {
     Dialect.SDCPP: Numbering(
         last=12,
         unset=2,
-        unset_to=0,
+        unset_to=0.0,
         limits=f"13 there is {BARE_L}, from 14 on CLIP-L runs all its layers, from 34 on both run all",
     ),
     Dialect.KOHYA: replace(_IGNORED_SDXL, why="its SDXL trainers always read Clip Skip 2"),

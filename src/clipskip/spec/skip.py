@@ -29,7 +29,7 @@ class ClipSkip:
     mixed before the final norm. The range is 1 to the encoder's depth; `check` says so by name.
     """
 
-    from_end: float
+    from_end: int | float
 
     def __post_init__(self) -> None:
         number = self.from_end

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -31,6 +31,7 @@ Numbered = tuple[int, int, int]
 """A cell's place among all, its row and its column."""
 
 
+@runtime_checkable
 class Draws(Protocol):
     """What draws a sweep's pictures: a Model, or another tool's pipeline."""
 

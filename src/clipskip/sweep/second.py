@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from clipskip.encode import SecondPass
 from clipskip.image import (
@@ -93,7 +94,9 @@ def second_text(render: Render) -> SecondPass:
     return SecondPass(first_calls=denoiser_calls(render), width=width, height=height)
 
 
-def enlarged(vae: VAE, latent: PictureLatent, render: Render, *, upscale: Upscaler | None) -> PictureLatent:
+def enlarged(
+    vae: VAE, latent: PictureLatent, render: Render, *, upscale: Upscaler | None
+) -> Float[Tensor, "channels down across"]:
     """The latent that the second pass begins at, as A1111 makes it (1.10 modules/processing.py sample_hr_pass).
 
     Latent upscalers work on the latent. The others work on the picture, of whose latents one is then drawn by torch's
@@ -110,5 +113,5 @@ def enlarged(vae: VAE, latent: PictureLatent, render: Render, *, upscale: Upscal
         larger = encode(vae, np.asarray(pixels)[None], seed=render.seed)[0]
     out_x, out_y = hires.cut(render.width, render.height)
     _, height, width = larger.shape
-    whole: torch.Tensor = larger[:, out_y // 2 : height - (out_y + 1) // 2, out_x // 2 : width - (out_x + 1) // 2]
+    whole: Tensor = larger[:, out_y // 2 : height - (out_y + 1) // 2, out_x // 2 : width - (out_x + 1) // 2]
     return whole.contiguous()
