@@ -13,6 +13,7 @@ from typing import Any
 
 from spec.test_graphs import EFFICIENT, PARTS, PLAIN, POWER, advanced, node, with_nodes
 from spec.test_json_records import A1111_BODY, CIVITAI, FOOOCUS, INVOKE, OLD_FOOOCUS, OLD_INVOKE, SWARM, TENSORART
+from spec.test_more_tools import DRAW_THINGS, RUINED
 
 from clipskip.errors import SpecError
 from clipskip.spec import Request
@@ -26,9 +27,12 @@ LINE: Json = {
     "Model hash": "0123456789", "Model": "foxmix", "VAE hash": "abcdef01", "VAE": "kl-f8", "Variation seed": 3,
     "Variation seed strength": 0.5, "Denoising strength": 0.5, "Clip skip": 2, "ENSD": 31337, "RNG": "CPU", "Eta": 0.25,
     "Hires upscale": 2, "Hires upscaler": "Latent", "Emphasis": "No norm", "Negative clip skip": 3,
+    "Refiner": "ref [0123456789]", "Refiner switch at": 0.3,
     "Lora hashes": "ogre: 0123456789ab", "TI hashes": "easy: 0123456789ab", "AddNet Model 1": "ink",
     "Phrase clip skips": "red frog=4",
 }  # fmt: skip
+MODULE_LINE: Json = {key: value for key, value in LINE.items() if not key.startswith("VAE")} | {"Module 1": "kl-f8"}
+SDNEXT_LINE: Json = {key: value for key, value in LINE.items() if key != "Schedule type"} | {"Sampler sigma": "karras"}
 FULL_BODY = A1111_BODY | {
     "subseed": 3, "subseed_strength": 0.5, "eta": 0.25, "s_churn": 0.5, "s_noise": 1.0, "denoising_strength": 0.5,
     "override_settings": A1111_BODY["override_settings"] | {"sd_vae": "kl-f8", "eta_noise_seed_delta": 31337, "randn_source": "CPU"},
@@ -54,7 +58,7 @@ LOADED = copy.deepcopy(PLAIN) | {
 }
 LOADED["3"]["inputs"]["model"], LOADED["10"]["inputs"]["clip"] = ["30", 0], ["30", 1]
 TOOLS: dict[str, list[Json]] = {
-    "A1111's text": [LINE],
+    "A1111's text": [LINE, MODULE_LINE, SDNEXT_LINE],
     "A1111's API": [FULL_BODY],
     "Civitai": [CIVITAI],
     "ComfyUI": [LOADED, LORAS, GUIDED, PLAIN | PARTS, EFFICIENT],
@@ -62,6 +66,8 @@ TOOLS: dict[str, list[Json]] = {
     "InvokeAI": [INVOKE | {"vae": {"name": "kl-f8"}}],
     "InvokeAI 2": [OLD_INVOKE],
     "Fooocus": [FOOOCUS, OLD_FOOOCUS],
+    "RuinedFooocus": [RUINED],
+    "Draw Things": [DRAW_THINGS | {"seed_mode": "Torch CPU Compatible", "refiner": "ref", "refiner_start": 0.5}],
     "Easy Diffusion": [EASY],
     "NovelAI": [NOVELAI],
     "TensorArt": [TENSORART],
@@ -90,7 +96,7 @@ def leaves(value: Any, label: str) -> Iterator[tuple[str, Callable[[Any], Any], 
             continue
         elif isinstance(inner, dict | list):
             yield from leaves(inner, name)
-        else:
+        elif inner is not None:
             yield name, lambda new, key=key: value.__setitem__(key, new), inner
 
 
@@ -104,10 +110,12 @@ def other(name: str, value: Any) -> Any:
         return value + 0.5 if value != 1.0 or "noise" in name else 0.5
     if "sampler" in name.lower() or (name == "scheduler" and "dpm" in value):
         return "heun"
-    if "schedule" in name.lower():
+    if "schedule" in name.lower() or name == "Sampler sigma":
         return "exponential"
     if name in ("RNG", "rand_device") or name.endswith("randn_source"):
         return "GPU" if value == "CPU" else "cuda"
+    if name == "seed_mode":
+        return "NVIDIA GPU Compatible"
     if name == "Emphasis":
         return "None"
     numbers = re.fullmatch(r"[\d\s()x,.]*\d[\d\s()x,.]*", value)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import html
 import io
 import json
 import os
@@ -24,7 +25,10 @@ from clipskip.image.hidden import read_hidden
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 NAMED_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
-EXIF_FOLDER, USER_COMMENT, CAMERA_MODEL = 0x8769, 0x9286, 0x0110
+EXIF_FOLDER, USER_COMMENT = 0x8769, 0x9286
+GRAPH_TAGS = (0x0110, 0x010F)
+"""EXIF's model and make, where nodes of ComfyUI put their graph: prompt:{...}, or Prompt: {...}."""
+XMP, MOCHI = "XML:com.adobe.xmp", "Include in Image: "
 MOST_BYTES, MOST_TEXT = 512 * 2**20, 10 * 2**20
 MOST_PIXELS = 100_000_000
 """Of a picture that is opened: its file is checked to the end, which decodes it."""
@@ -299,12 +303,18 @@ def _exif_texts(picture: Image.Image) -> Iterator[str]:
     exif = picture.getexif()
     for comment in (exif.get_ifd(EXIF_FOLDER).get(USER_COMMENT), exif.get(USER_COMMENT)):  # Fooocus has it outside
         yield _user_comment(comment) if isinstance(comment, bytes) else str(comment or "")
-    model = exif.get(CAMERA_MODEL)  # ComfyUI's SaveAnimatedWEBP
-    if isinstance(model, str) and model.startswith("prompt:"):
-        yield model.removeprefix("prompt:")
+    for tag in GRAPH_TAGS:
+        text = exif.get(tag)
+        if isinstance(text, str) and text[:7].lower() == "prompt:":
+            yield _with_size(text[7:], picture.size)
 
 
 def _chunk_texts(texts: Mapping[str, str], size: tuple[int, int]) -> Iterator[str]:
+    if comment := _xmp(texts.get(XMP, ""), "exif:UserComment"):  # Draw Things
+        yield comment
+    for caption in (texts.get("Description", ""), _xmp(texts.get(XMP, ""), "dc:description")):
+        if caption.startswith(MOCHI):
+            yield caption
     if texts.get("Software") == "NovelAI" and "Comment" in texts:
         yield _novelai(texts, size)
     if any(key in texts for key in EASY_DIFFUSION):
@@ -313,6 +323,14 @@ def _chunk_texts(texts: Mapping[str, str], size: tuple[int, int]) -> Iterator[st
     yield from (_with_graph(key, texts) for key in TEXT_KEYS if key in texts and key != "prompt")
     if "prompt" in texts:
         yield _with_size(texts["prompt"], size)
+
+
+def _xmp(packet: str, name: str) -> str:
+    """The first text of a property in a picture's XMP, or nothing."""
+    at = packet.find(f"<{name}>")
+    start = packet.find(">", packet.find("<rdf:li", at)) + 1 if at >= 0 else 0
+    end = packet.find("</rdf:li>", start)
+    return html.unescape(packet[start:end]).strip() if 0 < start <= end else ""
 
 
 def _with_graph(key: str, texts: Mapping[str, str]) -> str:

@@ -14,8 +14,8 @@ from clipskip.spec.passes import Hires, Mask, Start
 from clipskip.spec.reader import Reader, Said, disagree, plain, shown
 from clipskip.spec.reforge import denoiser_calls, read_dynamic
 from clipskip.spec.render import Request
-from clipskip.spec.resources import Files, read_files, stem
-from clipskip.spec.sampler_names import AUTOMATIC, other_names, takes_no_schedule
+from clipskip.spec.resources import Files, read_files, read_modules, stem
+from clipskip.spec.sampler_names import AUTOMATIC, comfy_text_names, other_names, takes_no_schedule
 from clipskip.spec.schedule import MOST_CALLS
 from clipskip.spec.skip import ClipSkip
 from clipskip.spec.table import HIRES, MASK, PICTURE, START
@@ -59,12 +59,17 @@ class Source:
     clip_skip: ClipSkip | None = None
     dialect: Dialect = Dialect.A1111
     """How it counts Clip Skip."""
+    counted_by: Dialect | None = None
+    """The same where it depends on the model's family, which only its file tells."""
     switch: bool = False
     """Its Clip Skip is true or false (Easy Diffusion)."""
 
 
 A1111 = Source(label="A1111", rng="GPU", clip_skip=ClipSkip(1))
 """What A1111 takes for settings that a text leaves out (1.10 modules/infotext_utils.py)."""
+
+COMFY_TEXT = Source(label="ComfyUI's settings text", names=comfy_text_names, emphasis="ComfyUI")
+"""What nodes of ComfyUI write beside a graph, or in its place: A1111's lines about a picture of ComfyUI's."""
 
 
 def read_request(reader: Reader, source: Source, *, prompt: str | None = None, negative: str = "") -> Request:
@@ -83,7 +88,11 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
     if model and files.model and stem(files.model) != model:
         reader.leave("resources model", files.model)
     asked["rng"] = {"cpu": "CPU", "cuda": "GPU", "gpu": "GPU"}.get(asked["rng"], asked["rng"])
-    vae = reader.take("vae")
+    vae, module = reader.take("vae"), read_modules(reader)
+    if vae and module and stem(str(vae.value)) != stem(str(module.value)):
+        raise disagree(vae, module, field="vae")
+    vae = vae or module
+    _check_hires_model(reader, model or files.model)
     refiner, refiner_hash = _refiner(reader)
     return Request(
         **asked,
@@ -97,6 +106,7 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
         refiner_hash=refiner_hash,
         loras=tuple(files.loras),
         clip_skip=_clip_skip(reader, source, family, calls=denoiser_calls(sampler, asked.get("steps", MOST_CALLS))),
+        counted_by=source.counted_by,
         negative_clip_skip=_skip(negative_skip, A1111, None) if negative_skip else None,
         phrase_skips=_phrases(reader),
         sampler=sampler,
@@ -145,13 +155,30 @@ def _start(reader: Reader) -> Start | None:
     return Start(**reader.rows(START), hash=digits, mask=mask)
 
 
+def _check_hires_model(reader: Reader, model: str | None) -> None:
+    """SpecError for a second pass that another checkpoint draws."""
+    said = reader.take("hires_model")
+    if said is None or plain(said.name()) == "usesamecheckpoint":
+        return
+    title = _TITLE.fullmatch(said.name().strip())
+    if title is None or stem(title[1]) != model:
+        raise SpecError(
+            f"settings: {said.key[:60]} {said.name()[:60]!r} draws the second pass with another model, which cannot be repeated; "
+            "leave it out to draw both with one",
+            field="model",
+        )
+
+
 def _refiner(reader: Reader) -> tuple[str | None, str | None]:
     """The name and hash of the checkpoint that finishes the picture, as A1111 writes them: name [hash]."""
-    said = reader.name("refiner")
-    if said is None or plain(said) in NO_VAE:
+    said = reader.take("refiner")
+    if said is not None and isinstance(said.value, dict):
+        name, inner = _named(reader, said)
+        return stem(name), inner.get("hash")
+    if said is None or plain(said.name()) in NO_VAE:
         return None, None
-    match = re.fullmatch(r"(.+?)\s*\[([0-9a-fA-F]{8,64})\]", said.strip())
-    return (stem(match[1]), match[2].lower()) if match else (stem(said), None)
+    title = _TITLE.fullmatch(said.name().strip()) or said.nonsense("a name")
+    return stem(title[1]), title[2] and title[2].lower()
 
 
 def _vae(reader: Reader, said: Said) -> str | None:

@@ -8,19 +8,22 @@ of words become A1111's; what else a prompt holds is taken as it is.
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from clipskip.errors import SpecError
 from clipskip.spec.asking import A1111, Source, read_request, read_size
+from clipskip.spec.fooocus import fooocus, ruined_fooocus
 from clipskip.spec.graph import read_graph
+from clipskip.spec.mac_apps import draw_things, draw_things_names, mochi, mochi_names
 from clipskip.spec.nodes import is_graph
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.reader import SPELLINGS, Reader, Said, plain, shown
 from clipskip.spec.render import Request
 from clipskip.spec.sampler_names import comfy_names
 from clipskip.spec.skip import ClipSkip
+from clipskip.spec.swarm import swarm
 from clipskip.spec.word_weights import invoke_words, novelai_words
 
 Record = Mapping[str, Any]  # JSON
@@ -31,21 +34,26 @@ INVOKEAI = Source(
 OLD_INVOKEAI = Source(label="InvokeAI 2", sampler="k_lms", clip_skip=ClipSkip(1), words=invoke_words)
 NOVELAI = Source(label="NovelAI", rng="GPU", ensd=31337, clip_skip=ClipSkip(2), words=novelai_words)
 """What A1111 adds to NovelAI's pictures."""
-FOOOCUS = Source(label="Fooocus", names=comfy_names, sampler="dpmpp_2m_sde_gpu")
+FOOOCUS = Source(label="Fooocus", names=comfy_names, sampler="dpmpp_2m_sde_gpu", emphasis="ComfyUI")
+RUINED_FOOOCUS = replace(FOOOCUS, label="RuinedFooocus")
 EASY_DIFFUSION = Source(label="Easy Diffusion", switch=True)
 SWARMUI = Source(label="SwarmUI", names=comfy_names, sampler="euler", emphasis="ComfyUI")
 TENSORART = replace(A1111, label="TensorArt", sampler="")
 STABILITY_MATRIX = replace(A1111, label="StabilityMatrix", sampler="")
+DRAW_THINGS = Source(label="Draw Things", names=draw_things_names, clip_skip=ClipSkip(1), counted_by=Dialect.DRAWTHINGS)
+MOCHI_DIFFUSION = Source(label="Mochi Diffusion", names=mochi_names, clip_skip=ClipSkip(1))
 OTHER = Source(label="other JSON")
-PERFORMANCE = {"speed": 30, "quality": 60}
-"""Steps of Fooocus' presets; its others add a LoRA of their own."""
 MARKS: tuple[tuple[Source, frozenset[str]], ...] = (
-    (NOVELAI, frozenset({"uc"})),
+    (SWARMUI, frozenset({"swarmversion", "clipstopatlayer", "suiimageparams"})),
+    (DRAW_THINGS, frozenset({"c", "seedmode"})),
+    (MOCHI_DIFFUSION, frozenset({"mlcomputeunit", "generator"})),
+    (NOVELAI, frozenset({"uc", "comment"})),
     (STABILITY_MATRIX, frozenset({"modelname"})),
     (INVOKEAI, frozenset({"positiveprompt"})),
     (OLD_INVOKEAI, frozenset({"appid", "appversion"})),
     (EASY_DIFFUSION, frozenset({"usestablediffusionmodel", "stablediffusionmodel"})),
-    (FOOOCUS, frozenset({"metadatascheme", "performance", "admguidance", "fooocusv2expansion", "basemodelname"})),
+    (RUINED_FOOOCUS, frozenset({"basemodelname"})),
+    (FOOOCUS, frozenset({"metadatascheme", "performance", "admguidance", "fooocusv2expansion", "baseclipskip"})),
     (TENSORART, frozenset({"modelfileid", "basemodelid"})),
     (A1111, frozenset({"cfgscale", "overridesettings", "samplerindex", "resources", "civitairesources", "modelhash"})),
 )
@@ -62,8 +70,9 @@ DREAM_OPTIONS = {
     "-steps": "steps", "-seed": "seed", "-width": "width", "-height": "height", "-cfg_scale": "cfg_scale",
     "-sampler": "sampler",
 }  # fmt: skip
+_AIR = re.compile(r"urn:air:[a-z0-9_]{1,20}:([a-z0-9_]{1,20}):civitai:[0-9]{1,12}@([0-9]{1,12})")
+"""Civitai's name of a file: its kind and the number of its version."""
 _NEGATIVE_WORDS = re.compile(r"\[([^\[\]]*)\]")
-_SWARM_TAG = re.compile(r"<(\w++)(?:\[[^\]<>]*\])?:([^<>]*)>")
 
 
 def read_record(text: str) -> Request | None:
@@ -71,7 +80,7 @@ def read_record(text: str) -> Request | None:
     text = text.strip("\0 \r\n\t")
     record, rest = _json(text)
     if record is None:
-        record = _lines(text) or _dream(text)
+        record = _lines(text) or _dream(text) or mochi(text)
     if record is None:
         return None
     asked = _read(record)
@@ -87,31 +96,44 @@ def _read(record: Record) -> Request:
         return replace(asked, unused=(*asked.unused, *told, *beside.left()))
     if is_graph(record):
         return read_graph(record)
+    if whole := _civitai_graph(record):
+        return whole
     if isinstance(record.get("nodes"), list):
         raise SpecError(
             "this is ComfyUI's drawing of a workflow; save it in API form, or give the picture itself", field="settings"
         )
+    source = _source(record)
     record = _flat(record)
-    names = {plain(key) for key in record}
-    if not names & {"prompt", "positiveprompt"}:
+    if source in PREPARED:
+        record = PREPARED[source](record)
+    if not {plain(key) for key in record} & {"prompt", "positiveprompt"}:
         raise SpecError(
-            "this JSON is no record of ComfyUI, InvokeAI, Fooocus, Easy Diffusion or NovelAI; paste the settings text",
+            "this JSON is no record of a tool that is known: it has no prompt; paste the settings text",
             field="settings",
         )
-    source = SWARMUI if "swarmversion" in names or "clipstopatlayer" in names else _source(names, record)
-    if source is OLD_INVOKEAI:
-        record = _old_invoke(record)
-    if source is FOOOCUS:
-        record = _fooocus(record)
-    if source is SWARMUI:
-        record = _swarm(record)
-    if source is NOVELAI and "Source" in record and not names & set(SPELLINGS["model"]):
-        record = {("model" if key == "Source" else key): value for key, value in record.items()}
-    if source is A1111 and isinstance(record.get("baseModel"), str):  # Civitai's word for a family, as "SDXL 1.0"
-        record = {("base model's family" if key == "baseModel" else key): value for key, value in record.items()}
-    if source is TENSORART and isinstance(record.get("graph"), dict):
-        record = _tensorart(record)
     return read_request(Reader(record), source)
+
+
+def _civitai_graph(record: Record) -> Request | None:
+    """A picture of Civitai's own generator: the nodes of a graph, and beside them the settings that it was made of, which
+    count: they alone have the Clip Skip and what a second pass over the picture began with."""
+    extra = record.get("extraMetadata")
+    nodes = {key: node for key, node in record.items() if isinstance(node, dict) and "class_type" in node}
+    told = _json(extra)[0] if isinstance(extra, str) else None
+    if not nodes or told is None:
+        return None
+    beside = {key: value for key, value in record.items() if key not in nodes and key != "extraMetadata"}
+    kinds = ", ".join(dict.fromkeys(shown(node["class_type"]) for node in nodes.values()))
+    resources = told.get("resources", [])
+    if isinstance(resources, list):
+        airs = {match[2]: match[1] for match in _AIR.finditer(json.dumps([nodes, beside]))}
+        resources = [
+            {"type": airs[str(entry.get("modelVersionId"))], **entry}
+            if isinstance(entry, dict) and str(entry.get("modelVersionId")) in airs
+            else entry
+            for entry in resources
+        ]
+    return _read({**told, "resources": resources, "graph's nodes": kinds, **beside})
 
 
 def _graph_in(record: Record) -> str:
@@ -122,9 +144,18 @@ def _graph_in(record: Record) -> str:
     return ""
 
 
-def _source(names: set[str], record: Record) -> Source:
+def _source(record: Record) -> Source:
+    """Whose record it is."""
+    names = {
+        plain(key)
+        for part in (record, *(record.get(key) for key in UNWRAPPED))
+        if isinstance(part, dict)
+        for key in part
+    }
     if isinstance(record.get("baseModel"), dict):
         return TENSORART
+    if record.get("software") == RUINED_FOOOCUS.label:
+        return RUINED_FOOOCUS
     if isinstance(record.get("base_model"), str) and "guidance_scale" in record:
         return FOOOCUS
     return next((source for source, marks in MARKS if names & marks), OTHER)
@@ -235,25 +266,29 @@ def _old_invoke(record: Record) -> Record:
     }
 
 
-def _fooocus(record: Record) -> Record:
-    """Fooocus: steps by the name of a preset; "None" and "Default (model)" are no files."""
-    found = dict(record)
-    for key in ("Performance", "performance"):
-        preset = found.get(key)
-        if isinstance(preset, str) and not {plain(name) for name in found} & {"steps"}:
-            if preset.lower() not in PERFORMANCE:
-                raise SpecError(
-                    f"this Fooocus record draws with performance {preset[:40]!r}, which adds a LoRA that it does not name; "
-                    "records of Speed and Quality can be repeated",
-                    field="lora",
-                )
-            found["steps"] = PERFORMANCE[preset.lower()]
-            del found[key]
-    return found
+def _novelai(record: Record) -> Record:
+    """NovelAI: its source is its model; some pictures have all of a PNG's texts in one, the settings as JSON in a comment."""
+    comment = record.get("Comment")
+    inner = _json(comment)[0] if isinstance(comment, str) else None
+    if inner is not None:
+        beside = {key: value for key, value in record.items() if key not in ("Comment", "Description", "Software")}
+        record = {**beside, "prompt": record.get("Description", ""), "uc": "", **inner}
+    if "Source" in record and not {plain(key) for key in record} & set(SPELLINGS["model"]):
+        record = {("model" if key == "Source" else key): value for key, value in record.items()}
+    return record
+
+
+def _a1111(record: Record) -> Record:
+    """Civitai's meta, which is A1111's: its base model is a family's name, as in SDXL 1.0."""
+    if not isinstance(record.get("baseModel"), str):
+        return record
+    return {("base model's family" if key == "baseModel" else key): value for key, value in record.items()}
 
 
 def _tensorart(record: Record) -> Record:
     """TensorArt's picture has the graph that drew it, which names the sampler where the record does not."""
+    if not isinstance(record.get("graph"), dict):
+        return record
     nodes = [node["inputs"] for node in record["graph"].values() if isinstance(node, dict) and "inputs" in node]
     named = [node for node in nodes if isinstance(node, dict) and isinstance(node.get("sampler_name"), str)]
     found = {key: value for key, value in record.items() if key != "graph"}
@@ -263,36 +298,8 @@ def _tensorart(record: Record) -> Record:
     return found | {"samplerName": name} | ({"scheduler": kind} if "scheduler" in named[0] else {})
 
 
-def _swarm(record: Record) -> Record:
-    """SwarmUI: LoRAs and embeddings as tags of the prompt, <lora:name:0.8> and <embed:name>."""
-    found = dict(record)
-    loras: list[list[object]] = []
-    for key in ("prompt", "negativeprompt"):
-        if isinstance(found.get(key), str):
-            found[key] = _SWARM_TAG.sub(lambda tag: _swarm_tag(tag, loras), found[key]).strip()
-    if loras:
-        found["loras"] = [*_pairs_of(found), *loras]
-    return found
-
-
-def _pairs_of(found: dict[str, Any]) -> list[object]:
-    """SwarmUI's LoRAs, whose strengths are in a list of their own, with them."""
-    names, weights = found.get("loras") or [], found.get("loraweights") or []
-    if not isinstance(names, list) or not isinstance(weights, list) or len(weights) not in (0, len(names)):
-        Said("loraweights", weights).nonsense("a strength for each LoRA")
-    found.pop("loraweights", None)
-    return [[name, weight] for name, weight in zip(names, weights or [1.0] * len(names), strict=True)]
-
-
-def _swarm_tag(tag: re.Match[str], loras: list[list[object]]) -> str:
-    """What stands in a tag's place; a LoRA's is nothing, and it joins the list."""
-    kind, name = tag[1].lower(), tag[2]
-    if kind in ("embed", "embedding"):
-        return f"embedding:{name}"
-    if kind != "lora":
-        raise SpecError(
-            f"this SwarmUI prompt has the tag {tag[0][:60]}, which is not known here; remove it", field="prompt"
-        )
-    file, _, weight = name.partition(":")
-    loras.append([file, weight or 1.0])
-    return ""
+PREPARED: Mapping[Source, Callable[[Record], Record]] = {
+    OLD_INVOKEAI: _old_invoke, FOOOCUS: fooocus, RUINED_FOOOCUS: ruined_fooocus, SWARMUI: swarm, NOVELAI: _novelai,
+    DRAW_THINGS: draw_things, A1111: _a1111, TENSORART: _tensorart,
+}  # fmt: skip
+"""What is done to a tool's records so that they say things as others do."""

@@ -16,8 +16,8 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "positiveprompt"),
     "negative_prompt": ("negativeprompt", "negative", "uc"),
     "steps": ("numinferencesteps",),
-    "sampler": ("sampler", "samplername", "ksamplername", "samplerindex"),
-    "scheduler": ("noiseschedule", "schedulername"),
+    "sampler": ("sampler", "samplername", "ksamplername", "samplerindex", "comfyuisampler", "autowebuisampler"),
+    "scheduler": ("noiseschedule", "schedulername", "comfyuischeduler", "samplersigma"),
     "cfg_scale": ("guidancescale", "cfg", "scale"),
     "size": ("size", "resolution"),
     "rng": ("randdevice",),
@@ -29,7 +29,8 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     ),
     "model_hash": ("modelhash", "basemodelhash", "sdmodelhash"),
     "vae": ("vae", "sdvae", "usevaemodel", "sdvaename"),
-    "refiner": ("refiner", "refinercheckpoint"),
+    "refiner": ("refiner", "refinercheckpoint", "refinermodel", "refinermodelname"),
+    "refiner_switch_at": ("refinerstart",),
     "vae_hash": ("vaehash", "sdvaehash"),
     "clip_skip": ("clipskip", "clipstopatlastlayers", "clipstopatlayer"),
     "exact_clip_skip": ("fractionalclipskip", "clipskipschedule", "clipskipperencoder"),
@@ -39,6 +40,8 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "phrase_skips": ("phraseclipskips",),
     "enable_hires": ("enablehr",),
     "hires_upscaler_hash": ("hiresupscalerhash",),
+    "hires_model": ("hirescheckpoint", "hrcheckpointname"),
+    "modules": ("forgeadditionalmodules",),
     "init_hash": ("initimagehash",),
     "mask_hash": ("maskimagehash",),
     "lora_hashes": ("lorahashes",),
@@ -65,7 +68,7 @@ def plain(key: str) -> str:
     return re.sub(r"[\W_]+", "", key).lower()
 
 
-LISTS = frozenset({"hashes", "resources", "loras", "lora_names", "lora_strengths"})
+LISTS = frozenset({"hashes", "resources", "loras", "lora_names", "lora_strengths", "modules"})
 """Settings that are lists, which may be empty."""
 
 

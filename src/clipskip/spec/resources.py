@@ -18,11 +18,20 @@ LORA_KINDS = ("lora", "lycoris", "locon", "dora", "loha")
 MODEL_KINDS = ("model", "checkpoint", "basemodel")
 EMBEDDING_KINDS = ("embed", "embedding", "textualinversion", "ti")
 
+TEXT_ENCODERS = re.compile(
+    r"clip_?[lgh]\b|clip_?vit|t5_?(?:xx|xl|v1)|umt5|text_?enc|(?:^|[-_.])te(?:[-_.]|$)|qwen|gemma|llama", re.IGNORECASE
+)
+"""Names of files that Forge's modules are, where they are no VAE."""
+SAME = frozenset({"usesamechoices", "builtin", "none"})
+"""Forge's words for modules that are the picture's own."""
+
+_MODULE = re.compile(r"(Hires )?Module [0-9]{1,2}")
 _TAG = re.compile(r"<(?:lora|lyco):([^:>]+)")
 _FOOOCUS = re.compile(r"(?:lora_combined_|LoRA )([0-9]{1,3})")
 _OLD_FOOOCUS = re.compile(r"LoRA \[(.+)\] weight")
 _ADDNET = re.compile(r"AddNet (Module|Model|Weight A|Weight B|Weight) ([0-9]{1,3})")
-_NO_FILE = ("", "none")
+NO_FILE = ("", "none")
+"""What some tools note where there is no file."""
 ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".sft")
 
 
@@ -71,7 +80,34 @@ def entries(said: Said) -> list[object]:
     if not isinstance(said.value, str):
         said.nonsense("a list")
     parts = said.value.strip().strip("[]").split(",")
-    return [name for part in parts if (name := part.strip(" '\"")).lower() not in _NO_FILE]
+    return [name for part in parts if (name := part.strip(" '\"")).lower() not in NO_FILE]
+
+
+def read_modules(reader: Reader) -> Said | None:
+    """The VAE among Forge's modules ("Module 1: kl-f8"); SpecError for a text encoder of its own, or for two that may be it."""
+    noted = [(bool(match[1]), said) for match, said in reader.matching(_MODULE)]
+    for said in reader.all("modules"):
+        noted += [(False, Said(said.key, entry)) for entry in entries(said)]
+    named = [(hires, said) for hires, said in noted if re.sub(r"\W", "", said.name()).lower() not in SAME]
+    for _, said in named:
+        if TEXT_ENCODERS.search(stem(said.name())):
+            raise SpecError(
+                f"settings: {said.key} {said.name()[:60]!r} is a text encoder of its own, which cannot be repeated; leave it out "
+                "to read the prompt with the checkpoint's",
+                field="model",
+            )
+    names = {stem(said.name()) for _, said in named}
+    if len(names) > 1:
+        told = " and ".join(f"{said.key} {said.name()[:40]}" for _, said in named)
+        raise SpecError(f"settings: {told} may each be the VAE; leave the one that is", field="vae")
+    hires_alone = names and all(hires for hires, _ in named)
+    if hires_alone:
+        raise SpecError(
+            f"settings: {named[0][1].key} {named[0][1].name()[:60]!r} is a VAE of the second pass, which cannot be repeated; "
+            "leave it out to decode with the picture's",
+            field="vae",
+        )
+    return next((said for _, said in named), None)
 
 
 def _hash_lists(reader: Reader, name: str) -> Iterator[tuple[str, str]]:
@@ -121,6 +157,12 @@ def _read_resource(reader: Reader, said: Said, entry: object, files: Files) -> N
         files.model, files.model_hash = files.model or name, files.model_hash or item.word(HASHES)
     elif kind in EMBEDDING_KINDS:
         files.embedding_hashes.setdefault(name, item.word(HASHES) or "")
+    elif not kind and name:
+        raise SpecError(
+            f"settings: {said.key} has {name[:60]!r} without a type: whether it is the model, a LoRA or an embedding is not "
+            "said; give its type, or leave it out",
+            field="resources",
+        )
     else:
         reader.leave(f"{said.key} {name}".strip(), entry)
         return
@@ -182,10 +224,10 @@ def _numbered(reader: Reader) -> Iterator[LoraRef]:
         name, colon, weight = said.text().rpartition(":")
         if not colon:
             said.nonsense("a name with its weight, as in name : 0.5")
-        if name.strip().lower() not in _NO_FILE:
+        if name.strip().lower() not in NO_FILE:
             yield _lora(name.strip(), Said(said.key, weight.strip()).number())
     for match, said in reader.matching(_OLD_FOOOCUS):
-        if match[1].lower() not in _NO_FILE:
+        if match[1].lower() not in NO_FILE:
             yield _lora(match[1], said.number())
 
 
@@ -205,7 +247,7 @@ def _addnet(reader: Reader) -> Iterator[LoraRef]:
         name = re.sub(r"\s*\([0-9a-fA-F]+\)$", "", model.text())
         both = slot["Weight"].number() if "Weight" in slot else 1.0
         unet, te = (slot[key].number() if key in slot else both for key in ("Weight A", "Weight B"))
-        if name.lower() in _NO_FILE:
+        if name.lower() in NO_FILE:
             reader.leave(f"AddNet Model {number}", name)
         else:
             yield LoraRef(name=stem(name), text_encoder=te, unet=unet)

@@ -14,6 +14,7 @@ SCHEDULES = {
     "normal": "Normal", "karras": "Karras", "exponential": "Exponential", "sgm_uniform": "SGM Uniform", "simple": "Simple",
     "ddim_uniform": "DDIM", "beta": "Beta", "kl_optimal": "KL Optimal", "turbo": "Turbo",
     "align_your_steps": "Align Your Steps", "polyexponential": "Polyexponential", "automatic": AUTOMATIC,
+    "default": AUTOMATIC, "betas": "Beta",
 }  # fmt: skip
 OTHER_SAMPLERS = {
     "euler_a": "Euler a", "dpm2": "DPM2", "dpm2_a": "DPM2 a", "kdpm_2": "DPM2", "kdpm_2_a": "DPM2 a", "dpm_2_a": "DPM2 a",
@@ -47,6 +48,20 @@ def comfy_names(sampler: str, schedule: str) -> tuple[str, str]:
     name = sampler.removeprefix("sample_")
     name = COMFY_SAMPLERS.get(name.removesuffix("_gpu"), sampler)
     return name, AUTOMATIC if name in COMFY_OWN_TIMES else SCHEDULES.get(schedule, schedule)
+
+
+def is_comfy(sampler: str) -> bool:
+    """Whether a settings text names its sampler as only nodes of ComfyUI do: euler_ancestral, or euler_ancestral_karras."""
+    return "_" in sampler and comfy_text_names(sampler, AUTOMATIC)[0] != sampler
+
+
+def comfy_text_names(sampler: str, schedule: str) -> tuple[str, str]:
+    """A1111's names of what nodes of ComfyUI write into settings texts: its own names, with the schedule behind, or A1111's."""
+    for name in sorted(COMFY_SAMPLERS, key=len, reverse=True):
+        rest = sampler.removeprefix(name)
+        if rest != sampler and (not rest or rest[1:] in SCHEDULES):
+            return comfy_names(name, rest[1:] or schedule)
+    return other_names(sampler, schedule)
 
 
 def other_names(sampler: str, schedule: str) -> tuple[str, str]:

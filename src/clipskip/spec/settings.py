@@ -7,16 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 from clipskip.errors import SpecError
-from clipskip.spec.asking import A1111, read_request
+from clipskip.spec.asking import A1111, COMFY_TEXT, Source, read_request
 from clipskip.spec.encoder_skips import EncoderSkips
-from clipskip.spec.foreign import read_record
-from clipskip.spec.infotext import Infotext, compose, hide_labels, parse_infotext
+from clipskip.spec.fooocus import untagged
+from clipskip.spec.foreign import DRAW_THINGS, read_record
+from clipskip.spec.infotext import Infotext, compose, hide_labels, parse_infotext, with_sizes
 from clipskip.spec.lora import LoraRef
+from clipskip.spec.mac_apps import draw_things_fields
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires
 from clipskip.spec.plain import write_value, write_values
 from clipskip.spec.reader import Reader, plain, shown
 from clipskip.spec.render import FileRef, Render, Request
+from clipskip.spec.sampler_names import is_comfy
 from clipskip.spec.skip import ClipSkip
 from clipskip.spec.table import HIRES, MASK, PICTURE, START
 
@@ -58,17 +61,40 @@ def request_from_text(text: str) -> Request:
 
 
 def request_from_texts(texts: Sequence[str]) -> Request:
-    """What the first of a picture's settings asks for; where others beside it say something else, that is `unused`."""
-    asked = request_from_text(texts[0])
+    """What the first of a picture's settings asks for; where others beside it say something else, that is `unused`.
+
+    A graph of ComfyUI that can be read comes before a settings text, since it drew the picture.
+    """
+    first = next((at for at, text in enumerate(texts) if at and _drew(text)), 0) if not texts[0].startswith("{") else 0
+    asked = request_from_text(texts[first])
     told: list[tuple[str, str]] = []
-    for text in texts[1:]:
+    for text in (*texts[:first], *texts[first + 1 :]):
         try:
             other = request_from_text(text)
         except SpecError as error:
             told.append(("other settings in the picture", f"{shown(text)[:60]} ({error})"))
         else:
+            if first:
+                asked = _with_hashes(asked, other)
             told += _differing(asked, other)
     return replace(asked, unused=(*asked.unused, *told))
+
+
+def _with_hashes(asked: Request, text: Request) -> Request:
+    """A graph's request with the hashes that a settings text beside it has of the same files."""
+    same = text.model == asked.model and asked.model_hash is None
+    digits = dict(text.lora_hashes) | dict(asked.lora_hashes)
+    return replace(asked, model_hash=text.model_hash if same else asked.model_hash, lora_hashes=tuple(digits.items()))
+
+
+def _drew(text: str) -> bool:
+    """Whether a picture's text is a graph of ComfyUI that can be read."""
+    if not (text.lstrip().startswith("{") and '"class_type"' in text):
+        return False
+    try:
+        return read_record(text) is not None
+    except SpecError:
+        return False
 
 
 def _differing(asked: Request, other: Request) -> Iterator[tuple[str, str]]:
@@ -76,7 +102,7 @@ def _differing(asked: Request, other: Request) -> Iterator[tuple[str, str]]:
     bare = Request(prompt=other.prompt, negative_prompt=other.negative_prompt, unused=other.unused)
     for name in ("prompt",) if other == bare else COMPARED:
         one, second = getattr(asked, name), getattr(other, name)
-        if second is not None and one != second and str(one).strip() != str(second).strip():
+        if second is not None and one != second and str(one).split() != str(second).split():
             yield f"{name.replace('_', ' ')} in the picture's other settings", shown(str(second))
 
 
@@ -119,24 +145,44 @@ def request_from_infotext(infotext: Infotext) -> Request:
     """
     if not infotext.fields:
         return Request(prompt=infotext.prompt, negative_prompt=infotext.negative_prompt, unused=infotext.rest)
-    reader = Reader({**_with_first_pass(infotext.bare or infotext.fields), **infotext.lists})
+    source, record, prompt, negative = _told_by(infotext)
+    reader = Reader(record)
     version = reader.key("Version")
-    asked = read_request(reader, A1111, prompt=infotext.prompt, negative=infotext.negative_prompt)
+    asked = read_request(reader, source, prompt=prompt, negative=negative)
     told = [("Version", version.value)] if version and not version.value.startswith("clipskip") else []
-    counted = _counted_by(version.value if version else "", infotext.fields)
+    counted = asked.counted_by or _counted_by(version.value if version else "", infotext.fields)
     request = replace(asked, counted_by=counted, unused=(*asked.unused, *told, *infotext.rest))
     _check(request)
     return request
 
 
+def _told_by(infotext: Infotext) -> tuple[Source, Mapping[str, object], str, str]:
+    """Whose settings text it is, its pairs, its prompt and its negative prompt."""
+    fields, prompt, negative = infotext.fields, infotext.prompt, infotext.negative_prompt
+    record: Mapping[str, object] = {**_with_first_pass(infotext.bare or fields), **infotext.lists}
+    if "Guidance Scale" in fields and "Seed Mode" in fields:
+        record, prompt, below = draw_things_fields(dict(with_sizes(infotext.bare or fields)), prompt)
+        return DRAW_THINGS, record, prompt, negative or below
+    if fields.get("Version") == "ComfyUI" or is_comfy(fields.get("Sampler", "")):
+        tagged = untagged({**record, "prompt": prompt, "negative_prompt": negative})
+        prompt, negative = tagged.pop("prompt"), tagged.pop("negative_prompt")
+        return COMFY_TEXT, tagged, prompt, negative
+    return A1111, record, prompt, negative
+
+
 def _counted_by(version: object, fields: Mapping[str, str]) -> Dialect | None:
     """The tool that counted the Clip Skip of a settings text; what is left out is A1111's default, and else it is as typed."""
     text = str(version).lower()
-    if text.startswith("clipskip"):
+    if text.startswith(("clipskip", "comfyui")) or is_comfy(fields.get("Sampler", "")):
         return None
-    if "CLiP-skip" in fields:
+    if "CLiP-skip" in fields or fields.get("App") == "SD.Next":
         return Dialect.SDNEXT
-    marks = {"f": Dialect.FORGE, "neo": Dialect.FORGE_NEO, "v": Dialect.A1111, "1": Dialect.A1111}
+    if text.startswith("f1.") or ("v1.10.1rc" in text and "f2." not in text):
+        return Dialect.REFORGE
+    marks = {
+        "f": Dialect.FORGE, "neo": Dialect.FORGE_NEO, "classic": Dialect.FORGE_CLASSIC, "v": Dialect.A1111,
+        "1": Dialect.A1111,
+    }  # fmt: skip
     tool = next((dialect for mark, dialect in marks.items() if text.startswith(mark)), None)
     said = any(plain(name) == "clipskip" for name in fields)
     return tool or (None if said else Dialect.A1111)

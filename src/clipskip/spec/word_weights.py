@@ -13,7 +13,7 @@ PLUS, MINUS = 1.1, 0.9
 MOST_LEVELS = 60
 """Brackets in brackets; more are no weights."""
 
-_SPECIAL = re.compile(r"[()\[\]\\]")
+_SPECIAL = frozenset("()[]\\")
 _OWN_WORDS = re.compile(r"\b(AND|BREAK)\b")
 """What A1111 takes for more than words; a tokenizer makes no difference between these and small letters."""
 _NUMBERED = re.compile(r"(?<![0-9.])-?[0-9.]{1,20}::")
@@ -24,6 +24,10 @@ _WORD = re.compile(r"((?:\\.|[^\s,()\\])*?[^\s,()\\+-])(\+{1,20}|-{1,20})(?=[\s,
 
 def _weighed(words: str, weight: float) -> str:
     return f"({words}:{weight:.6g})" if words and weight != 1 else words
+
+
+def _escaped(sign: str) -> str:
+    return f"\\{sign}" if sign in _SPECIAL else sign
 
 
 def novelai_words(prompt: str) -> str:
@@ -41,7 +45,7 @@ def novelai_words(prompt: str) -> str:
         elif opened and sign == {"{": "}", "[": "]"}[opened[-1]]:
             _close(levels, opened)
         else:
-            levels[-1].append(_SPECIAL.sub(r"\\\g<0>", sign))
+            levels[-1].append(_escaped(sign))
         if len(opened) > MOST_LEVELS:
             raise SpecError(f"this NovelAI prompt has over {MOST_LEVELS} brackets in brackets", field="prompt")
     while opened:
@@ -79,7 +83,7 @@ def invoke_words(prompt: str) -> str:
             levels[-1].append(_weighed(re.sub(r"[\[\]]", r"\\\g<0>", word[1]), _value(word[2])))
             at = word.end()
         else:
-            levels[-1].append(_SPECIAL.sub(r"\\\g<0>", sign))
+            levels[-1].append(_escaped(sign))
             at += 1
     return _OWN_WORDS.sub(lambda word: word[0].lower(), r"\(".join("".join(level) for level in levels))
 

@@ -1,0 +1,109 @@
+"""Records of Fooocus and of its forks RuinedFooocus and Fooocus-MRE, with their own ways of saying things in everybody's.
+
+Read in Fooocus' modules/meta_parser.py and private_logger.py, RuinedFooocus' modules/async_worker.py and image_pipeline.py,
+and Fooocus-MRE's modules/async_worker.py.
+"""
+
+import json
+import re
+from typing import Any
+
+from clipskip.errors import SpecError
+from clipskip.spec.reader import Record, Said, plain, says_something
+from clipskip.spec.resources import NO_FILE
+
+PERFORMANCE = {"speed": 30, "quality": 60}
+"""Steps of Fooocus' presets; its others add a LoRA of their own."""
+SWITCHES = ("refiner_switch", "Refiner Switch")
+NOT_BY_NOISE = "by the share of the steps, where this program goes by the noise that is gone"
+
+_PACKED = re.compile(r"\s*([-+0-9.]+)\s+-\s+(.+)", re.DOTALL)
+"""RuinedFooocus' LoRA: weight and name in one text."""
+_OLD_TAG = re.compile(r"<([^<>:]+):([^<>]*)>")
+_TAG = re.compile(r"<lora:([^<>:]+):?([^<>:]*)>")
+_SLOT = re.compile(r"l([0-9])")
+
+
+def fooocus(record: Record) -> Record:
+    """Fooocus: steps by the name of a preset; MRE's slots l1 and w1, and a Clip Skip that counts as ComfyUI does."""
+    found = dict(record)
+    for key in ("Performance", "performance"):
+        preset = found.get(key)
+        if isinstance(preset, str) and not {plain(name) for name in found} & {"steps"}:
+            if preset.lower() not in PERFORMANCE:
+                raise SpecError(
+                    f"this Fooocus record draws with performance {preset[:40]!r}, which adds a LoRA that it does not name; "
+                    "records of Speed and Quality can be repeated",
+                    field="lora",
+                )
+            found["steps"] = PERFORMANCE[preset.lower()]
+            del found[key]
+    slots = [match for key in record if (match := _SLOT.fullmatch(key))]
+    loras = [[found.pop(slot[0]), found.pop(f"w{slot[1]}", 1.0)] for slot in slots]
+    if named := [pair for pair in loras if str(pair[0]).lower() not in NO_FILE]:
+        found["loras"] = [*_listed(found), *named]
+    if "base_clip_skip" in found:
+        found["clipstopatlayer"] = found.pop("base_clip_skip")
+    return _refined(untagged(found))
+
+
+def ruined_fooocus(record: Record) -> Record:
+    """RuinedFooocus: LoRAs as [hash, "weight - name"], once as "Loras:<name:weight>"; a Clip Skip of 1 is the model's own."""
+    found = dict(record)
+    loras = found.get("loras")
+    if isinstance(loras, str):
+        loras = [[name, weight] for name, weight in _OLD_TAG.findall(loras) if name.strip().lower() not in NO_FILE]
+        if not loras and "<" not in str(found["loras"]):
+            found.pop("loras")
+    if isinstance(loras, list):
+        found["loras"] = [_unpacked(entry) for entry in loras]
+    if found.get("clip_skip") in (1, "1") and not isinstance(found["clip_skip"], bool):
+        del found["clip_skip"]
+    return _refined(untagged(found))
+
+
+def _unpacked(entry: object) -> object:
+    """A LoRA of RuinedFooocus as Fooocus has it: name, weight, hash."""
+    if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str):
+        packed = _PACKED.fullmatch(entry[1])
+        if packed is not None:
+            return [packed[2], packed[1], entry[0]]
+    return entry
+
+
+def _listed(found: dict[str, Any]) -> list[object]:
+    loras = found.get("loras") or []
+    if not isinstance(loras, list):
+        Said("loras", loras).nonsense("a list of names with their weights")
+    return loras
+
+
+def untagged(found: dict[str, Any]) -> dict[str, Any]:
+    """The prompts without A1111's LoRA tags, which these tools take out of them; those that no list has join it."""
+    listed = json.dumps(
+        [v for key, v in found.items() if "lora" in key.lower() and "hash" not in key.lower()], default=str
+    )
+    tagged: list[list[str]] = []
+
+    def taken(tag: re.Match[str]) -> str:
+        if tag[1].strip() not in listed:
+            tagged.append([tag[1].strip(), tag[2] or "1"])
+        return ""
+
+    for key in ("prompt", "Prompt", "negative_prompt", "Negative Prompt", "Negative"):
+        if isinstance(found.get(key), str):
+            found[key] = _TAG.sub(taken, found[key]).strip()
+    return found | {"loras": [*_listed(found), *tagged]} if tagged else found
+
+
+def _refined(found: dict[str, Any]) -> dict[str, Any]:
+    """Where a refiner takes over: forks say the step, Fooocus the share of them, which is told of beside it."""
+    name = next((found[key] for key in ("refiner_model", "Refiner Model", "refiner_model_name") if key in found), None)
+    if not isinstance(name, str) or name.strip().lower() in NO_FILE:
+        return found
+    share = next((found.pop(key) for key in SWITCHES if key in found), None)
+    if share is None and "switch" in found and says_something(found.get("steps")):
+        share = Said("switch", found.pop("switch")).number() / max(Said("steps", found["steps"]).number(), 1)
+    if share is None:
+        return found
+    return found | {"refiner_switch_at": share, "when the refiner takes over": f"at {share} {NOT_BY_NOISE}"}
