@@ -1,95 +1,70 @@
 """Weights of words as NovelAI and InvokeAI write them -> A1111's (words:1.1).
 
-NovelAI: {words} is 1.05 times, [words] 1 / 1.05 (its manual, "Strengthening and weakening"); round brackets are text.
-InvokeAI: (words)1.2, (words)++ and word+ with 1.1 a plus and 0.9 a minus; brackets alone say nothing (compel's syntax).
+NovelAI: {words} is 1.05 times, [words] 1 / 1.05, 1.5::words:: a number (its documentation, "Strengthening and weakening
+vectors" and "Numerical emphasis"); round brackets are text.
 """
 
 import re
+from itertools import groupby
 
 from clipskip.errors import SpecError
+from clipskip.spec.invoke_prompt import Pieces, invoke_pieces
 
 NOVELAI_STEP = 1.05
-PLUS, MINUS = 1.1, 0.9
 MOST_LEVELS = 60
 """Brackets in brackets; more are no weights."""
 
 _SPECIAL = frozenset("()[]\\")
 _OWN_WORDS = re.compile(r"\b(AND|BREAK)\b")
 """What A1111 takes for more than words; a tokenizer makes no difference between these and small letters."""
-_NUMBERED = re.compile(r"(?<![0-9.])-?[0-9.]{1,20}::")
-_CALLS = re.compile(r"\)\s*\.(blend|swap|and)\s*\(")
-_WEIGHT = re.compile(r"(\+{1,20}|-{1,20}|[0-9]{1,6}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?![\w+-])")
-_WORD = re.compile(r"((?:\\.|[^\s,()\\])*?[^\s,()\\+-])(\+{1,20}|-{1,20})(?=[\s,()]|$)")
-
-
-def _weighed(words: str, weight: float) -> str:
-    return f"({words}:{weight:.6g})" if words and weight != 1 else words
-
-
-def _escaped(sign: str) -> str:
-    return f"\\{sign}" if sign in _SPECIAL else sign
+_NUMBERED = re.compile(r"(-?(?:[0-9]{1,6}(?:\.[0-9]{0,20})?|\.[0-9]{1,20}))::")
+_COMMA = re.compile(r"(?<=[\w)]) ,(?= |$|[:)])")
+_TAIL = re.compile(r"(:\s*[-+]?[.0-9]{1,20}\s*)\Z")
+"""What A1111 takes for the weight of a whole prompt at its end."""
 
 
 def novelai_words(prompt: str) -> str:
-    """NovelAI's prompt with its weights as A1111 writes them. SpecError for weights in numbers, which its models of 2025 have."""
-    if numbered := _NUMBERED.search(prompt):
-        raise SpecError(
-            f"this NovelAI prompt has a weight in numbers, {numbered[0]}, which is not known here; write (words:1.2)",
-            field="prompt",
-        )
-    levels, opened = [list[str]()], list[str]()
-    for sign in prompt:
+    """NovelAI's prompt with its weights as A1111 writes them."""
+    pieces: Pieces = []
+    brackets, at = list[str](), 0
+    number: float | None = None
+    while at < len(prompt):
+        sign = prompt[at]
+        numbered = _NUMBERED.match(prompt, at) if sign in "-.0123456789" and not prompt[at - 1 : at].isalnum() else None
+        if numbered:
+            number, at = float(numbered[1]), numbered.end()
+            continue
+        if number is not None and prompt.startswith("::", at):
+            number, at = None, at + 2
+            continue
         if sign in "{[":
-            opened.append(sign)
-            levels.append([])
-        elif opened and sign == {"{": "}", "[": "]"}[opened[-1]]:
-            _close(levels, opened)
+            brackets.append(sign)
+        elif brackets and sign == {"{": "}", "[": "]"}[brackets[-1]]:
+            brackets.pop()
         else:
-            levels[-1].append(_escaped(sign))
-        if len(opened) > MOST_LEVELS:
+            steps = brackets.count("{") - brackets.count("[")
+            pieces.append((sign, (1.0 if number is None else number) * NOVELAI_STEP**steps))
+        if len(brackets) > MOST_LEVELS:
             raise SpecError(f"this NovelAI prompt has over {MOST_LEVELS} brackets in brackets", field="prompt")
-    while opened:
-        _close(levels, opened)
-    return _OWN_WORDS.sub(lambda word: word[0].lower(), "".join(levels[0]))
-
-
-def _close(levels: list[list[str]], opened: list[str]) -> None:
-    weight = NOVELAI_STEP if opened.pop() == "{" else 1 / NOVELAI_STEP
-    words = "".join(levels.pop())
-    levels[-1].append(_weighed(words, weight))
+        at += 1
+    return _written(pieces, "")
 
 
 def invoke_words(prompt: str) -> str:
     """InvokeAI's prompt with its weights as A1111 writes them. SpecError for blends and swaps."""
-    if call := _CALLS.search(prompt):
-        raise SpecError(
-            f"this InvokeAI prompt calls .{call[1]}(), which cannot be repeated; give the prompt itself", field="prompt"
-        )
-    levels, at = [list[str]()], 0
-    while at < len(prompt):
-        sign = prompt[at]
-        if sign == "\\" and at + 1 < len(prompt):
-            levels[-1].append(prompt[at : at + 2])
-            at += 2
-        elif sign == "(" and len(levels) <= MOST_LEVELS:
-            levels.append([])
-            at += 1
-        elif sign == ")" and len(levels) > 1:
-            weight = _WEIGHT.match(prompt, at + 1)
-            words = "".join(levels.pop())
-            levels[-1].append(_weighed(words, _value(weight[1])) if weight else words)
-            at = weight.end() if weight else at + 1
-        elif (at == 0 or prompt[at - 1] in " \t\n,()") and (word := _WORD.match(prompt, at)):
-            levels[-1].append(_weighed(re.sub(r"[\[\]]", r"\\\g<0>", word[1]), _value(word[2])))
-            at = word.end()
-        else:
-            levels[-1].append(_escaped(sign))
-            at += 1
-    return _OWN_WORDS.sub(lambda word: word[0].lower(), r"\(".join("".join(level) for level in levels))
+    return _COMMA.sub(",", _written(invoke_pieces(prompt), " "))
 
 
-def _value(written: str) -> float:
-    """The weight: a number, or 1.1 for each plus and 0.9 for each minus."""
-    if written[0] in "+-":
-        return float((PLUS if written[0] == "+" else MINUS) ** len(written))
-    return float(written)
+def _written(pieces: Pieces, between: str) -> str:
+    """A1111's prompt of words and weights; what A1111 would take for more than words is escaped."""
+    told = []
+    for weight, alike in groupby(pieces, key=lambda piece: round(piece[1], 12)):
+        words = between.join(piece[0] if piece[0].startswith("<lora:") else _escaped(piece[0]) for piece in alike)
+        bare = words.strip()
+        told.append(words.replace(bare, f"({bare}:{weight:.6g})", 1) if bare and weight != 1 else words)
+    text = _OWN_WORDS.sub(lambda word: word[0].lower(), between.join(told))
+    return _TAIL.sub(r"(\1:1)", text)
+
+
+def _escaped(words: str) -> str:
+    return "".join(f"\\{sign}" if sign in _SPECIAL else sign for sign in words)
