@@ -180,8 +180,12 @@ def test_stabilitymatrix_json_is_read_as_a1111s() -> None:
 
 
 @pytest.mark.parametrize("prompt", ["a" + "+" * 99_999, "(" * 99_999, "(a)" + "9" * 99_999, "{[" * 30, "1." * 50_000])
-def test_hostile_weights_are_words(prompt: str) -> None:
-    assert "inf" not in invoke_words(prompt) + novelai_words(prompt.replace("(", " "))
+def test_hostile_weights_are_never_infinite(prompt: str) -> None:
+    for words in (invoke_words, novelai_words):
+        try:
+            assert "inf" not in words(prompt)
+        except SpecError as error:
+            assert len(str(error)) < 200
 
 
 def test_tensorarts_second_name_of_its_sampler_gives_way(no_sampler: Json) -> None:

@@ -18,8 +18,7 @@ Parsed = tuple[Pieces, int] | None
 PLUS, MINUS = 1.1, 0.9
 MOST_LEVELS = 60
 """Brackets in brackets; more are no weights."""
-SIGNS = '()",.+-='
-"""What means something where it is not escaped."""
+MOST_SIGNS, MOST_WEIGHT = 40, 1000
 
 _COMMA = re.compile(r",(\S)")
 _BLANK = re.compile(r"\s*")
@@ -136,8 +135,14 @@ class _Reading:
 
 def _weighed(pieces: Pieces, written: str) -> Pieces:
     """The pieces times a weight: a number, or 1.1 for each plus and 0.9 for each minus."""
-    weight = float(written) if written[0] not in "+-" else float((PLUS if written[0] == "+" else MINUS) ** len(written))
-    return [(words, value * weight) for words, value in pieces]
+    signs = "+-".find(written[0])
+    weight = float(written) if signs < 0 else float((PLUS, MINUS)[signs] ** min(len(written), MOST_SIGNS))
+    weighed = [(words, value * weight) for words, value in pieces]
+    if len(written) > MOST_SIGNS or any(abs(value) > MOST_WEIGHT for _, value in weighed):
+        raise SpecError(
+            f"this InvokeAI prompt weighs words {MOST_WEIGHT} times and more; give lower weights", field="prompt"
+        )
+    return weighed
 
 
 def _plain(words: str) -> str:
