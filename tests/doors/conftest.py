@@ -1,4 +1,4 @@
-"""A server of the embedded model with an empty folder, and its page in Chromium."""
+"""A server of the embedded model and a tiny SDXL one with an empty folder, and its page in Chromium."""
 
 import socket
 import subprocess
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiny_sdxl
+import torch
 from playwright.sync_api import Browser, Page, sync_playwright
 from web_page import CHROMIUM
 
@@ -21,7 +23,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     out = tmp_path_factory.mktemp("web")
-    words = ["serve", "--port", str(port), "--out", str(out)]
+    models = tmp_path_factory.mktemp("models")
+    tiny_sdxl.write(tiny_sdxl.sdxl(), models / "pony.safetensors", dtype=torch.float16)
+    words = ["serve", "--port", str(port), "--out", str(out), "--models-folder", str(models)]
     with (out / "server.log").open("wb") as log:
         running = subprocess.Popen(
             [sys.executable, "-c", "from clipskip.doors.cli import main; main()", *words], stdout=log, stderr=log

@@ -23,24 +23,53 @@ class AxisKind:
     """What an axis may vary."""
 
     name: str
+    title: str
+    """In a list to choose from."""
     kind: Kind
     label: str
     """What stands beside a value: seed 5."""
     field: str
     """The infotext's name of it; empty where it has none of its own."""
+    example: str
+    """Values as a user may write them."""
 
 
 AXES = (
-    AxisKind(name="seed", kind="whole", label="seed", field="Seed"),
-    AxisKind(name="cfg", kind="number", label="CFG", field="CFG scale"),
-    AxisKind(name="steps", kind="whole", label="steps", field="Steps"),
-    AxisKind(name="sampler", kind="text", label="", field="Sampler"),
-    AxisKind(name="scheduler", kind="text", label="", field="Schedule type"),
-    AxisKind(name="lora-weight", kind="number", label="LoRA", field=""),
-    AxisKind(name="lora-text-encoder", kind="number", label="LoRA text encoder", field=""),
-    AxisKind(name="lora-unet", kind="number", label="LoRA UNet", field=""),
-    AxisKind(name="negative-clip-skip", kind="text", label="negative Clip Skip", field="Negative clip skip"),
-    AxisKind(name="prompt", kind="text", label="", field=""),
+    AxisKind(name="seed", title="Seed", kind="whole", label="seed", field="Seed", example="5-8"),
+    AxisKind(name="cfg", title="CFG scale", kind="number", label="CFG", field="CFG scale", example="3,5,7"),
+    AxisKind(name="steps", title="Steps", kind="whole", label="steps", field="Steps", example="10..30 (+10)"),
+    AxisKind(
+        name="sampler", title="Sampling method", kind="text", label="", field="Sampler", example="Euler a||DPM++ 2M"
+    ),
+    AxisKind(
+        name="scheduler",
+        title="Schedule type",
+        kind="text",
+        label="",
+        field="Schedule type",
+        example="Automatic||Karras",
+    ),
+    AxisKind(name="lora-weight", title="LoRA weight", kind="number", label="LoRA", field="", example="0.2..1.0"),
+    AxisKind(
+        name="lora-text-encoder",
+        title="LoRA weight, text encoder",
+        kind="number",
+        label="LoRA text encoder",
+        field="",
+        example="0,0.5,1",
+    ),
+    AxisKind(
+        name="lora-unet", title="LoRA weight, U-Net", kind="number", label="LoRA UNet", field="", example="0,0.5,1"
+    ),
+    AxisKind(
+        name="negative-clip-skip",
+        title="Negative Clip Skip",
+        kind="text",
+        label="negative Clip Skip",
+        field="Negative clip skip",
+        example="1,2,4",
+    ),
+    AxisKind(name="prompt", title="Prompt, search and replace", kind="text", label="", field="", example="frog||owl"),
 )
 BY_NAME = {axis.name: axis for axis in AXES}
 

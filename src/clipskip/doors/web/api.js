@@ -47,6 +47,7 @@ export const api = {
   status: () => ask("/v1/status"),
   files: () => ask("/v1/files"),
   samplers: () => ask("/v1/samplers"),
+  axes: () => ask("/v1/axes"),
   start: (body) => ask("/v1/sweeps", { method: "POST", body: withSeed(body) }),
   /** What a sweep would be: its size, and what is likely not meant. */
   check: (body, signal) => ask("/v1/sweeps/check", { method: "POST", body: withSeed(body), signal }),

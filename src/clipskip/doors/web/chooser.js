@@ -74,6 +74,36 @@ export function openChooser(hear) {
     mark();
     group.children[focus - 1].focus();
   });
+  /** SDXL's encoders: linked, one number counts for both. */
+  function slide(moved, other) {
+    if (at("link-skips").getAttribute("aria-pressed") === "true") {
+      at(other).value = at(moved).value;
+      at(moved).value = at(other).value; // CLIP-L has no more than 12 layers
+    }
+    tellSlides();
+  }
+
+  function tellSlides() {
+    const [l, g] = ["skip-l", "skip-g"].map((id) => at(id).value);
+    at("skip-l-value").textContent = l;
+    at("skip-g-value").textContent = g;
+    at("add-skip").textContent = `Add ${l}/${g}`;
+  }
+
+  at("skip-l").addEventListener("input", (event) => { event.stopPropagation(); slide("skip-l", "skip-g"); });
+  at("skip-g").addEventListener("input", (event) => { event.stopPropagation(); slide("skip-g", "skip-l"); });
+  at("link-skips").addEventListener("click", () => {
+    const linked = at("link-skips").getAttribute("aria-pressed") !== "true";
+    at("link-skips").setAttribute("aria-pressed", String(linked));
+    at("link-skips").textContent = linked ? "Linked" : "Not linked";
+    if (linked) slide("skip-l", "skip-g");
+  });
+  at("add-skip").addEventListener("click", () => {
+    const pair = at("add-skip").textContent.replace("Add ", "");
+    field.value = [field.value.trim().replace(/,$/, ""), pair].filter(Boolean).join(",");
+    changed();
+  });
+  tellSlides();
   field.addEventListener("input", mark);
   for (const button of document.querySelectorAll("[data-range]")) {
     button.addEventListener("click", () => { field.value = button.dataset.range; changed(); });
@@ -82,8 +112,9 @@ export function openChooser(hear) {
 
   return {
     columns: () => columns,
-    /** Sets how many layers there are, at which Clip Skip models and LoRAs in use were trained, and the model's name. */
-    set(newDepth, newTrained, newModel) {
+    /** Sets how many layers there are, at which Clip Skip models and LoRAs in use were trained, the model's name and its text encoders. */
+    set(newDepth, newTrained, newModel, { encoders = 1 } = {}) {
+      at("encoders").hidden = encoders < 2;
       model = newModel;
       depth = newDepth;
       trained = newTrained;

@@ -6,6 +6,7 @@ import { at, h, notice, plural, sentence } from "./dom.js";
 import { openLoras } from "./loras.js";
 import { openPicker } from "./picker.js";
 import { openReading } from "./reading.js";
+import { openVarying } from "./varying.js";
 
 const DRAFT = "clipskip.draft", STARTER = "starter";
 const TEXTS = ["prompt", "negative_prompt", "clip_skips", "negative_clip_skip", "seed"];
@@ -13,12 +14,12 @@ const NUMBERS = ["steps", "cfg_scale", "width", "height"];
 const CHOICES = ["sampler", "scheduler"];
 const DEFAULTS = { clip_skips: "1-5", steps: 20, cfg_scale: 7, seed: "-1", sampler: "Euler a", scheduler: "Automatic" };
 const DOUBTED = ["model", "prompt", "loras", "width"], PAUSE_MS = 500;
-const SAME_FIELD = { clip_skip: "clip_skips", lora: "loras", cfg: "cfg_scale", size: "width", negative: "negative_prompt", embedding: "prompt" };
+const SAME_FIELD = { clip_skip: "clip_skips", lora: "loras", cfg: "cfg_scale", size: "width", negative: "negative_prompt", embedding: "prompt", axis: "axes" };
 
 /** The form. `hear` has start(body) and model(file): a sweep is asked for; another checkpoint is chosen. */
 export function openForm(hear) {
   let files = { models: [], loras: [], embeddings: [] }, reading = "", settings = null, tags = [], busy = false, begun = false;
-  let modelName = "";
+  let modelName = "", pictures = null;
   const touched = new Set();
   const loras = openLoras({ changed, word: addWord, model });
   const models = openPicker(at("model"), at("model-list"), {
@@ -28,6 +29,7 @@ export function openForm(hear) {
     taken: (file) => { touched.add("model"); chooseModel(file.name); },
   });
   const chooser = openChooser(count);
+  const varying = openVarying({ changed: () => { at("axes-error").textContent = ""; pictures = null; stopAsking(); keep(); check(); } });
   const context = () => ({ steps: at("steps").validity.valid && whole("steps") ? whole("steps") : DEFAULTS.steps, model: known() ? modelName : null, loras: loras.values() });
   const readings = [
     openReading("prompt", { negative: false, context, hear: (report) => { tags = report.loras.map((lora) => lora.name); trained(); } }),
@@ -64,13 +66,14 @@ export function openForm(hear) {
     const marks = [file, ...files.loras.filter((lora) => names.has(lora.name) || names.has(lora.alias))]
       .filter((one) => one?.trained_clip_skip)
       .map((one) => ({ name: one.name, skip: one.trained_clip_skip }));
-    chooser.set(file?.layers ?? 12, marks, file?.name ?? null);
+    chooser.set(file?.layers ?? 12, marks, file?.name ?? null, { encoders: file?.family === "SDXL" ? 2 : 1 });
   }
 
   function count() {
     const columns = chooser.columns(), rows = loras.values().length + tags.length > 0 ? 2 : 1;
+    const number = varying.texts().length ? pictures : columns && columns.length * rows;
     at("clip_skips-count").textContent = columns ? plural(columns.length, "column") : "";
-    at("start").textContent = busy ? "Starting…" : columns ? `Sweep: ${plural(columns.length * rows, "picture")}` : "Sweep";
+    at("start").textContent = busy ? "Starting…" : number ? `Sweep: ${plural(number, "picture")}` : "Sweep";
   }
 
   function showModel() {
@@ -97,6 +100,7 @@ export function openForm(hear) {
       model: modelName || null,
       loras: loras.values(),
       clip_skips: at("clip_skips").value,
+      axes: varying.lines(),
       negative_clip_skip: at("negative_clip_skip").value.trim() || null,
       steps: whole("steps"),
       sampler: at("sampler").value,
@@ -115,7 +119,7 @@ export function openForm(hear) {
     if (!/^-?\d+$/.test(asked.seed)) throw new ApiError("Give a whole number; -1 draws a new one.", { field: "seed" });
     for (const id of ["steps", "cfg_scale"]) if (asked[id] === null) throw new ApiError("Give a number.", { field: id });
     const skip = asked.negative_clip_skip;
-    return { ...asked, settings, previews: true, negative_clip_skip: skip !== null && /^[\d.]+$/.test(skip) ? Number(skip) : skip };
+    return { ...asked, settings, previews: true, axes: varying.texts(), negative_clip_skip: skip !== null && /^[\d.]+$/.test(skip) ? Number(skip) : skip };
   }
 
   /** Keeps a draft once there is one: until then fields are empty because nothing has filled them. */
@@ -144,6 +148,7 @@ export function openForm(hear) {
     for (const id of CHOICES) if (request[id]) choose(id, request[id]);
     if (request.model) { modelName = sameName(request.model); models.show(); }
     if (request.loras) loras.set(request.loras);
+    if (request.axes) varying.set(request.axes);
     settings = request.settings ?? null;
     at("based").hidden = settings === null;
     showModel();
@@ -173,13 +178,18 @@ export function openForm(hear) {
     pausing = setTimeout(async () => {
       checking = new AbortController();
       try {
-        tellDoubts((await api.check(body(), checking.signal)).doubts);
+        const found = await api.check(body(), checking.signal);
+        tellDoubts(found.doubts);
+        varying.told(found.axes);
+        pictures = found.pictures;
+        at("axes-error").textContent = "";
+        count();
       } catch (error) {
         if (error.name === "AbortError") return;
         if (!(error instanceof ApiError)) throw error;
         tellDoubts([]);
         const name = fieldOf(error);
-        if (["model", "loras", "prompt", "clip_skips", "width"].includes(name) && error.status) at(`${name}-error`).textContent = error.message;
+        if (["model", "loras", "prompt", "clip_skips", "width", "axes"].includes(name) && error.status) at(`${name}-error`).textContent = error.message;
       }
     }, PAUSE_MS);
   }
@@ -268,7 +278,7 @@ export function openForm(hear) {
       if (event.target.id === "prompt") at("loras-error").textContent = "";
       stopAsking();
       keep();
-      if (["prompt", "width", "height", "clip_skips"].includes(event.target.id)) check();
+      if (["prompt", "width", "height", "clip_skips", "seed", "steps"].includes(event.target.id)) check();
     });
     at("form").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start(event); });
     at("steps").addEventListener("change", () => readings.forEach((reading) => reading.ask()));
@@ -301,7 +311,8 @@ export function openForm(hear) {
       showModel();
     },
     /** Once, when samplers are known: the draft, or what the command line starts with, in fields that nobody has touched yet. */
-    begin({ samplers, schedulers }) {
+    begin({ samplers, schedulers, axes }) {
+      varying.setKinds(axes);
       at("sampler").replaceChildren(...samplers.map((one) => h("option", { value: one.name, text: one.name })));
       at("scheduler").replaceChildren(...schedulers.map((one) => h("option", { value: one.name, text: one.label ?? one.name })));
       const kept = { ...DEFAULTS, ...draft() };

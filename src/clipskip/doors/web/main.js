@@ -181,7 +181,8 @@ async function begin() {
   });
   library.load();
   try {
-    form.begin(await api.samplers());
+    const [samplers, axes] = await Promise.all([api.samplers(), api.axes()]);
+    form.begin({ ...samplers, ...axes });
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     notice(error.message);

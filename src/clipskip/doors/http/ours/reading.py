@@ -37,6 +37,7 @@ from clipskip.image import infotexts_of
 from clipskip.sample import SAMPLERS, SCHEDULES
 from clipskip.spec import Family, asked_skip, conversion_table, layers_read, parse_columns, request_from_texts
 from clipskip.spec import Request as Asked
+from clipskip.spec.axes import AXES
 from clipskip.sweep import Studio
 from clipskip.weights import FileKind, Library
 
@@ -88,6 +89,11 @@ def _add_state(routes: APIRouter, studio: Studio) -> None:
         """Sampling methods and schedule types by A1111's names."""
         names = [{"name": one.name, "aliases": list(one.aliases)} for one in SAMPLERS]
         return {"samplers": names, "schedulers": [{"name": name, "label": name} for name in (AUTOMATIC, *SCHEDULES)]}
+
+    @routes.get("/axes")
+    def axes() -> Json:
+        """What a sweep may vary besides Clip Skip, with values as they are written."""
+        return {"axes": [{"name": axis.name, "title": axis.title, "example": axis.example} for axis in AXES]}
 
 
 def _on_its_model(asked: Asked, studio: Studio) -> Asked:

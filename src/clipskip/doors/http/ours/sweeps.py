@@ -18,6 +18,7 @@ from clipskip.doors.http.ours.views import (
     SweepsView,
     SweepView,
     skip_json,
+    view_axes,
     view_summary,
     view_sweep,
 )
@@ -66,6 +67,7 @@ def _add_control(routes: APIRouter, studio: Studio, *, clip: str | None) -> None
         return CheckView(
             doubts=[DoubtView(field=one.field, text=one.text) for one in doubts],
             columns=[ColumnView(clip_skip=skip_json(skip), label=str(skip)) for skip in sweep.skips],
+            axes=view_axes(sweep.axes),
             pictures=len(sweep.places),
             width=sweep.base.width,
             height=sweep.base.height,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from clipskip.errors import ClipskipError
-from clipskip.spec import ClipSkip, LoraRef, Skip
+from clipskip.spec import Axis, ClipSkip, LoraRef, Skip
 from clipskip.sweep import GRID, PAGE, Job, Marks, Measure, Record, Studio, Summary
 
 State = Literal["queued", "running", "done", "cancelled", "failed", "interrupted"]
@@ -184,6 +184,7 @@ class CheckView(View):
 
     doubts: list[DoubtView]
     columns: list[ColumnView]
+    axes: list[AxisView]
     pictures: int
     width: int
     height: int
@@ -200,9 +201,8 @@ def view_sweep(record: Record, studio: Studio) -> SweepView:
     job = studio.queue.find(record.id)
     cells = view_cells(record, job)
     told = _summary(record, job, cells, studio.history.marks(record))
-    axes = [AxisView(name=one.kind.name, label=one.kind.label, values=list(one.values)) for one in record.axes]
     measures, summary = list(record.scores.measures), record.scores.summary
-    return SweepView(**dict(told), axes=axes, measures=measures, summary=summary, cells=cells)
+    return SweepView(**dict(told), axes=view_axes(record.axes), measures=measures, summary=summary, cells=cells)
 
 
 def view_summary(record: Record, studio: Studio) -> SummaryView:
@@ -291,6 +291,11 @@ def _model(record: Record) -> ModelView:
         depth=record.model_depth,
         trained_clip_skip=record.model_trained_clip_skip,
     )
+
+
+def view_axes(axes: Sequence[Axis]) -> list[AxisView]:
+    """What a sweep varies besides Clip Skip."""
+    return [AxisView(name=axis.kind.name, label=axis.kind.label, values=list(axis.values)) for axis in axes]
 
 
 def view_lora(lora: LoraRef) -> LoraView:
