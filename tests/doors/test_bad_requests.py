@@ -183,7 +183,7 @@ def test_an_empty_prompt_is_one(client: TestClient) -> None:
         ("<lora:ogre:nan>", "not finite"),
         ("<lora:ogre:1e309>", "not finite"),
         ("<lora:ogre:abc>", "not a number"),
-        ("<lora:ogre:1>" * 200, "100 is the most"),
+        ("<lora:ogre:1>" * 200, "use at most 100"),
         ("frog " * 15_000, "100 chunks"),
         ("BREAK " * 1_000, "100 chunks"),
         ("x" * 100_001, "100000"),

@@ -266,7 +266,7 @@ def test_novelais_hidden_record_is_read_as_its_chunks_are(tmp_path: Path) -> Non
 def test_hidden_bits_that_are_no_settings_are_none(tmp_path: Path, content: bytes) -> None:
     pixels = np.full((400, 400, 4), 255, np.uint8)
     Image.fromarray(hide(pixels, content, b"stealth_pngcomp")).save(tmp_path / "a.png")
-    with pytest.raises(WrongKind, match="carries no settings"):
+    with pytest.raises(WrongKind, match="contains no settings"):
         read_infotext(tmp_path / "a.png")
 
 
@@ -363,7 +363,7 @@ BAD = {
     "text bomb": (text_bomb(), DamagedFile, "damaged picture"),
     "jpeg of nothing": (b"\xff\xd8\xff\xe0" + b"\0" * 50, DamagedFile, "damaged picture"),
     "webp of nothing": (b"RIFF\x10\0\0\0WEBPVP8 ", DamagedFile, "damaged picture"),
-    "no settings": (None, WrongKind, "carries no settings"),
+    "no settings": (None, WrongKind, "contains no settings"),
 }
 
 
@@ -415,7 +415,7 @@ def test_damage_anywhere_is_an_error_of_ours_or_does_no_harm(
 
 def test_a_text_that_is_named_as_a_picture_is_no_prompt(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"a swamp\nSteps: 20")
-    with pytest.raises(WrongKind, match="named as a picture and holds text"):
+    with pytest.raises(WrongKind, match="has the name of a picture but contains text"):
         read_infotext(tmp_path / "a.png")
 
 

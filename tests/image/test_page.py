@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clipskip.image.page import Cell, write_page
+from clipskip.image.page import PageCell, write_page
 
 VIEWER = files("clipskip.image") / "viewer"
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(1)> & "quotes"'
@@ -21,7 +21,7 @@ def page() -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cell.png"
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path, "PNG")
-        cell = Cell(path=path, settings=f"{HOSTILE}\nSteps: 2, Clip skip: 1")
+        cell = PageCell(path=path, settings=f"{HOSTILE}\nSteps: 2, Clip skip: 1")
         return write_page([[cell, None]], columns=["Clip Skip 1", "Clip Skip 2"], rows=[HOSTILE], prompt=HOSTILE)
 
 

@@ -133,7 +133,7 @@ def test_a_full_chunk_is_followed_by_no_empty_one() -> None:
         ("(a:nan)", "nan"),
         ("(a:1e999)", "1e999"),
         ("(" * 9000 + "a" + ")" * 9000, "brackets"),
-        ("swamp " * 70 + "embedding:easy", "cuts the embedding"),
+        ("swamp " * 70 + "embedding:easy", "where ComfyUI would cut it in two"),
         ("a embedding:", "without a name"),
         ("a " * 9000, "chunks"),
         ("a" * 600_000, "characters"),

@@ -36,13 +36,13 @@ def test_a_refused_tag_is_told_and_the_rest_is_read() -> None:
 @pytest.mark.parametrize(
     ("prompt", "note"),
     [
-        ("at 12:30", "': 30' is a weight"),
+        ("at 12:30", "': 30' is read as a weight"),
         ("(a BREAK b)", "read as the word 'break'"),
         ("a|b [c:d:3]", "no edit"),
         ("[a:b:9]", "b is never used"),
         ("<lora:a:1><lora:a:0.5>", "named 2 times"),
-        ("a fox’s den", "’ is read as it stands"),
-        ("salt &amp; pepper", "&amp; is read as it stands"),
+        ("a fox’s den", "’ is read as written"),
+        ("salt &amp; pepper", "&amp; is read as written"),
         ("cat " * 74 + "flufferdoodle" * 3, "cut in two between chunks 1 and 2"),
     ],
 )

@@ -43,9 +43,9 @@ def test_kinds_follow_one_another_as_they_first_appear() -> None:
         ("<lora: :0.5>", "names no LoRA"),
         ("<lora:x:1:1:8.5>", "not a whole number"),
         ("<lora:x:1:1:32>", "rank 32, which is not supported"),
-        ("<lora:x:1:lbw=OUTALL>", "'lbw', which is not known"),
-        ("<hypernet:agm:1.1>", "kind that is not known"),
-        ("<LORA:x:1>", "kind that is not known"),
+        ("<lora:x:1:lbw=OUTALL>", "'lbw', which is unknown"),
+        ("<hypernet:agm:1.1>", "unknown kind"),
+        ("<LORA:x:1>", "unknown kind"),
     ],
 )
 def test_a_tag_that_cannot_be_honoured_is_an_error_that_shows_it(tag: str, says: str) -> None:

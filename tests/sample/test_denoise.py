@@ -189,7 +189,7 @@ def test_a_run_that_nobody_goes_on_with_stops(picture: Build) -> None:
 
 
 def test_pictures_of_different_sizes_are_not_drawn_together(tiny: Any, picture: Build) -> None:
-    with pytest.raises(SpecError, match="share their width"):
+    with pytest.raises(SpecError, match="must have the same width"):
         next(sample(tiny.ours, [picture(), picture(width=72)]))
 
 

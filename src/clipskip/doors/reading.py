@@ -12,7 +12,7 @@ from clipskip.prompt import (
     DEFAULT_RULES,
     LORA_KINDS,
     Emphasis,
-    Report,
+    PromptReport,
     Rules,
     describe,
     extract_tags,
@@ -45,7 +45,7 @@ class Files:
 class Reading:
     """How a prompt is read, and at which Clip Skips."""
 
-    report: Report
+    report: PromptReport
     files: Files | None
     """None where no folder was looked into."""
     stretches: tuple[tuple[int, int, Skip], ...]
@@ -141,7 +141,7 @@ def find_files(text: str, loras: Sequence[str], *, folders: Sequence[Path], allo
     return Files(loras=found, missing=tuple(missing), embeddings=vectors, paths=paths, unread=tuple(unread))
 
 
-def _file_lines(report: Report, files: Files | None) -> list[str]:
+def _file_lines(report: PromptReport, files: Files | None) -> list[str]:
     if files is None:
         return []
     lines = [
@@ -152,7 +152,7 @@ def _file_lines(report: Report, files: Files | None) -> list[str]:
     return [*lines, *(f"note: {why}" for why in files.unread)]
 
 
-def _file_fields(report: Report, files: Files | None) -> dict[str, object] | None:
+def _file_fields(report: PromptReport, files: Files | None) -> dict[str, object] | None:
     if files is None:
         return None
     return {

@@ -1,4 +1,4 @@
-"""Latents in; pixels, PNG files with their settings, labelled grids and pages out, and the settings of any picture back."""
+"""Latents to pixels, PNG files with their settings, labelled grids and pages; and the settings of any picture back."""
 
 from clipskip.image.canvas import LATENT_RESIZE, Canvas, prepare
 from clipskip.image.enlarge import (
@@ -26,7 +26,7 @@ from clipskip.image.metadata import (
     write_bytes,
     write_png,
 )
-from clipskip.image.page import Cell, viewer_markup, write_page
+from clipskip.image.page import PageCell, viewer_markup, write_page
 from clipskip.image.preview import Colours, preview, preview_colours
 from clipskip.image.tiles import Enlarge, enlarge_by_tiles
 from clipskip.image.vae import decode, decode_on_device, encode, encode_exact, picture_px
@@ -37,9 +37,9 @@ __all__ = [
     "LATENT_RESIZE",
     "UPSCALERS",
     "Canvas",
-    "Cell",
     "Colours",
     "Enlarge",
+    "PageCell",
     "PictureFormat",
     "Upscaler",
     "animation",

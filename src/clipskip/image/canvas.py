@@ -1,6 +1,7 @@
-"""A picture to begin at, brought to size and masked as A1111's img2img does it, and put back together afterwards.
+"""A picture to begin at, resized and masked as in A1111's img2img, and put together again after drawing.
 
-1.10 modules/processing.py StableDiffusionProcessingImg2Img.init, modules/images.py resize_image, modules/masking.py.
+Sources: 1.10 modules/processing.py StableDiffusionProcessingImg2Img.init, modules/images.py resize_image,
+modules/masking.py.
 """
 
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 LATENT_RESIZE = RESIZE_MODES[3]
 KERNEL_SIGMAS = 2.5
-"""How far a mask's blur reaches, each way."""
+"""How far a mask's blur reaches each way, in sigmas."""
 FILL_BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
-"""Radius of each blur that masked content is filled with, and how often it is laid over (masking.py fill)."""
+"""The blurs that masked content is filled with: the radius of each and how often it is laid over (masking.py fill)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,16 +31,17 @@ class Canvas:
     pixels: Pixels
     """[height, width, 3], what the VAE encodes."""
     mask: Pixels | None = None
-    """[height, width] of the same size; white is drawn."""
+    """[height, width] of the same size; white is drawn anew."""
     overlay: Image.Image | None = None
-    """The picture with a hole where it is drawn anew, laid over the result."""
+    """The picture with a hole where it is drawn anew, to be laid over the result."""
     box: Box | None = None
-    """Left, top, width and height of what is drawn, in the overlay; None is all of it."""
+    """Left, top, width and height of the drawn region in the overlay; None means all of it."""
     rounded: bool = True
-    """Whether grey of the mask counts as black or white."""
+    """Whether grey in the mask is rounded to black or white."""
 
     def drawn(self, cells: tuple[int, int]) -> Float[np.ndarray, "height width"] | None:
-        """1 where a latent of so many cells across and down is drawn anew, 0 where it is kept."""
+        """Return a mask over so many latent cells across and down: 1 where drawn anew, 0 where kept; None without a
+        mask."""
         if self.mask is None:
             return None
         small = Image.fromarray(self.mask).convert("RGB").resize(cells)
@@ -47,16 +49,16 @@ class Canvas:
         return np.around(share) if self.rounded else share
 
     def finish(self, pixels: Pixels) -> Pixels:
-        """The result, with what was kept of the picture as it was."""
+        """Return the result with the kept parts of the picture as they were."""
         if self.overlay is None:
             return pixels
-        made = Image.fromarray(pixels)
+        drawn_part = Image.fromarray(pixels)
         if self.box is not None:
             left, top, width, height = self.box
             base = Image.new("RGBA", self.overlay.size)
-            base.paste(resize(made, (width, height), RESIZE_MODES[1]), (left, top))
-            made = base
-        whole = made.convert("RGBA")
+            base.paste(resize(drawn_part, (width, height), RESIZE_MODES[1]), (left, top))
+            drawn_part = base
+        whole = drawn_part.convert("RGBA")
         if whole.size != self.overlay.size:
             whole = whole.resize(self.overlay.size, Image.Resampling.LANCZOS)
         whole.alpha_composite(self.overlay)
@@ -64,7 +66,8 @@ class Canvas:
 
 
 def prepare(start: Start, pixels: Pixels, mask: Pixels | None, *, size: tuple[int, int]) -> Canvas:
-    """The canvas of a picture at a size (width, height). A mask of another size than the picture is stretched to it."""
+    """Return the canvas of a picture at a size (width, height). A mask of another size is stretched to the
+    picture's."""
     picture = Image.fromarray(pixels)
     if start.mask is None or mask is None:
         return Canvas(pixels=np.array(resize(picture, size, start.resize_mode)))
@@ -73,33 +76,37 @@ def prepare(start: Start, pixels: Pixels, mask: Pixels | None, *, size: tuple[in
         return _cropped(start.mask, picture, soft, size)
     if start.resize_mode == LATENT_RESIZE and picture.size != size:
         raise SpecError(
-            f"the picture is {picture.width} x {picture.height}; with a mask, {LATENT_RESIZE!r} needs it at the size that is "
+            f"the picture is {picture.width} x {picture.height}; with a mask, {LATENT_RESIZE!r} needs a picture of the size that is "
             f"drawn, {size[0]} x {size[1]}: use another resize mode",
             field="resize_mode",
         )
     fitted = resize(picture, size, start.resize_mode)
-    own = resize(soft, size, RESIZE_MODES[2] if start.resize_mode == LATENT_RESIZE else start.resize_mode).convert("L")
-    hole = Image.fromarray(np.clip(np.asarray(own, dtype=np.float32) * 2, 0, 255).astype(np.uint8))
-    filled = _filled(fitted, own, start.mask.content)
+    fitted_mask = resize(
+        soft, size, RESIZE_MODES[2] if start.resize_mode == LATENT_RESIZE else start.resize_mode
+    ).convert("L")
+    hole = Image.fromarray(np.clip(np.asarray(fitted_mask, dtype=np.float32) * 2, 0, 255).astype(np.uint8))
+    filled = _filled(fitted, fitted_mask, start.mask.content)
     return Canvas(
-        pixels=np.array(filled), mask=np.array(own), overlay=_without(fitted, hole), rounded=start.mask.rounded
+        pixels=np.array(filled), mask=np.array(fitted_mask), overlay=_without(fitted, hole), rounded=start.mask.rounded
     )
 
 
 def _cropped(mask: Mask, picture: Image.Image, soft: Image.Image, size: tuple[int, int]) -> Canvas:
-    """Only what surrounds the mask, at the whole size."""
+    """Return a canvas of only the mask's surroundings, at the whole size."""
     region = soft.getbbox()
     if region is None:
-        raise SpecError("the mask has no white, so that nothing would be drawn; give another", field="mask")
+        raise SpecError(
+            "the mask has no white, so nothing would be drawn; give a mask that is white where to draw", field="mask"
+        )
     pad = mask.padding
     left, top, right, bottom = region
     around = (max(left - pad, 0), max(top - pad, 0), min(right + pad, picture.width), min(bottom + pad, picture.height))
     left, top, right, bottom = _shaped(around, size, picture.size)
     fitted = resize(picture.crop((left, top, right, bottom)), size, RESIZE_MODES[2])
-    own = resize(soft.crop((left, top, right, bottom)), size, RESIZE_MODES[2]).convert("L")
+    fitted_mask = resize(soft.crop((left, top, right, bottom)), size, RESIZE_MODES[2]).convert("L")
     return Canvas(
-        pixels=np.array(_filled(fitted, own, mask.content)),
-        mask=np.array(own),
+        pixels=np.array(_filled(fitted, fitted_mask, mask.content)),
+        mask=np.array(fitted_mask),
         overlay=_without(picture, soft),
         box=(left, top, right - left, bottom - top),
         rounded=mask.rounded,
@@ -107,7 +114,7 @@ def _cropped(mask: Mask, picture: Image.Image, soft: Image.Image, size: tuple[in
 
 
 def _shaped(region: Box, size: tuple[int, int], whole: tuple[int, int]) -> Box:
-    """The region, made wider or higher until it has the shape of what is drawn, as far as the picture reaches."""
+    """Return the region widened or heightened to the proportions of what is drawn, as far as the picture reaches."""
     left, top, right, bottom = region
     width, height = right - left, bottom - top
     if width / height > size[0] / size[1]:
@@ -127,7 +134,7 @@ def _longer(low: int, high: int, by: int, most: int) -> tuple[int, int]:
 
 
 def resize(picture: Image.Image, size: tuple[int, int], mode: str) -> Image.Image:
-    """The picture at a size by one of A1111's resize modes; the one for latents leaves it as it is."""
+    """Return the picture at a size by one of A1111's resize modes; the mode for latents leaves it as it is."""
     if mode == LATENT_RESIZE or (mode == RESIZE_MODES[0] and picture.size == size):
         return picture
     if mode == RESIZE_MODES[0]:
@@ -145,7 +152,7 @@ def resize(picture: Image.Image, size: tuple[int, int], mode: str) -> Image.Imag
 
 
 def _stretch_edges(whole: Image.Image, fitted: Image.Image) -> None:
-    """Fills what the picture leaves free with its outermost lines."""
+    """Fill what the picture leaves free with its outermost lines."""
     (width, height), (across, down) = whole.size, fitted.size
     above, beside = height // 2 - down // 2, width // 2 - across // 2
     if above > 0:
@@ -157,7 +164,7 @@ def _stretch_edges(whole: Image.Image, fitted: Image.Image) -> None:
 
 
 def _soft(mask: Mask, pixels: Pixels, size: tuple[int, int]) -> Image.Image:
-    """The mask in grey, inverted and blurred as it asks."""
+    """Return the mask in grey, inverted and blurred as it asks."""
     grey = Image.fromarray(pixels).convert("L")
     grey = grey if grey.size == size else grey.resize(size, Image.Resampling.LANCZOS)
     grey = ImageOps.invert(grey) if mask.inverted else grey
@@ -165,7 +172,7 @@ def _soft(mask: Mask, pixels: Pixels, size: tuple[int, int]) -> Image.Image:
 
 
 def blurred(grey: Pixels, across: int, down: int) -> Pixels:
-    """Return pixels [height, width] after a Gaussian blur of these sigmas across, then down; they go on mirrored at the edges."""
+    """Blur pixels [height, width] with Gaussians of these sigmas, across and then down; edges are mirrored."""
     for axis, sigma in ((1, across), (0, down)):
         if not sigma:
             continue
@@ -181,14 +188,15 @@ def blurred(grey: Pixels, across: int, down: int) -> Pixels:
 
 
 def _without(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """The picture with a hole where the mask is white."""
+    """Return the picture with a hole where the mask is white."""
     kept = Image.new("RGBa", picture.size)
     kept.paste(picture.convert("RGBA").convert("RGBa"), mask=ImageOps.invert(mask))
     return kept.convert("RGBA")
 
 
 def _filled(picture: Image.Image, mask: Image.Image, content: str) -> Image.Image:
-    """The picture; for all masked content but the original, with its surroundings' colours where the mask is white."""
+    """Return the picture, its masked part filled with the colours around it unless its content is to stay the
+    original."""
     if content == MASKED_CONTENT[1]:
         return picture
     kept, whole = _without(picture, mask).convert("RGBa"), Image.new("RGBA", picture.size)

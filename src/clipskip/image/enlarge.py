@@ -1,4 +1,4 @@
-"""Pictures made larger without a model: A1111's upscalers None, Lanczos and Nearest, and those of latents."""
+"""Enlarging pictures without a model: A1111's upscalers None, Lanczos and Nearest, and its latent upscalers."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from clipskip.errors import SpecError
 from clipskip.image.tiles import Enlarge, enlarge_by_tiles
 
 Upscaler = Callable[[Image.Image, float], Image.Image]
-"""A picture, made about so many times as large."""
+"""Enlarges a picture by about this factor."""
 FILTERS = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 UPSCALERS = ("None", *FILTERS)
 LATENT_MODES = {
@@ -25,22 +25,22 @@ LATENT_MODES = {
     "Latent (nearest)": ("nearest", False),
     "Latent (nearest-exact)": ("nearest-exact", False),
 }
-"""How the latent itself is enlarged, by A1111's names (1.10 modules/shared.py): torch's mode, and whether it antialiases."""
+"""The latent upscalers under A1111's names (1.10 modules/shared.py): torch's mode, and whether it antialiases."""
 MOST_ROUNDS = 3
-"""A1111 enlarges again, so many times at most, what an upscaler leaves too small (modules/upscaler.py)."""
+"""How often at most A1111 enlarges again what an upscaler leaves too small (modules/upscaler.py)."""
 MOST_SIDE = 8192
-"""Pixels, each way."""
+"""The largest side, in pixels."""
 BLOCK_PX = 8
-"""A1111 rounds what it enlarges down to multiples of this (modules/upscaler.py)."""
+"""A1111 rounds enlarged sides down to multiples of this (modules/upscaler.py)."""
 
 
 def enlarge(pixels: NDArray[np.uint8], upscale: Upscaler, *, scale: float) -> NDArray[np.uint8]:
-    """Pixels [height, width, 3] so many times as large, each side rounded down to whole blocks."""
+    """Enlarge pixels [height, width, 3] by a factor, each side rounded down to whole blocks."""
     height, width, _ = pixels.shape
     across, down = (int(side * scale) // BLOCK_PX * BLOCK_PX for side in (width, height))
     if not 1 <= min(across, down) <= max(across, down) <= MOST_SIDE:
         raise SpecError(
-            f"{width} x {height} enlarged to {across} x {down}; {BLOCK_PX} to {MOST_SIDE} pixels each way are possible",
+            f"{width} x {height} enlarged is {across} x {down}; use {BLOCK_PX} to {MOST_SIDE} pixels each way",
             field="size",
         )
     return np.asarray(_upscaled(Image.fromarray(pixels), scale, upscale))
@@ -49,14 +49,16 @@ def enlarge(pixels: NDArray[np.uint8], upscale: Upscaler, *, scale: float) -> ND
 def enlarge_latent(
     latent: Float[Tensor, "pictures channels height width"], upscaler: str, *, cells: tuple[int, int]
 ) -> Float[Tensor, "pictures channels down across"]:
-    """The latent over so many cells across and down."""
+    """Return the latent enlarged to so many cells across and down."""
     mode, antialias = LATENT_MODES[upscaler]
     return interpolate(latent, size=cells[::-1], mode=mode, antialias=antialias)
 
 
 def stretch(pixels: NDArray[np.uint8], size: tuple[int, int], *, upscale: Upscaler | None) -> NDArray[np.uint8]:
-    """Pixels [height, width, 3] at a size (width, height); where that is larger, `upscale` makes them so many times as
-    large first, and Lanczos does the rest (1.10 modules/images.py resize_image)."""
+    """Resize pixels [height, width, 3] to a size (width, height).
+
+    Where that is larger, `upscale` enlarges them first and Lanczos does the rest (1.10 modules/images.py resize_image).
+    """
     picture = Image.fromarray(pixels)
     scale = max(size[0] / picture.width, size[1] / picture.height)
     if upscale is not None and scale > 1:
@@ -65,7 +67,8 @@ def stretch(pixels: NDArray[np.uint8], size: tuple[int, int], *, upscale: Upscal
 
 
 def upscale_by(upscaler: str) -> Upscaler | None:
-    """What Lanczos and Nearest do to a picture; None leaves all to the end."""
+    """Return the function with which Lanczos or Nearest enlarges a picture; None leaves everything to the final
+    resize."""
     filter = FILTERS.get(upscaler)
     if filter is None:
         return None
@@ -73,7 +76,7 @@ def upscale_by(upscaler: str) -> Upscaler | None:
 
 
 def upscale_with(enlarge: Enlarge, *, device: torch.device, given_up: Callable[[], bool] = lambda: False) -> Upscaler:
-    """What an upscaler model does to a picture, whose own number of times it is."""
+    """Return a function that enlarges a picture by an upscaler model, by the model's own factor."""
 
     def upscale(picture: Image.Image, scale: float) -> Image.Image:
         return Image.fromarray(enlarge_by_tiles(np.array(picture), enlarge, device=device, given_up=given_up))
@@ -82,7 +85,7 @@ def upscale_with(enlarge: Enlarge, *, device: torch.device, given_up: Callable[[
 
 
 def _upscaled(picture: Image.Image, scale: float, upscale: Upscaler) -> Image.Image:
-    """The picture so many times as large, each side rounded down to whole blocks (1.10 modules/upscaler.py)."""
+    """Enlarge the picture by a factor, each side rounded down to whole blocks (1.10 modules/upscaler.py)."""
     size = (int(picture.width * scale // BLOCK_PX * BLOCK_PX), int(picture.height * scale // BLOCK_PX * BLOCK_PX))
     for _ in range(MOST_ROUNDS):
         before = picture.size
@@ -93,7 +96,7 @@ def _upscaled(picture: Image.Image, scale: float, upscale: Upscaler) -> Image.Im
 
 
 def crop_middle(pixels: NDArray[np.uint8], *, width: int, height: int) -> NDArray[np.uint8]:
-    """The middle of the pixels at this size, with black where they do not reach."""
+    """Return the middle of the pixels at this size, with black where they do not reach."""
     whole = Image.new("RGB", (width, height))
     picture = Image.fromarray(pixels)
     whole.paste(picture, (width // 2 - picture.width // 2, height // 2 - picture.height // 2))
@@ -101,6 +104,6 @@ def crop_middle(pixels: NDArray[np.uint8], *, width: int, height: int) -> NDArra
 
 
 def blend(first: NDArray[np.uint8], second: NDArray[np.uint8], *, share: float) -> NDArray[np.uint8]:
-    """A mixture of two pictures, the second stretched to the first's size, of which it has this share."""
-    one, other = Image.fromarray(first), Image.fromarray(second)
-    return np.asarray(Image.blend(one, other if other.size == one.size else other.resize(one.size), share))
+    """Blend two pictures, the second resized to the first's size and given this share."""
+    base, overlay = Image.fromarray(first), Image.fromarray(second)
+    return np.asarray(Image.blend(base, overlay if overlay.size == base.size else overlay.resize(base.size), share))

@@ -1,4 +1,4 @@
-"""Pictures -> one labelled sheet: Clip Skip across, LoRAs down, the shared settings once underneath."""
+"""Pictures to one labelled sheet: Clip Skip across, LoRAs down, the shared settings once underneath."""
 
 import io
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ Pixels = NDArray[np.uint8]
 """uint8 [height, width, 3]"""
 
 CELL_PX = 256
-"""Smaller pictures are enlarged to at least this height, so that labels and pictures read together."""
+"""Smaller pictures are enlarged to at least this height, so that labels and pictures can be read together."""
 FRAME_MS = 700
-"""Of an animation: each picture can be looked at."""
+"""The time that an animation shows each picture, in milliseconds."""
 PAPER, INK, FAINT = (255, 255, 255), (20, 20, 24), (90, 90, 98)
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -28,9 +28,9 @@ def draw_grid(
     footer: str,
     gap_px: int = 0,
 ) -> Pixels:
-    """The sheet: `cells[row][column]`, None where a picture is missing; all pictures have one size.
+    """Return the sheet of `cells[row][column]`, where None is a missing picture; all pictures have one size.
 
-    `gap_px` is the least between two of them.
+    `gap_px` is the least gap between two pictures.
     """
     size = next(cell.shape for row in cells for cell in row if cell is not None)
     scale = max(1, -(-CELL_PX // size[0]))
@@ -66,7 +66,7 @@ def draw_grid(
 
 
 def wrap(text: str, font: Font, width_px: int) -> list[str]:
-    """The text in lines no wider than `width_px`; a word wider than that is broken."""
+    """Break the text into lines no wider than `width_px`; a word wider than that is broken too."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line = ""
@@ -86,7 +86,7 @@ def wrap(text: str, font: Font, width_px: int) -> list[str]:
 
 
 def animation(paths: Sequence[Path]) -> bytes:
-    """The pictures one after the other as an animated WebP without loss, for ever."""
+    """Return the pictures in sequence as a lossless animated WebP that repeats for ever."""
     frames = []
     for path in paths:
         with Image.open(path) as picture:

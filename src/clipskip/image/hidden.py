@@ -1,7 +1,8 @@
-"""Settings in the lowest bits of a picture's pixels: the "stealth PNG info" of an extension of A1111's, and of NovelAI.
+"""Settings in the lowest bits of a picture's pixels: "stealth PNG info", an extension of A1111's, and NovelAI's.
 
-Down each column, columns from the left: a mark of 15 letters, the number of bits that follow (32 bits, most significant
-first), then UTF-8, or gzip of it. One bit a pixel in the alpha channel, or one in each of red, green and blue.
+The bits run down each column, columns from the left: a mark of 15 letters, the number of bits that follow (32 bits,
+most significant first), then UTF-8, or gzip of it. A pixel holds one bit in the alpha channel, or one in each of red,
+green and blue.
 """
 
 import zlib
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 MARKS = {b"stealth_pnginfo": False, b"stealth_pngcomp": True, b"stealth_rgbinfo": False, b"stealth_rgbcomp": True}
-"""Whether what follows is compressed."""
+"""For each mark, whether the text is compressed."""
 ALPHA, COLOURS = (3,), (0, 1, 2)
 MARK_BITS, SIZE_BITS = 15 * 8, 32
 MOST_TEXT = 10 * 2**20
@@ -18,7 +19,7 @@ GZIP = 16 + zlib.MAX_WBITS
 
 
 def read_hidden(picture: Image.Image) -> str | None:
-    """The text in an RGB or RGBA picture, or None where there is none. Only the columns that hold it are copied."""
+    """Return the text in an RGB or RGBA picture, or None. Only the columns that hold it are copied."""
     for channels in (ALPHA, COLOURS) if picture.mode == "RGBA" else (COLOURS,):
         mark = _bytes(picture, channels, 0, MARK_BITS)
         if mark in MARKS:
@@ -33,7 +34,7 @@ def read_hidden(picture: Image.Image) -> str | None:
 
 
 def _bytes(picture: Image.Image, channels: tuple[int, ...], start: int, count: int) -> bytes:
-    """Bits from `start` on, eight to a byte; fewer where the picture ends."""
+    """Return bits from `start` on, eight to a byte; fewer where the picture ends."""
     column = picture.height * len(channels)
     first, last = start // column, min(picture.width, -(-(start + count) // column))
     values = np.asarray(picture.crop((first, 0, max(first, last), picture.height)))[:, :, channels]
@@ -42,7 +43,7 @@ def _bytes(picture: Image.Image, channels: tuple[int, ...], start: int, count: i
 
 
 def _unpacked(content: bytes) -> str | None:
-    """Gzip's text, if it is any and not larger than settings are."""
+    """Return gzip's text, or None where it is damaged or larger than settings are."""
     decoder = zlib.decompressobj(GZIP)
     try:
         text = decoder.decompress(content, MOST_TEXT)

@@ -1,4 +1,4 @@
-"""Pictures that somebody sends, as the pixels and the latents that a run may begin at."""
+"""Pictures that users send, as the pixels and latents that a run can begin at."""
 
 import hashlib
 import io
@@ -13,25 +13,28 @@ from clipskip.errors import DamagedFile, WrongKind
 from clipskip.image.metadata import FORMATS
 
 MOST_SENT_PIXELS = 25_000_000
-"""Six times the largest picture that is drawn, as a good camera has; each takes 12 bytes a pixel while it is read."""
+"""Six times the largest picture that is drawn, as a good camera has it; reading takes 12 bytes a pixel."""
 WHITE = (255, 255, 255)
 OPAQUE = 128
-"""A mask counts where it lets less light through than this."""
+"""A mask counts where its alpha is above this."""
 
 
 def read_pixels(content: bytes, *, field: str) -> NDArray[np.uint8]:
-    """The pixels [height, width, 3] of a PNG, JPEG or WebP, upright, on white where it lets light through."""
+    """Return the pixels [height, width, 3] of a PNG, JPEG or WebP, upright and on white where it is transparent."""
     return np.asarray(_read(content, _on_white, field=field))
 
 
 def read_mask(content: bytes, *, field: str, soft: bool = False) -> NDArray[np.uint8]:
-    """The pixels [height, width, 3] of a mask; of one that lets light through, white where it does not, and with `soft` as
-    white as it is opaque (A1111's create_binary_mask)."""
+    """Return the pixels [height, width, 3] of a mask.
+
+    Where the mask is transparent in parts, its opaque pixels are white (A1111's create_binary_mask); with `soft`, each
+    is as white as it is opaque.
+    """
     return np.asarray(_read(content, _opaque_softly if soft else _opaque, field=field))
 
 
 def read_opacity(content: bytes, *, field: str) -> NDArray[np.uint8]:
-    """Pixels [height, width, 3] that are white where a picture is opaque and black where it lets light through."""
+    """Return pixels [height, width, 3] that are white where a picture is opaque and black where it is transparent."""
     return np.asarray(_read(content, _opacity, field=field))
 
 
@@ -65,7 +68,7 @@ def _lets_light_through(picture: Image.Image) -> bool:
 
 
 def _read(content: bytes, convert: Callable[[Image.Image], Image.Image], *, field: str) -> Image.Image:
-    """A picture, upright and converted."""
+    """Read a picture, turned upright and converted."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own limit, and broken EXIF in sound pictures
@@ -79,18 +82,19 @@ def _read(content: bytes, convert: Callable[[Image.Image], Image.Image], *, fiel
         raise
     except Exception as error:  # whatever a decoder does with a hostile file, the user gets one line
         known = not isinstance(error, UnidentifiedImageError)  # whose own words show an address in memory
-        reason = (" ".join(str(error).split()) if known else "no PNG, JPEG or WebP") or type(error).__name__
+        reason = (" ".join(str(error).split()) if known else "not a PNG, JPEG or WebP") or type(error).__name__
         raise DamagedFile(
-            f"{field} is no picture that can be read ({reason[:120]}); send it again", field=field
+            f"{field} cannot be read as a picture ({reason[:120]}); send a PNG, JPEG or WebP", field=field
         ) from None
 
 
 def hash_pixels(pixels: NDArray[np.uint8]) -> str:
-    """A1111's "Init image hash": 32 hex digits of the pixels."""
+    """Return A1111's "Init image hash": 32 hex digits of the pixels."""
     return hashlib.md5(pixels.tobytes(), usedforsecurity=False).hexdigest()
 
 
 def _too_large(field: str) -> WrongKind:
     return WrongKind(
-        f"{field} has more pixels than {MOST_SENT_PIXELS:,}, which is the most; send a smaller one", field=field
+        f"{field} has more than {MOST_SENT_PIXELS:,} pixels, the most that are read; send a smaller picture",
+        field=field,
     )

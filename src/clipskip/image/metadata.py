@@ -1,4 +1,4 @@
-"""Pictures and their settings: PNG out with its infotext, the settings of anybody's picture in."""
+"""Pictures and their settings: writing a PNG with its infotext, and reading the settings of any tool's picture."""
 
 import contextlib
 import errno
@@ -31,17 +31,17 @@ GRAPH_TAGS = (0x0110, 0x010F)
 XMP, MOCHI = "XML:com.adobe.xmp", "Include in Image: "
 MOST_BYTES, MOST_TEXT = 512 * 2**20, 10 * 2**20
 MOST_PIXELS = 100_000_000
-"""Of a picture that is opened: its file is checked to the end, which decodes it."""
+"""The most pixels of a picture that is opened: its file is checked to the end, which decodes it."""
 MOST_LETTERS = 2_000_000
-"""Of settings in a picture: ComfyUI's largest graphs take some hundred thousand."""
+"""The most characters of settings in a picture; ComfyUI's largest graphs take some hundred thousand."""
 TEXT_KEYS = ("parameters", "invokeai_metadata", "sd-metadata", "Dream", "generation_data", "prompt")
-"""PNG text chunks by tool: A1111 and most; InvokeAI, new and old; TensorArt, which has ComfyUI's beside it; ComfyUI."""
+"""PNG text chunks by tool: A1111 and most others; InvokeAI, new and old; TensorArt, which adds ComfyUI's; ComfyUI."""
 EASY_DIFFUSION = ("use_stable_diffusion_model", "Stable Diffusion model")
-"""One of these among the chunks: Easy Diffusion writes one for each setting."""
+"""Easy Diffusion writes a chunk for each setting, one of these among them."""
 
 
 class PictureFormat(Enum):
-    """What a picture's file can be."""
+    """The formats of picture files."""
 
     PNG = "png"
     JPEG = "jpg"
@@ -49,21 +49,21 @@ class PictureFormat(Enum):
 
     @property
     def suffix(self) -> str:
-        """The end of its name."""
+        """The file name's ending."""
         return f".{self.value}"
 
 
 _DECODING = threading.Lock()
-"""Pictures are decoded one at a time: several of the largest, sent at once, would take several times the memory."""
+"""Pictures are decoded one at a time: several of the largest at once would take several times the memory."""
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8], infotext: str) -> None:
-    """Writes pixels [height, width, 3] with their settings, whole or not at all, readable by whom the umask lets."""
+    """Write pixels [height, width, 3] with their settings, whole or not at all, with the permissions of the umask."""
     write_bytes(path, png_bytes(pixels, infotext))
 
 
 def png_bytes(pixels: NDArray[np.uint8], infotext: str) -> bytes:
-    """Pixels [height, width, 3] with their settings as a PNG.
+    """Return pixels [height, width, 3] with their settings as a PNG.
 
     As in A1111 the chunk is tEXt where the text is Latin-1, else iTXt.
     """
@@ -72,9 +72,9 @@ def png_bytes(pixels: NDArray[np.uint8], infotext: str) -> bytes:
     try:
         info.add_text("parameters", infotext)
     except UnicodeEncodeError as error:
-        wrong = ascii(infotext[error.start : error.start + 1])
+        character = ascii(infotext[error.start : error.start + 1])
         raise SpecError(
-            f"the settings hold {wrong}, which is no character; type the text again", field="prompt"
+            f"the settings contain {character}, half of a surrogate pair; type the text again", field="prompt"
         ) from None
     Image.fromarray(pixels).save(stored, "PNG", pnginfo=info)
     return stored.getvalue()
@@ -83,7 +83,7 @@ def png_bytes(pixels: NDArray[np.uint8], infotext: str) -> bytes:
 def picture_bytes(
     pixels: NDArray[np.uint8], infotext: str, *, format: PictureFormat, quality: int = 80, lossless: bool = False
 ) -> bytes:
-    """Pixels [height, width, 3] with their settings as a file of this format.
+    """Return pixels [height, width, 3] with their settings as a file of this format.
 
     JPEG and WebP carry them where A1111 has them: in EXIF's UserComment, as UTF-16 with the big end first.
     """
@@ -101,7 +101,7 @@ def picture_bytes(
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file through a temporary one beside it, so that no reader ever meets half of it."""
+    """Write a file through a temporary one beside it, so that no reader sees half of it."""
     partial = path.with_name(f".{secrets.token_hex(6)}.partial")
     try:
         try:
@@ -118,7 +118,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the new name last through a power cut; where a folder cannot be synced, the file itself has been."""
+    """Make the new name last through a power cut; where a folder cannot be synced, the file itself has been."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -131,21 +131,22 @@ def _cannot_write(path: Path, error: OSError, size: int) -> OutputError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(path.parent).free
         return OutputError(
-            f"{path} needs {size:,} bytes and {free:,} are free; make room and run the same command again", field="out"
+            f"{path} needs {size:,} bytes, and {free:,} are free; make room and run the same command again", field="out"
         )
     return OutputError(f"cannot write {path}: {error.strerror}; choose another folder with --out", field="out")
 
 
 def read_infotext(path: Path) -> str:
-    """The settings in a PNG, JPEG or WebP, as the tool that made it wrote them, or a text file's text.
+    """Return the settings in a PNG, JPEG or WebP as its tool wrote them, or a text file's text.
 
-    NovelAI's and Easy Diffusion's come in several pieces, which are put together as one JSON record.
+    NovelAI's and Easy Diffusion's come in several pieces, which are joined into one JSON record. Raises NotFound,
+    FileError or WrongKind for a file without settings.
     """
     return read_infotexts(path)[0]
 
 
 def read_infotexts(path: Path) -> tuple[str, ...]:
-    """The same, and behind it the other settings that the picture carries."""
+    """Return the settings as `read_infotext` does, followed by any other settings in the picture."""
     path = Path(path)
     try:
         content = _read(path)
@@ -159,12 +160,12 @@ def read_infotexts(path: Path) -> tuple[str, ...]:
 
 
 def infotext_of(content: bytes, name: str) -> str:
-    """The settings in a file's content; its name is for messages."""
+    """Return the settings in a file's content; its name is for messages."""
     return infotexts_of(content, name)[0]
 
 
 def infotexts_of(content: bytes, name: str) -> tuple[str, ...]:
-    """The same, and behind it the other settings that the picture carries."""
+    """Return the settings in a file's content, followed by any other settings in the picture."""
     path = Path(name)
     if not content.strip():
         raise DamagedFile(f"{path.name} is empty; give a picture or a text file with settings", field="settings")
@@ -172,23 +173,23 @@ def infotexts_of(content: bytes, name: str) -> tuple[str, ...]:
         plain = _read_text(path, content)
         if path.suffix.lower() in NAMED_PICTURES:
             raise WrongKind(
-                f"{path.name} is named as a picture and holds text; rename it to .txt if it is settings",
+                f"{path.name} has the name of a picture but contains text; rename it to .txt if that is settings",
                 field="settings",
             )
         return (plain,)
     texts = _read_picture(path, content)
     if not texts:
         raise WrongKind(
-            f"{path.name} carries no settings: sites and editors often strip them; paste the settings into a text file",
+            f"{path.name} contains no settings: sites and editors often remove them; paste the settings into a text file",
             field="settings",
         )
     return texts
 
 
 def picture_infotext(content: bytes, name: str) -> str | None:
-    """The settings of a picture's content, None where it carries none; WrongKind for what is no picture."""
+    """Return the settings of a picture's content, or None where it has none; WrongKind for what is not a picture."""
     if not _is_picture(content):
-        raise WrongKind(f"{name} is no picture; give a PNG, JPEG or WebP", field="image")
+        raise WrongKind(f"{name} is not a picture; give a PNG, JPEG or WebP", field="image")
     return next(iter(_read_picture(Path(name), content)), None)
 
 
@@ -196,19 +197,19 @@ def _read(path: Path) -> bytes:
     with path.open("rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise WrongKind(
-                f"{path.name} is no file of its own; give a picture or a text file with settings", field="settings"
+                f"{path.name} is not a regular file; give a picture or a text file with settings", field="settings"
             )
         return read_content(file, path.name)
 
 
 def read_content(file: BinaryIO, name: str) -> bytes:
-    """All of an open picture or text, or WrongKind when it is too large for either."""
+    """Read all of an open picture or text; WrongKind where it is too large for either."""
     start = file.read(16)
     most = MOST_BYTES if _is_picture(start) else MOST_TEXT
     content = start + file.read(most)
     if len(content) > most:
         raise WrongKind(
-            f"{name} is over {most:,} bytes, more than settings take; give a picture or a text file with settings",
+            f"{name} has more than {most:,} bytes, the most that are read; give a picture or a text file with settings",
             field="settings",
         )
     return content
@@ -251,17 +252,17 @@ def _read_picture(path: Path, content: bytes) -> tuple[str, ...]:
         raise
     except Exception as error:  # whatever a decoder does with a hostile file, the user gets one line
         known = not isinstance(error, UnidentifiedImageError)  # whose own words show an address in memory
-        reason = (" ".join(str(error).split()) if known else "no PNG, JPEG or WebP") or type(error).__name__
+        reason = (" ".join(str(error).split()) if known else "not a PNG, JPEG or WebP") or type(error).__name__
         raise DamagedFile(
-            f"{path.name} is a damaged picture ({reason[:120]}); get it again", field="settings"
+            f"{path.name} is a damaged picture ({reason[:120]}); get another copy of it", field="settings"
         ) from None
 
 
 def _bounded(path: Path, text: str) -> str:
-    """The text; WrongKind for more of it than settings ever are, which every answer would repeat."""
+    """Return the text; WrongKind where it is longer than settings ever are, because every answer would repeat it."""
     if len(text) > MOST_LETTERS:
         raise WrongKind(
-            f"{path.name} carries {len(text):,} characters of text; {MOST_LETTERS:,} is the most that settings take",
+            f"{path.name} contains {len(text):,} characters of text; settings have at most {MOST_LETTERS:,}: give another picture",
             field="settings",
         )
     return text
@@ -269,17 +270,18 @@ def _bounded(path: Path, text: str) -> str:
 
 def _too_large(path: Path, claimed: str) -> WrongKind:
     return WrongKind(
-        f"{path.name} claims {claimed} pixels and is not opened; {MOST_PIXELS:,} is the most; "
+        f"{path.name} claims {claimed} pixels; pictures of more than {MOST_PIXELS:,} are not opened: "
         "paste the settings into a text file",
         field="settings",
     )
 
 
 def _settings_of(picture: Image.Image) -> list[str]:
-    """EXIF wins over PNG text where both are there, as in A1111 (modules/images.py read_info_from_image)."""
+    """Return all settings in a picture. EXIF comes before PNG text, as in A1111 (modules/images.py
+    read_info_from_image)."""
     chunks = {str(key): str(value) for key, value in picture.info.items() if isinstance(value, str)}
-    found = [*_exif_texts(picture), *_chunk_texts(chunks, picture.size), picture.info.get("comment")]
-    decoded = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in found]
+    raw = [*_exif_texts(picture), *_chunk_texts(chunks, picture.size), picture.info.get("comment")]
+    decoded = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in raw]
     texts = [text for text in decoded if isinstance(text, str) and text.strip("\0 \r\n\t")]
     if not texts and (hidden := _hidden_text(picture)):
         texts = [hidden]
@@ -287,7 +289,7 @@ def _settings_of(picture: Image.Image) -> list[str]:
 
 
 def _hidden_text(picture: Image.Image) -> str | None:
-    """The text in the lowest bits of the pixels ("stealth PNG info"), which NovelAI writes too, with all its chunks."""
+    """Return the text in the pixels' lowest bits ("stealth PNG info"), where NovelAI writes all its chunks too."""
     hidden = read_hidden(picture) if picture.mode in ("RGB", "RGBA") else None
     if hidden is None or not hidden.lstrip().startswith("{"):
         return hidden
@@ -301,7 +303,10 @@ def _hidden_text(picture: Image.Image) -> str | None:
 
 def _exif_texts(picture: Image.Image) -> Iterator[str]:
     exif = picture.getexif()
-    for comment in (exif.get_ifd(EXIF_FOLDER).get(USER_COMMENT), exif.get(USER_COMMENT)):  # Fooocus has it outside
+    for comment in (
+        exif.get_ifd(EXIF_FOLDER).get(USER_COMMENT),
+        exif.get(USER_COMMENT),
+    ):  # Fooocus writes it outside the folder
         yield _user_comment(comment) if isinstance(comment, bytes) else str(comment or "")
     for tag in GRAPH_TAGS:
         text = exif.get(tag)
@@ -334,7 +339,7 @@ def _xmp(packet: str, name: str) -> str:
 
 
 def _with_graph(key: str, texts: Mapping[str, str]) -> str:
-    """The text of a chunk; TensorArt's, where it names no sampler, with the graph beside it, which does."""
+    """Return a chunk's text; TensorArt's is joined with the graph beside it where only the graph names a sampler."""
     record, graph = texts[key].strip("\0 \r\n\t"), texts.get("prompt", "").strip("\0 \r\n\t")
     whole = all(text.startswith("{") and text.endswith("}") for text in (record, graph))
     if key != "generation_data" or not whole or record == "{}" or "amplerName" in record:
@@ -343,17 +348,19 @@ def _with_graph(key: str, texts: Mapping[str, str]) -> str:
 
 
 def _with_size(text: str, size: tuple[int, int]) -> str:
-    """ComfyUI's graph, with the picture's size where the graph may not say it: it begins with another picture, or elsewhere."""
+    """Return ComfyUI's graph, with the picture's size added where the graph may not give it."""
     graph = text.strip("\0 \r\n\t")
-    says_it = '"class_type"' not in graph or ("VAEEncode" not in graph and '"EmptyLatentImage"' in graph)
-    if says_it or not (graph.startswith("{") and graph.endswith("}")):
+    has_size = '"class_type"' not in graph or ("VAEEncode" not in graph and '"EmptyLatentImage"' in graph)
+    if has_size or not (graph.startswith("{") and graph.endswith("}")):
         return text
     return f'{{"prompt": {graph}, "size": "{size[0]}x{size[1]}"}}'
 
 
 def _novelai(texts: Mapping[str, str], size: tuple[int, int]) -> str:
-    """NovelAI keeps its prompt in the description and the rest in a JSON comment; the size may be the picture's alone,
-    as A1111 takes it (modules/images.py)."""
+    """Return NovelAI's settings as one record: the prompt is in the description, the rest in a JSON comment.
+
+    Where the record has no size, the picture's is taken, as in A1111 (modules/images.py).
+    """
     beside = {key: text for key, text in texts.items() if key not in ("Comment", "Description", "Software")}
     record = beside | {"prompt": texts.get("Description", ""), "uc": ""} | json.loads(texts["Comment"])
     if not record.keys() & {"width", "height"}:
@@ -362,7 +369,7 @@ def _novelai(texts: Mapping[str, str], size: tuple[int, int]) -> str:
 
 
 def _user_comment(comment: bytes) -> str:
-    """EXIF's UserComment: eight bytes say how the rest is encoded (Exif 2.32, 4.6.5)."""
+    """Decode EXIF's UserComment, whose first eight bytes name its encoding (Exif 2.32, 4.6.5)."""
     kind, text = comment[:8], comment[8:]
     if kind == b"UNICODE\0":
         # A1111 writes big end first; others do not. Settings are mostly ASCII, whose high bytes are 0.

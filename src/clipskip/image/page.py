@@ -1,4 +1,4 @@
-"""A sweep's pictures -> one self-contained HTML page: the viewer that the server has, in one file."""
+"""A sweep's pictures as one self-contained HTML page: the server's viewer in one file."""
 
 import base64
 import hashlib
@@ -14,21 +14,21 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class PageCell:
     """One finished picture of a sweep."""
 
     path: Path
-    """Of its PNG."""
+    """The path of its PNG."""
     settings: str
     """Its infotext."""
     id: str = ""
-    """That marks go by; of a cell without one, its place."""
+    """The key of its marks; without one, its place is used."""
     scores: Mapping[str, float] = field(default_factory=dict)
-    """By the name of a measure."""
+    """Scores by the name of their measure."""
 
 
 def write_page(
-    cells: Sequence[Sequence[Cell | None]],
+    cells: Sequence[Sequence[PageCell | None]],
     *,
     columns: Sequence[str],
     rows: Sequence[str],
@@ -39,29 +39,18 @@ def write_page(
     linked: bool = False,
     more: Mapping[str, Any] | None = None,
 ) -> str:
-    """The page as text. It asks no network: its policy allows only its own script and style, and pictures are data URLs, or with
-    `linked` the files beside it. `depth` is the layers of the model, `trained` the Clip Skip that it was trained at, where
-    the page begins. `more` is what else the viewer knows of a sweep, in the words of the API: rows with their LoRAs and values,
-    axes, measures, summary, marks."""
+    """Return the page as text. It needs no network: its policy allows only its own script and style.
+
+    Pictures are data URLs, or with `linked` the files beside the page. `depth` is the number of the model's layers,
+    `trained` the Clip Skip that it was trained at, where the page begins. `more` is what else the viewer
+    knows of a sweep, in the words of the API: rows with their LoRAs and values, axes, measures, summary, marks.
+    """
     here = _viewer()
-    script, style = (
-        bundle(),
-        here.joinpath("viewer.css").read_text("utf-8") + here.joinpath("own.css").read_text("utf-8"),
-    )
-    first = next((cell.settings for row in cells for cell in row if cell), "")
-    sweep = {
-        "id": name,
-        "prompt": prompt,
-        "settings": first,
-        "model": {"depth": depth, "trained_clip_skip": trained},
-        "columns": [{"label": label, "clip_skip": _number(label)} for label in columns],
-        "rows": [{"name": text} for text in rows],
-        "cells": [
-            [_cell(cell, r, label, linked=linked) for cell, label in zip(row, columns, strict=True)]
-            for r, row in enumerate(cells)
-        ],
-        **(more or {}),
-    }
+    script = bundle()
+    style = here.joinpath("viewer.css").read_text("utf-8") + here.joinpath("own.css").read_text("utf-8")
+    sweep = _sweep_data(cells, columns=columns, rows=rows, prompt=prompt, name=name, linked=linked)
+    sweep["model"] = {"depth": depth, "trained_clip_skip": trained}
+    sweep |= more or {}
     parts = {
         "title": html.escape(f"Clip Skip sweep: {prompt[:80]}"),
         "images": "data: file: 'self'" if linked else "data:",
@@ -73,17 +62,40 @@ def write_page(
         "data": json.dumps(sweep, ensure_ascii=False).replace("<", "\\u003c"),
     }
     template = here.joinpath("own.html").read_text("utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+
+
+def _sweep_data(
+    cells: Sequence[Sequence[PageCell | None]],
+    *,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    prompt: str,
+    name: str,
+    linked: bool,
+) -> dict[str, object]:
+    """Return the sweep as the viewer's script reads it, without its model."""
+    return {
+        "id": name,
+        "prompt": prompt,
+        "settings": next((cell.settings for row in cells for cell in row if cell), ""),
+        "columns": [{"label": label, "clip_skip": _number(label)} for label in columns],
+        "rows": [{"name": text} for text in rows],
+        "cells": [
+            [_cell(cell, r, label, linked=linked) for cell, label in zip(row, columns, strict=True)]
+            for r, row in enumerate(cells)
+        ],
+    }
 
 
 def viewer_markup(more: Mapping[str, str]) -> str:
-    """The viewer's elements, with what a page has more in its places."""
+    """Return the viewer's elements, with a page's own elements in their places."""
     template = _viewer().joinpath("viewer.html").read_text("utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: more.get(found[1], ""), template)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: more.get(match[1], ""), template)
 
 
 def bundle() -> str:
-    """The viewer's modules as one script: each in a function of its own, after those that it imports."""
+    """Return the viewer's modules as one script: each in a function of its own, after those that it imports."""
     texts: dict[str, str] = {}
     _gather("own.js", texts)
     return '"use strict";\n' + "".join(_wrapped(name, text) for name, text in texts.items())
@@ -98,11 +110,11 @@ def _gather(name: str, texts: dict[str, str]) -> None:
 
 
 def _wrapped(name: str, text: str) -> str:
-    """One module: its imports are taken out of others' results, its exports are its own result."""
+    """Return one module as an expression: imports become constants from other modules, exports its return value."""
     names = re.findall(r"^export (?:async )?(?:function|const) (\w+)", text, re.MULTILINE)
     text = re.sub(
         r'^import (\{.*\}) from "\./([\w.]+)";$',
-        lambda found: f"const {found[1]} = {_variable(found[2])};",
+        lambda match: f"const {match[1]} = {_variable(match[2])};",
         text,
         flags=re.MULTILINE,
     )
@@ -119,14 +131,14 @@ def _viewer() -> Traversable:
 
 
 def _number(label: str) -> int | float | str:
-    """The Clip Skip of a column's label, as JSON has it."""
+    """Return the Clip Skip of a column's label as JSON has it."""
     text = label.removeprefix("Clip Skip ")
     if not re.fullmatch(r"\d+(\.\d+)?", text):
         return text
     return int(text) if text.isdigit() else float(text)
 
 
-def _cell(cell: Cell | None, row: int, label: str, *, linked: bool) -> dict[str, Any]:
+def _cell(cell: PageCell | None, row: int, label: str, *, linked: bool) -> dict[str, Any]:
     id = (cell and cell.id) or f"{row}.{label}"
     if cell is None:
         return {"id": id, "state": "waiting", "image": None, "settings": None}
@@ -146,5 +158,5 @@ def _data_url(png: bytes) -> str:
 
 
 def _policy_hash(text: str) -> str:
-    """The source expression that lets exactly this inline text run (CSP level 2, section 7.2)."""
+    """Return the source expression that allows exactly this inline text to run (CSP level 2, section 7.2)."""
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") + "'"

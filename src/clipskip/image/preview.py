@@ -1,4 +1,4 @@
-"""Latents -> small pictures at once: a linear guess at each latent cell's colour, to look at while a sweep runs."""
+"""Latents to small previews: a linear estimate of each latent cell's colour, shown while a sweep runs."""
 
 from dataclasses import dataclass
 
@@ -12,39 +12,39 @@ from torch.nn.functional import avg_pool2d, interpolate
 from clipskip.networks.autoencoder import VAE
 
 SD1_SCALE = 0.18215
-"""The scaling factor by which an SD 1.x or 2.x VAE is known: they all share one latent space."""
+"""The scaling factor that identifies an SD 1.x or 2.x VAE: all of them share one latent space."""
 SD1_COLOURS = (
     (0.3512, 0.2297, 0.3227),
     (0.3250, 0.4974, 0.2350),
     (-0.2829, 0.1762, 0.2721),
     (-0.2120, -0.2616, -0.7177),
 )
-"""Red, green and blue in -1..1 of its four channels, published with ComfyUI (comfy/latent_formats.py, SD15)."""
+"""Red, green and blue in -1..1 of its four channels, as published with ComfyUI (comfy/latent_formats.py, SD15)."""
 POINTS, CELLS, SPREAD = 8, 32, 1.5
-"""A fit looks at 32 x 32 cells, smooth between 8 x 8 random latents of this standard deviation.
+"""A fit uses 32 x 32 cells, interpolated between 8 x 8 random latents of this standard deviation.
 
-On the starter's pictures that is off by 0.21 of -1..1; the best linear map for those very pictures by 0.14, patches of
-flat latents by 0.26 and encoded flat colours by 0.29.
+On the starter's pictures its error is 0.21 of -1..1; the best linear map for those very pictures has 0.14, patches of
+flat latents 0.26 and encoded flat colours 0.29.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Colours:
-    """What a cell of the latent looks like: `base` plus each channel's colour times its value, in -1..1."""
+    """The colour of a latent cell: `base` plus each channel's colour times its value, in -1..1."""
 
     channels: Float[Tensor, "channels 3"]
     base: Float[Tensor, " 3"]
 
 
 def preview_colours(vae: VAE) -> Colours:
-    """The VAE's colours: published ones for SD 1.x, else a least-squares fit to what it decodes."""
+    """Return the VAE's colours: the published ones for SD 1.x, else a least-squares fit to what it decodes."""
     known = vae.shape.latent_channels == len(SD1_COLOURS) and vae.shape.scaling_factor == SD1_SCALE
     return Colours(channels=torch.tensor(SD1_COLOURS), base=torch.zeros(3)) if known else fit_colours(vae)
 
 
 @torch.inference_mode()
 def fit_colours(vae: VAE) -> Colours:
-    """The colours nearest to this VAE's own decoding of random smooth latents; seeded, so always the same."""
+    """Fit colours to this VAE's decoding of smooth random latents; seeded, so always the same."""
     seeded = torch.Generator().manual_seed(0)
     points = SPREAD * torch.randn(1, vae.shape.latent_channels, POINTS, POINTS, generator=seeded)
     latent = interpolate(points, size=(CELLS, CELLS), mode="bicubic")
@@ -57,7 +57,7 @@ def fit_colours(vae: VAE) -> Colours:
 
 @torch.inference_mode()
 def preview(colours: Colours, latent: Float[Tensor, "batch channels height width"]) -> NDArray[np.uint8]:
-    """A pixel for each cell, [batch, height, width, 3]: rough colours, no detail, next to no time."""
+    """Return a pixel for each cell, [batch, height, width, 3]: rough colours without detail, in very little time."""
     cells = latent.float().cpu().movedim(1, -1) @ colours.channels + colours.base
     result: NDArray[np.uint8] = ((cells / 2 + 0.5).clamp(0, 1) * 255).to(torch.uint8).numpy()
     return result

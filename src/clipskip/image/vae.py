@@ -15,25 +15,27 @@ Latent = Float[Tensor, "batch channels height width"]
 
 LATENT_PX = 8
 TILE, OVERLAP = 64, 16
-"""Sides in latent cells of a tile, and of what it shares with its neighbour."""
+"""Sides, in latent cells, of a tile and of its overlap with the next."""
 SHARE = 0.5
-"""Of the memory that is free, what decoding may take before it goes by tiles."""
+"""The share of free memory that decoding may take before it works in tiles."""
 LIVE = 4
-"""Maps of the last size but one's width that decoding holds at once at full size: input, norm, output, shortcut."""
+"""How many maps of the last-but-one width decoding holds at once at full size: input, norm, output, shortcut."""
 
 
 def decode(vae: VAE, latent: Latent) -> NDArray[np.uint8]:
-    """Pixels [batch, height, width, 3] of latents; A1111 truncates to whole values, where rounding would be nearer."""
+    """Decode latents to pixels [batch, height, width, 3]. A1111 truncates to whole values, although rounding would be
+    nearer."""
     result: NDArray[np.uint8] = decode_on_device(vae, latent).cpu().numpy()
     return result
 
 
 @torch.inference_mode()
 def decode_on_device(vae: VAE, latent: Latent) -> UInt8[Tensor, "batch height_px width_px 3"]:
-    """The same, still where the VAE is: on a GPU this returns before it is done.
+    """Decode latents as `decode` does, but leave the pixels on the VAE's device; on a GPU this returns before it is
+    done.
 
-    Goes by tiles where memory is short. A tile's group norms know the tile alone, so that large even areas may differ a
-    little in tone from what one piece would give; the seams are blended.
+    Works in tiles where memory is short. A tile's group norms see only the tile, so large even areas may differ a
+    little in tone from a decoding in one piece; the seams are blended.
     """
     scaled = (latent / vae.shape.scaling_factor).to(dtype=vae.dtype, device=vae.device)
     whole = has_room(vae.device, decoding_bytes(vae, latent.shape) / SHARE)
@@ -45,16 +47,16 @@ def decode_on_device(vae: VAE, latent: Latent) -> UInt8[Tensor, "batch height_px
 
 @torch.inference_mode()
 def encode(vae: VAE, pixels: NDArray[np.uint8], *, seed: int | None = None) -> Latent:
-    """The latents, in float32 and scaled as a UNet sees them, of pictures [batch, height, width, 3].
+    """Encode pictures [batch, height, width, 3] to latents in float32, scaled as for the UNet.
 
-    The mean of those that a picture may have; with a seed, one of them, as A1111 draws it.
+    Returns the mean of the latent distribution or, with a seed, a sample from it as A1111 draws it.
     """
     return encode_exact(vae, torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1, seed=seed)
 
 
 @torch.inference_mode()
 def encode_exact(vae: VAE, exact: Float[Tensor, "batch 3 height_px width_px"], *, seed: int | None = None) -> Latent:
-    """The same of pictures from -1 to 1."""
+    """Encode pictures with values in -1..1, as `encode` does."""
     mean, spread = (part.float() for part in vae.distribution(exact.to(dtype=vae.dtype, device=vae.device)))
     if seed is not None:
         mean = mean + spread * torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed)).to(mean.device)
@@ -63,18 +65,18 @@ def encode_exact(vae: VAE, exact: Float[Tensor, "batch 3 height_px width_px"], *
 
 
 def picture_px(vae: VAE, side_px: int) -> int:
-    """A render's pixels along a side in those of this VAE: only the starter's makes other than 8 of a latent cell."""
+    """Return a render's side in this VAE's pixels: only the starter's VAE has other than 8 pixels per latent cell."""
     cell_px: int = 2 ** (len(vae.shape.block_out_channels) - 1)
     return side_px if cell_px == LATENT_PX else side_px // LATENT_PX * cell_px
 
 
-def _overflows(vae: VAE, made: Float[Tensor, "..."]) -> bool:
-    """Whether half precision was too small for this VAE, as for some anime models: float32 is then used from here on."""
-    return vae.dtype is torch.float16 and not bool(made.isfinite().all())
+def _overflows(vae: VAE, values: Float[Tensor, "..."]) -> bool:
+    """Whether half precision overflowed in this VAE, as for some anime models; it then stays in float32."""
+    return vae.dtype is torch.float16 and not bool(values.isfinite().all())
 
 
 def decoding_bytes(vae: VAE, latent: torch.Size) -> int:
-    """About what decoding these latents in one piece takes at its peak."""
+    """Estimate the peak memory, in bytes, of decoding these latents in one piece."""
     batch, _, height, width = latent
     widths = vae.shape.block_out_channels
     scale = 2 ** (len(widths) - 1)
@@ -100,13 +102,13 @@ def decode_tiles(vae: VAE, scaled: Latent) -> Float[Tensor, "batch colours heigh
 
 
 def _starts(side: int) -> Iterator[int]:
-    """Where tiles begin, so that the last one ends where the latent does."""
+    """Yield where tiles begin, so that the last one ends where the latent does."""
     last = max(0, side - TILE)
     yield from range(0, last, TILE - OVERLAP)
     yield last
 
 
 def _fade(side_px: int, scale: int) -> Float[Tensor, " side_px"]:
-    """How much each pixel across a tile counts: less and less towards both ends, never nothing."""
+    """Return the weight of each pixel across a tile, falling towards both ends but never 0."""
     place = torch.arange(side_px) + 0.5
     return (torch.minimum(place, side_px - place) / (OVERLAP * scale)).clamp(max=1)

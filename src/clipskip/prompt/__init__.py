@@ -1,11 +1,28 @@
-"""A prompt's text in; its parts, schedule and weighted chunks of tokens out, as A1111 reads them."""
+"""A prompt's text to its parts, schedule and weighted chunks of tokens, as A1111 reads them."""
 
 from clipskip.prompt.attention import BREAK, parse_attention
 from clipskip.prompt.chunks import CHUNK, Chunk, Chunked, EmbeddingNames, Slot, chunk_segments, name_embeddings
 from clipskip.prompt.comfy import missing_embeddings
 from clipskip.prompt.composition import parse_composition
-from clipskip.prompt.reading import DEFAULT_RULES, Emphasis, Entry, Part, Prompt, Rules, read_prompt, strip_comments
-from clipskip.prompt.report import ChunkReport, PartReport, Report, TextReport, TokenReport, describe, report_lines
+from clipskip.prompt.reading import (
+    DEFAULT_RULES,
+    Emphasis,
+    Entry,
+    Prompt,
+    PromptPart,
+    Rules,
+    read_prompt,
+    strip_comments,
+)
+from clipskip.prompt.report import (
+    ChunkReport,
+    PartReport,
+    PromptReport,
+    TextReport,
+    TokenReport,
+    describe,
+    report_lines,
+)
 from clipskip.prompt.schedule import parse_schedule, text_at
 from clipskip.prompt.tags import LORA_KINDS, LoraTag, Tag, extract_tags, lora_refs
 from clipskip.prompt.tokens import END, START, common_words, ends_word, readable, token_ids, token_pieces
@@ -24,10 +41,10 @@ __all__ = [
     "Emphasis",
     "Entry",
     "LoraTag",
-    "Part",
     "PartReport",
     "Prompt",
-    "Report",
+    "PromptPart",
+    "PromptReport",
     "Rules",
     "Slot",
     "Tag",

@@ -10,10 +10,10 @@ from clipskip.errors import PromptError
 from clipskip.prompt.limits import check_text
 
 BREAK = ("BREAK", -1)
-"""The segment that ends a chunk. A bracket's weight multiplies its -1 too, and then A1111 reads it as a word."""
+"""The segment that ends a chunk. A bracket around it multiplies its -1, and A1111 then reads it as a word."""
 ROUND, SQUARE = 1.1, 1 / 1.1
 MAX_PRODUCTS = 5_000_000
-"""Weights times the brackets around them; deep nesting with text at every level is quadratic."""
+"""The most multiplications of weights: text at every level of deep nesting costs quadratic time."""
 
 _PIECE = re.compile(
     r"""
@@ -40,7 +40,7 @@ class _Segments:
         self.weights.append(weight)
 
     def multiply(self, start: int, factor: float) -> None:
-        """Weigh everything from segment `start` on."""
+        """Multiply the weights from segment `start` on."""
         if start == len(self.weights):
             return
         self.products += len(self.weights) - start
@@ -53,14 +53,16 @@ class _Segments:
         self.weights[start:] = [weight * factor for weight in self.weights[start:]]
 
     def merged(self) -> list[tuple[str, float]]:
-        """Neighbours of equal weight as one."""
+        """Join neighbours of equal weight."""
         pairs = zip(self.texts, self.weights, strict=True)
-        found = [("".join(text for text, _ in run), weight) for weight, run in groupby(pairs, key=lambda pair: pair[1])]
-        return found or [("", 1.0)]
+        merged = [
+            ("".join(text for text, _ in run), weight) for weight, run in groupby(pairs, key=lambda pair: pair[1])
+        ]
+        return merged or [("", 1.0)]
 
 
 def parse_attention(text: str) -> list[tuple[str, float]]:
-    """The prompt's pieces of text with their weights; a BREAK is the entry ("BREAK", -1)."""
+    """Split the prompt into pieces of text with their weights; a BREAK is the entry ("BREAK", -1)."""
     check_text(text)
     segments = _Segments()
     opened: dict[str, list[int]] = {"(": [], "[": []}
@@ -86,7 +88,7 @@ def parse_attention(text: str) -> list[tuple[str, float]]:
 
 
 def _add_words(segments: _Segments, text: str) -> None:
-    """Text, cut where the word BREAK stands, with the space around that word dropped."""
+    """Add text, split at the word BREAK, without the spaces around that word."""
     parts = _BREAK_WORD.split(text)
     for index, part in enumerate(parts):
         if index > 0:

@@ -1,4 +1,4 @@
-"""Weighted text to chunks of 75 tokens, embeddings in their places.
+"""Weighted text to chunks of 75 tokens, with embeddings in their places.
 
 A1111 1.8.0 modules/sd_hijack_clip.py:84-177 and modules/textual_inversion/textual_inversion.py:129-150, 241-252.
 """
@@ -11,15 +11,15 @@ from clipskip.prompt.attention import BREAK
 from clipskip.prompt.tokens import COMMA, END, START, token_ids
 
 CHUNK = 75
-"""Tokens that the encoder reads at a time, beside its start and end."""
+"""Tokens that the encoder reads at a time, besides start and end."""
 MAX_CHUNKS = 100
 PLACEHOLDER = 0
-"""The token under an embedding's vectors."""
+"""The token that stands in an embedding's places."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """Where an embedding's vectors go."""
+    """The places of an embedding's vectors."""
 
     name: str
     position: int
@@ -29,7 +29,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """What the encoder reads at once: up to 75 tokens."""
+    """Up to 75 tokens, which the encoder reads at once."""
 
     tokens: tuple[int, ...] = ()
     """Without start, end and padding."""
@@ -37,7 +37,8 @@ class Chunk:
     slots: tuple[Slot, ...] = ()
 
     def ids(self, *, pad: int = END) -> tuple[int, ...]:
-        """The 77 ids; what follows the first end token is `pad`: the end token (SD 1.x), or 0 (SD 2.x, SDXL's bigG)."""
+        """Return the 77 ids, with `pad` after the first end token: the end token (SD 1.x), or 0 (SD 2.x, SDXL's
+        bigG)."""
         ids = (START, *self.tokens, *[END] * (CHUNK + 1 - len(self.tokens)))
         first_end = ids.index(END) + 1
         return ids if pad == END else (*ids[:first_end], *[pad] * (len(ids) - first_end))
@@ -50,27 +51,27 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunked:
-    """A text in chunks; at least one, empty for an empty text."""
+    """A text in chunks; an empty text has one empty chunk."""
 
     chunks: tuple[Chunk, ...]
     count: int
-    """Tokens as A1111 counts them: 75 for each chunk that is closed, and those of the last."""
+    """Number of tokens as A1111 counts them: 75 for each closed chunk, plus those of the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingNames:
-    """Embeddings by the tokens of their names, longest first, under the first of them."""
+    """Embeddings by the tokens of their names, longest first, under the first token."""
 
     by_first: Mapping[int, Sequence[tuple[tuple[int, ...], Slot]]]
 
     def match(self, tokens: Sequence[int], at: int) -> tuple[Slot, int] | None:
-        """The embedding that is named at this place, if any, and how many tokens its name takes."""
+        """Return the embedding named at this place and how many tokens its name takes, or None."""
         known = self.by_first.get(tokens[at], ())
-        found = [(ids, slot) for ids, slot in known if tuple(tokens[at : at + len(ids)]) == ids]
-        if not found:
+        matches = [(ids, slot) for ids, slot in known if tuple(tokens[at : at + len(ids)]) == ids]
+        if not matches:
             return None
-        ids, slot = found[0]
-        same = [one.name for other, one in found if other == ids]
+        ids, slot = matches[0]
+        same = [candidate.name for name_ids, candidate in matches if name_ids == ids]
         if len(same) > 1:
             raise PromptError(
                 f"the prompt names the embeddings {same[0]!r} and {same[1]!r} with the same tokens; rename one of them",
@@ -78,26 +79,29 @@ class EmbeddingNames:
             )
         if not 1 <= slot.vectors <= CHUNK:
             raise PromptError(
-                f"the embedding {slot.name!r} has {slot.vectors} vectors; a chunk has room for 1 to {CHUNK}",
+                f"the embedding {slot.name!r} has {slot.vectors} vectors; use one of 1 to {CHUNK}, which fit into a chunk",
                 field="prompt",
             )
         return slot, len(ids)
 
 
 def name_embeddings(vectors: Mapping[str, int]) -> EmbeddingNames:
-    """The embeddings, given how many vectors each name has. A name without tokens cannot be called."""
-    found: dict[int, list[tuple[tuple[int, ...], Slot]]] = {}
+    """Index the embeddings, given how many vectors each has. A name without tokens cannot be called."""
+    by_first: dict[int, list[tuple[tuple[int, ...], Slot]]] = {}
     for name, count in vectors.items():
         if ids := tuple(token_ids(name)):
-            found.setdefault(ids[0], []).append((ids, Slot(name=name, position=0, vectors=count)))
-    return EmbeddingNames({first: sorted(known, key=lambda one: -len(one[0])) for first, known in found.items()})
+            by_first.setdefault(ids[0], []).append((ids, Slot(name=name, position=0, vectors=count)))
+    return EmbeddingNames({first: sorted(known, key=lambda entry: -len(entry[0])) for first, known in by_first.items()})
 
 
 def chunk_segments(
     segments: Iterable[tuple[str, float]], *, embeddings: EmbeddingNames, comma_backtrack: int = 20
 ) -> Chunked:
-    """The chunks of weighted text, as `parse_attention` gives it. A comma within the last `comma_backtrack` tokens of
-    a full chunk takes what follows it to the next; 0 is never."""
+    """Split weighted text, as `parse_attention` gives it, into chunks.
+
+    A comma within the last `comma_backtrack` tokens of a full chunk moves what follows it to the next chunk; 0 turns
+    this off.
+    """
     filler = _Filler(comma_backtrack)
     for text, weight in segments:
         if (text, weight) == BREAK:
@@ -131,14 +135,14 @@ class _Filler:
         self.slots: list[Slot] = []
 
     def make_room(self, *, comma: bool) -> None:
-        """A new chunk when this one is full; with it, unless a comma comes, goes what follows a late comma."""
+        """Start a new chunk when this one is full; text after a late comma moves to it, unless a comma comes next."""
         if len(self.tokens) < CHUNK:
             return
         late = self.after_comma and CHUNK - self.after_comma + 1 <= self.backtrack
         self.close(keep=self.after_comma if late and not comma else CHUNK)
 
     def close(self, *, keep: int = CHUNK) -> None:
-        """End the chunk after `keep` tokens; the rest, and the embeddings among it, begin the next."""
+        """Close the chunk after `keep` tokens; the others, with their embeddings, begin the next."""
         self.count += CHUNK
         self._store(keep)
         self.tokens, self.weights = self.tokens[keep:], self.weights[keep:]
@@ -147,7 +151,7 @@ class _Filler:
         self.after_comma = 0
 
     def finish(self) -> Chunked:
-        """All chunks, the last as far as it is filled."""
+        """Return all chunks, the last as far as it is filled."""
         if self.tokens or not self.closed:
             self.count += len(self.tokens)
             self._store(CHUNK)

@@ -1,4 +1,4 @@
-"""ComfyUI's prompts: brackets, embeddings by name, chunks; no comments, tags, edits or AND.
+"""ComfyUI's prompts: brackets, embeddings by name and chunks; no comments, tags, edits or AND.
 
 Rules as in ComfyUI 0.3 (comfy/sd1_clip.py token_weights, SDTokenizer.tokenize_with_weights).
 """
@@ -15,36 +15,36 @@ from clipskip.prompt.tokens import token_ids
 
 ROUND = 1.1
 WHOLE = 8
-"""Tokens from which a piece of text is cut where a chunk ends; shorter ones move to the next chunk whole."""
+"""A piece of text of at least this many tokens is cut where a chunk ends; shorter ones move to the next chunk whole."""
 MOST_READ = 5_000_000
-"""Characters read in all: each level of brackets reads what it holds again."""
+"""The most characters read in all: each level of brackets reads its content again."""
 
 _BRACKET = re.compile(r"[()]")
 _CALL = re.compile(r"[ \n](?=embedding:)")
 _IDENTIFIER = "embedding:"
 _CLOSE, _OPEN = "\0\1", "\0\2"
-"""What stands for an escaped bracket while the others are read."""
+"""These replace escaped brackets while the others are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """Text or an embedding that is kept in one chunk where it can be."""
+    """A piece of text or an embedding, kept in one chunk where it fits."""
 
     tokens: tuple[int, ...]
     weight: float
     embedding: str = ""
-    """Its name where the piece is an embedding's vectors."""
+    """The embedding's name, where the piece is an embedding's vectors."""
 
 
 def read_comfy(text: str, embeddings: Mapping[str, int]) -> Chunked:
-    """The chunks of a prompt, given how many vectors each embedding has; one that is not there is left out."""
+    """Return the chunks of a prompt, given how many vectors each embedding has; unknown embeddings are left out."""
     check_text(text)
     names = {_plain(name): name for name in embeddings}
     return _fill([piece for words, weight in segments(text) for piece in _pieces(words, weight, names, embeddings)])
 
 
 def missing_embeddings(text: str, known: Iterable[str]) -> tuple[str, ...]:
-    """The embeddings that a prompt calls and that are not there."""
+    """Return the embeddings that a prompt calls and that do not exist."""
     names = {_plain(name): name for name in known}
     calls = (part for words, _ in segments(text) for part in _CALL.split(words) if part.startswith(_IDENTIFIER))
     written = (call.removeprefix(_IDENTIFIER) for call in calls if not _find(call, names)[0])
@@ -52,14 +52,14 @@ def missing_embeddings(text: str, known: Iterable[str]) -> tuple[str, ...]:
 
 
 def segments(text: str) -> list[tuple[str, float]]:
-    r"""The pieces of text with their weights: (a) is 1.1 times what is around it, (a:1.3) is 1.3, \( a bracket."""
-    found: list[tuple[str, float]] = []
+    r"""Split the text into pieces with their weights: (a) multiplies by 1.1, (a:1.3) sets 1.3, \( is a bracket."""
+    pieces: list[tuple[str, float]] = []
     waiting = [(text.replace("\\)", _CLOSE).replace("\\(", _OPEN), 1.0, True)]
     read = 0
     while waiting:
         words, weight, opened = waiting.pop()
         if not opened:
-            found.append((words.replace(_CLOSE, ")").replace(_OPEN, "("), weight))
+            pieces.append((words.replace(_CLOSE, ")").replace(_OPEN, "("), weight))
             continue
         read += len(words)
         if read > MOST_READ:
@@ -69,11 +69,11 @@ def segments(text: str) -> list[tuple[str, float]]:
                 field="prompt",
             )
         waiting += reversed([_item(item, weight) for item in _items(words)])
-    return found
+    return pieces
 
 
 def _items(words: str) -> Iterator[str]:
-    """What stands in brackets of the first level, with them, and what stands between."""
+    """Yield each outermost bracket with its content, and the text between."""
     start = level = 0
     for match in _BRACKET.finditer(words):
         if match[0] == "(":
@@ -91,7 +91,7 @@ def _items(words: str) -> Iterator[str]:
 
 
 def _item(item: str, weight: float) -> tuple[str, float, bool]:
-    """An item with its weight, without its brackets where it is in brackets; and whether it is to be read again."""
+    """Return an item without its brackets, its weight, and whether it is to be read again."""
     if len(item) < 2 or not (item[0] == "(" and item[-1] == ")"):
         return item, weight, False
     inner, colon, number = item[1:-1].rpartition(":")
@@ -106,13 +106,13 @@ def _item(item: str, weight: float) -> tuple[str, float, bool]:
 def _checked(weight: float, written: str) -> float:
     if not math.isfinite(weight):
         raise PromptError(
-            f"the prompt's weight {written[:20]!r} is no finite number; give one such as 1.2", field="prompt"
+            f"the prompt's weight {written[:20]!r} is not a finite number; write one such as 1.2", field="prompt"
         )
     return weight
 
 
 def _pieces(words: str, weight: float, names: Mapping[str, str], known: Mapping[str, int]) -> Iterator[Piece]:
-    """The embeddings in some text, and the text between them."""
+    """Yield the embeddings in some text and the text between them."""
     for part in _CALL.split(words):
         text = part
         if part.startswith(_IDENTIFIER):
@@ -124,24 +124,24 @@ def _pieces(words: str, weight: float, names: Mapping[str, str], known: Mapping[
 
 
 def _find(call: str, names: Mapping[str, str]) -> tuple[str, str]:
-    """The embedding that is called, or nothing, and the text behind it; commas around its name are text."""
-    written, *others = call.removeprefix(_IDENTIFIER).split() or [""]
+    """Return the called embedding's name, or "", and the text behind it; commas around the name are text."""
+    written, *words = call.removeprefix(_IDENTIFIER).split() or [""]
     if not written:
         raise PromptError("the prompt says 'embedding:' without a name; write it as embedding:name", field="prompt")
-    rest = " ".join(others)
+    behind = " ".join(words)
     if name := names.get(_plain(written)):
-        return name, rest
+        return name, behind
     bare = written.strip(",")
-    return names.get(_plain(bare), ""), f"{written[len(bare) :]} {rest}" if len(bare) < len(written) else rest
+    return names.get(_plain(bare), ""), f"{written[len(bare) :]} {behind}" if len(bare) < len(written) else behind
 
 
 def _plain(name: str) -> str:
-    """An embedding's name without folders, ending and case."""
+    """Return an embedding's name without folders and ending, in lower case."""
     return re.sub(r"\.(?:safetensors|pt|bin)$", "", name.replace("\\", "/").rpartition("/")[2].casefold())
 
 
 def _fill(pieces: Sequence[Piece]) -> Chunked:
-    """The pieces in chunks of 75."""
+    """Put the pieces into chunks of 75."""
     closed: list[Chunk] = []
     tokens, weights, slots = list[int](), list[float](), list[Slot]()
 
@@ -160,8 +160,8 @@ def _fill(pieces: Sequence[Piece]) -> Chunked:
             cut = CHUNK - len(tokens) if len(piece.tokens) >= WHOLE else 0
             if cut and piece.embedding:
                 raise PromptError(
-                    f"ComfyUI cuts the embedding {piece.embedding!r} in two where a chunk of {CHUNK} tokens ends, which is not "
-                    "done here; move it in the prompt",
+                    f"the embedding {piece.embedding!r} does not fit into its chunk of {CHUNK} tokens, where ComfyUI would cut it in two; "
+                    "move it to another place in the prompt",
                     field="prompt",
                 )
             tokens += left[:cut]

@@ -12,13 +12,13 @@ _NUMBER = re.compile(r"[-+]?(?:\d+\.?|\d*\.\d+)")
 
 
 def parse_composition(text: str) -> list[tuple[str, float]]:
-    """The parts around AND, each with the weight that its trailing `: number` gives, or 1."""
+    """Return the parts around AND, each with the weight of its trailing `: number`, or 1."""
     check_text(text)
     return [_part(part) for part in _AND.split(text)]
 
 
 def _part(text: str) -> tuple[str, float]:
-    """A part keeps the space before its text, not that after it."""
+    """Return a part's text, with the space before it but not behind it, and its weight."""
     words, colon, number = text.rpartition(":")
     number = number.strip()
     if colon and _NUMBER.fullmatch(number):

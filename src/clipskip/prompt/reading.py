@@ -1,4 +1,4 @@
-"""A whole prompt, read as A1111 reads it: the structure that the encoder consumes."""
+"""A whole prompt, read as A1111 reads it: the structure that the encoder takes."""
 
 import math
 import re
@@ -18,7 +18,7 @@ from clipskip.spec import LoraRef
 
 MAX_PARTS = 64
 MAX_ALL_CHUNKS = 1_000
-"""Chunks of all the different texts of a prompt."""
+"""The most chunks of all distinct texts of a prompt."""
 MAX_ALL_CHARACTERS = 2_000_000
 
 _COMMENT_LINE = re.compile(r"(^|\n)#[^\n]*(\n|$)")
@@ -26,42 +26,43 @@ _COMMENT = re.compile(r"#[^\n]*(\n|$)")
 
 
 class Emphasis(Enum):
-    """What weights do to the encoder's output (A1111 1.8.0 modules/sd_emphasis.py)."""
+    """How weights apply to the encoder's output (A1111 1.8.0 modules/sd_emphasis.py)."""
 
     ORIGINAL = "Original"
-    """Multiply, then bring the mean of the whole back to what it was."""
+    """Multiply, then restore the mean of the whole."""
     NO_NORM = "No norm"
-    """Multiply."""
+    """Multiply only."""
     IGNORE = "Ignore"
-    """Read the brackets, and do not multiply."""
+    """Read the brackets but do not multiply."""
     NONE = "None"
-    """Brackets and BREAK are text."""
+    """Take brackets and BREAK as text."""
     COMFYUI = "ComfyUI"
-    """All of the prompt by ComfyUI's rules: weights from the empty prompt's vectors on; no comments, tags, edits or AND."""
+    """Read the whole prompt by ComfyUI's rules: weights relative to the empty prompt; no comments, tags, edits or
+    AND."""
 
     @classmethod
     def parse(cls, name: str) -> "Emphasis":
-        """The mode of this name, in A1111's spelling."""
+        """Return the mode of this name, in A1111's spelling."""
         try:
             return cls(name)
         except ValueError:
             known = ", ".join(mode.value for mode in cls)
-            raise SpecError(f"emphasis {name!r} is not known; use one of {known}", field="emphasis") from None
+            raise SpecError(f"the emphasis {name!r} is unknown; use one of {known}", field="emphasis") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """A1111's settings for reading prompts, at A1111's defaults."""
+    """A1111's settings for reading prompts, with A1111's defaults."""
 
     emphasis: Emphasis = Emphasis.ORIGINAL
     comma_backtrack: int = 20
     """0 to 74 tokens; 0 cuts chunks wherever they are full."""
     comments: bool = True
-    """# hides the rest of its line."""
+    """Whether # hides the rest of its line."""
     hires_steps: int | None = None
-    """Read for the second pass, of so many denoiser calls."""
+    """The second pass's denoiser calls, where the prompt is read for that pass."""
     old_timelines: bool = False
-    """Numbers of edits as before A1111 1.6."""
+    """Whether the numbers of edits count as before A1111 1.6."""
 
     def __post_init__(self) -> None:
         if isinstance(self.comma_backtrack, bool) or not 0 <= self.comma_backtrack < CHUNK:
@@ -75,7 +76,7 @@ class Rules:
         return self.emphasis is Emphasis.COMFYUI
 
     def uncommented(self, text: str) -> str:
-        """The prompt without what is no prompt under these rules."""
+        """Return the prompt without its comments, where these rules have comments."""
         return strip_comments(text) if self.comments and not self.comfy else text
 
 
@@ -84,21 +85,21 @@ DEFAULT_RULES = Rules()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """The text of some of the denoiser's calls."""
+    """The text for some of the denoiser's calls."""
 
     until_step: int
-    """For calls up to and including this one, counted from 0, that no earlier entry has."""
+    """It applies to calls up to and including this one, counted from 0, after those of earlier entries."""
     text: str
     chunks: tuple[Chunk, ...]
-    """As many for each entry of a part: shorter texts end in empty chunks."""
+    """All entries of a part have the same number: shorter texts end in empty chunks."""
     own_chunks: int
-    """How many of them this text takes."""
+    """How many of the chunks this text fills."""
     count: int
-    """Tokens as A1111 counts them."""
+    """Number of tokens as A1111 counts them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class PromptPart:
     """One side of an AND."""
 
     weight: float
@@ -107,13 +108,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A prompt as it was read."""
+    """A prompt after reading."""
 
-    parts: tuple[Part, ...]
-    """At least one; a negative prompt has one, of weight 1."""
+    parts: tuple[PromptPart, ...]
+    """At least one; a negative prompt has one of weight 1."""
     loras: tuple[LoraRef, ...] = ()
     text: str
-    """Without comments and tags."""
+    """The text without comments and tags."""
     emphasis: Emphasis
 
     @property
@@ -124,7 +125,7 @@ class Prompt:
 
 
 def strip_comments(text: str) -> str:
-    """The prompt without comments: A1111 1.10 modules/processing_scripts/comments.py puts a new line for each."""
+    """Remove comments as A1111 1.10 modules/processing_scripts/comments.py does: each becomes a new line."""
     check_text(text)
     return _COMMENT.sub("\n", _COMMENT_LINE.sub("\n", text))
 
@@ -137,9 +138,10 @@ def read_prompt(
     rules: Rules = DEFAULT_RULES,
     negative: bool = False,
 ) -> Prompt:
-    """The prompt for a picture of `steps` denoiser calls (twice the sampler's steps where it is of second order).
+    """Read the prompt of a picture of `steps` denoiser calls (twice the steps of a sampler of second order).
 
-    `embeddings` gives the number of vectors by name. In a negative prompt tags and AND are words, as in A1111.
+    `embeddings` gives each name's number of vectors. In a negative prompt tags and AND are words, as in A1111. Raises
+    PromptError for what cannot be drawn, SpecError for impossible steps.
     """
     clean = rules.uncommented(text)
     loras: tuple[LoraRef, ...] = ()
@@ -152,25 +154,25 @@ def read_prompt(
 
 def read_parts(
     text: str, *, steps: int, embeddings: Mapping[str, int] | None, rules: Rules, negative: bool
-) -> tuple[Part, ...]:
-    """The parts of a prompt that has no comments and no tags any more."""
+) -> tuple[PromptPart, ...]:
+    """Read the parts of a prompt without comments and tags."""
     if rules.comfy:
-        return (Part(weight=1.0, schedule=_entries([(steps, text)], {text: read_comfy(text, embeddings or {})})),)
+        return (PromptPart(weight=1.0, schedule=_entries([(steps, text)], {text: read_comfy(text, embeddings or {})})),)
     composition = [(text, 1.0)] if negative else _checked(parse_composition(text))
     schedules = [
         (weight, parse_schedule(part, steps, hires_steps=rules.hires_steps, old_timelines=rules.old_timelines))
         for part, weight in composition
     ]
-    texts = [one for _, schedule in schedules for _, one in schedule]
+    texts = [variant for _, schedule in schedules for _, variant in schedule]
     read = _chunk_all(texts, name_embeddings(embeddings or {}), rules)
-    return tuple(Part(weight=weight, schedule=_entries(schedule, read)) for weight, schedule in schedules)
+    return tuple(PromptPart(weight=weight, schedule=_entries(schedule, read)) for weight, schedule in schedules)
 
 
 def _checked(composition: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    """The same, or PromptError where it cannot be drawn."""
+    """Return the composition; PromptError where it cannot be drawn."""
     if len(composition) > MAX_PARTS:
         raise PromptError(
-            f"the prompt has {len(composition):,} parts around AND, and {MAX_PARTS} is the most; remove some",
+            f"the prompt has {len(composition):,} parts around AND; use at most {MAX_PARTS}",
             field="prompt",
         )
     for _, weight in composition:
@@ -181,12 +183,13 @@ def _checked(composition: list[tuple[str, float]]) -> list[tuple[str, float]]:
 def _check_weight(weight: float) -> None:
     if not math.isfinite(weight):
         raise PromptError(
-            f"the prompt's weights multiply to {weight}, which is no finite number; nest fewer brackets", field="prompt"
+            f"the prompt's weights multiply to {weight}, which is not a finite number; nest fewer brackets",
+            field="prompt",
         )
 
 
 def _chunk_all(texts: list[str], names: EmbeddingNames, rules: Rules) -> dict[str, Chunked]:
-    """Each different text in chunks."""
+    """Split each distinct text into chunks."""
     different = dict.fromkeys(texts)
     if sum(map(len, different)) > MAX_ALL_CHARACTERS:
         raise PromptError(
@@ -211,7 +214,7 @@ def _chunk_all(texts: list[str], names: EmbeddingNames, rules: Rules) -> dict[st
 
 
 def _entries(schedule: list[tuple[int, str]], read: Mapping[str, Chunked]) -> tuple[Entry, ...]:
-    """The schedule with its chunks. A1111 encodes the texts of one schedule together, so they get one length."""
+    """Return the schedule with its chunks; all texts get one length, because A1111 encodes them together."""
     longest = max(len(read[text].chunks) for _, text in schedule)
     padding = {text: (Chunk(),) * (longest - len(read[text].chunks)) for _, text in schedule}
     return tuple(

@@ -1,4 +1,4 @@
-"""How a prompt is read, for its author to see."""
+"""A report of how a prompt is read, for its author."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,14 +10,14 @@ from clipskip.prompt.attention import BREAK, parse_attention
 from clipskip.prompt.chunks import CHUNK, Chunk
 from clipskip.prompt.comfy import missing_embeddings
 from clipskip.prompt.composition import parse_composition
-from clipskip.prompt.reading import DEFAULT_RULES, Emphasis, Entry, Part, Rules, read_parts
+from clipskip.prompt.reading import DEFAULT_RULES, Emphasis, Entry, PromptPart, Rules, read_parts
 from clipskip.prompt.schedule import is_literal
 from clipskip.prompt.tags import Tag, check_lora_tag, extract_tags, lora_refs
 from clipskip.prompt.tokens import ends_word, readable
 from clipskip.spec import LoraRef
 
 _FANCY = re.compile(r"[‘’‚‛“”„‟\uff01-\uff5e\ufb00-\ufb06]|&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,31});")
-"""What ftfy, which A1111's tokenizer runs first, makes plain."""
+"""What ftfy, which A1111's tokenizer runs first, converts to plain characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,21 +25,21 @@ class TokenReport:
     """One token, or one embedding."""
 
     text: str
-    """What it spells; a space ends a word. For an embedding its name."""
+    """The token's spelling, with a space where a word ends; an embedding's name."""
     id: int | None
     """None for an embedding."""
     weight: float
     vectors: int = 1
-    """Places that it takes."""
+    """How many places it takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkReport:
-    """What the encoder reads at once."""
+    """The tokens that the encoder reads at once."""
 
     tokens: tuple[TokenReport, ...]
     used: int
-    """Of 75 places."""
+    """How many of the 75 places are filled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +48,9 @@ class TextReport:
 
     text: str
     steps: tuple[tuple[int, int], ...]
-    """First and last step, counted from 1, of each stretch; none where a step never comes."""
+    """First and last step, counted from 1, of each stretch; empty where it is never used."""
     count: int
-    """Tokens, as A1111 shows them: a chunk that is closed counts 75."""
+    """Number of tokens as A1111 shows it: a closed chunk counts 75."""
     limit: int
     """Places in the text's chunks."""
     chunks: tuple[ChunkReport, ...]
@@ -65,21 +65,21 @@ class PartReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """How a prompt is read; `dataclasses.asdict` makes JSON of it."""
+class PromptReport:
+    """How a prompt is read; `dataclasses.asdict` turns it into JSON."""
 
     text: str
-    """Without comments and tags."""
+    """The text without comments and tags."""
     negative: bool
     steps: int
-    """Denoiser calls."""
+    """Number of denoiser calls."""
     parts: tuple[PartReport, ...]
     loras: tuple[LoraRef, ...]
     embeddings: tuple[str, ...]
     unknown: tuple[str, ...]
-    """Why each tag that cannot be honoured is refused; a picture is not drawn then."""
+    """For each tag that cannot be applied, the reason; a picture is not drawn then."""
     notes: tuple[str, ...]
-    """What its author may not expect."""
+    """What may surprise its author."""
 
 
 def describe(
@@ -89,8 +89,8 @@ def describe(
     embeddings: Mapping[str, int] | None = None,
     rules: Rules = DEFAULT_RULES,
     negative: bool = False,
-) -> Report:
-    """What `read_prompt` makes of a prompt; tags that it would refuse are told under `unknown`."""
+) -> PromptReport:
+    """Report what `read_prompt` makes of a prompt; tags that it would refuse are listed under `unknown`."""
     clean = rules.uncommented(text)
     bare, tags = extract_tags(clean)
     literal = negative or rules.comfy
@@ -104,7 +104,7 @@ def describe(
     calls = rules.hires_steps if rules.hires_steps is not None and not rules.old_timelines else steps
     reports = tuple(PartReport(weight=part.weight, texts=tuple(_texts(part, calls))) for part in parts)
     chunks = (chunk for part in parts for entry in part.schedule for chunk in entry.chunks)
-    return Report(
+    return PromptReport(
         text=words,
         negative=negative,
         steps=calls,
@@ -125,7 +125,7 @@ def describe(
 
 
 def _sorted_out(tags: tuple[Tag, ...]) -> tuple[list[Tag], tuple[str, ...]]:
-    """The tags that can be honoured, and why the others cannot."""
+    """Return the tags that can be applied, and the reasons why the others cannot."""
     good: list[Tag] = []
     unknown: list[str] = []
     for tag in tags:
@@ -138,8 +138,8 @@ def _sorted_out(tags: tuple[Tag, ...]) -> tuple[list[Tag], tuple[str, ...]]:
     return good, tuple(unknown)
 
 
-def _texts(part: Part, calls: int) -> Iterator[TextReport]:
-    """Each different text of a part, with its steps."""
+def _texts(part: PromptPart, calls: int) -> Iterator[TextReport]:
+    """Yield each distinct text of a part with its steps."""
     spans: dict[str, list[tuple[int, int]]] = {}
     entries: dict[str, Entry] = {}
     first = 1
@@ -168,8 +168,8 @@ def _chunk(chunk: Chunk) -> ChunkReport:
             tokens.append(TokenReport(text=slot.name, id=None, weight=weight, vectors=slot.vectors))
             at += slot.vectors
         else:
-            one = chunk.tokens[at]
-            tokens.append(TokenReport(text=readable([one]), id=one, weight=weight))
+            token = chunk.tokens[at]
+            tokens.append(TokenReport(text=readable([token]), id=token, weight=weight))
             at += 1
     return ChunkReport(tokens=tuple(tokens), used=len(chunk.tokens))
 
@@ -182,24 +182,24 @@ def _tag_notes(tags: tuple[Tag, ...], *, negative: bool, comfy: bool) -> Iterato
     names = [tag.positional[0] for tag in tags if tag.positional]
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
-            yield f"LoRA {name[:60]!r} is named {names.count(name)} times: each time with the strengths of its last tag"
+            yield f"LoRA {name[:60]!r} is named {names.count(name)} times; it is applied each time, with the strengths of its last tag"
 
 
-def _language_notes(text: str, parts: tuple[Part, ...], rules: Rules, *, negative: bool) -> Iterator[str]:
-    """Where A1111's language reads something else than most people mean."""
+def _language_notes(text: str, parts: tuple[PromptPart, ...], rules: Rules, *, negative: bool) -> Iterator[str]:
+    """Yield notes where A1111's language means something else than most people expect."""
     sides = [(text, 1.0)] if negative else parse_composition(text)
     for side, weight in sides:
         if weight != 1 and len(sides) == 1:
-            yield f"the prompt's end ': {weight:g}' is a weight: its guidance is multiplied by {weight:g}"
+            yield f"the prompt's end ': {weight:g}' is read as a weight: its guidance is multiplied by {weight:g}"
         if ("[" in side or "|" in side) and is_literal(side):
             yield (
-                "no edit [a:b:when] or [a|b] takes place, since the prompt has a '|' outside [a|b] or a '\\' "
+                "no edit [a:b:when] or [a|b] takes effect, because the prompt has a '|' outside [a|b] or a '\\' "
                 "at the end of a line; write '\\|' for a bar that is text"
             )
     if fancy := _FANCY.search(text):
         yield (
-            f"{_shown(fancy[0])} is read as it stands; A1111 first makes curly quotes, full-width letters, ligatures "
-            "and HTML entities plain: write the plain form for its picture"
+            f"{_shown(fancy[0])} is read as written; A1111 first converts curly quotes, full-width letters, ligatures "
+            "and HTML entities to plain characters: write the plain form to get its picture"
         )
     if rules.emphasis is Emphasis.NONE:
         return
@@ -213,15 +213,15 @@ def _language_notes(text: str, parts: tuple[Part, ...], rules: Rules, *, negativ
 def _text_notes(parts: tuple[PartReport, ...]) -> Iterator[str]:
     for text in (text for part in parts for text in part.texts):
         if not text.steps:
-            yield f"{_shown(text.text)} is never used: the last step comes before its turn"
+            yield f"{_shown(text.text)} is never used: the last step comes before it would be"
         for number, chunk in enumerate(text.chunks[:-1], 1):
             last = chunk.tokens[-1].id if chunk.used == CHUNK else None
             if last is not None and not ends_word(last):
                 yield f"a word is cut in two between chunks {number} and {number + 1} of {_shown(text.text)}"
 
 
-def report_lines(report: Report) -> list[str]:
-    """The report as lines of text."""
+def report_lines(report: PromptReport) -> list[str]:
+    """Return the report as lines of text."""
     lines = [
         f"LoRA {_shown(lora.name)}: text encoder {lora.text_encoder:g}, U-Net {lora.unet:g}" for lora in report.loras
     ]
@@ -238,17 +238,17 @@ def report_lines(report: Report) -> list[str]:
 
 
 def _token_lines(chunk: ChunkReport) -> Iterator[str]:
-    """A line for each run of tokens of one weight: what each spells and its id, or an embedding's vectors."""
+    """Yield a line for each run of tokens of one weight: each token's spelling and id, or an embedding's vectors."""
     for weight, run in groupby(chunk.tokens, key=lambda token: token.weight):
         shown = (
-            f"{_shown(one.text.rstrip())}{'' if one.text.endswith(' ') else '+'} {one.id}"
-            if one.id is not None
-            else f"<{_shown(one.text)}> {one.vectors} vectors"
-            for one in run
+            f"{_shown(token.text.rstrip())}{'' if token.text.endswith(' ') else '+'} {token.id}"
+            if token.id is not None
+            else f"<{_shown(token.text)}> {token.vectors} vectors"
+            for token in run
         )
         yield f"x{weight:.4g}: {', '.join(shown)}"
 
 
 def _shown(text: str) -> str:
-    """Text on one line, safe to print."""
+    """Return the text on one line, safe to print."""
     return repr(text if len(text) <= 200 else f"{text[:197]}...")[1:-1]

@@ -21,20 +21,20 @@ from clipskip.errors import PromptError
 from clipskip.prompt.limits import check_steps, check_text
 
 MAX_WRITTEN = 20_000_000
-"""Characters of all the texts of one schedule."""
+"""The most characters of all texts of one schedule."""
 MAX_VISITS = 3_000_000
-"""Tokens times the steps at which the text changes."""
+"""The most tokens times steps at which the text changes."""
 
 _TOKEN = re.compile(r"[\[\]():|]|(?:[^\\\[\]():|]++|\\.)++")
 _WHEN = re.compile(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*")
 _CLOSES = {")": "(", "]": "["}
 NOTHING = -1
-"""The first text of [to:when]."""
+"""Stands for the first text of [to:when], which is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Group:
-    """Editing or alternation: where each of its texts begins, and when one follows the other."""
+    """An edit or alternation: where each of its texts begins, and when one follows the other."""
 
     starts: tuple[int, ...]
     """Token indices; an edit has two, and its first may be NOTHING."""
@@ -46,18 +46,18 @@ class _Group:
 
 @dataclass(slots=True)
 class _Program:
-    """A prompt as tokens that a single pass writes out for any step."""
+    """A prompt as tokens, from which one pass writes the text of any step."""
 
     tokens: list[str]
     groups: dict[int, _Group] = field(default_factory=dict)
-    """By the index of the opening bracket."""
+    """Groups by the index of their opening bracket."""
     leave: dict[int, int] = field(default_factory=dict)
     """From a token that ends one of a group's texts to the token behind the group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Timeline:
-    """How the numbers of an edit count."""
+    """How an edit's number is counted."""
 
     steps: int
     fraction_offset: float = 0.0
@@ -65,7 +65,7 @@ class _Timeline:
     old: bool = False
 
     def step(self, when: str) -> int:
-        """The last step that uses an edit's first text; below 1, none does."""
+        """Return the last step that uses an edit's first text; below 1, no step does."""
         value = float(when)
         if self.old:
             value = value * self.steps if value < 1 else value
@@ -79,11 +79,11 @@ class _Timeline:
 def parse_schedule(
     text: str, steps: int, *, hires_steps: int | None = None, old_timelines: bool = False
 ) -> list[tuple[int, str]]:
-    """Texts with the last step of each, counted from 1; the last is `steps`.
+    """Return texts with the last step of each, counted from 1; the last is `steps`.
 
-    `steps` counts denoiser calls: twice the sampler's steps where it is of second order. With `hires_steps` the
-    result is the second pass's, over that many. `old_timelines` is the reading before A1111 1.6: a number below 1
-    is a fraction, any other a step.
+    `steps` counts denoiser calls: twice the sampler's steps where it is of second order. With `hires_steps` the result
+    is the second pass's, over that many. `old_timelines` reads numbers as before A1111 1.6: below 1 they are fractions,
+    else steps. Raises PromptError where the texts would grow too long, SpecError for impossible steps.
     """
     check_text(text)
     check_steps(steps)
@@ -108,20 +108,20 @@ def parse_schedule(
 
 
 def text_at(schedule: Sequence[tuple[int, str]], call: int) -> str:
-    """The text for the denoiser's `call`-th call, counted from 0: the first with call <= its end step.
+    """Return the text for the denoiser's `call`-th call, counted from 0: the first with call <= its end step.
 
-    A1111 compares a count from 0 with steps counted from 1, so the first text lasts one call longer than it says.
+    A1111 compares a count from 0 with steps counted from 1, so the first text lasts one call longer than written.
     """
     return next((text for end, text in schedule if call <= end), schedule[-1][1])
 
 
 def is_literal(text: str) -> bool:
-    """Whether this prompt cannot be read as one with edits, so that all its brackets' edits stay as they stand."""
+    """Whether the grammar does not cover this prompt, so that its edits are taken as text."""
     return _read(text) is None
 
 
 def _read(text: str) -> _Program | None:
-    """None for a prompt that the grammar does not cover."""
+    """Read the prompt; None where the grammar does not cover it."""
     program = _Program(_TOKEN.findall(text))
     if sum(map(len, program.tokens)) != len(text):
         return None
@@ -148,7 +148,7 @@ def _has_bar(program: _Program, frames: list[list[int]]) -> bool:
 
 
 def _close(program: _Program, frame: list[int], close: int) -> bool:
-    """Whether the bracket and this one make a group; those that change with the step are noted."""
+    """Whether the two brackets make a group; groups that change with the step are added to the program."""
     if not frame or program.tokens[frame[0]] != _CLOSES[program.tokens[close]]:
         return False
     marks = [program.tokens[mark] for mark in frame[1:]]
@@ -163,7 +163,7 @@ def _close(program: _Program, frame: list[int], close: int) -> bool:
 
 
 def _close_edit(program: _Program, frame: list[int], close: int) -> bool:
-    """Whether the bracket holds one or two texts and, behind its last colon, a number."""
+    """Whether the bracket holds one or two texts and, behind its last colon, a number; if so, add the edit."""
     start, *between, last = frame
     when = _WHEN.fullmatch(program.tokens[last + 1])
     if len(between) > 1 or last + 2 != close or when is None:
@@ -174,13 +174,13 @@ def _close_edit(program: _Program, frame: list[int], close: int) -> bool:
 
 
 def _note(program: _Program, frame: list[int], starts: list[int], *, close: int, when: str | None = None) -> None:
-    """Put a group in the program."""
+    """Add a group to the program."""
     program.groups[frame[0]] = _Group(starts=tuple(starts), when=when, after=close + 1)
     program.leave.update(dict.fromkeys((*frame[1:], close), close + 1))
 
 
 def _text_of(program: _Program, whens: dict[int, int], step: int) -> str:
-    """The prompt as it reads at a step, counted from 1."""
+    """Return the prompt's text at a step, counted from 1."""
     written: list[str] = []
     at, size = 0, len(program.tokens)
     while at < size:

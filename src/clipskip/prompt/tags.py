@@ -1,4 +1,4 @@
-"""`<lora:name:te:unet>`: what a prompt asks for beside its words.
+"""`<lora:name:te:unet>`: what a prompt asks for besides its words.
 
 A1111 1.8.0 modules/extra_networks.py:31-42, 175-191 and extensions-builtin/Lora/extra_networks_lora.py:25-41.
 """
@@ -20,13 +20,13 @@ _OPEN = re.compile(r"<(\w++):")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraTag:
-    """What a LoRA's tag says."""
+    """The content of a LoRA's tag."""
 
     name: str
     text_encoder: float
     unet: float
     dyn: int | None = None
-    """The rank to cut it to."""
+    """The rank to cut the LoRA to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,23 +37,24 @@ class Tag:
     items: tuple[str, ...]
 
     def __str__(self) -> str:
-        """The tag as written, cut to one short line."""
+        """Return the tag as written, cut to one short line."""
         written = f"<{self.kind}:{':'.join(self.items)}>"
         return " ".join((written if len(written) <= 80 else f"{written[:76]}...>").split())
 
     @property
     def positional(self) -> tuple[str, ...]:
-        """The items that have their meaning from their place: those without exactly one "="."""
+        """The items whose place gives their meaning: those without exactly one "="."""
         return tuple(item for item in self.items if item.count("=") != 1)
 
     @property
     def named(self) -> dict[str, str]:
-        """The items that say what they are: te=0.5."""
+        """The items with a name of their own: te=0.5."""
         pairs = (item.partition("=") for item in self.items if item.count("=") == 1)
         return {key: value for key, _, value in pairs}
 
     def read_lora(self) -> LoraTag:
-        """Name and strengths: in their places name, te, unet, dyn; or te=, unet=, dyn=. The U-Net's default is te's."""
+        """Read name and strengths, in order (name, te, unet, dyn) or as te=, unet=, dyn=; the U-Net's strength defaults
+        to te."""
         places, named = self.positional, self.named
         if not places or not places[0].strip():
             raise self._error("names no LoRA; write it as <lora:name:0.8>")
@@ -88,36 +89,36 @@ class Tag:
 
 
 def extract_tags(text: str) -> tuple[str, tuple[Tag, ...]]:
-    """The prompt without its tags, of whatever kind, and the tags in order."""
+    """Return the prompt without its tags, of whatever kind, and the tags in order."""
     check_text(text)
     kept: list[str] = []
     tags: list[Tag] = []
     at = search = 0
-    while found := _OPEN.search(text, search):
-        close = text.find(">", found.end())
+    while opening := _OPEN.search(text, search):
+        close = text.find(">", opening.end())
         if close < 0:
             break
-        if close == found.end():
-            search = found.start() + 1
+        if close == opening.end():
+            search = opening.start() + 1
             continue
-        kept.append(text[at : found.start()])
-        tags.append(Tag(kind=found[1], items=tuple(text[found.end() : close].split(":"))))
+        kept.append(text[at : opening.start()])
+        tags.append(Tag(kind=opening[1], items=tuple(text[opening.end() : close].split(":"))))
         at = search = close + 1
     return "".join((*kept, text[at:])), tuple(tags)
 
 
 def check_lora_tag(tag: Tag) -> LoraTag:
-    """What a tag says, or PromptError for any that would not be honoured whole."""
+    """Return the content of a tag; PromptError for a tag that cannot be applied as written."""
     if tag.kind not in LORA_KINDS:
         raise PromptError(
-            f"the tag {tag} is of a kind that is not known here; <lora:name:0.8> (or <lyco:...>) is; remove it",
+            f"the tag {tag} is of an unknown kind; use <lora:name:0.8> (or <lyco:...>), or remove it",
             field="prompt",
         )
     lora = tag.read_lora()
     unknown = sorted(tag.named.keys() - {"te", "unet", "dyn"})
     if unknown:
         raise PromptError(
-            f"the tag {tag} sets {unknown[0][:20]!r}, which is not known here; te= and unet= are; remove it",
+            f"the tag {tag} sets {unknown[0][:20]!r}, which is unknown; use te= and unet=, or remove it",
             field="prompt",
         )
     if lora.dyn is not None:
@@ -129,15 +130,13 @@ def check_lora_tag(tag: Tag) -> LoraTag:
 
 
 def lora_refs(tags: Sequence[Tag]) -> tuple[LoraRef, ...]:
-    """The LoRAs to apply, in A1111's order; PromptError for a tag that cannot be honoured.
+    """Return the LoRAs to apply, in A1111's order; PromptError for a tag that cannot be applied.
 
     A LoRA named twice is applied twice with the strengths of its last tag (A1111 1.8.0 Lora/networks.py:271-300: one
-    shared object). Kinds follow one another as they first appear.
+    shared object). Kinds follow one another in order of first appearance.
     """
     if len(tags) > MAX_LORAS:
-        raise PromptError(
-            f"the prompt has {len(tags):,} tags, and {MAX_LORAS} is the most; remove some", field="prompt"
-        )
+        raise PromptError(f"the prompt has {len(tags):,} tags; use at most {MAX_LORAS}", field="prompt")
     kinds = list(dict.fromkeys(tag.kind for tag in tags))
     loras = [check_lora_tag(tag) for tag in sorted(tags, key=lambda tag: kinds.index(tag.kind))]
     last = {lora.name: lora for lora in loras}

@@ -29,19 +29,19 @@ _PLAIN = re.compile(f"[a-z]{{3,}}{WORD_END}")
 
 
 def token_ids(text: str) -> list[int]:
-    """The text's token ids, without start and end."""
+    """Return the text's token ids, without start and end."""
     check_text(text)
     ids: list[int] = _tokenizer().encode(text, add_special_tokens=False).ids
     return ids
 
 
 def token_pieces(ids: Iterable[int]) -> list[str]:
-    """Each id's entry of the vocabulary, such as "cat</w>"; bytes beyond ASCII stand as single letters."""
-    return [_tokenizer().id_to_token(one) for one in ids]
+    """Return each id's entry of the vocabulary, such as "cat</w>"; bytes beyond ASCII appear as single letters."""
+    return [_tokenizer().id_to_token(token) for token in ids]
 
 
 def readable(ids: Iterable[int]) -> str:
-    """What the ids spell, with a space after each word; a character cut between two tokens shows as "�"."""
+    """Return the spelling of the ids, with a space after each word; a character cut between two tokens shows as "�"."""
     letters = _letters()
     return b"".join(_spelled(piece, letters) for piece in token_pieces(ids)).decode(errors="replace")
 
@@ -52,16 +52,16 @@ def ends_word(token: int) -> bool:
 
 
 def common_words(count: int) -> list[int]:
-    """The ids of so many words that are one token, three letters or more: those first that CLIP's texts used most.
+    """Return the ids of so many words of three letters or more that are one token, most frequent in CLIP's texts first.
 
     The vocabulary is in the order of its byte-pair merges, the most frequent pair first (Sennrich et al. 2016).
     """
-    plain = (one for one, piece in enumerate(token_pieces(range(START))) if _PLAIN.fullmatch(piece))
+    plain = (token for token, piece in enumerate(token_pieces(range(START))) if _PLAIN.fullmatch(piece))
     return list(islice(plain, count))
 
 
 def _spelled(piece: str, letters: dict[str, int]) -> bytes:
-    """The UTF-8 bytes of one piece."""
+    """Return the UTF-8 bytes of one piece."""
     if piece in _SPECIAL:
         return f"{piece} ".encode()
     stem = piece.removesuffix(WORD_END)
@@ -70,7 +70,7 @@ def _spelled(piece: str, letters: dict[str, int]) -> bytes:
 
 @cache
 def _letters() -> dict[str, int]:
-    """The printable letter that stands for each byte, in the order of CLIP's first 256 ids."""
+    """Return the printable letter that stands for each byte, in the order of CLIP's first 256 ids."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = sorted(set(range(256)) - set(printable))
     return {chr(byte): byte for byte in printable} | {chr(256 + at): byte for at, byte in enumerate(others)}
@@ -78,7 +78,7 @@ def _letters() -> dict[str, int]:
 
 @cache
 def _tokenizer() -> Tokenizer:
-    """Read on first use: 0.1 s."""
+    """Return the tokenizer, built on first use (0.1 s)."""
     with gzip.open(_VOCABULARY) as file:
         merges = file.read(_MERGES_BYTES).decode().split("\n")[1 : _MERGES + 1]
     letters = list(_letters())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from clipskip.errors import ClipskipError, OutputError
-from clipskip.image import CELL_PX, Cell, draw_grid, read_infotext, write_bytes, write_page, write_png
+from clipskip.image import CELL_PX, PageCell, draw_grid, read_infotext, write_bytes, write_page, write_png
 from clipskip.spec import render_infotext
 from clipskip.sweep.manifest import MANIFEST, axes_of, read_manifest, write_manifest
 from clipskip.sweep.marks import marks_json, read_marks
@@ -121,10 +121,12 @@ def _told(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
     return {"rows": manifest["rows"], "axes": axes, "marks": marks_json(read_marks(path)), **scored}
 
 
-def _cell(path: Path, said: dict[str, Any]) -> Cell | None:  # Any: JSON
+def _cell(path: Path, said: dict[str, Any]) -> PageCell | None:  # Any: JSON
     settings = str(said["settings"])
     whole = is_whole(path, settings)
-    return Cell(path=path, settings=settings, id=cell_id(path.name), scores=said.get("scores", {})) if whole else None
+    return (
+        PageCell(path=path, settings=settings, id=cell_id(path.name), scores=said.get("scores", {})) if whole else None
+    )
 
 
 def is_whole(path: Path, settings: str) -> bool:
@@ -139,7 +141,7 @@ def is_whole(path: Path, settings: str) -> bool:
     return True
 
 
-def _sheets(cells: Sequence[Sequence[Cell | None]]) -> list[range]:
+def _sheets(cells: Sequence[Sequence[PageCell | None]]) -> list[range]:
     """The rows of each sheet."""
     first = next((cell for row in cells for cell in row if cell), None)
     if first is None:
