@@ -110,7 +110,7 @@ def test_an_unwritable_folder_is_an_output_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (errno.ENOSPC, r"needs [\d,]+ bytes and [\d,]+ are free"),
+        (errno.ENOSPC, r"needs [\d,]+ bytes, and [\d,]+ are free"),
         (errno.EROFS, "choose another"),
         (errno.EACCES, "choose"),
     ],
