@@ -150,7 +150,7 @@ def test_two_writers_of_one_file_leave_one_whole_file(tmp_path: Path) -> None:
 
 
 def test_a_text_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="no character"):
+    with pytest.raises(SpecError, match="half of a surrogate pair"):
         write_png(tmp_path / "a.png", PIXELS, "a \udc80 cat")
     assert os.listdir(tmp_path) == []
 
@@ -358,7 +358,7 @@ BAD = {
     "cut": (whole_png()[:-4000], DamagedFile, "damaged picture"),
     "cut in its header": (whole_png()[:20], DamagedFile, "damaged picture"),
     "wrong sum": (whole_png()[:40] + b"xxxx" + whole_png()[44:], DamagedFile, "damaged picture"),
-    "bomb": (bomb(60_000, 60_000), WrongKind, "pixels and is not opened"),
+    "bomb": (bomb(60_000, 60_000), WrongKind, "pixels; pictures of more than"),
     "smaller bomb": (bomb(12_000, 12_000), WrongKind, "12000 x 12000 pixels"),
     "text bomb": (text_bomb(), DamagedFile, "damaged picture"),
     "jpeg of nothing": (b"\xff\xd8\xff\xe0" + b"\0" * 50, DamagedFile, "damaged picture"),
@@ -394,7 +394,7 @@ def test_a_huge_text_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "a.txt").open("wb") as file:
         file.write(b"x")
         file.truncate(11 * 2**20)
-    with pytest.raises(WrongKind, match="more than settings take"):
+    with pytest.raises(WrongKind, match="the most that are read"):
         read_infotext(tmp_path / "a.txt")
 
 

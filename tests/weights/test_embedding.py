@@ -59,7 +59,7 @@ def test_pickled_forms_need_the_switch(tmp_path: Path, form: str) -> None:
         ({"emb_params": torch.zeros(2, 1024)}, WrongKind, "1024 wide (SD 2.x); this model's text encoder is 768 wide"),
         ({"emb_params": torch.zeros(2, 100)}, WrongKind, "100 wide; this model's"),
         ({"clip_l": VECTORS, "clip_g": torch.zeros(3, 1280)}, WrongKind, "for SDXL"),
-        ({"a": VECTORS, "b": VECTORS + 1}, WrongKind, "not one set of vectors"),
+        ({"a": VECTORS, "b": VECTORS + 1}, WrongKind, "instead of one set of vectors"),
         ({f"lora_{i}.lora_down.weight": torch.zeros(2) for i in range(9)}, WrongKind, "holds 9 tensors"),
         ({"emb_params": torch.zeros(0, 768)}, DamagedFile, "shape [0, 768]"),
         ({"emb_params": torch.zeros(2, 3, 768)}, DamagedFile, "shape [2, 3, 768]"),
@@ -76,7 +76,7 @@ def test_what_is_no_embedding_for_this_model_says_so(
 @pytest.mark.parametrize("content", [{"string_to_param": {}}, {"string_to_param": None}, {"a": 1}, {}])
 def test_a_pickle_without_vectors_says_so(tmp_path: Path, content: dict[str, object]) -> None:
     torch.save(content, tmp_path / "x.pt")
-    assert "without tensors, neither a model nor an embedding" in refusal(tmp_path / "x.pt", WrongKind)
+    assert "without tensors; give a model or an embedding" in refusal(tmp_path / "x.pt", WrongKind)
 
 
 def test_a_pickled_checkpoint_is_no_embedding(tmp_path: Path) -> None:

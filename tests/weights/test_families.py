@@ -113,7 +113,7 @@ def test_what_was_trained_at_edms_levels_is_refused_by_name(
 
 def test_a_refiner_alone_is_refused_by_name(tmp_path: Path) -> None:
     path = tiny_sdxl.write(tiny_sdxl.refiner(), tmp_path / "refiner.safetensors")
-    assert "is SDXL's refiner, which finishes what a base model began" in refusal(path, WrongKind)
+    assert "is SDXL's refiner, which finishes pictures that a base model began" in refusal(path, WrongKind)
 
 
 @pytest.mark.parametrize(

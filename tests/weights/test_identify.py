@@ -14,7 +14,7 @@ from clipskip.errors import DamagedFile, UnsafeFile, WrongKind
 from clipskip.spec.family import Family
 from clipskip.weights.container import Header, TensorInfo
 from clipskip.weights.header import read_header
-from clipskip.weights.identify import Encoder, FileKind, check_loadable, identify
+from clipskip.weights.identify import EncoderSummary, FileKind, check_loadable, identify
 from clipskip.weights.save import save_folder
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sd15-single-file.json"
@@ -58,7 +58,7 @@ PEFT = {"base_model.model.unet.down_blocks.0.attentions.0.transformer_blocks.0.a
 def test_an_sd15_file_is_known_whole() -> None:
     found = identify(header(SD15))
     assert (found.kind, found.family, found.missing) == (FileKind.CHECKPOINT, Family.SD1, ())
-    assert found.encoders == (Encoder(name="text encoder", layers=12, width=768),)
+    assert found.encoders == (EncoderSummary(name="text encoder", layers=12, width=768),)
     assert [part.name for part in found.parts] == ["text encoder", "UNet", "VAE"]
     assert sum(part.parameters for part in found.parts) == 1_066_235_307
     check_loadable(found)
@@ -107,11 +107,11 @@ def test_kind_and_family(shapes: dict[str, tuple[int, ...]], kind: FileKind, fam
     [
         (LORA, "is a LoRA, not a model; give it with --lora"),
         ({"emb_params": (3, 768)}, "is an embedding"),
-        (only(UNET), "holds only a UNet"),
-        (only("first_stage_model."), "holds only a VAE"),
-        (NARROW, "holds a UNet and a VAE, no text encoder"),
-        (only(TEXT), "holds only a text encoder"),
-        (REFINER, "is SDXL's refiner, which finishes what a base model began"),
+        (only(UNET), "contains only a UNet"),
+        (only("first_stage_model."), "contains only a VAE"),
+        (NARROW, "contains a UNet and a VAE but no text encoder"),
+        (only(TEXT), "contains only a text encoder"),
+        (REFINER, "is SDXL's refiner, which finishes pictures that a base model began"),
         (SDXL | {"edm_mean": (1, 4, 1, 1), "edm_std": (1, 4, 1, 1)}, "is Playground v2.5"),
         (SDXL | {"edm_vpred.sigma_max": (1,), "edm_vpred.sigma_min": (1,)}, "is a CosXL checkpoint"),
         ({**SDXL, f"{UNET}input_blocks.0.0.weight": (320, 9, 3, 3)}, "an inpainting checkpoint"),

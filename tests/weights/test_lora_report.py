@@ -46,7 +46,7 @@ def test_the_clip_skip_from_which_its_layers_are_not_run(layers: list[int], dept
 
 def test_a_lora_on_the_last_layer_is_told_to_be_dead_from_2(tmp_path: Path) -> None:
     assert "cannot act from Clip Skip 2 on" in report(tmp_path, None, LAST).text_note
-    assert "acts at every Clip Skip" in report(tmp_path, None, Q, LAST).text_note
+    assert "has an effect at every Clip Skip" in report(tmp_path, None, Q, LAST).text_note
     assert "no text-encoder part" in report(tmp_path, None, TO_K).text_note
 
 
@@ -126,8 +126,8 @@ def test_the_hash_in_the_metadata_is_checked(tmp_path: Path) -> None:
     [
         ({"ss_network_module": "networks.lora", "ss_network_dim": "32"}, "ss_network_dim says 32"),
         ({"ss_network_module": "networks.lora", "ss_network_alpha": "16"}, "ss_network_alpha says 16"),
-        ({"ss_network_module": "networks.oft"}, "the file holds LoRA"),
-        ({"ss_network_module": "lycoris.kohya", "ss_network_args": '{"algo": "loha"}'}, "the file holds LoRA"),
+        ({"ss_network_module": "networks.oft"}, "the file contains LoRA"),
+        ({"ss_network_module": "lycoris.kohya", "ss_network_args": '{"algo": "loha"}'}, "the file contains LoRA"),
         ({"ss_base_model_version": "sdxl_base_v1-0"}, "its weights are SD 1.x's"),
         ({"ss_clip_skip": "77"}, "no Clip Skip"),
     ],
@@ -208,7 +208,7 @@ def test_an_sd2_lora_is_told_of_24_layers(tmp_path: Path) -> None:
         }
         return inspect_lora(write(tmp_path / f"{name}.safetensors", tensors))
 
-    assert "acts at every Clip Skip from 1 to 24" in made("all", 0, 22).text_note
+    assert "has an effect at every Clip Skip from 1 to 24" in made("all", 0, 22).text_note
     assert "cannot act from Clip Skip 3 on" in made("last", 22).text_note
 
 
@@ -247,7 +247,7 @@ def test_nothing_is_concluded_while_keys_are_unread(tmp_path: Path) -> None:
     strange = {f"clip_l.strange.{i}.lora_up.weight": torch.ones(4, 4) for i in range(5)}
     found = inspect_lora(write(tmp_path / "odd.safetensors", tensors | strange))
     assert found.unknown_keys == 5
-    assert found.text_note.startswith("unknown: 5 of its keys are not read")
+    assert found.text_note.startswith("unknown: 5 of its keys are not known")
     assert dict(found.lines)["Text layers"] == "not known"
     assert any("5 keys name nothing" in warning and "clip_l.strange.0" in warning for warning in found.warnings)
 

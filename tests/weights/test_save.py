@@ -48,6 +48,6 @@ def test_what_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -
         (tmp_path / "there").mkdir(exist_ok=True)
         with pytest.raises(OutputError, match="cannot be written"):
             save_single_file(tiny, path)
-    with pytest.raises(OutputError, match="already there"):
+    with pytest.raises(OutputError, match="already exists"):
         save_folder(tiny, tmp_path / "there")
     assert sorted(os.listdir(tmp_path)) == ["file", "there"]

@@ -50,7 +50,7 @@ from clipskip.weights import (
 )
 from clipskip.weights.lora import Lora, check_fit, load_lora, table_for
 from clipskip.weights.pickles import is_pickle
-from clipskip.weights.remembered import Remembered, answers_file, remembered_for
+from clipskip.weights.remembered import RememberedSkip, answers_file, remembered_for
 
 NOT_LORAS = {
     FileKind.CHECKPOINT: "a checkpoint, not a LoRA; give it with --model",
@@ -174,7 +174,7 @@ def resolve(
     )
 
 
-def _said(answer: Remembered, source: SourceFile) -> str:
+def _said(answer: RememberedSkip, source: SourceFile) -> str:
     """The line that tells of a Clip Skip that advise found for these files."""
     return (
         f"Clip Skip {answer.clip_skip} is used, which advise found for these files on {answer.date} "

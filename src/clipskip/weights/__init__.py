@@ -1,4 +1,4 @@
-"""Files in, tensors under canonical names out: checkpoints, LoRAs, embeddings and the folders they are found in."""
+"""Files to tensors under canonical names: checkpoints, LoRAs, embeddings and the folders that hold them."""
 
 from clipskip.weights.catalog import FileFacts
 from clipskip.weights.checkpoint import (
@@ -21,7 +21,7 @@ from clipskip.weights.pickles import is_pickle, read_allowed
 from clipskip.weights.save import save_folder, save_single_file
 from clipskip.weights.upscaler import UpscalerFile, find_upscaler, load_upscaler, upscaler_name
 from clipskip.weights.vae import VAEFile, beside, find_fitting, load_vae
-from clipskip.weights.walking import Found
+from clipskip.weights.walking import LibraryFile
 
 __all__ = [
     "TEXT_PARTS",
@@ -31,11 +31,11 @@ __all__ = [
     "EncoderFacts",
     "FileFacts",
     "FileKind",
-    "Found",
     "Hashes",
     "Header",
     "Identity",
     "Library",
+    "LibraryFile",
     "Prediction",
     "Source",
     "SourceFile",

@@ -1,4 +1,4 @@
-"""What lies beside a model file: its preview picture, and what its maker or its user noted of it for other tools."""
+"""The files beside a model file: its preview picture, and the notes that its maker or user left for other tools."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -10,73 +10,74 @@ from clipskip.weights.lora.metadata import plain
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 NOTES = (".json", ".metadata.json", ".civitai.info", ".cm-info.json")
-"""A1111's notes of its user, LoRA Manager's, Civitai Helper's, StabilityMatrix's: the first that says a thing is believed."""
+"""The notes of A1111, LoRA Manager, Civitai Helper and StabilityMatrix; for each fact the first note that has it
+counts."""
 ENDINGS = (*(f".preview{ending}" for ending in PICTURES), *PICTURES, *NOTES)
 LARGEST = 4_000_000
-"""Bytes of a note; Civitai Helper's hold a model's whole page."""
+"""The most bytes of a note; Civitai Helper's hold a model's whole page."""
 MOST_WORDS = 40
 Note = Mapping[str, Any]  # JSON by strangers: every field is checked where it is read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """What the files beside a model file say. All text is one plain line."""
+    """What the files beside a model file tell about it. Each text is one plain line."""
 
     preview: str = ""
-    """Name of the picture, in the same folder."""
+    """The picture's name, in the same folder."""
     title: str = ""
     base: str = ""
     """What it was made for, in the note's words: SD 1.5, Pony."""
     words: tuple[str, ...] = ()
-    """That call it."""
+    """Trigger words."""
     weight: float | None = None
-    """That its maker or its user advises."""
+    """The weight that its maker or user recommends."""
     clip_skip: int | None = None
-    """That its maker or its user advises."""
+    """The Clip Skip that its maker or user recommends."""
 
 
 def names_beside(name: str) -> tuple[str, ...]:
-    """The names that files beside a model file may have."""
+    """Return the names that files beside a model file may have."""
     stem = name.rpartition(".")[0] or name
     return tuple([stem + ending for ending in ENDINGS])
 
 
 def read_beside(path: Path, names: Collection[str]) -> Beside:
-    """What these files, which lie beside a model file, say of it."""
+    """Read what these files beside a model file tell about it."""
     known = [name for name in names_beside(path.name) if name in names]
     preview = next((name for name in known if Path(name).suffix in PICTURES), "")
     notes = [read_note(path.parent / f"{path.stem}{ending}") for ending in NOTES if f"{path.stem}{ending}" in names]
-    said = [_said(note) for note in notes]
+    facts = [_from_note(note) for note in notes]
     return Beside(
         preview=preview,
-        title=next((one.title for one in said if one.title), ""),
-        base=next((one.base for one in said if one.base), ""),
-        words=next((one.words for one in said if one.words), ()),
-        weight=next((one.weight for one in said if one.weight is not None), None),
-        clip_skip=next((one.clip_skip for one in said if one.clip_skip is not None), None),
+        title=next((fact.title for fact in facts if fact.title), ""),
+        base=next((fact.base for fact in facts if fact.base), ""),
+        words=next((fact.words for fact in facts if fact.words), ()),
+        weight=next((fact.weight for fact in facts if fact.weight is not None), None),
+        clip_skip=next((fact.clip_skip for fact in facts if fact.clip_skip is not None), None),
     )
 
 
 def read_note(path: Path) -> Note:
-    """A note's content; nothing where there is none that can be read."""
+    """Return a note's content; empty where it cannot be read."""
     try:
         if path.stat().st_size > LARGEST:
             return {}
-        found = json.loads(path.read_text("utf-8-sig"))
+        content = json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_tips(note: Note) -> Note:
-    """What LoRA Manager's user noted on how to use a file: JSON in a text."""
+    """Return LoRA Manager's usage tips, which the note holds as JSON in a text."""
     tips = note.get("usage_tips")
     tips = _text_json(tips) if isinstance(tips, str) else tips
     return tips if isinstance(tips, dict) else {}
 
 
-def _said(note: Note) -> Beside:
-    """One note, whichever tool wrote it: their names for things do not clash."""
+def _from_note(note: Note) -> Beside:
+    """Read one note, whichever tool wrote it: the tools' field names do not clash."""
     tips = read_tips(note)
     inner = note.get("civitai")
     civitai = inner if isinstance(inner, dict) else {}
@@ -99,19 +100,19 @@ def _line(value: object) -> str:
 
 
 def _words(value: object) -> tuple[str, ...]:
-    """Trained words may be lists of tags in one text."""
-    texts = [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+    """Return the trigger words; one text may hold a whole list of tags."""
+    texts = [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
     words = (plain(word) for text in texts for word in text.split(","))
     return tuple(dict.fromkeys(word for word in words if word))[:MOST_WORDS]
 
 
 def _weight(*values: object) -> float | None:
-    """The first that is set: A1111 writes 0 for a weight that nobody chose."""
-    return next((float(one) for one in values if isinstance(one, int | float) and 0 < abs(one) <= 100), None)
+    """Return the first weight that is set: A1111 writes 0 for a weight that nobody chose."""
+    return next((float(value) for value in values if isinstance(value, int | float) and 0 < abs(value) <= 100), None)
 
 
 def _skip(value: object) -> int | None:
-    """LoRA Manager's users type A1111's number, some with a minus."""
+    """Return a Clip Skip in A1111's numbers, which some users of LoRA Manager write with a minus."""
     return abs(value) if type(value) is int and 1 <= abs(value) <= 12 else None
 
 

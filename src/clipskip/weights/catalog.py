@@ -1,4 +1,4 @@
-"""What lists show of model files, read from their headers once and kept by path, size, time and inode over restarts."""
+"""What lists show of model files: read once from their headers, and cached by path, size, time and inode."""
 
 import hashlib
 import json
@@ -22,36 +22,36 @@ from clipskip.weights.lora.report import outline_lora
 
 MOST_TAGS = 20
 TOGETHER = 50
-"""Files whose facts are written at once: what is lost where somebody interrupts."""
+"""The number of files whose facts are written at once; this many are lost when the program is interrupted."""
 MOST_ASKED = 500
-"""Paths in one question to SQLite, which takes 999."""
+"""The most paths in one query to SQLite, which takes 999."""
 Tell = Callable[[int, int], None]
-"""Called with how many files' facts are known, and how many are wanted."""
+"""Called with the number of files whose facts are known and the number of all files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFacts:
-    """What lists and choosers show of one model file. All text is one plain line."""
+    """What lists and choosers show of one model file. Each text is one plain line."""
 
     kind: FileKind | None = None
-    """None where the header does not say, as a pickle's."""
+    """None where the header does not tell, as in a pickle."""
     error: str = ""
     """Why the file cannot be read; empty where it can."""
     size: int = 0
-    """Bytes; 0 of a folder."""
+    """Size in bytes; 0 for a folder."""
     family: str | None = None
     width: int | None = None
-    """Numbers per token of the text encoder: a model's own, or the one that a LoRA was made for."""
+    """Width of the text encoder: a model's own, or that of the model for which a LoRA was made."""
     layers: int | None = None
-    """Of a model's first text encoder."""
+    """Number of layers in a model's first text encoder."""
     trained_clip_skip: int | None = None
     trained_clip_skip_source: str = ""
     missing: tuple[str, ...] = ()
     """What a model lacks."""
     alias: str = ""
-    """A LoRA's name by its trainer."""
+    """The name that a LoRA's trainer gave it."""
     rank: int | None = None
-    """A LoRA's largest."""
+    """A LoRA's largest rank."""
     touches_text: bool = False
     touches_unet: bool = False
     text_layers: tuple[int, ...] = ()
@@ -59,13 +59,13 @@ class FileFacts:
     tags: tuple[tuple[str, int], ...] = ()
     warnings: tuple[str, ...] = ()
     vectors: int | None = None
-    """An embedding's."""
+    """Number of an embedding's vectors."""
     beside: Beside = field(default_factory=Beside)
 
 
 @final
 class Catalog:
-    """Facts of files, in memory and in the user's cache folder. A cache that cannot be used costs time, nothing else."""
+    """Facts about files, in memory and in the user's cache folder. A broken cache costs time and nothing else."""
 
     def __init__(self, store: Path | None = None) -> None:
         self._store = store
@@ -73,11 +73,12 @@ class Catalog:
         self._reading = threading.Lock()
 
     def facts(self, path: Path) -> FileFacts:
-        """What is known of one file, reading it if need be."""
+        """Return the facts about one file, reading it if need be."""
         return self.of((path,))[path]
 
     def of(self, paths: Iterable[Path], *, tell: Tell = lambda done, of: None) -> Mapping[Path, FileFacts]:
-        """What is known of each of these files; those that are new or were changed are read. `tell` hears how far it is."""
+        """Return the facts about each file, reading those that are new or changed. `tell` is called with the
+        progress."""
         stamps = _stamps(paths)
         with self._reading:
             unknown = [path for path, (stamp, _) in stamps.items() if self._known.get(path, ("",))[0] != stamp]
@@ -85,12 +86,12 @@ class Catalog:
             unread = [path for path in unknown if self._known.get(path, ("",))[0] != stamps[path][0]]
         tell(len(stamps) - len(unread), len(stamps))
         for start in range(0, len(unread), TOGETHER):
-            some = unread[start : start + TOGETHER]
-            for number, path in enumerate(some, start + 1):
+            chunk = unread[start : start + TOGETHER]
+            for number, path in enumerate(chunk, start + 1):
                 stamp, beside = stamps[path]
                 self._known[path] = stamp, _read(path, beside)
                 tell(len(stamps) - len(unread) + number, len(stamps))
-            self._remember(some)
+            self._remember(chunk)
         return {path: self._known[path][1] for path in stamps}
 
     @property
@@ -98,14 +99,14 @@ class Catalog:
         return self._store or cache_file().with_name("facts.sqlite")
 
     def _recall(self, stamps: Mapping[Path, str]) -> None:
-        """Takes over what the cache has of these files as they are now."""
+        """Take over what the cache has about these files in their present state."""
         names, wanted = {os.fsencode(path): path for path in stamps}, [os.fsencode(path) for path in stamps]
         with suppress(sqlite3.Error, OSError), closing(_open(self._file)) as connection:
             for start in range(0, len(wanted), MOST_ASKED):
-                some = wanted[start : start + MOST_ASKED]
+                chunk = wanted[start : start + MOST_ASKED]
                 rows = connection.execute(
-                    f"select path, stamp, facts from facts_1 where code = ? and path in ({','.join('?' * len(some))})",
-                    (_code(), *some),
+                    f"select path, stamp, facts from facts_1 where code = ? and path in ({','.join('?' * len(chunk))})",
+                    (_code(), *chunk),
                 )
                 for name, stamp, text in rows:
                     facts = _from_json(text) if stamp == stamps[names[name]] else None
@@ -130,11 +131,11 @@ class Catalog:
 
 @cache
 def _code() -> str:
-    """A digest of the code that reads files: facts that other code found are not believed."""
-    here, found = Path(__file__).parent, hashlib.sha256()
+    """Return a digest of the code that reads files; facts found by other code are discarded."""
+    here, digest = Path(__file__).parent, hashlib.sha256()
     for path in sorted((*here.rglob("*.py"), *(here.parent / "spec").glob("*.py"))):
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16]
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _open(store: Path) -> sqlite3.Connection:
@@ -145,8 +146,8 @@ def _open(store: Path) -> sqlite3.Connection:
 
 
 def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[str, frozenset[str]]]:
-    """Each file's size, time and inode with those of what lies beside it, and the names of that."""
-    found: dict[Path, tuple[str, frozenset[str]]] = {}
+    """Return each file's size, time and inode with those of the files beside it, and the names of those."""
+    stamps_of: dict[Path, tuple[str, frozenset[str]]] = {}
     folders: dict[str, dict[str, os.DirEntry[str]]] = {}
     for path in paths:
         folder, name = os.path.split(path)  # as text: thousands of paths take a tenth of the time
@@ -154,11 +155,11 @@ def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[str, frozenset[str]]]:
             folders[folder] = _entries(folder)
         near = folders[folder]
         beside = [other for other in names_beside(name) if other in near]
-        stamps = [_stamp(near.get(one)) for one in (name, *beside)]
+        stamps = [_stamp(near.get(entry)) for entry in (name, *beside)]
         if path.is_dir() if name not in near else near[name].is_dir():
             stamps += [_stamp(file) for file in sorted(path.rglob("*")) if file.is_file()]
-        found[path] = " ".join(stamps), frozenset(beside)
-    return found
+        stamps_of[path] = " ".join(stamps), frozenset(beside)
+    return stamps_of
 
 
 def _entries(folder: str) -> dict[str, "os.DirEntry[str]"]:
@@ -237,13 +238,13 @@ def _to_json(facts: FileFacts) -> str:
 
 
 def _from_json(text: str) -> FileFacts | None:
-    """The facts again; None for a row that is damaged."""
+    """Return the stored facts; None for a damaged row."""
     try:
-        found: dict[str, Any] = json.loads(text)  # Any: as it was written
-        kind, beside = found.pop("kind"), found.pop("beside")
-        found["tags"] = [tuple(pair) for pair in found["tags"]]
+        content: dict[str, Any] = json.loads(text)  # Any: as it was written
+        kind, beside = content.pop("kind"), content.pop("beside")
+        content["tags"] = [tuple(pair) for pair in content["tags"]]
         return FileFacts(
-            kind=None if kind is None else FileKind(kind), beside=Beside(**_tuples(beside)), **_tuples(found)
+            kind=None if kind is None else FileKind(kind), beside=Beside(**_tuples(beside)), **_tuples(content)
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

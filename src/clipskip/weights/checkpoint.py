@@ -1,4 +1,4 @@
-"""A whole model in memory: its networks under canonical names, complete and finite, free of its file."""
+"""A whole model in memory: its networks under canonical names, complete, finite and independent of its file."""
 
 import hashlib
 import os
@@ -31,18 +31,18 @@ State = dict[str, Float[Tensor, "..."]]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Checkpoint:
-    """A model ready to be built; the tensors are its own, whatever becomes of the file."""
+    """A model ready to be built. It owns its tensors, whatever happens to the file."""
 
     facts: CheckpointFacts
     text: tuple[State, ...]
-    """Of each text encoder."""
+    """The tensors of each text encoder."""
     unet: State
     vae: State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TextWeights:
-    """A checkpoint's text encoders alone."""
+    """The text encoders of a checkpoint."""
 
     family: Family
     encoders: tuple[EncoderFacts, ...]
@@ -53,7 +53,7 @@ class TextWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Opened:
-    """A file of either format whose parts are known and not yet read."""
+    """A file of either format whose parts are known but not yet read."""
 
     header: Header
     pickled: dict[str, Shaped[Tensor, "..."]] | None
@@ -62,15 +62,15 @@ class _Opened:
 
     @property
     def family(self) -> Family:
-        """Whose model it is; checked before anything else is asked."""
+        """The model's family; callers check first that it is known."""
         return self.identity.family or Family.SD1
 
     def sizes(self, part: str) -> dict[str, tuple[int, ...]]:
-        """A part's tensors and their shapes."""
+        """Return a part's tensors and their shapes."""
         return {name: source.shape for name, source in self.parts[part].items()}
 
     def encoders(self) -> tuple[EncoderFacts, ...]:
-        """The text encoders that it has, as its family reads them."""
+        """Return the file's text encoders with the rules by which its family reads them."""
         rules = zip(TEXT_PARTS, self.family.value.encoders, strict=False)
         return tuple(
             EncoderFacts(
@@ -81,7 +81,7 @@ class _Opened:
         )
 
     def read(self, part: str, shape: Shape, *, dtype: torch.dtype, device: str | torch.device) -> State:
-        """The tensors of a part's network."""
+        """Read the tensors of a part's network."""
         sources = {name: self.parts[part][name] for name in tensors_of(shape)}
         if self.pickled is None:
             return read_tensors(self.header, sources, dtype=dtype, device=device)
@@ -98,33 +98,35 @@ def load_checkpoint(
     prediction: Prediction | None = None,
     refiner: bool = False,
 ) -> Checkpoint:
-    """The model in a single file or a diffusers folder.
+    """Load the model in a single file or a diffusers folder, complete and finite.
 
-    Complete and finite, or an error that names what is wrong. `prediction` overrides what the file says;
-    `text_dtype` is the text encoders', where it is not `dtype`. A `refiner` may be one that only finishes pictures.
-    Pickles (.ckpt, .pt) need `allow_pickle`.
+    `prediction` overrides what the file says; `text_dtype` is the text encoders' dtype where it differs from `dtype`.
+    With `refiner`, a model that only finishes pictures is accepted. Pickles (.ckpt, .pt) need `allow_pickle`. Raises an
+    error that names what is wrong.
     """
     opened = _open(as_path(path), allow_pickle=allow_pickle)
     _check(opened.identity, refiner=refiner)
     encoders, unet, vae = _networks(opened)
     with ThreadPoolExecutor(1) as beside:
         source = beside.submit(source_file, opened.header)
-        texts = [opened.read(one.part, one.shape, dtype=text_dtype or dtype, device=device) for one in encoders]
+        texts = [opened.read(e.part, e.shape, dtype=text_dtype or dtype, device=device) for e in encoders]
         states = {
             part: opened.read(part, shape, dtype=dtype, device=device) for part, shape in (("unet", unet), ("vae", vae))
         }
-        told = Stated(prediction, "the user") if prediction else _stated(opened, unet, states["unet"])
-        facts = _facts(opened, source.result(), encoders, unet, vae, told=told)
+        stated = Stated(prediction, "the user") if prediction else _stated(opened, unet, states["unet"])
+        facts = _facts(opened, source.result(), encoders, unet, vae, stated=stated)
     return Checkpoint(facts=facts, text=tuple(texts), unet=states["unet"], vae=states["vae"])
 
 
 def read_facts(path: str | os.PathLike[str], *, allow_pickle: bool = False, refiner: bool = False) -> CheckpointFacts:
-    """The same checks as `load_checkpoint` makes of a file's header, and what it says; the weights are not read, save an
-    SD 2.x UNet's of which nothing else tells what it predicts."""
+    """Check a file's header as `load_checkpoint` does and return its facts.
+
+    Weights are not read, except those of an SD 2.x UNet whose prediction nothing else tells.
+    """
     opened = _open(as_path(path), allow_pickle=allow_pickle)
     _check(opened.identity, refiner=refiner)
     encoders, unet, vae = _networks(opened)
-    return _facts(opened, source_file(opened.header), encoders, unet, vae, told=_stated(opened, unet))
+    return _facts(opened, source_file(opened.header), encoders, unet, vae, stated=_stated(opened, unet))
 
 
 def _networks(opened: _Opened) -> tuple[tuple[EncoderFacts, ...], UNetShape, VAEShape]:
@@ -140,10 +142,12 @@ def _facts(
     unet: UNetShape,
     vae: VAEShape,
     *,
-    told: Stated,
+    stated: Stated,
 ) -> CheckpointFacts:
-    prediction: Prediction = "v" if told.prediction == "v" else "epsilon"  # epsilon where nothing tells
-    asked = told.source.startswith(PROBED)
+    prediction: Prediction = (
+        "v" if stated.prediction == "v" else "epsilon"
+    )  # epsilon where nothing tells the prediction
+    probed = stated.source.startswith(PROBED)
     return CheckpointFacts(
         source=source,
         family=opened.family,
@@ -152,10 +156,10 @@ def _facts(
         vae=vae,
         prediction=prediction,
         prediction_note=(
-            f"{source.name} does not say what it predicts; by {told.source} that is {prediction}, which is drawn: "
+            f"{source.name} does not say what it predicts; {stated.source} points to {prediction}, which is used: "
             "--prediction overrides it"
         )
-        if asked
+        if probed
         else "",
         zero_terminal_snr=opened.identity.zero_terminal_snr,
         trained_clip_skip=opened.identity.trained_clip_skip,
@@ -165,7 +169,8 @@ def _facts(
 
 
 def _stated(opened: _Opened, shape: UNetShape, unet: State | None = None) -> Stated:
-    """What tells what the UNet predicts: its file, else for SD 2.x its weights, which are read where they are not given."""
+    """Return the UNet's prediction as its file states it, or for SD 2.x as its weights show, which are read if need
+    be."""
     stated = Stated(opened.identity.prediction, opened.identity.prediction_source)
     if stated.prediction or opened.family is not Family.SD2 or opened.identity.variant:
         return stated
@@ -180,7 +185,7 @@ def load_text(
     device: str | torch.device = "cpu",
     allow_pickle: bool = False,
 ) -> TextWeights:
-    """Only the text encoders of a file, which may lack the rest: a twentieth of the reading."""
+    """Load only the text encoders of a file, which may lack the rest; this reads a twentieth of it."""
     opened = _open(as_path(path), allow_pickle=allow_pickle)
     identity = opened.identity
     if identity.kind is not FileKind.TEXT_ENCODER and not (identity.kind is FileKind.CHECKPOINT and identity.variant):
@@ -190,19 +195,19 @@ def load_text(
         for encoder in identity.encoders
         for layer in encoder.missing_layers
     ]
-    lost = [
+    missing = [
         lack
         for part in TEXT_PARTS
         if part in opened.parts
         for lack in missing_tensors(part, opened.parts[part], opened.header, family=opened.family)
     ]
-    if lost or layers:
-        raise _incomplete(identity.path, layers or lost)
+    if missing or layers:
+        raise _incomplete(identity.path, layers or missing)
     encoders = opened.encoders()
     return TextWeights(
         family=opened.family,
         encoders=encoders,
-        states=tuple(opened.read(one.part, one.shape, dtype=dtype, device=device) for one in encoders),
+        states=tuple(opened.read(e.part, e.shape, dtype=dtype, device=device) for e in encoders),
         trained_clip_skip=stated_clip_skip(opened.header.metadata),
         source=source_file(opened.header),
     )
@@ -211,9 +216,10 @@ def load_text(
 def read_again(
     source: SourceFile, names: Collection[str], *, dtypes: Mapping[str, torch.dtype]
 ) -> Iterator[tuple[str, Float[Tensor, "..."]]]:
-    """Some weights of an open model by their full names (`unet.conv_in.weight`), one after another, as they were loaded.
+    """Read some weights of an open model again, one after another, by their full names (`unet.conv_in.weight`).
 
-    `dtypes` are those of its parts. DamagedFile where the file is another by now; a pickle cannot be read by parts.
+    `dtypes` has the dtype of each part. Raises DamagedFile where the file has changed; a pickle cannot be read in
+    parts.
     """
     if not source.unchanged:
         raise DamagedFile(f"{source.path.name} changed while it was in use; start again with the file that you want")
@@ -226,7 +232,7 @@ def read_again(
 
 
 def source_file(header: Header) -> SourceFile:
-    """The name and content hash of the file or folder that a header is of."""
+    """Return the name and content hash of the file or folder that a header describes."""
     digests = [(path, hash_file(path).sha256) for path in header.stamps]
     if header.is_folder:
         lines = sorted(f"{path.relative_to(header.path).as_posix()} {sha256}\n" for path, sha256 in digests)
@@ -237,7 +243,7 @@ def source_file(header: Header) -> SourceFile:
 
 
 def plain_name(stem: str) -> str:
-    """A file's stem without the characters that break infotexts: comma, colon, quotes, line ends."""
+    """Return a file's stem without the characters that break infotexts: comma, colon, quotes, line ends."""
     return re.sub(r"[,:\"'\x00-\x1f\x7f]+", "_", stem).strip("_ ") or "model"
 
 
@@ -252,6 +258,6 @@ def _check(identity: Identity, *, refiner: bool) -> None:
         raise _incomplete(identity.path, list(identity.missing))
 
 
-def _incomplete(path: Path, lost: list[str]) -> DamagedFile:
-    rest = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
-    return DamagedFile(f"{path.name} is incomplete: it lacks {'; '.join(lost[:3])}{rest}; download it again")
+def _incomplete(path: Path, missing: list[str]) -> DamagedFile:
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return DamagedFile(f"{path.name} is incomplete: it lacks {'; '.join(missing[:3])}{more}; download it again")

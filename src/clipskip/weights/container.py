@@ -1,7 +1,7 @@
-"""What a model file says about itself, read without touching a weight.
+"""What a model file says about itself, without reading a weight.
 
-The format is the one that https://github.com/huggingface/safetensors describes: eight bytes of little-endian length N,
-N bytes of JSON, then the data, each byte of it belonging to exactly one tensor.
+The format is described at https://github.com/huggingface/safetensors: eight bytes with the little-endian length N, N
+bytes of JSON, then the data, in which each byte belongs to exactly one tensor.
 """
 
 import json
@@ -19,8 +19,9 @@ from typing import BinaryIO
 from clipskip.errors import DamagedFile, FileError, NotFound, UnsafeFile, WrongKind, printable
 
 MAX_HEADER, MAX_TENSORS = 16_000_000, 50_000
-"""Bytes of a header and tensors in it: SDXL has 2,516 tensors in 0.3 MB, a LoRA on all of its modules and its training
-metadata a few MB. The safetensors library takes 100 MB, which is minutes for a list of files."""
+"""The most bytes of a header and the most tensors. SDXL has 2,516 tensors in 0.3 MB; a LoRA on all modules with its
+training metadata takes a few MB. The safetensors library allows 100 MB, which would take minutes for a list of files.
+"""
 MAX_DIMENSIONS = 16
 BITS = MappingProxyType(
     {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6}
@@ -43,7 +44,7 @@ BITS = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorInfo:
-    """Where one tensor lies and what it looks like."""
+    """The place, dtype and shape of one tensor."""
 
     dtype: str
     """The format's name: F16, BF16, F32..."""
@@ -56,13 +57,13 @@ class TensorInfo:
 
     @property
     def count(self) -> int:
-        """Numbers in the tensor."""
+        """Number of elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """What tells one state of a file from another without reading it."""
+    """Size, time and inode, which tell one state of a file from another without reading it."""
 
     size: int
     mtime_ns: int
@@ -70,27 +71,27 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path) -> "Stamp":
-        """The stamp of the file as it is now."""
-        found = path.stat()
-        return cls(size=found.st_size, mtime_ns=found.st_mtime_ns, inode=found.st_ino)
+        """Return the stamp of the file as it is now."""
+        status = path.stat()
+        return cls(size=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """A model file's, or a diffusers folder's, table of contents."""
+    """The table of contents of a model file or a diffusers folder."""
 
     path: Path
     size: int
-    """Bytes, of all weight files together."""
+    """Bytes of all weight files together."""
     tensors: Mapping[str, TensorInfo]
     """In a diffusers folder each name starts with its component: `unet/conv_in.weight`."""
     metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     data_start: int = 0
     """First byte after the header of a single file."""
     configs: Mapping[str, Mapping[str, object]] = field(default_factory=lambda: MappingProxyType({}))
-    """Of a diffusers folder: component -> its config.json; `model_index` among them. Empty for a single file."""
+    """A diffusers folder's config.json by component, `model_index` included; empty for a single file."""
     stamps: Mapping[Path, Stamp] = field(default_factory=lambda: MappingProxyType({}))
-    """Every weight file, as it was when the header was read."""
+    """Every weight file's stamp from when the header was read."""
 
     @property
     def is_folder(self) -> bool:
@@ -99,12 +100,12 @@ class Header:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Tensor name -> shape."""
+        """Shapes by tensor name."""
         return {name: info.shape for name, info in self.tensors.items()}
 
 
 def read_file_header(path: Path) -> Header:
-    """The header of one safetensors file; every way in which it is not one is its own error."""
+    """Read the header of one safetensors file; each way of not being one has its own error."""
     with open_model(path) as file:
         stamp = Stamp.of(path)
         start = file.read(512)
@@ -114,7 +115,9 @@ def read_file_header(path: Path) -> Header:
         table = _parse(path, file.read(length))
     metadata = _metadata(path, table.pop("__metadata__", {}))
     if len(table) > MAX_TENSORS:
-        raise DamagedFile(f"{path.name} names {len(table):,} tensors; {MAX_TENSORS:,} are the most that a model has")
+        raise DamagedFile(
+            f"{path.name} names {len(table):,} tensors; models have at most {MAX_TENSORS:,}: download it again"
+        )
     tensors = {name: _info(path, name, entry, data_start=8 + length) for name, entry in table.items()}
     _check_cover(path, tensors.items(), data_start=8 + length, size=stamp.size)
     return Header(
@@ -128,7 +131,7 @@ def read_file_header(path: Path) -> Header:
 
 
 def open_model(path: Path) -> BinaryIO:
-    """The file opened for reading, or the error that says why not."""
+    """Open the file for reading, or raise the error that says why that is impossible."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -142,17 +145,17 @@ def open_model(path: Path) -> BinaryIO:
         raise FileError(f"{path} may not be read by this user; give it read permission (chmod u+r)") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise FileError(f"{str(path)!r} cannot be opened: {reason}") from None
+        raise FileError(f"{str(path)!r} cannot be opened: {reason}; check the path and the disk") from None
 
 
 def check_start(path: Path, start: bytes, *, size: int) -> None:
-    """Nothing when a file that starts so can be safetensors; else the error that says what it is."""
+    """Raise the error that says what a file is, unless one that starts so can be safetensors."""
     if size == 0:
         raise DamagedFile(f"{path.name} is not a model: 0 bytes; download it again")
     length = int.from_bytes(start[:8], "little")
     if len(start) > 8 and start[8:9] == b"{" and MAX_HEADER < length <= size - 8:
         raise DamagedFile(
-            f"{path.name} has a header of {length:,} bytes; {MAX_HEADER:,} are the most that is read: if it is training "
+            f"{path.name} has a header of {length:,} bytes, and at most {MAX_HEADER:,} are read: if it is training "
             "metadata, save the file again without it"
         )
     if len(start) > 8 and start[8:9] == b"{" and 2 <= length <= MAX_HEADER:
@@ -173,7 +176,7 @@ def check_start(path: Path, start: bytes, *, size: int) -> None:
 
 
 def pickle_kind(path: Path, start: bytes) -> str | None:
-    """How this file is a pickle, or None."""
+    """Return what kind of pickle this file is, or None."""
     if start[:4] == b"PK\x03\x04":
         return "a zip as torch.save writes" if any(n.endswith("data.pkl") for n in zip_sizes(path)) else None
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
@@ -184,7 +187,7 @@ def pickle_kind(path: Path, start: bytes) -> str | None:
 
 
 def zip_sizes(path: Path) -> dict[str, int]:
-    """Name -> unpacked bytes, from the zip's directory alone."""
+    """Return the unpacked bytes by name, from the zip's directory alone."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {entry.filename: entry.file_size for entry in archive.infolist()}
@@ -195,11 +198,13 @@ def zip_sizes(path: Path) -> dict[str, int]:
 
 
 def read_json(path: Path, *, limit: int) -> Mapping[str, object]:
-    """The JSON object in a small file."""
+    """Return the JSON object in a small file."""
     with open_model(path) as file:
         text = file.read(limit + 1)
     if len(text) > limit:
-        raise DamagedFile(f"{path} is larger than {limit:,} bytes, far too large for a model's JSON file")
+        raise DamagedFile(
+            f"{path} is larger than {limit:,} bytes, too large for a model's JSON file; download it again"
+        )
     return _parse(path, text)
 
 
@@ -252,9 +257,9 @@ def _check_other(path: Path, start: bytes, *, size: int) -> None:
     if length > MAX_HEADER:
         if start[8:9] == b"{":
             raise DamagedFile(
-                f"{path.name} is not safetensors: it claims a header of {length:,} bytes; the file has {size:,}"
+                f"{path.name} is not safetensors: it claims a header of {length:,} bytes, but the file has {size:,}; download it again"
             )
-        what = "text" if _is_text(start) else "neither safetensors nor a pickle that is known here"
+        what = "text" if _is_text(start) else "neither safetensors nor a known kind of pickle"
         raise DamagedFile(
             f"{path.name} is {what}: it starts with {printable(start[:24].decode('latin-1'))!r}; download it again"
         )
@@ -265,10 +270,10 @@ def _check_other(path: Path, start: bytes, *, size: int) -> None:
 
 def _parse(path: Path, text: bytes) -> dict[str, object]:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a name is there twice")
-        return found
+        table = dict(pairs)
+        if len(table) != len(pairs):
+            raise ValueError("a name occurs twice")
+        return table
 
     try:
         table = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
@@ -282,10 +287,10 @@ def _parse(path: Path, text: bytes) -> dict[str, object]:
 
 def _metadata(path: Path, entry: object) -> dict[str, str]:
     if not isinstance(entry, dict):
-        raise DamagedFile(f"{path.name} is damaged: its __metadata__ is not an object")
+        raise DamagedFile(f"{path.name} is damaged: its __metadata__ is not an object; download it again")
     bad = next((name for name, value in entry.items() if not isinstance(value, str)), None)
     if bad is not None:
-        raise DamagedFile(f"{path.name} is damaged: its metadata {bad[:60]!r} is not text")
+        raise DamagedFile(f"{path.name} is damaged: its metadata {bad[:60]!r} is not text; download it again")
     return entry
 
 
@@ -299,7 +304,7 @@ def _info(path: Path, name: str, entry: object, *, data_start: int) -> TensorInf
     if not isinstance(dtype, str) or dtype not in BITS:
         raise damaged(f"has the unknown dtype {str(dtype)[:20]!r}")
     if not _naturals(shape) or len(shape) > MAX_DIMENSIONS or math.prod(shape) >= 2**48:
-        raise damaged("has a shape that no tensor has")
+        raise damaged("has an impossible shape")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise damaged("has offsets that are not two ascending byte numbers")
     need = -(-math.prod(shape) * BITS[dtype] // 8)
@@ -315,7 +320,7 @@ def _naturals(values: object) -> bool:
 
 
 def _check_cover(path: Path, tensors: Iterable[tuple[str, TensorInfo]], *, data_start: int, size: int) -> None:
-    """Each byte after the header belongs to one tensor, or an error."""
+    """Raise an error unless each byte after the header belongs to exactly one tensor."""
     at, before = data_start, "the header"
     for name, info in sorted(tensors, key=lambda item: (item[1].start, item[1].end)):
         if info.start != at:
@@ -329,12 +334,12 @@ def _check_cover(path: Path, tensors: Iterable[tuple[str, TensorInfo]], *, data_
     if at < size:
         raise DamagedFile(
             f"{path.name} is damaged: {size - at:,} bytes follow its last tensor; "
-            f"expected {at:,} bytes, the file has {size:,}"
+            f"expected {at:,} bytes, the file has {size:,}; download it again"
         )
 
 
 def same_file(path: Path, stamp: Stamp) -> bool:
-    """Whether the file is still the one that was stamped."""
+    """Whether the file still has this stamp."""
     try:
         return Stamp.of(path) == stamp
     except OSError:
@@ -342,5 +347,5 @@ def same_file(path: Path, stamp: Stamp) -> bool:
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:
-    """The path as a user typed it, `~` included."""
+    """Return the path that a user typed, with `~` expanded."""
     return Path(path).expanduser()

@@ -1,4 +1,4 @@
-"""Textual inversions: a word that stands for vectors which somebody trained (Gal et al. 2022)."""
+"""Textual inversions: words that stand for trained vectors (Gal et al. 2022)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from clipskip.weights.pickles import is_pickle, read_pickle
 from clipskip.weights.reading import all_finite, read_tensors
 
 CHUNK = 75
-"""Tokens that the text encoder reads at a time, beside its start and end."""
+"""Tokens that the text encoder reads at a time, besides start and end."""
 WIDTHS = {768: "SD 1.x", 1024: "SD 2.x", 1280: "SDXL"}
 MOST_VECTORS = 10_000
 
@@ -26,30 +26,28 @@ class Embedding:
     """The vectors of one textual inversion."""
 
     name: str
-    """The file's stem: the word that calls it, whatever the file says inside."""
+    """The file's stem, which is the word that calls it, whatever name the file contains."""
     vectors: tuple[Float[Tensor, "vectors _width"], ...]
-    """Those for each text encoder: one of SD 1.x and 2.x, two (clip_l, clip_g) of SDXL."""
+    """One set for SD 1.x and 2.x, two (clip_l, clip_g) for SDXL."""
     hash: str
-    """12 digits of the file's sha256, as A1111 writes under "TI hashes"."""
+    """12 digits of the file's sha256, as A1111 writes them under "TI hashes"."""
 
     @property
     def count(self) -> int:
-        """How many vectors it has, for each encoder."""
+        """Number of vectors for each encoder."""
         return len(self.vectors[0])
 
     @property
     def warning(self) -> str | None:
-        """What its user should know before it is used."""
+        """A warning for its user, or None."""
         count = self.count
         if count <= CHUNK:
             return None
-        return (
-            f"embedding {self.name!r} has {count} vectors, more than the {CHUNK} tokens that fit one chunk of a prompt"
-        )
+        return f"embedding {self.name!r} has {count} vectors, more than the {CHUNK} tokens of a prompt's chunk: it cannot be used"
 
 
 def load_embedding(path: str | Path, *, widths: Sequence[int], allow_pickle: bool = False) -> Embedding:
-    """The textual inversion in a file, in float32, for text encoders so many numbers wide: one, or SDXL's two."""
+    """Load the textual inversion in a file, in float32, for text encoders of these widths: one, or SDXL's two."""
     file = as_path(path)
     if is_pickle(file):
         if not allow_pickle:
@@ -68,7 +66,7 @@ def load_embedding(path: str | Path, *, widths: Sequence[int], allow_pickle: boo
 
 
 def count_vectors(path: str | Path, *, allow_pickle: bool = False) -> int:
-    """How many vectors a textual inversion has, by its header alone; a pickle, which has none, is read where allowed."""
+    """Count the vectors of a textual inversion by its header; a pickle has none and is read where that is allowed."""
     file = as_path(path)
     if not is_pickle(file):
         tensors = read_file_header(file).tensors
@@ -76,20 +74,20 @@ def count_vectors(path: str | Path, *, allow_pickle: bool = False) -> int:
         tensors = read_pickle(file)[0].tensors
     else:
         raise UnsafeFile(
-            f"embedding {file.name} is a pickle, which is not opened to look at; "
+            f"embedding {file.name} is a pickle, which is not opened without permission; "
             "convert it to safetensors, or allow pickles (--allow-pickle, or allow_pickle=True in Python)"
         )
     _check_count(len(tensors), tensors, file)
     shape = next((info.shape for info in tensors.values()), ())
     if (len(tensors) != 1 and tensors.keys() != {"clip_l", "clip_g"}) or len(shape) not in (1, 2):
-        raise WrongKind(f"{file.name} is not an embedding: it holds {', '.join(tensors)[:80]}")
+        raise WrongKind(f"{file.name} is not an embedding: it contains {', '.join(tensors)[:80]}; give another file")
     return shape[0] if len(shape) == 2 else 1
 
 
 def _check_count(count: int, names: Mapping[str, object], file: Path) -> None:
     if count > 4:
         raise WrongKind(
-            f"{file.name} holds {count} tensors (such as {next(iter(names))[:60]}), so it is not an embedding; "
+            f"{file.name} contains {count} tensors (such as {next(iter(names))[:60]}), so it is not an embedding; "
             "a checkpoint goes to --model, a LoRA to --lora"
         )
 
@@ -97,24 +95,24 @@ def _check_count(count: int, names: Mapping[str, object], file: Path) -> None:
 def _vectors(
     tensors: Mapping[str, Tensor], file: Path, *, widths: Sequence[int]
 ) -> tuple[Float[Tensor, "vectors _width"], ...]:
-    """The vectors for each encoder, as many for one as for the other."""
+    """Return the vectors of each encoder, in equal number."""
     if len(widths) == 1:
         return (_only(tensors, file, width=widths[0]),)
     if set(tensors) != {"clip_l", "clip_g"}:
         raise WrongKind(
-            f"embedding {file.name} holds {', '.join(sorted(tensors))[:80] or 'nothing'}; this model is SDXL, whose "
-            "embeddings hold clip_l and clip_g: use one made for it"
+            f"embedding {file.name} contains {', '.join(sorted(tensors))[:80] or 'nothing'}; this model is SDXL, whose "
+            "embeddings contain clip_l and clip_g: use one made for it"
         )
-    sides = tuple(
+    by_encoder = tuple(
         _only({name: tensors[name]}, file, width=width)
         for name, width in zip(("clip_l", "clip_g"), widths, strict=True)
     )
-    if len({len(side) for side in sides}) > 1:
+    if len({len(side) for side in by_encoder}) > 1:
         raise DamagedFile(
-            f"embedding {file.name} has {len(sides[0])} vectors for CLIP-L and {len(sides[1])} for OpenCLIP bigG, which "
-            "must be as many; get the file again"
+            f"embedding {file.name} has {len(by_encoder[0])} vectors for CLIP-L and {len(by_encoder[1])} for OpenCLIP bigG, which "
+            "must be equal; get another copy of the file"
         )
-    return sides
+    return by_encoder
 
 
 def _only(tensors: Mapping[str, Tensor], file: Path, *, width: int) -> Float[Tensor, "vectors width"]:
@@ -124,20 +122,22 @@ def _only(tensors: Mapping[str, Tensor], file: Path, *, width: int) -> Float[Ten
     if len(tensors) != 1:
         known = ", ".join(sorted(tensors)) or "nothing"
         raise WrongKind(
-            f"{file.name} is not an embedding that is known here: it holds {known[:80]}, not one set of vectors"
+            f"{file.name} is not an embedding: it contains {known[:80]} instead of one set of vectors; give another file"
         )
     name, raw = next(iter(tensors.items()))
     vectors = raw[None] if raw.dim() == 1 else raw
     if vectors.dim() != 2 or not 0 < len(vectors) <= MOST_VECTORS or not vectors.is_floating_point():
-        raise DamagedFile(f"embedding {file.name}: {name[:60]} has the shape {list(raw.shape)}, not vectors by width")
+        raise DamagedFile(
+            f"embedding {file.name}: {name[:60]} has the shape {list(raw.shape)} instead of vectors by width; get another copy"
+        )
     if vectors.shape[1] != width:
-        whose = WIDTHS.get(vectors.shape[1])
+        family = WIDTHS.get(vectors.shape[1])
         raise WrongKind(
-            f"embedding {file.name} holds vectors {vectors.shape[1]} wide{f' ({whose})' if whose else ''}; "
-            f"this model's text encoder is {width} wide"
+            f"embedding {file.name} has vectors {vectors.shape[1]} wide{f' ({family})' if family else ''}; "
+            f"this model's text encoder is {width} wide: use an embedding made for it"
         )
     if vectors.untyped_storage().nbytes() < vectors.numel() * vectors.element_size():
-        raise FileError(f"embedding {file.name} claims more numbers than it stores; it is refused")
+        raise FileError(f"embedding {file.name} claims more numbers than it stores, so it is refused; get another copy")
     if not all_finite(vectors):
-        raise DamagedFile(f"embedding {file.name} is damaged: it holds NaN or Inf; download it again")
+        raise DamagedFile(f"embedding {file.name} is damaged: it contains NaN or infinity; download it again")
     return vectors.float().clone()

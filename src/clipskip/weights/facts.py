@@ -1,4 +1,4 @@
-"""What is known of a checkpoint before its weights are read: enough to plan pictures with it."""
+"""What is known of a checkpoint before its weights are read, enough to plan pictures with it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,19 +19,19 @@ Prediction = Literal["epsilon", "v"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """The file that weights came from."""
+    """The file that weights were read from."""
 
     name: str
-    """Stem, free of commas, colons and quotes: infotexts carry it."""
+    """The file's stem without commas, colons and quotes, because infotexts contain it."""
     path: Path
     sha256: str
-    """Of the file; of a diffusers folder, sha256 over its weight files' names and sha256, in order."""
+    """sha256 of the file; for a diffusers folder, of its weight files' names and sha256 in order."""
     stamps: Mapping[Path, Stamp] = field(default_factory=lambda: MappingProxyType({}))
-    """Every weight file, as it was when it was read."""
+    """Every weight file's stamp from when it was read."""
 
     @property
     def ref(self) -> FileRef:
-        """Name and the 10 digits that the field knows a checkpoint by."""
+        """The name, and the 10 digits by which the field knows a checkpoint."""
         return FileRef(name=self.name, hash=self.sha256[:10])
 
     @property
@@ -47,23 +47,23 @@ class EncoderFacts:
     part: str
     """text_encoder, or text_encoder_2 for SDXL's OpenCLIP bigG."""
     shape: TextShape
-    """As the file holds it."""
+    """The dimensions as stored in the file."""
     rule: TextReading
 
     @property
     def number(self) -> int:
-        """Which of a Clip Skip's numbers is its own: 0 for CLIP-L (and a family's only one), 1 for OpenCLIP bigG."""
+        """The index of its own number in a Clip Skip: 0 for CLIP-L (and a family's only one), 1 for OpenCLIP bigG."""
         return TEXT_PARTS.index(self.part)
 
     @property
     def depth(self) -> int:
-        """Layers of the whole network, from whose end Clip Skip counts: a file may lack the last (SD 2.x folders)."""
+        """Number of layers in the whole network, from whose end Clip Skip counts; SD 2.x folders lack the last one."""
         return self.rule.whole_depth(self.shape.depth, width=self.shape.width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFacts:
-    """A checkpoint by its header: where it is, of which family, how large its networks are, how it was trained."""
+    """A checkpoint by its header: its file, its family, its networks' sizes and its training."""
 
     source: SourceFile
     family: Family
@@ -72,21 +72,21 @@ class CheckpointFacts:
     vae: VAEShape
     prediction: Prediction
     prediction_note: str = ""
-    """A line for who draws with it where its file says nothing and its UNet was asked; else nothing."""
+    """A note for the user where the file does not state its prediction and its UNet was asked; else empty."""
     zero_terminal_snr: bool = False
     trained_clip_skip: int | None = None
     native_px: int = 512
-    """Side of the pictures that it was trained on."""
+    """Side, in pixels, of the pictures that it was trained on."""
     metadata: Mapping[str, str]
 
     @property
     def ref(self) -> FileRef:
-        """Name and hash."""
+        """Its name and hash."""
         return self.source.ref
 
     @property
     def depths(self) -> tuple[int, ...]:
-        """Layers of each text encoder."""
+        """Number of layers of each text encoder."""
         return tuple(encoder.depth for encoder in self.encoders)
 
     @property
@@ -96,26 +96,26 @@ class CheckpointFacts:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Numbers per token of each text encoder."""
+        """Width of each text encoder."""
         return tuple(encoder.shape.width for encoder in self.encoders)
 
     @property
     def width(self) -> int:
-        """Numbers per token, of all encoders together."""
+        """Width of a token's vector, over all encoders."""
         return sum(self.widths)
 
     def check(self, skip: Skip) -> None:
-        """SkipOutOfRange for a Clip Skip that its encoders do not have."""
+        """Raise SkipOutOfRange for a Clip Skip that its encoders do not have."""
         check_encoders(skip, self.encoders)
 
     @property
     def default_clip_skip(self) -> ClipSkip:
-        """What the file says it was trained at, else its family's default."""
+        """The Clip Skip that the file was trained at, else its family's default."""
         return ClipSkip(self.trained_clip_skip or self.family.default_skip)
 
 
 def check_encoders(skip: Skip, encoders: Sequence[EncoderFacts]) -> None:
-    """SkipOutOfRange for a Clip Skip that one of these encoders does not have."""
+    """Raise SkipOutOfRange for a Clip Skip that one of these encoders does not have."""
     first = encoders[0]
     if len(encoders) == 1 and first.number:
         skip_for(skip, first.number).check(first.depth)

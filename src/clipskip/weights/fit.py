@@ -1,4 +1,4 @@
-"""Whether a LoRA, an embedding or a VAE fits a checkpoint, by headers alone: what lists mark, before anything is read."""
+"""Whether a LoRA, an embedding or a VAE fits a checkpoint, by headers alone, for marks in lists."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -21,12 +21,12 @@ from clipskip.weights.lora.names import table_of
 Sizes = Mapping[str, tuple[int, ...]]
 TOKENS = "embeddings.token_embedding.weight"
 SPARSE = ("bias_indices", "bias_values", "bias_size")
-"""Parts whose numbers, not only whose sizes, say whether they fit."""
+"""Parts that fit by their numbers, and not only by their sizes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Whether a file fits a checkpoint, and why not."""
+    """Whether a file fits a checkpoint, with the reason if not."""
 
     fits: bool | None
     """None where the headers do not tell."""
@@ -34,7 +34,7 @@ class Fit:
 
 
 def fit(file: Header, model: Header) -> Fit:
-    """Whether a file can be used with a checkpoint."""
+    """Check whether a file can be used with a checkpoint."""
     identity, whole = identify(file), identify(model)
     parts = {part: {n: s.shape for n, s in sources.items()} for part, sources in canonical(model.shapes).items()}
     if identity.kind is FileKind.LORA:
@@ -44,8 +44,8 @@ def fit(file: Header, model: Header) -> Fit:
     if identity.kind is FileKind.VAE:
         return _fit_vae(file, parts)
     if identity.kind is FileKind.UNKNOWN:
-        return Fit(None, "its header does not say what it is")
-    return Fit(False, f"it is a {identity.kind}, no LoRA, embedding or VAE")
+        return Fit(None, "its header does not tell what kind of file it is")
+    return Fit(False, f"it is a {identity.kind}, not a LoRA, embedding or VAE")
 
 
 def _fit_lora(file: Header, parts: Mapping[str, Sizes], family: Family | None) -> Fit:
@@ -68,15 +68,15 @@ def _misfits(file: Header, modules: Mapping[str, Mapping[str, str]], shapes: Siz
         if weight is None:
             yield f"this model has no {name}"
         elif not _fits(name, sizes, weight, shapes.get(f"{name}.bias")):
-            told = ", ".join(f"{part} {list(size)}" for part, size in sizes.items() if size)
-            yield f"{name} has {told}, the model's weight is {list(weight)} there"
+            stored = ", ".join(f"{part} {list(size)}" for part, size in sizes.items() if size)
+            yield f"{name} has {stored}, where the model's weight is {list(weight)}"
 
 
 def _fits(name: str, sizes: Sizes, weight: tuple[int, ...], bias: tuple[int, ...] | None) -> bool:
     kind = kind_of(sizes)
     if isinstance(kind, str):
         return False
-    if kind.name == "IA3":  # which side it is for is a number in the file
+    if kind.name == "IA3":  # a number in the file tells its side
         count = torch.empty(sizes["weight"], device="meta").numel()
         return len(weight) > 1 and count in weight[:2]
     parts = {part: torch.empty(size, device="meta") for part, size in sizes.items() if part not in SPARSE}
@@ -90,28 +90,33 @@ def _fit_embedding(file: Header, parts: Mapping[str, Sizes], family: Family | No
         return Fit(None, "this model's header shows no text encoder")
     double = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
     if double.keys() <= file.tensors.keys():
-        wanted = {double[name]: file.tensors[name].shape[-1:] for name in double}
-        if wanted == {part: (width,) for part, width in model.items()}:
+        needed = {double[name]: file.tensors[name].shape[-1:] for name in double}
+        if needed == {part: (width,) for part, width in model.items()}:
             return Fit(True)
         return Fit(False, "it is for SDXL (clip_l and clip_g)" + (f", this model is {family.label}" if family else ""))
     shape = next(iter(file.shapes.values()), ())
     width = shape[-1] if len(shape) in (1, 2) else 0
     if len(model) == 1 and width in model.values():
         return Fit(True)
-    whose = f" ({WIDTHS[width]})" if width in WIDTHS else ""
-    return Fit(False, f"its vectors are {width} wide{whose}, this model reads {' and '.join(map(str, model.values()))}")
+    family_note = f" ({WIDTHS[width]})" if width in WIDTHS else ""
+    return Fit(
+        False, f"its vectors are {width} wide{family_note}, this model reads {' and '.join(map(str, model.values()))}"
+    )
 
 
 def _fit_vae(file: Header, parts: Mapping[str, Sizes]) -> Fit:
-    """The same tensors as the checkpoint's own VAE; SDXL's has SD 1.x's, so that only names tell those two apart."""
+    """Check a VAE's tensors against the checkpoint's own. SDXL's are those of SD 1.x, so only names tell the two
+    apart."""
     mine = {name: source.shape for name, source in canonical(file.shapes).get("vae", {}).items()}
     theirs = {
         name: size for name, size in parts.get("vae", {}).items() if re.match(r"(de|en)coder\.|post_|quant_", name)
     }
     if not theirs:
         return Fit(None, "this model's header shows no VAE to compare it with")
-    lost = [name for name, size in theirs.items() if name.startswith(("decoder.", "post_")) and mine.get(name) != size]
-    if not lost:
+    misfits = [
+        name for name, size in theirs.items() if name.startswith(("decoder.", "post_")) and mine.get(name) != size
+    ]
+    if not misfits:
         return Fit(True)
-    size = list(mine[lost[0]]) if lost[0] in mine else "none"
-    return Fit(False, f"its {lost[0]} is {size}, this model's is {list(theirs[lost[0]])}")
+    size = list(mine[misfits[0]]) if misfits[0] in mine else "none"
+    return Fit(False, f"its {misfits[0]} is {size}, this model's is {list(theirs[misfits[0]])}")

@@ -1,4 +1,4 @@
-"""The table of contents of a diffusers folder: what it names is checked against a list, and no weight is read."""
+"""The table of contents of a diffusers folder. What it names is checked against a list, and no weight is read."""
 
 import os
 import re
@@ -13,9 +13,9 @@ JSON_LIMIT = 1_000_000
 INDEX_LIMIT = 20_000_000
 INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion", "onnxruntime")
-"""A model_index names a class of one of these; `stable_diffusion` is diffusers' older word for its own."""
+"""A model_index names classes of these libraries; `stable_diffusion` is diffusers' older name for its own."""
 READ = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
-"""Components whose weights are listed; the others (safety checker, image encoder) are never used."""
+"""Components whose weights are listed; others (safety checker, image encoder) are never used."""
 CLASS = re.compile(
     r"(StableDiffusion|Flux|Chroma|Lumina|PixArt|Sana|Hunyuan|Kolors|AuraFlow|QwenImage|ZImage|Wan|LatentConsistency)\w*Pipeline"
     r"|\w*(UNet2DConditionModel|Transformer2DModel|Transformer3DModel|AutoencoderKL\w*|AutoencoderTiny|ConsistencyDecoderVAE)"
@@ -23,11 +23,11 @@ CLASS = re.compile(
     r"|ImageProcessor|FeatureExtractor|ForConditionalGeneration|ForCausalLM)"
     r"|\w*(Scheduler|SafetyChecker)|StableDiffusion\w*Watermarker"
 )
-"""Class names that a model_index may carry. None of them is imported by this room: the list keeps surprises out."""
+"""Class names that a model_index may contain. None of them is imported here: the list keeps unknown code out."""
 
 
 def read_folder_header(path: Path) -> Header:
-    """The header of a diffusers folder; names of tensors start with their component, as in `unet/conv_in.weight`."""
+    """Read the header of a diffusers folder; tensor names start with their component, as in `unet/conv_in.weight`."""
     index_path = path / INDEX
     if not os.path.isfile(index_path):
         raise WrongKind(
@@ -60,14 +60,14 @@ def read_folder_header(path: Path) -> Header:
 
 
 def check_index(index: Mapping[str, object], path: Path) -> tuple[str, ...]:
-    """The components that a model_index.json names, all of known libraries and classes; else UnsafeFile."""
+    """Return the components that a model_index.json names; UnsafeFile unless all are of known libraries and classes."""
     pipeline = index.get("_class_name")
     if not isinstance(pipeline, str) or not CLASS.fullmatch(pipeline):
         raise UnsafeFile(
             f"{path.name}/{INDEX} names the pipeline {_short(pipeline)}, which is not one of diffusers' own; "
-            "its code is not run"
+            "its code is not run: use the model as a .safetensors file"
         )
-    found = []
+    components = []
     for name, entry in index.items():
         if name.startswith("_") or not isinstance(entry, list) or entry == [None, None]:
             continue
@@ -76,27 +76,30 @@ def check_index(index: Mapping[str, object], path: Path) -> tuple[str, ...]:
             what = ".".join(str(part) for part in entry)
             raise UnsafeFile(
                 f"{path.name}/{INDEX} asks for {_short(what)} as {_short(name)}, which is not a known component; "
-                "no code of it is run"
+                "its code is not run: use the model as a .safetensors file"
             )
-        found.append(name)
-    return tuple(found)
+        components.append(name)
+    return tuple(components)
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files of a component: whole or sharded, full precision before fp16 and other variants."""
-    found = _names(folder)
-    names = [n for n in found if re.fullmatch(r"(diffusion_pytorch_model|model)(\.[\w-]+)?\.safetensors", n)]
+    """Return the safetensors files of a component, whole or sharded; full precision comes before fp16 and other
+    variants."""
+    listed = _names(folder)
+    names = [n for n in listed if re.fullmatch(r"(diffusion_pytorch_model|model)(\.[\w-]+)?\.safetensors", n)]
     whole = [n for n in names if not re.search(r"-\d{5}-of-\d{5}", n)]
     indexes = [
-        n for n in found if re.fullmatch(r"(diffusion_pytorch_model|model)[\w.-]*\.safetensors\.index(\.\w+)?\.json", n)
+        n
+        for n in listed
+        if re.fullmatch(r"(diffusion_pytorch_model|model)[\w.-]*\.safetensors\.index(\.\w+)?\.json", n)
     ]
     choices = sorted(whole + indexes, key=_preference)
     if choices:
         return (folder / choices[0],) if choices[0] in whole else _shards(folder, choices[0])
-    pickles = [n for n in found if n.endswith((".bin", ".ckpt", ".pt", ".pth"))]
+    pickles = [n for n in listed if n.endswith((".bin", ".ckpt", ".pt", ".pth"))]
     if pickles:
         raise UnsafeFile(
-            f"{folder.parent.name}/{folder.name} holds only {pickles[0]}, a pickle that could run code; "
+            f"{folder.parent.name}/{folder.name} contains only {pickles[0]}, a pickle that could run code; "
             "convert the folder to safetensors (diffusers: save_pretrained with safe_serialization)"
         )
     raise DamagedFile(
@@ -110,7 +113,7 @@ def _names(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise FileError(f"{folder} cannot be listed: {error.strerror}") from None
+        raise FileError(f"{folder} cannot be listed: {error.strerror}; check its permissions") from None
 
 
 def _preference(name: str) -> tuple[int, str]:
@@ -128,7 +131,7 @@ def _shards(folder: Path, index: str) -> tuple[Path, ...]:
     )
     if outside is not None:
         raise UnsafeFile(
-            f"{folder.name}/{index} points at {_short(outside)}, which is not a safetensors file of the same folder"
+            f"{folder.name}/{index} points to {_short(outside)}, which is not a safetensors file in the same folder; download it again"
         )
     missing = [n for n in names if not (folder / n).is_file()]
     if missing:

@@ -1,4 +1,4 @@
-"""The hashes that the field knows files by, kept in a small cache because a checkpoint takes seconds to read.
+"""The hashes by which the field identifies files, cached because a checkpoint takes seconds to read.
 
 AutoV1: sha256 of 64 KiB at 1 MiB, 8 digits (A1111's old model hash). AutoV2: sha256 of the file, 10 digits (A1111's
 model hash; embeddings use 12 of it). AutoV3: sha256 of everything after the safetensors header, 12 digits (a LoRA's).
@@ -21,19 +21,19 @@ from clipskip.weights.container import Stamp, open_model
 
 BLOCK = 4 * 2**20
 Progress = Callable[[str, int, int], None]
-"""Called with a file's name, the bytes of it hashed so far, and all its bytes."""
+"""Called with a file's name, the number of its bytes hashed so far, and its size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hashes:
-    """Two whole sha256 of one file, as 64 hex digits; its names in the field are their beginnings."""
+    """Two sha256 of one file as 64 hex digits; the field's hashes are their first digits."""
 
     sha256: str
-    """Of the whole file."""
+    """sha256 of the whole file."""
     data_sha256: str
-    """Of everything after the safetensors header; of the whole file where there is none."""
+    """sha256 of everything after the safetensors header, or of the whole file where it has none."""
     autov1: str
-    """8 digits, of a small piece of the file: many files share one."""
+    """8 digits from a small piece of the file; many files can share one."""
 
     @property
     def autov2(self) -> str:
@@ -46,22 +46,22 @@ class Hashes:
         return self.data_sha256[:12]
 
     def matches(self, digits: str) -> bool:
-        """Whether a hash that somebody wrote, of 8 to 64 digits, is one of this file's."""
-        wanted = digits.lower()
-        if len(wanted) == 8:
-            return wanted == self.autov1 or self.sha256.startswith(wanted)
-        return len(wanted) > 8 and (self.sha256.startswith(wanted) or self.data_sha256.startswith(wanted))
+        """Whether a written hash of 8 to 64 digits is one of this file's."""
+        written = digits.lower()
+        if len(written) == 8:
+            return written == self.autov1 or self.sha256.startswith(written)
+        return len(written) > 8 and (self.sha256.startswith(written) or self.data_sha256.startswith(written))
 
 
 def autov1(path: Path) -> str:
-    """The 8-digit hash, from 64 KiB of the file."""
+    """Return the 8-digit hash, from 64 KiB of the file."""
     with open_model(path) as file:
         file.seek(0x100000)
         return hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
 
 
 def hash_file(path: Path, *, cache: Path | None = None, progress: Progress | None = None) -> Hashes:
-    """All hashes of a file, from the cache while its path, size, time and inode are the same."""
+    """Return all hashes of a file, from the cache while its path, size, time and inode stay the same."""
     open_model(path).close()  # for its errors
     where = path.resolve()
     stamp = Stamp.of(where)
@@ -69,15 +69,15 @@ def hash_file(path: Path, *, cache: Path | None = None, progress: Progress | Non
     known = _look_up(store, where, stamp)
     if known is not None:
         return known
-    found = _compute(where, stamp.size, progress)
+    hashes = _compute(where, stamp.size, progress)
     if Stamp.of(where) != stamp:
         raise DamagedFile(f"{path.name} changed while it was being hashed; try again when it is complete")
-    _remember(store, where, stamp, found)
-    return found
+    _remember(store, where, stamp, hashes)
+    return hashes
 
 
 def cached_hashes(path: Path, *, cache: Path | None = None) -> Hashes | None:
-    """The hashes of a file where they are known without reading it."""
+    """Return the hashes of a file if they are in the cache."""
     try:
         where = path.resolve()
         stamp = Stamp.of(where)
@@ -87,22 +87,22 @@ def cached_hashes(path: Path, *, cache: Path | None = None) -> Hashes | None:
 
 
 def known_hashes(paths: Iterable[Path], *, cache: Path | None = None) -> dict[Path, Hashes]:
-    """The hashes of those of many files for which they are known without reading, in one look."""
-    wanted = {os.fsencode(path.resolve() if os.path.islink(path) else path): path for path in paths}
-    found: dict[Path, Hashes] = {}
+    """Return the hashes of those files that are in the cache, with one query."""
+    path_of = {os.fsencode(path.resolve() if os.path.islink(path) else path): path for path in paths}
+    hashes_of: dict[Path, Hashes] = {}
     with suppress(sqlite3.Error, OSError), closing(_open(cache_file() if cache is None else cache)) as connection:
         for row in connection.execute("select path, size, mtime_ns, inode, sha256, data_sha256, autov1 from hashes_1"):
-            if row[0] not in wanted or [_digits(value) for value in row[4:]] != [64, 64, 8]:
+            if row[0] not in path_of or [_digits(value) for value in row[4:]] != [64, 64, 8]:
                 continue
             with suppress(OSError):
-                stamp = Stamp.of(wanted[row[0]])
+                stamp = Stamp.of(path_of[row[0]])
                 if row[1:4] == (stamp.size, stamp.mtime_ns, str(stamp.inode)):
-                    found[wanted[row[0]]] = Hashes(sha256=row[4], data_sha256=row[5], autov1=row[6])
-    return found
+                    hashes_of[path_of[row[0]]] = Hashes(sha256=row[4], data_sha256=row[5], autov1=row[6])
+    return hashes_of
 
 
 def cache_file() -> Path:
-    """Where hashes are kept: the user's cache folder."""
+    """Return the path of the hash cache in the user's cache folder."""
     return Path(platformdirs.user_cache_dir("clipskip")) / "hashes.sqlite"
 
 
@@ -113,10 +113,10 @@ def _compute(path: Path, size: int, progress: Progress | None) -> Hashes:
         file.seek(0)
         at = 0
         for block in _blocks(file):
-            rest = beside.submit(data.update, block[max(0, data_start - at) :])
+            pending = beside.submit(data.update, block[max(0, data_start - at) :])
             whole.update(block)
             piece.update(block[max(0, 0x100000 - at) : max(0, 0x110000 - at)])
-            rest.result()
+            pending.result()
             at += len(block)
             if progress is not None:
                 progress(path.name, at, size)
@@ -124,7 +124,7 @@ def _compute(path: Path, size: int, progress: Progress | None) -> Hashes:
 
 
 def _data_start(start: bytes, size: int) -> int:
-    """Where the data of a safetensors file begins; 0 for other files."""
+    """Return where the data of a safetensors file begins; 0 for other files."""
     length = int.from_bytes(start[:8], "little")
     return 8 + length if start[8:] == b"{" and length <= size - 8 else 0
 
@@ -147,7 +147,7 @@ def _open(store: Path) -> sqlite3.Connection:
 
 
 def _look_up(store: Path, path: Path, stamp: Stamp) -> Hashes | None:
-    """The cached hashes, or None; a cache that cannot be read is as good as none."""
+    """Return the cached hashes, or None; a cache that cannot be read counts as empty."""
     with suppress(sqlite3.Error, OSError), closing(_open(store)) as connection:
         row = connection.execute(
             "select sha256, data_sha256, autov1 from hashes_1 "
@@ -160,20 +160,20 @@ def _look_up(store: Path, path: Path, stamp: Stamp) -> Hashes | None:
 
 
 def _digits(value: object) -> int:
-    """How many hex digits a text is, 0 for anything else."""
+    """Return the number of hex digits in a text; 0 for anything else."""
     return len(value) if isinstance(value, str) and not set(value) - set("0123456789abcdef") else 0
 
 
-def _remember(store: Path, path: Path, stamp: Stamp, found: Hashes) -> None:
-    """Keep the hashes where that can be done: a cache that is damaged is made anew, one that is read-only is left."""
+def _remember(store: Path, path: Path, stamp: Stamp, hashes: Hashes) -> None:
+    """Store the hashes where possible: a damaged cache is made anew, a read-only one is left alone."""
     row = (
         os.fsencode(path),
         stamp.size,
         stamp.mtime_ns,
         str(stamp.inode),
-        found.sha256,
-        found.data_sha256,
-        found.autov1,
+        hashes.sha256,
+        hashes.data_sha256,
+        hashes.autov1,
     )
     for _ in range(2):
         try:

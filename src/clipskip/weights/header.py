@@ -1,4 +1,4 @@
-"""One door for every kind of model file: its table of contents, before any weight is read."""
+"""One entrance for every kind of model file: its table of contents, before any weight is read."""
 
 import os
 
@@ -9,6 +9,6 @@ __all__ = ["Header", "Stamp", "TensorInfo", "read_header"]
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """The header of a safetensors file or a diffusers folder; strict, so that what it says can be relied on."""
-    found = as_path(path)
-    return read_folder_header(found) if os.path.isdir(found) else read_file_header(found)
+    """Read the header of a safetensors file or a diffusers folder, strictly enough to rely on its content."""
+    path_ = as_path(path)
+    return read_folder_header(path_) if os.path.isdir(path_) else read_file_header(path_)

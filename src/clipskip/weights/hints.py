@@ -1,4 +1,4 @@
-"""Clip Skips that others name for a model file, in the notes beside it; and which model of Civitai it is."""
+"""Clip Skips that others recommend for a model file in the notes beside it, and its number on Civitai."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from clipskip.weights.beside import Note, read_note, read_tips
 DEEPEST = 12
 SAID = re.compile(r"clip[\s_-]*skip\s*(?:of|at|is|to|[:=])?\s*-?(\d{1,2})\b", re.IGNORECASE)
 LONGEST = 20_000
-"""Characters of a description that are searched."""
+"""The number of characters of a description that are searched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,19 +20,20 @@ class SkipHint:
 
     clip_skip: int
     source: str
-    """Who says it, in words for the user."""
+    """Who says so, in words for the user."""
     pictures: int = 0
-    """How many example pictures were made at it; 0 where it is said in words."""
+    """How many example pictures were made at it; 0 where it is stated in words."""
 
 
 def read_hints(model: Path) -> tuple[SkipHint, ...]:
-    """What the notes beside a model file say of Clip Skip: LoRA Manager's tips, Civitai's pictures and description."""
+    """Return what the notes beside a model file say of Clip Skip: LoRA Manager's tips, Civitai's pictures and
+    description."""
     tips, card = (read_note(model.with_suffix(ending)) for ending in (".metadata.json", ".civitai.info"))
     return (*_tips(tips), *_card(card))
 
 
 def civitai_ids(note: Path) -> tuple[int | None, int | None]:
-    """Model and version that a .civitai.info is of."""
+    """Return the numbers of the model and version that a .civitai.info describes."""
     content = read_note(note)
     model_id, version_id = content.get("modelId"), content.get("id")
     return (model_id if isinstance(model_id, int) else None, version_id if isinstance(version_id, int) else None)
@@ -58,14 +59,14 @@ def _card(note: Note) -> Iterator[SkipHint]:
         yield SkipHint(clip_skip=number, source="its example pictures on Civitai", pictures=count)
     description = note.get("description")
     text = re.sub(r"<[^<>]*>", "", description[:LONGEST]) if isinstance(description, str) else ""
-    said = SAID.search(text)
-    advised = _number(said[1]) if said else None
+    match = SAID.search(text)
+    advised = _number(match[1]) if match else None
     if advised is not None:
         yield SkipHint(clip_skip=advised, source="its description on Civitai")
 
 
 def _number(value: object) -> int | None:
-    """A whole number of 1 to 12, whichever sign and type it is written with."""
+    """Return a whole number of 1 to 12, whatever the sign and type that it is written with."""
     text = str(value).strip().removesuffix(".0") if isinstance(value, str | int | float) else ""
     number = abs(int(text)) if re.fullmatch(r"-?[0-9]{1,3}", text) else 0
     return number if 1 <= number <= DEEPEST else None

@@ -1,6 +1,6 @@
-"""What a file is, from its header alone: kind, family, layers by width, what is missing, what it was trained at.
+"""What a file is, by its header alone: kind, family, layers by width, missing parts, training.
 
-The telltales are those that A1111, Forge and ComfyUI go by (ComfyUI: model_detection.py).
+The telltales are those that A1111, Forge and ComfyUI use (ComfyUI: model_detection.py).
 """
 
 import re
@@ -26,7 +26,7 @@ LORA = re.compile(
     r"|.*[._](lora_(down|up|mid|A|B)|lora\.(down|up)|lora_linear_layer|hada_[wt]\d|lokr_[wt]\d|oft_blocks|oft_diag|dora_scale)"
     r"|.*\.(on_input|diff|diff_b|w_norm|b_norm)$"
 )
-"""How a LoRA's or LyCORIS' tensors are named (kohya, diffusers, PEFT, LyCORIS)."""
+"""How the tensors of LoRAs and LyCORIS are named (kohya, diffusers, PEFT, LyCORIS)."""
 UPSCALER = re.compile(
     r"(params_ema\.|params\.|module\.)?"
     r"(model\.1\.sub\.0\.RDB1\.|(RRDB_trunk|body)\.0\.(RDB|rdb)1\.|body\.1\.weight$|layers\.0\.residual_group\.|m_head\.0\.)"
@@ -38,35 +38,35 @@ OTHERS = (
     (r".*\.?motion_modules\.", "a motion module"),
     (r"(text_encoders?\.)?(t5xxl|encoder\.block\.0\.layer)", "a T5 text encoder"),
 )
-"""What files of no kind that this room reads are likely to be."""
+"""What files of other kinds are likely to be."""
 DEPTHS = {(768, False): 12, (1024, False): 24, (1280, False): 32, (768, True): 12, (1024, True): 23, (1280, True): 32}
-"""(Width, in a diffusers folder) -> layers of the field's text encoders; folders of SD 2 leave the last one out."""
+"""Layers of the field's text encoders by width and whether it is a diffusers folder, where SD 2 lacks the last one."""
 
 
 DRAWN = (Family.SD1, Family.SD2, Family.SDXL)
-"""The families whose checkpoints are drawn with."""
+"""The families whose checkpoints can draw."""
 
 
 NUMBERS = {"I64": "<i8", "I32": "<i4", "F32": "<f4", "F16": "<f2"}
 """Types that position numbers are stored in."""
 PLAYGROUND, COSXL, REFINER = "Playground v2.5 (EDM)", "CosXL (EDM)", "refiner"
 CHANNELS = {9: "inpainting", 8: "instruct-pix2pix", 5: "depth-guided", 7: "upscaling"}
-"""Input channels -> what kind of UNet has them."""
+"""The kind of UNet by its number of input channels."""
 REFINER_CROSS = 1280
-"""Numbers per token of the text that SDXL's refiner is told: OpenCLIP bigG's alone."""
+"""Width of the text that SDXL's refiner takes: OpenCLIP bigG's alone."""
 UNDRAWN = {
-    PLAYGROUND: "is Playground v2.5, trained at EDM's noise levels on latents of its own scale, which are not drawn here; "
+    PLAYGROUND: "is Playground v2.5, trained at EDM's noise levels on latents of its own scale, which are not supported; "
     "give an SDXL checkpoint without edm_mean and edm_std",
-    COSXL: "is a CosXL checkpoint, trained at EDM's noise levels, which are not drawn here; give an SDXL checkpoint "
+    COSXL: "is a CosXL checkpoint, trained at EDM's noise levels, which are not supported; give an SDXL checkpoint "
     "without edm_vpred.sigma_max",
-    REFINER: "is SDXL's refiner, which finishes what a base model began; give it with --refiner, and a base model with "
+    REFINER: "is SDXL's refiner, which finishes pictures that a base model began; give it with --refiner, and a base model with "
     "--model",
 }
-"""What is said of checkpoints of a known family that do not draw a picture from text alone."""
+"""Why checkpoints of a known family do not draw a picture from text alone."""
 
 
 class FileKind(StrEnum):
-    """What a file can be used as."""
+    """The uses of a file."""
 
     CHECKPOINT = "checkpoint"
     LORA = "LoRA"
@@ -79,19 +79,19 @@ class FileKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Encoder:
+class EncoderSummary:
     """One text encoder of a file."""
 
     name: str
     layers: int
-    """That it should have: the field's number for its width, else one more than the highest it holds."""
+    """The number that it should have: the usual one for its width, else one more than the highest in the file."""
     width: int
     missing_layers: tuple[int, ...] = ()
-    """Counted from 0 at the input, as the file's names count them."""
+    """Counted from 0 at the input, as in the file's names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class PartSummary:
     """One network of a file."""
 
     name: str
@@ -99,7 +99,7 @@ class Part:
     parameters: int
     dtypes: tuple[str, ...]
     size: int
-    """Bytes."""
+    """Size in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,37 +111,37 @@ class Identity:
     """Bytes."""
     kind: FileKind
     family: Family | None
-    """None where it cannot be told."""
+    """None where the header does not tell."""
     likely: str = ""
-    """What a file of unknown kind may be."""
-    encoders: tuple[Encoder, ...] = ()
-    parts: tuple[Part, ...] = ()
+    """What a file of unknown kind is likely to be."""
+    encoders: tuple[EncoderSummary, ...] = ()
+    parts: tuple[PartSummary, ...] = ()
     missing: tuple[str, ...] = ()
-    """What a whole model of this kind would hold beside: parts, layers, single tensors."""
+    """What a whole model of this kind would have in addition: parts, layers, single tensors."""
     unused_tensors: int = 0
-    """Tensors that belong to no part: training state, schedules."""
+    """Number of tensors that belong to no part: training state, schedules."""
     has_ema: bool = False
-    """A second, averaged UNet, which is not used."""
+    """Whether there is a second, averaged UNet, which is not used."""
     variant: str = ""
-    """What makes it another kind of checkpoint than one that draws from text alone: inpainting, refiner; or nothing."""
+    """Why it does not draw from text alone: inpainting, refiner; empty for a usual checkpoint."""
     prediction: str = ""
     """epsilon or v, where the file says so."""
     prediction_source: str = ""
-    """Where it says so."""
+    """Where the file says so."""
     zero_terminal_snr: bool = False
     trained_clip_skip: int | None = None
     notes: tuple[str, ...] = ()
-    """What is odd about the file, and does no harm here."""
+    """Oddities of the file that do no harm here."""
     metadata: tuple[tuple[str, str], ...] = ()
 
     def plain(self) -> dict[str, object]:
-        """The same as values that JSON has."""
+        """Return the same as JSON values."""
         family = None if self.family is None else self.family.label
         return asdict(self) | {"path": str(self.path), "family": family, "metadata": dict(self.metadata)}
 
 
 def identify(header: Header) -> Identity:
-    """What a file is."""
+    """Identify a file by its header."""
     parts = canonical(header.shapes)
     kind = _kind(header, parts)
     lora = lora_family(header.shapes, header.metadata) if kind is FileKind.LORA else LoraFamily()
@@ -174,28 +174,27 @@ def identify(header: Header) -> Identity:
 
 
 def check_loadable(identity: Identity, *, refiner: bool = False) -> None:
-    """Nothing for a checkpoint that draws from text, or finishes pictures where a `refiner` is asked for; WrongKind with one
-    clear line for any other file."""
+    """Raise WrongKind, with one clear line, unless a checkpoint draws from text or is a refiner that was asked for."""
     name, kind, family = identity.path.name, identity.kind, identity.family
     guess = f"; it looks like {identity.likely}" if identity.likely else ""
     line = {
         FileKind.LORA: "is a LoRA, not a model; give it with --lora, and a checkpoint with --model",
         FileKind.EMBEDDING: "is an embedding (textual inversion), not a model; its name goes into the prompt",
-        FileKind.VAE: "holds only a VAE, no text encoder and no UNet; give a whole checkpoint",
+        FileKind.VAE: "contains only a VAE, no text encoder and no UNet; give a whole checkpoint",
         FileKind.UPSCALER: "is an upscaler, not a model; give it with --hires-upscaler, and a checkpoint with --model",
-        FileKind.UNET: "holds only a UNet, no text encoder and no VAE; give a whole checkpoint",
-        FileKind.TEXT_ENCODER: "holds only a text encoder, no UNet and no VAE; give a whole checkpoint",
-        FileKind.UNKNOWN: f"is not a model that is known here{guess}",
+        FileKind.UNET: "contains only a UNet, no text encoder and no VAE; give a whole checkpoint",
+        FileKind.TEXT_ENCODER: "contains only a text encoder, no UNet and no VAE; give a whole checkpoint",
+        FileKind.UNKNOWN: f"is not a known kind of model{guess}; give a checkpoint",
     }.get(kind)
     if kind is not FileKind.LORA and family is not None and not family.usable:
         line = _other_family(family)
     if line is None and family is None and not identity.encoders:
-        line = "holds a UNet and a VAE, no text encoder; give a whole checkpoint"
+        line = "contains a UNet and a VAE but no text encoder; give a whole checkpoint"
     if line is None and family not in DRAWN:
         line = _other_family(family)
     if line is None and identity.variant and not (refiner and identity.variant == REFINER):
         article = "an" if identity.variant[0] in "aeiou" else "a"
-        over = f"is {article} {identity.variant} checkpoint, which draws over a picture; give one that draws from text alone"
+        over = f"is {article} {identity.variant} checkpoint, which needs a picture to draw over; give one that draws from text alone"
         line = UNDRAWN.get(identity.variant, over)
     if line is not None:
         raise WrongKind(f"{name} {line}")
@@ -216,32 +215,36 @@ def _variant(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> str:
 
 
 def stated_zero_snr(header: Header) -> bool:
-    """Whether the file, or its folder's scheduler, says that it was trained with a zero terminal signal-to-noise ratio."""
-    told = any(name.removeprefix("state_dict.") == "ztsnr" for name in header.tensors)
+    """Whether the file or its folder's scheduler says that it was trained with a zero terminal signal-to-noise
+    ratio."""
+    marked = any(name.removeprefix("state_dict.") == "ztsnr" for name in header.tensors)
     scheduler = header.configs.get("scheduler", {})
     return (
-        told or scheduler.get("rescale_betas_zero_snr") is True or header.metadata.get("ss_zero_terminal_snr") == "True"
+        marked
+        or scheduler.get("rescale_betas_zero_snr") is True
+        or header.metadata.get("ss_zero_terminal_snr") == "True"
     )
 
 
 def _trained_clip_skip(kind: FileKind, family: Family | None, metadata: Mapping[str, str]) -> int | None:
-    """What it was trained at: all of SDXL, and checkpoints of SD 2.x, at their family's own, whatever was written beside them."""
+    """Return the Clip Skip of training: SDXL's and SD 2.x checkpoints have their family's own, whatever is written
+    beside them."""
     if family is Family.SDXL or (family is Family.SD2 and kind is not FileKind.LORA):
         return family.default_skip
     return stated_clip_skip(metadata)
 
 
 def stated_clip_skip(metadata: Mapping[str, str]) -> int | None:
-    """The Clip Skip that the metadata says it was trained at; kohya writes "None" for 1 by default."""
+    """Return the Clip Skip that the metadata states for training; kohya writes "None" for 1."""
     for key in ("modelspec.encoder_layer", "ss_clip_skip"):
-        said = metadata.get(key, "").strip()
-        if said.isascii() and said.isdecimal() and 1 <= int(said[:4]) <= 99:
-            return int(said)
+        value = metadata.get(key, "").strip()
+        if value.isascii() and value.isdecimal() and 1 <= int(value[:4]) <= 99:
+            return int(value)
     return None
 
 
 def is_lora(header: Header) -> bool:
-    """Whether its tensors are named as a LoRA's or LyCORIS' are."""
+    """Whether its tensors are named as those of a LoRA or LyCORIS."""
     return any(LORA.match(name) for name in header.tensors)
 
 
@@ -263,7 +266,7 @@ def _kind(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> FileKind
 
 
 def _one_vector(header: Header) -> bool:
-    """A diffusers embedding: the word and its vectors, nothing else."""
+    """Whether this is a diffusers embedding: a word with its vectors and nothing else."""
     shapes = list(header.shapes.values())
     return len(shapes) == 1 and len(shapes[0]) in (1, 2) and shapes[0][-1] in (768, 1024, 1280)
 
@@ -287,19 +290,19 @@ def _family(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> Family
 
 
 def _cross(unet: Mapping[str, Source]) -> int:
-    """Numbers per token of the text that a UNet takes, 0 where none is told."""
+    """Return the width of the text that a UNet takes; 0 where the tensors do not tell."""
     keys = (s.shape for name, s in unet.items() if name.endswith("attn2.to_k.weight"))
     return next((shape[1] for shape in keys if len(shape) == 2), 0)
 
 
 def _other_family(family: Family | None) -> str:
     if family is None:
-        return "is a checkpoint of a family that is not known here; SD 1.x, SD 2.x and SDXL checkpoints are"
+        return "is a checkpoint of an unknown family; give an SD 1.x, SD 2.x or SDXL checkpoint"
     return f"is {family.label}: Clip Skip means nothing here, {family.why_not}"
 
 
 def _position_notes(header: Header) -> Iterator[str]:
-    """Position numbers that a merge has rounded: other tools read them, and then put words in wrong places."""
+    """Note position numbers that a merge has rounded: tools that read them put words in wrong places."""
     for name, info in header.tensors.items():
         kind = NUMBERS.get(info.dtype)
         if not name.endswith("embeddings.position_ids") or kind is None or not 0 < info.end - info.start < 4096:
@@ -320,19 +323,19 @@ def _likely(names: Iterable[str]) -> str:
     return ""
 
 
-def _encoder(part: str, sources: Mapping[str, Source], header: Header) -> Encoder:
-    found = text_layers(sources)
+def _encoder(part: str, sources: Mapping[str, Source], header: Header) -> EncoderSummary:
+    present = text_layers(sources)
     width = _axis(sources, "embeddings.token_embedding.weight", 1)
     stated = header.configs.get(part, {}).get("num_hidden_layers")
     usual = stated if type(stated) is int and 0 < stated < 100 else DEPTHS.get((width, header.is_folder), 0)
     depth = max(text_depth(sources), usual)
-    missing = tuple(sorted(set(range(depth)) - set(found)))
-    return Encoder(name=PARTS[part], layers=depth, width=width, missing_layers=missing)
+    missing = tuple(sorted(set(range(depth)) - set(present)))
+    return EncoderSummary(name=PARTS[part], layers=depth, width=width, missing_layers=missing)
 
 
-def _part(part: str, sources: Mapping[str, Source], header: Header) -> Part:
+def _part(part: str, sources: Mapping[str, Source], header: Header) -> PartSummary:
     infos = [header.tensors[name] for name in {source.name for source in sources.values()}]
-    return Part(
+    return PartSummary(
         name=PARTS[part],
         tensors=len(infos),
         parameters=sum(info.count for info in infos),
@@ -342,7 +345,7 @@ def _part(part: str, sources: Mapping[str, Source], header: Header) -> Part:
 
 
 def _missing(parts: Mapping[str, Mapping[str, Source]], header: Header, *, family: Family) -> Iterable[str]:
-    """What a family's checkpoint lacks, each as a few words."""
+    """Yield what a family's checkpoint lacks, each in a few words."""
     texts = TEXT_PARTS[: len(family.value.encoders)]
     for part in (*(texts[1:] if _variant(header, parts) == REFINER else texts), "unet", "vae"):
         if part not in parts:
@@ -355,7 +358,7 @@ def _missing(parts: Mapping[str, Mapping[str, Source]], header: Header, *, famil
 
 
 def missing_tensors(part: str, sources: Mapping[str, Source], header: Header, *, family: Family) -> list[str]:
-    """Of one part: the tensors that it lacks, and those of a shape that does not fit the rest."""
+    """Return the tensors that a part lacks, and those whose shape does not fit the rest."""
     shapes = {name: source.shape for name, source in sources.items()}
     try:
         shape = part_shape(part, shapes, header, family=family)
@@ -365,13 +368,13 @@ def missing_tensors(part: str, sources: Mapping[str, Source], header: Header, *,
 
 
 def _lack(error: FileError, header: Header) -> str:
-    """What an error says that a file lacks, without the words that the sentence around it has too."""
-    said = str(error).removeprefix(f"{header.path.name} ").removesuffix("; download it again")
-    said = re.sub(r"is damaged: (\S+) has the shape (.+)", r"\1 of a sound shape (it has \2)", said)
-    return re.sub(r"^(is incomplete: it )?has no ", "", said)
+    """Return what an error says that a file lacks, without the words that the outer sentence repeats."""
+    lack = str(error).removeprefix(f"{header.path.name} ").removesuffix("; download it again")
+    lack = re.sub(r"is damaged: (\S+) has the shape (.+)", r"\1 of a sound shape (it has \2)", lack)
+    return re.sub(r"^(is incomplete: it )?has no ", "", lack)
 
 
 def _axis(sources: Mapping[str, Source], name: str, axis: int) -> int:
-    """The length of a tensor's axis, 0 where there is none."""
+    """Return the length of a tensor's axis; 0 where it is missing."""
     shape = sources[name].shape if name in sources else ()
     return shape[axis] if len(shape) > axis else 0

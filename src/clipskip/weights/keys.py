@@ -1,9 +1,9 @@
-"""Every tensor's canonical name: diffusers' for the UNet and VAE, the flat CLIPTextModel's for text encoders.
+"""Every tensor's canonical name: diffusers' for UNet and VAE, the flat CLIPTextModel's for text encoders.
 
 Checkpoints name the same tensors in several ways: LDM (CompVis' single files), OpenCLIP (SD 2 and SDXL text encoders,
-with q, k and v in one matrix), Hugging Face's with and without `text_model.`. Each way is a table of module names, read
-in both directions. The correspondence is that of diffusers' `convert_ldm_*_checkpoint` (loaders/single_file_utils.py);
-tests hold the tables equal to it.
+with q, k and v in one matrix), and Hugging Face's with and without `text_model.`. Each way is a table of module names,
+read in both directions. The correspondence is that of diffusers' `convert_ldm_*_checkpoint`
+(loaders/single_file_utils.py); tests compare the tables with it.
 """
 
 import math
@@ -31,7 +31,7 @@ PREFIXES = (
     ("text_encoder_2/text_model.", "text_encoder_2"),
     ("text_encoder_2/", "text_encoder_2"),
 )
-"""How names start, and the part that they belong to. A refiner's only encoder is SDXL's second one."""
+"""Prefixes of names, and the part that each belongs to. A refiner's only encoder is SDXL's second one."""
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
 """The parts that are text encoders, in the order of their vectors."""
 BARE = (
@@ -44,7 +44,7 @@ BARE = (
         "text_encoder",
     ),
 )
-"""The same for files of one part, which use no prefix."""
+"""Patterns for files of a single part, which use no prefix."""
 RESNET = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
@@ -65,7 +65,7 @@ UNET_ENDS = {
 VAE_RESNET = {name: name for name in ("norm1", "conv1", "norm2", "conv2")} | {"nin_shortcut": "conv_shortcut"}
 VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 VAE_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""What diffusers called them before 0.16."""
+"""diffusers' names before 0.16."""
 OPENCLIP_LAYER = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -79,20 +79,20 @@ IGNORED = ("embeddings.position_ids", "logit_scale", "attn_mask")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where one canonical tensor comes from."""
+    """The place in a file from which one canonical tensor is read."""
 
     name: str
-    """In the file."""
+    """The name in the file."""
     shape: tuple[int, ...]
-    """Canonical; a 1x1 convolution's weight is reshaped to it."""
+    """The canonical shape; a 1x1 convolution's weight is reshaped to it."""
     third: int | None = None
-    """0, 1 or 2: this third of a joint q, k and v, along the first axis."""
+    """0, 1 or 2: the third of a joint q, k and v along the first axis."""
     transposed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetLayout:
-    """What the numbering of LDM's blocks depends on."""
+    """The layout on which LDM's numbering of blocks depends."""
 
     layers_per_block: int
     attention: tuple[bool, ...]
@@ -100,16 +100,16 @@ class UNetLayout:
 
 
 def split_parts(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Part -> the name within the part -> the name in the file; names of no part are left out."""
+    """Return, for each part, the names in the file by the names within the part; names of no part are left out."""
     parts: dict[str, dict[str, str]] = {}
     bare: list[str] = []
     for name in names:
         plain = name.removeprefix("state_dict.")
-        found = next(((prefix, part) for prefix, part in PREFIXES if plain.startswith(prefix)), None)
-        if found is None:
+        match = next(((prefix, part) for prefix, part in PREFIXES if plain.startswith(prefix)), None)
+        if match is None:
             bare.append(name)
         else:
-            parts.setdefault(found[1], {})[plain.removeprefix(found[0])] = name
+            parts.setdefault(match[1], {})[plain.removeprefix(match[0])] = name
     prefixed = set(parts)
     for name in bare:
         plain = name.removeprefix("state_dict.")
@@ -120,26 +120,26 @@ def split_parts(names: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def canonical(shapes: Shapes) -> dict[str, dict[str, Source]]:
-    """Part -> canonical name -> source, for every tensor of a file that has a canonical name."""
+    """Return, for each part, the source of each tensor by its canonical name."""
     parts = split_parts(shapes)
     return {part: dict(_sources(part, names, shapes)) for part, names in parts.items()}
 
 
 def ldm_names(part: str, shapes: Shapes) -> dict[str, str]:
-    """Canonical name -> its name in a single file (LDM layout), prefix included."""
+    """Return the name in a single file (LDM layout) by canonical name, with its prefix."""
     if part == "text_encoder":
         return {name: f"cond_stage_model.transformer.text_model.{name}" for name in shapes}
     prefix = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}[part]
     forward = unet_modules(unet_layout(shapes)) if part == "unet" else vae_modules(*vae_layout(shapes))
     table = {ours: theirs for theirs, ours in forward.items()}
     renamed = {name: rename(name, table) for name in shapes}
-    lost = [name for name, new in renamed.items() if new is None]
-    assert not lost, f"no LDM name for {lost[:3]}"
+    unnamed = [name for name, new in renamed.items() if new is None]
+    assert not unnamed, f"no LDM name for {unnamed[:3]}"
     return {name: f"{prefix}{new}" for name, new in renamed.items()}
 
 
 def rename(name: str, modules: Mapping[str, str]) -> str | None:
-    """The name with its longest known module exchanged, or None when no module of it is known."""
+    """Return the name with its longest known module replaced; None where it contains no known module."""
     head, tail = name, ""
     while True:
         if head in modules:
@@ -151,7 +151,7 @@ def rename(name: str, modules: Mapping[str, str]) -> str | None:
 
 
 def unet_layout(names: Iterable[str]) -> UNetLayout:
-    """The layout of a UNet in LDM's or diffusers' names."""
+    """Return the layout of a UNet in LDM's or diffusers' names."""
     names = tuple(names)
     if any(name.startswith("input_blocks.") for name in names):
         return _ldm_layout(names)
@@ -170,27 +170,27 @@ def _ldm_layout(names: tuple[str, ...]) -> UNetLayout:
 
 
 def unet_modules(layout: UNetLayout) -> dict[str, str]:
-    """LDM module -> diffusers module, for a whole UNet."""
-    found = dict(UNET_ENDS)
+    """Return diffusers' module by LDM's module, for a whole UNet."""
+    modules = dict(UNET_ENDS)
     step, levels = layout.layers_per_block + 1, len(layout.attention)
     for level, attended in enumerate(layout.attention):
         down, up = f"down_blocks.{level}", f"up_blocks.{levels - 1 - level}"
         for layer in range(layout.layers_per_block):
             block = 1 + level * step + layer
-            found |= _resnet(f"input_blocks.{block}.0", f"{down}.resnets.{layer}")
-            found[f"input_blocks.{block}.1"] = f"{down}.attentions.{layer}"
+            modules |= _resnet(f"input_blocks.{block}.0", f"{down}.resnets.{layer}")
+            modules[f"input_blocks.{block}.1"] = f"{down}.attentions.{layer}"
         for layer in range(step):
             block = (levels - 1 - level) * step + layer
-            found |= _resnet(f"output_blocks.{block}.0", f"{up}.resnets.{layer}")
+            modules |= _resnet(f"output_blocks.{block}.0", f"{up}.resnets.{layer}")
             if attended:
-                found[f"output_blocks.{block}.1"] = f"{up}.attentions.{layer}"
+                modules[f"output_blocks.{block}.1"] = f"{up}.attentions.{layer}"
         if level < levels - 1:
-            found[f"input_blocks.{(level + 1) * step}.0.op"] = f"{down}.downsamplers.0.conv"
+            modules[f"input_blocks.{(level + 1) * step}.0.op"] = f"{down}.downsamplers.0.conv"
         if level > 0:
             place = 2 if attended else 1
-            found[f"output_blocks.{(levels - level) * step - 1}.{place}.conv"] = f"{up}.upsamplers.0.conv"
+            modules[f"output_blocks.{(levels - level) * step - 1}.{place}.conv"] = f"{up}.upsamplers.0.conv"
     return (
-        found
+        modules
         | _resnet("middle_block.0", "mid_block.resnets.0")
         | _resnet("middle_block.2", "mid_block.resnets.1")
         | {"middle_block.1": "mid_block.attentions.0"}
@@ -198,7 +198,7 @@ def unet_modules(layout: UNetLayout) -> dict[str, str]:
 
 
 def vae_layout(names: Iterable[str]) -> tuple[int, int]:
-    """Levels and layers per block (of the encoder; the decoder has one more) of a VAE in either naming."""
+    """Return the levels and layers per block of a VAE in either naming; the decoder has one layer more."""
     names = tuple(names)
     levels = 1 + max(_indices(r"(?:encoder\.down|decoder\.up)(?:_blocks)?\.([0-9][0-9]?)\.", names), default=-1)
     layers = _indices(r"encoder\.down(?:_blocks)?\.[0-9][0-9]?\.(?:block|resnets)\.([0-9][0-9]?)\.", names)
@@ -206,32 +206,34 @@ def vae_layout(names: Iterable[str]) -> tuple[int, int]:
 
 
 def vae_modules(levels: int, layers: int) -> dict[str, str]:
-    """LDM module -> diffusers module, for a whole VAE."""
-    found = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
+    """Return diffusers' module by LDM's module, for a whole VAE."""
+    modules = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
     for side in ("encoder", "decoder"):
-        found |= {f"{side}.conv_in": f"{side}.conv_in", f"{side}.conv_out": f"{side}.conv_out"}
-        found |= {f"{side}.norm_out": f"{side}.conv_norm_out"}
-        found |= {f"{side}.mid.attn_1.{a}": f"{side}.mid_block.attentions.0.{b}" for a, b in VAE_ATTENTION.items()}
+        modules |= {f"{side}.conv_in": f"{side}.conv_in", f"{side}.conv_out": f"{side}.conv_out"}
+        modules |= {f"{side}.norm_out": f"{side}.conv_norm_out"}
+        modules |= {f"{side}.mid.attn_1.{a}": f"{side}.mid_block.attentions.0.{b}" for a, b in VAE_ATTENTION.items()}
         for i in (0, 1):
-            found |= _joined(f"{side}.mid.block_{i + 1}", f"{side}.mid_block.resnets.{i}", VAE_RESNET)
+            modules |= _joined(f"{side}.mid.block_{i + 1}", f"{side}.mid_block.resnets.{i}", VAE_RESNET)
     for level in range(levels):
         up = levels - 1 - level
         for layer in range(layers + 1):
-            found |= _joined(
+            modules |= _joined(
                 f"encoder.down.{level}.block.{layer}", f"encoder.down_blocks.{level}.resnets.{layer}", VAE_RESNET
             )
-            found |= _joined(f"decoder.up.{level}.block.{layer}", f"decoder.up_blocks.{up}.resnets.{layer}", VAE_RESNET)
-        found[f"encoder.down.{level}.downsample.conv"] = f"encoder.down_blocks.{level}.downsamplers.0.conv"
-        found[f"decoder.up.{level}.upsample.conv"] = f"decoder.up_blocks.{up}.upsamplers.0.conv"
-    return found
+            modules |= _joined(
+                f"decoder.up.{level}.block.{layer}", f"decoder.up_blocks.{up}.resnets.{layer}", VAE_RESNET
+            )
+        modules[f"encoder.down.{level}.downsample.conv"] = f"encoder.down_blocks.{level}.downsamplers.0.conv"
+        modules[f"decoder.up.{level}.upsample.conv"] = f"decoder.up_blocks.{up}.upsamplers.0.conv"
+    return modules
 
 
 def openclip_modules(layers: int) -> dict[str, str]:
-    """OpenCLIP module -> CLIPTextModel module; the joint in_proj is not one module and not here."""
-    found = {"token_embedding": "embeddings.token_embedding", "ln_final": "final_layer_norm"}
+    """Return CLIPTextModel's module by OpenCLIP's; the joint in_proj is no single module and is left out."""
+    modules = {"token_embedding": "embeddings.token_embedding", "ln_final": "final_layer_norm"}
     for i in range(layers):
-        found |= _joined(f"transformer.resblocks.{i}", f"encoder.layers.{i}", OPENCLIP_LAYER)
-    return found
+        modules |= _joined(f"transformer.resblocks.{i}", f"encoder.layers.{i}", OPENCLIP_LAYER)
+    return modules
 
 
 def _sources(part: str, names: Mapping[str, str], shapes: Shapes) -> Iterator[tuple[str, Source]]:
@@ -279,12 +281,12 @@ def _text_sources(names: Mapping[str, str], shapes: Shapes) -> Iterator[tuple[st
 
 
 def _modern_vae(name: str) -> str:
-    found = re.fullmatch(r"(.*\.attentions\.0\.)(query|key|value|proj_attn)(\..*)", name)
-    return f"{found[1]}{VAE_OLD_ATTENTION[found[2]]}{found[3]}" if found else name
+    match = re.fullmatch(r"(.*\.attentions\.0\.)(query|key|value|proj_attn)(\..*)", name)
+    return f"{match[1]}{VAE_OLD_ATTENTION[match[2]]}{match[3]}" if match else name
 
 
 def _linear(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A VAE's attention is linear in diffusers and a 1x1 convolution in older files."""
+    """Return the canonical shape of a VAE's attention, which is a 1x1 convolution in older files."""
     attention = re.search(r"\.attentions\.0\.to_\w+(\.0)?\.weight$", name)
     return shape[:2] if attention and shape[2:] == (1, 1) else shape
 
@@ -298,4 +300,4 @@ def _joined(theirs: str, ours: str, table: Mapping[str, str]) -> dict[str, str]:
 
 
 def _indices(pattern: str, names: Iterable[str]) -> list[int]:
-    return [int(found[1]) for name in names if (found := re.match(pattern, name))]
+    return [int(match[1]) for name in names if (match := re.match(pattern, name))]

@@ -1,4 +1,4 @@
-"""The user's model folders: a name, an alias or a hash in, the path of one file out, and never one outside them."""
+"""The user's model folders: they find one file by name, alias or hash, and never a file outside of them."""
 
 import difflib
 import os
@@ -14,12 +14,12 @@ from clipskip.errors import NotFound
 from clipskip.weights.catalog import Catalog, FileFacts, Tell
 from clipskip.weights.hashes import Progress, autov1, hash_file, known_hashes
 from clipskip.weights.identify import FileKind
-from clipskip.weights.walking import PICKLED, SAFE, Bounds, Found, links_left_alone, real_path, walk
+from clipskip.weights.walking import PICKLED, SAFE, Bounds, LibraryFile, links_left_alone, real_path, walk
 
 VARIABLE = "CLIPSKIP_MODELS"
-"""Environment variable: more folders, separated as in PATH."""
+"""The environment variable with further folders, separated as in PATH."""
 STARTER = Path(__file__).parents[1] / "starter"
-"""The embedded model, found by the name `starter`, and its LoRAs."""
+"""The embedded model, named `starter`, and its LoRAs."""
 LAYOUT = {
     FileKind.CHECKPOINT: ("models/Stable-diffusion", "Stable-diffusion", "models/checkpoints", "checkpoints"),
     FileKind.LORA: ("models/Lora", "Lora", "models/LyCORIS", "LyCORIS", "models/loras", "loras"),
@@ -40,102 +40,108 @@ OPTION = {
     FileKind.UPSCALER: "hires_upscaler",
 }
 LARGEST_EMBEDDING = 5_000_000
-"""Bytes; 75 vectors of SDXL take 0.6 MB, the smallest LoRA that is pickled some 10 MB."""
+"""The most bytes of an embedding: 75 vectors of SDXL take 0.6 MB, the smallest pickled LoRA some 10 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """Folders that models, LoRAs and embeddings are looked for in, in their order; the first that has a name wins."""
+    """The folders in which models, LoRAs and embeddings are searched, in order; the first that has a name wins."""
 
     folders: tuple[Path, ...]
     names_only: bool = False
-    """For askers who may not reach into other folders: no path counts, and no answer tells where the folders are."""
+    """For clients that may not reach other folders: paths are not accepted, and no answer tells where the folders
+    are."""
     allowed: tuple[Path, ...] = ()
-    """With `names_only`: folders beside its own that links may lead to. Else links lead anywhere."""
+    """With `names_only`, other folders that links may lead to; without it, links may lead anywhere."""
     catalog: Catalog = field(default_factory=Catalog, compare=False)
-    """What is known of the files' headers."""
+    """The facts read from the files' headers."""
 
     @classmethod
     def of_user(cls, folders: Sequence[str | Path] = ()) -> "Library":
-        """The folders given, those of the environment variable CLIPSKIP_MODELS, the folder of fetched models, and the
-        embedded starter."""
+        """Return a library of the given folders, those of CLIPSKIP_MODELS, the folder of fetched models and the
+        starter."""
         named = [Path(text) for text in os.environ.get(VARIABLE, "").split(os.pathsep) if text]
         own = [own_folder()] if own_folder().is_dir() else []
         return cls((*(Path(folder).expanduser() for folder in (*folders, *named)), *own, STARTER))
 
-    def files(self, kind: FileKind) -> tuple[Found, ...]:
-        """All files of a kind, in the folders' order, then by name."""
-        return tuple(found for folder in self.folders for found in self._of_kind(folder, kind))
+    def files(self, kind: FileKind) -> tuple[LibraryFile, ...]:
+        """Return all files of a kind, in the folders' order and then by name."""
+        return tuple(file for folder in self.folders for file in self._of_kind(folder, kind))
 
-    def facts(self, files: Iterable[Found]) -> Mapping[Path, FileFacts]:
-        """What the headers of these files say, by their paths."""
-        return self.catalog.of(found.path for found in files)
+    def facts(self, files: Iterable[LibraryFile]) -> Mapping[Path, FileFacts]:
+        """Return the facts of these files by their paths."""
+        return self.catalog.of(file.path for file in files)
 
-    def read(self, tell: Tell = lambda done, of: None) -> Mapping[FileKind, list[tuple[Found, FileFacts]]]:
-        """Every file of each kind with its facts, in the order of `files`, in one walk through the folders. `tell` hears
-        how far it is."""
-        kept = {
+    def read(self, tell: Tell = lambda done, of: None) -> Mapping[FileKind, list[tuple[LibraryFile, FileFacts]]]:
+        """Return every file of each kind with its facts, in the order of `files`, from one walk through the folders.
+
+        `tell` is called with the progress.
+        """
+        sorted_files = {
             (folder, kind): list(_sorted_in(folder, kind, self._bounds)) for folder in self.folders for kind in LAYOUT
         }
         loose = {folder: list(_loose(folder, self._bounds)) for folder in self.folders}
         facts = self.catalog.of(
-            {found.path: None for some in (*kept.values(), *loose.values()) for found in some}, tell=tell
+            {file.path: None for files in (*sorted_files.values(), *loose.values()) for file in files}, tell=tell
         )
 
-        def of_kind(kind: FileKind) -> Iterator[Found]:
+        def of_kind(kind: FileKind) -> Iterator[LibraryFile]:
             for folder in self.folders:
-                yield from kept[folder, kind]
-                yield from (found for found in loose[folder] if _kind_of(found, facts[found.path]) is kind)
+                yield from sorted_files[folder, kind]
+                yield from (file for file in loose[folder] if _kind_of(file, facts[file.path]) is kind)
 
-        return {kind: [(found, facts[found.path]) for found in of_kind(kind)] for kind in LAYOUT}
+        return {kind: [(file, facts[file.path]) for file in of_kind(kind)] for kind in LAYOUT}
 
     def find(self, name: str, kind: FileKind, *, allow_path: bool = True, progress: Progress | None = None) -> Path:
-        """The file meant by a path, name, stem, alias or hash of 8 to 64 digits; NotFound says where it was looked for.
+        """Find the file meant by a path, name, stem, alias or hash of 8 to 64 digits; NotFound says where it was
+        searched.
 
-        With `allow_path` false only names count, and none of them leads out of the folders. Files are hashed only for a
-        hash that is not known yet.
+        With `allow_path` False only names count, and none leads out of the folders. Files are hashed only for a hash
+        that is not in the cache.
         """
         path = Path(name).expanduser() if "\0" not in name else Path()
         looks_like_path = os.sep in name or name.startswith("~") or path.suffix.lower() in SAFE + PICKLED
         if allow_path and not self.names_only and name and looks_like_path and os.path.exists(path):
             return path
         if allow_path and not self.names_only and (name.startswith(("/", "~", "./", "../"))):
-            raise NotFound(f"there is no file {name}; check the path", field=OPTION[kind])
+            raise NotFound(f"the file {name} does not exist; check the path", field=OPTION[kind])
         title = re.fullmatch(r"(.+?)\s*\[[0-9a-fA-F]{8,64}\]", name)
-        wanted = title[1] if title else name
-        found = self._by_name(wanted, kind) or self._by_alias(wanted, kind)
-        if found is None and re.fullmatch(r"[0-9a-fA-F]{8,64}", name):
-            found = self.find_hash(name, kind, progress=progress)
-        if found is None:
+        bare = title[1] if title else name
+        match = self._by_name(bare, kind) or self._by_alias(bare, kind)
+        if match is None and re.fullmatch(r"[0-9a-fA-F]{8,64}", name):
+            match = self.find_hash(name, kind, progress=progress)
+        if match is None:
             raise NotFound(self._nowhere(name, kind), field=OPTION[kind])
-        return found
+        return match
 
-    def named_in(self, text: str, kind: FileKind) -> tuple[Found, ...]:
-        """The files whose names a text may hold, whatever its case and spaces; of a name, the first folder's."""
+    def named_in(self, text: str, kind: FileKind) -> tuple[LibraryFile, ...]:
+        """Return the files whose names occur in a text, in any case and spacing; of equal names, the first folder's."""
         words = "".join(fold(text).split())
 
-        def named_here(files: Iterable[Found]) -> list[Found]:
-            return [found for found in files if "".join(fold(found.stem).split()) in words]
+        def named_here(files: Iterable[LibraryFile]) -> list[LibraryFile]:
+            return [file for file in files if "".join(fold(file.stem).split()) in words]
 
-        files: list[Found] = []
+        files: list[LibraryFile] = []
         for folder in self.folders:
             files += named_here(_sorted_in(folder, kind, self._bounds))
             files += self._kept(named_here(_loose(folder, self._bounds)), kind)
-        named = {found.stem: found for found in reversed(files)}
+        named = {file.stem: file for file in reversed(files)}
         return tuple(named[stem] for stem in sorted(named))
 
     def find_hash(
         self, digits: str, kind: FileKind, *, likely: str = "", progress: Progress | None = None
     ) -> Path | None:
-        """The file of which these 8 to 64 digits are a hash.
+        """Find the file that has these 8 to 64 digits as a hash.
 
-        Hashes not known yet are computed: of files with the likely name first, then of small ones before large.
+        Unknown hashes are computed, for files with the likely name first and then for small files before large ones.
         """
-        candidates = [found for found in self.files(kind) if not found.path.is_dir()]
-        wanted, unknown = fold(Path(likely).name), []
-        ordered = sorted(candidates, key=lambda f: (wanted not in (fold(f.stem), fold(f.path.name)), _size(f.path)))
-        hashes = known_hashes(found.path for found in ordered)
-        for path in (found.path for found in ordered):
+        candidates = [file for file in self.files(kind) if not file.path.is_dir()]
+        likely_stem, unknown = fold(Path(likely).name), []
+        ordered = sorted(
+            candidates, key=lambda f: (likely_stem not in (fold(f.stem), fold(f.path.name)), _size(f.path))
+        )
+        hashes = known_hashes(file.path for file in ordered)
+        for path in (file.path for file in ordered):
             known = hashes.get(path)
             if known is not None and known.matches(digits):
                 return path
@@ -148,22 +154,22 @@ class Library:
         return None
 
     def _by_name(self, name: str, kind: FileKind) -> Path | None:
-        """Exact spellings in any folder before those that differ in case or Unicode form."""
+        """Find a file by name, trying exact spellings in all folders before other cases and Unicode forms."""
         for plain in (str, fold):
             for folder in self.folders:
-                hits = [found for found in self._below(folder, kind) if plain(name) in map(plain, _spellings(found))]
-                chosen = self._one(hits, name, kind)
+                hits = [file for file in self._below(folder, kind) if plain(name) in map(plain, _spellings(file))]
+                chosen = self._choose(hits, name, kind)
                 if chosen is not None:
                     return chosen
         return None
 
     def _by_alias(self, name: str, kind: FileKind) -> Path | None:
-        """A LoRA by the name that its trainer gave it."""
+        """Find a LoRA by the name that its trainer gave it."""
         if kind is not FileKind.LORA:
             return None
         files = self.files(kind)
         facts = self.facts(files)
-        return next((one.path for one in files if fold(facts[one.path].alias) == fold(name)), None)
+        return next((file.path for file in files if fold(facts[file.path].alias) == fold(name)), None)
 
     @property
     def left_alone(self) -> tuple[Path, ...]:
@@ -181,98 +187,99 @@ class Library:
     def _bounds(self) -> Bounds:
         return Bounds.of((*self.folders, *self.allowed)) if self.names_only else Bounds()
 
-    def _below(self, folder: Path, kind: FileKind) -> Iterator[Found]:
-        """The files that could be of a kind, by name alone."""
+    def _below(self, folder: Path, kind: FileKind) -> Iterator[LibraryFile]:
+        """Yield the files that could be of a kind, judged by name alone."""
         yield from _sorted_in(folder, kind, self._bounds)
         yield from _loose(folder, self._bounds)
 
-    def _of_kind(self, folder: Path, kind: FileKind) -> Iterator[Found]:
-        """The files of a kind: by the subfolder that they are in, elsewhere by what they are."""
+    def _of_kind(self, folder: Path, kind: FileKind) -> Iterator[LibraryFile]:
+        """Yield the files of a kind, judged by their subfolder or else by their header."""
         yield from _sorted_in(folder, kind, self._bounds)
         yield from self._kept(list(_loose(folder, self._bounds)), kind)
 
-    def _kept(self, files: Sequence[Found], kind: FileKind) -> Iterator[Found]:
-        """Those of a kind, by what they are."""
+    def _kept(self, files: Sequence[LibraryFile], kind: FileKind) -> Iterator[LibraryFile]:
+        """Yield the files of a kind, judged by their headers."""
         facts = self.facts(files)
-        return (found for found in files if _kind_of(found, facts[found.path]) is kind)
+        return (file for file in files if _kind_of(file, facts[file.path]) is kind)
 
-    def _one(self, hits: Sequence[Found], name: str, kind: FileKind) -> Path | None:
-        """The one file meant: safetensors before pickles, then those of the kind; NotFound when there are still several."""
-        hits = list({real_path(found.path) or found.path: found for found in reversed(hits)}.values())[::-1]
+    def _choose(self, hits: Sequence[LibraryFile], name: str, kind: FileKind) -> Path | None:
+        """Return the file that is meant: safetensors before pickles, then files of the kind; NotFound where several
+        remain."""
+        hits = list({real_path(file.path) or file.path: file for file in reversed(hits)}.values())[::-1]
         if len(hits) > 1:
-            hits = [found for found in hits if found.path.suffix.lower() not in PICKLED] or hits
+            hits = [file for file in hits if file.path.suffix.lower() not in PICKLED] or hits
         if len(hits) > 1:
             facts = self.facts(hits)
-            hits = [found for found in hits if facts[found.path].kind is kind] or hits
+            hits = [file for file in hits if facts[file.path].kind is kind] or hits
         if len(hits) > 1:
-            names = ", ".join(found.name for found in hits[:4])
+            names = ", ".join(file.name for file in hits[:4])
             raise NotFound(f"{name!r} could be any of {names}; write one of these in full", field=OPTION[kind])
         return hits[0].path if hits else None
 
     def _nowhere(self, name: str, kind: FileKind) -> str:
         places = ", ".join(str(folder) for folder in self.folders if folder != STARTER) or "the embedded starter"
-        known = {fold(found.stem): found.stem for found in self.files(kind)}
+        known = {fold(file.stem): file.stem for file in self.files(kind)}
         near = [known[key] for key in difflib.get_close_matches(fold(Path(name).stem), known, n=3)]
         if self.names_only:
             places = "the model folders"
         elsewhere = "put it there" if self.names_only else f"give its path, or name its folder in {VARIABLE}"
-        hint = f"near names: {', '.join(near)}" if near else elsewhere
+        hint = f"similar names: {', '.join(near)}" if near else elsewhere
         if self.names_only and any(fold(link.stem) == fold(Path(name).stem) for link in self.left_alone):
-            hint = "a link of that name leads out of the model folders, and is not followed"
+            hint = "a link of that name leads out of the model folders, so it is not followed"
         what = "model" if kind is FileKind.CHECKPOINT else str(kind)
         return f"no {what} called {name[:120]!r} in {places}; {hint}"
 
 
 def own_folder() -> Path:
-    """Where fetched models are kept when no folder is named: the user's data folder."""
+    """Return the folder for fetched models when no other is named: the user's data folder."""
     return Path(platformdirs.user_data_dir("clipskip")) / "models"
 
 
 def fold(name: str) -> str:
-    """A name without what keyboards and file systems disagree on: case and Unicode form."""
+    """Normalise a name's case and Unicode form, on which keyboards and file systems disagree."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def _spellings(found: Found) -> tuple[str, ...]:
-    """Every name that a file answers to."""
-    bare = found.name[: -len(found.path.suffix)] if found.is_weights else found.name
-    return found.name, bare, Path(found.name).name, found.stem
+def _spellings(file: LibraryFile) -> tuple[str, ...]:
+    """Return every name by which a file can be found."""
+    bare = file.name[: -len(file.path.suffix)] if file.is_weights else file.name
+    return file.name, bare, Path(file.name).name, file.stem
 
 
-def _sorted_in(folder: Path, kind: FileKind, bounds: Bounds) -> Iterator[Found]:
-    """The files in the subfolders that are for a kind; a VAE may also be in the checkpoints', named after one."""
+def _sorted_in(folder: Path, kind: FileKind, bounds: Bounds) -> Iterator[LibraryFile]:
+    """Yield the files in the subfolders for a kind; a VAE may also be among the checkpoints, named after one."""
     for root in _layout(folder, kind):
-        yield from (found for found in walk(root, bounds) if kind is FileKind.VAE or not _is_beside(found))
+        yield from (file for file in walk(root, bounds) if kind is FileKind.VAE or not _is_beside(file))
     for root in _layout(folder, FileKind.CHECKPOINT) if kind is FileKind.VAE else ():
         yield from filter(_is_beside, walk(root, bounds))
 
 
-def _is_beside(found: Found) -> bool:
-    """Whether it is the VAE of a checkpoint by its name."""
-    return found.is_weights and found.stem.lower().endswith(".vae")
+def _is_beside(file: LibraryFile) -> bool:
+    """Whether its name makes it the VAE of a checkpoint."""
+    return file.is_weights and file.stem.lower().endswith(".vae")
 
 
-def _loose(folder: Path, bounds: Bounds) -> Iterator[Found]:
-    """The files whose place does not say of what kind they are."""
+def _loose(folder: Path, bounds: Bounds) -> Iterator[LibraryFile]:
+    """Yield the files whose place does not tell their kind."""
     return walk(folder, bounds, deep=not _sorted_by_kind(folder))
 
 
 def _layout(folder: Path, kind: FileKind) -> tuple[Path, ...]:
-    """The subfolders that a web UI keeps a kind in."""
+    """Return the existing subfolders in which web UIs keep a kind."""
     return tuple(folder / part for part in LAYOUT.get(kind, ()) if os.path.isdir(folder / part))
 
 
 def _sorted_by_kind(folder: Path) -> bool:
-    """Whether a folder is laid out as A1111's or ComfyUI's is."""
+    """Whether a folder is laid out like A1111's or ComfyUI's."""
     return any(os.path.isdir(folder / part) for parts in LAYOUT.values() for part in parts)
 
 
-def _kind_of(found: Found, facts: FileFacts) -> FileKind | None:
-    return facts.kind or _pickled_kind(found.path)
+def _kind_of(file: LibraryFile, facts: FileFacts) -> FileKind | None:
+    return facts.kind or _pickled_kind(file.path)
 
 
 def _pickled_kind(path: Path) -> FileKind | None:
-    """What a pickle, which is not opened for this, is likely to be by its size; None for a damaged file."""
+    """Return the likely kind of a pickle, which is not opened for this, by its size; None for a damaged file."""
     if path.suffix.lower() not in PICKLED:
         return None
     return FileKind.EMBEDDING if _size(path) < LARGEST_EMBEDDING else FileKind.CHECKPOINT

@@ -1,4 +1,4 @@
-"""Pickled checkpoints and embeddings, behind a switch: tensors out, and no code of the file run."""
+"""Pickled checkpoints and embeddings, where they are allowed: tensors are read, and no code of the file is run."""
 
 import pickle
 import re
@@ -20,25 +20,25 @@ NESTED = ("state_dict", "string_to_param", "params_ema", "params")
 """Where a checkpoint, an embedding of A1111 and an upscaler of Real-ESRGAN have their tensors."""
 LIGHTNING = "pytorch_lightning"
 UNPACKED_AT_MOST = 2
-"""Times the size of a pickle's zip: torch.save does not compress, so more is no model."""
+"""The most times that a pickle's zip may unpack to its size: torch.save does not compress."""
 
 
 def read_allowed(path: Path, *, allow_pickle: bool) -> tuple[Header, dict[str, Shaped[Tensor, "..."]] | None]:
-    """A file's header; and the tensors of a pickle, where pickles are allowed, since reading those reads all."""
+    """Return a file's header; and a pickle's tensors where pickles are allowed, because its header needs all of it."""
     if allow_pickle and is_pickle(path):
         return read_pickle(path)
     return read_header(path), None
 
 
 def read_pickle(path: Path) -> tuple[Header, dict[str, Shaped[Tensor, "..."]]]:
-    """The tensors of a .ckpt, .pt or .pth by torch's `weights_only` reader, which builds tensors and nothing else.
+    """Read the tensors of a .ckpt, .pt or .pth with torch's `weights_only` reader, which builds nothing but tensors.
 
-    Its zip directory is checked first, so that a small file cannot unpack into all of the memory.
+    The zip directory is checked first, so that a small file cannot fill the memory.
     """
     stamp = Stamp.of(path)
     flat = dict(_tensors(_unpickle(path)))
     if not flat:
-        raise WrongKind(f"{path.name} is a pickle without tensors, neither a model nor an embedding")
+        raise WrongKind(f"{path.name} is a pickle without tensors; give a model or an embedding")
     for name, tensor in flat.items():
         _check_solid(path, name, tensor)
     tensors = {
@@ -52,9 +52,9 @@ def read_pickle(path: Path) -> tuple[Header, dict[str, Shaped[Tensor, "..."]]]:
 
 
 def _tensors(content: Mapping[object, object]) -> Iterator[tuple[str, Tensor]]:
-    """What a file has under the first of NESTED, or at the top."""
+    """Yield a file's tensors under the first of NESTED that it has, or at the top."""
     state = next((content[name] for name in NESTED if name in content), content)
-    # A ParameterDict is read through its state alone, since torch moved its entries between versions.
+    # A ParameterDict is read through its state alone, because torch moved its entries between versions.
     state = state.__dict__.get("_parameters", {}) if isinstance(state, nn.ParameterDict) else state
     for name, value in (state if isinstance(state, Mapping) else content).items():
         if isinstance(value, Tensor):
@@ -62,7 +62,7 @@ def _tensors(content: Mapping[object, object]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _unpickle(path: Path) -> dict[object, object]:
-    """What a pickle of tensors holds, read without running code from it."""
+    """Return the content of a pickle of tensors, without running code from it."""
     with open_model(path) as file:
         start = file.read(512)
     if start[:4] == b"PK\x03\x04":
@@ -71,7 +71,9 @@ def _unpickle(path: Path) -> dict[object, object]:
         raise DamagedFile(f"{path.name} is neither safetensors nor a pickle of tensors; download it again")
     content = _weights_only(path)
     if not isinstance(content, dict):
-        raise WrongKind(f"{path.name} is a pickle of a {type(content).__name__}, not of a model's tensors")
+        raise WrongKind(
+            f"{path.name} is a pickle of a {type(content).__name__}, not of tensors; give a model or an embedding"
+        )
     return content
 
 
@@ -79,7 +81,7 @@ def _check_zip(path: Path) -> None:
     total, size = sum(zip_sizes(path).values()), path.stat().st_size
     if total > UNPACKED_AT_MOST * size + 1_000_000:
         raise UnsafeFile(
-            f"{path.name} would unpack from {size:,} to {total:,} bytes, which no model does; it is refused"
+            f"{path.name} would unpack from {size:,} to {total:,} bytes, which no model does, so it is refused; get another copy"
         )
 
 
@@ -93,7 +95,9 @@ def _weights_only(path: Path) -> object:
             warnings.simplefilter("ignore")  # of newer pickle protocols; what cannot be read is an error below
             return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
     except MemoryError:
-        raise DamagedFile(f"{path.name} asks for more memory than there is; it is damaged or far too large") from None
+        raise DamagedFile(
+            f"{path.name} needs more memory than there is; it is damaged or too large: get another copy"
+        ) from None
     except Exception as error:  # torch.load names no set of errors: a damaged pickle can raise nearly any
         text = str(error)
         if LIGHTNING in text:
@@ -101,24 +105,26 @@ def _weights_only(path: Path) -> object:
                 f"{path.name} was saved by PyTorch Lightning with objects beside its tensors, which are not loaded; "
                 "use its .safetensors version, or convert it once with a tool that keeps only its state_dict"
             ) from None
-        asked = re.search(r"(?:GLOBAL|operand|[Gg]lobal:) (\S+)", text)
-        if asked or isinstance(error, pickle.UnpicklingError):
-            what = asked[1].strip("'`,.")[:80] if asked else "objects"
+        match = re.search(r"(?:GLOBAL|operand|[Gg]lobal:) (\S+)", text)
+        if match or isinstance(error, pickle.UnpicklingError):
+            what = match[1].strip("'`,.")[:80] if match else "objects"
             raise UnsafeFile(
-                f"{path.name} is refused: it asks for {what}, more than tensors; nothing of it was run"
+                f"{path.name} is refused: it asks for {what} besides tensors, and was not run; get it as safetensors"
             ) from None
         raise DamagedFile(f"{path.name} is a damaged pickle ({type(error).__name__}); download it again") from None
 
 
 def _check_solid(path: Path, name: str, tensor: Shaped[Tensor, "..."]) -> None:
-    """An error for a tensor that claims more numbers than it stores, and so would grow when it is copied."""
+    """Raise an error for a tensor that claims more numbers than it stores, because it would grow when copied."""
     plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
     if not plain or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-        raise DamagedFile(f"{path.name}: {name[:120]} is not a plain tensor with all its numbers; it is refused")
+        raise DamagedFile(
+            f"{path.name}: {name[:120]} does not store all its numbers, so it is refused; get another copy"
+        )
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether the file is a pickle, whatever its name ends in; a folder is none."""
+    """Whether the file is a pickle, whatever its name; a folder is not."""
     if path.is_dir():
         return False
     with open_model(path) as file:

@@ -1,7 +1,7 @@
-"""What a checkpoint's UNet predicts, noise (epsilon) or velocity (v): by what its file says, for SD 2.x also by its weights.
+"""What a checkpoint's UNet predicts, noise (epsilon) or velocity (v): by its file, for SD 2.x also by its weights.
 
-SD 2.x's two kinds have the same tensors. One norm's biases tell them apart in whole files; where those are not at hand
-the UNet itself is asked.
+SD 2.x's two kinds have the same tensors. In whole files the biases of one norm tell them apart; without those the UNet
+itself is asked.
 """
 
 import math
@@ -22,13 +22,14 @@ from clipskip.weights.keys import Source
 from clipskip.weights.reading import read_tensors
 
 WORDS = {"v": "v", "v_prediction": "v", "v-prediction": "v", "epsilon": "epsilon", "eps": "epsilon"}
-"""How metadata and diffusers' schedulers write it."""
+"""Spellings in metadata and diffusers' schedulers."""
 IN_NAME = re.compile(r"(?<![a-z])v[-_. ]?pred(iction)?(?![a-z])", re.IGNORECASE)
 NORM = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
 SPREAD = 0.09
-"""Standard deviation of NORM above which an SD 2.x UNet predicts v (ComfyUI, supported_models.py SD20.model_type)."""
+"""The standard deviation of NORM above which an SD 2.x UNet predicts v (ComfyUI, supported_models.py
+SD20.model_type)."""
 GREY, LAST_TIMESTEP, CELLS = 0.5, 999, 8
-"""What the UNet is asked: a latent and a text of this number everywhere, at the last of the timesteps."""
+"""The question to the UNet: a latent and a text of this number everywhere, at the last timestep."""
 LIMIT = -1.0
 """The mean of answer minus latent below which it predicts v (A1111, is_using_v_parameterization_for_sd2)."""
 PROBED = "its UNet's answer to an even latent"
@@ -36,17 +37,17 @@ PROBED = "its UNet's answer to an even latent"
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What is predicted, and where that is said."""
+    """The stated prediction, and where it is stated."""
 
     prediction: str = ""
-    """epsilon, v, or nothing where it is not said."""
+    """epsilon or v; empty where it is not stated."""
     source: str = ""
 
 
 def stated_prediction(header: Header, *, family: Family | None, norm: Source | None) -> Stated:
-    """What a file says of its prediction: its metadata, a marking tensor, a .yaml beside it, its weights or its name.
+    """Return a file's prediction by its metadata, a marking tensor, a .yaml beside it, its weights or its name.
 
-    `norm` is where the file has the tensor that tells SD 2.x's two kinds apart.
+    `norm` is the place of the tensor that tells SD 2.x's two kinds apart.
     """
     scheduler = header.configs.get("scheduler", {}).get("prediction_type")
     for name in ("modelspec.prediction_type", "prediction_type"):
@@ -68,15 +69,19 @@ def stated_prediction(header: Header, *, family: Family | None, norm: Source | N
 
 
 def by_spread(biases: Float[Tensor, " channels"]) -> Stated:
-    """What an SD 2.x UNet predicts by the biases of NORM."""
+    """Return an SD 2.x UNet's prediction by the biases of NORM."""
     spread = float(biases.float().std(correction=0))
-    return Stated("v" if spread > SPREAD else "epsilon", f"its weights, in which a norm's biases spread {spread:.2f}")
+    return Stated(
+        "v" if spread > SPREAD else "epsilon", f"a norm in its weights (standard deviation of the biases {spread:.2f})"
+    )
 
 
 @torch.inference_mode()
 def by_answer(state: Mapping[str, Float[Tensor, "..."]], shape: UNetShape) -> Stated:
-    """What an SD 2.x UNet of these weights predicts by its answer to a latent of 0.5 everywhere (A1111 1.10,
-    sd_models_config.py): one that predicts epsilon gives nearly the latent back, one that predicts v less by far.
+    """Return an SD 2.x UNet's prediction by its answer to a latent of 0.5 everywhere.
+
+    A UNet that predicts epsilon returns nearly the latent, one that predicts v far less (A1111 1.10,
+    sd_models_config.py).
     """
     like = next(iter(state.values()))
     unet = build_unet(dict(state), shape, dtype=like.dtype, device=like.device)
@@ -90,13 +95,13 @@ def by_answer(state: Mapping[str, Float[Tensor, "..."]], shape: UNetShape) -> St
 
 
 def _beside(path: Path) -> str:
-    """A1111's convention: a .yaml of the same name says `parameterization: "v"`, or a scaling of sgm's (VScaling)."""
+    """Return the prediction in a .yaml of the same name: A1111's `parameterization: "v"`, or sgm's VScaling."""
     try:
         with path.with_suffix(".yaml").open(encoding="utf-8", errors="replace") as file:
-            found = re.search(r'parameterization:\s*["\']?(v|eps)\b|\.(V|Eps)Scaling\b', file.read(65536))
+            match = re.search(r'parameterization:\s*["\']?(v|eps)\b|\.(V|Eps)Scaling\b', file.read(65536))
     except (OSError, ValueError):
         return ""
-    return WORDS[(found[1] or found[2]).lower()] if found else ""
+    return WORDS[(match[1] or match[2]).lower()] if match else ""
 
 
 def _biases(header: Header, norm: Source | None) -> Float[Tensor, " channels"] | None:

@@ -1,4 +1,4 @@
-"""Header and names in, tensors out: each read once into memory of its own, so that nothing maps the user's file."""
+"""Header and names to tensors: each is read once into its own memory, so that nothing maps the user's file."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -31,15 +31,15 @@ DTYPE_NAMES = MappingProxyType({dtype: name for name, dtype in DTYPES.items()})
 def read_tensors(
     header: Header, sources: Mapping[str, Source], *, dtype: torch.dtype, device: str | torch.device = "cpu"
 ) -> dict[str, Float[Tensor, "..."]]:
-    """The tensors of a header under their canonical names, finite, converted one by one; DamagedFile otherwise."""
-    found = dict(read_one_by_one(header, sources, dtype=dtype, device=device))
-    return {name: found[name] for name in sources}
+    """Read the tensors of a header under their canonical names, finite and converted; DamagedFile otherwise."""
+    tensors = dict(read_one_by_one(header, sources, dtype=dtype, device=device))
+    return {name: tensors[name] for name in sources}
 
 
 def read_one_by_one(
     header: Header, sources: Mapping[str, Source], *, dtype: torch.dtype, device: str | torch.device = "cpu"
 ) -> Iterator[tuple[str, Float[Tensor, "..."]]]:
-    """The same, each let go before the next is read, in the file's order."""
+    """Yield what `read_tensors` returns one by one in the file's order, so that only one tensor needs memory."""
 
     def place(item: tuple[str, Source]) -> tuple[Path, int, str]:
         info = header.tensors[item[1].name]
@@ -47,9 +47,9 @@ def read_one_by_one(
 
     for path, in_file in groupby(sorted(sources.items(), key=place), key=lambda item: place(item)[0]):
         with open_model(path) as file:
-            for name, wanted in groupby(in_file, key=lambda item: item[1].name):
+            for name, sources_of_tensor in groupby(in_file, key=lambda item: item[1].name):
                 raw = _read(file, header.tensors[name], name)
-                for canonical, source in wanted:
+                for canonical, source in sources_of_tensor:
                     piece = cut(raw, source)
                     yield canonical, finite(_converted(piece, dtype), name, file=path.name, before=piece).to(device)
     check_unchanged(header)
@@ -63,21 +63,21 @@ def convert_tensors(
     dtype: torch.dtype,
     device: str | torch.device,
 ) -> dict[str, Float[Tensor, "..."]]:
-    """The same for tensors that are in memory already; `state` is emptied, so that none is there twice for long."""
-    found = {}
+    """Convert tensors that are already in memory; `state` is emptied, so that no tensor is held twice for long."""
+    converted = {}
     uses = Counter(source.name for source in sources.values())
     for canonical, source in sources.items():
         uses[source.name] -= 1
         raw = state[source.name] if uses[source.name] else state.pop(source.name)
         if not raw.is_floating_point():
-            raise WrongKind(f"{file}: {source.name} is stored as {raw.dtype}; only floats can be used")
+            raise WrongKind(f"{file}: {source.name} is stored as {raw.dtype}; only floating-point weights can be used")
         piece = cut(raw, source).contiguous()
-        found[canonical] = finite(_converted(piece, dtype), source.name, file=file, before=piece).to(device)
-    return found
+        converted[canonical] = finite(_converted(piece, dtype), source.name, file=file, before=piece).to(device)
+    return converted
 
 
 def _converted(piece: Shaped[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "..."]:
-    """In another dtype; convolutions with their channels last in memory, as the networks want them, in the same pass."""
+    """Convert to another dtype and, for convolutions, to channels last in memory in the same pass."""
     layout = torch.channels_last if piece.ndim == 4 else torch.preserve_format
     if (piece.dtype, dtype) == (torch.float16, torch.bfloat16):
         piece = piece.float().to(dtype)  # exact on the way, and half the time of torch's direct conversion
@@ -85,7 +85,7 @@ def _converted(piece: Shaped[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor
 
 
 def cut(raw: Shaped[Tensor, "..."], source: Source) -> Shaped[Tensor, "..."]:
-    """The canonical tensor within one of the file's; a part of it is a copy, so that the rest can be let go."""
+    """Return the canonical tensor within a file's tensor; a part is copied, so that the rest can be freed."""
     if source.third is not None:
         raw = raw.chunk(3)[source.third].clone()
     return (raw.T.contiguous() if source.transposed else raw).reshape(source.shape)
@@ -94,24 +94,25 @@ def cut(raw: Shaped[Tensor, "..."], source: Source) -> Shaped[Tensor, "..."]:
 def finite(
     tensor: Float[Tensor, "..."], name: str, *, file: str, before: Shaped[Tensor, "..."]
 ) -> Float[Tensor, "..."]:
-    """The tensor, or DamagedFile when it holds NaN or Inf; `before` is the same in the file's own dtype."""
+    """Return the tensor; DamagedFile when it contains NaN or infinity. `before` is the tensor in the file's own
+    dtype."""
     if all_finite(tensor):
         return tensor
     if all_finite(before):
         kind = str(tensor.dtype).removeprefix("torch.")
-        raise DamagedFile(f"{file}: {name} holds numbers too large for {kind}; load it as bfloat16 or float32")
-    raise DamagedFile(f"{file} is damaged: {name} holds NaN or Inf; nothing could be drawn with it, download it again")
+        raise DamagedFile(f"{file}: {name} contains numbers too large for {kind}; load it as bfloat16 or float32")
+    raise DamagedFile(f"{file} is damaged: {name} contains NaN or infinity; download it again")
 
 
 def all_finite(tensor: Shaped[Tensor, "..."]) -> bool:
-    """Whether no number of it is NaN or infinite. aminmax passes NaN on, and is 13 times as fast as isfinite."""
+    """Whether all numbers are finite. aminmax passes NaN on and is 13 times as fast as isfinite."""
     wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor
     wide = wide.permute(0, 2, 3, 1) if wide.ndim == 4 else wide  # in the order of memory where channels are last
     return wide.numel() == 0 or all(bool(end.isfinite()) for end in torch.aminmax(wide))
 
 
 def check_unchanged(header: Header) -> None:
-    """Nothing, or DamagedFile when a file is no longer the one whose header was read."""
+    """Raise DamagedFile when a file is no longer the one whose header was read."""
     changed = next((path for path, stamp in header.stamps.items() if not same_file(path, stamp)), None)
     if changed is not None:
         raise DamagedFile(f"{changed.name} changed while it was being read; try again when it is complete")

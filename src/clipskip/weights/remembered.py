@@ -1,7 +1,8 @@
-"""The Clip Skip that was found for a checkpoint and a set of LoRAs, kept beside the checkpoint as X.clipskip.json.
+"""The Clip Skip found for a checkpoint with a set of LoRAs, kept beside the checkpoint as X.clipskip.json.
 
-{"format": "clipskip 1", "answers": [{"model": AutoV2, "loras": [AutoV3, ...], "clip_skip": 2, "sure": 0.93, "why": text,
-"date": ISO}]}: small and plain, so that other tools can read it. LoRAs are sorted, and their strengths do not count.
+{"format": "clipskip 1", "answers": [{"model": AutoV2, "loras": [AutoV3, ...], "clip_skip": 2, "sure": 0.93, "why":
+text, "date": ISO}]} is small and plain, so that other tools can read it. LoRAs are sorted, and their strengths do not
+count.
 """
 
 import json
@@ -21,8 +22,8 @@ MOST_ANSWERS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered:
-    """One answer."""
+class RememberedSkip:
+    """One answer to the question which Clip Skip suits these files."""
 
     model: str
     """AutoV2 of the checkpoint, 10 hex digits."""
@@ -37,28 +38,29 @@ class Remembered:
 
 
 def answers_file(source: SourceFile) -> Path:
-    """Where a checkpoint's answers are kept: beside its file, or in its diffusers folder."""
+    """Return the file of a checkpoint's answers: beside its file, or in its diffusers folder."""
     path = source.path
     return path / f"model{ENDING}" if path.is_dir() else path.with_suffix(ENDING)
 
 
-def remembered_for(source: SourceFile, loras: Iterable[str]) -> Remembered | None:
-    """What was found for this checkpoint with these LoRAs, by their hashes; None where nothing was."""
-    wanted = source.ref.hash, tuple(sorted(set(loras)))
-    return next((answer for answer in _read(answers_file(source)) if (answer.model, answer.loras) == wanted), None)
+def remembered_for(source: SourceFile, loras: Iterable[str]) -> RememberedSkip | None:
+    """Return the answer for this checkpoint with LoRAs of these hashes, or None."""
+    key = source.ref.hash, tuple(sorted(set(loras)))
+    return next((answer for answer in _read(answers_file(source)) if (answer.model, answer.loras) == key), None)
 
 
 def remember(source: SourceFile, loras: Iterable[str], *, clip_skip: int, sure: float, why: str) -> Path:
-    """Keep an answer, in the place of an older one about the same files; the file that it is in."""
+    """Keep an answer, replacing an older one about the same files, and return the file that it is in."""
     path = answers_file(source)
     if path.parent == STARTER:
         raise SpecError(
-            "the embedded model says itself what it was trained at; there is nothing to remember", field="remember"
+            "the embedded model states its own Clip Skip, so there is nothing to remember; leave this out",
+            field="remember",
         )
     hashes = tuple(sorted(set(loras)))
     own = source.ref.hash
     kept = [answer for answer in _read(path) if (answer.model, answer.loras) != (own, hashes)]
-    new = Remembered(
+    new = RememberedSkip(
         model=own, loras=hashes, clip_skip=clip_skip, sure=round(sure, 4), why=why, date=date.today().isoformat()
     )
     text = json.dumps(
@@ -69,15 +71,18 @@ def remember(source: SourceFile, loras: Iterable[str], *, clip_skip: int, sure: 
         scratch.write_text(text + "\n", encoding="utf-8")
         scratch.replace(path)
     except OSError as error:
-        raise OutputError(f"the answer cannot be kept in {path}: {error.strerror or error}", field="remember") from None
+        raise OutputError(
+            f"the answer cannot be written to {path}: {error.strerror or error}; make the folder writable",
+            field="remember",
+        ) from None
     return path
 
 
-def _read(path: Path) -> list[Remembered]:
-    """The answers of a file; those that are not understood are left out."""
+def _read(path: Path) -> list[RememberedSkip]:
+    """Return the answers in a file; those that cannot be read are left out."""
     content = read_note(path)
     answers = content.get("answers") if content.get("format") == FORMAT else None
-    found = []
+    remembered = []
     for answer in answers if isinstance(answers, list) else []:
         match answer:
             case {
@@ -87,7 +92,7 @@ def _read(path: Path) -> list[Remembered]:
                 "sure": int() | float() as sure,
             } if all(isinstance(lora, str) for lora in loras) and not isinstance(skip, bool) and skip >= 1:
                 why, day = (str(answer.get(name, ""))[:500] for name in ("why", "date"))
-                found.append(
-                    Remembered(model=model, loras=tuple(loras), clip_skip=skip, sure=float(sure), why=why, date=day)
+                remembered.append(
+                    RememberedSkip(model=model, loras=tuple(loras), clip_skip=skip, sure=float(sure), why=why, date=day)
                 )
-    return found
+    return remembered

@@ -1,4 +1,4 @@
-"""Models written so that other tools read them: one LDM-layout file, or a diffusers folder."""
+"""Writing models for other tools: one LDM-layout file, or a diffusers folder."""
 
 import gzip
 import json
@@ -23,12 +23,13 @@ from clipskip.weights.shapes import TEXT_HEADS, UNET_GROUPS, UNET_HEADS, VAE_GRO
 READABLE = 0o644
 """safetensors writes 0600, which nobody else in a shared folder can read."""
 MERGES = 48894
-"""Byte pairs that CLIP's vocabulary uses: 49408 tokens less 2 x 256 bytes and 2 ends (OpenAI's simple_tokenizer.py)."""
+"""Number of byte pairs in CLIP's vocabulary: 49408 tokens minus 2 x 256 bytes and 2 ends (OpenAI's
+simple_tokenizer.py)."""
 TENSORS = {"format": "pt"}
 
 
 def save_single_file(checkpoint: Checkpoint, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a model as one safetensors file in LDM's layout; it appears under its name when it is whole."""
+    """Write a model as one safetensors file in LDM's layout; it gets its name when it is complete."""
     state: dict[str, Tensor] = {}
     for part, tensors in (("text_encoder", checkpoint.text[0]), ("unet", checkpoint.unet), ("vae", checkpoint.vae)):
         names = ldm_names(part, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
@@ -37,10 +38,10 @@ def save_single_file(checkpoint: Checkpoint, path: Path, metadata: Mapping[str, 
 
 
 def facts(checkpoint: Checkpoint) -> dict[str, str]:
-    """The metadata without which shapes alone would not give this model back."""
+    """Return the metadata that reading this model back needs besides the shapes."""
     known = checkpoint.facts
     unet, vae = known.unet, known.vae
-    found = {
+    metadata = {
         TEXT_HEADS: str(known.encoders[0].shape.heads),
         UNET_HEADS: _heads(unet.attention_heads),
         UNET_GROUPS: str(unet.norm_num_groups),
@@ -51,19 +52,19 @@ def facts(checkpoint: Checkpoint) -> dict[str, str]:
         "modelspec.resolution": f"{known.native_px}x{known.native_px}",
     }
     if known.trained_clip_skip is not None:
-        found["modelspec.encoder_layer"] = str(known.trained_clip_skip)
-    return found
+        metadata["modelspec.encoder_layer"] = str(known.trained_clip_skip)
+    return metadata
 
 
 def _heads(levels: tuple[int, ...]) -> str:
-    """One number where all levels have as many heads."""
+    """Return one number where all levels have the same number of heads."""
     return str(levels[0]) if len(set(levels)) == 1 else ",".join(map(str, levels))
 
 
 def save_folder(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a model as a folder that diffusers' StableDiffusionPipeline.from_pretrained reads, where none is yet."""
+    """Write a model as a new folder for diffusers' StableDiffusionPipeline.from_pretrained."""
     if path.exists():
-        raise OutputError(f"{path} is already there; name a folder that is not")
+        raise OutputError(f"{path} already exists; name a new folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
@@ -71,7 +72,9 @@ def save_folder(checkpoint: Checkpoint, path: Path) -> None:
             _write_folder(checkpoint, folder)
             folder.rename(path)
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+        raise OutputError(
+            f"{path} cannot be written: {getattr(error, 'strerror', None) or error}; choose another place"
+        ) from None
 
 
 def _write_folder(checkpoint: Checkpoint, folder: Path) -> None:
@@ -104,7 +107,7 @@ def _write_folder(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def scheduler_config(prediction: Prediction) -> dict[str, object]:
-    """SD 1.x's noise schedule, as its own repository states it."""
+    """Return SD 1.x's noise schedule, as its own repository states it."""
     return {
         "_class_name": "PNDMScheduler",
         "beta_start": 0.00085,
@@ -124,7 +127,7 @@ def _write_part(path: Path, state: Mapping[str, Tensor], config: Mapping[str, ob
 
 
 def _write_tokenizer(folder: Path, *, positions: int) -> None:
-    """CLIP's tokenizer as transformers reads it, from the vocabulary that this package carries."""
+    """Write CLIP's tokenizer as transformers reads it, from the vocabulary in this package."""
     text = gzip.decompress(resources.files("clipskip.prompt").joinpath("bpe_simple_vocab_16e6.txt.gz").read_bytes())
     merges = text.decode("utf-8").split("\n")[1 : MERGES + 1]
     tokens = token_pieces(range(END + 1))
@@ -138,7 +141,7 @@ def _write_tokenizer(folder: Path, *, positions: int) -> None:
 
 
 def _as_ldm(part: str, name: str, tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """LDM's attention in the VAE is made of 1x1 convolutions."""
+    """Return a tensor as LDM stores it: attention in the VAE consists of 1x1 convolutions."""
     linear = part == "vae" and ".attentions." in name and tensor.dim() == 2
     return tensor[:, :, None, None] if linear else tensor
 
@@ -150,7 +153,9 @@ def _write_tensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, 
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+        raise OutputError(
+            f"{path} cannot be written: {getattr(error, 'strerror', None) or error}; choose another place"
+        ) from None
     try:
         save_file(own, temporary, metadata=metadata)
         with temporary.open("rb") as file:
@@ -158,7 +163,7 @@ def _write_tensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, 
         temporary.chmod(READABLE)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"{path} cannot be written: {error}") from None
+        raise OutputError(f"{path} cannot be written: {error}; choose another place") from None
     finally:
         temporary.unlink(missing_ok=True)
 

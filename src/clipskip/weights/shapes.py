@@ -1,4 +1,4 @@
-"""The networks' dimensions: read off tensor shapes, and from what our own files' metadata or a folder's configs add."""
+"""The networks' dimensions, read from tensor shapes, our own files' metadata and a folder's configs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from clipskip.weights.keys import TEXT_PARTS, Shapes, unet_layout, vae_layout
 
 BIGG = "conditioner.embedders.1."
 HEAD_WIDTH = 64
-"""Numbers per attention head in every CLIP text encoder that Stable Diffusion uses."""
+"""Width of an attention head in every CLIP text encoder that Stable Diffusion uses."""
 TEXT_HEADS, TEXT_HEADS_2 = "clipskip.text.attention_heads", "clipskip.text_2.attention_heads"
 UNET_HEADS = "clipskip.unet.attention_heads"
 UNET_GROUPS = "clipskip.unet.norm_num_groups"
 VAE_GROUPS = "clipskip.vae.norm_num_groups"
 VAE_SCALE = "clipskip.vae.scaling_factor"
-"""Names of metadata that our own files carry, because shapes cannot tell; the family's own where they are absent."""
+"""Metadata in our own files for what shapes do not tell; without it, the family's own values are used."""
 GROUPS = 32
 V_PX = 768
 """Side of the pictures of SD 2.x models that predict v."""
@@ -26,7 +26,7 @@ SD1 = Family.SD1.value
 
 
 def part_shape(part: str, tensors: Shapes, header: Header, *, family: Family = Family.SD1) -> Shape:
-    """The dimensions of one network of a family's file."""
+    """Return the dimensions of one network of a family's file."""
     row = family.value
     if part == "unet":
         return unet_shape(tensors, header, row=row)
@@ -38,7 +38,7 @@ def part_shape(part: str, tensors: Shapes, header: Header, *, family: Family = F
 def text_shape(
     tensors: Shapes, header: Header, *, component: str = "text_encoder", rule: TextReading | None = None
 ) -> TextShape:
-    """The dimensions of a text encoder from its canonical tensors; with a projection where `rule` asks for one."""
+    """Return a text encoder's dimensions by its canonical tensors, with a projection where `rule` needs one."""
     name = header.path.name
     vocabulary, width = _shape(tensors, "embeddings.token_embedding.weight", 2, name)
     positions = _shape(tensors, "embeddings.position_embedding.weight", 2, name)[0]
@@ -52,7 +52,7 @@ def text_shape(
     if heads < 1 or width % heads:
         raise WrongKind(
             f"{name}: a text encoder {width} wide cannot have {heads} attention heads; "
-            f"a file of an unusual width must carry the metadata {TEXT_HEADS}"
+            f"a file of an unusual width needs the metadata {TEXT_HEADS}"
         )
     openclip = component == "text_encoder_2" or any(
         "resblocks" in key and not key.startswith(BIGG) for key in header.tensors
@@ -73,19 +73,19 @@ def text_shape(
 
 
 def text_layers(names: Mapping[str, object]) -> tuple[int, ...]:
-    """The numbers of the layers of which a text encoder has at least one tensor, ascending."""
+    """Return the numbers of the layers of which a text encoder has at least one tensor, in rising order."""
     start = "encoder.layers."
     numbers = {key.split(".")[2] for key in names if key.startswith(start)}
     return tuple(sorted(int(n) for n in numbers if n.isascii() and n.isdecimal() and len(n) < 3))
 
 
 def text_depth(names: Mapping[str, object]) -> int:
-    """Layers that a text encoder must have had: one more than the highest number."""
+    """Return how many layers a text encoder must have had: one more than the highest number."""
     return max(text_layers(names), default=-1) + 1
 
 
 def unet_shape(tensors: Shapes, header: Header, *, row: FamilyRow = SD1) -> UNetShape:
-    """The dimensions of a UNet from its canonical tensors."""
+    """Return a UNet's dimensions by its canonical tensors."""
     name, config = header.path.name, header.configs.get("unet", {})
     _refuse_unusual(config, name)
     layout = unet_layout(tensors)
@@ -113,7 +113,7 @@ def unet_shape(tensors: Shapes, header: Header, *, row: FamilyRow = SD1) -> UNet
 
 
 def vae_shape(tensors: Shapes, header: Header, *, row: FamilyRow = SD1) -> VAEShape:
-    """The dimensions of a VAE from its canonical tensors."""
+    """Return a VAE's dimensions by its canonical tensors."""
     name, config = header.path.name, header.configs.get("vae", {})
     levels, layers = vae_layout(tensors)
     channels = tuple(
@@ -134,7 +134,8 @@ def vae_shape(tensors: Shapes, header: Header, *, row: FamilyRow = SD1) -> VAESh
 
 
 def native_px(header: Header, *, row: FamilyRow = SD1, predicts_v: bool = False) -> int:
-    """The side in pixels that a model was trained at: its metadata, its folder's UNet config, else its family's."""
+    """Return the side in pixels that a model was trained at: by its metadata, its folder's UNet config or its
+    family."""
     resolution = header.metadata.get("modelspec.resolution", "")
     side = resolution.lower().partition("x")[0].strip()
     if side.isdecimal() and 64 <= int(side[:6]) <= 4096:
@@ -145,17 +146,19 @@ def native_px(header: Header, *, row: FamilyRow = SD1, predicts_v: bool = False)
 
 
 def _refuse_unusual(config: Mapping[str, object], name: str) -> None:
-    """An error for a UNet config that asks for what no Stable Diffusion UNet of these families has."""
+    """Raise an error for a UNet config with features that no Stable Diffusion UNet of these families has."""
     known = {"CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UNetMidBlock2DCrossAttn"}
     for key in ("down_block_types", "up_block_types", "mid_block_type"):
         value = config.get(key) or ()
         for kind in (value,) if isinstance(value, str) else value if isinstance(value, list) else ():
             if kind not in known:
                 raise WrongKind(
-                    f"{name}: its UNet has blocks of the kind {str(kind)[:60]!r}, which Stable Diffusion has not"
+                    f"{name}: its UNet has blocks of the kind {str(kind)[:60]!r}, which Stable Diffusion does not have; give another model"
                 )
     if config.get("act_fn", "silu") != "silu":
-        raise WrongKind(f"{name}: its UNet's activation is {str(config['act_fn'])[:40]!r}; Stable Diffusion's is silu")
+        raise WrongKind(
+            f"{name}: its UNet's activation is {str(config['act_fn'])[:40]!r}; Stable Diffusion's is silu: give another model"
+        )
 
 
 def _shape(tensors: Shapes, key: str, dimensions: int, name: str) -> tuple[int, ...]:
@@ -168,7 +171,7 @@ def _shape(tensors: Shapes, key: str, dimensions: int, name: str) -> tuple[int, 
 
 
 def _depth(tensors: Shapes, attention: str) -> int:
-    """How many transformer blocks stand one after the other in a place of the UNet."""
+    """Return how many transformer blocks follow one another in a place of the UNet."""
     start = f"{attention}.transformer_blocks."
     numbers = {key.removeprefix(start).split(".")[0] for key in tensors if key.startswith(start)}
     return max((int(n) for n in numbers if n.isascii() and n.isdecimal() and len(n) < 3), default=-1) + 1
@@ -180,21 +183,25 @@ def _heads(value: object, channels: Sequence[int], name: str) -> tuple[int, ...]
     heads = tuple(_natural(v, name) for v in value) if isinstance(value, list | tuple) else (_natural(value, name),)
     heads = heads if listed else heads * len(channels)
     if len(heads) != len(channels) or any(h < 1 or c % h for h, c in zip(heads, channels, strict=False)):
-        raise WrongKind(f"{name}: a UNet {list(channels)} wide cannot have {list(heads)} attention heads")
+        raise WrongKind(
+            f"{name}: a UNet {list(channels)} wide cannot have {list(heads)} attention heads; correct its config or metadata"
+        )
     return heads
 
 
 def _groups(value: object, channels: Sequence[int], name: str) -> int:
     groups = _natural(value or GROUPS, name)
     if groups < 1 or math.gcd(*channels) % groups:
-        raise WrongKind(f"{name}: channels {list(channels)} cannot be normed in {groups} groups")
+        raise WrongKind(
+            f"{name}: channels {list(channels)} cannot be normed in {groups} groups; correct its config or metadata"
+        )
     return groups
 
 
 def _natural(value: object, name: str) -> int:
     if type(value) is int or (isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 7):
         return int(value)
-    raise DamagedFile(f"{name}: {str(value)[:40]!r} in its metadata or config is not a number")
+    raise DamagedFile(f"{name}: {str(value)[:40]!r} in its metadata or config is not a number; correct it")
 
 
 def _positive(value: object, key: str, name: str) -> float:
@@ -203,5 +210,5 @@ def _positive(value: object, key: str, name: str) -> float:
     except (ValueError, OverflowError):
         number = math.nan
     if not 0 < number < math.inf:
-        raise DamagedFile(f"{name}: its {key} is {str(value)[:40]!r}, not a positive number")
+        raise DamagedFile(f"{name}: its {key} is {str(value)[:40]!r}, not a positive number; correct it")
     return number

@@ -18,7 +18,7 @@ from clipskip.weights.identify import FileKind
 from clipskip.weights.library import Library
 from clipskip.weights.pickles import read_allowed
 from clipskip.weights.reading import all_finite
-from clipskip.weights.walking import Found
+from clipskip.weights.walking import LibraryFile
 
 A1111_NAMES = {
     "RealESRGAN_x4plus": "R-ESRGAN 4x+",
@@ -48,7 +48,7 @@ class UpscalerFile:
     allow_pickle: bool
 
 
-def upscaler_name(found: Found) -> str:
+def upscaler_name(found: LibraryFile) -> str:
     """What the file is called in menus and settings texts."""
     return A1111_NAMES.get(found.stem, found.stem)
 

@@ -1,4 +1,4 @@
-"""VAE files: found, checked for fit and hashed from their headers before drawing, read when they are needed."""
+"""VAE files: found, checked and hashed by their headers before drawing, and read when they are needed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from clipskip.weights.pickles import read_allowed
 from clipskip.weights.reading import convert_tensors, read_tensors
 
 BESIDE = (".vae.safetensors", ".vae.pt", ".vae.ckpt")
-"""What follows a checkpoint's stem in the name of the VAE that belongs to it, as A1111 looks for it."""
+"""Endings that, after a checkpoint's stem, name the VAE that belongs to it, as A1111 looks for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +31,13 @@ class VAEFile:
 
 
 def beside(checkpoint: Path) -> Iterator[Path]:
-    """The VAE files that belong to a checkpoint by their names, the best first."""
+    """Yield the VAE files that belong to a checkpoint by their names, the best first."""
     places = (checkpoint.with_name(f"{checkpoint.stem}{ending}") for ending in BESIDE)
     return (place for place in places if place.is_file())
 
 
 def find_fitting(path: Path, shape: VAEShape, *, allow_pickle: bool = False) -> VAEFile:
-    """The VAE in this file; WrongKind where it is none, or not one for a model whose VAE has this shape."""
+    """Return the VAE in this file; WrongKind where it has none, or one that does not fit a VAE of this shape."""
     header, _ = read_allowed(path, allow_pickle=allow_pickle)
     mine = {name: source.shape for name, source in canonical(header.shapes).get("vae", {}).items()}
     if not mine:
@@ -57,7 +57,7 @@ def find_fitting(path: Path, shape: VAEShape, *, allow_pickle: bool = False) -> 
 def load_vae(
     file: VAEFile, shape: VAEShape, *, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Float[Tensor, "..."]]:
-    """The tensors of a VAE; DamagedFile when the file is another by now."""
+    """Load the tensors of a VAE; DamagedFile when the file has changed."""
     if hash_file(file.path).autov2 != file.ref.hash:
         raise DamagedFile(
             f"{file.path} changed while it was in use; start again with the file that you want", field="vae"

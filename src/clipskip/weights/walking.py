@@ -1,4 +1,4 @@
-"""The weight files below a folder, links followed as far as is allowed."""
+"""The weight files below a folder, with links followed as far as allowed."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,12 +13,12 @@ MOST_FILES = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """One file (or diffusers folder) of a library."""
+class LibraryFile:
+    """One file or diffusers folder of a library."""
 
     path: Path
     name: str
-    """Below its folder, with `/`, as A1111's titles show it."""
+    """Path below its folder, with `/`, as A1111's titles show it."""
 
     @property
     def stem(self) -> str:
@@ -28,7 +28,7 @@ class Found:
 
     @property
     def is_weights(self) -> bool:
-        """Whether the name ends as weight files' do; a diffusers folder's need not."""
+        """Whether the name has the ending of weight files; a diffusers folder's need not."""
         return _is_weights(self.name)
 
 
@@ -40,7 +40,7 @@ class Bounds:
 
     @classmethod
     def of(cls, folders: tuple[Path, ...]) -> "Bounds":
-        """Only into these folders, and what they link to themselves."""
+        """Return bounds that allow only these folders and what they themselves link to."""
         return cls(tuple(real for folder in folders if (real := real_path(folder)) is not None))
 
     def admit(self, real: Path) -> bool:
@@ -48,10 +48,10 @@ class Bounds:
         return self.folders is None or any(real.is_relative_to(folder) for folder in self.folders)
 
 
-def walk(root: Path, bounds: Bounds, *, deep: bool = True) -> Iterator[Found]:
-    """Weight files and diffusers folders below a root, by name. Links out of the bounds are left alone.
+def walk(root: Path, bounds: Bounds, *, deep: bool = True) -> Iterator[LibraryFile]:
+    """Yield weight files and diffusers folders below a root, by name. Links out of the bounds are not followed.
 
-    A folder that links lead to twice is walked once. Not `deep`, only what lies directly in the root.
+    A folder that links lead to twice is walked once. Without `deep`, only the root's own entries are yielded.
     """
     home = real_path(root)
     if home is None or not bounds.admit(home):
@@ -62,7 +62,7 @@ def walk(root: Path, bounds: Bounds, *, deep: bool = True) -> Iterator[Found]:
         place = waiting.pop()
         entries = _entries(place)
         if any(entry.name == INDEX and not _leads_to(entry.is_dir) for entry in entries):
-            yield Found(path=Path(place), name=place[skipped:].replace(os.sep, "/") or home.name)
+            yield LibraryFile(path=Path(place), name=place[skipped:].replace(os.sep, "/") or home.name)
             continue
         inner = []
         for entry in entries:
@@ -74,13 +74,14 @@ def walk(root: Path, bounds: Bounds, *, deep: bool = True) -> Iterator[Found]:
             elif _is_weights(entry.name) and _is_file(entry, bounds):
                 count += 1
                 if count > MOST_FILES:
-                    raise FileError(f"{root} holds more than {MOST_FILES:,} model files; name a smaller folder")
-                yield Found(path=Path(entry.path), name=entry.path[skipped:].replace(os.sep, "/"))
+                    raise FileError(f"{root} contains more than {MOST_FILES:,} model files; name a smaller folder")
+                yield LibraryFile(path=Path(entry.path), name=entry.path[skipped:].replace(os.sep, "/"))
         waiting += reversed(inner)
 
 
 def _entries(place: str) -> list["os.DirEntry[str]"]:
-    """What a folder holds, by name; nothing of one that cannot be read. Entries know what they are without a look at each."""
+    """Return a folder's entries by name; empty where it cannot be read. Entries know their kind without another
+    look."""
     try:
         with os.scandir(place) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -89,7 +90,7 @@ def _entries(place: str) -> list["os.DirEntry[str]"]:
 
 
 def _leads_to(ask: Callable[[], bool]) -> bool:
-    """What an entry says of itself; no of a link that leads round in a circle."""
+    """Return an entry's answer; False for a link that leads in a circle."""
     try:
         return ask()
     except OSError:
@@ -101,7 +102,8 @@ def _is_weights(name: str) -> bool:
 
 
 def links_left_alone(root: Path, bounds: Bounds) -> Iterator[Path]:
-    """The linked folders and weight files below a root that are not followed, since they lead out of the bounds."""
+    """Yield the linked folders and weight files below a root that are not followed because they lead out of the
+    bounds."""
     home = real_path(root)
     if home is None:
         return
@@ -119,7 +121,7 @@ def links_left_alone(root: Path, bounds: Bounds) -> Iterator[Path]:
 
 
 def real_path(path: Path) -> Path | None:
-    """The path without links; None where it leads nowhere."""
+    """Return the path without links; None where it leads nowhere."""
     try:
         return path.resolve(strict=True)
     except (OSError, RuntimeError):
@@ -127,7 +129,7 @@ def real_path(path: Path) -> Path | None:
 
 
 def _enter(folder: "Path | os.DirEntry[str]", bounds: Bounds, seen: set[Path]) -> bool:
-    """Whether to walk a folder; a linked one only within the bounds, and once."""
+    """Whether to walk into a folder; a linked one only within the bounds, and once."""
     if not folder.is_symlink():
         return True
     real = real_path(Path(folder))

@@ -1,4 +1,4 @@
-"""A LoRA file in; what it changes by module, the model with it merged, or a report on it out."""
+"""A LoRA file to what it changes by module, to a model with it merged, or to a report on it."""
 
 from clipskip.weights.lora.change import LoraModule
 from clipskip.weights.lora.file import Lora, load_lora

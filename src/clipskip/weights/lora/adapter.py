@@ -1,4 +1,4 @@
-"""What peft keeps outside the weights: alpha, in the metadata that diffusers writes or in a neighbouring JSON file."""
+"""The alpha that peft keeps outside the weights: in the metadata that diffusers writes, or in a JSON file beside it."""
 
 import json
 import math
@@ -20,21 +20,21 @@ class AdapterConfig:
 
     settings: Mapping[str, object]
     source: str
-    """Where it was found, for messages."""
+    """Where the settings were found, for messages."""
 
     def alpha(self, module: str) -> float | None:
-        """The alpha of a module by its canonical full name, or None when the settings do not tell."""
+        """Return the alpha of a module by its canonical full name; None when the settings do not tell."""
         part, _, local = module.partition(".")
         pattern = self._setting(part, "alpha_pattern")
-        found = self._setting(part, "lora_alpha")
+        stated = self._setting(part, "lora_alpha")
         if isinstance(pattern, Mapping):
-            found = next((alpha for key, alpha in pattern.items() if _ends(local, str(key))), found)
-        if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+            stated = next((value for key, value in pattern.items() if _ends(local, str(key))), stated)
+        if isinstance(stated, bool) or not isinstance(stated, int | float) or not math.isfinite(stated):
             return None
-        return float(found)
+        return float(stated)
 
     def scale(self, module: str, rank: int) -> float | None:
-        """What peft multiplies a module's change by, or None when the settings do not tell."""
+        """Return the factor that peft applies to a module's change; None when the settings do not tell."""
         alpha = self.alpha(module)
         if alpha is None:
             return None
@@ -42,17 +42,18 @@ class AdapterConfig:
         return alpha / (math.sqrt(rank) if stabilized is True else rank)
 
     def _setting(self, part: str, name: str) -> object:
-        """diffusers writes `unet.lora_alpha`; peft alone, for one model, `lora_alpha`."""
+        """Return a setting: diffusers writes `unet.lora_alpha`, peft alone, for one model, `lora_alpha`."""
         return self.settings.get(f"{part}.{name}", self.settings.get(name))
 
 
 def _ends(module: str, key: str) -> bool:
-    """Whether peft's pattern names this module; read as a plain name, since a file's regex may never end."""
+    """Whether peft's pattern names this module. It is read as a plain name, because a file's regex may never end."""
     return module == key or module.endswith(f".{key.removeprefix('text_model.')}")
 
 
 def read_adapter(header: Header) -> AdapterConfig | None:
-    """The adapter's configuration, from the metadata or from peft's JSON beside its own file name; None without."""
+    """Return the adapter's configuration, from the metadata or from peft's JSON beside the file; None without
+    either."""
     text = header.metadata.get(METADATA)
     if text is not None and len(text) <= JSON_LIMIT:
         try:

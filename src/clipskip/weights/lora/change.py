@@ -1,7 +1,8 @@
-"""One module's parts -> the change to one weight and bias, by A1111's rules (its Lora extension, network.py, 1.10).
+"""From one module's parts to the change of a weight and a bias, by A1111's rules (its Lora extension, network.py,
+1.10).
 
-weight += strength * scale * (delta + bias), where scale is the file's `scale`, else alpha / rank, else 1. DoRA comes
-after the scale and before the strength, on the weight as the LoRAs before have left it.
+weight += strength * scale * (delta + bias), where scale is the file's `scale`, else alpha / rank, else 1. DoRA applies
+after the scale and before the strength, to the weight as the previous LoRAs left it.
 """
 
 from collections.abc import Mapping
@@ -14,25 +15,25 @@ from torch import Tensor
 from clipskip.weights.lora.kinds import Kind, Parts
 
 SMALLEST = torch.finfo(torch.float32).eps
-"""The least norm that DoRA divides by: a row of zeros stays zeros."""
+"""The least norm that DoRA divides by; a row of zeros stays zeros."""
 
 PLAIN = {"up", "down", "alpha", "scale", "up_bias"}
-"""Parts of a LoRA whose change is one product of two matrices."""
+"""The parts of a LoRA whose change is a single product of two matrices."""
 BIASES = ("diff_b", "b_norm", "up_bias")
 """Parts that change the module's bias."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoraModule:
-    """What a LoRA does to one module of the model."""
+    """The change that a LoRA makes to one module of the model."""
 
     name: str
     """Canonical full name: `unet.down_blocks.0...` or `text_encoder.encoder.layers.0...`."""
     kind: Kind
     parts: Mapping[str, Tensor]
-    """By the names of `keys.py`, in the file's dtype."""
+    """The tensors by the part names of `keys.py`, in the file's dtype."""
     scale: float
-    """What the change is multiplied by, besides the strength."""
+    """The factor on the change, besides the strength."""
     rank: int | None
     alpha: float | None
     key: str
@@ -44,7 +45,7 @@ class LoraModule:
         return self.name.startswith("text_encoder")
 
     def fits(self, weight: tuple[int, ...], bias: tuple[int, ...] | None) -> bool:
-        """Whether this changes a weight and a bias of these shapes."""
+        """Whether this can change a weight and a bias of these shapes."""
         added = [self.parts[part] for part in BIASES if part in self.parts]
         dense, values = self.parts.get("bias"), self.parts.get("bias_values")
         count = 1
@@ -60,7 +61,7 @@ class LoraModule:
 
     @property
     def agrees(self) -> bool:
-        """Whether the factors of a plain LoRA meet: up's second side and down's first are both its rank."""
+        """Whether the factors of a plain LoRA match: up's second side and down's first are both its rank."""
         up, down = self.parts.get("up"), self.parts.get("down")
         if up is None or down is None or "mid" in self.parts or min(up.dim(), down.dim()) < 2:
             return True
@@ -68,7 +69,7 @@ class LoraModule:
 
     @property
     def changes_bias(self) -> bool:
-        """Whether something is added to the module's bias."""
+        """Whether it adds to the module's bias."""
         return not self.parts.keys().isdisjoint(BIASES)
 
     def apply(self, weight: Float[Tensor, "..."], *, strength: float) -> None:
@@ -101,7 +102,7 @@ class LoraModule:
         weight.add_(delta, alpha=strength if axis is not None else strength * self.scale)
 
     def bias_change(self, *, strength: float) -> Float[Tensor, " out"] | None:
-        """What is added to the bias. A1111 does not scale a bias by alpha; peft does scale its `lora_B.bias`."""
+        """Return what is added to the bias. A1111 does not scale a bias by alpha; peft does scale its `lora_B.bias`."""
         factors = {part: self.scale if part == "up_bias" else 1.0 for part in BIASES if part in self.parts}
         if not factors:
             return None
@@ -111,7 +112,7 @@ class LoraModule:
 
 
 def _decompose(weight: Float[Tensor, "..."], magnitude: Float[Tensor, "..."], axis: int) -> Float[Tensor, "..."]:
-    """The weight with the given norm along each index of one axis (DoRA, Liu et al. 2024, eq. 5)."""
+    """Return the weight with the given norm along each index of one axis (DoRA, Liu et al. 2024, eq. 5)."""
     others = [i for i in range(weight.dim()) if i != axis]
     norm = torch.linalg.vector_norm(weight, dim=others, keepdim=True).clamp_min(SMALLEST)
     out: Tensor = weight * (magnitude.reshape(norm.shape) / norm)
@@ -119,10 +120,10 @@ def _decompose(weight: Float[Tensor, "..."], magnitude: Float[Tensor, "..."], ax
 
 
 def _magnitude_axis(parts: Parts, shape: tuple[int, ...]) -> int | None:
-    """Which axis DoRA's magnitudes run along: 0 outputs, 1 inputs, None no DoRA, -1 neither fits.
+    """Return the axis of DoRA's magnitudes: 0 for outputs, 1 for inputs, None without DoRA, -1 where neither fits.
 
-    kohya and early LyCORIS keep one per input, as (1, in); LyCORIS since 3.0 and peft one per output, as (out, 1).
-    A1111 1.10 norms per input always, and so scrambles the second form; the shape tells, so we follow it.
+    kohya and early LyCORIS store one magnitude per input, as (1, in); LyCORIS since 3.0 and peft one per output, as
+    (out, 1). A1111 1.10 always norms per input and so scrambles the second form; the shape tells, so we follow it.
     """
     magnitude = parts.get("magnitude", parts.get("dora_scale"))
     if magnitude is None:
@@ -136,7 +137,8 @@ def _magnitude_axis(parts: Parts, shape: tuple[int, ...]) -> int | None:
 
 
 def _dense_bias(parts: Parts) -> Tensor | None:
-    """What is added to every number of the change: A1111's `bias`, whole or as LyCORIS' extraction keeps it, sparse."""
+    """Return what is added to every number of the change: A1111's `bias`, dense or sparse as LyCORIS' extraction writes
+    it."""
     if "bias" in parts:
         return parts["bias"]
     if "bias_values" not in parts:

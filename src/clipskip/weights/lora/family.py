@@ -1,4 +1,4 @@
-"""Which family of models a LoRA was made for: by its keys, else by its shapes, else by what its trainer wrote."""
+"""The family of models that a LoRA was made for: by its keys, else its shapes, else its trainer's metadata."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,23 +16,23 @@ KEYS: tuple[tuple[str, Family | None, str], ...] = (
         r"(lora_)?transformer[._](?!text_model)|(lora_unet_|diffusion_model\.)?(blocks|layers)[._]\d"
         r"|lora_prior_|(text_encoders\.|lora_)?(t5|gemma|qwen|llama|umt5)",
         None,
-        "a model that is no Stable Diffusion 1 or 2 and no SDXL (its keys are a transformer's)",
+        "a model other than Stable Diffusion 1, 2 and SDXL (its keys are a transformer's)",
     ),
     (r"lora_te2[._]|text_encoder_2\.|(text_encoders\.)?clip_g\.|.*(label_emb|add_embedding)[._]", Family.SDXL, ""),
     (r"(lora_|lycoris_)?(unet|diffusion_model|model\.diffusion_model)?.*transformer_blocks[._][1-9]", Family.SDXL, ""),
     (r"(text_encoders\.)?clip_h\.", Family.SD2, ""),
 )
-"""How keys start that only one family's LoRAs have, and whose they are; a label where that is no family known here."""
+"""Patterns of keys that only one family's LoRAs have, with that family, or a label where it is unknown here."""
 TEXT_IN: Mapping[int, Family] = {768: Family.SD1, 1024: Family.SD2, 2048: Family.SDXL}
-"""Width of the text that the UNet attends to."""
+"""Family by the width of the text that the UNet attends to."""
 FIRST_OF_TWO = ("lora_te1_", "lora_te1.")
-"""How a text encoder is numbered where there are two."""
+"""Prefixes of a text encoder that is numbered because there are two."""
 ENCODER_IN: Mapping[int, Family] = {768: Family.SD1, 1024: Family.SD2}
-"""Width of a single text encoder, which says less than metadata: SDXL's first is as wide as SD 1.x's."""
+"""Family by the width of a single text encoder. Metadata tells more, because SDXL's first is as wide as SD 1.x's."""
 SECOND_AXIS = (
     r"(lora_down(\.weight)?|lora_A(\.[\w-]+)?(\.weight)?|lora(_linear_layer)?\.down\.weight|hada_w1_b|diff|set_weight)"
 )
-"""Parts whose second axis is what the module takes in."""
+"""Parts whose second axis is the module's input width."""
 STATED = (
     (r"sdxl|xl-v1|xl_base|pony|illustrious|noobai", Family.SDXL),
     (r"sd3|diffusion-3", Family.SD3),
@@ -40,40 +40,40 @@ STATED = (
     (r"sd_?v?2|diffusion-v2", Family.SD2),
     (r"sd_?v?1|diffusion-v1", Family.SD1),
 )
-"""What metadata says of the base model (kohya's ss_base_model_version, Stability's modelspec.architecture)."""
+"""The base model as metadata names it (kohya's ss_base_model_version, Stability's modelspec.architecture)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraFamily:
-    """A family, and how it was told."""
+    """A LoRA's family, and how it was recognised."""
 
     family: Family | None = None
     other: str = ""
-    """What models it is for where that is no family known here."""
+    """The models that it is for, where their family is unknown here."""
     by_weights: bool = False
-    """Whether keys and shapes say so."""
+    """Whether keys and shapes show it."""
     stated: bool = False
-    """Whether its trainer wrote so, where keys and shapes do not tell; with neither it is what is usual for its names."""
+    """Whether only the trainer's metadata states it. With neither, it is the usual family for such names."""
 
     @property
-    def said(self) -> bool:
-        """Whether the file says so itself."""
+    def is_told(self) -> bool:
+        """Whether the file itself tells the family."""
         return self.by_weights or self.stated
 
     @property
     def label(self) -> str:
-        """The family's name, or nothing where it cannot be told."""
+        """The family's name; empty where the file does not tell."""
         return self.family.label if self.family else self.other
 
     def excludes(self, model: Family) -> bool:
-        """Whether its weights or its trainer say that it is for another family than this model's."""
-        return self.said and self.family is not model
+        """Whether its weights or its metadata show that it is for another family than this model's."""
+        return self.is_told and self.family is not model
 
 
 def lora_family(shapes: Shapes, metadata: Mapping[str, str]) -> LoraFamily:
-    """The family that a LoRA was made for.
+    """Return the family that a LoRA was made for.
 
-    Keys and the UNet's shapes go before metadata, which is copied and edited.
+    Keys and the UNet's shapes count before metadata, which people copy and edit.
     """
     for pattern, family, other in KEYS:
         if any(re.match(pattern, key) for key in shapes):
@@ -91,13 +91,13 @@ def lora_family(shapes: Shapes, metadata: Mapping[str, str]) -> LoraFamily:
 
 
 def stated_family(metadata: Mapping[str, str]) -> Family | None:
-    """The family that its metadata names."""
-    said = f"{metadata.get('ss_base_model_version', '')} {metadata.get('modelspec.architecture', '')}"[:400].lower()
-    return next((family for pattern, family in STATED if re.search(pattern, said)), None)
+    """Return the family that its metadata names."""
+    words = f"{metadata.get('ss_base_model_version', '')} {metadata.get('modelspec.architecture', '')}"[:400].lower()
+    return next((family for pattern, family in STATED if re.search(pattern, words)), None)
 
 
 def _widths(module: str, shapes: Shapes) -> Iterator[int]:
-    """What modules of this name take in, by the parts that tell."""
+    """Yield the input widths of modules with this name, from the parts that tell them."""
     pattern = re.compile(rf"{module}\.{SECOND_AXIS}")
     for key, shape in shapes.items():
         if len(shape) > 1 and pattern.fullmatch(key):
@@ -109,6 +109,6 @@ def _widths(module: str, shapes: Shapes) -> Iterator[int]:
 
 
 def text_width(shapes: Shapes) -> int | None:
-    """Numbers per token of the text that a LoRA was made for, or None when its shapes do not tell."""
+    """Return the width of the text encoder that a LoRA was made for; None when its shapes do not tell."""
     texts = chain(_widths(r".*attn2[._]to_[kv]", shapes), _widths(r".*self_attn[._][qkv]_proj", shapes))
     return next(texts, None)

@@ -1,4 +1,4 @@
-"""A LoRA file in, what it changes by module out; anything in it that is not understood is an error that names it."""
+"""A LoRA file to its changes by module; anything unknown in it is an error that names it."""
 
 import hashlib
 import math
@@ -27,33 +27,33 @@ from clipskip.weights.pickles import read_allowed
 from clipskip.weights.reading import all_finite, check_unchanged
 
 NAMED = 3
-"""Keys that a message names; the others are counted."""
+"""The number of keys that a message names; others are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lora:
-    """One LoRA file, read whole."""
+    """One LoRA file, read completely."""
 
     name: str
     """The file's stem, as prompts name it."""
     path: Path
     sha256: str
-    """Of everything after the header, 64 hex digits; of a pickle, which has none, of the whole file, as A1111 does."""
+    """64 hex digits, of everything after the header; of a pickle, which has none, of the whole file, as in A1111."""
     metadata: Mapping[str, str]
-    """As the file has it: text that others wrote."""
+    """As in the file: text by strangers."""
     modules: Mapping[str, LoraModule]
     """By canonical full module name, in the file's order."""
     embeddings: Mapping[str, tuple[Float[Tensor, "vectors _width"], ...]]
-    """Textual inversions that came with it, by name: the vectors for each text encoder."""
+    """Textual inversions in the file, by name, with vectors for each text encoder."""
     unknown: tuple[str, ...]
-    """Keys that name nothing in this table; empty when it was loaded to be used."""
+    """Keys that name nothing in the table; empty when it was loaded for use."""
     family: LoraFamily
-    """The family of models it was made for."""
+    """The family of models that it was made for."""
     warnings: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
-        """AutoV3, 12 hex digits: what infotexts call this LoRA."""
+        """AutoV3, 12 hex digits, by which infotexts identify this LoRA."""
         return self.sha256[:12]
 
     @property
@@ -69,13 +69,12 @@ def load_lora(
     table: NameTable | None = None,
     allow_pickle: bool = False,
 ) -> Lora:
-    """The LoRA in a file, to be merged into a model of this family: LoraError for one that is made for another.
+    """Load the LoRA in a file, to be merged into a model of this family.
 
-    Its modules are named after `table`, by default the family's. Pickles (.pt, .bin) need `allow_pickle`, and are read
-    as tensors alone.
-
-    With no family it is read by the names of its own, and keys that these lack are listed in `unknown` instead of being
-    an error; such a LoRA can be reported on, never merged.
+    Modules are named after `table`, by default the family's. Pickles (.pt, .bin) need `allow_pickle`, and only tensors
+    are read from them. Without a family the LoRA's own names are used and unknown keys are listed in `unknown`; such a
+    LoRA can be reported on but not merged. Raises LoraError for a LoRA of another family, or with unknown keys or
+    damaged tensors.
     """
     header, pickled = read_allowed(as_path(path), allow_pickle=allow_pickle)
     if header.is_folder:
@@ -88,10 +87,14 @@ def load_lora(
         _check_tensor(header, key, tensor)
     config = read_adapter(header)
     modules = {name: _module(header, name, parts, tensors, config) for name, parts in keys.modules.items()}
-    odd = [name for name, module in modules.items() if not module.agrees]
-    if odd and family:
-        raise LoraError(f"{header.path.name}: the parts of {few(odd)} have different ranks; get another copy")
-    uneven = (f"the parts of {few(odd)} have different ranks: it cannot be used, get another copy",) if odd else ()
+    mismatched = [name for name, module in modules.items() if not module.agrees]
+    if mismatched and family:
+        raise LoraError(f"{header.path.name}: the parts of {few(mismatched)} have different ranks; get another copy")
+    rank_warning = (
+        (f"the parts of {few(mismatched)} have different ranks, so it cannot be used; get another copy",)
+        if mismatched
+        else ()
+    )
     return Lora(
         name=header.path.stem,
         path=header.path,
@@ -103,12 +106,12 @@ def load_lora(
         ),
         unknown=keys.unknown,
         family=own,
-        warnings=(*uneven, *_warnings(modules.values(), config)),
+        warnings=(*rank_warning, *_warnings(modules.values(), config)),
     )
 
 
 def few(names: Iterable[str]) -> str:
-    """At most three names, and how many more there are."""
+    """Return at most three names, and the number of further ones."""
     listed = list(names)
     more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
     return ", ".join(repr(name[:120]) for name in listed[:NAMED]) + more
@@ -122,20 +125,20 @@ def _check_keys(header: Header, keys: KeyMap, own: LoraFamily, *, model: Family 
     if keys.unknown and model and not read_keys(header.tensors, table_of(blocks)).unknown:
         raise other_family(file, "SD 1.x or SD 2.x" if blocks is Family.SD1 else blocks.label, model)
     if not keys.modules and not keys.embeddings and not own.label:
-        what = few(keys.unknown) if keys.unknown else "none at all"
-        raise WrongKind(f"{file} is not a LoRA for Stable Diffusion: its keys are {what}")
+        what = few(keys.unknown) if keys.unknown else "empty"
+        raise WrongKind(f"{file} is not a LoRA for Stable Diffusion: its keys are {what}; give another file")
     if keys.twice:
-        raise LoraError(f"{file} names the same weights twice: {few(keys.twice)}; its writer was at fault, get another")
+        raise LoraError(f"{file} names the same weights twice: {few(keys.twice)}; get another copy")
     if keys.unknown and model:
         raise LoraError(
             f"{file} has {len(keys.unknown)} of {len(header.tensors)} keys that name nothing in this {model.label} model: "
-            f"{few(keys.unknown)}; nothing of it was used",
+            f"{few(keys.unknown)}; it is not used: get another copy",
             field="lora",
         )
 
 
 def other_family(name: str, own: str, model: Family) -> LoraError:
-    """The error for a LoRA that is made for another family of models than the one that it is wanted on."""
+    """Return the error for a LoRA that was made for another family than this model's."""
     return LoraError(
         f"{name} is a LoRA for {own}, and this model is {model.label}: choose a LoRA made for {model.label}, or a model "
         "of the LoRA's family",
@@ -144,7 +147,7 @@ def other_family(name: str, own: str, model: Family) -> LoraError:
 
 
 def _read_all(header: Header) -> tuple[dict[str, Tensor], str]:
-    """Every tensor, and the sha256 of everything after the header: the same bytes for both, read once."""
+    """Return every tensor and the sha256 of everything after the header, from one reading of the file."""
     with open_model(header.path) as file:
         data = file.read()
     try:
@@ -157,7 +160,7 @@ def _read_all(header: Header) -> tuple[dict[str, Tensor], str]:
 
 
 def _copied(header: Header, pickled: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """A pickle's tensors, apart from the storage that they may share, and the sha256 of its file."""
+    """Return copies of a pickle's tensors, which may share storage, and the sha256 of its file."""
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in pickled.items()}
     digest = hash_file(header.path).sha256
     check_unchanged(header)
@@ -167,11 +170,13 @@ def _copied(header: Header, pickled: Mapping[str, Tensor]) -> tuple[dict[str, Te
 def _check_tensor(header: Header, key: str, tensor: Tensor) -> None:
     file = header.path.name
     if tensor.numel() == 0:
-        what = "rank 0" if "lora" in key else "no numbers"
+        what = "rank 0" if "lora" in key else "no elements"
         raise LoraError(f"{file}: {key[:120]!r} has {what} (shape {list(tensor.shape)}); get another copy")
     if tensor.is_floating_point():
         if not all_finite(tensor):
-            raise LoraError(f"{file}: {key[:120]!r} holds NaN or Inf; its training diverged, get another copy")
+            raise LoraError(
+                f"{file}: {key[:120]!r} contains NaN or infinity, as when training diverges; get another copy"
+            )
     elif not key.endswith((".alpha", ".on_input", ".bias_indices", ".bias_size", ".scale")):
         raise LoraError(f"{file}: {key[:120]!r} is stored as {tensor.dtype}; only floating-point weights can be used")
 
@@ -181,11 +186,13 @@ def _module(
 ) -> LoraModule:
     kind = kind_of(keys)
     if isinstance(kind, str):
-        raise LoraError(f"{header.path.name}: {name} {kind}; its keys are {few(keys.values())}")
+        raise LoraError(f"{header.path.name}: {name} {kind} (keys {few(keys.values())}); get another copy")
     parts = {part: tensors[key] for part, key in keys.items()}
     for part in ("alpha", "scale"):
         if part in parts and parts[part].numel() != 1:
-            raise LoraError(f"{header.path.name}: {keys[part][:120]!r} has {parts[part].numel()} numbers, not one")
+            raise LoraError(
+                f"{header.path.name}: {keys[part][:120]!r} has {parts[part].numel()} numbers instead of one; get another copy"
+            )
     rank = kind.rank(parts) if kind.scaled else None
     alpha = float(parts["alpha"].float()) if "alpha" in parts else None
     scale = 1.0
@@ -194,8 +201,8 @@ def _module(
     elif rank is not None and alpha is not None:
         scale = alpha / rank
     elif rank is not None and config is not None and kind.name == "LoRA":
-        alpha, told = config.alpha(name), config.scale(name, rank)
-        scale = 1.0 if told is None else told
+        alpha, stated = config.alpha(name), config.scale(name, rank)
+        scale = 1.0 if stated is None else stated
     return LoraModule(
         name=name,
         kind=kind,
@@ -210,42 +217,48 @@ def _module(
 def _vectors(
     header: Header, name: str, keys: Mapping[str, str], tensors: Mapping[str, Tensor]
 ) -> tuple[Float[Tensor, "vectors _width"], ...]:
-    """A bundled embedding's vectors for each encoder: one set, or clip_l and clip_g."""
+    """Return a bundled embedding's vectors for each encoder: one set, or clip_l and clip_g."""
     file = header.path.name
     if set(keys) not in ({""}, {*DOUBLE}):
-        raise LoraError(f"{file}: the embedding {name[:60]!r} holds {few(keys.values())}, which do not belong together")
-    sides = [tensors[keys[side]] for side in (DOUBLE if DOUBLE[0] in keys else ("",))]
-    for key, side in zip(keys.values(), sides, strict=True):
+        raise LoraError(
+            f"{file}: the embedding {name[:60]!r} contains {few(keys.values())}, which do not belong together; get another copy"
+        )
+    by_encoder = [tensors[keys[side]] for side in (DOUBLE if DOUBLE[0] in keys else ("",))]
+    for key, side in zip(keys.values(), by_encoder, strict=True):
         if side.dim() not in (1, 2) or not side.is_floating_point():
-            raise LoraError(f"{file}: {key[:120]!r} is not an embedding: its shape is {list(side.shape)}")
-    vectors = tuple(side.reshape(-1, side.shape[-1]).float() for side in sides)
+            raise LoraError(
+                f"{file}: {key[:120]!r} is not an embedding: its shape is {list(side.shape)}; get another copy"
+            )
+    vectors = tuple(side.reshape(-1, side.shape[-1]).float() for side in by_encoder)
     if len({len(side) for side in vectors}) > 1:
         raise LoraError(
             f"{file}: the embedding {name[:60]!r} has {len(vectors[0])} vectors for CLIP-L and "
-            f"{len(vectors[1])} for OpenCLIP bigG, which must be as many"
+            f"{len(vectors[1])} for OpenCLIP bigG, which must be equal; get another copy"
         )
     return vectors
 
 
 def _warnings(modules: Collection[LoraModule], config: AdapterConfig | None) -> list[str]:
-    """What is applied as the file says, although it is odd."""
+    """Return warnings about what is odd in the file but applied as written."""
     scaled = [module for module in modules if module.kind.scaled and module.rank is not None]
-    found = []
-    dead = [module.name for module in scaled if module.scale == 0]
-    if dead:
-        found.append(f"alpha or scale is 0 in {len(dead)} modules ({few(dead)}): they are applied, and do nothing")
-    turned = [module.name for module in scaled if module.scale < 0]
-    if turned:
-        found.append(f"alpha or scale is negative in {len(turned)} modules ({few(turned)}): applied, so they subtract")
-    written = [module.name for module in modules if module.kind.replaces]
-    if written:
-        found.append(
-            f"set_weight replaces the weights of {len(written)} modules ({few(written)}) at every strength but 0, "
+    warnings = []
+    zero = [module.name for module in scaled if module.scale == 0]
+    if zero:
+        warnings.append(f"alpha or scale is 0 in {len(zero)} modules ({few(zero)}), which therefore change nothing")
+    negative = [module.name for module in scaled if module.scale < 0]
+    if negative:
+        warnings.append(
+            f"alpha or scale is negative in {len(negative)} modules ({few(negative)}), which therefore subtract"
+        )
+    replaced = [module.name for module in modules if module.kind.replaces]
+    if replaced:
+        warnings.append(
+            f"set_weight replaces the weights of {len(replaced)} modules ({few(replaced)}) at every strength but 0, "
             "as in ComfyUI"
         )
     outside = [m for m in scaled if m.alpha is not None and not {"alpha", "scale"} & m.parts.keys()]
     if outside and config is not None and any(not math.isclose(module.scale, 1.0) for module in outside):
-        found.append(
+        warnings.append(
             f"alpha {outside[0].alpha:g} comes from {config.source}, as peft and diffusers read it; A1111 uses the rank"
         )
-    return found
+    return warnings

@@ -1,4 +1,4 @@
-"""Whether a LoRA fits a checkpoint, by the checkpoint's header alone: known before anything is drawn."""
+"""Whether a LoRA fits a checkpoint, by the checkpoint's header alone, before anything is drawn."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,8 @@ from clipskip.weights.lora.file import Lora, few
 
 
 def check_fit(lora: Lora, header: Header, *, text_encoder: float, unet: float) -> None:
-    """LoraError where it changes what this checkpoint has not, or has in another shape. A part at strength 0 is not used."""
+    """Raise LoraError where it changes what this checkpoint lacks or has in another shape. A part at strength 0 is not
+    used."""
     shapes = {
         f"{part}.{name}": source.shape
         for part, sources in canonical(header.shapes).items()
@@ -20,24 +21,26 @@ def check_fit(lora: Lora, header: Header, *, text_encoder: float, unet: float) -
     check_embeddings(lora, [table[1] for table in tables if table])
     used = [module for module in lora.modules.values() if (text_encoder if module.is_text else unet)]
     absent = [module.name for module in used if f"{module.name}.weight" not in shapes]
-    odd = [] if absent else list(_misfits(used, shapes))
-    if not absent and not odd:
+    misfits = [] if absent else list(_misfits(used, shapes))
+    if not absent and not misfits:
         return
-    family = f"; it is made for {lora.family.label}" if lora.family.label else ""
-    what = (
-        f"this model has no {few(absent)}" if absent else odd[0] + (f", nor do {len(odd) - 1} more" if odd[1:] else "")
+    made_for = f"; it was made for {lora.family.label}" if lora.family.label else ""
+    problem = (
+        f"this model has no {few(absent)}"
+        if absent
+        else misfits[0] + (f", nor do {len(misfits) - 1} more" if misfits[1:] else "")
     )
-    raise LoraError(f"LoRA {lora.name!r} does not fit: {what}{family}", field="lora")
+    raise LoraError(f"LoRA {lora.name!r} does not fit: {problem}{made_for}; choose another LoRA or model", field="lora")
 
 
 def check_embeddings(lora: Lora, widths: Sequence[int]) -> None:
-    """LoraError where it brings an embedding that is not as wide as the text encoders, with vectors for each of them."""
+    """Raise LoraError where its embeddings do not have the text encoders' widths, with vectors for each of them."""
     for name, vectors in lora.embeddings.items() if widths else ():
-        own = [side.shape[1] for side in vectors]
-        if own != list(widths):
+        found_widths = [side.shape[1] for side in vectors]
+        if found_widths != list(widths):
             raise LoraError(
-                f"LoRA {lora.name!r} brings the embedding {name[:60]!r}, {' and '.join(map(str, own))} wide; this model "
-                f"reads {' and '.join(map(str, widths))}",
+                f"LoRA {lora.name!r} contains the embedding {name[:60]!r}, {' and '.join(map(str, found_widths))} wide; this model "
+                f"reads {' and '.join(map(str, widths))}: choose a LoRA made for it",
                 field="lora",
             )
 
@@ -47,4 +50,4 @@ def _misfits(used: list[LoraModule], shapes: dict[str, tuple[int, ...]]) -> Iter
         weight = shapes[f"{module.name}.weight"]
         if not module.fits(weight, shapes.get(f"{module.name}.bias")):
             parts = ", ".join(f"{part} {list(value.shape)}" for part, value in module.parts.items() if value.dim())
-            yield f"{module.name} ({module.kind.name}) has {parts}, the model's weight is {list(weight)} there"
+            yield f"{module.name} ({module.kind.name}) has {parts}, where the model's weight is {list(weight)}"

@@ -1,4 +1,4 @@
-"""A file's keys -> which part of which module each one is."""
+"""From a file's keys to the module and part that each one names."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from clipskip.weights.lora.names import NameTable
 
 DIFFUSERS = r"(?:\.lora|_lora|\.lora_linear_layer)"
 ADAPTER = r"(?:\.[\w-]+)?"
-"""peft's adapter name, when it was left in: `.lora_A.default.weight`."""
+"""peft's adapter name, where it was left in: `.lora_A.default.weight`."""
 ENDS = tuple(
     (re.compile(rf"(?P<head>.+?)(?:{pattern})"), part)
     for pattern, part in (
@@ -20,9 +20,9 @@ ENDS = tuple(
         (rf"{DIFFUSERS}?\.alpha", "alpha"),
     )
 )
-"""How the keys of a plain LoRA end, in kohya's, diffusers' and peft's way, and which part they are."""
+"""Endings of a plain LoRA's keys, as kohya, diffusers and peft write them, and the part that each names."""
 USUAL = ((".lora_down.weight", "down"), (".lora_up.weight", "up"), (".alpha", "alpha"))
-"""The same for most files: these ends need no pattern, which is ten times as fast."""
+"""The endings of most files, which need no pattern and are ten times as fast."""
 NAMED = (
     *("scale", "dora_scale", "bias", "bias_indices", "bias_values", "bias_size"),
     *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
@@ -30,11 +30,11 @@ NAMED = (
     *("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
     *("oft_blocks", "oft_diag", "rescale", "diff", "diff_b", "set_weight", "w_norm", "b_norm", "on_input", "weight"),
 )
-"""Parts that all files call the same. `weight` alone is IA3's, so it comes after all others that end so."""
+"""Parts that all files name alike. `weight` alone is IA3's, so it comes after all others with that ending."""
 WHOLE = {"weight", "bias"}
-"""What a checkpoint has of a module: without `on_input`, which IA3 has beside `weight`, these are not a LoRA's."""
+"""A checkpoint's own parts: without `on_input`, which IA3 has beside `weight`, these are not a LoRA's."""
 DOUBLE = ("clip_l", "clip_g")
-"""What the two sides of an SDXL embedding are called."""
+"""The names of the two sets of vectors in an SDXL embedding."""
 BUNDLED = re.compile(
     r"bundle_emb\.(?P<name>.+?)\.(?:string_to_param\..+|emb_params|(?P<side>clip_l|clip_g)(?:\..+)?)", re.DOTALL
 )
@@ -42,19 +42,19 @@ BUNDLED = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyMap:
-    """What each key of a file is."""
+    """The meaning of each key of a file."""
 
     modules: Mapping[str, Mapping[str, str]]
-    """Canonical module -> part -> key."""
+    """Keys by canonical module and part."""
     embeddings: Mapping[str, Mapping[str, str]]
-    """Name of a bundled embedding -> side, which is empty where it has one alone -> key."""
+    """Keys by the name of a bundled embedding and its side, which is empty where it has one only."""
     unknown: tuple[str, ...]
     twice: tuple[str, ...]
-    """Keys that say again what another one says."""
+    """Keys that name the same as another one."""
 
 
 def read_keys(keys: Iterable[str], table: NameTable) -> KeyMap:
-    """What each key is, by the names of one model."""
+    """Return the meaning of each key, by the names of one model."""
     modules: dict[str, dict[str, str]] = {}
     embeddings: dict[str, dict[str, str]] = {}
     unknown, twice = [], []
@@ -74,14 +74,14 @@ def read_keys(keys: Iterable[str], table: NameTable) -> KeyMap:
 
 
 def _place(key: str, table: NameTable) -> tuple[str, str] | None:
-    """The module and part that a key names, or None."""
+    """Return the module and part that a key names, or None."""
     for end, part in USUAL:
         module = table.resolve(key[: -len(end)]) if key.endswith(end) else None
         if module is not None:
             return module, part
     for pattern, part in ENDS:
-        found = pattern.fullmatch(key)
-        module = table.resolve(found["head"]) if found else None
+        match = pattern.fullmatch(key)
+        module = table.resolve(match["head"]) if match else None
         if module is not None:
             return module, part
     for part in NAMED:

@@ -1,8 +1,8 @@
-"""The kinds of LoRA: which parts each has, which weights it fits, and the change it makes to one.
+"""The kinds of LoRA: the parts of each, the weights it fits, and the change it makes to one.
 
-A change is given for strength 1 and before scaling; `change.py` scales it and puts it on. Formulas: LoRA (Hu et al.
-2021, eq. 3), LoHa (Hyeon-Woo et al. 2022, FedPara, prop. 1 and 2), LoKr (LyCORIS, Yeh et al. 2024, section 3.2), IA3
-(Liu et al. 2022, section 3.3), GLoRA (Chavan et al. 2023, eq. 9), Tucker cores as in LyCORIS' appendix.
+A change is given for strength 1 and before scaling; `change.py` scales and applies it. Formulas: LoRA (Hu et al. 2021,
+eq. 3), LoHa (Hyeon-Woo et al. 2022, FedPara, prop. 1 and 2), LoKr (LyCORIS, Yeh et al. 2024, section 3.2), IA3 (Liu et
+al. 2022, section 3.3), GLoRA (Chavan et al. 2023, eq. 9), Tucker cores as in LyCORIS' appendix.
 """
 
 import math
@@ -21,22 +21,22 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One way to write down the change of a weight."""
+    """One way of storing the change of a weight."""
 
     name: str
     needs: tuple[tuple[tuple[str, ...], ...], ...]
-    """Groups of alternatives: of each group, one set of parts must be whole."""
+    """Groups of alternatives: of each group, one set of parts must be complete."""
     may: tuple[str, ...] = ()
     rank: Callable[[Parts], int | None] = lambda parts: None
-    """What alpha is divided by; None where alpha means nothing."""
+    """The number that alpha is divided by; None where alpha has no meaning."""
     fits: Callable[[Parts, Shape], bool]
-    """Whether the parts change a weight of this shape, and agree with one another."""
+    """Whether the parts fit a weight of this shape and one another."""
     delta: Callable[[Parts, Float[Tensor, "..."]], Float[Tensor, "..."]]
-    """The change to a weight, of its shape."""
+    """Returns the change of a weight, in its shape."""
     scaled: bool = True
-    """False where alpha is something else: OFT's constraint."""
+    """False where alpha means something else: OFT's constraint."""
     replaces: bool = False
-    """Whether the module's weight becomes the file's at every strength but 0, as ComfyUI has it for `set_weight`."""
+    """Whether the file's weight replaces the module's at every strength but 0, as ComfyUI does for `set_weight`."""
 
     @property
     def marks(self) -> frozenset[str]:
@@ -47,15 +47,15 @@ class Kind:
 COMMON = frozenset(
     ("alpha", "scale", "dora_scale", "magnitude", "bias", "bias_indices", "bias_values", "bias_size", "diff_b")
 )
-"""Parts that may stand beside any kind's own."""
+"""Parts that may accompany those of any kind."""
 
 
 SPARSE = frozenset(("bias_indices", "bias_values", "bias_size"))
-"""A sparse matrix: all three or none."""
+"""A sparse matrix: all three parts or none."""
 
 
 def kind_of(parts: Iterable[str]) -> Kind | str:
-    """The kind of a module with these parts, or what is wrong with them."""
+    """Return the kind of a module with these parts, or a description of what is wrong with them."""
     parts = set(parts)
     own = parts - COMMON
     kinds = [kind for kind in KINDS if own & kind.marks]
@@ -67,16 +67,16 @@ def kind_of(parts: Iterable[str]) -> Kind | str:
         return "has both dora_scale and peft's magnitudes"
     if len(kinds) != 1:
         return f"mixes {' and '.join(kind.name for kind in kinds)}" if kinds else "has no weights"
-    strange = sorted(own - kinds[0].marks)
-    if strange:
-        return f"has {strange[0]} beside {kinds[0].name}"
-    beside = sorted(parts & COMMON - {"alpha", "diff_b"}) if kinds[0].replaces else []
-    if beside:
-        return f"has {beside[0]} beside {kinds[0].name}, which leaves nothing to change"
+    foreign = sorted(own - kinds[0].marks)
+    if foreign:
+        return f"has {foreign[0]} beside {kinds[0].name}"
+    extra = sorted(parts & COMMON - {"alpha", "diff_b"}) if kinds[0].replaces else []
+    if extra:
+        return f"has {extra[0]} beside {kinds[0].name}, which leaves nothing to change"
     for group in kinds[0].needs:
         if not any(own.issuperset(choice) for choice in group):
-            short = min((sorted(set(choice) - own) for choice in group), key=len)
-            return f"lacks {' and '.join(PART_NAMES.get(part, part) for part in short)}"
+            missing = min((sorted(set(choice) - own) for choice in group), key=len)
+            return f"lacks {' and '.join(PART_NAMES.get(part, part) for part in missing)}"
     return kinds[0]
 
 
@@ -84,7 +84,7 @@ PART_NAMES = {"up": "lora_up (lora_B)", "down": "lora_down (lora_A)"}
 
 
 def same_shape(size: Shape, shape: Shape) -> bool:
-    """Whether a change of this size is one of a weight of this shape: 1x1 may be left out, a kernel flattened."""
+    """Whether a change of this size fits a weight of this shape: 1x1 may be left out, a kernel flattened."""
     return _trim(size) == _trim(shape) or (len(size) == 2 and size == (shape[0], math.prod(shape[1:])))
 
 
@@ -97,12 +97,12 @@ def _rows(tensor: Float[Tensor, "..."]) -> Float[Tensor, "rows columns"]:
 
 
 def _flat(*tensors: Tensor) -> bool:
-    """Whether these are matrices, written plainly or as 1x1 kernels."""
+    """Whether these are matrices, stored as such or as 1x1 kernels."""
     return all(tensor.dim() >= 2 and all(side == 1 for side in tensor.shape[2:]) for tensor in tensors)
 
 
 def _first(part: str) -> Callable[[Parts], int | None]:
-    """The length of a part's first axis; None of a single number, which has no axes and fits no weight."""
+    """Return a function for the length of a part's first axis; None for a scalar, which fits no weight."""
     return lambda parts: next(iter(parts[part].shape), None)
 
 
@@ -139,7 +139,7 @@ def _hada_half(parts: Parts, half: int) -> Float[Tensor, "..."]:
 
 
 def _tucker(core: Tensor, a: Tensor, b: Tensor) -> Float[Tensor, "out in *kernel"]:
-    """The kernel whose first axis is spread by a [rank, out], the second by b [rank, in]."""
+    """Return the kernel whose first axis is expanded by a [rank, out], the second by b [rank, in]."""
     return torch.einsum("pq...,po,qi->oi...", core, a, b)
 
 
@@ -149,7 +149,7 @@ def _hada_size(parts: Parts, half: int) -> Shape | None:
 
 
 def _product_size(a: Tensor, b: Tensor, core: Tensor | None) -> Shape | None:
-    """The size of a product of two factors, with a Tucker core or without; None when they do not meet."""
+    """Return the size of a product of two factors, with a Tucker core or without; None when they do not match."""
     if core is not None:
         meet = a.dim() == b.dim() == 2 and core.dim() > 2 and core.shape[:2] == (a.shape[0], b.shape[0])
         return (a.shape[1], b.shape[1], *core.shape[2:]) if meet else None
@@ -209,12 +209,12 @@ def _lokr_rank(parts: Parts) -> int | None:
 def _glora_new(parts: Parts) -> bool:
     a1, a2, b1, b2 = (parts[part].shape for part in ("a1.weight", "a2.weight", "b1.weight", "b2.weight"))
     new, old = (a1[1], a2[0], b1[1], b2[0]), (a1[0], a2[1], b1[0], b2[1])
-    # On a square weight both readings meet; the one that makes the rank the side of the square is wrong.
+    # On a square weight both readings fit; the one that makes the rank the side of the square is wrong.
     return len(set(new)) == 1 and (len(set(old)) > 1 or new[0] <= old[0])
 
 
 def _glora_factors(parts: Parts) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A's left and right factor, then B's."""
+    """Return A's left and right factor, then B's."""
     a, b = (("a1", "a2"), ("b1", "b2")) if _glora_new(parts) else (("a2", "a1"), ("b2", "b1"))
     return parts[f"{a[0]}.weight"], parts[f"{a[1]}.weight"], parts[f"{b[0]}.weight"], parts[f"{b[1]}.weight"]
 
@@ -275,7 +275,7 @@ def _nothing(parts: Parts, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]
 
 
 BIAS = Kind(name="bias", needs=((("diff_b",),),), fits=lambda parts, shape: True, delta=_nothing)
-"""A module of which the bias alone changes."""
+"""A module of which only the bias changes."""
 KINDS = (
     Kind(
         name="LoRA",
@@ -338,4 +338,4 @@ KINDS = (
         scaled=False,
     ),
 )
-"""`weight` is IA3's alone, so a kind that also ends so must not use that word for a part."""
+"""`weight` is IA3's alone: no other kind may use a part name with that ending."""

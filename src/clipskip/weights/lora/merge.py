@@ -1,11 +1,11 @@
-"""Models and LoRAs in; the same models with the LoRAs in their weights for as long as a `with` lasts.
+"""Merging LoRAs into models: their weights contain the LoRAs while a `with` block lasts.
 
 Changes are computed in float32 whatever the model's dtype: its rounding, 1e-7, is far below that of a bfloat16 or
 float16 weight (4e-3, 5e-4), while float64 takes four times as long. Several LoRAs are added in order in float32 and
 rounded to the model's dtype once; A1111 rounds after each.
 
-What puts the weights back is the old tensors themselves, or, where those are large, the model's file: then weights are
-changed where they lie, and nothing is held twice.
+The weights are put back from the old tensors or, where those are large, from the model's file; then weights are changed
+in place, and nothing is held twice.
 """
 
 import math
@@ -23,37 +23,37 @@ from clipskip.weights.lora.fit import check_embeddings
 from clipskip.weights.lora.names import TEXT, TEXT_2, UNET
 
 Weighted = tuple[Lora, float, float]
-"""A LoRA, its strength on the text encoder, its strength on the UNet."""
+"""A LoRA, its strength on the text encoder, and its strength on the UNet."""
 Originals = Callable[[Collection[str]], Iterable[tuple[str, Tensor]]]
-"""Weights of these full names as the model's file has them, one after another, in the model's own dtype."""
+"""Yields the weights with these full names from the model's file, one by one, in the model's own dtype."""
 MOST_KEPT = 2_000_000_000
-"""Bytes of old weights that are kept for putting back: all that a LoRA of SD 1.x changes, and not SDXL's UNet."""
+"""The most bytes of old weights that are kept: enough for a LoRA of SD 1.x, too few for SDXL's UNet."""
 MARK = "_loras_merged"
-"""Set on a model while LoRAs are in its weights."""
+"""The attribute that marks a model while LoRAs are in its weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Target:
-    """One module of the model and all that will be done to it, in order."""
+    """One module of the model with all its changes, in order."""
 
     name: str
     """Canonical full name."""
     module: nn.Module
     steps: tuple[tuple[LoraModule, float], ...]
-    """What changes it, and how strongly."""
+    """Each change with its strength."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Saved:
-    """One parameter as it was: `value` is the pristine tensor itself, which was never written to."""
+class SavedParameter:
+    """One parameter before the merge: `value` is the original tensor itself, which is never written to."""
 
     module: nn.Module
     attribute: str
     value: Tensor | None
-    """None where there was no such parameter."""
+    """None where the parameter did not exist."""
 
     def restore(self) -> None:
-        """Put it back."""
+        """Put the parameter back."""
         if self.value is None:
             setattr(self.module, self.attribute, None)
         else:
@@ -68,20 +68,22 @@ def merged(
     originals: Originals | None = None,
     most_kept: int = MOST_KEPT,
 ) -> Iterator[None]:
-    """The models with these LoRAs in their weights; on exit the weights are the pristine ones, bit for bit.
+    """Merge these LoRAs into the models' weights; on exit the weights are the original ones, bit for bit.
 
-    The old tensors are kept while they are at most `most_kept` bytes; where they are more and there are `originals`,
-    weights are changed where they lie and read again afterwards. When that fails, the models stay `is_merged` and of no
-    use.
+    The old tensors are kept while they have at most `most_kept` bytes. Where they are larger and `originals` is given,
+    weights are changed in place and read again afterwards; if that fails, the models stay `is_merged` and are unusable.
 
-    `modules` holds "text_encoder", "text_encoder_2" and "unet", or some of them; what a LoRA has for others is left
-    alone. Every LoRA is checked against the models before anything is changed. A strength of 0 touches nothing.
+    `modules` holds "text_encoder", "text_encoder_2" and "unet", or some of them; a LoRA's changes to others are
+    skipped. Every LoRA is checked against the models before anything changes, and a strength of 0 changes nothing.
+    Raises LoraError for a LoRA that does not fit, or where LoRAs are already merged.
     """
     targets = _plan(modules, loras)
     busy = [part for part, module in modules.items() if is_merged(module)]
     if busy:
-        raise LoraError(f"LoRAs are already merged into the {busy[0]}; merge all of them at once, or leave that `with`")
-    saved: list[Saved] = []
+        raise LoraError(
+            f"LoRAs are already merged into the {busy[0]}; merge all of them at once, or end that merge first"
+        )
+    saved: list[SavedParameter] = []
     written: dict[str, nn.Parameter] | None = None
     if originals is not None and sum(_weight_of(target).nbytes for target in targets) > most_kept:
         written = {}
@@ -91,8 +93,8 @@ def merged(
         _change_all(targets, saved, written)
         yield
     finally:
-        for one in reversed(saved):
-            one.restore()
+        for parameter in reversed(saved):
+            parameter.restore()
         if written and originals is not None:
             for name, original in originals(written.keys()):
                 written[name].data.copy_(original)
@@ -106,7 +108,7 @@ def is_merged(module: nn.Module) -> bool:
 
 
 def _weight_of(target: Target) -> nn.Parameter:
-    """The weight that a target's changes are of."""
+    """Return the weight that a target's changes apply to."""
     weight = target.module.weight
     assert isinstance(weight, nn.Parameter)
     return weight
@@ -114,8 +116,11 @@ def _weight_of(target: Target) -> nn.Parameter:
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def _change_all(targets: Sequence[Target], saved: list[Saved], written: dict[str, nn.Parameter] | None) -> None:
-    """Weights of half precision are changed in one float32 buffer: fresh memory for each took longer than the sums."""
+def _change_all(
+    targets: Sequence[Target], saved: list[SavedParameter], written: dict[str, nn.Parameter] | None
+) -> None:
+    """Change all targets. Half-precision weights use one float32 buffer: fresh memory for each took longer than the
+    sums."""
     sizes: dict[torch.device, int] = {}
     for target in targets:
         weight = _weight_of(target)
@@ -128,12 +133,12 @@ def _change_all(targets: Sequence[Target], saved: list[Saved], written: dict[str
 
 def _change(
     target: Target,
-    saved: list[Saved],
+    saved: list[SavedParameter],
     buffers: Mapping[torch.device, Tensor],
     *,
     written: dict[str, nn.Parameter] | None,
 ) -> None:
-    """Change a module, its weight where it lies if `written` notes that, else in a new tensor."""
+    """Change a module: its weight in place if `written` is given, which then records it, else in a new tensor."""
     weight = _weight_of(target)
     old = weight.data
     whole = old.dtype == torch.float32
@@ -146,7 +151,7 @@ def _change(
     for module, strength in target.steps:
         module.apply(new, strength=strength)
     if written is None:
-        saved.append(Saved(module=target.module, attribute="weight", value=old))
+        saved.append(SavedParameter(module=target.module, attribute="weight", value=old))
         weight.data = new if whole else new.to(old.dtype)
     elif not whole:
         old.copy_(new)
@@ -155,17 +160,17 @@ def _change(
         _change_bias(target.module, added, saved)
 
 
-def _change_bias(module: nn.Module, added: Sequence[Tensor], saved: list[Saved]) -> None:
+def _change_bias(module: nn.Module, added: Sequence[Tensor], saved: list[SavedParameter]) -> None:
     weight, bias = module.weight, module.bias
     assert isinstance(weight, Tensor)
     if isinstance(bias, nn.Parameter):
         new = bias.detach().to(torch.float32, copy=True)
-        saved.append(Saved(module=module, attribute="bias", value=bias.data))
+        saved.append(SavedParameter(module=module, attribute="bias", value=bias.data))
     else:
         new = torch.zeros(weight.shape[0], device=weight.device)
-        saved.append(Saved(module=module, attribute="bias", value=None))
-    for one in added:
-        new += one.to(new.device)
+        saved.append(SavedParameter(module=module, attribute="bias", value=None))
+    for change in added:
+        new += change.to(new.device)
     if isinstance(bias, nn.Parameter):
         bias.data = new.to(bias.dtype)
     else:
@@ -173,10 +178,10 @@ def _change_bias(module: nn.Module, added: Sequence[Tensor], saved: list[Saved])
 
 
 def _plan(modules: Mapping[str, nn.Module], loras: Sequence[Weighted]) -> list[Target]:
-    """Every module that changes, with its changes in order; LoraError when one cannot be made."""
+    """Return every module that changes with its changes in order; LoraError when a change is impossible."""
     wrong = sorted(set(modules) - {TEXT, TEXT_2, UNET})
     assert not wrong, f"modules are {TEXT}, {TEXT_2} and {UNET}, not {wrong}"
-    found = {part: dict(root.named_modules()) for part, root in modules.items()}
+    named_modules = {part: dict(root.named_modules()) for part, root in modules.items()}
     steps: dict[str, list[tuple[LoraModule, float]]] = {}
     for lora, te, unet in loras:
         strengths = {TEXT: te, TEXT_2: te, UNET: unet}
@@ -191,43 +196,49 @@ def _plan(modules: Mapping[str, nn.Module], loras: Sequence[Weighted]) -> list[T
             _check_second(lora)
         active = {part for part, strength in strengths.items() if strength and part in modules}
         used = [module for module in lora.modules.values() if module.name.partition(".")[0] in active]
-        _check_fit(lora, used, found)
-        check_embeddings(lora, [table.weight.shape[1] for table in _token_tables(found)])
+        _check_fit(lora, used, named_modules)
+        check_embeddings(lora, [table.weight.shape[1] for table in _token_tables(named_modules)])
         for module in used:
             steps.setdefault(module.name, []).append((module, strengths[module.name.partition(".")[0]]))
-    return [Target(name=name, module=_module(found, name), steps=tuple(change)) for name, change in steps.items()]
+    return [
+        Target(name=name, module=_module(named_modules, name), steps=tuple(change)) for name, change in steps.items()
+    ]
 
 
-def _token_tables(found: Mapping[str, Mapping[str, nn.Module]]) -> Iterator[nn.Embedding]:
+def _token_tables(named_modules: Mapping[str, Mapping[str, nn.Module]]) -> Iterator[nn.Embedding]:
     for part in (TEXT, TEXT_2):
-        table = found.get(part, {}).get("embeddings.token_embedding")
+        table = named_modules.get(part, {}).get("embeddings.token_embedding")
         if isinstance(table, nn.Embedding):
             yield table
 
 
-def _module(found: Mapping[str, Mapping[str, nn.Module]], name: str) -> nn.Module:
+def _module(named_modules: Mapping[str, Mapping[str, nn.Module]], name: str) -> nn.Module:
     part, _, local = name.partition(".")
-    return found[part][local]
+    return named_modules[part][local]
 
 
-def _check_fit(lora: Lora, used: Sequence[LoraModule], found: Mapping[str, Mapping[str, nn.Module]]) -> None:
-    absent = [m for m in used if m.name.partition(".")[2] not in found[m.name.partition(".")[0]]]
-    _check_depth(lora, absent, found)
+def _check_fit(lora: Lora, used: Sequence[LoraModule], named_modules: Mapping[str, Mapping[str, nn.Module]]) -> None:
+    absent = [m for m in used if m.name.partition(".")[2] not in named_modules[m.name.partition(".")[0]]]
+    _check_depth(lora, absent, named_modules)
     if absent:
-        family = f"; it is made for {lora.family.label}" if lora.family.label else ""
+        family = f"; it was made for {lora.family.label}" if lora.family.label else ""
         raise LoraError(
             f"LoRA {lora.name!r} does not fit: this model has no {few(m.name for m in absent)}{family}", field="lora"
         )
-    misfits = [module for module in used if not _fits(module, _module(found, module.name))]
+    misfits = [module for module in used if not _fits(module, _module(named_modules, module.name))]
     if misfits:
-        first = misfits[0]
-        parts = ", ".join(f"{part} {list(value.shape)}" for part, value in first.parts.items() if value.dim())
-        weight = getattr(_module(found, first.name), "weight", None)
-        has = f"the model's weight is {list(weight.shape)}" if isinstance(weight, Tensor) else "the model has no weight"
+        misfit = misfits[0]
+        parts = ", ".join(f"{part} {list(value.shape)}" for part, value in misfit.parts.items() if value.dim())
+        weight = getattr(_module(named_modules, misfit.name), "weight", None)
+        model_has = (
+            f"where the model's weight is {list(weight.shape)}"
+            if isinstance(weight, Tensor)
+            else "where the model has no weight"
+        )
         more = f", nor do {len(misfits) - 1} more" if len(misfits) > 1 else ""
-        family = f"; it is made for {lora.family.label}" if lora.family.label else ""
+        family = f"; it was made for {lora.family.label}" if lora.family.label else ""
         raise LoraError(
-            f"LoRA {lora.name!r} does not fit: {first.name} ({first.kind.name}) has {parts}, {has} there{more}{family}",
+            f"LoRA {lora.name!r} does not fit: {misfit.name} ({misfit.kind.name}) has {parts}, {model_has}{more}{family}",
             field="lora",
         )
 
@@ -237,20 +248,22 @@ def _check_second(lora: Lora) -> None:
     if second:
         raise LoraError(
             f"LoRA {lora.name!r} is for SDXL: it changes a second text encoder ({few(second)}), "
-            "which this model does not have",
+            "which this model does not have; choose a LoRA made for it",
             field="lora",
         )
 
 
-def _check_depth(lora: Lora, absent: Sequence[LoraModule], found: Mapping[str, Mapping[str, nn.Module]]) -> None:
+def _check_depth(
+    lora: Lora, absent: Sequence[LoraModule], named_modules: Mapping[str, Mapping[str, nn.Module]]
+) -> None:
     layers = sorted(
         {int(m.name.split(".")[3]) + 1 for m in absent if m.name.startswith("text_encoder.encoder.layers.")}
     )
-    depth = len({name.split(".")[2] for name in found.get(TEXT, {}) if name.startswith("encoder.layers.")})
+    depth = len({name.split(".")[2] for name in named_modules.get(TEXT, {}) if name.startswith("encoder.layers.")})
     if layers and layers[-1] > depth:
         span = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
         raise LoraError(
-            f"LoRA {lora.name!r} changes text encoder {span}, this model's text encoder has {depth} layers; "
+            f"LoRA {lora.name!r} changes text encoder {span}, but this model's text encoder has {depth} layers; "
             "use a LoRA trained on this family",
             field="lora",
         )

@@ -1,4 +1,4 @@
-"""What a LoRA's trainer wrote about it: text by strangers in, plain short text and numbers out.
+"""What a LoRA's trainer wrote about it: strangers' text, cut down to short plain text and numbers.
 
 Names are kohya's (`ss_...`, sd-scripts train_util.py) and the Stability ModelSpec's (`modelspec...`).
 """
@@ -12,10 +12,11 @@ from itertools import islice
 from clipskip.spec.family import Family
 
 LIMIT = 200
-"""Characters of one text that are kept."""
+"""The most characters of one text."""
 JSON_LIMIT = 20_000_000
 MOST_TAGS, MOST_FOLDERS = 20_000, 100
-"""Different tags that are counted, the most frequent, of which a report shows a hundred; folders that are named."""
+"""The most distinct tags that are counted, most frequent first, of which a report shows a hundred; and the most
+folders."""
 SKIPS = ("ss_clip_skip", "modelspec.encoder_layer")
 DEEPEST_SKIP = 12
 
@@ -27,21 +28,21 @@ class TrainedSkip:
     clip_skip: int | None
     """None when the file does not tell."""
     source: str
-    """The metadata that tells, or why none does."""
+    """The metadata that tells it, or why none does."""
 
 
 def plain(text: object, *, limit: int = LIMIT) -> str:
-    """One line of printable text: no control characters, at most `limit` long. Markup stays the text that it is."""
+    """Return one line of printable text, at most `limit` long and without control characters. Markup stays text."""
     line = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * limit])
     line = " ".join(line.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def trained_skip(metadata: Mapping[str, str], family: Family | None = None) -> TrainedSkip:
-    """The Clip Skip that it was trained at: kohya writes the number as text, or "None" for the last layer.
+    """Return the Clip Skip of training: kohya writes the number as text, or "None" for the last layer.
 
-    SDXL's trainers read one fixed layer of each encoder and ignore the number (sd-scripts, sdxl_train_network.py). SD 2.x
-    files hold 23 of its 24 layers, so that kohya's 1 is the layer before the last there.
+    SDXL's trainers read one fixed layer of each encoder and ignore the number (sd-scripts, sdxl_train_network.py). SD
+    2.x files hold 23 of its 24 layers, so kohya's 1 is the layer before the last there.
     """
     if family is Family.SDXL:
         return TrainedSkip(clip_skip=2, source="; ".join(["SDXL is always trained at 2", *unused_skips(metadata)]))
@@ -59,7 +60,7 @@ def trained_skip(metadata: Mapping[str, str], family: Family | None = None) -> T
 
 
 def unused_skips(metadata: Mapping[str, str]) -> list[str]:
-    """What SDXL's metadata says of Clip Skip, which its trainers do not use."""
+    """Return what SDXL's metadata says of Clip Skip, which its trainers ignore."""
     return [f"{name} = {plain(metadata[name], limit=20)!r} is not used" for name in SKIPS if metadata.get(name)]
 
 
@@ -67,7 +68,7 @@ def _trained_sd2(metadata: Mapping[str, str]) -> TrainedSkip:
     text = metadata.get("ss_clip_skip", "").strip()
     number = 1 if text in ("", "None") else int(text[:4]) if text.isascii() and text.isdecimal() else 0
     if not 1 <= number < DEEPEST_SKIP:
-        return TrainedSkip(clip_skip=None, source=f"ss_clip_skip = {plain(text, limit=20)!r} is no Clip Skip")
+        return TrainedSkip(clip_skip=None, source=f"ss_clip_skip = {plain(text, limit=20)!r} is not a Clip Skip")
     if not text:
         return TrainedSkip(clip_skip=2, source="SD 2.x is trained at 2 unless its trainer says otherwise")
     return TrainedSkip(
@@ -76,20 +77,20 @@ def _trained_sd2(metadata: Mapping[str, str]) -> TrainedSkip:
 
 
 def skip_warnings(metadata: Mapping[str, str], family: Family | None = None) -> Iterator[str]:
-    """What is wrong with what it says about Clip Skip; nothing where the number means nothing."""
+    """Yield what is wrong with its metadata on Clip Skip; nothing where the number has no meaning."""
     if family not in (None, Family.SD1):
         return
-    told = {name: metadata[name].strip() for name in SKIPS if metadata.get(name, "").strip()}
-    for name, text in told.items():
+    stated = {name: metadata[name].strip() for name in SKIPS if metadata.get(name, "").strip()}
+    for name, text in stated.items():
         if text != "None" and not (text.isascii() and text.isdecimal() and 1 <= int(text[:4]) <= DEEPEST_SKIP):
-            yield f"{name} is {plain(text, limit=40)!r}, which is no Clip Skip of 1 to {DEEPEST_SKIP}"
-    numbers = {name: "1" if text == "None" else text for name, text in told.items()}
+            yield f"{name} is {plain(text, limit=40)!r}, which is not a Clip Skip of 1 to {DEEPEST_SKIP}"
+    numbers = {name: "1" if text == "None" else text for name, text in stated.items()}
     if len(set(numbers.values())) > 1:
-        yield f"it names two Clip Skips: {' and '.join(f'{n} {plain(t, limit=40)!r}' for n, t in told.items())}"
+        yield f"it states two Clip Skips: {' and '.join(f'{n} {plain(t, limit=40)!r}' for n, t in stated.items())}"
 
 
 def tag_counts(metadata: Mapping[str, str]) -> Counter[str] | None:
-    """How often each tag was in the training captions, over all folders; None when that is not told or unreadable."""
+    """Count each tag in the training captions over all folders; None when the metadata lacks it or cannot be read."""
     table = _json(metadata, "ss_tag_frequency")
     if table is None:
         return None
@@ -98,35 +99,35 @@ def tag_counts(metadata: Mapping[str, str]) -> Counter[str] | None:
         for tag, count in tags.items() if isinstance(tags, dict) else ():
             if type(count) is int and 0 < count < 10**9:
                 raw[tag] += count
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for tag, count in raw.most_common(MOST_TAGS):
-        found[plain(tag)] += count
-    return found
+        counts[plain(tag)] += count
+    return counts
 
 
 def folders(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """The training folders, which kohya's users name `repeats_trigger words`."""
+    """Return the training folders, which kohya's users name `repeats_trigger words`."""
     return tuple(plain(name) for name in islice(_json(metadata, "ss_tag_frequency") or (), MOST_FOLDERS))
 
 
 def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """The words that its author says call it."""
+    """Return the trigger words that its author states."""
     text = plain(metadata.get("modelspec.trigger_phrase", ""))
     return tuple(word for part in text.split(",") if (word := part.strip()))
 
 
 def base_model(metadata: Mapping[str, str]) -> str | None:
-    """What it was trained on, in its trainer's words."""
-    found = [plain(metadata[n]) for n in ("ss_base_model_version", "modelspec.architecture") if metadata.get(n)][:1]
+    """Return the base model in its trainer's words."""
+    parts = [plain(metadata[n]) for n in ("ss_base_model_version", "modelspec.architecture") if metadata.get(n)][:1]
     name = metadata.get("ss_sd_model_name")
     digits = metadata.get("ss_new_sd_model_hash", "")[:10] or metadata.get("ss_sd_model_hash", "")
     if name:
-        found.append(plain(name) + (f" [{plain(digits, limit=16)}]" if digits else ""))
-    return ", ".join(found) or None
+        parts.append(plain(name) + (f" [{plain(digits, limit=16)}]" if digits else ""))
+    return ", ".join(parts) or None
 
 
 def network_args(metadata: Mapping[str, str]) -> Mapping[str, object]:
-    """The trainer's settings of the network: `algo`, `conv_dim`, ..."""
+    """Return the trainer's settings of the network: `algo`, `conv_dim`, ..."""
     return _json(metadata, "ss_network_args") or {}
 
 
@@ -135,7 +136,7 @@ def _json(metadata: Mapping[str, str], name: str) -> dict[str, object] | None:
     if not text or len(text) > JSON_LIMIT:
         return None
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None

@@ -1,6 +1,6 @@
-"""Spellings of a module's name -> its canonical name, from a table made of the names that a model really has.
+"""From the spellings of a module's name to its canonical name, by a table of the names that a model really has.
 
-Underscored names (`down_blocks_0_attentions_1_proj_in`) cannot be split by rule, since parts of names contain
+Underscored names (`down_blocks_0_attentions_1_proj_in`) cannot be split by a rule, because parts of names contain
 underscores themselves; so every name of the model is spelled out once and looked up.
 """
 
@@ -20,7 +20,7 @@ from clipskip.weights.keys import openclip_modules, rename, unet_layout, unet_mo
 TEXT, TEXT_2, UNET = "text_encoder", "text_encoder_2", "unet"
 PARTS = (TEXT, TEXT_2, UNET)
 DEEPEST = 32
-"""Text layers that names are known for: OpenCLIP bigG's. A LoRA for more layers than the model has is named by them."""
+"""The text layers with known names: OpenCLIP bigG's. They name a LoRA for more layers than the model has."""
 PREFIXES = (
     # kohya, and most who came after; the first of SDXL's two encoders is numbered, that of SD 1.x too by some
     ("lora_te1_", TEXT, "_"),
@@ -75,9 +75,10 @@ PREFIXES = (
     ("", UNET, "."),
     ("", TEXT, "."),
 )
-"""How a module's name starts in a file, the part it belongs to, and what joins its pieces. All that fit are tried."""
+"""Prefixes of module names in files, the part that each belongs to, and the separator of its pieces. All that fit are
+tried."""
 PEFT = "base_model.model."
-"""What peft puts before the names of a wrapped model: first, or after the part."""
+"""peft's prefix for the names of a wrapped model, at the start or after the part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,23 +86,23 @@ class NameTable:
     """Every spelling of the modules of one model."""
 
     spellings: Mapping[tuple[str, str], Mapping[str, str]]
-    """(part, separator) -> spelling without its prefix -> canonical full name."""
+    """By part and separator: the canonical full name of each spelling without its prefix."""
     ambiguous: frozenset[str]
     """Underscored spellings that two modules share; they resolve to nothing."""
 
     def resolve(self, head: str) -> str | None:
-        """The canonical name of the module that a key's head names, or None."""
+        """Return the canonical name of the module that a key's head names, or None."""
         plain = head.replace(PEFT, "", 1).replace(".processor.", ".")
         for prefix, part, separator in PREFIXES:
             if plain.startswith(prefix):
-                found = self.spellings.get((part, separator), {}).get(plain[len(prefix) :])
-                if found is not None:
-                    return found
+                name = self.spellings.get((part, separator), {}).get(plain[len(prefix) :])
+                if name is not None:
+                    return name
         return None
 
 
 def name_table(names: Iterable[str]) -> NameTable:
-    """The table of the modules with these canonical full names."""
+    """Return the table of the modules with these canonical full names."""
     names = tuple(names)
     spellings: dict[tuple[str, str], dict[str, str]] = {(part, sep): {} for part in PARTS for sep in "._"}
     ambiguous: set[str] = set()
@@ -125,7 +126,7 @@ def name_table(names: Iterable[str]) -> NameTable:
 
 
 def _spellings(part: str, local: str, first: Mapping[str, str]) -> Iterator[str]:
-    """The ways in which files write one module, pieces joined by dots; `first` has the names of who published the part."""
+    """Yield the ways in which files write one module, with dots; `first` has the names of the part's publishers."""
     if part == UNET:
         yield local
         yield local.removesuffix(".0") if local.endswith(".to_out.0") else local
@@ -136,7 +137,7 @@ def _spellings(part: str, local: str, first: Mapping[str, str]) -> Iterator[str]
     single = rename(local, first)
     if single is not None:
         yield single
-    # diffusers' first LoRAs called the text encoder's projections as it called the UNet's.
+    # diffusers' first LoRAs named the text encoder's projections like the UNet's.
     attention, _, projection = local.rpartition(".")
     as_unet = f"{attention}.to_{projection.removesuffix('_proj')}" if attention.endswith(".self_attn") else local
     for name in (local, as_unet):
@@ -144,7 +145,7 @@ def _spellings(part: str, local: str, first: Mapping[str, str]) -> Iterator[str]
 
 
 def module_names(modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
-    """The canonical full names of all modules with weights, in order: `text_encoder...` and `unet...`."""
+    """Return the canonical full names of all modules with weights, in order: `text_encoder...` and `unet...`."""
     return tuple(
         f"{part}.{name}"
         for part, root in modules.items()
@@ -154,7 +155,7 @@ def module_names(modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
 
 
 def sd1_names(*, text_layers: int = 12) -> tuple[str, ...]:
-    """The canonical full names of all modules with weights in SD 1.x."""
+    """Return the canonical full names of all modules with weights in SD 1.x."""
     text = TextShape(depth=text_layers, width=768, heads=12, mlp_width=3072)
     unet = UNetShape(
         block_out_channels=(320, 640, 1280, 1280),
@@ -168,7 +169,7 @@ def sd1_names(*, text_layers: int = 12) -> tuple[str, ...]:
 
 
 def sdxl_names() -> tuple[str, ...]:
-    """The canonical full names of all modules with weights in SDXL: two text encoders, and deeper attention."""
+    """Return the canonical full names of all modules with weights in SDXL: two text encoders, and deeper attention."""
     unet = UNetShape(
         block_out_channels=(320, 640, 1280),
         layers_per_block=2,
@@ -188,7 +189,7 @@ def sdxl_names() -> tuple[str, ...]:
 
 
 def _deepened(name: str) -> Iterator[str]:
-    """A name in SDXL's first transformer block, and in the 2 or 10 that stand one after the other there."""
+    """Yield a name in SDXL's first transformer block and in the others of its 2 or 10."""
     outer = re.match(r"(down_blocks\.1|up_blocks\.1)\.", name)
     for number in range((2 if outer else 10) if ".transformer_blocks.0." in name else 1):
         yield name.replace(".transformer_blocks.0.", f".transformer_blocks.{number}.")
@@ -196,27 +197,27 @@ def _deepened(name: str) -> Iterator[str]:
 
 @cache
 def sd1_table() -> NameTable:
-    """The table for SD 1.x and models of its block structure, with text layers to spare.
+    """Return the table for SD 1.x and models of its block structure, with text layers to spare.
 
-    Where the innermost two levels differ in width, as in the starter, there is one module more than SD 1.x has.
+    Where the innermost two levels differ in width, as in the starter, there is one module more than in SD 1.x.
     """
     return name_table((*sd1_names(text_layers=DEEPEST), "unet.down_blocks.3.resnets.0.conv_shortcut"))
 
 
 @cache
 def sdxl_table() -> NameTable:
-    """The table for SDXL and models of its block structure."""
+    """Return the table for SDXL and models of its block structure."""
     return name_table(sdxl_names())
 
 
 def table_of(family: Family | None) -> NameTable:
-    """The names of a family's modules; SD 2.x has SD 1.x's blocks, and a file of no known family is tried as SD 1.x's."""
+    """Return the table of a family's modules: SD 2.x has SD 1.x's blocks, and an unknown family is tried as SD 1.x."""
     return sdxl_table() if family is Family.SDXL else sd1_table()
 
 
 @cache
 def table_for(family: Family, unet: UNetShape) -> NameTable:
-    """The names of one model's modules: its family's, or its own where its UNet has other blocks than the family's."""
+    """Return the table of one model's modules: its family's, or its own where its UNet has other blocks."""
     own = tuple(name.removesuffix(".weight") for name in tensors_of(unet) if name.endswith(".weight"))
     known = sdxl_names() if family is Family.SDXL else sd1_names(text_layers=DEEPEST)
     if unet_layout(own) == unet_layout(name.removeprefix("unet.") for name in known if name.startswith("unet.")):

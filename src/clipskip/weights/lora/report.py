@@ -1,4 +1,4 @@
-"""A LoRA in; what `inspect` tells of it out: what it changes, how, what it was trained on, what does not add up."""
+"""A report on a LoRA, as `inspect` shows it: what it changes and how, its training, and what does not add up."""
 
 import os
 from collections import Counter
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from clipskip.spec.family import Family
 from clipskip.weights.container import Header
-from clipskip.weights.lora import metadata as told
+from clipskip.weights.lora import metadata as notes
 from clipskip.weights.lora.family import LoraFamily, lora_family, stated_family, text_width
 from clipskip.weights.lora.file import Lora, few, load_lora
 from clipskip.weights.lora.keys import read_keys
 from clipskip.weights.lora.names import NameTable, table_of
 
 TAGS = 100
-"""Tags that a report keeps, the most frequent first."""
+"""The number of tags in a report, most frequent first."""
 ALGORITHMS: Mapping[str, tuple[str, ...]] = {
     "networks.lora": ("LoRA",),
     "networks.lora_fa": ("LoRA",),
@@ -33,65 +33,68 @@ ALGORITHMS: Mapping[str, tuple[str, ...]] = {
     "glora": ("GLoRA",),
     "dylora": ("LoRA",),
 }
-"""A trainer's network module, or LyCORIS' algo, and the kinds that it writes. LyCORIS adds norm and full to any."""
+"""The kinds that a trainer's network module, or LyCORIS' algo, writes. LyCORIS adds norm and full to any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraReport:
-    """What there is to know about a LoRA before it is used. All text is one plain line; markup in it is only text."""
+    """What to know about a LoRA before using it. Each text is one plain line; markup in it is only text."""
 
     name: str
     alias: str
     hash: str
-    """AutoV3, computed."""
+    """AutoV3, computed from the file."""
     kinds: tuple[tuple[str, int], ...]
-    """Kind and how many modules are of it, the most frequent first."""
+    """Each kind with its number of modules, most frequent first."""
     ranks: tuple[tuple[int, int], ...]
-    """Rank and number of modules, ascending."""
+    """Each rank with its number of modules, in rising order."""
     alphas: tuple[tuple[float | None, int], ...]
-    """Alpha and number of modules; None where the file gives none."""
+    """Each alpha with its number of modules; None where the file has none."""
     text_layers: tuple[int, ...]
-    """Text encoder layers that it changes, 1 the first."""
+    """The text encoder layers that it changes, from 1."""
     text_other: tuple[str, ...]
-    """What it changes of the text encoder outside the layers."""
+    """What it changes in the text encoder outside the layers."""
     text_2: tuple[str, ...]
-    """What it changes of SDXL's second text encoder: spans of layers, then the rest."""
+    """What it changes in SDXL's second text encoder: spans of layers, then other modules."""
     unet_blocks: tuple[tuple[str, int], ...]
-    """Block and number of modules in it, in the order in which data flows."""
+    """Each block with its number of modules, in the order of data flow."""
     embeddings: tuple[str, ...]
     depth: int
-    """Layers of the text encoder that the next field is about."""
+    """The number of text encoder layers, for the next field."""
     text_dead_from: int | None
-    """The least Clip Skip at which its text-encoder part cannot act; None when it acts at all or there is none."""
+    """The least Clip Skip at which its text-encoder part has no effect; None when it always has one or does not
+    exist."""
     trained_clip_skip: int | None
     trained_clip_skip_source: str
     base_model: str | None
     family: str | None
-    """Seen in the weights."""
+    """As seen in the weights."""
     trigger_words: tuple[str, ...]
     folders: tuple[str, ...]
     tags: tuple[tuple[str, int], ...]
     tag_total: int
-    """Different tags, of which `tags` are the most frequent."""
+    """Number of distinct tags, of which `tags` are the most frequent."""
     unknown_keys: int
     warnings: tuple[str, ...]
 
     @property
     def text_note(self) -> str:
-        """From which Clip Skip on the text-encoder part is without effect, as a sentence."""
+        """A sentence on the Clip Skip from which the text-encoder part has no effect."""
         if self.unknown_keys:
-            return f"unknown: {self.unknown_keys} of its keys are not read here, so its text-encoder part is not known"
+            return f"unknown: {self.unknown_keys} of its keys are not known, so it is not known what its text-encoder part does"
         if not self.text_layers and not self.text_other and not self.text_2:
-            return "no text-encoder part: it acts on the UNet alone, at every Clip Skip"
+            return "no text-encoder part: it changes only the UNet, at every Clip Skip"
         if self.family == Family.SDXL.label:
             return "SDXL reads the layer before the last, Clip Skip 2, of each of its text encoders (12 and 32 layers)"
         if self.text_dead_from is None:
-            return f"its text-encoder part acts at every Clip Skip from 1 to {self.depth}"
-        return f"its text-encoder part cannot act from Clip Skip {self.text_dead_from} on: those layers are not run"
+            return f"its text-encoder part has an effect at every Clip Skip from 1 to {self.depth}"
+        return (
+            f"its text-encoder part has no effect from Clip Skip {self.text_dead_from} on, where its layers are not run"
+        )
 
     @property
     def lines(self) -> tuple[tuple[str, str], ...]:
-        """Name and value of each line that a reader wants, in order."""
+        """The lines of the report, each as name and value."""
         blocks = ", ".join(f"{block} {count}" for block, count in self.unet_blocks)
         text = ", ".join([*_spans(self.text_layers), *self.text_other])
         if self.family == Family.SDXL.label:
@@ -126,20 +129,20 @@ def inspect_lora(
     depth: int | None = None,
     allow_pickle: bool = False,
 ) -> LoraReport:
-    """The report on a LoRA file, also on one for another family: its foreign keys are counted."""
+    """Report on a LoRA file of any family; keys that are foreign to the table are counted."""
     return report_lora(load_lora(path, family=None, table=table, allow_pickle=allow_pickle), depth=depth)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraOutline:
-    """What a LoRA's header tells: enough for a list of hundreds, none of whose weights are read."""
+    """What a LoRA's header tells, enough for a list of hundreds without reading any weight."""
 
     alias: str
     family: str | None
     width: int | None
-    """Numbers per token of the text encoder that it was made for, where its shapes tell."""
+    """Width of the text encoder that it was made for, where its shapes tell."""
     rank: int | None
-    """The largest."""
+    """The largest rank."""
     text_layers: tuple[int, ...]
     touches_text: bool
     touches_unet: bool
@@ -151,13 +154,13 @@ class LoraOutline:
 
 
 def outline_lora(header: Header, *, table: NameTable | None = None) -> LoraOutline:
-    """What the header of a LoRA file tells."""
+    """Return what the header of a LoRA file tells."""
     family, metadata = lora_family(header.shapes, header.metadata), header.metadata
     keys = read_keys(header.tensors, table or table_of(family.family))
-    names, tags, skip = list(keys.modules), told.tag_counts(metadata), told.trained_skip(metadata, family.family)
+    names, tags, skip = list(keys.modules), notes.tag_counts(metadata), notes.trained_skip(metadata, family.family)
     downs = (header.tensors[parts["down"]].shape for parts in keys.modules.values() if "down" in parts)
     return LoraOutline(
-        alias=told.plain(metadata.get("ss_output_name") or header.path.stem),
+        alias=notes.plain(metadata.get("ss_output_name") or header.path.stem),
         family=family.label or None,
         width=text_width(header.shapes),
         rank=max((shape[0] for shape in downs if shape), default=None),
@@ -166,10 +169,10 @@ def outline_lora(header: Header, *, table: NameTable | None = None) -> LoraOutli
         touches_unet=any(name.startswith("unet.") for name in names),
         trained_clip_skip=skip.clip_skip,
         trained_clip_skip_source=skip.source,
-        trigger_words=told.trigger_words(metadata),
+        trigger_words=notes.trigger_words(metadata),
         tags=tuple(tags.most_common(TAGS)) if tags else (),
         warnings=(
-            *told.skip_warnings(metadata, family.family),
+            *notes.skip_warnings(metadata, family.family),
             *_unread(keys.unknown, family),
             *_other_family(metadata, family),
         ),
@@ -177,7 +180,7 @@ def outline_lora(header: Header, *, table: NameTable | None = None) -> LoraOutli
 
 
 def report_lora(lora: Lora, *, depth: int | None = None) -> LoraReport:
-    """The report on a LoRA, for a text encoder of `depth` layers: its family's by default."""
+    """Report on a LoRA, for a text encoder of `depth` layers (by default its family's)."""
     depth = depth or (lora.family.family or Family.SD1).depth or Family.SD1.depth
     second = _second(lora.modules)
     modules = lora.modules.values()
@@ -185,11 +188,11 @@ def report_lora(lora: Lora, *, depth: int | None = None) -> LoraReport:
     layers = sorted({int(name.split(".")[3]) + 1 for name in lora.modules if _in_layer(name)})
     first = [name for name in lora.modules if name.startswith("text_encoder.")]
     other = sorted({name.removeprefix("text_encoder.") for name in first if not _in_layer(name)})
-    tags = told.tag_counts(lora.metadata)
-    skip = told.trained_skip(lora.metadata, lora.family.family)
+    tags = notes.tag_counts(lora.metadata)
+    skip = notes.trained_skip(lora.metadata, lora.family.family)
     return LoraReport(
-        name=told.plain(lora.name),
-        alias=told.plain(lora.alias),
+        name=notes.plain(lora.name),
+        alias=notes.plain(lora.alias),
         hash=lora.hash,
         kinds=tuple(Counter(_kind(module.kind.name, module.parts) for module in modules).most_common()),
         ranks=tuple(sorted(Counter(module.rank for module in scaled if module.rank is not None).items())),
@@ -198,15 +201,15 @@ def report_lora(lora: Lora, *, depth: int | None = None) -> LoraReport:
         text_other=tuple(other),
         text_2=second,
         unet_blocks=_blocks(name for name in lora.modules if name.startswith("unet.")),
-        embeddings=tuple(told.plain(name) for name in lora.embeddings),
+        embeddings=tuple(notes.plain(name) for name in lora.embeddings),
         depth=depth,
         text_dead_from=text_dead_from(layers, depth=depth) if layers and not other and not second else None,
         trained_clip_skip=skip.clip_skip,
         trained_clip_skip_source=skip.source,
-        base_model=told.base_model(lora.metadata),
+        base_model=notes.base_model(lora.metadata),
         family=lora.family.label or None,
-        trigger_words=told.trigger_words(lora.metadata),
-        folders=told.folders(lora.metadata),
+        trigger_words=notes.trigger_words(lora.metadata),
+        folders=notes.folders(lora.metadata),
         tags=tuple(tags.most_common(TAGS)) if tags else (),
         tag_total=len(tags or ()),
         unknown_keys=len(lora.unknown),
@@ -215,7 +218,7 @@ def report_lora(lora: Lora, *, depth: int | None = None) -> LoraReport:
 
 
 def text_dead_from(layers: Iterable[int], *, depth: int) -> int | None:
-    """The least Clip Skip that leaves out all these layers, or None when the first is always run.
+    """Return the least Clip Skip that leaves out all these layers; None when the first one is always run.
 
     Clip Skip N runs layers 1 to depth - N + 1; what comes after the deepest one needed changes nothing.
     """
@@ -228,7 +231,7 @@ def _in_layer(name: str) -> bool:
 
 
 def _second(names: Iterable[str]) -> tuple[str, ...]:
-    """What is changed of the second text encoder: spans of layers, counted from 1, then the rest."""
+    """Return what is changed in the second text encoder: spans of layers, counted from 1, then other modules."""
     second = [name.removeprefix("text_encoder_2.") for name in names if name.startswith("text_encoder_2.")]
     layers = sorted({int(name.split(".")[2]) + 1 for name in second if name.startswith("encoder.layers.")})
     return (*_spans(tuple(layers)), *sorted({name for name in second if not name.startswith("encoder.layers.")}))
@@ -239,7 +242,7 @@ def _kind(name: str, parts: Mapping[str, object]) -> str:
 
 
 def _blocks(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
-    """UNet blocks and their modules: conv_in, down 0..., mid, up 0..., the rest."""
+    """Return the UNet's blocks with their number of modules: conv_in, down 0..., mid, up 0..., others."""
     order = {"conv_in": 0, "time_embedding": 1, "down_blocks": 2, "mid_block": 3, "up_blocks": 4}
     counts: Counter[tuple[str, ...]] = Counter()
     for name in names:
@@ -250,7 +253,7 @@ def _blocks(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
 
 
 def _spans(numbers: tuple[int, ...]) -> Iterator[str]:
-    """Numbers as people write them: 1-3, 5."""
+    """Yield numbers as people write them: 1-3, 5."""
     start = None
     for number in numbers:
         start = number if start is None else start
@@ -260,58 +263,58 @@ def _spans(numbers: tuple[int, ...]) -> Iterator[str]:
 
 
 def _warnings(lora: Lora) -> Iterator[str]:
-    """Where metadata and content disagree."""
+    """Yield warnings where metadata and content disagree."""
     text = lora.metadata.get("sshs_model_hash", "").strip().lower()
     if text and not (len(text) >= 10 and lora.sha256.startswith(text)):
         yield (
-            f"sshs_model_hash says {told.plain(text[:12])}, its content is {lora.hash}: "
+            f"sshs_model_hash says {notes.plain(text[:12])}, its content is {lora.hash}: "
             "the file was changed after training; A1111 and Civitai may know it by the other hash"
         )
-    yield from told.skip_warnings(lora.metadata, lora.family.family)
+    yield from notes.skip_warnings(lora.metadata, lora.family.family)
     yield from _network_warnings(lora)
-    if lora.metadata.get("ss_tag_frequency") and told.tag_counts(lora.metadata) is None:
+    if lora.metadata.get("ss_tag_frequency") and notes.tag_counts(lora.metadata) is None:
         yield "ss_tag_frequency is not readable JSON; its tags are not shown"
     yield from _unread(lora.unknown, lora.family)
     yield from _other_family(lora.metadata, lora.family)
 
 
 def _unread(unknown: tuple[str, ...], family: LoraFamily) -> Iterator[str]:
-    """The keys that name nothing in a model of its family."""
+    """Yield a warning about keys that name nothing in a model of its family."""
     if unknown:
-        whose = family.label if family.family else "SD 1.x"
-        yield f"{len(unknown)} keys name nothing in an {whose} model: {few(map(told.plain, unknown))}"
+        family_name = family.label if family.family else "SD 1.x"
+        yield f"{len(unknown)} keys name nothing in an {family_name} model: {few(map(notes.plain, unknown))}"
 
 
 def _other_family(metadata: Mapping[str, str], family: LoraFamily) -> Iterator[str]:
     stated = stated_family(metadata)
     if family.by_weights and stated is not None and stated is not family.family:
-        said = metadata.get("ss_base_model_version") or metadata.get("modelspec.architecture", "")
+        value = metadata.get("ss_base_model_version") or metadata.get("modelspec.architecture", "")
         name = "ss_base_model_version" if metadata.get("ss_base_model_version") else "modelspec.architecture"
-        yield f"{name} says {told.plain(said)!r}, its weights are {family.label}'s"
+        yield f"{name} says {notes.plain(value)!r}, its weights are {family.label}'s"
 
 
 def _network_warnings(lora: Lora) -> Iterator[str]:
-    """Where the trainer's settings of the network are not what the file holds."""
-    arguments = told.network_args(lora.metadata)
+    """Yield warnings where the trainer's network settings differ from the file's content."""
+    arguments = notes.network_args(lora.metadata)
     network = lora.metadata.get("ss_network_module", "").strip()
     algorithm = str(arguments.get("algo", "")) if network.startswith("lycoris") else network
     kinds = {module.kind.name for module in lora.modules.values()}
     expected = ALGORITHMS.get(algorithm.lower())
     allowed = {*(expected or ()), *(("norm", "full") if network.startswith("lycoris") else ())}
     if expected is not None and kinds - allowed:
-        yield f"ss_network_module says {told.plain(algorithm)!r}, the file holds {', '.join(sorted(kinds - allowed))}"
+        yield f"ss_network_module says {notes.plain(algorithm)!r}, the file contains {', '.join(sorted(kinds - allowed))}"
     for setting, argument, values, word in (
         ("ss_network_dim", "conv_dim", {m.rank for m in lora.modules.values()}, "ranks"),
         ("ss_network_alpha", "conv_alpha", {m.alpha for m in lora.modules.values()}, "alphas"),
     ):
         stated = {_number(lora.metadata.get(setting)), _number(arguments.get(argument))} - {None}
-        found = {float(value) for value in values if value is not None}
-        if stated and _number(lora.metadata.get(setting)) is not None and found and found - stated:
-            yield f"{setting} says {lora.metadata[setting].strip()[:20]}, the file's {word} are {_listed(found)}"
+        stored = {float(value) for value in values if value is not None}
+        if stated and _number(lora.metadata.get(setting)) is not None and stored and stored - stated:
+            yield f"{setting} says {lora.metadata[setting].strip()[:20]}, the file's {word} are {_listed(stored)}"
 
 
 def _number(text: object) -> float | None:
-    """The number in a setting; None for "Dynamic", which resized LoRAs have, and for anything else."""
+    """Return the number in a setting; None for "Dynamic", which resized LoRAs have, and for anything else."""
     try:
         return float(str(text)[:20])
     except ValueError:

@@ -1,4 +1,4 @@
-"""OFT and BOFT: the outputs of a layer turned by orthogonal blocks, so that no neuron's angle to another changes.
+"""OFT and BOFT: orthogonal blocks rotate a layer's outputs, so that the angles between neurons stay the same.
 
 OFT: Qiu et al. 2023, section 3, with COFT's constraint; BOFT: Liu et al. 2024, eq. 5, its stages in LyCORIS' order.
 Files: kohya (`oft_blocks`, alpha is the constraint per output), LyCORIS (the same, `rescale`; four axes is BOFT), and
@@ -27,7 +27,7 @@ def fits_rotation(parts: Parts, shape: tuple[int, ...]) -> bool:
 
 
 def rotation(parts: Parts, weight: Float[Tensor, "out *rest"]) -> Float[Tensor, "out *rest"]:
-    """What turning the weight adds to it."""
+    """Return what rotating the weight adds to it."""
     blocks = parts["oft_diag"] if "oft_diag" in parts else cayley(parts["oft_blocks"], parts.get("alpha"), len(weight))
     turned = _butterfly(blocks, weight) if blocks.dim() == 4 else _blockwise(blocks, weight)
     if "rescale" in parts:
@@ -38,9 +38,10 @@ def rotation(parts: Parts, weight: Float[Tensor, "out *rest"]) -> Float[Tensor, 
 def cayley(
     blocks: Float[Tensor, "*blocks size size"], alpha: Shaped[Tensor, "..."] | None, outputs: int
 ) -> Float[Tensor, "*blocks size size"]:
-    """The orthogonal (I + Q)(I - Q)^-1 of the skew-symmetric Q = B - B'; the norm of all Q is at most alpha * outputs.
+    """Return the orthogonal (I + Q)(I - Q)^-1 of the skew-symmetric Q = B - B'; the norm of all Q is at most alpha *
+    outputs.
 
-    Alpha 0 or none is no constraint (A1111, LyCORIS; kohya's own 0 would switch the module off).
+    Alpha 0 or None means no constraint (A1111, LyCORIS; kohya's own 0 would switch the module off).
     """
     skew = blocks - blocks.transpose(-1, -2)
     limit = 0.0 if alpha is None else float(alpha) * outputs
@@ -53,7 +54,7 @@ def cayley(
 
 
 def _blockwise(blocks: Float[Tensor, "count size size"], weight: Float[Tensor, "out *rest"]) -> Float[Tensor, "..."]:
-    """Each block of outputs turned by its own matrix: R' W, as kohya and LyCORIS both have it."""
+    """Rotate each block of outputs by its own matrix: R' W, as in kohya and LyCORIS."""
     grouped = weight.reshape(*blocks.shape[:2], -1)
     return torch.einsum("knm,knr->kmr", blocks, grouped).reshape(weight.shape)
 
@@ -61,7 +62,7 @@ def _blockwise(blocks: Float[Tensor, "count size size"], weight: Float[Tensor, "
 def _butterfly(
     blocks: Float[Tensor, "stages count size size"], weight: Float[Tensor, "out *rest"]
 ) -> Float[Tensor, "..."]:
-    """One stage after another, each mixing outputs twice as far apart as the one before."""
+    """Apply one stage after another; each mixes outputs twice as far apart as the one before."""
     flat = weight.flatten(1)
     half = blocks.shape[2] // 2
     for stage, rotations in enumerate(blocks):

@@ -11,7 +11,7 @@ from clipskip.errors import ClipskipError
 from clipskip.image import LATENT_MODES, UPSCALERS
 from clipskip.sample import SAMPLERS, SCHEDULES
 from clipskip.sweep import Studio
-from clipskip.weights import FileKind, Found, count_vectors, upscaler_name
+from clipskip.weights import FileKind, LibraryFile, count_vectors, upscaler_name
 from clipskip.weights.hashes import cached_hashes
 
 Json = dict[str, Any]  # Any: A1111's own shapes
@@ -67,7 +67,7 @@ def _add_styles(routes: APIRouter, studio: Studio) -> None:
         return [asdict(style) for style in read_styles(studio.library.folders).values()]
 
 
-def _model(found: Found) -> Json:
+def _model(found: LibraryFile) -> Json:
     hashes = cached_hashes(found.path) if found.path.is_file() else None
     return {
         "title": f"{found.name} [{hashes.autov2}]" if hashes else found.name,
@@ -79,7 +79,7 @@ def _model(found: Found) -> Json:
     }
 
 
-def _embedding(found: Found) -> Json | None:
+def _embedding(found: LibraryFile) -> Json | None:
     try:
         vectors = count_vectors(found.path)
     except ClipskipError:

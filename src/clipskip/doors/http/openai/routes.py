@@ -24,7 +24,7 @@ from clipskip.image import hash_pixels, read_opacity, read_pixels, stretch
 from clipskip.spec import Mask, Render, Start, render_infotext
 from clipskip.spec.table import MASK_MODES
 from clipskip.sweep import Drawn, Extras, Job, Studio, seeded
-from clipskip.weights import CheckpointFacts, FileKind, Found
+from clipskip.weights import CheckpointFacts, FileKind, LibraryFile
 
 Json = dict[str, Any]  # Any: OpenAI's own shapes
 EVENTS = "text/event-stream"
@@ -193,7 +193,7 @@ def _add_models(routes: APIRouter, studio: Studio) -> None:
         raise NotFound(f"there is no model {id[:80]!r}; GET /v1/models lists them", field="model")
 
 
-def _model(found: Found) -> ModelBody:
+def _model(found: LibraryFile) -> ModelBody:
     return ModelBody(id=found.stem, created=int(Path(found.path).stat().st_mtime))
 
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from PIL import Image, ImageOps
 
 from clipskip.errors import NotFound
-from clipskip.weights import FileFacts, FileKind, Found, Hashes, Library, upscaler_name
+from clipskip.weights import FileFacts, FileKind, Hashes, Library, LibraryFile, upscaler_name
 from clipskip.weights.hashes import known_hashes
 
 PATIENCE_S = 0.3
@@ -32,7 +32,7 @@ class Shelf:
         self._library, self._patience_s = library, patience_s
         self._owed = False
         """Somebody was told that it is read: what comes of it is answered before it is read again."""
-        self._written: dict[Path, tuple[Found, FileFacts, Hashes | None, str]] = {}
+        self._written: dict[Path, tuple[LibraryFile, FileFacts, Hashes | None, str]] = {}
         """Each file as it was last written: of thousands, few are others by the next time."""
         self._lists = self._written_lists({})
         self._progress = (0, 0)
@@ -67,7 +67,7 @@ class Shelf:
     def _tell(self, done: int, of: int) -> None:
         self._progress = done, of
 
-    def _written_lists(self, files: Mapping[FileKind, Sequence[tuple[Found, FileFacts]]]) -> str:
+    def _written_lists(self, files: Mapping[FileKind, Sequence[tuple[LibraryFile, FileFacts]]]) -> str:
         """One file for each name, the one that the name finds. One that cannot be read is there with its reason as a warning."""
         lists = []
         for kind, (name, describe) in LISTS.items():
@@ -80,7 +80,9 @@ class Shelf:
             lists.append(f'"{name}": [{", ".join(written)}]')
         return ", ".join(lists)
 
-    def _text(self, found: Found, facts: FileFacts, hashes: Hashes | None, kind: FileKind, describe: Describe) -> str:
+    def _text(
+        self, found: LibraryFile, facts: FileFacts, hashes: Hashes | None, kind: FileKind, describe: Describe
+    ) -> str:
         known = self._written.get(found.path)
         if known is None or known[:3] != (found, facts, hashes):
             text = json.dumps(_common(found, facts, kind) | describe(facts, hashes), ensure_ascii=False)
@@ -106,7 +108,7 @@ def small_preview(library: Library, path: Path) -> bytes:
     return stored.getvalue()
 
 
-def _common(found: Found, facts: FileFacts, kind: FileKind) -> Json:
+def _common(found: LibraryFile, facts: FileFacts, kind: FileKind) -> Json:
     beside = facts.beside
     return {
         "name": upscaler_name(found) if kind is FileKind.UPSCALER else found.stem,
