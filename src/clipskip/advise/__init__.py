@@ -1,6 +1,8 @@
 """An open model, a prompt, LoRAs and pictures in; what each Clip Skip does to them, in numbers, and which to use, out."""
 
 from clipskip.advise.advice import Advice, Wanted, advise, advise_by_family, most_rows, whole_skips
+from clipskip.advise.epochs import Compared, Comparison, EpochChoice, compare
+from clipskip.advise.epochs_report import epoch_lines, epoch_picture, plain_epochs
 from clipskip.advise.evidence import FAMILIES, Evidence, layer_notes
 from clipskip.advise.layers import Layers, read_layers
 from clipskip.advise.layers_report import layer_lines, layer_picture
@@ -15,6 +17,9 @@ __all__ = [
     "Advice",
     "Answer",
     "Captioned",
+    "Compared",
+    "Comparison",
+    "EpochChoice",
     "Evidence",
     "Layers",
     "LoraUptake",
@@ -30,12 +35,16 @@ __all__ = [
     "advise_by_family",
     "available",
     "by_pictures",
+    "compare",
+    "epoch_lines",
+    "epoch_picture",
     "layer_lines",
     "layer_notes",
     "layer_picture",
     "lines",
     "most_rows",
     "plain",
+    "plain_epochs",
     "read_layers",
     "score_sweep",
     "whole_skips",

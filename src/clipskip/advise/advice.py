@@ -27,7 +27,8 @@ from clipskip.advise.pictures import read_pictures
 from clipskip.advise.probe import Probe
 from clipskip.advise.prompted import Prompted, Question, measure, phrases_of, prompted_rows
 from clipskip.advise.trained import CANDIDATES, MOST, Trained, by_pictures
-from clipskip.advise.verdict import Answer, Verdict, decide
+from clipskip.advise.training import config_evidence, configs_of, training_lines
+from clipskip.advise.verdict import KNOWN, Answer, Verdict, decide
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, Family, LoraRef, Render, Request
 from clipskip.sweep import Drawn, Extras, Model, find_model, resolve
@@ -35,6 +36,7 @@ from clipskip.weights import FileKind, Library, identify, read_allowed
 from clipskip.weights.hints import read_hints
 from clipskip.weights.lora import Lora
 from clipskip.weights.lora.metadata import tag_counts
+from clipskip.weights.trainer import TrainerConfig
 
 SCENES = (
     "a green frog on a leaf in a swamp", "an owl on a branch in the forest, night", "a red car in a city street",
@@ -73,6 +75,8 @@ class Advice:
     """Where the user has a CLIP model: scores of one picture at each Clip Skip. They do not enter the verdict."""
     notes: tuple[str, ...]
     """What a Clip Skip of this family reads that its number does not say."""
+    training: tuple[str, ...]
+    """Lines on what to write into a trainer's config, and on those that were found or given; none where there is no LoRA."""
     rows: int
     """UNet evaluations: a guided step of a picture is two."""
     seconds: float
@@ -88,6 +92,8 @@ class Wanted:
     images: Path | None = None
     base: str | None = None
     """The checkpoint that the model was made from, by name, path or hash: the mark of its training is then read."""
+    config: TrainerConfig | None = None
+    """That of the last LoRA's training, or that a LoRA is to be trained with."""
     clip: str | None = None
     """A CLIP model, as a folder or by its name on a hub: the prompt is then drawn at each Clip Skip, and scored."""
 
@@ -125,7 +131,9 @@ def advise(
         rows[0] += done
         tell(rows[0], most)
 
+    given = (wanted.config,) if wanted.config else ()
     said = [*_on_file(model, extras)]
+    said += config_evidence(render.loras[-1].name, given, model.facts.family) if render.loras else ()
     measured = dict(_measured(model, wanted, render, extras, count=count))
     if wanted.base and not wanted.images:
         measured[model.facts.ref.name] = _since(model, wanted.base, library, allow_pickle=allow_pickle)
@@ -143,6 +151,7 @@ def advise(
         prompted = measure(model, question, tell=count)
     scores = _scores(model, scorer, render, extras, wanted.skips, count=count) if scorer else None
     loras = {name: chances[name] for name in _names(render.loras)}
+    configs = (*given, *(config for lora in extras.loras.values() for config in configs_of(lora.path, lora.metadata)))
     evidence = tuple(one for found in about.values() for one in found)
     return Advice(
         model=model.facts.ref.name,
@@ -161,6 +170,7 @@ def advise(
         prompted=prompted,
         clip=scores,
         notes=layer_notes(model.facts.family),
+        training=_training(model, chances[model.facts.ref.name], configs) if configs or loras else (),
         rows=rows[0],
         seconds=round(time.monotonic() - began, 2),
     )
@@ -194,6 +204,7 @@ def advise_by_family(
         prompted=None,
         clip=None,
         notes=layer_notes(family),
+        training=(),
         rows=0,
         seconds=0.0,
     ), family
@@ -215,6 +226,13 @@ def _listed(chances: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
     return tuple((skip, round(chance, 4)) for skip, chance in chances.items())
 
 
+def _training(model: Model, chances: Mapping[int, float], configs: Sequence[TrainerConfig]) -> tuple[str, ...]:
+    """At the Clip Skip that the model was most probably trained at, or at its family's own."""
+    family, best = model.facts.family, max(chances, key=lambda skip: chances[skip])
+    known = chances[best] >= KNOWN
+    return tuple(training_lines(best if known else family.value.default_skip, known, family, configs))
+
+
 def _on_file(model: Model, extras: Extras) -> Iterator[Evidence]:
     source = model.facts.source
     yield from file_evidence(
@@ -223,6 +241,7 @@ def _on_file(model: Model, extras: Extras) -> Iterator[Evidence]:
     yield from advised_evidence(source.name, read_hints(source.path))
     for lora in extras.loras.values():
         yield from file_evidence(lora.name, hashes=(), metadata=lora.metadata, is_lora=True, family=model.facts.family)
+        yield from config_evidence(lora.name, configs_of(lora.path, lora.metadata), model.facts.family)
         yield from advised_evidence(lora.name, read_hints(lora.path))
 
 

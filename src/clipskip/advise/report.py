@@ -44,6 +44,7 @@ def lines(advice: Advice, *, family: Family, tool: Dialect) -> Iterator[str]:
         yield f"CLIP score of one picture at each, by {advice.clip.model} (100 x cosine):"
         yield row("  the prompt", [f"{score:.1f}" for score in advice.clip.prompt])
         yield from (row(f"  {phrase}", [f"{score:.1f}" for score in scores]) for phrase, scores in advice.clip.phrases)
+    yield from advice.training
     yield ""
     yield f"Measured with {advice.rows} UNet evaluations (a guided step is two) in {advice.seconds:.0f} s."
 

@@ -12,6 +12,7 @@ from clipskip.spec import ClipSkip, Dialect, Family, Request
 from clipskip.sweep import Model, find_model, load_model, resolve
 from clipskip.weights import Library
 from clipskip.weights.remembered import remember
+from clipskip.weights.trainer import read_trainer_config
 
 
 def run_advise(
@@ -22,6 +23,7 @@ def run_advise(
     images: Path | None,
     base: str | None,
     clip: str | None,
+    trainer_config: Path | None,
     folders: Sequence[Path],
     allow_pickle: bool,
     as_json: bool,
@@ -31,14 +33,20 @@ def run_advise(
     dialect = Dialect.parse(tool)
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     path = find_model(request.model, hash=request.model_hash, library=library)
-    measured = bool(images or base or clip or keep)
+    config = read_trainer_config(trainer_config) if trainer_config else None
+    measured = bool(images or base or clip or keep or config)
     settled = advise_by_family(path, request, measured=measured, allow_pickle=allow_pickle)
     if settled is not None:
         return _said(*settled, tool=dialect, as_json=as_json)
     with console.status("Opening the model"):
         model = load_model(path, allow_pickle=allow_pickle, prediction=request.prediction)
     wanted = Wanted(
-        request=request, skips=whole_skips(skips, depth=model.facts.depth), images=images, base=base, clip=clip
+        request=request,
+        skips=whole_skips(skips, depth=model.facts.depth),
+        images=images,
+        base=base,
+        config=config,
+        clip=clip,
     )
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True

@@ -299,11 +299,28 @@ def prompt(
 @app.command()
 def advise(
     prompt: Annotated[
-        str | None, typer.Argument(help="The prompt; without one only what model and LoRAs were trained at is asked.")
+        list[str] | None,
+        typer.Argument(
+            help="The prompt; without one only what model and LoRAs were trained at is asked. Files here are further LoRAs, as a "
+            "shell puts them behind --lora out/epoch-*.safetensors."
+        ),
     ] = None,
     *,
     negative: o.Negative = None,
-    lora: o.Loras = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora",
+            help="LoRA as name, name:0.8 or name:text_encoder:unet. Repeat for several. Epochs of one LoRA, as files, a pattern or a "
+            "folder, are compared.",
+        ),
+    ] = None,
+    trainer_config: Annotated[
+        Path | None,
+        typer.Option(
+            help="kohya's or OneTrainer's config that the LoRA was trained with; those beside the LoRA are found."
+        ),
+    ] = None,
     settings: o.Settings = None,
     model: o.ModelName = None,
     images: Annotated[
@@ -329,6 +346,9 @@ def advise(
             "--remember", help="Keep the answer beside the checkpoint: later pictures without a Clip Skip take it."
         ),
     ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Of epochs: also draw them, the SVG file to write.")
+    ] = None,
     fetch: o.Fetch = False,
     allow_pickle: o.Pickle = False,
     as_json: Json = False,
@@ -336,16 +356,43 @@ def advise(
     """Say which Clip Skip to use, why, and how sure that is.
 
     From what the files say and from measurements: what model and LoRAs were trained at, how much of the guidance and
-    of each LoRA is left at each Clip Skip, from where the picture falls apart, which phrases the model reacts to.
+    of each LoRA is left at each Clip Skip, from where the picture falls apart, which phrases the model reacts to. Of a
+    LoRA's epochs: what each adds and what it changes besides, and which to use.
     """
     from clipskip.doors.advising import run_advise
+    from clipskip.doors.epochs import epochs_among, run_epochs, split_words, spread
 
+    text, files = split_words(prompt or [])
+    loras, of_one = spread(lora or [], files, allow_pickle=allow_pickle)
     request = o.build_request(
-        prompt if prompt or settings else "", settings=settings, loras=lora,
+        text if text or settings else "", settings=settings, loras=loras,
         negative_prompt=negative, model=model, seed=seed, prediction=prediction,
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
     skips = parse_skips(clip_skip)
+    epochs = epochs_among(request, models_folder or [], must=of_one, allow_pickle=allow_pickle)
+    if epochs:
+        if base or clip or remember:
+            raise SpecError(
+                "--base, --clip and --remember are not for a comparison of epochs; leave them away", field="lora"
+            )
+        say(
+            run_epochs(
+                request,
+                epochs,
+                skips,
+                tool=tool,
+                images=images,
+                config=trainer_config,
+                out=out,
+                folders=models_folder or [],
+                allow_pickle=allow_pickle,
+                as_json=as_json,
+            )
+        )
+        return
+    if out is not None:
+        raise SpecError("--out draws the epochs of a LoRA; give several of one with --lora", field="out")
     say(
         run_advise(
             request,
@@ -354,6 +401,7 @@ def advise(
             images=images,
             base=base,
             clip=clip,
+            trainer_config=trainer_config,
             folders=models_folder or [],
             allow_pickle=allow_pickle,
             keep=remember,

@@ -1,0 +1,140 @@
+"""A comparison of epochs in; plain values for JSON, lines of text, and a plot as SVG, out."""
+
+import dataclasses
+from collections.abc import Iterator
+from xml.sax.saxutils import escape
+
+from clipskip.advise.epochs import Comparison, Table
+from clipskip.advise.report import MOST_SURE, row
+from clipskip.advise.training import to_write, training_lines
+from clipskip.advise.verdict import KNOWN, Answer
+from clipskip.errors import SpecError
+from clipskip.spec import ClipSkip, Dialect, Family, to_dialect
+
+WIDE, TALL, LEFT, GAP, TOP = 240, 170, 56, 44, 74
+"""Pixels: a panel's width and height, room for its numbers, between two panels, and above them."""
+FIRST, LAST = (176, 206, 240), (16, 60, 130)
+"""Colours of the first epoch's line and of the last one's."""
+STYLE = (
+    "text{font:13px system-ui,sans-serif;fill:#1b1f24}.t{font-weight:600}.n{font-size:11px}.f{fill:none;stroke-width:2}"
+)
+
+
+def plain_epochs(found: Comparison, *, family: Family) -> dict[str, object]:
+    """Everything as JSON's values, with what to write into a trainer's config."""
+    values = dataclasses.asdict(found)
+    for epoch in values["epochs"]:
+        epoch["path"] = str(epoch["path"])
+    values["configs"] = [
+        {
+            "path": str(config.path),
+            "trainer": config.tool.value,
+            "says": config.said,
+            "clip_skip": config.trained_at(family)[0],
+        }
+        for config in found.configs
+    ]
+    return values | {"to_write": [dataclasses.asdict(write) for write in to_write(found.model_skip, family)]}
+
+
+def epoch_lines(found: Comparison, *, family: Family, tool: Dialect) -> Iterator[str]:
+    """The choice first, then what it rests on."""
+    choice, chosen = found.choice, found.epochs[found.choice.epoch]
+    try:
+        number = f"{to_dialect(ClipSkip(choice.skip), tool, family=family)} in {tool.label}"
+    except SpecError as error:
+        number = f"{choice.skip}, which {tool.label} cannot say ({error})"
+    which = f"{chosen.name} ({chosen.label}) at Clip Skip {number}"
+    yield {
+        Answer.VALUE: f"Use {which}, {min(choice.sure, MOST_SURE):.0%} sure",
+        Answer.NO_DIFFERENCE: f"No difference that matters; use {which}",
+        Answer.NOT_KNOWN: f"Not known; begin with {which}",
+    }[choice.answer]
+    yield f"{choice.text}."
+    yield ""
+    yield f"{len(found.epochs)} epochs of one LoRA on {found.model}, {found.family}, strength as given"
+    yield f"Prompt: {found.prompt} ({found.prompt_source})"
+    for one in found.evidence:
+        yield f"  {one.about}: Clip Skip {one.skip}, {one.weight:.0%}: {one.source}. Doubt: {one.doubt}."
+    for title, table, form in _tables(found):
+        yield ""
+        yield row(title, [str(skip) for skip in found.skips])
+        for epoch, cells in zip(found.epochs, table, strict=True):
+            yield row(f"  {epoch.label}", [format(cell, form) for cell in cells])
+    yield ""
+    yield "added: along what the epochs have in common, of the guidance. besides: everyday prompts that do not call it, of theirs."
+    if found.error is not None:
+        yield f"error: of denoising {found.pictures} pictures, over that without the LoRA at Clip Skip {found.model_skip}."
+    yield from training_lines(found.model_skip, found.model_sure >= KNOWN, family, found.configs)
+    yield ""
+    yield f"Measured with {found.rows} UNet evaluations (a guided step is two) in {found.seconds:.0f} s."
+
+
+def _tables(found: Comparison) -> Iterator[tuple[str, Table, str]]:
+    yield f"taken up (1: most at {found.lora_skip})", found.uptake, ".0%"
+    yield "added", found.effect, ".0%"
+    yield "changed besides", found.besides, ".0%"
+    if found.error is not None:
+        small = all(abs(cell) < 1 for cells in found.error for cell in cells)
+        yield "error on pictures", found.error, "+.1%" if small else "+.0%"
+    yield "chance to be the best", found.chance, ".0%"
+
+
+def epoch_picture(found: Comparison) -> str:
+    """An SVG: a panel for each measure, Clip Skip across, a line for each epoch, the later the darker; a ring is the choice."""
+    panels = [panel for panel in _tables(found) if panel[0] != "added"]
+    width = LEFT + len(panels) * (WIDE + LEFT) + GAP
+    height = TOP + TALL + 58 + 18 * -(-len(found.epochs) // 3)
+    parts = [
+        f'<text class="t" x="{GAP // 2}" y="24">{escape(_short(f"{len(found.epochs)} epochs: {found.prompt}"))}</text>',
+        f'<text x="{GAP // 2}" y="44">{escape(_short(f"{found.choice.text}."))}</text>',
+    ]
+    for number, (title, table, form) in enumerate(panels):
+        parts += _panel(found, title, table, form=form, x=LEFT + number * (WIDE + LEFT))
+    for number, epoch in enumerate(found.epochs):
+        x, y = GAP // 2 + number % 3 * 300, TOP + TALL + 56 + 18 * (number // 3)
+        text = escape(_short(f"{epoch.label} ({epoch.name})", 42))
+        parts.append(
+            f'<path class="f" d="M{x} {y - 4}h18" stroke="{_colour(found, number)}"/><text class="n" x="{x + 24}" y="{y}">{text}</text>'
+        )
+    label = escape(f"Epochs of a LoRA at each Clip Skip: {found.choice.text}", {'"': "&quot;"})
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{label}"><style>{STYLE}</style><rect width="{width}" height="{height}" fill="#fff"/>{"".join(parts)}</svg>\n'
+    )
+
+
+def _panel(found: Comparison, title: str, table: Table, *, form: str, x: int) -> Iterator[str]:
+    """One measure: its axes, its lines and the choice."""
+    cells = [cell for cells in table for cell in cells]
+    low, high = min(0.0, *cells), max(0.0, *cells) or 1.0
+    step = WIDE / max(1, len(found.skips) - 1)
+
+    def place(column: int, value: float) -> str:
+        return f"{x + column * step:.1f} {TOP + TALL * (1 - (value - low) / (high - low)):.1f}"
+
+    yield f'<text class="t" x="{x}" y="{TOP - 10}">{escape(title)}</text>'
+    for value in sorted({low, 0.0, high}):
+        at = place(0, value).split()[1]
+        yield f'<path d="M{x} {at}h{WIDE}" stroke="#d5d9de"/><text class="n" x="{x - 6}" y="{at}" text-anchor="end">{value:{form}}</text>'
+    for column, skip in enumerate(found.skips):
+        yield f'<text class="n" x="{x + column * step:.1f}" y="{TOP + TALL + 18}" text-anchor="middle">{skip}</text>'
+    for number, values in enumerate(table):
+        path = "L".join(place(column, value) for column, value in enumerate(values))
+        dots = "".join(f"M{place(column, value)}h0" for column, value in enumerate(values))
+        colour = f'stroke="{_colour(found, number)}"'
+        yield f'<path class="f" d="M{path}" {colour}/><path d="{dots}" {colour} stroke-width="6" stroke-linecap="round"/>'
+    choice = found.choice
+    ring = place(found.skips.index(choice.skip), table[choice.epoch][found.skips.index(choice.skip)]).split()
+    yield f'<circle cx="{ring[0]}" cy="{ring[1]}" r="7" fill="none" stroke="#c0392b" stroke-width="2"/>'
+
+
+def _colour(found: Comparison, number: int) -> str:
+    share = number / max(1, len(found.epochs) - 1)
+    return "#" + "".join(
+        f"{round(first + (last - first) * share):02x}" for first, last in zip(FIRST, LAST, strict=True)
+    )
+
+
+def _short(text: str, most: int = 110) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
