@@ -449,6 +449,29 @@ def test_a_refiner_finishes_the_picture_and_is_noted(client: TestClient) -> None
     assert list(reasons(post(client, **long | {"refiner_switch_at": -1}))) == ["refiner_switch_at"]
 
 
+@pytest.mark.parametrize("script", [{"args": [True, "tiny", 0.5]}, [True, "tiny", 0.5]])
+def test_the_refiner_script_of_a1111s_page_is_obeyed_and_said(client: TestClient, script: Any) -> None:
+    fields = {"steps": 4, "refiner_checkpoint": "tiny", "refiner_switch_at": 0.5}
+    images, info = drawn(client, steps=4, alwayson_scripts={"Refiner": script})
+    assert images == drawn(client, **fields)[0]
+    assert any("script Refiner is obeyed" in note for note in info["clipskip_notes"])
+    own = drawn(client, **fields | {"refiner_checkpoint": ""}, alwayson_scripts={"Refiner": script})
+    assert own[0] == drawn(client, steps=4)[0], "the body's own field wins"
+    for idle in ([False, "tiny", 0.5], [True, "None", 0.5], [True, "", 0.8], [True, None, 0.8], [True, "tiny", 1], []):
+        assert drawn(client, steps=4, alwayson_scripts={"Refiner": {"args": idle}})[0] == own[0]
+    refused = post(client, alwayson_scripts={"Refiner": {"args": [True, "sdxl", 0.5]}})
+    assert list(reasons(refused)) == ["refiner_checkpoint"]
+
+
+def test_the_pages_scripts_that_its_api_leaves_out_are_said_where_they_say_something_else(client: TestClient) -> None:
+    scripts = {"Sampler": {"args": [30, "Euler a", "Karras"]}, "Seed": {"args": [7, True, 3, 0.5, 0, 0]}}
+    images, info = drawn(client, alwayson_scripts=scripts)
+    assert images == drawn(client)[0]
+    assert info["clipskip_ignored"] == ["alwayson_scripts: Sampler", "alwayson_scripts: Seed"]
+    same = {"Seed": {"args": [BODY["seed"], False, -1, 0, 0, 0]}}
+    assert drawn(client, alwayson_scripts=same, subseed=-1, subseed_strength=0)[1]["clipskip_ignored"] == []
+
+
 ODD: list[Any] = [
     {},
     [],

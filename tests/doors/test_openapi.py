@@ -1,10 +1,13 @@
 """The server against its own description: whatever fits it, or nearly fits it, gets an answer that the description has."""
 
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import schemathesis
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import FailureGroup
@@ -51,3 +54,18 @@ def test_every_answer_is_one_that_the_description_has(app: FastAPI, mode: Genera
         except FailureGroup as fault:
             faults[operation.label] = fault
     assert not faults, "\n\n".join(f"{label}: {fault}" for label, fault in faults.items())
+
+
+def test_the_description_is_made_beside_the_event_loop(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first time takes half a second, in which the loop answers nobody."""
+    made = app.openapi
+    threads: list[str] = []
+
+    def watched() -> dict[str, Any]:
+        threads.append(threading.current_thread().name)
+        return made()
+
+    monkeypatch.setattr(app, "openapi", watched)
+    described = TestClient(app, base_url="http://127.0.0.1").get("/openapi.json").json()
+    assert "/sdapi/v1/txt2img" in described["paths"]
+    assert threads == ["AnyIO worker thread"]

@@ -97,6 +97,25 @@ def test_dpm_fast_goes_between_the_first_level_and_the_last_above_0() -> None:
     assert (way.sigmas[0], way.sigmas[-1], len(way.sigmas)) == (uniform[0], uniform[-2], len(uniform))
 
 
+@pytest.mark.parametrize("sampler", ["DPM fast", "DPM adaptive"])
+def test_from_a_picture_dpm_solvers_go_between_levels_of_the_schedule_type(
+    tiny: Tiny, picture: Build, sampler: str
+) -> None:
+    """1.10 modules/sd_samplers_kdiffusion.py sample_img2img: sigma_max is the first level left, sigma_min the last above 0."""
+    solver, schedule = find_sampler(sampler, "karras", begun=True)
+    karras = find_sampler("Euler")[0].sigmas(10, schedule="Karras")[4:]
+    way = way_down(solver, schedule, 10, strength=0.5)
+    assert (schedule, way.sigmas[0], way.sigmas[-1]) == ("Karras", karras[0], karras[-2])
+    assert find_sampler(sampler, "karras")[1] == "Automatic"
+    built = picture(steps=10, sampler=sampler, cfg_scale=3)
+    begun_at = [
+        begun(replace(built, render=replace(built.render, scheduler=scheduler)), 0.5)[0]
+        for scheduler in ("Karras", "Automatic")
+    ]
+    ends = [list(sample(tiny.ours, [one]))[-1].latent for one in begun_at]
+    assert not torch.allclose(*ends, atol=1e-3)
+
+
 @pytest.mark.parametrize("sampler", [one.name for one in SAMPLERS if one.name != "LCM"])
 def test_every_sampler_begins_at_a_picture_and_at_little_noise_stays_near_it(
     tiny: Tiny, picture: Build, sampler: str

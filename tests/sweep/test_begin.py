@@ -1,5 +1,6 @@
 """Pictures that begin at others, from a request to pixels: A1111's img2img and inpainting on a tiny model."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,18 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 from PIL import Image
 from sweep.test_hires import CELL_PX, levels, noise, pixels_of, went_down
 from tiny_sd1 import tiny_checkpoint
 
+from clipskip.doors.http import build_app
 from clipskip.encode import condition
 from clipskip.errors import SpecError
 from clipskip.image import hash_pixels
 from clipskip.networks import tensors_of
 from clipskip.spec import Hires, Mask, Render, Request, Start, parse_skips, render_infotext, request_from_text
 from clipskip.spec.table import INPAINT_AREAS, RESIZE_MODES
-from clipskip.sweep import Drawn, Extras, Model, SweepFolder, draw_missing, plan_sweep, resolve
+from clipskip.sweep import Drawn, Extras, Model, Studio, SweepFolder, draw_missing, plan_sweep, resolve
 from clipskip.sweep.begin import Openings
 from clipskip.weights import Library
 
@@ -128,11 +131,43 @@ def test_a_soft_mask_is_seen_by_an_inpainting_model_as_it_is() -> None:
     assert found.begin and found.begin.drawn is not None and torch.allclose(found.begin.drawn, torch.tensor(64 / 255))
 
 
+def test_a_schedule_type_counts_for_dpm_fast_from_a_picture_and_comes_back_from_the_text(
+    model: Model, library: Library
+) -> None:
+    asked = replace(ASKED, sampler="DPM fast", scheduler="karras")
+    render, _ = resolve(asked, model.facts, library, pictures=PICTURES)
+    assert render.scheduler == "Karras"
+    again, _ = resolve(request_from_text(render_infotext(render)), model.facts, library, pictures=PICTURES)
+    assert again == render
+    plain, _ = resolve(replace(asked, start=None), model.facts, library)
+    assert plain.scheduler == "Automatic"
+
+
 def test_a_sweep_begins_every_cell_at_the_picture(model: Model, library: Library, tmp_path: Path) -> None:
     sweep, extras = plan_sweep(masked(), parse_skips("1-3"), model.facts, library, pictures=PICTURES)
     folder = SweepFolder.create(tmp_path, sweep)
     list(draw_missing(model, folder, extras))
     assert all(folder.has(0, column) for column in range(3))
+
+
+def test_a_sweep_keeps_the_pictures_it_begins_at_and_a_server_goes_on_with_it(
+    library: Library, tmp_path: Path, model: Model
+) -> None:
+    sweep, extras = plan_sweep(masked(), parse_skips("1-3"), model.facts, library, pictures=PICTURES)
+    folder = SweepFolder.create(tmp_path / f"sweep-{sweep.key}", sweep, model=model.facts)
+    list(draw_missing(model, folder, extras))
+    folder.finish()
+    before = folder.place(0, 1).read_bytes()
+    folder.place(0, 1).unlink()
+    studio = Studio(tmp_path, library)
+    client = TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
+    assert client.post(f"/v1/sweeps/{sweep.key}/resume").status_code == 202
+    while client.get(f"/v1/sweeps/{sweep.key}").json()["state"] in ("queued", "running"):
+        time.sleep(0.01)
+    assert folder.place(0, 1).read_bytes() == before
+    answer = client.delete(f"/v1/sweeps/{sweep.key}/folder", params={"confirm": sweep.key})
+    assert (answer.status_code, folder.path.exists()) == (200, False), answer.text
+    studio.close()
 
 
 def test_a_mask_that_is_not_there_is_an_error(model: Model, library: Library) -> None:

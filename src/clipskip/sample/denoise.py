@@ -111,9 +111,9 @@ def sample(
     pictures that cannot be drawn together.
     """
     render = _shared(pictures)
-    sampler, schedule = find_sampler(render.sampler, render.scheduler)
-    sampler = replace(sampler, trained=trained_levels(render, sdxl=_is_sdxl(pictures[0])))
     begins = [p.start for p in pictures if p.start is not None]
+    sampler, schedule = find_sampler(render.sampler, render.scheduler, begun=bool(begins))
+    sampler = replace(sampler, trained=trained_levels(render, sdxl=_is_sdxl(pictures[0])))
     way = _way(sampler, schedule, render, begins)
     noises = [PictureNoise(p.render, index=p.index, shape=_shape(p.start)) for p in pictures]
     first = torch.stack([noise.first() for noise in noises]).to(unet.device)

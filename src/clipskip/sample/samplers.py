@@ -31,7 +31,8 @@ class Sampler:
     schedule: str = "Uniform"
     """The schedule type that Automatic stands for."""
     own_times: Schedule | None = None
-    """Set where a sampler visits its own noise levels, whatever schedule type is asked for."""
+    """Set where a sampler visits its own noise levels, whatever schedule type is asked for. From a picture, DPM fast and DPM
+    adaptive begin and end at levels of the schedule type (1.10 modules/sd_samplers_kdiffusion.py sample_img2img)."""
     spaced_anew: bool = False
     """Whether it spaces its timesteps evenly when it begins at a picture (UniPC)."""
     unit_scale: bool = False
@@ -64,6 +65,10 @@ class Sampler:
         """The noise levels of the model at which it samples."""
         trained = self.trained or stable_diffusion()
         return latent_consistency(trained) if self.consistency else trained
+
+    def leaves_schedule(self, *, begun: bool) -> bool:
+        """Whether a schedule type changes nothing, for a picture that begins at another or not."""
+        return self.own_times is not None and (self.unit_scale or not begun)
 
     def sigmas(self, steps: int, *, schedule: str = AUTOMATIC) -> Sigmas:
         """Return the noise levels of a run, falling. `schedule` is a name of SCHEDULES, or Automatic."""
@@ -207,15 +212,16 @@ SAMPLERS = (
 )
 
 
-def find_sampler(name: str, scheduler: str = AUTOMATIC) -> tuple[Sampler, str]:
+def find_sampler(name: str, scheduler: str = AUTOMATIC, *, begun: bool = False) -> tuple[Sampler, str]:
     """Find the sampler and schedule type of a name in any of A1111's spellings, in upper or lower case.
 
     Up to A1111 1.8 a name carried its schedule ("DPM++ 2M Karras", "k_dpmpp_2m_ka"); that has precedence over
     Automatic. Samplers that visit their own timesteps (DDIM) accept any schedule type and ignore it, as in A1111:
-    theirs is Automatic. Raises SpecError for an unknown name, or for a name and a schedule type that disagree.
+    theirs is Automatic, but for those that take one where a picture is `begun` at another. Raises SpecError for an
+    unknown name, or for a name and a schedule type that disagree.
     """
     sampler, schedule = _named(name, scheduler)
-    return sampler, AUTOMATIC if sampler.own_times else schedule
+    return sampler, AUTOMATIC if sampler.leaves_schedule(begun=begun) else schedule
 
 
 def _named(name: str, scheduler: str) -> tuple[Sampler, str]:

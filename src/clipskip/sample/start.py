@@ -78,7 +78,7 @@ def way_down(sampler: Sampler, schedule: str, steps: int, *, strength: float, ev
 def check_start(render: Render) -> None:
     """Raise SpecError for a render whose sampler cannot make a move from its picture."""
     if render.start is not None:
-        sampler, schedule = find_sampler(render.sampler, render.scheduler)
+        sampler, schedule = find_sampler(render.sampler, render.scheduler, begun=True)
         way_down(sampler, schedule, render.steps, strength=render.start.strength)
 
 

@@ -240,7 +240,8 @@ def _sampler(reader: Reader, source: Source) -> tuple[str, str]:
     name, kind = source.names(
         said.name().strip() if said else source.sampler, schedule.name().strip() if schedule else AUTOMATIC
     )
-    if takes_no_schedule(name) and kind != AUTOMATIC:
+    begun = reader.has("denoising_strength") or reader.has("hires_denoising_strength")
+    if takes_no_schedule(name, begun=begun) and kind != AUTOMATIC:
         reader.leave(schedule.key if schedule else "Schedule type", kind)
         kind = AUTOMATIC
     return name, kind

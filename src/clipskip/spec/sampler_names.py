@@ -26,6 +26,8 @@ COMFY_OWN_TIMES = ("DPM fast", "DPM adaptive")
 OWN_TIMES = frozenset({"ddim", "ddim cfg++", "plms", "unipc", "dpm fast", "dpm adaptive"})
 """Samplers that take no schedule type: A1111 notes the one that its menu shows, and draws without it
 (1.10 modules/sd_samplers_timesteps.py get_timesteps; sd_samplers_kdiffusion.py for the last two)."""
+SPACED_BY_SCHEDULE = frozenset({"dpm fast", "dpm adaptive"})
+"""Those that begin and end at levels of a schedule type where a picture begins at another, or has a second pass."""
 SCHEDULES_IN_NAMES = (
     "Karras", "Exponential", "Polyexponential", "SGM Uniform", "SGMUniform", "Uniform", "Normal", "Simple", "Beta",
 )  # fmt: skip
@@ -75,6 +77,8 @@ def other_names(sampler: str, schedule: str) -> tuple[str, str]:
     return known.get(bare.removesuffix("_gpu"), name), kind
 
 
-def takes_no_schedule(sampler: str) -> bool:
-    """Whether a sampler visits its own timesteps, so that a schedule type beside it says nothing."""
-    return plain(sampler) in {plain(name) for name in OWN_TIMES}
+def takes_no_schedule(sampler: str, *, begun: bool) -> bool:
+    """Whether a sampler visits its own timesteps, so that a schedule type beside it says nothing; where a picture is `begun`
+    at another, fewer do."""
+    names = OWN_TIMES - SPACED_BY_SCHEDULE if begun else OWN_TIMES
+    return plain(sampler) in {plain(name) for name in names}

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipskip.errors import Conflict, OutputError
-from clipskip.sweep.folder import PAGE
+from clipskip.sweep.folder import BEGUN, PAGE
 from clipskip.sweep.history import Record
 from clipskip.sweep.lock import held
 from clipskip.sweep.manifest import MANIFEST
 from clipskip.sweep.marks import MARKS
 from clipskip.sweep.shard import CLAIMS
 
-OURS = (PAGE, MARKS, "advice.json", "grid.png", "grid-*.png", ".*.partial", ".clipskip-*.lock")
+OURS = (PAGE, MARKS, "advice.json", "grid.png", "grid-*.png", BEGUN.format("*"), ".*.partial", ".clipskip-*.lock")
 """Besides the cells' pictures and the manifest, which goes last: without it nobody knows what the others are."""
 
 

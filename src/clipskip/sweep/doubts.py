@@ -48,7 +48,8 @@ def _hides_word(name: str) -> str | None:
 def _idle(request: Request) -> Iterator[str]:
     """A line for each setting that the sampler does not take."""
     sampler, _ = find_sampler(request.sampler, request.scheduler)
-    if sampler.own_times and find_schedule(request.scheduler) != AUTOMATIC:
+    begun = request.start is not None or request.hires is not None
+    if sampler.leaves_schedule(begun=begun) and find_schedule(request.scheduler) != AUTOMATIC:
         yield f"schedule type {request.scheduler} changes nothing: {sampler.name} visits its own timesteps"
     if request.eta is not None and sampler.eta is None:
         yield f"eta {request.eta:g} changes nothing: {sampler.name} has none"

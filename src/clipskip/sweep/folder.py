@@ -1,7 +1,8 @@
 """Where a sweep's pictures go: written as they finish, found again when the sweep is run again."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,25 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from clipskip.errors import ClipskipError, OutputError
-from clipskip.image import CELL_PX, PageCell, draw_grid, read_infotext, write_bytes, write_page, write_png
-from clipskip.spec import render_infotext
+from clipskip.image import (
+    CELL_PX,
+    PageCell,
+    draw_grid,
+    hash_pixels,
+    read_infotext,
+    read_pixels,
+    write_bytes,
+    write_page,
+    write_png,
+)
+from clipskip.spec import Start, render_infotext
 from clipskip.sweep.manifest import MANIFEST, axes_of, read_manifest, write_manifest
 from clipskip.sweep.marks import marks_json, read_marks
 from clipskip.sweep.plan import Sweep, file_name
 from clipskip.sweep.scores import cell_id
 from clipskip.weights import CheckpointFacts
 
-GRID, PAGE = "grid.png", "index.html"
+GRID, PAGE, BEGUN = "grid.png", "index.html", "begin-{}.png"
 MOST_PIXELS, MOST_EMBEDDED = 100_000_000, 60_000_000
 
 
@@ -37,6 +48,13 @@ class SweepFolder:
         _check_same(path, sweep)
         write_manifest(path, sweep, model=model)
         return cls(path=path, sweep=sweep)
+
+    def keep_begun(self, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Keep the pictures that the cells begin at, so that the sweep can go on without being given them again."""
+        for digits in _begun_of(self.sweep.base.start):
+            place = self.path / BEGUN.format(digits)
+            if not place.exists():
+                write_png(place, pictures[digits], "")
 
     def sweep_up(self) -> None:
         """Take away what a killed process left half written; only for one that has the folder to itself."""
@@ -79,6 +97,21 @@ class SweepFolder:
     def finish(self) -> None:
         """Writes the grid and the page from the pictures that are there."""
         finish_folder(self.path)
+
+
+def begun_in(path: Path, start: Start | None) -> dict[str, NDArray[np.uint8]]:
+    """The pictures to begin at that a sweep's folder keeps, by the hashes of their pixels; damaged ones are left out."""
+    found: dict[str, NDArray[np.uint8]] = {}
+    for digits in _begun_of(start):
+        with suppress(OSError, ClipskipError):
+            pixels = read_pixels((path / BEGUN.format(digits)).read_bytes(), field="init")
+            found |= {digits: pixels} if hash_pixels(pixels) == digits else {}
+    return found
+
+
+def _begun_of(start: Start | None) -> tuple[str, ...]:
+    """The hashes of the picture that cells begin at, and of its mask."""
+    return () if start is None else (start.hash, start.mask.hash) if start.mask else (start.hash,)
 
 
 def finish_folder(path: Path) -> None:

@@ -97,7 +97,8 @@ def resolve(
     """
     check_request(request)
     _check_start(request, pictures)
-    sampler, schedule = find_sampler(request.sampler, request.scheduler)
+    begun = request.start is not None or request.hires is not None
+    sampler, schedule = find_sampler(request.sampler, request.scheduler, begun=begun)
     rules = Rules(emphasis=Emphasis.parse(request.emphasis))
     calls = request.steps * sampler.order
     prompt = read_prompt(request.prompt, steps=calls, rules=rules)
@@ -184,7 +185,7 @@ def _said(answer: RememberedSkip, source: SourceFile) -> str:
 
 def _hires(hires: Hires, request: Request, *, sampler: str, schedule: str) -> Hires:
     """The second pass with its prompt read, and without what is the first's as well."""
-    name, own = find_sampler(hires.sampler or sampler, hires.scheduler or AUTOMATIC)
+    name, own = find_sampler(hires.sampler or sampler, hires.scheduler or AUTOMATIC, begun=True)
     goes = own if hires.scheduler or own != AUTOMATIC else None
     read = None if hires.prompt is None else read_prompt(hires.prompt, steps=1, rules=Rules())
     negative = hires.negative_prompt

@@ -192,6 +192,7 @@ def draw_missing(
     Of a `shard` only its own cells are drawn and told of; one that claims takes some cells at a time.
     """
     sweep, missing = folder.sweep, []
+    folder.keep_begun(extras.starts)
     for index, (row, column) in enumerate(sweep.places):
         render = sweep.cell(row, column)
         if not shard.has(render):

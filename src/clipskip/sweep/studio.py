@@ -9,7 +9,7 @@ from clipskip.errors import Conflict, DamagedFile, NotFound
 from clipskip.spec import Axis, Render, Request, Skip
 from clipskip.sweep.delete import Deleted, delete_sweep
 from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
-from clipskip.sweep.folder import SweepFolder
+from clipskip.sweep.folder import SweepFolder, begun_in
 from clipskip.sweep.history import PREFIX, History, Record
 from clipskip.sweep.model import Extras, Halt, Model
 from clipskip.sweep.models import Models
@@ -69,7 +69,8 @@ class Studio:
         """What a past sweep needs to be gone on with; DamagedFile where its files are others by now."""
         asked = record.request
         found = self.models.facts(asked.model, hash=asked.model_hash)
-        facts, sweep, extras = self._plan(asked, record.skips, found, axes=record.axes)
+        begun = begun_in(record.folder, asked.start)
+        facts, sweep, extras = self._plan(asked, record.skips, found, axes=record.axes, pictures=begun)
         if f"{PREFIX}{sweep.key}" != record.folder.name and not _same_cells(sweep, record):
             raise DamagedFile(
                 f"the sweep {record.id} cannot go on: its model, LoRAs or embeddings are not the files that it began with; "
@@ -119,9 +120,17 @@ class Studio:
         self.queue.close()
 
     def _plan(
-        self, request: Request, skips: Sequence[Skip], facts: CheckpointFacts, *, axes: Sequence[Axis] = ()
+        self,
+        request: Request,
+        skips: Sequence[Skip],
+        facts: CheckpointFacts,
+        *,
+        axes: Sequence[Axis] = (),
+        pictures: Pictures = NO_PICTURES,
     ) -> tuple[CheckpointFacts, Sweep, Extras]:
-        planned = plan_sweep(request, skips, facts, self.library, axes=axes, allow_pickle=self.allow_pickle)
+        planned = plan_sweep(
+            request, skips, facts, self.library, axes=axes, pictures=pictures, allow_pickle=self.allow_pickle
+        )
         return facts, *planned
 
     def _begin(
@@ -150,7 +159,7 @@ def _drawing(folder: SweepFolder, extras: Extras, *, previews: bool) -> Callable
         try:
             yield from draw_missing(model, folder, extras, previews=previews)
         finally:
-            if any(folder.path.glob("*.png")):
+            if any(folder.path.glob("row*.png")):
                 folder.finish()
 
     return draw

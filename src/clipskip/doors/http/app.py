@@ -73,7 +73,13 @@ def build_app(
     `origins` may read its answers. `clip` is a CLIP model that pictures may be scored by."""
     access = access or Access()
     app = FastAPI(
-        title="clipskip", version=__version__, docs_url=None, redoc_url=None, responses=REFUSALS, lifespan=_ready
+        title="clipskip",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        responses=REFUSALS,
+        lifespan=_ready,
     )
     app.router.route_class = StrictRoute
     app.add_middleware(Guard, access=access, origins=frozenset(origins))
@@ -82,6 +88,7 @@ def build_app(
     app.add_exception_handler(HTTPException, _plain)
     app.add_exception_handler(Exception, _broken)
     _add_page(app)
+    _add_description(app)
     _add_session(app, access)
     for routes in (marking_routes, reading_routes, advise_routes, a1111_routes, openai_routes):
         app.include_router(routes(studio))
@@ -151,6 +158,13 @@ def _add_session(app: FastAPI, access: Access) -> None:
         if session is not None:
             answer.set_cookie(COOKIE, session, httponly=True, samesite="strict")
         return answer
+
+
+def _add_description(app: FastAPI) -> None:
+    @app.get("/openapi.json", include_in_schema=False)
+    def description() -> JSONResponse:
+        """What every call takes and answers. Made in a thread: the first time takes half a second, while others are answered."""
+        return JSONResponse(app.openapi())
 
 
 def _add_page(app: FastAPI) -> None:

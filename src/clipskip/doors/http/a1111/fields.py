@@ -52,17 +52,18 @@ def refused_fields(sent: Mapping[str, Any]) -> Iterator[Reason]:  # Any: whateve
             yield Reason(field=name, why=why)
 
 
-def find_method(sampler: str, scheduler: str) -> tuple[str, str, bool]:
+def find_method(sampler: str, scheduler: str, *, begun: bool) -> tuple[str, str, bool]:
     """A1111's names of a sampling method and schedule type, and whether the type sent is one that the method leaves out.
 
     DDIM and its kin visit their own timesteps whatever the type (A1111 1.10, modules/sd_samplers_timesteps.py).
     """
     try:
-        method, schedule = find_sampler(sampler, scheduler or AUTOMATIC)
+        method, schedule = find_sampler(sampler, scheduler or AUTOMATIC, begun=begun)
     except SpecError as error:
         field = {"sampler": "sampler_name"}.get(error.field or "", error.field)
         raise SpecError(str(error), field=field) from None
-    return method.name, schedule, method.own_times is not None and find_schedule(scheduler or AUTOMATIC) != AUTOMATIC
+    idle = method.leaves_schedule(begun=begun) and find_schedule(scheduler or AUTOMATIC) != AUTOMATIC
+    return method.name, schedule, idle
 
 
 def plain(value: Any) -> str:  # Any: as above

@@ -6,8 +6,15 @@ from typing import Any
 from clipskip.doors.http.reasons import Reason
 
 NONE = ("", "none")
-UI_ONLY = frozenset({"sampler", "seed", "api payload", "comments", "extra options", "hypertile"})
-"""A1111's own, which do nothing through its API: they are there for its page, or work by options."""
+REFINER = "refiner"
+UI_ONLY = frozenset({REFINER, "sampler", "seed", "api payload", "comments", "extra options", "hypertile"})
+"""A1111's own, which do nothing through its API: they are there for its page (1.10 modules/scripts.py setup_for_ui_only), or
+work by options."""
+SAYS: Mapping[str, tuple[tuple[Any, ...], tuple[tuple[str, ...], ...]]] = {  # Any: a script's arguments
+    "sampler": ((20, "DPM++ 2M", "Automatic"), (("steps",), ("sampler_name", "sampler_index"), ("scheduler",))),
+    "seed": ((-1, False, -1, 0, 0, 0), (("seed",), (), ("subseed",), ("subseed_strength",))),
+}
+"""What the page's scripts say when nobody has touched them, and of which fields of a body."""
 SWITCHES = ("enabled", "enable", "is_enabled", "active")
 """What a unit of settings calls its switch."""
 MODEL = "ad_model"
@@ -17,10 +24,36 @@ MODEL = "ad_model"
 def refused_scripts(sent: Mapping[str, Any]) -> Iterator[Reason]:  # Any: whatever the client sent
     """Why always-on scripts are refused: all that would do something."""
     for name, script in sent.items():
-        args = script.get("args", []) if isinstance(script, dict) else script
-        if name.strip().casefold() not in UI_ONLY and not is_idle(args):
+        if name.strip().casefold() not in UI_ONLY and not is_idle(_args(script)):
             why = f"alwayson_scripts: {name[:80]!r} is not here; switch it off or leave it out"
             yield Reason(field="alwayson_scripts", why=why)
+
+
+def refiner_of(sent: Mapping[str, Any]) -> dict[str, Any]:  # Any: as above
+    """The fields that the Refiner script of A1111's page stands for: its switch, checkpoint and share of the noise."""
+    for name, script in sent.items():
+        args = _args(script)
+        named = isinstance(args, list) and len(args) > 1 and str(args[1] or "").casefold() not in NONE
+        if name.strip().casefold() == REFINER and named and not is_idle(args[:1]):
+            said = zip(("refiner_checkpoint", "refiner_switch_at"), args[1:], strict=False)
+            return {field: value for field, value in said if value is not None}
+    return {}
+
+
+def unheard(sent: Mapping[str, Any], body: Mapping[str, Any]) -> Iterator[str]:  # Any: as above
+    """The page's scripts that say something else than the body's fields, which alone count."""
+    for name, script in sent.items():
+        usual, fields = SAYS.get(name.strip().casefold(), ((), ()))
+        args = _args(script)
+        if not fields or not isinstance(args, list) or tuple(args) == usual[: len(args)]:
+            continue
+        said = zip(args, fields, strict=False)
+        if any(names and value not in [body.get(field) for field in names] for value, names in said):
+            yield f"alwayson_scripts: {name[:80]}"
+
+
+def _args(script: Any) -> Any:  # Any: as above
+    return script.get("args", []) if isinstance(script, dict) else script
 
 
 def is_idle(args: Any) -> bool:  # Any: as above

@@ -13,7 +13,7 @@ from clipskip.doors.http.a1111.fields import NEUTRAL, SILENT, find_method, refus
 from clipskip.doors.http.a1111.option_table import Value
 from clipskip.doors.http.a1111.options import ALIAS, AUTOMATIC, CLIP_SKIP, DEFAULTS, MODEL, Options, read_skip, told
 from clipskip.doors.http.a1111.plot import NAME as PLOT
-from clipskip.doors.http.a1111.scripts import NONE, refused_scripts
+from clipskip.doors.http.a1111.scripts import NONE, refiner_of, refused_scripts, unheard
 from clipskip.doors.http.a1111.styles import Style, with_styles
 from clipskip.doors.http.pictures import MOST_PICTURES
 from clipskip.doors.http.reasons import Reason, log_line, reasons_of, refusal
@@ -56,6 +56,7 @@ BY_OPTION = {
 """Options that are a Request's fields."""
 SAME = ("", "use same sampler", "use same scheduler")
 """What stands for the first pass' own in a hires pass."""
+REFINER_NOTE = "the script Refiner is obeyed, though A1111's API takes refiner_checkpoint and refiner_switch_at only"
 SAMPLING = ("sampler_name", "sampler_index", "scheduler")
 
 
@@ -95,6 +96,9 @@ def read_wish(sent: Any, kind: type[PictureKind], shelf: Shelf) -> Wish[PictureK
     if not isinstance(sent, dict):
         raise refusal([Reason(field="", why="the body is no JSON object; send one")])
     given = {name: value for name, value in sent.items() if value is not None}
+    scripts = given.get("alwayson_scripts", {})
+    refined = refiner_of(scripts) if isinstance(scripts, dict) and "refiner_checkpoint" not in given else {}
+    given |= refined
     body, reasons = _validated(given, kind)
     reasons += [*refused_fields(given), *_sampling_reasons(body), *_script_reasons(body, txt2img=kind is PictureBody)]
     changes = shelf.options.read(body.override_settings)
@@ -115,7 +119,7 @@ def read_wish(sent: Any, kind: type[PictureKind], shelf: Shelf) -> Wish[PictureK
         if skip is not None and CLIP_SKIP not in changes.taken:
             request = replace(request, clip_skip=skip, counted_by=None)
         request, more = _as_the_family_has_it(request, shelf, options)
-        notes = (*notes, *more)
+        notes = (*notes, *more, *([REFINER_NOTE] if refined else []))
     except ClipskipError as error:
         error = in_a1111s_words(error)
         if error.field not in {reason.field for reason in reasons}:
@@ -124,6 +128,7 @@ def read_wish(sent: Any, kind: type[PictureKind], shelf: Shelf) -> Wish[PictureK
         raise refusal(reasons)
     known = {*kind.model_fields, *NEUTRAL, *SILENT}
     ignored = [*(name for name in sent if name not in known), *changes.ignored, *ignored]
+    ignored += unheard(body.alwayson_scripts, given)
     _log(ignored, notes)
     return Wish(
         body=body,
@@ -158,7 +163,7 @@ def _sampling_reasons(body: PictureBody) -> list[Reason]:
     found: dict[str, Reason] = {}
     for start, method in passes.items() if any(hires) else [("", passes[""])]:
         try:
-            find_method(*method)
+            find_method(*method, begun=True)
         except SpecError as error:
             found.setdefault(str(error), Reason.of(error, field=f"{start}{error.field}"))
     return list(found.values())
@@ -196,7 +201,9 @@ def _request(body: PictureBody, shelf: Shelf, overrides: Mapping[str, Value]) ->
         given = set(body.model_fields_set)
     changes: dict[str, Any] = {ours: getattr(body, name) for name, ours in RENAMED.items() if name in given - {*NOISE}}
     if given.intersection(SAMPLING):
-        method, schedule, idle = find_method(body.sampler, body.scheduler)
+        method, schedule, idle = find_method(
+            body.sampler, body.scheduler, begun=body.enable_hr or isinstance(body, ImageBody)
+        )
         changes |= {"sampler": method, "scheduler": schedule}
         ignored += ["scheduler"] if idle else []
     changes |= _by_option(overrides)
