@@ -38,12 +38,13 @@ def sweep_of(seeds: Sequence[int] = SEEDS, *, rows: Sequence[tuple[LoraRef, ...]
 
 
 def table_of(sweep: Sweep, measures: Sequence[Measure], value: Callable[[int, int, str], float | None]) -> Table:
-    cells = {
-        sweep.cell(row, column).key: {
-            one.name: found for one in measures if (found := value(row, column, one.name)) is not None
-        }
-        for row, column in sweep.places
-    }
+    cells = [
+        [
+            {one.name: found for one in measures if (found := value(row, column, one.name)) is not None}
+            for column in range(len(sweep.skips))
+        ]
+        for row in range(len(sweep.rows))
+    ]
     return Table(sweep=sweep, measures=tuple(measures), cells=cells)
 
 

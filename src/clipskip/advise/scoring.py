@@ -114,7 +114,8 @@ def score_sweep(
                 _score_pictures(keeper, name)
     finally:
         keeper.save()
-    table = Table(sweep=folder.sweep, measures=keeper.measures, cells=keeper.cells)
+    grid = [[keeper.cells.get(id, {}) for id in row] for row in keeper.ids]
+    table = Table(sweep=folder.sweep, measures=keeper.measures, cells=grid)
     summary = summarize(table, known=known, depth=model.facts.depth, missing=keeper.missing)
     write_scores(folder.path, summary=summary)
     return summary
@@ -127,8 +128,10 @@ class _Keeper:
         self.folder, self.wanted, self._tell = folder, wanted, tell
         manifest = read_manifest(folder.path) or {}
         self.measures = tuple(Measure(**measure) for measure in manifest.get("measures", ()))
+        cells = manifest.get("cells", ())
+        self.ids = [[cell_id(cell["file"]) for cell in row] for row in cells]
         self.cells: dict[str, dict[str, float]] = {
-            cell_id(cell["file"]): dict(cell.get("scores", {})) for row in manifest.get("cells", ()) for cell in row
+            cell_id(cell["file"]): dict(cell.get("scores", {})) for row in cells for cell in row
         }
         self.missing: list[str] = []
         self._done, self._saved_at = 0, time.monotonic()
@@ -143,7 +146,7 @@ class _Keeper:
         sweep, rows = self.folder.sweep, dict[Render, int]()
         for row in range(len(sweep.rows)):
             measurable = [c for c, skip in enumerate(sweep.skips) if isinstance(skip, ClipSkip | EncoderSkips)]
-            if any(SIGNS not in self.cells.get(sweep.cell(row, column).key, {}) for column in measurable):
+            if any(SIGNS not in self.cells[self.ids[row][column]] for column in measurable):
                 rows.setdefault(same_to_model(sweep.cell(row, 0)), row)
         return list(rows.values())
 
@@ -198,7 +201,7 @@ def _score_rows(
         for other in alike[same_to_model(render)]:
             for column, skip in enumerate(sweep.skips):
                 if skip in found:
-                    keeper.put(sweep.cell(other, column).key, found[skip])
+                    keeper.put(keeper.ids[other][column], found[skip])
     schedules = [str(skip) for skip in sweep.skips if not isinstance(skip, ClipSkip | EncoderSkips)]
     if schedules:
         keeper.missing.append(
@@ -212,7 +215,7 @@ def _score_pictures(keeper: _Keeper, name: str) -> None:
     waiting = [
         (row, column)
         for row, column in folder.sweep.places
-        if measure_name not in keeper.cells.get(folder.sweep.cell(row, column).key, {})
+        if measure_name not in keeper.cells[keeper.ids[row][column]]
     ]
     if not waiting:
         return
@@ -225,18 +228,18 @@ def _score_pictures(keeper: _Keeper, name: str) -> None:
     keeper.add_measures([measure])
     failed: Counter[str] = Counter()
     for row, column in waiting:
-        render, place = folder.sweep.cell(row, column), folder.place(row, column)
+        place = folder.place(row, column)
         keeper.count(1)
         if not place.is_file():
             failed["not drawn"] += 1
             continue
         try:
-            value = float(score(pixels_of(place), render.prompt))
+            value = float(score(pixels_of(place), folder.sweep.cell(row, column).prompt))
         except Exception as error:  # as above
             failed[_words(error)] += 1
             continue
         if math.isfinite(value):
-            keeper.put(render.key, {measure_name: value})
+            keeper.put(keeper.ids[row][column], {measure_name: value})
         else:
             failed[f"it gave {value}"] += 1
     for why, count in failed.items():

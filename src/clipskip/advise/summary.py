@@ -12,7 +12,7 @@ from clipskip.advise.soundness import SIGNS as ENOUGH
 from clipskip.advise.verdict import KNOWN
 from clipskip.spec import ClipSkip, LoraRef
 from clipskip.sweep import Badge, Comparison, Group, Measure, Summary, Sweep, name_row
-from clipskip.sweep.scores import SURE, CellScores
+from clipskip.sweep.scores import SURE
 
 GONE = 0.1
 """A LoRA of which less than this share is taken up is called gone."""
@@ -27,11 +27,12 @@ class Table:
 
     sweep: Sweep
     measures: tuple[Measure, ...]
-    cells: CellScores
+    cells: Sequence[Sequence[Mapping[str, float]]]
+    """By row and column, then by a measure's name."""
 
     def value(self, row: int, column: int, measure: str) -> float | None:
         """A cell's number, where it has one."""
-        return self.cells.get(self.sweep.cell(row, column).key, {}).get(measure)
+        return self.cells[row][column].get(measure)
 
     @property
     def groups(self) -> tuple[Rows, ...]:

@@ -64,6 +64,10 @@ class Marks:
         if len(self.choices) > MOST_CHOICES:
             raise SpecError(f"{len(self.choices)} comparisons are kept; {MOST_CHOICES} is the most", field="choices")
 
+    def of(self, id: str) -> CellMark:
+        """What is thought of a cell."""
+        return next((mark for cell, mark in self.cells if cell == id), CellMark())
+
     @property
     def stars(self) -> frozenset[str]:
         """The ids of the cells that have one."""

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, LoraRef, request_from_text
 from clipskip.spec.table import PICTURE
 from clipskip.sweep.history import Record
-from clipskip.sweep.marks import CellMark, Marks
+from clipskip.sweep.marks import Marks
 
 Value = bool | int | float | str | None
 Format = Literal["csv", "parquet"]
@@ -41,12 +41,12 @@ class SweepTable:
 def tabulate(record: Record, marks: Marks) -> SweepTable:
     """The table of a sweep, row by row of its grid. Its columns are the same for every sweep of the same LoRAs and measures."""
     loras = tuple(dict.fromkeys(lora.name for _, row in record.rows for lora in row))
-    columns = (*PLACE, *SETTINGS, *_lora_columns(loras), *_score_columns(record), *MARKS)
-    rows = []
+    columns = (*PLACE, *SETTINGS, *_lora_columns(loras), SETTINGS_TEXT, *_score_columns(record), *MARKS)
+    rows: list[tuple[Value, ...]] = []
     for row, cells in enumerate(record.cells):
-        own = {lora.name: lora for lora in record.rows[row][1]}
-        for column in range(len(cells)):
-            rows.append(tuple(_row(record, marks, row, column, [own.get(name) for name in loras])))
+        on = {lora.name: lora for lora in record.rows[row][1]}
+        shared = (*_settings(cells[0].settings), *_strengths([on.get(name) for name in loras]))
+        rows += [tuple(_row(record, marks, row, column, shared)) for column in range(len(cells))]
     return SweepTable(columns=columns, rows=tuple(rows))
 
 
@@ -95,8 +95,8 @@ SETTINGS = (
     Column(name="model_hash", kind=str),
     Column(name="vae", kind=str),
     *(Column(name=row.key, kind=row.kind, low=row.low, high=row.high) for row in PICTURE),
-    Column(name="settings", kind=str),
 )
+SETTINGS_TEXT = Column(name="settings", kind=str)
 MARKS = (
     Column(name="star", kind=bool),
     Column(name="winner", kind=bool),
@@ -115,23 +115,31 @@ def _score_columns(record: Record) -> Iterator[Column]:
     return (Column(name=f"score.{measure.name}", kind=float) for measure in record.scores.measures)
 
 
-def _row(record: Record, marks: Marks, row: int, column: int, loras: list[LoraRef | None]) -> Iterator[Value]:
+def _row(record: Record, marks: Marks, row: int, column: int, shared: Sequence[Value]) -> Iterator[Value]:
     cell, skip = record.cells[row][column], record.skips[column]
     yield from (row, column, cell.id, cell.path.name, cell.drawn, record.rows[row][0], str(skip))
     yield float(skip.from_end) if isinstance(skip, ClipSkip) else None
-    asked = request_from_text(cell.settings)
+    yield from shared
+    yield cell.settings
+    scores = dict(cell.scores)
+    yield from (scores.get(measure.name) for measure in record.scores.measures)
+    mark = marks.of(cell.id)
+    yield from (mark.star, cell.id == marks.winner, mark.name, mark.note)
+
+
+def _settings(text: str) -> Iterator[Value]:
+    """What the pictures of a row say of themselves, besides their Clip Skip."""
+    asked = request_from_text(text)
     yield None if asked.negative_clip_skip is None else str(asked.negative_clip_skip)
     yield from (asked.prompt, asked.negative_prompt, asked.model, asked.model_hash, asked.vae)
     for setting in PICTURE:
         value = getattr(asked, setting.name)
         yield None if value is None else setting.kind(value)
-    yield cell.settings
+
+
+def _strengths(loras: Sequence[LoraRef | None]) -> Iterator[float]:
     for lora in loras:
         yield from (lora.text_encoder, lora.unet) if lora else (0.0, 0.0)
-    scores = dict(cell.scores)
-    yield from (scores.get(measure.name) for measure in record.scores.measures)
-    mark = dict(marks.cells).get(cell.id, CellMark())
-    yield from (mark.star, cell.id == marks.winner, mark.name, mark.note)
 
 
 def _field(value: Value) -> str | int | float:
