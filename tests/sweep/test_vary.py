@@ -1,17 +1,22 @@
 """A sweep over other axes than Clip Skip: its rows, their names, and going on with it."""
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from tiny_sd1 import WIDTH, tiny_checkpoint
 
-from clipskip.errors import SpecError
+from clipskip.errors import NotFound, SpecError
 from clipskip.spec import Axis, ClipSkip, LoraRef, Request, parse_skips
-from clipskip.sweep import History, Model, SweepFolder, draw_sweep, plan_sweep
+from clipskip.sweep import History, Model, SweepFolder, draw_sweep, open_model, plan_sweep
 from clipskip.sweep import folder as folder_module
-from clipskip.weights import Library
+from clipskip.sweep.folder import pixels_of
+from clipskip.weights import Library, save_single_file
 
 ASKED = Request(prompt="a red frog", steps=1, seed=3, width=64, height=64, model="tiny")
 OGRE = (LoraRef(name="ogre", text_encoder=0.5, unet=1.0),)
@@ -106,3 +111,99 @@ def test_ten_thousand_cells_are_planned_quickly(model: Model, library: Library, 
     SweepFolder.create(tmp_path, sweep, model=model.facts)
     assert len(sweep.places) == 10_000
     assert time.process_time() - started < 8
+
+
+@pytest.fixture(scope="module")
+def shelf(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Library:
+    """The tiny model and its LoRA with a second LoRA, a second model, one of 3 layers, a VAE and an embedding."""
+    place = tmp_path_factory.mktemp("shelf")
+    shutil.copytree(folder, place, dirs_exist_ok=True)
+    tensors = load_file(place / "loras" / "ogre.safetensors")
+    save_file({name: -tensor for name, tensor in tensors.items()}, place / "loras" / "gnome.safetensors")
+    other = tiny_checkpoint(vocabulary=49408, layers=12)
+    save_single_file(replace(other, unet={name: -one for name, one in other.unet.items()}), place / "other.safetensors")
+    save_single_file(tiny_checkpoint(vocabulary=49408, layers=3), place / "shallow.safetensors")
+    (place / "vae").mkdir()
+    save_file({name: one * 2 for name, one in other.vae.items()}, place / "vae" / "bright.safetensors")
+    (place / "embeddings").mkdir()
+    save_file({"emb_params": torch.randn(2, WIDTH)}, place / "embeddings" / "smudge.safetensors")
+    return Library((place,))
+
+
+BOTH = (*OGRE, LoraRef(name="gnome"))
+
+
+def test_which_loras_are_on_is_an_axis(model: Model, shelf: Library) -> None:
+    each = planned(model, shelf, "lora=none||each||all", loras=BOTH)
+    assert each.row_names == ("without LoRA", "ogre 0.5/1", "gnome", "ogre 0.5/1 + gnome")
+    assert str(each.axes[0]) == "lora=none||ogre||gnome||all", "as it is planned again"
+    two = planned(model, shelf, "lora=none||gnome", "lora-weight=0.5,1", loras=BOTH)
+    assert two.row_names == ("without LoRA", "LoRA 0.5, gnome 0.5", "LoRA 1, gnome")
+    with pytest.raises(SpecError, match="'troll' is none of this picture's LoRAs; use none, each, all, ogre"):
+        planned(model, shelf, "lora=troll", loras=OGRE)
+    with pytest.raises(SpecError, match="needs a LoRA"):
+        planned(model, shelf, "lora=none||all")
+
+
+def test_vaes_are_an_axis_and_own_is_the_checkpoints(model: Model, shelf: Library) -> None:
+    sweep = planned(model, shelf, "vae=own||bright")
+    assert [render.vae and render.vae.name for render in sweep.variants] == [None, "bright.safetensors"]
+    assert sweep.row_names == ("VAE own, without LoRA", "VAE bright, without LoRA")
+
+
+def test_embeddings_are_on_and_off(model: Model, shelf: Library) -> None:
+    sweep = planned(
+        model, shelf, "embedding=on||off", prompt="a red frog, (smudge:1.2), tall", negative_prompt="ugly, smudge"
+    )
+    assert [(render.prompt, render.negative_prompt, len(render.embeddings)) for render in sweep.variants] == [
+        ("a red frog, (smudge:1.2), tall", "ugly, smudge", 1),
+        ("a red frog, tall", "ugly", 0),
+    ]
+    with pytest.raises(SpecError, match="calls one by its file's name"):
+        planned(model, shelf, "embedding=on||off")
+    with pytest.raises(SpecError, match=r"use on\|\|off"):
+        planned(model, shelf, "embedding=smudge", prompt="smudge")
+
+
+def test_models_are_an_axis_and_each_row_is_drawn_with_its_own(model: Model, shelf: Library, tmp_path: Path) -> None:
+    request = replace(ASKED, loras=OGRE)
+    skips = parse_skips("1-2")
+    both = draw_sweep(
+        request, skips, model, folder=tmp_path / "both", library=shelf, axes=[Axis.parse("model=other||tiny")]
+    )
+    assert both.sweep.row_names == (
+        "other, without LoRA",
+        "other, ogre 0.5/1",
+        "tiny, without LoRA",
+        "tiny, ogre 0.5/1",
+    )
+    tiny = draw_sweep(request, skips, model, folder=tmp_path / "tiny", library=shelf)
+    second = open_model("other", library=shelf)
+    other = draw_sweep(replace(request, model="other"), skips, second, folder=tmp_path / "other", library=shelf)
+    for row, alone in ((0, other), (1, other), (2, tiny), (3, tiny)):
+        for column in range(2):
+            assert pixels_of(both.place(row, column)).tolist() == pixels_of(alone.place(row % 2, column)).tolist()
+    record = History(tmp_path).find("both")
+    assert "Model" not in record.settings, "what varies is not among the shared settings"
+    again, _ = plan_sweep(record.request, record.skips, model.facts, shelf, axes=record.axes)
+    assert again.key == both.sweep.key
+
+
+def test_a_combination_that_cannot_be_drawn_is_left_out_and_said(model: Model, shelf: Library) -> None:
+    # LoRA ogre changes a fourth layer, which the model of three layers has not
+    sweep = planned(model, shelf, "model=tiny||shallow", loras=OGRE)
+    assert sweep.row_names == ("tiny, without LoRA", "tiny, ogre 0.5/1", "shallow, without LoRA")
+    (line,) = sweep.left_out
+    assert line.startswith("shallow, with LoRA: ")
+    deep = planned(model, shelf, "model=tiny||shallow", "negative-clip-skip=2||5")
+    assert len(deep.rows) == 3
+    (line,) = deep.left_out
+    assert line.startswith("shallow, negative Clip Skip 5: clip skip 5 is deeper than this encoder's 3 layers")
+
+
+def test_a_value_that_can_be_drawn_with_nothing_is_an_error(model: Model, shelf: Library) -> None:
+    request = replace(ASKED, loras=())
+    with pytest.raises(SpecError, match="deeper than this encoder's 3 layers"):
+        plan_sweep(request, parse_skips("1-5"), model.facts, shelf, axes=[Axis.parse("model=tiny||shallow")])
+    with pytest.raises(NotFound, match="nowhere"):
+        planned(model, shelf, "model=tiny||nowhere")

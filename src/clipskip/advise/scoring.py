@@ -192,6 +192,9 @@ def _score_rows(
         alike.setdefault(same_to_model(sweep.cell(row, 0)), []).append(row)
     for first in keeper.rows_to_ask():
         render = sweep.cell(first, 0)
+        if render.model != model.facts.ref:
+            keeper.missing.append(f"{sweep.row_names[first]}: only rows of {model.facts.ref.name} are measured")
+            continue
         try:
             found = measure_row(model, render, extras, skips=sweep.skips, references=references, tell=keeper.count)
         except ClipskipError as error:

@@ -26,13 +26,16 @@ from clipskip.sweep import (
     Pictures,
     Saved,
     Shard,
+    Sweep,
     SweepFolder,
     doubts_of,
     draw_missing,
     draw_to,
+    draws,
     find_model,
     finish_folder,
     held,
+    load_model,
     merge_folders,
     open_model,
     plan_sweep,
@@ -69,6 +72,7 @@ def run_sweep(
     sweep, extras = plan_sweep(
         request, skips, model.facts, library, axes=axes, pictures=pictures, allow_pickle=allow_pickle
     )
+    _tell_left_out(sweep, console)
     _warn(request, model, extras, console)
     _ask(doubts_of(request, sweep.base, model.facts, extras), console, yes=yes)
     folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=model.facts)
@@ -93,7 +97,8 @@ def _draw(model: Model, folder: SweepFolder, extras: Extras, shard: Shard, conso
     """Draws this process's cells; the grid and the page are made of what is there, by a shard only when it is all."""
     pictures = sum(shard.has(folder.sweep.cell(row, column)) for row, column in folder.sweep.places)
     try:
-        return _show(draw_missing(model, folder, extras, shard=shard), console=console, pictures=pictures)
+        drawer = draws(model, extras, lambda facts: load_model(facts.source.path, allow_pickle=model.allow_pickle))
+        return _show(draw_missing(drawer, folder, extras, shard=shard), console=console, pictures=pictures)
     finally:
         if shard == WHOLE or folder.whole:
             _finish(folder)
@@ -117,6 +122,9 @@ def run_on_ray(
     path = find_model(request.model, hash=request.model_hash, library=library)
     facts = read_facts(path, allow_pickle=allow_pickle)
     sweep, extras = plan_sweep(request, skips, facts, library, axes=axes, allow_pickle=allow_pickle)
+    if extras.models:
+        raise SpecError("a sweep over several models is not drawn on a cluster; leave --ray away", field="ray")
+    _tell_left_out(sweep, console)
     for text in (
         *(doubt.text for doubt in doubts_of(request, sweep.base, facts, extras)),
         *warnings_of(request, extras),
@@ -206,6 +214,11 @@ def _tell_unused(request: Request, console: Console) -> None:
         more = f"; and {len(told) - MOST_UNUSED:,} more" if len(told) > MOST_UNUSED else ""
         shown = "; ".join(told[:MOST_UNUSED])
         console.print(f"Not used of these settings: {shown}{more}", style="yellow", markup=False)
+
+
+def _tell_left_out(sweep: Sweep, console: Console) -> None:
+    for line in sweep.left_out:
+        console.print(printable(f"left out: {line}"), style="yellow", markup=False)
 
 
 def _warn(request: Request, model: Model, extras: Extras, console: Console) -> None:

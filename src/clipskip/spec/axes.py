@@ -1,6 +1,7 @@
 """What a sweep varies besides Clip Skip: the axes as users of A1111's plot and of SwarmUI's grid write them.
 
-seed=1-4, cfg=3,5..9, lora-weight=0.2..1.0, sampler=Euler a||DPM++ 2M, prompt=frog||owl; SKIP: leaves a value out.
+seed=1-4, cfg=3,5..9, lora-weight=0.2..1.0, sampler=Euler a||DPM++ 2M, prompt=frog||owl, lora=none||each||all; SKIP: leaves a
+value out.
 """
 
 import math
@@ -32,6 +33,8 @@ class AxisKind:
     """The infotext's name of it; empty where it has none of its own."""
     example: str
     """Values as a user may write them."""
+    named: bool = True
+    """Whether a row's name has its value; which LoRAs are on stands there anyway."""
 
 
 AXES = (
@@ -70,6 +73,10 @@ AXES = (
         example="1,2,4",
     ),
     AxisKind(name="prompt", title="Prompt, search and replace", kind="text", label="", field="", example="frog||owl"),
+    AxisKind(name="lora", title="Which LoRAs", kind="text", label="", field="", example="none||each||all", named=False),
+    AxisKind(name="model", title="Checkpoint", kind="text", label="", field="Model", example="one||another"),
+    AxisKind(name="vae", title="VAE", kind="text", label="VAE", field="VAE", example="own||another"),
+    AxisKind(name="embedding", title="Embeddings", kind="text", label="embeddings", field="", example="on||off"),
 )
 BY_NAME = {axis.name: axis for axis in AXES}
 
@@ -102,6 +109,8 @@ class Axis:
 
     def name(self, value: Value) -> str:
         """A value as a row's label has it."""
+        if not self.kind.named:
+            return ""
         shown = f"{value:g}" if isinstance(value, float) else str(value)
         return f"{self.kind.label} {shown}".strip()
 

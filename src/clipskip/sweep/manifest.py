@@ -109,6 +109,7 @@ def _manifest(sweep: Sweep, model: CheckpointFacts | None) -> dict[str, Any]:
         },
         "request": _request(base),
         **({"axes": list(map(str, sweep.axes)), "loras": [_lora(lora) for lora in sweep.loras]} if sweep.axes else {}),
+        **({"left_out": list(sweep.left_out)} if sweep.left_out else {}),
         "columns": [{"clip_skip": _number(skip), "label": label} for skip, label in columns],
         "rows": [_row(name, row, point) for row, name, point in rows],
         "cells": [[_cell(sweep.cell(r, c), r) for c in range(len(sweep.skips))] for r in range(len(sweep.rows))],

@@ -130,6 +130,8 @@ class Extras:
     """Models of second passes, by hash."""
     refiner: CheckpointFacts | None = None
     """The checkpoint that finishes the pictures."""
+    models: Mapping[FileRef, CheckpointFacts] = field(default_factory=dict)
+    """Checkpoints that an axis names besides the sweep's own."""
 
     def with_more(self, other: "Extras") -> "Extras":
         """These files and those of another request about the same model."""
@@ -139,6 +141,8 @@ class Extras:
             loras={**self.loras, **other.loras},
             embeddings=tuple(embeddings.values()),
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
+            vaes={**self.vaes, **other.vaes},
+            models={**self.models, **other.models},
         )
 
 

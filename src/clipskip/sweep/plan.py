@@ -32,6 +32,8 @@ class Sweep:
     axes: tuple[Axis, ...] = ()
     loras: LoraRow = ()
     """The LoRAs as they were asked for, before an axis changed their weights."""
+    left_out: tuple[str, ...] = ()
+    """Combinations of the axes' values that cannot be drawn, and why."""
 
     def __post_init__(self) -> None:
         if not self.skips or not self.rows:
@@ -62,7 +64,7 @@ class Sweep:
         """Row labels, as users name them."""
         points = self.points or ((),) * len(self.rows)
         return tuple(
-            ", ".join((*(axis.name(value) for axis, value in point), name_row(row)))
+            ", ".join(filter(None, (*(axis.name(value) for axis, value in point), name_row(row))))
             for point, row in zip(points, self.rows, strict=True)
         )
 
@@ -115,4 +117,5 @@ def _in_name(skip: Skip) -> str:
 
 def footer(sweep: Sweep) -> str:
     """The settings that all cells share, as the few lines under the grid; they can be pasted as settings again."""
-    return shared_infotext(sweep.base, without=[axis.kind.field for axis in sweep.axes])
+    varied = [axis.kind.field for axis in sweep.axes]
+    return shared_infotext(sweep.base, without=[*varied, *(f"{field} hash" for field in varied)])

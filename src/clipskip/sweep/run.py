@@ -20,9 +20,10 @@ from clipskip.sweep.model import Advance, Drawn, Extras, Model
 from clipskip.sweep.plan import Sweep, file_name
 from clipskip.sweep.resolve import NO_PICTURES, Pictures, check_skip, resolve
 from clipskip.sweep.second import calls_of_passes
+from clipskip.sweep.several import Several
 from clipskip.sweep.shard import Shard, claim, give_back
 from clipskip.sweep.vary import varied
-from clipskip.weights import CheckpointFacts, FileKind, Library, load_checkpoint
+from clipskip.weights import CheckpointFacts, FileKind, Library, load_checkpoint, read_facts
 
 STARTER = "starter"
 WHOLE = Shard()
@@ -110,17 +111,30 @@ def plan_sweep(
     """The guide's grid for this request: the Clip Skips across, without and with its LoRAs down, for each combination of
     the axes' values."""
     place = library or Library.of_user()
+    models = {request.model: model}
 
     def find(asked: Request) -> tuple[Render, Extras]:
-        return resolve(asked, model, place, pictures=pictures, allow_pickle=allow_pickle)
+        facts = models.get(asked.model)
+        if facts is None:
+            path = find_model(asked.model, hash=None, library=place)
+            facts = models[asked.model] = read_facts(path, allow_pickle=allow_pickle)
+        render, extras = resolve(asked, facts, place, pictures=pictures, allow_pickle=allow_pickle)
+        return render, extras if facts is model else replace(extras, models={facts.ref: facts})
 
-    sweep, extras = varied(replace(request, clip_skip=skips[0], counted_by=None), axes, find)
-    for render in dict.fromkeys((sweep.base, *sweep.variants)):
+    def check(render: Render) -> None:
+        facts = next(facts for facts in models.values() if facts.ref == render.model)
         negative = render.negative_clip_skip or skips[0]
         for calls in calls_of_passes(render):
             for skip in (*skips, negative):
-                check_skip(skip, model, calls=calls)
+                check_skip(skip, facts, calls=calls)
+
+    sweep, extras = varied(replace(request, clip_skip=skips[0], counted_by=None), axes, find, check)
     return replace(sweep, skips=tuple(skips)), extras
+
+
+def draws(model: Model, extras: Extras, open: Callable[[CheckpointFacts], Model]) -> Draws:
+    """What draws a sweep: its model, and where an axis names others, those by turns."""
+    return Several(model, open) if extras.models else model
 
 
 def draw_sweep(
@@ -140,7 +154,8 @@ def draw_sweep(
     allowed = model.allow_pickle if allow_pickle is None else allow_pickle
     sweep, extras = plan_sweep(request, skips, model.facts, library, axes=axes, allow_pickle=allowed)
     into = SweepFolder.create(folder, sweep, model=model.facts)
-    for _ in draw_missing(model, into, extras):
+    drawer = draws(model, extras, lambda facts: load_model(facts.source.path, allow_pickle=allowed))
+    for _ in draw_missing(drawer, into, extras):
         pass
     into.finish()
     return into

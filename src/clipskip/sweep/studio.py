@@ -16,7 +16,7 @@ from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep
 from clipskip.sweep.queue import Event, Job, Queue, nothing
 from clipskip.sweep.resolve import NO_PICTURES, Pictures, resolve
-from clipskip.sweep.run import draw_missing, plan_sweep
+from clipskip.sweep.run import draw_missing, draws, plan_sweep
 from clipskip.weights import CheckpointFacts, Library
 
 SCORES = "scores:"
@@ -38,7 +38,11 @@ class Studio:
     ) -> tuple[Record, tuple[str, ...]]:
         """Plans a sweep and lets it wait its turn, with what is odd about it; one that is complete is only opened again."""
         facts, sweep, extras = self._plan(request, skips, self.facts(request), axes=axes)
-        odd = (*(doubt.text for doubt in doubts_of(request, sweep.base, facts, extras)), *warnings_of(request, extras))
+        odd = (
+            *sweep.left_out,
+            *(doubt.text for doubt in doubts_of(request, sweep.base, facts, extras)),
+            *warnings_of(request, extras),
+        )
         return self._begin(facts, sweep, extras, previews=previews), odd
 
     def check(
@@ -144,7 +148,9 @@ class Studio:
             kept = SweepFolder.create(place, sweep, model=facts)
             record = self.history.find(id)
             if not record.complete:
-                self.queue.put(Job(facts, _drawing(kept, extras, previews=previews), total=len(record.flat), id=id))
+                self.queue.put(
+                    Job(facts, _drawing(kept, extras, self.models, previews=previews), total=len(record.flat), id=id)
+                )
         return record
 
 
@@ -154,10 +160,12 @@ def _same_cells(sweep: Sweep, record: Record) -> bool:
     return all(cell.path == folder.place(r, c) for r, row in enumerate(record.cells) for c, cell in enumerate(row))
 
 
-def _drawing(folder: SweepFolder, extras: Extras, *, previews: bool) -> Callable[[Model], Iterator[Event]]:
+def _drawing(
+    folder: SweepFolder, extras: Extras, models: Models, *, previews: bool
+) -> Callable[[Model], Iterator[Event]]:
     def draw(model: Model) -> Iterator[Event]:
         try:
-            yield from draw_missing(model, folder, extras, previews=previews)
+            yield from draw_missing(draws(model, extras, models.open), folder, extras, previews=previews)
         finally:
             if any(folder.path.glob("row*.png")):
                 folder.finish()

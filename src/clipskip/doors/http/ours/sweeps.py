@@ -66,6 +66,7 @@ def _add_control(routes: APIRouter, studio: Studio, *, clip: str | None) -> None
         sweep, doubts = studio.check(*_wanted(body, studio), _axes(body))
         return CheckView(
             doubts=[DoubtView(field=one.field, text=one.text) for one in doubts],
+            left_out=list(sweep.left_out),
             columns=[ColumnView(clip_skip=skip_json(skip), label=str(skip)) for skip in sweep.skips],
             axes=view_axes(sweep.axes),
             pictures=len(sweep.places),

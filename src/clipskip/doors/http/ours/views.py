@@ -183,6 +183,8 @@ class CheckView(View):
     """What a sweep would be."""
 
     doubts: list[DoubtView]
+    left_out: list[str]
+    """Combinations of the axes' values that cannot be drawn, and why."""
     columns: list[ColumnView]
     axes: list[AxisView]
     pictures: int
