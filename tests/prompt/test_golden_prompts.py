@@ -6,16 +6,12 @@ from typing import Any
 
 import pytest
 
-from clipskip.prompt import (
-    extract_tags,
-    lora_refs,
-    parse_attention,
-    parse_composition,
-    parse_schedule,
-    read_prompt,
-    text_at,
-    token_pieces,
-)
+from clipskip.encode import vectors_at
+from clipskip.prompt import extract_tags, read_prompt, token_pieces
+from clipskip.prompt.attention import parse_attention
+from clipskip.prompt.composition import parse_composition
+from clipskip.prompt.schedule import parse_schedule
+from clipskip.prompt.tags import lora_refs
 from clipskip.spec import LoraRef
 
 Case = dict[str, Any]
@@ -50,7 +46,7 @@ def test_schedules_are_read_as_a1111_reads_them(case: Case) -> None:
 @pytest.mark.parametrize("case", [case for case in of_kind("schedule") if "text_per_call" in case], ids=name)
 def test_each_denoiser_call_gets_the_text_that_a1111_gives_it(case: Case) -> None:
     schedule = [tuple(entry) for entry in case["expected"]]
-    assert [text_at(schedule, call) for call in range(len(case["text_per_call"]))] == case["text_per_call"]
+    assert [vectors_at(schedule, call) for call in range(len(case["text_per_call"]))] == case["text_per_call"]
 
 
 @pytest.mark.parametrize("case", of_kind("composition"), ids=name)

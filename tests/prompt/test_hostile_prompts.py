@@ -6,16 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from clipskip.errors import ClipskipError
-from clipskip.prompt import (
-    describe,
-    extract_tags,
-    parse_attention,
-    parse_composition,
-    parse_schedule,
-    read_prompt,
-    strip_comments,
-    token_ids,
-)
+from clipskip.prompt import describe, extract_tags, read_prompt, strip_comments, token_ids
+from clipskip.prompt.attention import parse_attention
+from clipskip.prompt.composition import parse_composition
+from clipskip.prompt.schedule import parse_schedule
 
 SIZE = 100_000
 READERS: dict[str, Callable[[str], object]] = {

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clipskip.errors import PromptError
-from clipskip.prompt import BREAK, parse_attention
+from clipskip.prompt import BREAK
+from clipskip.prompt.attention import parse_attention
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

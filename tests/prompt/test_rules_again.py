@@ -6,16 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clipskip.errors import PromptError
-from clipskip.prompt import (
-    BREAK,
-    CHUNK,
-    chunk_segments,
-    extract_tags,
-    name_embeddings,
-    parse_attention,
-    parse_composition,
-    token_ids,
-)
+from clipskip.prompt import BREAK, CHUNK, extract_tags, token_ids
+from clipskip.prompt.attention import parse_attention
+from clipskip.prompt.chunks import chunk_segments, name_embeddings
+from clipskip.prompt.composition import parse_composition
 
 patient = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 

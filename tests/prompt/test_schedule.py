@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from clipskip.encode import vectors_at
 from clipskip.errors import PromptError, SpecError
-from clipskip.prompt import parse_schedule, text_at
+from clipskip.prompt.schedule import parse_schedule
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -132,11 +133,11 @@ def test_surplus_brackets_behind_an_edit_do_not_undo_it() -> None:
 
 def test_an_edit_at_step_3_keeps_its_first_text_for_four_calls() -> None:
     schedule = parse_schedule("[a:b:3]", 10)
-    assert "".join(text_at(schedule, call) for call in range(10)) == "aaaabbbbbb"
+    assert "".join(vectors_at(schedule, call) for call in range(10)) == "aaaabbbbbb"
 
 
 def test_a_call_after_the_last_step_gets_the_last_text() -> None:
-    assert text_at([(3, "a"), (10, "b")], 40) == "b"
+    assert vectors_at([(3, "a"), (10, "b")], 40) == "b"
 
 
 def test_a_number_beyond_float64_is_after_the_last_step() -> None:

@@ -5,7 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clipskip.errors import PromptError
-from clipskip.prompt import extract_tags, lora_refs
+from clipskip.prompt import extract_tags
+from clipskip.prompt.tags import lora_refs
 from clipskip.spec import LoraRef
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -117,7 +117,7 @@ def test_ddim_refuses_a_schedule_type_that_would_change_nothing() -> None:
 
 
 def test_ddim_refuses_a_single_step() -> None:
-    with pytest.raises(SpecError, match="use 2 or more"):
+    with pytest.raises(SpecError, match="use 2 steps or more"):
         find_sampler("DDIM")[0].sigmas(1)
 
 

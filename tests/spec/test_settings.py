@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipskip.errors import SkipOutOfRange, SpecError
-from clipskip.prompt import extract_tags, lora_refs, strip_comments
+from clipskip.prompt import extract_tags, strip_comments
+from clipskip.prompt.tags import lora_refs
 from clipskip.spec import (
     ClipSkip,
     FileRef,

@@ -1,4 +1,8 @@
-"""Latents to pixels and back, through the checkpoint's own VAE."""
+"""Latents to pixels and back, through the checkpoint's own VAE.
+
+Both ways change a VAE in float16 that overflows, as those of some anime models do: it is converted to float32 where it is, and
+stays so for every later call. Else each picture would be made twice.
+"""
 
 from collections.abc import Iterator
 
@@ -41,7 +45,8 @@ def decode_on_device(vae: VAE, latent: Latent) -> UInt8[Tensor, "batch height_px
     whole = has_room(vae.device, decoding_bytes(vae, latent.shape) / SHARE)
     pixels = vae.decode(scaled) if whole or max(latent.shape[2:]) <= TILE else decode_tiles(vae, scaled)
     if _overflows(vae, pixels):
-        return decode_on_device(vae.float(), latent)
+        vae.float()
+        return decode_on_device(vae, latent)
     return ((pixels / 2 + 0.5).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
@@ -61,7 +66,10 @@ def encode_exact(vae: VAE, exact: Float[Tensor, "batch 3 height_px width_px"], *
     if seed is not None:
         mean = mean + spread * torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed)).to(mean.device)
     latents = mean * vae.shape.scaling_factor
-    return encode_exact(vae.float(), exact, seed=seed) if _overflows(vae, latents) else latents
+    if _overflows(vae, latents):
+        vae.float()
+        return encode_exact(vae, exact, seed=seed)
+    return latents
 
 
 def picture_px(vae: VAE, side_px: int) -> int:

@@ -14,7 +14,6 @@ backslash before nothing or a new line, cannot be read at all: then the whole pr
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from clipskip.errors import PromptError
@@ -105,14 +104,6 @@ def parse_schedule(
             field="prompt",
         )
     return [(end, _text_of(program, whens, end)) for end in sorted(ends)]
-
-
-def text_at(schedule: Sequence[tuple[int, str]], call: int) -> str:
-    """Return the text for the denoiser's `call`-th call, counted from 0: the first with call <= its end step.
-
-    A1111 compares a count from 0 with steps counted from 1, so the first text lasts one call longer than written.
-    """
-    return next((text for end, text in schedule if call <= end), schedule[-1][1])
 
 
 def is_literal(text: str) -> bool:

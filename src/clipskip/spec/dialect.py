@@ -86,11 +86,6 @@ def to_dialect(skip: Skip, dialect: Dialect, *, family: Family = Family.SD1, cal
     raise SpecError(f"{dialect.label} has no Clip Skip that changes by step as {skip} does", field="clip_skip")
 
 
-def convert(value: str, *, source: Dialect, target: Dialect, family: Family = Family.SD1) -> str:
-    """A tool's value in another tool's words: "2" of A1111 is "1" of diffusers."""
-    return str(to_dialect(from_dialect(value, source, family=family), target, family=family))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spelling:
     """How one tool says a Clip Skip: a line of the conversion table."""

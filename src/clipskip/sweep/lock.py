@@ -1,12 +1,13 @@
-"""One server for one output folder: two would draw the same cells, and each would cancel what it does not know of."""
+"""One process for one output folder: two would draw the same cells, and each would cancel what it does not know of."""
 
 import contextlib
 import errno
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from clipskip.errors import OutputError
 
@@ -17,48 +18,41 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[bool]:
-    """Holds the folder's lock; OutputError where another process has it, False where the file system has no locks.
+    """Hold the folder's lock; OutputError where another process has it, False where the file system has no locks.
 
-    The system lets go of it when the process ends, however it ends: nothing is left to clear away after a crash.
+    The system lets go of it when the process ends, however it ends: nothing is left to clear away after a crash. So a file
+    system without locks gets no file that stands for one.
     """
     path = folder / LOCK
+    lock = FileLock(path, blocking=False, mode=0o644, fallback_to_soft=False)
+    lockable = _take(lock, folder)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror}; choose another folder with --out", field="out"
-        ) from None
-    try:
-        lockable = _take(handle, folder)
         if lockable:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield lockable
     finally:
-        os.close(handle)
+        lock.release()
 
 
-def _take(handle: int, folder: Path) -> bool:
+def _take(lock: FileLock, folder: Path) -> bool:
     try:
-        _lock(handle)
+        lock.acquire()
+    except Timeout:
+        raise OutputError(
+            f"the folder {folder} is in use by {_holder(folder)}; end that server, or choose another folder with --out",
+            field="out",
+        ) from None
     except OSError as error:
         if error.errno in NO_LOCKS:
             return False
-        holder = os.pread(handle, 200, 0).decode("utf-8", "replace") or "another process"
         raise OutputError(
-            f"the folder {folder} is in use by {holder}; end that server, or choose another folder with --out",
-            field="out",
+            f"cannot write {folder / LOCK}: {error.strerror}; choose another folder with --out", field="out"
         ) from None
     return True
 
 
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(handle: int) -> None:
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _lock(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _holder(folder: Path) -> str:
+    """Return what the holder wrote of itself; Windows lets nobody else read a file that is locked."""
+    with contextlib.suppress(OSError):
+        return (folder / LOCK).read_text(errors="replace")[:200] or "another process"
+    return "another process"
