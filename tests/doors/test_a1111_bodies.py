@@ -23,7 +23,12 @@ from clipskip.spec import parse_infotext
 from clipskip.sweep import Studio
 from clipskip.weights import Library
 
-SENT = json.loads((Path(__file__).parent / "clients" / "a1111-bodies.json").read_text())
+SENT = [
+    sent
+    for name in ("a1111-bodies", "more-bodies")
+    for sent in json.loads((Path(__file__).parent / "clients" / f"{name}.json").read_text())
+]
+"""What clients send, the second file by their kinds."""
 BODY = {"prompt": "a red frog", "steps": 2, "width": 64, "height": 64, "seed": 5, "sampler_name": "Euler"}
 TINY = {"sd_model_checkpoint": "tiny"}
 CLIP_SKIP = "CLIP_stop_at_last_layers"
@@ -111,9 +116,9 @@ def test_what_a_client_sends_is_drawn(client: TestClient, sent: dict[str, Any]) 
     assert answer.status_code == 200, answer.text
     info = json.loads(answer.json()["info"])
     body = sent["body"]
-    asked = body.get("override_settings", {}).get(CLIP_SKIP) or body.get("clip_skip") or 1
+    asked = (body.get("override_settings") or {}).get(CLIP_SKIP) or body.get("clip_skip") or 1
     assert info["clip_skip"] == (2 if "infotext" in body else asked)
-    assert len(answer.json()["images"]) == body.get("batch_size", 1)
+    assert len(answer.json()["images"]) == int(body.get("batch_size") or 1)
 
 
 def test_what_a1111_does_not_know_is_left_out_and_said(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:

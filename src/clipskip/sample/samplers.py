@@ -258,5 +258,5 @@ def _joined(name: str) -> str:
 
 def _suffixes() -> dict[str, str]:
     """Return the suffixes that a sampler's name may have, longest first, with the schedule type that each means."""
-    spelled = {f" {n.casefold()}": n for n in SCHEDULES}
+    spelled = {f" {n.casefold()}": n for n in (AUTOMATIC, *SCHEDULES)}
     return dict(sorted(spelled.items(), key=lambda kind: -len(kind[0]))) | {"_ka": "Karras", "_exp": "Exponential"}

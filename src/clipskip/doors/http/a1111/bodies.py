@@ -57,6 +57,7 @@ class PictureBody(LaxBody):
     hr_resize_y: int = 0
     hr_upscaler: Name = "Latent"
     hr_second_pass_steps: int = 0
+    hr_checkpoint_name: Name = ""
     hr_sampler_name: Name = ""
     hr_scheduler: Name = ""
     hr_prompt: Text = ""

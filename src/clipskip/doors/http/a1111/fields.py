@@ -25,27 +25,18 @@ NEUTRAL: Mapping[str, tuple[str, ...]] = {
 """As `plain` writes them, A1111's own default first but for what is only off."""
 SILENT = frozenset(
     {
-        "hr_checkpoint_name", "mask_blur_x", "mask_blur_y", "mask_round", "initial_noise_multiplier",
+        "mask_blur_x", "mask_blur_y", "mask_round", "initial_noise_multiplier",
         "firstphase_width", "firstphase_height", "force_task_id",
         "do_not_save_samples", "do_not_save_grid", "image_cfg_scale", "comments",
         "do_not_reload_embeddings",
     }
 )  # fmt: skip
-"""A1111's own fields that count only with another one, which is refused by its own name, or only inside A1111."""
-
-
-WITH: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "enable_hr": {"hr_checkpoint_name": ("use same checkpoint", *OFF)},
-}
-"""Fields that count only with another, as above."""
+"""A1111's own fields that count only for its other way of drawing, or only inside A1111."""
 
 
 def refused_fields(sent: Mapping[str, Any]) -> Iterator[Reason]:  # Any: whatever the client sent
     """Why fields are refused that would change the picture in A1111 and cannot here."""
-    found = dict(NEUTRAL)
-    for name, more in WITH.items():
-        found |= more if plain(sent.get(name)) not in OFF else {}
-    for name, neutral in found.items():
+    for name, neutral in NEUTRAL.items():
         if name in sent and plain(sent[name]) not in neutral:
             usual = neutral[0] or "nothing"
             why = f"{name} is {str(sent[name])[:60]!r}, which this server cannot do; send {usual} or leave it out"

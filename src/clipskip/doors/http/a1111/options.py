@@ -133,6 +133,16 @@ class Options:
         except NotFound as error:
             raise NotFound(str(error), field=field) from None
 
+    def check_same_model(self, name: str, model: str | None) -> None:
+        """SpecError where a second pass is to be drawn by another checkpoint than the first."""
+        first, second = self.facts(model), self.facts(name)
+        if first is None or second is None or first.ref != second.ref:
+            raise SpecError(
+                f"both passes are drawn by one checkpoint here, and hr_checkpoint_name is {name[:80]!r}; send Use same checkpoint "
+                "or leave it out",
+                field="hr_checkpoint_name",
+            )
+
     def check_upscaler(self, hires: Hires) -> None:
         """An error where there is no upscaler of the name that a second pass has."""
         try:

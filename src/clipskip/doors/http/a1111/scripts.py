@@ -17,6 +17,8 @@ SAYS: Mapping[str, tuple[tuple[Any, ...], tuple[tuple[str, ...], ...]]] = {  # A
 """What the page's scripts say when nobody has touched them, and of which fields of a body."""
 SWITCHES = ("enabled", "enable", "is_enabled", "active")
 """What a unit of settings calls its switch."""
+SWITCH_SECOND = frozenset({"reactor", "roop"})
+"""Scripts whose first argument is a picture, and whose second is the switch."""
 MODEL = "ad_model"
 """What a unit of ADetailer looks for; None is nothing."""
 
@@ -24,7 +26,9 @@ MODEL = "ad_model"
 def refused_scripts(sent: Mapping[str, Any]) -> Iterator[Reason]:  # Any: whatever the client sent
     """Why always-on scripts are refused: all that would do something."""
     for name, script in sent.items():
-        if name.strip().casefold() not in UI_ONLY and not is_idle(_args(script)):
+        plain, args = name.strip().casefold(), _args(script)
+        args = args[1:] if plain in SWITCH_SECOND and isinstance(args, list) else args
+        if plain not in UI_ONLY and not is_idle(args):
             why = f"alwayson_scripts: {name[:80]!r} is not here; switch it off or leave it out"
             yield Reason(field="alwayson_scripts", why=why)
 

@@ -54,7 +54,7 @@ BY_OPTION = {
     **{name: name for name in NOISE[1:]},
 }
 """Options that are a Request's fields."""
-SAME = ("", "use same sampler", "use same scheduler")
+SAME = ("", "none", "use same sampler", "use same scheduler", "use same checkpoint")
 """What stands for the first pass' own in a hires pass."""
 REFINER_NOTE = "the script Refiner is obeyed, though A1111's API takes refiner_checkpoint and refiner_switch_at only"
 SAMPLING = ("sampler_name", "sampler_index", "scheduler")
@@ -115,6 +115,8 @@ def read_wish(sent: Any, kind: type[PictureKind], shelf: Shelf) -> Wish[PictureK
         request, ignored = _request(body, shelf, changes.taken)
         if request.hires:
             shelf.options.check_upscaler(request.hires)
+        if body.enable_hr and body.hr_checkpoint_name.casefold() not in SAME:
+            shelf.options.check_same_model(body.hr_checkpoint_name, request.model)
         skip, notes = _top_level_skip(body, shelf, model=request.model)
         if skip is not None and CLIP_SKIP not in changes.taken:
             request = replace(request, clip_skip=skip, counted_by=None)
