@@ -22,10 +22,9 @@ from clipskip.advise.evidence import Evidence, combined
 from clipskip.advise.summary import Table, summarize
 from clipskip.errors import ClipskipError, NotFound, SpecError
 from clipskip.spec import ClipSkip, EncoderSkips, LoraRef, Render
-from clipskip.sweep import Extras, Measure, Model, Summary, Sweep, SweepFolder, write_scores
+from clipskip.sweep import Extras, Measure, Model, Summary, Sweep, SweepFolder, cell_id, write_scores
 from clipskip.sweep.folder import pixels_of
 from clipskip.sweep.manifest import read_manifest
-from clipskip.sweep.scores import cell_id
 
 GROUP, CLIP = "clipskip.scores", "clip"
 SAVE_S = 5.0

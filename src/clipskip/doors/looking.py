@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 from clipskip.advise import FAMILIES, layer_lines, layer_notes, layer_picture, read_layers
 from clipskip.encode import TextReader, encode_text, open_text_encoder, text_tensors
 from clipskip.errors import NotFound, OutputError
-from clipskip.spec import Skip
-from clipskip.spec.family import Family
+from clipskip.spec import Family, Skip
 from clipskip.sweep import find_model
 from clipskip.weights import (
     FileKind,

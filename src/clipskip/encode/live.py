@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from clipskip.encode.reader import TextReader
 from clipskip.errors import SpecError, WrongKind
 from clipskip.networks import TextShape, tensors_of
-from clipskip.spec.family import Family, TextReading
+from clipskip.spec import Family, TextReading
 from clipskip.weights import TEXT_PARTS, EncoderFacts, Source, canonical
 
 HEAD_WIDTH = 64

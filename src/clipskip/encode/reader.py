@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from clipskip.encode.layer import layers_read
 from clipskip.errors import PromptError, SkipOutOfRange, SpecError
 from clipskip.networks import TextEncoder, build_text_encoder
-from clipskip.spec import ClipSkip, EncoderSkip, Family, Skip, skip_for
-from clipskip.spec.family import TextReading
+from clipskip.spec import ClipSkip, EncoderSkip, Family, Skip, TextReading, skip_for
 from clipskip.weights import TEXT_PARTS, Embedding, EncoderFacts, check_encoders, load_text
 
 ENCODERS = ("L", "G")

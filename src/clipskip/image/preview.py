@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from clipskip.networks.autoencoder import VAE
+from clipskip.networks import VAE
 
 SD1_SCALE = 0.18215
 """The scaling factor that identifies an SD 1.x or 2.x VAE: all of them share one latent space."""

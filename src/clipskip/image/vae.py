@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipskip.networks import VAE
-from clipskip.sample.memory import has_room
+from clipskip.sample import has_room
 
 Latent = Float[Tensor, "batch channels height width"]
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from clipskip.encode import Conditioning, TextVectors, vectors_at
 from clipskip.errors import SpecError
-from clipskip.networks.attention import Memory
-from clipskip.networks.unet import UNet
+from clipskip.networks import Memory, UNet
 from clipskip.sample.noise import Latent, PictureNoise, draws, paths
 from clipskip.sample.ode import AddedNoise, Model, Steps
 from clipskip.sample.samplers import Sampler, find_sampler

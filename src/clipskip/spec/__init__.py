@@ -23,7 +23,7 @@ from clipskip.spec.encoder_skips import (
     parse_skip,
     skip_for,
 )
-from clipskip.spec.family import Family
+from clipskip.spec.family import Family, FamilyRow, TextReading
 from clipskip.spec.infotext import Infotext, format_infotext, parse_infotext, quote
 from clipskip.spec.links import CivitaiLink, HubLink, Link, by_hash, parse_bare, parse_link
 from clipskip.spec.lora import LoraRef
@@ -53,6 +53,7 @@ __all__ = [
     "EncoderSkip",
     "EncoderSkips",
     "Family",
+    "FamilyRow",
     "FileRef",
     "Hires",
     "HubLink",
@@ -68,6 +69,7 @@ __all__ = [
     "Spelling",
     "Start",
     "StepSkips",
+    "TextReading",
     "Translation",
     "asked_skip",
     "by_hash",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clipskip.prompt.tokens import ends_word, token_ids
+from clipskip.prompt import ends_word, token_ids
 from clipskip.sample import AUTOMATIC, find_sampler, find_schedule
 from clipskip.spec import Render, Request
 from clipskip.sweep.model import Extras

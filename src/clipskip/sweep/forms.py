@@ -10,8 +10,7 @@ from typing import Any
 from clipskip.errors import SpecError
 from clipskip.prompt import Emphasis, Rules, read_prompt
 from clipskip.sample import find_sampler
-from clipskip.spec import ClipSkip, Dialect, Family, LoraRef, Request, Skip, to_dialect
-from clipskip.spec.dialect import asked_skip
+from clipskip.spec import ClipSkip, Dialect, Family, LoraRef, Request, Skip, asked_skip, to_dialect
 from clipskip.spec.sampler_names import COMFY_SAMPLERS, SCHEDULES
 
 COMFY_SAMPLER = {label: name for name, label in reversed(COMFY_SAMPLERS.items()) if name != "ddim"} | {"DDIM": "ddim"}

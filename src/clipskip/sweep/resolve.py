@@ -43,13 +43,13 @@ from clipskip.weights import (
     find_fitting,
     find_upscaler,
     identify,
+    is_pickle,
     load_embedding,
     read_allowed,
     read_facts,
     read_header,
 )
 from clipskip.weights.lora import Lora, check_fit, load_lora, table_for
-from clipskip.weights.pickles import is_pickle
 from clipskip.weights.remembered import RememberedSkip, answers_file, remembered_for
 
 NOT_LORAS = {

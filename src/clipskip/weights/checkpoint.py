@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clipskip.errors import DamagedFile
 from clipskip.networks import Shape, UNetShape, VAEShape, best_dtype, tensors_of
-from clipskip.spec.family import Family
+from clipskip.spec import Family
 from clipskip.weights.container import Header, as_path
 from clipskip.weights.facts import CheckpointFacts, EncoderFacts, Prediction, SourceFile
 from clipskip.weights.hashes import hash_file

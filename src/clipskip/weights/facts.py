@@ -7,10 +7,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from clipskip.networks import TextShape, UNetShape, VAEShape
-from clipskip.spec.encoder_skips import Skip, check_depths, skip_for
-from clipskip.spec.family import Family, TextReading
-from clipskip.spec.render import FileRef
-from clipskip.spec.skip import ClipSkip
+from clipskip.spec import ClipSkip, Family, FileRef, Skip, TextReading, check_depths, skip_for
 from clipskip.weights.container import Stamp, same_file
 from clipskip.weights.keys import TEXT_PARTS
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import torch
 
-from clipskip.spec.family import Family
+from clipskip.spec import Family
 from clipskip.weights.container import Header
 from clipskip.weights.embedding import WIDTHS
 from clipskip.weights.identify import FileKind, identify

@@ -13,7 +13,7 @@ import numpy as np
 
 from clipskip.errors import FileError, WrongKind
 from clipskip.networks import lacking
-from clipskip.spec.family import Family
+from clipskip.spec import Family
 from clipskip.weights.container import Header, open_model
 from clipskip.weights.keys import TEXT_PARTS, Source, canonical
 from clipskip.weights.lora.family import LoraFamily, lora_family

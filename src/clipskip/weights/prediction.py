@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clipskip.errors import ClipskipError
 from clipskip.networks import UNetShape, build_unet
-from clipskip.spec.family import Family
+from clipskip.spec import Family
 from clipskip.weights.container import Header
 from clipskip.weights.keys import Source
 from clipskip.weights.reading import read_tensors

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from clipskip.errors import DamagedFile, WrongKind
 from clipskip.networks import Shape, TextShape, UNetShape, VAEShape
-from clipskip.spec.family import Family, FamilyRow, TextReading
+from clipskip.spec import Family, FamilyRow, TextReading
 from clipskip.weights.container import Header
 from clipskip.weights.keys import TEXT_PARTS, Shapes, unet_layout, vae_layout
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from clipskip.spec.family import Family
+from clipskip.spec import Family
 
 Shapes = Mapping[str, tuple[int, ...]]
 

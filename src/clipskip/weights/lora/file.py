@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipskip.errors import DamagedFile, LoraError, WrongKind
-from clipskip.spec.family import Family
+from clipskip.spec import Family
 from clipskip.weights.container import Header, as_path, open_model
 from clipskip.weights.hashes import hash_file
 from clipskip.weights.lora.adapter import AdapterConfig, read_adapter

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from clipskip.spec.family import Family
+from clipskip.spec import Family
 
 LIMIT = 200
 """The most characters of one text."""

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from torch import nn
 
 from clipskip.networks import TextShape, UNetShape, tensors_of
-from clipskip.spec.family import Family
+from clipskip.spec import Family
 from clipskip.weights.keys import openclip_modules, rename, unet_layout, unet_modules
 
 TEXT, TEXT_2, UNET = "text_encoder", "text_encoder_2", "unet"

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from clipskip.spec.family import Family
+from clipskip.spec import Family
 from clipskip.weights.container import Header
 from clipskip.weights.lora import metadata as notes
 from clipskip.weights.lora.family import LoraFamily, lora_family, stated_family, text_width

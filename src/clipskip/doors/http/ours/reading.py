@@ -35,9 +35,8 @@ from clipskip.encode import summarize_layers, text_tensors
 from clipskip.errors import ClipskipError, NotFound, SpecError
 from clipskip.image import infotexts_of
 from clipskip.sample import SAMPLERS, SCHEDULES
-from clipskip.spec import Family, asked_skip, conversion_table, layers_read, parse_columns, request_from_texts
+from clipskip.spec import AXES, Family, asked_skip, conversion_table, layers_read, parse_columns, request_from_texts
 from clipskip.spec import Request as Asked
-from clipskip.spec.axes import AXES
 from clipskip.sweep import Studio
 from clipskip.weights import FileKind, Library
 
