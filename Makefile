@@ -16,18 +16,18 @@ test: .venv/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser"
 
-# The tests of the page alone (Debian: apt-get install chromium; without it they are skipped, here and in `make test`).
+# The page in Chromium (Debian: apt-get install chromium; without it these tests are skipped).
 browser: .venv/dev
-	$(BIN)/python -m pytest tests/doors -k "web or viewer or reference_page"
+	$(BIN)/python -m pytest -m "browser and not slow"
 
 # The full-size tests, and those that take long.
 slow: .venv/dev
 	$(BIN)/python -m pytest -m slow
 
 # All that CI runs.
-check: test slow
+check: test browser slow
 
 # Put the style right.
 fix: .venv/dev

@@ -23,6 +23,7 @@ def differences(what: str) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_pictures_are_the_cpus() -> None:
     """A grey level of 256 is rounding (1 measured); in half precision attention adds up in another order (6 measured)."""
     found = differences("pictures")
@@ -30,6 +31,7 @@ def test_pictures_are_the_cpus() -> None:
     assert len(found) == 2 and max(found.values()) <= 3, found
 
 
+@pytest.mark.slow
 def test_advice_is_the_cpus() -> None:
     """Chances and shares, rounded to four digits."""
     found = differences("advice")

@@ -120,6 +120,7 @@ def test_layers_between_two_are_not_compared() -> None:
     assert whole_skips([ClipSkip(1), ClipSkip(2)], depth=12) == (1, 2)
 
 
+@pytest.mark.slow
 def test_two_loras_that_say_the_opposite_pull_against_each_other(tmp_path: Path) -> None:
     starter, library = open_model(None), Library.of_user((tmp_path,))
     whole = load_file(library.find("ogre", FileKind.LORA))

@@ -96,6 +96,7 @@ def test_the_clean_picture_of_a_prediction_is_that_of_diffusers(model: Model, pr
     assert probe.clean(noisy, 600.0, said).numpy() == pytest.approx(wanted.numpy(), rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_starter_s_pictures_fall_apart_where_the_judge_sees_them_fall_apart() -> None:
     """At 9 and beyond fewer than half as many objects are right as at the best (docs/starter.md)."""
     starter = open_model(None)

@@ -71,13 +71,13 @@ def test_interrupt_gives_the_pictures_at_hand_half_done(client: TestClient, stud
 
 def test_skip_leaves_the_pictures_at_hand_and_goes_on_with_the_next(client: TestClient) -> None:
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(drawn, client, **LONG, n_iter=3)
+        asked = pool.submit(drawn, client, **LONG, n_iter=2)
         until_step(client, 2, asked)
         client.post("/sdapi/v1/skip")
         found = asked.result(60)
-    first, *others = (parse_infotext(text).fields for text in json.loads(found["info"])["infotexts"])
+    first, second = (parse_infotext(text).fields for text in json.loads(found["info"])["infotexts"])
     assert int(first["Interrupted after"]) < 40
-    assert ["Interrupted after" in fields for fields in others] == [False, False]
+    assert "Interrupted after" not in second
     alone = drawn(client, **LONG | {"seed": 6})["images"][0]
     assert np.abs(np.asarray(opened(found["images"][1])).astype(int) - np.asarray(opened(alone)).astype(int)).max() <= 1
 

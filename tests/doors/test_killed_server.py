@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 from fastapi.testclient import TestClient
 
 from clipskip.doors.http import build_app
@@ -66,6 +67,7 @@ def whole_sweep(out: Path, library: Library, ask: str) -> dict[str, Any]:
     return found  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_kill_9_ended_is_found_and_goes_on_to_the_same_pictures(
     folder: Path, library: Library, tmp_path: Path
 ) -> None:

@@ -5,24 +5,35 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from clipskip.doors.cli import main
 from clipskip.errors import ClipskipError, DamagedFile, UnsafeFile, WrongKind, printable
 
 ESCAPES = "\x1b]0;owned\x07\x1b[31m\u202eevil\u2066\x9b2J\r\n"
 
 
+@pytest.fixture
 def command(
-    *words: str, cwd: Path, code: str = "import clipskip.doors.cli as c; c.main()"
-) -> "subprocess.CompletedProcess[str]":
-    environment = os.environ | {"CLIPSKIP_MODELS": "", "TMPDIR": str(cwd)}
-    return subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=cwd, env=environment, timeout=120
-    )
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in an empty folder, in this process; its exit code, output and errors."""
+    monkeypatch.setenv("CLIPSKIP_MODELS", "")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["clipskip", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
 
 
 def obeyed(text: str) -> list[str]:
@@ -51,12 +62,12 @@ def test_letters_of_every_script_stay_as_they_are() -> None:
     assert printable("a\nb\tc\x00", lines=True) == "a\nb\tc\\u0000"
 
 
-def test_a_files_own_words_are_printed_without_their_controls(tmp_path: Path) -> None:
+def test_a_files_own_words_are_printed_without_their_controls(command, tmp_path: Path) -> None:
     name = f"evil{ESCAPES.strip()}.safetensors"
     save_file({f"x{ESCAPES}": torch.ones(2, 2)}, tmp_path / name, metadata={"ss_output_name": ESCAPES})
     for words in (("inspect", name), ("inspect", name, "--json"), ("generate", "a", "--lora", name)):
-        done = command(*words, cwd=tmp_path)
-        assert not obeyed(done.stdout + done.stderr), words
+        _, out, err = command(*words)
+        assert not obeyed(out + err), words
 
 
 @pytest.mark.parametrize(
@@ -71,16 +82,23 @@ def test_a_files_own_words_are_printed_without_their_controls(tmp_path: Path) ->
         (("generate", "a", "--out", ""), "it is empty"),
     ],
 )
-def test_what_was_typed_wrong_is_told_in_one_line(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
-    done = command(*words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("clipskip: ") and done.stderr.count("\n") == 1
-    assert told.lower() in done.stderr.lower() and "--help" in done.stderr and "Usage" not in done.stderr
+def test_what_was_typed_wrong_is_told_in_one_line(command, words: tuple[str, ...], told: str) -> None:
+    code, _, err = command(*words)
+    assert code == 2
+    assert err.startswith("clipskip: ") and err.count("\n") == 1
+    assert told.lower() in err.lower() and "--help" in err and "Usage" not in err
 
 
 def test_a_fault_of_ours_is_one_line_and_a_file_to_report(tmp_path: Path) -> None:
     code = "import clipskip.doors.cli as c\n@c.app.command()\ndef broken() -> None: {}['up\\x1b']\nc.main()"
-    done = command("broken", cwd=tmp_path, code=code)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "broken"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        timeout=120,
+    )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "KeyError" in done.stderr and "https://github.com/clipskip/clipskip/issues" in done.stderr
@@ -95,7 +113,7 @@ def test_a_second_ctrl_c_while_python_ends_prints_nothing(tmp_path: Path) -> Non
         "import threading, time, clipskip.doors.cli as c\n"
         "@c.app.command()\n"
         "def slow() -> None:\n"
-        "    threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "    threading.Thread(target=time.sleep, args=(10,)).start()\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n"
         "c.main()"
@@ -130,8 +148,8 @@ def test_every_door_prints_by_way_of_the_terminal() -> None:
     ],
 )
 def test_numbers_that_no_model_draws_are_refused_before_one_is_opened(
-    words: tuple[str, ...], told: str, tmp_path: Path
+    command, words: tuple[str, ...], told: str
 ) -> None:
     """The model that is named does not exist, and that is not what is told of."""
-    done = command("generate", "a", *words, "--model", "no-such-model", cwd=tmp_path)
-    assert done.returncode == 2 and told in done.stderr, done.stderr
+    code, _, err = command("generate", "a", *words, "--model", "no-such-model")
+    assert code == 2 and told in err, err
