@@ -1,6 +1,6 @@
 """Clip Skip for ComfyUI: a truthful number, fractions, every layer from one pass, sweeps and advice."""
 
-from .advice import ClipSkipAdvice, ClipSkipLayers
+from .advice import ClipSkipAdvice, ClipSkipLayers, ClipSkipUptake
 from .nodes import ClipSkipFromSettings, ClipSkipNode, ClipSkipOfPhrase, ClipSkipSchedule, EncodeAtClipSkips
 from .sweep import ClipSkipSweep
 
@@ -12,6 +12,7 @@ NODE_CLASS_MAPPINGS = {
     "ClipSkipOfPhrase": ClipSkipOfPhrase,
     "ClipSkipSweep": ClipSkipSweep,
     "ClipSkipAdvice": ClipSkipAdvice,
+    "ClipSkipUptake": ClipSkipUptake,
     "ClipSkipLayers": ClipSkipLayers,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -22,6 +23,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "ClipSkipOfPhrase": "Clip Skip of a phrase",
     "ClipSkipSweep": "Clip Skip sweep",
     "ClipSkipAdvice": "Which Clip Skip?",
+    "ClipSkipUptake": "LoRA uptake",
     "ClipSkipLayers": "Layers of a prompt",
 }
 WEB_DIRECTORY = "./web"

@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from clipskip.advise import Wanted, advise, advise_by_family, layer_lines, lines, read_layers, whole_skips
+from clipskip.advise import Wanted, advise, advise_by_family, layer_lines, lines, read_layers, row, whole_skips
 from clipskip.errors import SpecError
 from clipskip.spec import Dialect, LoraRef, Request, parse_skips
 from clipskip.sweep import load_model
 from clipskip.weights import Library
 
 from .nodes import CATEGORY, TEXT
+from .plots import curves
 from .reading import family_of, read_clip
 
 NONE = "none"
@@ -24,7 +25,7 @@ class ClipSkipAdvice:
     """Which Clip Skip to use, why, and what is left of a LoRA at each."""
 
     CATEGORY, FUNCTION = CATEGORY, "ask"
-    RETURN_TYPES, RETURN_NAMES = ("STRING", "STRING"), ("advice", "clip_skip")
+    RETURN_TYPES, RETURN_NAMES = ("STRING", "STRING", "IMAGE"), ("advice", "clip_skip", "plot")
     OUTPUT_NODE = True
     DESCRIPTION = (
         "Asks the model itself: what it and its LoRA were trained at, how much of the prompt and of the LoRA is left at each Clip "
@@ -33,32 +34,113 @@ class ClipSkipAdvice:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {
-            "required": {
-                "checkpoint": (folder_paths.get_filename_list("checkpoints"),),
-                "lora": ([NONE, *folder_paths.get_filename_list("loras")],),
-                "lora_weight": ("FLOAT", {"default": 1.0, "min": -4.0, "max": 4.0, "step": 0.05}),
-                "positive": TEXT,
-                "negative": TEXT,
-                "clip_skips": ("STRING", {"default": "1-4", "tooltip": "Those to compare."}),
-            }
-        }
+        return {"required": _asked([NONE, *folder_paths.get_filename_list("loras")])}
 
     def ask(self, checkpoint, lora, lora_weight, positive, negative, clip_skips):
-        """The advice in words, and its number for the node Clip Skip."""
-        path = folder_paths.get_full_path_or_raise("checkpoints", checkpoint)
-        loras = ()
-        if lora != NONE:
-            file = folder_paths.get_full_path_or_raise("loras", lora)
-            loras = (LoraRef(name=str(file), text_encoder=lora_weight, unet=lora_weight),)
-        request = Request(prompt=positive, negative_prompt=negative, loras=loras)
-        settled = advise_by_family(Path(path), request, measured=False, allow_pickle=False)
-        if settled is None:
-            model = load_model(Path(path))
-            skips = whole_skips(parse_skips(clip_skips), depth=model.facts.depth)
-            settled = advise(model, Wanted(request=request, skips=skips), Library.of_user()), model.facts.family
-        advice, family = settled
-        return "\n".join(lines(advice, family=family, tool=Dialect.COMFYUI)), str(advice.verdict.skip)
+        """The advice in words, its number for the node Clip Skip, and what it rests on as curves."""
+        advice, family = _advice(checkpoint, lora, lora_weight, positive, negative, clip_skips)
+        told = "\n".join(lines(advice, family=family, tool=Dialect.COMFYUI))
+        chosen, prompted = advice.verdict.skip, advice.prompted
+        if prompted is None:
+            curve = {"chance that the model was trained at it": [chance for _, chance in advice.model_chances]}
+            plot = curves(
+                f"{advice.model}: trained at", [skip for skip, _ in advice.model_chances], curve, chosen=chosen
+            )
+        else:
+            curve = {"guidance kept": prompted.guidance_kept}
+            curve |= {f"{one.name}: taken up": one.uptake for one in prompted.loras}
+            plot = curves(f"{advice.model}: {positive}", prompted.skips, curve, chosen=chosen)
+        return told, str(chosen), _image(plot)
+
+
+class ClipSkipUptake:
+    """How much of a LoRA a model takes up at each Clip Skip."""
+
+    CATEGORY, FUNCTION = CATEGORY, "ask"
+    RETURN_TYPES = ("STRING", "FLOAT", "STRING", "IMAGE")
+    RETURN_NAMES = ("verdict", "uptake", "clip_skip", "plot")
+    OUTPUT_NODE = True
+    DESCRIPTION = (
+        "How much of what the LoRA adds where it was trained is left at each Clip Skip, and by which of its parts. It opens the files a "
+        "second time, in clipskip's own engine, for as long as it asks."
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        drawn = {
+            "default": 2,
+            "min": 1,
+            "max": 24,
+            "tooltip": "The Clip Skip that you draw at: the number `uptake` is of it.",
+        }
+        return {"required": {**_asked(folder_paths.get_filename_list("loras")), "drawn_at": ("INT", drawn)}}
+
+    def ask(self, checkpoint, lora, lora_weight, positive, negative, clip_skips, drawn_at):
+        """A verdict in words, the share at `drawn_at`, the Clip Skip with the largest one, and curves."""
+        if not positive.strip():
+            raise SpecError("give a prompt that calls the LoRA; what it adds is measured on that", field="positive")
+        advice, _ = _advice(checkpoint, lora, lora_weight, positive, negative, f"{clip_skips},{drawn_at}")
+        prompted = advice.prompted
+        (one,) = prompted.loras
+        best = prompted.skips[max(range(len(prompted.skips)), key=lambda column: one.uptake[column])]
+        share = one.uptake[prompted.skips.index(drawn_at)]
+        chances = dict(dict(advice.lora_chances)[one.name])
+        trained = max(chances, key=chances.get)
+        told = [
+            f"{one.name} is taken up most at Clip Skip {best}; at {drawn_at}, where you draw, {share:.0%} of what it adds is left."
+        ]
+        told += [
+            f"100% is what it adds at {trained}, where it was most probably trained ({chances[trained]:.0%} sure).",
+            "",
+        ]
+        if one.text_dead_from is not None:
+            told.append(
+                f"Its text part cannot act from Clip Skip {one.text_dead_from} on: the layers it changes are skipped."
+            )
+        by = {
+            "taken up": one.uptake,
+            "by the text encoder": one.by_text,
+            "by the UNet": one.by_unet,
+            "its whole effect": one.whole,
+        }
+        told.append(row("Clip Skip", [str(skip) for skip in prompted.skips]))
+        told += [row(name, [f"{value:.0%}" for value in values]) for name, values in by.items()]
+        told.append("Its effect, and that of its parts, is a share of the guidance.")
+        plot = curves(f"{one.name} on {advice.model}: {positive}", prompted.skips, by, chosen=drawn_at)
+        return "\n".join(told), float(share), str(best), _image(plot)
+
+
+def _asked(loras: list[str]) -> dict:
+    """What both nodes are told."""
+    return {
+        "checkpoint": (folder_paths.get_filename_list("checkpoints"),),
+        "lora": (loras,),
+        "lora_weight": ("FLOAT", {"default": 1.0, "min": -4.0, "max": 4.0, "step": 0.05}),
+        "positive": TEXT,
+        "negative": TEXT,
+        "clip_skips": ("STRING", {"default": "1-4", "tooltip": "Those to compare."}),
+    }
+
+
+def _advice(checkpoint, lora, weight, positive, negative, clip_skips):
+    """Everything that clipskip finds out, and the model's family."""
+    path = folder_paths.get_full_path_or_raise("checkpoints", checkpoint)
+    loras = ()
+    if lora != NONE:
+        file = folder_paths.get_full_path_or_raise("loras", lora)
+        loras = (LoraRef(name=str(file), text_encoder=weight, unet=weight),)
+    request = Request(prompt=positive, negative_prompt=negative, loras=loras)
+    settled = advise_by_family(Path(path), request, measured=False, allow_pickle=False)
+    if settled is not None:
+        return settled
+    model = load_model(Path(path))
+    skips = whole_skips(parse_skips(clip_skips), depth=model.facts.depth)
+    wanted = Wanted(request=request, skips=tuple(sorted(skips)))
+    return advise(model, wanted, Library.of_user()), model.facts.family
+
+
+def _image(pixels: np.ndarray):
+    return torch.from_numpy(pixels.astype(np.float32) / 255)[None]
 
 
 class ClipSkipLayers:
@@ -89,7 +171,7 @@ class ClipSkipLayers:
             read_clip(clip, family, names), text, encoder=names.index(encoder.lower()) if len(names) > 1 else 0
         )
         told = "\n".join(layer_lines(layers, model=family.label, depth=len(layers.skips)))
-        return torch.from_numpy(layer_sheet(layers).astype(np.float32) / 255)[None], told
+        return _image(layer_sheet(layers)), told
 
 
 def layer_sheet(layers) -> np.ndarray:
@@ -99,11 +181,11 @@ def layer_sheet(layers) -> np.ndarray:
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for column, skip in enumerate(layers.skips):
         pen.text((LEFT + CELL_W * column + CELL_W // 2, CELL_H // 2), str(skip), (20, 20, 24), font, anchor="mm")
-    for row, word in enumerate(layers.words, start=1):
-        pen.text((LEFT - 10, CELL_H * row + CELL_H // 2), word.text[:24], (20, 20, 24), font, anchor="rm")
+    for down, word in enumerate(layers.words, start=1):
+        pen.text((LEFT - 10, CELL_H * down + CELL_H // 2), word.text[:24], (20, 20, 24), font, anchor="rm")
         for column, value in enumerate(word.context):
             dark = int(200 * min(max(value, 0.0), 1.0))
-            place = (LEFT + CELL_W * column, CELL_H * row)
+            place = (LEFT + CELL_W * column, CELL_H * down)
             pen.rectangle((*place, place[0] + CELL_W - 2, place[1] + CELL_H - 2), (240 - dark, 244 - dark // 2, 250))
             ink = (255, 255, 255) if dark > 120 else (20, 20, 24)
             pen.text((place[0] + CELL_W // 2, place[1] + CELL_H // 2), f"{value:.0%}", ink, font, anchor="mm")

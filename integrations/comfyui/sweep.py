@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from clipskip.errors import SpecError
-from clipskip.image import Cell, draw_grid, write_page, write_png
+from clipskip.image import PageCell, draw_grid, write_page, write_png
 from clipskip.spec import Infotext, format_infotext, parse_columns
 
 from .nodes import CATEGORY, TEXT
@@ -165,7 +165,7 @@ def _shown(drawn, columns: list[str], rows: list[str], settings: dict, *, seeds:
             path = folder / f"row{number}-{re.sub(r'[^0-9.]+', '-', name).strip('-')}.png"
             text = _settings(settings, skip=name.removeprefix("Clip Skip "), seed=seed)
             write_png(path, pixels, text)
-            cells[-1].append(Cell(path=path, settings=text))
+            cells[-1].append(PageCell(path=path, settings=text))
     below = _settings(settings, skip="", seed=None)
     grid = draw_grid(drawn, columns=columns, rows=rows, footer=below)
     write_png(folder / "grid.png", grid, below)

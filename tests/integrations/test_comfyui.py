@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from clipskip.advise import Wanted, advise
 from clipskip.errors import PromptError, SkipOutOfRange, SpecError
-from clipskip.spec import request_from_text
+from clipskip.spec import LoraRef, Request, request_from_text
 
 PACK = Path(__file__).parents[2] / "integrations/comfyui"
 TOLERANCE = 1e-5
@@ -184,6 +185,40 @@ def test_layers_are_a_picture_and_tables(clips: dict[str, Any], nodes: dict[str,
     assert "12 layers" in tables and "frog" in tables
     with pytest.raises(SpecError, match="one text encoder"):
         nodes["ClipSkipLayers"]().look(clips["l"], "a red frog", "G")
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch, nodes: dict[str, Any], folder: Path) -> None:
+    """ComfyUI's folders hold the tiny model and its LoRA."""
+    places = {"checkpoints": folder / "tiny.safetensors", "loras": folder / "loras" / "ogre.safetensors"}
+    finds = sys.modules["folder_paths"]
+    monkeypatch.setattr(finds, "get_full_path_or_raise", lambda kind, name: str(places[kind]), raising=False)
+
+
+def test_lora_uptake_is_a_verdict_a_number_and_a_plot(
+    nodes: dict[str, Any], files: None, model: Any, library: Any
+) -> None:
+    asked = {"checkpoint": "tiny.safetensors", "lora": "ogre.safetensors", "lora_weight": 1.0, "negative": ""}
+    node = nodes["ClipSkipUptake"]()
+    verdict, share, best, plot = node.ask(positive="swamp, ogre", clip_skips="2,12", drawn_at=1, **asked)
+    request = Request(prompt="swamp, ogre", loras=(LoraRef(name="ogre"),))
+    advice = advise(model, Wanted(request=request, skips=(1, 2, 12)), library)
+    assert advice.prompted is not None
+    (expected,) = advice.prompted.loras
+    assert share == pytest.approx(expected.uptake[0], abs=0.02)  # the model is opened anew, in bfloat16
+    assert best == str((1, 2, 12)[int(np.argmax(expected.uptake))])
+    assert verdict.startswith(f"ogre is taken up most at Clip Skip {best}; at 1, where you draw, {share:.0%}")
+    assert "cannot act from Clip Skip 10 on" in verdict
+    assert plot.shape == (1, 400, 640, 3) and 0 <= plot.min() < plot.max() <= 1
+    with pytest.raises(SpecError, match="a prompt that calls the LoRA"):
+        node.ask(positive=" ", clip_skips="2", drawn_at=1, **asked)
+
+
+def test_a_curve_goes_through_its_values(nodes: dict[str, Any]) -> None:
+    drawn = sys.modules["clipskip_nodes.plots"].curves("title", [1, 2, 3], {"all": [0.0, 0.5, 1.0]}, chosen=None)
+    blue = np.argwhere((drawn == (29, 111, 216)).all(axis=-1) & (np.arange(drawn.shape[0]) < 360)[:, None])
+    ends = [blue[blue[:, 1] == x][:, 0].mean() for x in (60, 340, 620)]
+    assert ends == pytest.approx([346, 201, 56], abs=4.5), "0% below, 100% on top, one half half-way"
 
 
 def test_every_node_has_tooltips_a_help_page_and_a_place_in_the_readme(nodes: dict[str, Any]) -> None:

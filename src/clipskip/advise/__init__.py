@@ -7,7 +7,7 @@ from clipskip.advise.evidence import FAMILIES, Evidence, layer_notes
 from clipskip.advise.layers import Layers, read_layers
 from clipskip.advise.layers_report import layer_lines, layer_picture
 from clipskip.advise.prompted import LoraUptake, PhraseReaction, Prompted, Pull
-from clipskip.advise.report import lines, plain
+from clipskip.advise.report import lines, plain, row
 from clipskip.advise.scoring import Score, Scoring, available, score_sweep
 from clipskip.advise.trained import Captioned, Trained, by_pictures
 from clipskip.advise.verdict import Answer, Verdict
@@ -46,6 +46,7 @@ __all__ = [
     "plain",
     "plain_epochs",
     "read_layers",
+    "row",
     "score_sweep",
     "whole_skips",
 ]
