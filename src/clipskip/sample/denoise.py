@@ -23,9 +23,11 @@ from clipskip.spec import ZERO_TERMINAL_SNR, Render
 LCM_SIGMA_DATA = 0.5
 LCM_TIME_SCALE = 10.0
 PREDICTIONS = ("epsilon", "v")
+COMFYUI = "ComfyUI"
+"""The emphasis of pictures that are drawn as ComfyUI draws them."""
 TOGETHER = (
     "sampler", "scheduler", "noise_schedule", "refiner", "refiner_switch_at",
-    "steps", "width", "height", "eta", "s_churn", "s_tmin", "s_tmax", "s_noise",
+    "steps", "width", "height", "emphasis", "eta", "s_churn", "s_tmin", "s_tmax", "s_noise",
 )  # fmt: skip
 """The settings that must be equal in pictures drawn at once."""
 
@@ -126,7 +128,7 @@ def sample(
         x = noised(begins, first, way.first)
         x = x * (math.hypot(1, way.sigmas[0]) / math.hypot(1, way.first)) if sampler.unit_scale and way.sigmas else x
     else:
-        x = first * _start(sampler, way.first)
+        x = first * first_scale(sampler, way.first)
     if len(way.sigmas) < 2:
         yield _unmoved(x / math.hypot(1, way.sigmas[0] if way.sigmas else way.first), kept)
     for number, (latent, denoised) in enumerate(_moves(sampler, model, x, way, noises), start=1):
@@ -172,7 +174,8 @@ def _shape(begin: Begin | None) -> tuple[int, int, int] | None:
 
 def trained_levels(render: Render, *, sdxl: bool = False) -> NoiseTable:
     """Return the noise levels that the model was trained at, for the render's noise schedule."""
-    return stable_diffusion(zero_terminal_snr=render.noise_schedule == ZERO_TERMINAL_SNR, sdxl=sdxl)
+    table = stable_diffusion(zero_terminal_snr=render.noise_schedule == ZERO_TERMINAL_SNR, sdxl=sdxl)
+    return replace(table, comfyui=True) if render.emphasis == COMFYUI else table
 
 
 def _is_sdxl(picture: Picture) -> bool:
@@ -297,9 +300,14 @@ def _at_boundary(x: Latent, denoised: Latent, timestep: float) -> Latent:
     return denoised * (scaled / whole) + x * (LCM_SIGMA_DATA / whole) ** 2
 
 
-def _start(sampler: Sampler, sigma: float) -> float:
-    """Return the scale of the first latent: k-diffusion's sigma, or what the model was trained on where DDIM begins."""
-    return math.hypot(1, sigma) if sampler.unit_scale else sigma
+def first_scale(sampler: Sampler, sigma: float) -> float:
+    """Return the scale of the first latent: k-diffusion's sigma, or what the model was trained on where DDIM begins.
+
+    ComfyUI begins so at the model's largest sigma, whatever the sampler (comfy/samplers.py max_denoise).
+    """
+    table = sampler.table
+    whole = table.comfyui and (sigma > table.high or math.isclose(sigma, table.high, rel_tol=1e-5))
+    return math.hypot(1, sigma) if sampler.unit_scale or whole else sigma
 
 
 def _shared(pictures: Sequence[Picture]) -> Render:

@@ -85,10 +85,9 @@ class Sampler:
 
     def levels(self, steps: int, *, schedule: str) -> Sigmas:
         """Return the levels of a schedule type, before the sampler changes them."""
-        levels = SCHEDULES[self.schedule if schedule == AUTOMATIC else schedule](
-            steps + self.discard_penultimate, self.table
-        )
-        return (*levels[:-2], levels[-1]) if self.discard_penultimate else levels
+        discards = self.name in COMFYUI_DISCARDS if self.table.comfyui else self.discard_penultimate
+        levels = SCHEDULES[self.schedule if schedule == AUTOMATIC else schedule](steps + discards, self.table)
+        return (*levels[:-2], levels[-1]) if discards else levels
 
     def timesteps(self, steps: int) -> Sigmas:
         """Return the levels of DDIM's timesteps, which PLMS and UniPC use as well."""
@@ -102,6 +101,9 @@ class Sampler:
             )
         return levels
 
+
+COMFYUI_DISCARDS = frozenset({"DPM2", "DPM2 a", "UniPC bh1", "UniPC bh2"})
+"""Samplers of which ComfyUI's KSampler leaves out the level before the last (comfy/samplers.py)."""
 
 SAMPLERS = (
     Sampler(name="DPM++ 2M", solve=ode.dpmpp_2m, aliases=("k_dpmpp_2m",), schedule="Karras"),
@@ -206,8 +208,8 @@ SAMPLERS = (
         unit_scale=True,
         spaced_anew=True,
     ),
-    Sampler(name="UniPC bh1", solve=ode.unipc_bh1, schedule="Normal", path=above_zero),
-    Sampler(name="UniPC bh2", solve=ode.unipc_bh2, schedule="Normal", path=above_zero),
+    Sampler(name="UniPC bh1", solve=ode.unipc_bh1, schedule="Normal", path=above_zero, discard_penultimate=True),
+    Sampler(name="UniPC bh2", solve=ode.unipc_bh2, schedule="Normal", path=above_zero, discard_penultimate=True),
     Sampler(name="LCM", solve=sde.lcm, aliases=("k_lcm",), consistency=True),
 )
 

@@ -81,7 +81,9 @@ def align_your_steps(steps: int, table: NoiseTable) -> Sigmas:
 
 
 def kl_optimal(steps: int, table: NoiseTable) -> Sigmas:
-    """Even in atan sigma, ending at the smallest sigma instead of 0 (Align Your Steps, theorem 3.1)."""
+    """Even in atan sigma, ending at the smallest sigma instead of 0 (Align Your Steps, theorem 3.1); ComfyUI's ends at 0."""
+    if table.comfyui:
+        return (*np.tan(np.linspace(math.atan(table.high), math.atan(table.low), steps)).tolist(), 0.0)
     return tuple(np.tan(np.linspace(math.atan(table.high), math.atan(table.low), steps + 1)).tolist())
 
 
@@ -92,6 +94,10 @@ def beta(steps: int, table: NoiseTable) -> Sigmas:
     """
     from scipy.special import betaincinv  # here, because it takes 0.2 s of every start and few pictures need it
 
+    if table.comfyui:
+        last = len(table.sigmas) - 1
+        times = np.rint(betaincinv(BETA_SHAPE, BETA_SHAPE, 1 - np.arange(steps) / steps) * last)
+        return (*(table.sigmas[int(t)] for t in dict.fromkeys(times.tolist())), 0.0)
     parts = betaincinv(BETA_SHAPE, BETA_SHAPE, np.linspace(1, 0, steps))
     return (*(table.low + parts * (table.high - table.low)).tolist(), 0.0)
 

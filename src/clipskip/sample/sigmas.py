@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -29,6 +29,8 @@ class NoiseTable:
     """Whether the model is only ever asked at its own timesteps (LCM)."""
     sdxl: bool = False
     """Whether Align Your Steps uses SDXL's noise levels."""
+    comfyui: bool = False
+    """Whether a model of these levels is sampled as ComfyUI samples it: first noise, timesteps, some schedules."""
 
     @property
     def low(self) -> float:
@@ -46,7 +48,7 @@ class NoiseTable:
         below = min(max(bisect_right(self.sigmas, sigma) - 1, 0), last - 1)
         low, high = math.log(self.sigmas[below]), math.log(self.sigmas[below + 1])
         part = min(max((math.log(sigma) - low) / (high - low), 0.0), 1.0)
-        if self.quantized:
+        if self.quantized or self.comfyui:  # comfy/model_sampling.py timestep
             return float(self.timesteps[below + (part > 0.5)])
         return self.timesteps[below] + part * (self.timesteps[below + 1] - self.timesteps[below])
 
@@ -81,4 +83,4 @@ def stable_diffusion(*, zero_terminal_snr: bool = False, sdxl: bool = False) -> 
 def latent_consistency(table: NoiseTable) -> NoiseTable:
     """Return the 50 of a model's noise levels at which LCM samples."""
     every = slice(LCM_STRIDE - 1, None, LCM_STRIDE)
-    return NoiseTable(sigmas=table.sigmas[every], timesteps=table.timesteps[every], quantized=True, sdxl=table.sdxl)
+    return replace(table, sigmas=table.sigmas[every], timesteps=table.timesteps[every], quantized=True)

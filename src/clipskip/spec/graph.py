@@ -44,6 +44,9 @@ NOISE_OF_ITS_DEVICE = ("Euler a", "DPM2 a", "DPM++ 2S a", "LCM")
 """Samplers whose noise ComfyUI draws on the device that it computes on, where the picture's first is a CPU's."""
 PREDICTIONS: Mapping[str, str] = {"eps": "epsilon", "v_prediction": "v"}
 """ModelSamplingDiscrete's words for what the model predicts."""
+LCM = "LCM"
+DISCARDS = ("DPM2", "DPM2 a", "UniPC bh1", "UniPC bh2")
+"""Samplers for which ComfyUI's KSampler leaves out the level before the last."""
 PLAIN_TRUTHS: Mapping[str, tuple[object, ...]] = {
     "denoise": (1, None), "start_at_step": (0, None), "add_noise": ("enable", True, None),
     "return_with_leftover_noise": ("disable", None), "batch_size": (1, None),
@@ -63,6 +66,8 @@ class Sampled:
     cfg: Said | None
     sampler: str
     scheduler: str
+    custom: bool
+    """Whether sampler and sigmas come from nodes of their own."""
     rest: Mapping[str, Any]
     """Eta and the size of noise, of nodes that have them."""
 
@@ -92,7 +97,7 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
     if negative:
         check_checkpoints(models, negative.clip)
     width, height = _size(graph, sampled.node, made)
-    number, said = sampled.seed, _prediction(models)
+    number, said = sampled.seed, _prediction(models, sampled.sampler)
     loras = loras_on(graph, models, positive.clip)
     if negative and loras_on(graph, models, negative.clip) != loras:
         raise broken("reads its prompt and its negative prompt with different LoRAs", field="lora")
@@ -114,13 +119,17 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
         height=height,
         emphasis=positive.emphasis,
         prediction=said,
-        unused=(*graph.unused(), *_notes(sampled.sampler)),
+        unused=(*graph.unused(), *_notes(sampled)),
     )
 
 
-def _prediction(models: tuple[Node, ...]) -> str | None:
-    """What the model predicts where the graph says so; the node nearest to the sampler counts."""
+def _prediction(models: tuple[Node, ...], sampler: str) -> str | None:
+    """What the model predicts where the graph says so; the node nearest to the sampler counts. LCM is sampled as lcm."""
     found = [word_of(node, "sampling") or "" for node in models if node.kind == "ModelSamplingDiscrete"]
+    if sampler == LCM:
+        if found[:1] == ["lcm"]:
+            return None
+        raise broken("samples with lcm and a model that is not sampled so (ModelSamplingDiscrete lcm)", field="sampler")
     if found and found[0] not in PREDICTIONS:
         raise broken(
             f"samples with the model as {shown(found[0])[:40]!r}; {' and '.join(PREDICTIONS)} can be repeated",
@@ -129,10 +138,15 @@ def _prediction(models: tuple[Node, ...]) -> str | None:
     return PREDICTIONS[found[0]] if found else None
 
 
-def _notes(sampler: str) -> Iterator[tuple[str, str]]:
-    if sampler in NOISE_OF_ITS_DEVICE:
+def _notes(sampled: Sampled) -> Iterator[tuple[str, str]]:
+    if sampled.custom and sampled.sampler in DISCARDS:
         yield (
-            f"the noise of {sampler}'s steps",
+            f"{sampled.node.kind}'s levels",
+            "ComfyUI keeps the one before the last there; here it is left out, as its KSampler does",
+        )
+    if sampled.sampler in NOISE_OF_ITS_DEVICE:
+        yield (
+            f"the noise of {sampled.sampler}'s steps",
             "ComfyUI on a GPU draws it there; here it is a CPU's, and the picture then differs in detail",
         )
 
@@ -179,6 +193,7 @@ def _sampled(graph: Graph, node: Node) -> Sampled:
         cfg=number_of(graph, model, "cfg"),
         sampler=sampler,
         scheduler=kind,
+        custom="sampler_name" not in node.inputs,
         rest=rest,
     )
 
