@@ -285,6 +285,61 @@ def test_one_axis_is_across_one_down_seeds_lie_in_a_cell_and_the_rest_are_pages(
     assert (many.text_content("#cell-settings") or "").endswith("Clip skip: 3, row 10")
 
 
+OPEN_S = 1.0
+"""What the page's own thread may take to open, on the processor: the wall clock of a busy machine says little."""
+
+
+@needs_browser
+def test_of_ten_thousand_cells_only_what_is_seen_is_made_and_fetched(browser: Browser, tmp_path: Path) -> None:
+    for r, c in PLACES:
+        (tmp_path / f"{r}-{c}.png").write_bytes(png(r, c))
+    skips, seeds = range(1, 11), range(1000)
+    text = "swamp, " + "reeds, " * 40 + "\nSteps: 20, Size: 64x48, Clip skip: {}, Seed: {}"
+    cells = [
+        [
+            Cell(path=tmp_path / f"{r % 2}-{c % 3}.png", settings=text.format(c + 1, r), id=f"{r:06d}{c:06d}")
+            for c in range(10)
+        ]
+        for r in seeds
+    ]
+    rows = [{"name": f"seed {seed}", "loras": [], "values": {"seed": seed}} for seed in seeds]
+    more = {"rows": rows, "axes": [{"name": "seed", "label": "seed", "values": list(seeds)}]}
+    names, columns = [str(row["name"]) for row in rows], [f"Clip Skip {skip}" for skip in skips]
+    path = tmp_path / "index.html"
+    path.write_text(
+        write_page(cells, columns=columns, rows=names, prompt="swamp", name="all", depth=12, linked=True, more=more)
+    )
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(20_000)
+    tab, asked = context.new_page(), list[str]()
+    tab.on("request", lambda request: asked.append(request.url))
+    metrics = context.new_cdp_session(tab)
+    metrics.send("Performance.enable", {"timeDomain": "threadTicks"})
+    tab.goto(path.as_uri())
+    tab.locator(".cell.finished img").first.wait_for()
+    spent = {one["name"]: one["value"] for one in metrics.send("Performance.getMetrics")["metrics"]}["TaskDuration"]
+    assert spent < OPEN_S, spent
+    assert 0 < tab.locator(".cell").count() < 400
+    expect(tab.locator("#shown-name")).to_have_text("Clip Skip 1, seed 999")
+    tab.keyboard.press("ArrowUp")
+    tab.keyboard.press("ArrowRight")
+    expect(tab.locator("#shown-name")).to_have_text("Clip Skip 2, seed 998")
+    expect(tab.locator(".cell.shown")).to_be_visible()
+    tab.locator("#sheet .scroll").evaluate("box => { box.scrollTop = 0; }")
+    expect(tab.get_by_role("button", name="Show Clip Skip 1, seed 0", exact=True)).to_be_visible()
+    assert tab.locator(".cell").count() < 400
+    tab.get_by_role("button", name="Show Clip Skip 3, seed 1", exact=True).click()
+    expect(tab.locator("#shown-name")).to_have_text("Clip Skip 3, seed 1")
+    tab.click("#arrange summary")
+    tab.click("#swap")
+    expect(tab.locator("#grid tbody th")).to_have_count(10)
+    expect(tab.locator(".cell.shown")).to_have_attribute("aria-label", "Show Clip Skip 3, seed 1")
+    assert tab.locator(".cell").count() < 400
+    assert violations(tab) == []
+    context.close()
+    assert len(set(asked)) <= 1 + len(PLACES)
+
+
 @needs_browser
 def test_a_score_is_drawn_over_the_grid_with_the_mean_and_spread_of_seeds(many: Page) -> None:
     many.select_option("#score", "guidance_kept")

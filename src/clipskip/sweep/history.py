@@ -1,6 +1,7 @@
 """The sweeps of an output folder: read from what is on disk, so that they outlive whoever drew them."""
 
 import hashlib
+import os
 import re
 import stat
 from collections.abc import Callable, Sequence
@@ -72,9 +73,19 @@ class Record:
         return tuple(cell for row in self.cells for cell in row)
 
     @property
+    def drawn(self) -> frozenset[int]:
+        """The places of the cells whose files are there, row by row; by one look into the folder, however many they are."""
+        try:
+            with os.scandir(self.folder) as entries:
+                names = {entry.name for entry in entries if entry.is_file()}
+        except OSError:
+            return frozenset()
+        return frozenset(place for place, cell in enumerate(self.flat) if cell.path.name in names)
+
+    @property
     def complete(self) -> bool:
         """Whether every picture, the grid and the page are there."""
-        return all(cell.drawn for cell in self.flat) and self.has(GRID) and self.has(PAGE)
+        return len(self.drawn) == len(self.flat) and self.has(GRID) and self.has(PAGE)
 
     def has(self, name: str) -> bool:
         """Whether the folder has this file."""

@@ -108,7 +108,7 @@ class Scores:
 
 def cell_id(file: str) -> str:
     """The id of a cell by its file's name, which ends with it: 12 hex digits that differ when any setting differs."""
-    return Path(file).stem.rpartition("-")[2]
+    return file.rpartition("/")[2].rpartition("-")[2].partition(".")[0]
 
 
 def scores_of(manifest: Mapping[str, Any]) -> Scores:  # Any: JSON

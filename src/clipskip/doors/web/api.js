@@ -51,7 +51,13 @@ export const api = {
   start: (body) => ask("/v1/sweeps", { method: "POST", body: withSeed(body) }),
   /** What a sweep would be: its size, and what is likely not meant. */
   check: (body, signal) => ask("/v1/sweeps/check", { method: "POST", body: withSeed(body), signal }),
-  sweeps: () => ask("/v1/sweeps"),
+  /** Past sweeps: of words, those that have each of them. */
+  sweeps: (words = "") => ask(`/v1/sweeps${words ? `?q=${encodeURIComponent(words)}` : ""}`),
+  deleteSweep: (id) => ask(`${sweepPath(id)}/folder?confirm=${encodeURIComponent(id)}`, { method: "DELETE" }),
+  sources: () => ask("/v1/scores"),
+  scores: (id) => ask(`${sweepPath(id)}/scores`),
+  findScores: (id, scores) => ask(`${sweepPath(id)}/scores`, { method: "POST", body: { scores } }),
+  stopScores: (id) => ask(`${sweepPath(id)}/scores`, { method: "DELETE" }),
   sweep: (id) => ask(sweepPath(id)),
   marks: (id) => ask(`${sweepPath(id)}/marks`),
   mark: (id, marks) => ask(`${sweepPath(id)}/marks`, { method: "PUT", body: marks }),

@@ -3,7 +3,7 @@
 import { ApiError, api } from "./api.js";
 import { at, closeNotice, h, notice } from "./dom.js";
 import { openForm } from "./form.js";
-import { showHistory } from "./history.js";
+import { listenToHistory, showHistory } from "./history.js";
 import { drawLayers } from "./layers.js";
 import { openLibrary } from "./library.js";
 import { openSweeps } from "./sweep.js";
@@ -115,8 +115,8 @@ async function status() {
     if (gone) closeNotice();
     gone = false;
     const { running } = queue, waiting = queue.waiting ? `, ${queue.waiting} waiting` : "";
-    const id = running && running !== "picture" ? running.replace(/^advice:/, "") : null;
-    const doing = running?.startsWith("advice:") ? "measuring" : "drawing";
+    const id = running && running !== "picture" ? running.replace(/^\w+:/, "") : null;
+    const doing = running?.includes(":") ? "measuring" : "drawing";
     say(running ? `${doing}${waiting}` : ["ready", device].filter(Boolean).join(" · "), id && `#/sweep/${encodeURIComponent(id)}`);
     at("status").classList.toggle("working", Boolean(running));
     if (id && doing === "drawing") sweeps.heard(id);
@@ -169,6 +169,7 @@ function listenToDrops() {
 
 async function begin() {
   listenToDrops();
+  listenToHistory();
   at("notice-close").addEventListener("click", closeNotice);
   at("what").addEventListener("click", () => { showFirst(sweeps.current() !== null); at("first").scrollIntoView({ block: "nearest" }); at("first").focus(); });
   at("open-picture").addEventListener("click", () => { at("png-info").open = true; at("picture").click(); at("picture").focus(); });
@@ -180,6 +181,7 @@ async function begin() {
     closeNotice();
   });
   library.load();
+  const routed = route();
   try {
     const [samplers, axes] = await Promise.all([api.samplers(), api.axes()]);
     form.begin({ ...samplers, ...axes });
@@ -187,7 +189,7 @@ async function begin() {
     if (!(error instanceof ApiError)) throw error;
     notice(error.message);
   }
-  await route();
+  await routed;
   document.body.append(h("span", { id: "ready", hidden: true }));
   status();
   setInterval(() => { if (!document.hidden) status(); }, STATUS_MS);

@@ -3,11 +3,11 @@
 import { ApiError, api } from "./api.js";
 import { at } from "./dom.js";
 
-const TYPING_MS = 800, CONFLICT = 409;
+const TYPING_MS = 400, CONFLICT = 409;
 
 /** Keeps marks. `hear.marks` is the viewer's {value, change, set}; `hear.failed(text)` says what could not be kept. */
 export function openMarking(hear) {
-  let id = null, revision = 0, last = Promise.resolve(), timer = 0;
+  let id = null, revision = 0, last = Promise.resolve();
 
   /** Another sweep: its marks come when they come. */
   async function open(sweep) {
@@ -56,9 +56,11 @@ export function openMarking(hear) {
   }
 
   for (const [field, part] of [["sweep-name", "name"], ["sweep-note", "note"]]) {
+    let timer = 0;
     at(field).addEventListener("input", () => {
+      const of = id, text = at(field).value.trim();
       clearTimeout(timer);
-      timer = setTimeout(() => hear.marks.change((all) => ({ ...all, [part]: at(field).value.trim() })), TYPING_MS);
+      timer = setTimeout(() => { if (of === id) hear.marks.change((all) => ({ ...all, [part]: text })); }, TYPING_MS);
     });
   }
 

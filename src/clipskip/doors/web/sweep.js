@@ -4,6 +4,7 @@ import { openAdvice } from "./advice.js";
 import { ApiError, api, follow } from "./api.js";
 import { at, duration, h, plural, say } from "./dom.js";
 import { openMarking } from "./marking.js";
+import { openScoring } from "./scoring.js";
 import { openViewer } from "./viewer.js";
 import { openWinner } from "./winner.js";
 
@@ -20,6 +21,14 @@ export function openSweeps(hear) {
   });
   const marking = openMarking({ marks: viewer.marks, failed: (text) => { at("sweep-error").textContent = text; } });
   const advice = openAdvice({ choose: viewer.column, status: hear.ended });
+
+  const scoring = openScoring({
+    status: hear.ended,
+    async measured(id) {
+      const whole = await api.sweep(id).catch(() => null);
+      if (whole && sweep?.id === id) take(whole);
+    },
+  });
 
   /** Shows the sweep of this id and follows it until it ends. */
   async function open(id) {
@@ -122,6 +131,7 @@ export function openSweeps(hear) {
     at("sweep-error").textContent = sweep.error?.detail ?? "";
     document.title = running ? `${Math.floor(share * 100)}% · clipskip` : "clipskip";
     advice.show(sweep, ended);
+    scoring.show(sweep, ended);
   }
 
   async function act(button, ask) {

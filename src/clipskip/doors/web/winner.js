@@ -78,7 +78,8 @@ export function openWinner(hear) {
 
   function links(sweep, image) {
     const row = /cells\/(\d+)\//.exec(image ?? "")?.[1];
-    const made = [["Grid", sweep.grid, true], ["Page", sweep.page, false], ["Animation", row && `/v1/sweeps/${encodeURIComponent(sweep.id)}/rows/${row}/scrub.webp`, true], ["Manifest", sweep.manifest, true]].filter(([, url]) => url);
+    const table = (kind) => `/v1/sweeps/${encodeURIComponent(sweep.id)}/table.${kind}`;
+    const made = [["Grid", sweep.grid, true], ["Page", sweep.page, false], ["Animation", row && `/v1/sweeps/${encodeURIComponent(sweep.id)}/rows/${row}/scrub.webp`, true], ["Manifest", sweep.manifest, true], ["Table (CSV)", table("csv"), true], ["Table (Parquet)", table("parquet"), true]].filter(([, url]) => url);
     at("links").replaceChildren(...made.map(([text, url, save]) => h("a", { href: url, text, download: save, target: save ? null : "_blank", rel: save ? null : "noopener" })));
   }
 

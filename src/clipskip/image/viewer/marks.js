@@ -4,7 +4,7 @@ import { at, h } from "./dom.js";
 
 const EMPTY = { name: "", note: "", winner: null, cells: {}, choices: [] };
 const BLANK = { star: false, name: "", note: "" };
-const NOTE_MS = 800;
+const NOTE_MS = 400;
 
 /**
  * The marks. `hear` has shown(), held(), sweep(), seen() (places that have pictures), cellAt, nameOf, compare(pair) to show two places

@@ -3,7 +3,9 @@
 import { at, h } from "./dom.js";
 
 /** More rows or columns than this are made as they come into view. */
-const MOST = 40, BEYOND = 4, MOST_SHOTS = 9;
+const MOST = 40, BEYOND = 4;
+/** Pictures that one cell shows. */
+export const MOST_SHOTS = 9;
 
 /** The contact sheet. `hear.show(place)` when a cell is chosen; `hear.describe(place, places)` says what is in it. */
 export function openSheet(hear) {

@@ -6,7 +6,7 @@ import { openExport } from "./export.js";
 import { drawMini } from "./layers.js";
 import { openMarks } from "./marks.js";
 import { openScores } from "./scores.js";
-import { openSheet } from "./sheet.js";
+import { MOST_SHOTS, openSheet } from "./sheet.js";
 import { openStage } from "./stage.js";
 
 const MODES = [["side", "Side by side"], ["one", "Flip"], ["wipe", "Wipe"], ["difference", "Difference"]];
@@ -82,7 +82,7 @@ export function openViewer(hear) {
     for (const id of ["swap", "only-starred"]) at(id).setAttribute("aria-pressed", "false");
     across = 0;
     down = firstDown();
-    together = seedAxis() >= 0 && seedAxis() !== down;
+    together = seedAxis() >= 0 && seedAxis() !== down && axis(seedAxis()).values.length <= MOST_SHOTS;
     hidden = space.axes.map(() => new Set());
     previews = new Map();
     fetched = new Map();

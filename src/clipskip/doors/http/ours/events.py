@@ -71,7 +71,7 @@ class Watcher:
 
     def _cell(self, job: Job, place: int) -> str:
         row, column = divmod(place, len(self._record.skips))
-        cell = view_cell(self._record, job, place)
+        cell = view_cell(self._record, job, place, drawn={place})
         return _event("cell", {"row": row, "column": column, "cell": cell.model_dump()})
 
 

@@ -1,6 +1,6 @@
 """What the server says of sweeps, as JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -201,8 +201,11 @@ class SweepsView(View):
 def view_sweep(record: Record, studio: Studio) -> SweepView:
     """A sweep with its cells."""
     job = studio.queue.find(record.id)
-    cells = view_cells(record, job)
-    told = _summary(record, job, cells, studio.history.marks(record))
+    drawn = _drawn(record, job)
+    width = len(record.skips)
+    rows = [range(start, start + width) for start in range(0, len(record.cells) * width, width)]
+    cells = [[view_cell(record, job, place, drawn=drawn) for place in row] for row in rows]
+    told = _summary(record, job, drawn, studio.history.marks(record))
     measures, summary = list(record.scores.measures), record.scores.summary
     return SweepView(**dict(told), axes=view_axes(record.axes), measures=measures, summary=summary, cells=cells)
 
@@ -210,25 +213,22 @@ def view_sweep(record: Record, studio: Studio) -> SweepView:
 def view_summary(record: Record, studio: Studio) -> SummaryView:
     """A sweep without its cells."""
     job = studio.queue.find(record.id)
-    return _summary(record, job, view_cells(record, job), studio.history.marks(record))
+    return _summary(record, job, _drawn(record, job), studio.history.marks(record))
 
 
-def view_cells(record: Record, job: Job | None) -> list[list[CellView]]:
-    """The cells, row by row."""
-    width = len(record.skips)
-    return [
-        [view_cell(record, job, row * width + column) for column in range(width)] for row in range(len(record.cells))
-    ]
+def _drawn(record: Record, job: Job | None) -> Collection[int]:
+    """The places of the cells that are done."""
+    return set(job.done) if job and job.state == "running" else record.drawn
 
 
-def view_cell(record: Record, job: Job | None, place: int) -> CellView:
-    """One cell, by its place row by row."""
+def view_cell(record: Record, job: Job | None, place: int, *, drawn: Collection[int]) -> CellView:
+    """One cell, by its place row by row; `drawn` are the places of those that are done."""
     row, column = divmod(place, len(record.skips))
     cell, steps = record.cells[row][column], record.request.steps
     running = job is not None and job.state == "running"
     step, of = job.steps.get(place, (0, steps)) if job else (0, steps)
-    done = place in job.done if job and running else cell.drawn
-    image = f"/v1/sweeps/{record.id}/cells/{row}/{column}.png" if done else None
+    done = place in drawn
+    image = _image(record, place) if done else None
     state: CellState = "done" if done else "drawing" if running and step else "waiting"
     if job and job.state == "failed" and not done and step:
         state = "failed"
@@ -244,11 +244,15 @@ def view_cell(record: Record, job: Job | None, place: int) -> CellView:
     )
 
 
-def _summary(record: Record, job: Job | None, cells: list[list[CellView]], marks: Marks) -> SummaryView:
-    flat = [cell for row in cells for cell in row]
-    done = sum(cell.state == "done" for cell in flat)
+def _image(record: Record, place: int) -> str:
+    row, column = divmod(place, len(record.skips))
+    return f"/v1/sweeps/{record.id}/cells/{row}/{column}.png"
+
+
+def _summary(record: Record, job: Job | None, drawn: Collection[int], marks: Marks) -> SummaryView:
+    done, total = len(drawn), len(record.flat)
     asked, base = record.request, f"/v1/sweeps/{record.id}"
-    state: State = job.state if job else "done" if done == len(flat) else "interrupted"
+    state: State = job.state if job else "done" if done == total else "interrupted"
     columns = zip(record.skips, record.labels, strict=True)
     return SummaryView(
         id=record.id,
@@ -266,23 +270,27 @@ def _summary(record: Record, job: Job | None, cells: list[list[CellView]], marks
             for (name, loras), values in zip(record.rows, record.values, strict=True)
         ],
         done=done,
-        total=len(flat),
-        progress=job.share if job and state == "running" else done / len(flat),
+        total=total,
+        progress=job.share if job and state == "running" else done / total,
         eta_s=job.eta_s if job else None,
         error=view_error(job.error) if job and job.error else None,
         grid=f"{base}/grid.png" if record.has(GRID) else None,
         page=f"{base}/page.html" if record.has(PAGE) else None,
         manifest=f"{base}/manifest.json",
-        thumbnail=_thumbnail(flat, marks),
+        thumbnail=_thumbnail(record, drawn, marks),
         stars=len(marks.stars),
     )
 
 
-def _thumbnail(cells: Sequence[CellView], marks: Marks) -> str | None:
+def _thumbnail(record: Record, drawn: Collection[int], marks: Marks) -> str | None:
     """The picture that a sweep is known by."""
-    drawn = [cell for cell in cells if cell.image]
-    drawn.sort(key=lambda cell: (cell.id == marks.winner, cell.id in marks.stars))
-    return drawn[-1].image if drawn else None
+    cells, stars = record.flat, marks.stars
+
+    def rank(place: int) -> tuple[bool, bool, int]:
+        id = cells[place].id
+        return id == marks.winner, id in stars, place
+
+    return _image(record, max(drawn, key=rank if marks.ids else None)) if drawn else None
 
 
 def _model(record: Record) -> ModelView:
