@@ -24,11 +24,19 @@ from numpy.typing import NDArray
 from world import CHARACTERS, Scene, caption, sample_scene
 
 from clipskip.advise.advice import SCENES, TEXTS, tag_texts
-from clipskip.advise.drawings import DRAWINGS, by_drawings
-from clipskip.advise.footprint import by_difference, by_footprint
 from clipskip.advise.probe import Probe
 from clipskip.advise.prompted import Prompted, Question, measure
-from clipskip.advise.trained import CANDIDATES, LEAST, Captioned, Trained, by_pictures
+from clipskip.advise.trained import (
+    CANDIDATES,
+    DRAWINGS,
+    LEAST,
+    Captioned,
+    Trained,
+    by_difference,
+    by_drawings,
+    by_footprint,
+    by_pictures,
+)
 from clipskip.encode import TextReader
 from clipskip.image import encode
 from clipskip.spec import ClipSkip, LoraRef, Request

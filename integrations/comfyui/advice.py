@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from clipskip.advise import Wanted, advise, advise_by_family, layer_lines, lines, read_layers, row, whole_skips
+from clipskip.advise import Wanted, advise, advise_by_family, read_layers, whole_skips
+from clipskip.doors.advice_text import lines, row
+from clipskip.doors.layers_text import layer_lines
 from clipskip.errors import SpecError
 from clipskip.spec import Dialect, LoraRef, Request, parse_skips
 from clipskip.sweep import load_model

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from clipskip.advise import Wanted, advise, lines, plain
+from clipskip.advise import Wanted, advise
 from clipskip.advise.prompted import Prompted, phrases_of, without
+from clipskip.doors.advice_text import lines, plain
 from clipskip.errors import NotFound, SpecError
 from clipskip.prompt import token_ids
 from clipskip.spec import ClipSkip, Dialect, Family, LoraRef, Request

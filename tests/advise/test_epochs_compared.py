@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from clipskip.advise import Answer, Compared, Comparison, compare, epoch_lines, epoch_picture, plain_epochs
+from clipskip.advise import Answer, Compared, Comparison, compare
 from clipskip.advise.advice import SCENES
 from clipskip.advise.epochs import _choose, compared_rows, everyday, no_worse, words_of
 from clipskip.doors.cli import app
 from clipskip.doors.epochs import split_words, spread
+from clipskip.doors.epochs_text import epoch_lines, epoch_picture, plain_epochs
 from clipskip.errors import NotFound, SpecError
 from clipskip.spec import Dialect, Family, LoraRef, Request
 from clipskip.sweep import Model

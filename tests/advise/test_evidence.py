@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from clipskip.advise.evidence import ADVISED, STATED, advised_evidence, combined, contradictions, file_evidence
+from clipskip.advise.files import ADVISED, STATED, advised_evidence, combined, contradictions, file_evidence
 from clipskip.spec import Family
 from clipskip.weights.hints import SkipHint
 

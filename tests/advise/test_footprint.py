@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from clipskip.advise.advice import SCENES
-from clipskip.advise.footprint import by_difference, by_footprint
+from clipskip.advise.trained import by_difference, by_footprint
 from clipskip.encode import TextReader, encode_layers, open_text_encoder
 from clipskip.errors import WrongKind
 from clipskip.spec import ClipSkip

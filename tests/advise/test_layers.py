@@ -8,7 +8,8 @@ import torch
 from clip_reference import SMALL, our_encoder, random_model
 from torch import Tensor
 
-from clipskip.advise import layer_lines, layer_picture, read_layers
+from clipskip.advise import read_layers
+from clipskip.doors.layers_text import layer_lines, layer_picture
 from clipskip.encode import TextReader
 from clipskip.errors import PromptError
 from clipskip.prompt import END, START, common_words, token_ids

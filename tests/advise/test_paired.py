@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from clipskip.advise.paired import beyond, holm, paired_p
+from clipskip.advise.chances import beyond, holm, paired_p
 
 
 @pytest.mark.parametrize("freedom", range(1, 31))

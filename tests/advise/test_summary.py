@@ -9,7 +9,7 @@ from scipy import stats
 from spec.test_table import changed
 
 from clipskip.advise.cells import measures_of
-from clipskip.advise.evidence import Evidence
+from clipskip.advise.files import Evidence
 from clipskip.advise.summary import Table, summarize
 from clipskip.spec import Axis, ClipSkip, LoraRef
 from clipskip.spec.table import PICTURE

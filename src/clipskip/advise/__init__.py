@@ -2,12 +2,9 @@
 
 from clipskip.advise.advice import Advice, Wanted, advise, advise_by_family, most_rows, whole_skips
 from clipskip.advise.epochs import Compared, Comparison, EpochChoice, compare
-from clipskip.advise.epochs_report import epoch_lines, epoch_picture, plain_epochs
-from clipskip.advise.evidence import FAMILIES, Evidence, layer_notes
+from clipskip.advise.files import FAMILIES, Evidence, layer_notes
 from clipskip.advise.layers import Layers, read_layers
-from clipskip.advise.layers_report import layer_lines, layer_picture
 from clipskip.advise.prompted import LoraUptake, PhraseReaction, Prompted, Pull
-from clipskip.advise.report import lines, plain, row
 from clipskip.advise.scoring import Score, Scoring, available, score_sweep
 from clipskip.advise.trained import Captioned, Trained, by_pictures
 from clipskip.advise.verdict import Answer, Verdict
@@ -36,17 +33,9 @@ __all__ = [
     "available",
     "by_pictures",
     "compare",
-    "epoch_lines",
-    "epoch_picture",
-    "layer_lines",
     "layer_notes",
-    "layer_picture",
-    "lines",
     "most_rows",
-    "plain",
-    "plain_epochs",
     "read_layers",
-    "row",
     "score_sweep",
     "whole_skips",
 ]

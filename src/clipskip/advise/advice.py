@@ -10,24 +10,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipskip.advise.clip_score import ClipScores, Scorer, clip_scores
-from clipskip.advise.drawings import DRAWINGS, by_drawings
-from clipskip.advise.drawings import ROWS as DRAWING_ROWS
-from clipskip.advise.evidence import (
+from clipskip.advise.files import (
     FAMILIES,
     Evidence,
     advised_evidence,
     combined,
+    config_evidence,
+    configs_of,
     contradictions,
     family_evidence,
     file_evidence,
     layer_notes,
+    training_lines,
 )
-from clipskip.advise.footprint import by_difference, by_footprint
-from clipskip.advise.pictures import read_pictures
 from clipskip.advise.probe import Probe
 from clipskip.advise.prompted import Prompted, Question, measure, phrases_of, prompted_rows
-from clipskip.advise.trained import CANDIDATES, MOST, Trained, by_pictures
-from clipskip.advise.training import config_evidence, configs_of, training_lines
+from clipskip.advise.trained import (
+    CANDIDATES,
+    DRAWING_ROWS,
+    DRAWINGS,
+    MOST,
+    Trained,
+    by_difference,
+    by_drawings,
+    by_footprint,
+    by_pictures,
+    read_pictures,
+)
 from clipskip.advise.verdict import KNOWN, Answer, Verdict, decide
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, Family, LoraRef, Render, Request

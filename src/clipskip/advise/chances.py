@@ -1,4 +1,7 @@
-"""Paired losses in; how sure they make us that one column is the lowest."""
+"""Paired numbers in; how sure they make us, out: that one column is the lowest, or that a difference is more than chance."""
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -27,3 +30,46 @@ def spread_out(number: int) -> float:
         number >>= 1
         share /= 2
     return point
+
+
+def paired_p(differences: Sequence[float]) -> float:
+    """Return the two-sided p of Student's paired t-test (Student 1908): how often a mean this far from 0 comes by chance.
+
+    Differences that are all alike have no spread to go by: then it is the sign test's, 2 of the 2^n ways to choose signs.
+    """
+    count = len(differences)
+    assert count > 1, "one difference says nothing of chance"
+    mean = math.fsum(differences) / count
+    squares = math.fsum((difference - mean) ** 2 for difference in differences)
+    if mean == 0:
+        return 1.0
+    if squares <= (1e-9 * mean) ** 2:
+        return 2.0 ** (1 - count)
+    return beyond(mean / math.sqrt(squares / (count - 1) / count), count - 1)
+
+
+def beyond(t: float, freedom: int) -> float:
+    """Return the chance that Student's t with so many degrees of freedom is farther from 0 than this.
+
+    Abramowitz and Stegun 1964, equations 26.7.3 and 26.7.4: for whole degrees of freedom the integral is a finite sum.
+    """
+    angle = math.atan(abs(t) / math.sqrt(freedom))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term, total = (cosine if odd else 1.0), 0.0
+    for k in range(odd, freedom - 1, 2):
+        total += term
+        term *= cosine**2 * (k + 1) / (k + 2)
+    within = 2 / math.pi * (angle + sine * total) if odd else sine * total
+    return min(1.0, max(0.0, 1 - within))
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """Return each p corrected for how many there are (Holm 1979): called less than a level together, at most that share of
+    the times is any of them chance."""
+    order, highest = sorted(range(len(chances)), key=chances.__getitem__), 0.0
+    corrected = [0.0] * len(chances)
+    for rank, at in enumerate(order):
+        highest = max(highest, min(1.0, (len(chances) - rank) * chances[at]))
+        corrected[at] = highest
+    return corrected

@@ -13,15 +13,12 @@ from torch import Tensor
 
 from clipskip.advise.advice import SCENES, evidence_without_drawing
 from clipskip.advise.chances import DRAWS, chances, spread_out
-from clipskip.advise.effects import TINY
-from clipskip.advise.evidence import Evidence, combined
-from clipskip.advise.pictures import read_pictures
+from clipskip.advise.files import Evidence, combined, config_evidence, configs_of
+from clipskip.advise.measures import TINY, Answers, View, answers, view_rows, views_of
 from clipskip.advise.probe import Probe
 from clipskip.advise.prompted import NEGATIVE, PROMPT
-from clipskip.advise.trained import HIGHEST, Captioned
-from clipskip.advise.training import config_evidence, configs_of
+from clipskip.advise.trained import HIGHEST, Captioned, read_pictures
 from clipskip.advise.verdict import Answer
-from clipskip.advise.views import Answers, View, answers, view_rows, views_of
 from clipskip.errors import SpecError
 from clipskip.prompt import read_prompt
 from clipskip.spec import ClipSkip, LoraRef, Render, Request

@@ -8,11 +8,21 @@ from itertools import combinations
 from jaxtyping import Float
 from torch import Tensor
 
-from clipskip.advise import soundness
-from clipskip.advise.effects import Curve, agreement, share_kept, size_beside
+from clipskip.advise import measures
+from clipskip.advise.measures import (
+    Answers,
+    Curve,
+    View,
+    agreement,
+    answers,
+    distance,
+    guesses_of,
+    share_kept,
+    size_beside,
+    view_rows,
+    views_of,
+)
 from clipskip.advise.probe import Probe, TextRows
-from clipskip.advise.soundness import distance
-from clipskip.advise.views import Answers, View, answers, guesses_of, view_rows, views_of
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, LoraRef, Render
 from clipskip.sweep import Extras, Model, no_numbers
@@ -178,9 +188,9 @@ def measure(model: Model, question: Question, *, tell: Callable[[int], None] = l
         size_beside(guidance, guidance[:, reference : reference + 1]),
     )
     effects = [Effect(name=phrase, predicted=said[PROMPT] - said[f"without {n}"]) for n, phrase in enumerate(phrases)]
-    moved = soundness.conditioning_distance(layers[PROMPT].tokens, layers[NEGATIVE].tokens, reference=reference)
+    moved = measures.conditioning_distance(layers[PROMPT].tokens, layers[NEGATIVE].tokens, reference=reference)
     guesses = guesses_of(probe, views, said[NEGATIVE] + render.cfg_scale * guidance)
-    changed = soundness.change(guesses, reference=reference)
+    changed = measures.change(guesses, reference=reference)
     loras, shifts = _loras(model, question, views, said=said, tell=tell)
     return Prompted(
         skips=question.skips,
@@ -188,10 +198,10 @@ def measure(model: Model, question: Question, *, tell: Callable[[int], None] = l
         guidance_kept=_numbers(kept, at),
         guidance_size=_numbers(size, at),
         conditioning_distance=_numbers(moved, at),
-        contrast=_numbers(soundness.contrast(guesses, reference=reference), at),
-        detail=_numbers(soundness.detail(guesses, reference=reference), at),
+        contrast=_numbers(measures.contrast(guesses, reference=reference), at),
+        detail=_numbers(measures.detail(guesses, reference=reference), at),
         change=_numbers(changed, at),
-        broken_from=soundness.broken_from(question.skips, kept=kept[at], moved=moved[at], changed=changed[at]),
+        broken_from=measures.broken_from(question.skips, kept=kept[at], moved=moved[at], changed=changed[at]),
         phrases=tuple(_reaction(one.name, size_beside(one.predicted, guidance), at) for one in effects),
         loras=loras,
         pulls=tuple(_pull(one, other, at) for one, other in combinations((*shifts, *effects), 2)),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from clipskip.advise.advice import evidence_without_drawing
 from clipskip.advise.cells import ADVISE, SIGNS, References, measure_row, measures_of, row_rows, same_to_model
 from clipskip.advise.clip_score import Scorer
-from clipskip.advise.evidence import Evidence, combined
+from clipskip.advise.files import Evidence, combined
 from clipskip.advise.summary import Table, summarize
 from clipskip.errors import ClipskipError, NotFound, SpecError
 from clipskip.spec import ClipSkip, EncoderSkips, LoraRef, Render

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 
 from clipskip.advise.cells import ADVISE, CHANGED, KEPT, MOVED, SIGNS, UPTAKE, uptake_name
-from clipskip.advise.evidence import Evidence, combined
-from clipskip.advise.paired import holm, paired_p
-from clipskip.advise.soundness import SIGNS as ENOUGH
+from clipskip.advise.chances import holm, paired_p
+from clipskip.advise.files import Evidence, combined
+from clipskip.advise.measures import SIGNS as ENOUGH
 from clipskip.advise.verdict import KNOWN
 from clipskip.spec import ClipSkip, LoraRef
 from clipskip.sweep import Badge, Comparison, Group, Measure, Summary, Sweep, name_row

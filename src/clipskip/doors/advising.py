@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from clipskip.advise import Advice, Answer, Wanted, advise, advise_by_family, lines, plain, whole_skips
+from clipskip.advise import Advice, Answer, Wanted, advise, advise_by_family, whole_skips
+from clipskip.doors.advice_text import lines, plain
 from clipskip.spec import ClipSkip, Dialect, Family, Request
 from clipskip.sweep import Model, find_model, load_model, resolve
 from clipskip.weights import Library

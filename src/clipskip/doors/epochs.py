@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from clipskip.advise import Compared, compare, epoch_lines, epoch_picture, plain_epochs, whole_skips
+from clipskip.advise import Compared, compare, whole_skips
+from clipskip.doors.epochs_text import epoch_lines, epoch_picture, plain_epochs
 from clipskip.errors import LoraError, NotFound, OutputError, SpecError
 from clipskip.spec import ClipSkip, Dialect, LoraRef, Request
 from clipskip.sweep import find_model, load_model

@@ -9,7 +9,8 @@ from typing import Any, cast
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from clipskip.advise import FAMILIES, layer_lines, layer_notes, layer_picture, read_layers
+from clipskip.advise import FAMILIES, layer_notes, read_layers
+from clipskip.doors.layers_text import layer_lines, layer_picture
 from clipskip.encode import TextReader, encode_text, open_text_encoder, text_tensors
 from clipskip.errors import NotFound, OutputError
 from clipskip.spec import Family, Skip

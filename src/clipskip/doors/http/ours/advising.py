@@ -7,7 +7,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from clipskip.advise import Advice, Wanted, advise, advise_by_family, plain, whole_skips
+from clipskip.advise import Advice, Wanted, advise, advise_by_family, whole_skips
+from clipskip.doors.advice_text import plain
 from clipskip.doors.http.ours.bodies import AdviseBody
 from clipskip.doors.http.ours.views import AdviceView, view_error
 from clipskip.doors.http.strict import StrictRoute

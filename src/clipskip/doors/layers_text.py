@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from clipskip.advise.layers import Heard, Layers, WordLayers
-from clipskip.advise.report import row
+from clipskip.doors.advice_text import row
 
 HEARD_SHOWN = 2
 """Words told of as heard by each."""

@@ -3,10 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from clipskip.advise.advice import Advice
-from clipskip.advise.prompted import LoraUptake, Prompted
-from clipskip.advise.trained import Trained
-from clipskip.advise.verdict import Answer
+from clipskip.advise import Advice, Answer, LoraUptake, Prompted, Trained
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, Dialect, Family, conversion_table, to_dialect
 

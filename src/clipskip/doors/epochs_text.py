@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
 from clipskip.advise.epochs import Comparison, Table
-from clipskip.advise.report import MOST_SURE, row
-from clipskip.advise.training import to_write, training_lines
+from clipskip.advise.files import to_write, training_lines
 from clipskip.advise.verdict import KNOWN, Answer
+from clipskip.doors.advice_text import MOST_SURE, row
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, Dialect, Family, to_dialect
 
