@@ -117,3 +117,27 @@ def test_a_sweep_that_goes_on_is_linked_in_the_header_and_followed_by_other_tabs
     expect(page.locator("#sweep-prompt")).to_have_text("two tabs")
     page.click("#cancel")
     other.close()
+
+
+@needs_browser
+def test_a_second_pass_is_asked_for_in_the_form_and_comes_from_settings(page: Page) -> None:
+    fill(page, skips="1", steps=1, lora=None)
+    page.click("#hires summary")
+    page.fill("#hires_scale", "1.5")
+    page.select_option("#hires_upscaler", "Lanczos")
+    check(page)
+    with page.expect_request(lambda one: one.url.endswith("/v1/sweeps") and one.method == "POST") as sent:
+        page.click("#start")
+    body = sent.value.post_data_json
+    said = {name: value for name, value in body.items() if name.startswith("hires_")}
+    assert said == {"hires_scale": 1.5, "hires_upscaler": "Lanczos", "hires_denoising_strength": 0.7}
+    expect(page.locator("#sweep")).to_be_visible(timeout=DRAWN_MS)
+    page.click("#png-info summary")
+    for hires, scale, upscaler in (
+        (", Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: 4x-Sharp", "2", "4x-Sharp"),
+        ("", "", "Latent"),
+    ):
+        page.fill("#settings", GUIDE + hires)
+        page.click("#read-settings")
+        expect(page.locator("#hires_scale")).to_have_value(scale)
+        expect(page.locator("#hires_upscaler")).to_have_value(upscaler)

@@ -11,14 +11,16 @@ import { openVarying } from "./varying.js";
 const DRAFT = "clipskip.draft", STARTER = "starter";
 const TEXTS = ["prompt", "negative_prompt", "clip_skips", "negative_clip_skip", "seed"];
 const NUMBERS = ["steps", "cfg_scale", "width", "height"];
+const HIRES = ["hires_scale", "hires_denoising_strength", "hires_steps"];
 const CHOICES = ["sampler", "scheduler"];
 const DEFAULTS = { clip_skips: "1-5", steps: 20, cfg_scale: 7, seed: "-1", sampler: "Euler a", scheduler: "Automatic" };
+const HIRES_DEFAULTS = { hires_upscaler: "Latent", hires_denoising_strength: 0.7 };
 const DOUBTED = ["model", "prompt", "loras", "width"], PAUSE_MS = 500;
 const SAME_FIELD = { clip_skip: "clip_skips", lora: "loras", cfg: "cfg_scale", size: "width", negative: "negative_prompt", embedding: "prompt", axis: "axes" };
 
 /** The form. `hear` has start(body) and model(file): a sweep is asked for; another checkpoint is chosen. */
 export function openForm(hear) {
-  let files = { models: [], loras: [], embeddings: [] }, reading = "", settings = null, tags = [], busy = false, begun = false;
+  let files = { models: [], loras: [], embeddings: [], upscalers: [] }, plain = [], reading = "", settings = null, tags = [], busy = false, begun = false;
   let modelName = "", pictures = null;
   const touched = new Set();
   const loras = openLoras({ changed, word: addWord, model });
@@ -109,7 +111,31 @@ export function openForm(hear) {
       seed: at("seed").value.trim(),
       width: whole("width"),
       height: whole("height"),
+      ...second(),
     };
+  }
+
+  /** The second pass, where its size is given. */
+  function second() {
+    if (whole("hires_scale") === null) return {};
+    const numbers = HIRES.map((id) => [id, whole(id)]).filter(([, value]) => value !== null);
+    return { hires_upscaler: at("hires_upscaler").value, ...Object.fromEntries(numbers) };
+  }
+
+  /** Shows the second pass of a request; one to a size stays with the settings that have it. */
+  function showSecond(request) {
+    const sized = request.hires_width || request.hires_height;
+    for (const id of HIRES) at(id).value = (sized ? null : request[id]) ?? HIRES_DEFAULTS[id] ?? "";
+    listUpscalers(request.hires_upscaler ?? HIRES_DEFAULTS.hires_upscaler);
+    at("hires").open ||= at("hires_scale").value !== "";
+  }
+
+  /** Fills the list of upscalers, with the one that is `chosen`, of the folders or not. */
+  function listUpscalers(chosen) {
+    const names = [...plain, ...files.upscalers.map((file) => file.name)];
+    if (chosen && !names.includes(chosen)) names.push(chosen);
+    at("hires_upscaler").replaceChildren(...names.map((name) => h("option", { value: name, text: name })));
+    if (chosen) at("hires_upscaler").value = chosen;
   }
 
   const whole = (id) => (at(id).value === "" ? null : Number(at(id).value));
@@ -149,6 +175,7 @@ export function openForm(hear) {
     if (request.model) { modelName = sameName(request.model); models.show(); }
     if (request.loras) loras.set(request.loras);
     if (request.axes) varying.set(request.axes);
+    if (request.prompt !== undefined) showSecond(request);
     settings = request.settings ?? null;
     at("based").hidden = settings === null;
     showModel();
@@ -189,7 +216,7 @@ export function openForm(hear) {
         if (!(error instanceof ApiError)) throw error;
         tellDoubts([]);
         const name = fieldOf(error);
-        if (["model", "loras", "prompt", "clip_skips", "width", "axes"].includes(name) && error.status) at(`${name}-error`).textContent = error.message;
+        if (["model", "loras", "prompt", "clip_skips", "width", "axes", "hires_scale", "hires_upscaler"].includes(name) && error.status) at(`${name}-error`).textContent = error.message;
       }
     }, PAUSE_MS);
   }
@@ -278,7 +305,7 @@ export function openForm(hear) {
       if (event.target.id === "prompt") at("loras-error").textContent = "";
       stopAsking();
       keep();
-      if (["prompt", "width", "height", "clip_skips", "seed", "steps"].includes(event.target.id)) check();
+      if (["prompt", "width", "height", "clip_skips", "seed", "steps", "hires_scale", "hires_upscaler"].includes(event.target.id)) check();
     });
     at("form").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start(event); });
     at("steps").addEventListener("change", () => readings.forEach((reading) => reading.ask()));
@@ -308,11 +335,15 @@ export function openForm(hear) {
       modelName = modelName ? sameName(modelName) : found.models.find((file) => file.name === STARTER)?.name ?? found.models[0]?.name ?? "";
       models.set(found.models, progress);
       loras.setKnown(found.loras, progress);
+      listUpscalers(at("hires_upscaler").value);
       showModel();
     },
     /** Once, when samplers are known: the draft, or what the command line starts with, in fields that nobody has touched yet. */
-    begin({ samplers, schedulers, axes }) {
+    begin({ samplers, schedulers, upscalers, axes }) {
       varying.setKinds(axes);
+      plain = upscalers;
+      listUpscalers(HIRES_DEFAULTS.hires_upscaler);
+      at("hires_denoising_strength").value = HIRES_DEFAULTS.hires_denoising_strength;
       at("sampler").replaceChildren(...samplers.map((one) => h("option", { value: one.name, text: one.name })));
       at("scheduler").replaceChildren(...schedulers.map((one) => h("option", { value: one.name, text: one.label ?? one.name })));
       const kept = { ...DEFAULTS, ...draft() };

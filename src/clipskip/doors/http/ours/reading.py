@@ -33,7 +33,7 @@ from clipskip.doors.looking import look_at
 from clipskip.doors.reading import read_words
 from clipskip.encode import summarize_layers, text_tensors
 from clipskip.errors import ClipskipError, NotFound, SpecError
-from clipskip.image import infotexts_of
+from clipskip.image import LATENT_MODES, UPSCALERS, infotexts_of
 from clipskip.sample import SAMPLERS, SCHEDULES
 from clipskip.spec import AXES, Family, asked_skip, conversion_table, layers_read, parse_columns, request_from_texts
 from clipskip.spec import Request as Asked
@@ -85,9 +85,10 @@ def _add_state(routes: APIRouter, studio: Studio) -> None:
 
     @routes.get("/samplers")
     def samplers() -> Json:
-        """Sampling methods and schedule types by A1111's names."""
+        """Sampling methods, schedule types and upscalers of a second pass that need no file, by A1111's names."""
         names = [{"name": one.name, "aliases": list(one.aliases)} for one in SAMPLERS]
-        return {"samplers": names, "schedulers": [{"name": name, "label": name} for name in (AUTOMATIC, *SCHEDULES)]}
+        schedulers = [{"name": name, "label": name} for name in (AUTOMATIC, *SCHEDULES)]
+        return {"samplers": names, "schedulers": schedulers, "upscalers": [*LATENT_MODES, *UPSCALERS]}
 
     @routes.get("/axes")
     def axes() -> Json:
