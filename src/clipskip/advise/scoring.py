@@ -96,7 +96,7 @@ def score_sweep(
     *,
     tell: Callable[[int, int], None] = lambda done, most: None,
 ) -> Summary:
-    """Measure what the folder's manifest does not have yet, write it there with its summary, and give that.
+    """Measure what the folder's manifest does not have yet, write it there and into the page with its summary, and give that.
 
     What cannot be measured is named in the summary's `missing`. Pictures are only read. `tell` hears of UNet evaluations and
     pictures as they are done, and how many there may be; where it raises, what is found so far is kept.
@@ -117,6 +117,8 @@ def score_sweep(
     table = Table(sweep=folder.sweep, measures=keeper.measures, cells=grid)
     summary = summarize(table, known=known, depth=model.facts.depth, missing=keeper.missing)
     write_scores(folder.path, summary=summary)
+    if folder.page.is_file():  # the page has the scores in itself
+        folder.finish()
     return summary
 
 
