@@ -78,7 +78,7 @@ def test_the_best_clip_skip_is_compared_in_pairs_and_corrected_for_all_of_them()
         assert one.difference == pytest.approx((values[:, 1] - values[:, one.other]).mean())
         assert one.more_than_chance == (one.corrected < 0.05)
     (line,) = [line for line in summary.lines if line.startswith("CLIP score, without LoRA")]
-    assert "best at Clip Skip 2" in line and "more than chance beside 1, 3" in line
+    assert "best at Clip Skip 2" in line and "the difference is more than chance at 1, 3" in line
 
 
 def test_of_one_seed_nothing_is_compared_and_that_is_said() -> None:
@@ -93,6 +93,26 @@ def test_a_measure_that_does_not_depend_on_the_seed_is_not_compared() -> None:
     table = table_of(sweep_of(), measures, lambda row, column, _: 0.2 * row + column)
     compared = {one.measure for one in summarize(table, known={}, depth=12).comparisons}
     assert compared == {"guidance_kept", "picture_changed", "lora_uptake"}
+
+
+def test_a_share_is_compared_with_the_clip_skip_that_it_is_of() -> None:
+    apart = np.random.default_rng(1).normal(0, 0.01, (8, 3))
+
+    def value(row: int, column: int, name: str) -> float | None:
+        return {"guidance_kept": 1.0 if column == 1 else (1.2, 1, 0.6)[column] + float(apart[row, column])}.get(name)
+
+    summary = summarize(table_of(sweep_of(), measures_of([]), value), known={}, depth=12)
+    ours = [one for one in summary.comparisons if one.rows == (0, 2, 4, 6)]
+    assert [(one.best, one.other, one.more_than_chance) for one in ours] == [(1, 0, True), (1, 2, True)]
+    chances = [stats.ttest_1samp(1.2 + apart[[0, 2, 4, 6], 0] - 1, 0).pvalue]
+    assert ours[0].p == pytest.approx(chances[0])
+    assert max(one.corrected for one in ours) == pytest.approx(
+        max(max(one.p for one in ours), 2 * min(one.p for one in ours))
+    )
+    assert (
+        "over 4 seeds against Clip Skip 2, of which it is the share: the difference is more than chance at 1, 3"
+        in summary.lines[0]
+    )
 
 
 def test_cells_without_a_number_are_left_out() -> None:

@@ -308,7 +308,7 @@ def test_margins_part_the_pictures_of_a_sheet(client: TestClient) -> None:
     ("args", "said"),
     [
         ([], "takes 18"),
-        (arguments(["VAE", "a", []]), "'VAE' is not here; use one of Nothing, Seed, Var. seed"),
+        (arguments(["Styles", "a", []]), "'Styles' is not here; use one of Nothing, Seed, Var. seed"),
         (arguments([11, "tiny", []]), "'Checkpoint name' is not here"),
         (arguments([99, "1", []]), "'number 99' is not here"),
         (arguments([22, "0", []]), "1 is the last layer"),
@@ -391,3 +391,18 @@ def _png(image: Image.Image) -> bytes:
     text.add_text("parameters", image.info["parameters"])
     image.save(file, "PNG", pnginfo=text)
     return file.getvalue()
+
+
+def test_noise_settings_and_vaes_are_axes(client: TestClient) -> None:
+    def cells(*axes: list[Any], sampler: str) -> list[dict[str, str]]:
+        texts = json.loads(plot(client, *axes, sampler_name=sampler)["info"])["infotexts"][1:]
+        return [dict(parse_infotext(text).fields) for text in texts]
+
+    assert [cell["Eta"] for cell in cells(["Eta", "0.3,0.5", []], sampler="Euler a")] == ["0.3", "0.5"]
+    churned = cells([13, "1,2", []], ["Sigma noise", "0.9,1.1", []], sampler="Euler")
+    assert [(cell["Sigma churn"], cell["Sigma noise"]) for cell in churned] == [
+        ("1", "0.9"), ("2", "0.9"), ("1", "1.1"), ("2", "1.1"),
+    ]  # fmt: skip
+    status, _, said = refused(client, arguments(["VAE", "nowhere", []]))
+    assert status == 404 and "nowhere" in said
+    assert len(plot(client, ["VAE", "None,Automatic", []])["images"]) == 3

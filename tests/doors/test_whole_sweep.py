@@ -55,7 +55,7 @@ def test_a_sweep_is_killed_goes_on_is_opened_from_disk_and_read_as_a_table(brows
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("console", lambda message: said.append(message.text))
     tab.goto((out / "index.html").as_uri())
-    expect(tab.locator("img").first).to_be_visible()
+    expect(tab.locator(".pane.shown img:not(.over)")).to_be_visible()
     assert said == []
     assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [(out / "index.html").as_uri()]
     assert tab.evaluate("document.querySelectorAll('script').length > 0")

@@ -1,7 +1,7 @@
 """The scores of a sweep's cells in; what they come to out: badges of columns, means over seeds, and what is more than chance."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 
@@ -9,6 +9,7 @@ from clipskip.advise.cells import ADVISE, CHANGED, KEPT, MOVED, SIGNS, UPTAKE, u
 from clipskip.advise.chances import holm, paired_p
 from clipskip.advise.files import Evidence, combined
 from clipskip.advise.measures import SIGNS as ENOUGH
+from clipskip.advise.report import MOST_SURE
 from clipskip.advise.verdict import KNOWN
 from clipskip.spec import ClipSkip, LoraRef
 from clipskip.sweep import Badge, Comparison, Group, Measure, Summary, Sweep, name_row
@@ -51,7 +52,7 @@ class Table:
         """A group's rows in words, without their seeds."""
         point = self.sweep.points[rows[0]] if self.sweep.points else ()
         others = (axis.name(value) for axis, value in point if axis.kind.name != "seed")
-        return ", ".join((*others, name_row(self.sweep.rows[rows[0]])))
+        return ", ".join(filter(None, (*others, name_row(self.sweep.rows[rows[0]]))))
 
 
 def summarize(
@@ -76,8 +77,8 @@ def _trained(table: Table, known: Mapping[str, Sequence[Evidence]], *, depth: in
             column=table.sweep.skips.index(ClipSkip(skip)),
             kind="trained here",
             about=name,
-            value=round(chances[skip], 4),
-            text=f"{name} was trained here, {chances[skip]:.0%} sure: {source}",
+            value=round(min(chances[skip], MOST_SURE), 4),
+            text=f"{name} was trained here, {min(chances[skip], MOST_SURE):.0%} sure: {source}",
         )
 
 
@@ -161,33 +162,46 @@ def _groups(table: Table) -> Iterator[Group]:
 def _comparisons(table: Table, groups: Sequence[Group]) -> Iterator[Comparison]:
     """The best Clip Skip of each measure against every other, on the seeds that both have.
 
-    Which one is the best is seen on the same numbers, so the correction counts all pairs.
+    Which one is the best is seen on the same numbers, so the correction counts all pairs. A measure that is a share of what it
+    is at one Clip Skip is compared with that one, which no number has chosen.
     """
     by_name = {measure.name: measure for measure in table.measures if measure.by_seed}
     for (rows, name), several in groupby(groups, key=lambda group: (group.rows, group.measure)):
-        columns = {group.column: group.mean for group in several if group.count > 1}
+        columns = {group.column: group for group in several if group.count > 1}
         if name not in by_name or len(columns) < 2:
             continue
-        best = (max if by_name[name].higher_is_better else min)(columns, key=columns.__getitem__)
-        pairs, chances = [], []
-        for one, other in combinations(columns, 2):
-            apart = _differences(table, rows, name, one, other)
-            if len(apart) > 1:
-                pairs.append((one, other, apart))
-                chances.append(paired_p(apart))
-        for (one, other, apart), p, corrected in zip(pairs, chances, holm(chances), strict=True):
+        anchor = _anchor(by_name[name], columns.values())
+        best = _best(by_name[name], columns.values()).column if anchor is None else anchor
+        others = [column for column in columns if column != best]
+        pairs = list(combinations(columns, 2)) if anchor is None else [(best, other) for other in others]
+        apart = {pair: _differences(table, rows, name, *pair) for pair in pairs}
+        apart = {pair: differences for pair, differences in apart.items() if len(differences) > 1}
+        chances = [paired_p(differences) for differences in apart.values()]
+        for ((one, other), differences), p, corrected in zip(apart.items(), chances, holm(chances), strict=True):
             if best in (one, other):
                 yield Comparison(
                     rows=rows,
                     measure=name,
                     best=best,
                     other=other if one == best else one,
-                    difference=_mean(apart) if one == best else -_mean(apart),
-                    seeds=len(apart),
+                    difference=_mean(differences) if one == best else -_mean(differences),
+                    seeds=len(differences),
                     p=p,
                     corrected=corrected,
                     more_than_chance=corrected < SURE,
                 )
+
+
+def _best(measure: Measure, several: Iterable[Group]) -> Group:
+    return (max if measure.higher_is_better else min)(several, key=lambda group: group.mean)
+
+
+def _anchor(measure: Measure, several: Iterable[Group]) -> int | None:
+    """The column that a share of advise is of: there it is 1, or 0, at every seed."""
+    if measure.source != ADVISE:
+        return None
+    own = 1.0 if measure.higher_is_better else 0.0
+    return next((group.column for group in several if group.mean == own and not group.spread), None)
 
 
 def _differences(table: Table, rows: Rows, measure: str, one: int, other: int) -> list[float]:
@@ -214,22 +228,24 @@ def _lines(table: Table, groups: Sequence[Group], comparisons: Sequence[Comparis
 
 
 def _line(table: Table, rows: str, measure: Measure, several: Sequence[Group], compared: Sequence[Comparison]) -> str:
-    best = (max if measure.higher_is_better else min)(several, key=lambda group: group.mean)
+    anchor = _anchor(measure, several)
+    best = _best(measure, several) if anchor is None else next(group for group in several if group.column == anchor)
     spread = "" if best.spread is None else f" ± {_shown(best.spread, measure)} over {best.count} seeds"
-    start = (
-        f"{measure.label}, {rows}: best at {table.sweep.columns[best.column]} ({_shown(best.mean, measure)}{spread})"
-    )
+    where = table.sweep.columns[best.column]
+    start = f"{measure.label}, {rows}: best at {where} ({_shown(best.mean, measure)}{spread})"
     if not compared:
         return f"{start}; one seed says nothing of chance."
+    if anchor is not None:
+        start = f"{measure.label}, {rows}, over {best.count} seeds against {where}, of which it is the share"
     sure = [one for one in compared if one.more_than_chance]
     rest = [one for one in compared if not one.more_than_chance]
     said = []
     if sure:
         worst = max(one.corrected for one in sure)
-        said.append(f"more than chance beside {_skips(table, sure)} (corrected p {worst:.2g} at most)")
+        said.append(f"the difference is more than chance at {_skips(table, sure)} (corrected p {worst:.3g} at most)")
     if rest:
-        said.append(f"no more than chance beside {_skips(table, rest)}")
-    return f"{start}; {', '.join(said)}."
+        said.append(f"no more than chance at {_skips(table, rest)}")
+    return f"{start}: {', '.join(said)}."
 
 
 def _skips(table: Table, compared: Sequence[Comparison]) -> str:

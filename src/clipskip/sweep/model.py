@@ -142,6 +142,7 @@ class Extras:
             embeddings=tuple(embeddings.values()),
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
             vaes={**self.vaes, **other.vaes},
+            upscalers={**self.upscalers, **other.upscalers},
             models={**self.models, **other.models},
         )
 

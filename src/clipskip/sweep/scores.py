@@ -73,7 +73,7 @@ class Comparison:
     rows: tuple[int, ...]
     measure: str
     best: int
-    """The column of the best mean."""
+    """The column of the best mean; of a measure that is a share of what it is at one Clip Skip, that one's."""
     other: int
     difference: float
     """Mean over seeds of best minus other, in the measure's own unit."""

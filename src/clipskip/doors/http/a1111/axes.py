@@ -94,6 +94,12 @@ def _replaced(asked: Asked, value: Value, values: Sequence[Value]) -> Asked:
     )
 
 
+def _vae(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
+    """A file of /sdapi/v1/sd-vae; Automatic is the one beside the checkpoint, None the checkpoint's own."""
+    name = str(value)
+    return replace(asked, vae=None if name.casefold() == "automatic" else name, vae_hash=None)
+
+
 KINDS = (
     AxisKind(label="Nothing", kind=str, apply=_nothing),
     AxisKind(label="Seed", kind=int, apply=lambda asked, value, _: replace(asked, seed=int(value))),
@@ -119,7 +125,13 @@ KINDS = (
         apply=lambda asked, value, _: replace(asked, scheduler=str(value)),
         choices=("Automatic", *SCHEDULES),
     ),
+    AxisKind(label="Sigma Churn", kind=float, apply=lambda asked, value, _: replace(asked, s_churn=float(value))),
+    AxisKind(label="Sigma min", kind=float, apply=lambda asked, value, _: replace(asked, s_tmin=float(value))),
+    AxisKind(label="Sigma max", kind=float, apply=lambda asked, value, _: replace(asked, s_tmax=float(value))),
+    AxisKind(label="Sigma noise", kind=float, apply=lambda asked, value, _: replace(asked, s_noise=float(value))),
+    AxisKind(label="Eta", kind=float, apply=lambda asked, value, _: replace(asked, eta=float(value))),
     AxisKind(label=CLIP_SKIP, kind=int, apply=_clip_skip),
+    AxisKind(label="VAE", kind=str, apply=_vae, named=False),
 )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -112,11 +113,8 @@ def read_plot(args: Sequence[Any]) -> Plot:  # Any: whatever the client sent
 def plan_cells(studio: Studio, cells: Sequence[Asked]) -> tuple[CheckpointFacts, list[Render], Extras]:
     """What all cells need, found and checked."""
     planned = [studio.plan(cell) for cell in cells]
-    found = [extras for _, _, extras in planned]
-    embeddings = {one.hash: one for extras in found for one in extras.embeddings}
-    loras = {hash: lora for extras in found for hash, lora in extras.loras.items()}
     renders = [render for _, render, _ in planned]
-    return planned[0][0], renders, Extras(loras=loras, embeddings=tuple(embeddings.values()))
+    return planned[0][0], renders, reduce(Extras.with_more, (extras for _, _, extras in planned))
 
 
 def draw_sheets(plot: Plot, drawn: Sequence[Drawn]) -> list[Pixels]:
