@@ -10,7 +10,7 @@ from spec.test_table import changed
 
 from clipskip.advise.cells import measures_of
 from clipskip.advise.files import Evidence
-from clipskip.advise.summary import Table, summarize
+from clipskip.advise.summary import ScoredSweep, summarize
 from clipskip.spec import Axis, ClipSkip, LoraRef
 from clipskip.spec.table import PICTURE
 from clipskip.sweep import Measure, Sweep
@@ -37,7 +37,7 @@ def sweep_of(seeds: Sequence[int] = SEEDS, *, rows: Sequence[tuple[LoraRef, ...]
     )
 
 
-def table_of(sweep: Sweep, measures: Sequence[Measure], value: Callable[[int, int, str], float | None]) -> Table:
+def table_of(sweep: Sweep, measures: Sequence[Measure], value: Callable[[int, int, str], float | None]) -> ScoredSweep:
     cells = [
         [
             {one.name: found for one in measures if (found := value(row, column, one.name)) is not None}
@@ -45,7 +45,7 @@ def table_of(sweep: Sweep, measures: Sequence[Measure], value: Callable[[int, in
         ]
         for row in range(len(sweep.rows))
     ]
-    return Table(sweep=sweep, measures=tuple(measures), cells=cells)
+    return ScoredSweep(sweep=sweep, measures=tuple(measures), cells=cells)
 
 
 def test_rows_that_differ_in_their_seed_alone_are_one_group_with_mean_and_spread() -> None:

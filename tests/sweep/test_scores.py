@@ -9,7 +9,7 @@ from spec.test_table import changed
 from clipskip.errors import DamagedFile, OutputError
 from clipskip.spec import ClipSkip
 from clipskip.spec.table import PICTURE
-from clipskip.sweep import Badge, Comparison, Group, Measure, Summary, Sweep, write_scores
+from clipskip.sweep import Badge, Group, Measure, PairedComparison, Summary, Sweep, write_scores
 from clipskip.sweep.history import History
 from clipskip.sweep.manifest import read_manifest, write_manifest
 from clipskip.sweep.scores import scores_of
@@ -21,7 +21,7 @@ SUMMARY = Summary(
     badges=(Badge(column=1, kind="trained here", about="tiny", value=0.9, text="90%: its metadata"),),
     groups=(Group(rows=(0,), column=0, measure="guidance_kept", count=1, mean=0.5, spread=None),),
     comparisons=(
-        Comparison(
+        PairedComparison(
             rows=(0,), measure="guidance_kept", best=0, other=1, difference=0.1, seeds=4, p=0.01, corrected=0.01,
             more_than_chance=True,
         ),

@@ -19,7 +19,7 @@ from clipskip.advise.advice import evidence_without_drawing
 from clipskip.advise.cells import ADVISE, SIGNS, References, measure_row, measures_of, row_rows, same_to_model
 from clipskip.advise.clip_score import Scorer
 from clipskip.advise.files import Evidence, combined
-from clipskip.advise.summary import Table, summarize
+from clipskip.advise.summary import ScoredSweep, summarize
 from clipskip.errors import ClipskipError, NotFound, SpecError
 from clipskip.spec import ClipSkip, EncoderSkips, LoraRef, Render
 from clipskip.sweep import Extras, Measure, Model, Summary, Sweep, SweepFolder, cell_id, write_scores
@@ -114,7 +114,7 @@ def score_sweep(
     finally:
         keeper.save()
     grid = [[keeper.cells.get(id, {}) for id in row] for row in keeper.ids]
-    table = Table(sweep=folder.sweep, measures=keeper.measures, cells=grid)
+    table = ScoredSweep(sweep=folder.sweep, measures=keeper.measures, cells=grid)
     summary = summarize(table, known=known, depth=model.facts.depth, missing=keeper.missing)
     write_scores(folder.path, summary=summary)
     if folder.page.is_file():  # the page has the scores in itself

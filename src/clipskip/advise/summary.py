@@ -9,10 +9,9 @@ from clipskip.advise.cells import ADVISE, CHANGED, KEPT, MOVED, SIGNS, UPTAKE, u
 from clipskip.advise.chances import holm, paired_p
 from clipskip.advise.files import Evidence, combined
 from clipskip.advise.measures import SIGNS as ENOUGH
-from clipskip.advise.report import MOST_SURE
-from clipskip.advise.verdict import KNOWN
+from clipskip.advise.verdict import KNOWN, MOST_SURE
 from clipskip.spec import ClipSkip, LoraRef
-from clipskip.sweep import Badge, Comparison, Group, Measure, Summary, Sweep, name_row
+from clipskip.sweep import Badge, Group, Measure, PairedComparison, Summary, Sweep, name_row
 from clipskip.sweep.scores import SURE
 
 GONE = 0.1
@@ -23,7 +22,7 @@ Rows = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class ScoredSweep:
     """A sweep with its scores."""
 
     sweep: Sweep
@@ -56,7 +55,7 @@ class Table:
 
 
 def summarize(
-    table: Table, *, known: Mapping[str, Sequence[Evidence]], depth: int, missing: Sequence[str] = ()
+    table: ScoredSweep, *, known: Mapping[str, Sequence[Evidence]], depth: int, missing: Sequence[str] = ()
 ) -> Summary:
     """What the scores come to; `known` is what files and weights say of the Clip Skip that each was trained at."""
     badges = (*_trained(table, known, depth=depth), *_gone(table), *_broken(table))
@@ -66,7 +65,7 @@ def summarize(
     return Summary(badges=badges, groups=groups, comparisons=comparisons, lines=lines, missing=tuple(missing))
 
 
-def _trained(table: Table, known: Mapping[str, Sequence[Evidence]], *, depth: int) -> Iterator[Badge]:
+def _trained(table: ScoredSweep, known: Mapping[str, Sequence[Evidence]], *, depth: int) -> Iterator[Badge]:
     for name, evidence in known.items():
         chances = combined(evidence, depth=depth)
         skip = max(chances, key=chances.__getitem__)
@@ -82,7 +81,7 @@ def _trained(table: Table, known: Mapping[str, Sequence[Evidence]], *, depth: in
         )
 
 
-def _gone(table: Table) -> Iterator[Badge]:
+def _gone(table: ScoredSweep) -> Iterator[Badge]:
     """A badge for each LoRA and each Clip Skip at which it is not taken up, on the mean over its rows."""
     rows_of: dict[str, list[int]] = {}
     for row, loras in enumerate(table.sweep.rows):
@@ -109,7 +108,7 @@ def _uptake_of(name: str, row: Sequence[LoraRef]) -> str:
     return UPTAKE if len(row) == 1 else uptake_name(name)
 
 
-def _broken(table: Table) -> Iterator[Badge]:
+def _broken(table: ScoredSweep) -> Iterator[Badge]:
     """The column from which on, to the deepest, at least half of the rows have two of the three signs."""
     ordered = sorted(
         (skip.from_end, column)
@@ -145,7 +144,7 @@ def _broken(table: Table) -> Iterator[Badge]:
     )
 
 
-def _groups(table: Table) -> Iterator[Group]:
+def _groups(table: ScoredSweep) -> Iterator[Group]:
     for rows in table.groups:
         for measure in table.measures:
             for column in table.columns:
@@ -159,7 +158,7 @@ def _groups(table: Table) -> Iterator[Group]:
                     )
 
 
-def _comparisons(table: Table, groups: Sequence[Group]) -> Iterator[Comparison]:
+def _comparisons(table: ScoredSweep, groups: Sequence[Group]) -> Iterator[PairedComparison]:
     """The best Clip Skip of each measure against every other, on the seeds that both have.
 
     Which one is the best is seen on the same numbers, so the correction counts all pairs. A measure that is a share of what it
@@ -179,7 +178,7 @@ def _comparisons(table: Table, groups: Sequence[Group]) -> Iterator[Comparison]:
         chances = [paired_p(differences) for differences in apart.values()]
         for ((one, other), differences), p, corrected in zip(apart.items(), chances, holm(chances), strict=True):
             if best in (one, other):
-                yield Comparison(
+                yield PairedComparison(
                     rows=rows,
                     measure=name,
                     best=best,
@@ -204,16 +203,16 @@ def _anchor(measure: Measure, several: Iterable[Group]) -> int | None:
     return next((group.column for group in several if group.mean == own and not group.spread), None)
 
 
-def _differences(table: Table, rows: Rows, measure: str, one: int, other: int) -> list[float]:
+def _differences(table: ScoredSweep, rows: Rows, measure: str, one: int, other: int) -> list[float]:
     pairs = ((table.value(row, one, measure), table.value(row, other, measure)) for row in rows)
     return [first - second for first, second in pairs if first is not None and second is not None]
 
 
-def _badge_line(table: Table, badge: Badge) -> str:
+def _badge_line(table: ScoredSweep, badge: Badge) -> str:
     return f"{table.sweep.columns[badge.column]}: {badge.text}."
 
 
-def _lines(table: Table, groups: Sequence[Group], comparisons: Sequence[Comparison]) -> Iterator[str]:
+def _lines(table: ScoredSweep, groups: Sequence[Group], comparisons: Sequence[PairedComparison]) -> Iterator[str]:
     """A line for each group and measure with seeds to compare, or with a score of the picture; the first dozen."""
     told = {measure.name: measure for measure in table.measures if measure.source != ADVISE or measure.by_seed}
     of_group = [
@@ -227,7 +226,9 @@ def _lines(table: Table, groups: Sequence[Group], comparisons: Sequence[Comparis
         yield f"{len(worth) - MOST_LINES} more such lines can be made of the manifest's groups and comparisons."
 
 
-def _line(table: Table, rows: str, measure: Measure, several: Sequence[Group], compared: Sequence[Comparison]) -> str:
+def _line(
+    table: ScoredSweep, rows: str, measure: Measure, several: Sequence[Group], compared: Sequence[PairedComparison]
+) -> str:
     anchor = _anchor(measure, several)
     best = _best(measure, several) if anchor is None else next(group for group in several if group.column == anchor)
     spread = "" if best.spread is None else f" ± {_shown(best.spread, measure)} over {best.count} seeds"
@@ -248,7 +249,7 @@ def _line(table: Table, rows: str, measure: Measure, several: Sequence[Group], c
     return f"{start}: {', '.join(said)}."
 
 
-def _skips(table: Table, compared: Sequence[Comparison]) -> str:
+def _skips(table: ScoredSweep, compared: Sequence[PairedComparison]) -> str:
     return ", ".join(str(table.sweep.skips[one.other]) for one in compared)
 
 

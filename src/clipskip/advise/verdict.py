@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from clipskip.advise.prompted import Prompted
 
+MOST_SURE = 0.99
+"""Nothing is called surer than this."""
 KNOWN = 0.6
 """A trained Clip Skip that is less probable than this counts as not known."""
 ALIKE = 0.03

@@ -4,13 +4,12 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from clipskip.advise import Advice, Answer, LoraUptake, Prompted, Trained
+from clipskip.advise.verdict import MOST_SURE
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, Dialect, Family, conversion_table, to_dialect
 
 BAR, NAME = 20, 28
 """Characters of a full bar, and of a name before it is cut."""
-MOST_SURE = 0.99
-"""Nothing is surer than this."""
 AGAINST = -0.2
 """A cosine with a phrase that is worth a line."""
 

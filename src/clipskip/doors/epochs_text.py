@@ -6,8 +6,8 @@ from xml.sax.saxutils import escape
 
 from clipskip.advise.epochs import Comparison, Table
 from clipskip.advise.files import to_write, training_lines
-from clipskip.advise.verdict import KNOWN, Answer
-from clipskip.doors.advice_text import MOST_SURE, row
+from clipskip.advise.verdict import KNOWN, MOST_SURE, Answer
+from clipskip.doors.advice_text import row
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, Dialect, Family, to_dialect
 

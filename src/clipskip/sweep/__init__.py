@@ -27,7 +27,7 @@ from clipskip.sweep.run import (
     plan_sweep,
     save_picture,
 )
-from clipskip.sweep.scores import Badge, Comparison, Group, Measure, Scores, Summary, cell_id, write_scores
+from clipskip.sweep.scores import Badge, Group, Measure, PairedComparison, Scores, Summary, cell_id, write_scores
 from clipskip.sweep.shard import Shard
 from clipskip.sweep.studio import Studio
 
@@ -40,7 +40,6 @@ __all__ = [
     "Badge",
     "CellMark",
     "Choice",
-    "Comparison",
     "Deleted",
     "Doubt",
     "Drawn",
@@ -55,6 +54,7 @@ __all__ = [
     "Measure",
     "Model",
     "Models",
+    "PairedComparison",
     "Pictures",
     "Queue",
     "Record",

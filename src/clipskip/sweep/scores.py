@@ -67,7 +67,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class PairedComparison:
     """The best Clip Skip of a measure against another, seed by seed."""
 
     rows: tuple[int, ...]
@@ -91,7 +91,7 @@ class Summary:
 
     badges: tuple[Badge, ...] = ()
     groups: tuple[Group, ...] = ()
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[PairedComparison, ...] = ()
     lines: tuple[str, ...] = ()
     """In words."""
     missing: tuple[str, ...] = ()
@@ -155,7 +155,7 @@ def _summary(said: Mapping[str, Any]) -> Summary:  # Any: JSON
     return Summary(
         badges=_parts(Badge, said["badges"]),
         groups=_parts(Group, said["groups"]),
-        comparisons=_parts(Comparison, said["comparisons"]),
+        comparisons=_parts(PairedComparison, said["comparisons"]),
         lines=tuple(map(str, said["lines"])),
         missing=tuple(map(str, said["missing"])),
     )
