@@ -8,14 +8,15 @@ import pytest
 import torch
 from clip_reference import tokenizer
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from clipskip.advise import Wanted, advise
+from clipskip.advise import Scoring, Wanted, advise, score_sweep
 from clipskip.advise.clip_score import Scorer
 from clipskip.errors import NotFound, SpecError
-from clipskip.spec import Request
-from clipskip.sweep import open_model
+from clipskip.spec import Request, parse_skips
+from clipskip.sweep import SweepFolder, draw_missing, open_model, plan_sweep, read_sweep
 from clipskip.weights import Library
 
 TEXTS = ["a red frog left of a blue owl", "frog", "best quality, " * 40]
@@ -88,3 +89,21 @@ def test_what_is_no_clip_model_and_a_missing_prompt_are_refused(tmp_path: Path, 
         Scorer.open(str(tmp_path))
     with pytest.raises(SpecError, match="give a prompt"):
         advise(open_model("tiny", library=library), Wanted(request=Request(prompt=""), skips=(1,), clip="x"), library)
+
+
+@torch.no_grad()
+def test_a_cell_of_a_sweep_has_the_clip_score_of_its_picture(judge: Path, library: Library, tmp_path: Path) -> None:
+    model = open_model("tiny", library=library)
+    request = Request(prompt="swamp, ogre", steps=1, seed=5, width=64, height=64)
+    sweep, extras = plan_sweep(request, parse_skips("1-2"), model.facts, library)
+    folder = SweepFolder.create(tmp_path / "sweep", sweep, model=model.facts)
+    for _ in draw_missing(model, folder, extras):
+        pass
+    score_sweep(model, folder, extras, Scoring(sources=("clip",), clip=str(judge)))
+    theirs, processor = CLIPModel.from_pretrained(judge).eval(), CLIPImageProcessor.from_pretrained(judge)
+    for cell in read_sweep(folder.path).flat:
+        with Image.open(cell.path) as picture:
+            pixels = processor(images=picture.convert("RGB"), return_tensors="pt")["pixel_values"]
+        out = theirs(**tokenizer()("swamp, ogre", return_tensors="pt"), pixel_values=pixels)
+        cosine = float(out.logits_per_image) / float(theirs.logit_scale.exp())
+        assert dict(cell.scores) == {"clip_score": pytest.approx(100 * max(cosine, 0), abs=1e-3)}  # float32

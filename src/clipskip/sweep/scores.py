@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from clipskip.errors import DamagedFile, OutputError
 from clipskip.image import write_bytes
@@ -129,21 +129,29 @@ def write_scores(
     """Add scores to a folder's manifest; what it has of other measures and cells stays."""
     for values in (cells or {}).values():
         assert all(math.isfinite(value) for value in values.values()), "a score is a finite number"
-    with changing(folder):
-        manifest = read_manifest(folder)
-        if manifest is None:
-            raise OutputError(f"{folder} holds no sweep: its {MANIFEST} is missing or cannot be read", field="out")
-        known = {measure["name"]: measure for measure in manifest.get("measures", ())}
-        known |= {measure.name: asdict(measure) for measure in measures}
-        if known:
-            manifest["measures"] = list(known.values())
-        for cell in (cell for row in manifest["cells"] for cell in row):
-            more = (cells or {}).get(cell_id(cell["file"]))
-            if more:
-                cell["scores"] = cell.get("scores", {}) | dict(more)
-        if summary is not None:
-            manifest["summary"] = asdict(summary)
-        write_bytes(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    try:
+        with changing(folder):
+            _write(folder, measures, cells or {}, summary)
+    except Timeout:
+        raise OutputError(
+            f"another process is writing the scores of {folder}; measure again later", field="out"
+        ) from None
+
+
+def _write(folder: Path, measures: Sequence[Measure], cells: CellScores, summary: Summary | None) -> None:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise OutputError(f"{folder} holds no sweep: its {MANIFEST} is missing or cannot be read", field="out")
+    known = {measure["name"]: measure for measure in manifest.get("measures", ())}
+    known |= {measure.name: asdict(measure) for measure in measures}
+    if known:
+        manifest["measures"] = list(known.values())
+    for cell in (cell for row in manifest["cells"] for cell in row):
+        if more := cells.get(cell_id(cell["file"])):
+            cell["scores"] = cell.get("scores", {}) | dict(more)
+    if summary is not None:
+        manifest["summary"] = asdict(summary)
+    write_bytes(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
 
 
 def changing(folder: Path) -> FileLock:

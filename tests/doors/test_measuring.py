@@ -1,0 +1,42 @@
+"""What the command line takes as scores, and what it says of them."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from clipskip.doors.measuring import build_scoring, measure_sweep
+from clipskip.doors.terminal import run
+from clipskip.errors import SpecError
+from clipskip.spec import Request, parse_skips
+from clipskip.sweep import Model, SweepFolder, plan_sweep
+from clipskip.weights import Library
+
+
+def test_scores_are_names_with_commas_and_a_clip_model_asks_for_its_own() -> None:
+    assert build_scoring(None, None) is None
+    asked = build_scoring("advise, advise", "folder")
+    assert asked is not None and (asked.sources, asked.clip) == (("advise", "clip"), "folder")
+    with pytest.raises(SpecError, match="name its folder with --clip"):
+        build_scoring("clip", None)
+
+
+def test_scores_of_a_share_are_refused_before_anything_is_drawn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from clipskip.doors.cli import app
+
+    monkeypatch.setattr("sys.argv", ["clipskip", "sweep", "x", "--seed", "5", "--shard", "1/2", "--scores", "advise"])
+    assert run(app) == 2
+    assert "run the command again with --scores when all is drawn" in capsys.readouterr().err
+
+
+def test_what_was_measured_is_said_and_what_was_not_is_named(
+    model: Model, library: Library, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = Request(prompt="a red frog", steps=4, seed=5, width=64, height=64)
+    sweep, extras = plan_sweep(request, [*parse_skips("1-2"), *parse_skips("1.5")], model.facts, library)
+    folder = SweepFolder.create(tmp_path_factory.mktemp("sweep"), sweep, model=model.facts)
+    wanted, told = build_scoring("advise", None), io.StringIO()
+    assert wanted is not None and measure_sweep(model, folder, extras, wanted, Console(file=told, width=200))
+    assert "Clip Skip 2: tiny was trained here" in capsys.readouterr().out
