@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from web_page import draw, needs_browser, shown, violations
 
-from clipskip.image import Cell, write_page
+from clipskip.image import PageCell, write_page
 
 COLUMNS, ROWS = ["Clip Skip 1", "Clip Skip 2", "Clip Skip 3"], ["without LoRA", "gnome"]
 
@@ -34,7 +34,7 @@ def file(tmp_path: Path) -> Path:
         (tmp_path / f"{r}-{c}.png").write_bytes(png(r, c))
     cells = [
         [
-            Cell(path=tmp_path / f"{r}-{c}.png", settings=f"swamp\nSteps: 2, Size: 64x48, Clip skip: {c + 1}")
+            PageCell(path=tmp_path / f"{r}-{c}.png", settings=f"swamp\nSteps: 2, Size: 64x48, Clip skip: {c + 1}")
             for c in range(3)
         ]
         for r in range(2)
@@ -224,7 +224,7 @@ def varied(folder: Path) -> Path:
             (folder / f"{r}-{c}.png").write_bytes(png(r % 2, c))
             scores = {"guidance_kept": (3 - c) / 3 + row["values"]["seed"] / 100}
             cells[-1].append(
-                Cell(path=folder / f"{r}-{c}.png", settings=f"swamp\nSize: 64x48, Clip skip: {c + 1}, row {r}",
+                PageCell(path=folder / f"{r}-{c}.png", settings=f"swamp\nSize: 64x48, Clip skip: {c + 1}, row {r}",
                      id=f"{r:06d}{c:06d}", scores=scores)
             )  # fmt: skip
     axes = [
@@ -297,7 +297,7 @@ def test_of_ten_thousand_cells_only_what_is_seen_is_made_and_fetched(browser: Br
     text = "swamp, " + "reeds, " * 40 + "\nSteps: 20, Size: 64x48, Clip skip: {}, Seed: {}"
     cells = [
         [
-            Cell(path=tmp_path / f"{r % 2}-{c % 3}.png", settings=text.format(c + 1, r), id=f"{r:06d}{c:06d}")
+            PageCell(path=tmp_path / f"{r % 2}-{c % 3}.png", settings=text.format(c + 1, r), id=f"{r:06d}{c:06d}")
             for c in range(10)
         ]
         for r in seeds

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipskip.errors import SkipOutOfRange, SpecError
-from clipskip.spec import ClipSkip, Dialect, Family, conversion_table, convert, from_dialect, parse_skip, to_dialect
+from clipskip.spec import ClipSkip, Dialect, Family, conversion_table, from_dialect, parse_skip, to_dialect
 from clipskip.spec.dialect import dialects
 from clipskip.spec.numbering import numbering
 
@@ -91,7 +91,8 @@ def test_the_named_constructors_agree_on_the_layer_before_the_last() -> None:
 
 def test_what_is_left_out_is_the_familys_default() -> None:
     assert ClipSkip.from_diffusers(None) == ClipSkip.from_kohya(None) == ClipSkip.from_sdcpp(0) == ClipSkip(1)
-    assert convert("None", source=Dialect.DIFFUSERS, target=Dialect.A1111, family=Family.SDXL) == "2"
+    skip = from_dialect("None", Dialect.DIFFUSERS, family=Family.SDXL)
+    assert to_dialect(skip, Dialect.A1111, family=Family.SDXL) == 2
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,8 @@ def test_what_a_tool_cannot_say_is_an_error_in_its_words(
     value: str, source: str, target: str, family: str, message: str
 ) -> None:
     with pytest.raises(SpecError, match=message):
-        convert(value, source=Dialect.parse(source), target=Dialect.parse(target), family=Family.parse(family))
+        read = from_dialect(value, Dialect.parse(source), family=Family.parse(family))
+        to_dialect(read, Dialect.parse(target), family=Family.parse(family))
 
 
 def test_deeper_than_the_family_is_out_of_range() -> None:
