@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from clipskip.errors import SpecError
-from clipskip.spec import ClipSkip, LoraRef, Request
+from clipskip.sample import find_sampler, stable_diffusion
+from clipskip.spec import ClipSkip, Family, LoraRef, Request, asked_skip
 from clipskip.spec.nodes import OUTPUTS
 from clipskip.spec.sampler_names import COMFY_SAMPLERS, SCHEDULES
 from clipskip.spec.settings import request_from_text
@@ -208,7 +209,6 @@ def test_a_vae_file_is_the_one_that_decodes() -> None:
 @pytest.mark.parametrize(
     "nodes",
     [
-        {"n11": node("CheckpointLoaderSimple", ckpt_name="other.ckpt"), "n12": node("VAEDecode", samples=["3", 0], vae=["11", 2])},
         {"n12": node("VAEDecode", samples=["3", 0], vae=["13", 0]), "n13": node("SomebodysVae", file="x.pt")},
     ],
 )  # fmt: skip
@@ -475,3 +475,96 @@ def test_a_link_or_value_of_a_wrong_type_is_an_error_of_ours(wrong: object) -> N
                 read(graph)
             except SpecError as error:
                 assert "\n" not in str(error)
+
+
+def refined(**changes: object) -> Json:
+    """Stability's example in small: 20 steps of the base, then 5 of the refiner, whose VAE decodes."""
+    base = {
+        "add_noise": "enable",
+        "noise_seed": 7,
+        "start_at_step": 0,
+        "end_at_step": 20,
+        "return_with_leftover_noise": "enable",
+    }
+    graph = with_nodes(
+        base | {"steps": 25},
+        n20=node("CheckpointLoaderSimple", ckpt_name="refiner.safetensors"),
+        n21=node("CLIPTextEncode", text="1girl, #1 fan, red dress", clip=["20", 1]),
+        n22=node("CLIPTextEncode", text="dog", clip=["20", 1]),
+        n23=node(
+            "KSamplerAdvanced", add_noise="disable", noise_seed=0, steps=25, cfg=7, sampler_name="euler", scheduler="normal",
+            start_at_step=20, end_at_step=10000, return_with_leftover_noise="disable", model=["20", 0], positive=["21", 0],
+            negative=["22", 0], latent_image=["3", 0],
+        ),
+        n24=node("VAEDecode", samples=["23", 0], vae=["20", 2]),
+    )  # fmt: skip
+    del graph["3"]["inputs"]["seed"], graph["3"]["inputs"]["denoise"]
+    graph["23"]["inputs"] |= changes
+    return graph
+
+
+def test_the_vae_of_another_checkpoint_is_asked_for_by_its_name() -> None:
+    other = node("CheckpointLoaderSimple", ckpt_name="other.ckpt")
+    assert read(with_nodes(n11=other, n12=node("VAEDecode", samples=["3", 0], vae=["11", 2]))).vae == "other"
+
+
+def test_sdxls_refiner_and_its_vae_are_read() -> None:
+    asked = read(refined())
+    assert (asked.model, asked.refiner, asked.vae, asked.unused) == ("m", "refiner", "refiner", ())
+    table = stable_diffusion()
+    levels = find_sampler("Euler")[0].sigmas(25, schedule="Normal")
+    gone = [table.gone(level) >= asked.refiner_switch_at for level in levels[:-1]]
+    assert gone.index(True) == 20, "the refiner is asked from step 20 on"
+
+
+@pytest.mark.parametrize("schedule", ["normal", "sgm_uniform", "simple"])
+@pytest.mark.parametrize(("steps", "end"), [(25, 20), (30, 1), (10, 9), (50, 33)])
+def test_it_takes_over_at_the_step_that_the_graph_says(schedule: str, steps: int, end: int) -> None:
+    graph = refined(steps=steps, scheduler=schedule, start_at_step=end)
+    graph["3"]["inputs"] |= {"steps": steps, "scheduler": schedule, "end_at_step": end}
+    asked, table = read(graph), stable_diffusion()
+    levels = find_sampler("Euler")[0].sigmas(steps, schedule=asked.scheduler)
+    assert [table.gone(level) >= asked.refiner_switch_at for level in levels[:-1]].index(True) == end
+
+
+@pytest.mark.parametrize(
+    "changes", [{"cfg": 5}, {"scheduler": "karras"}, {"sampler_name": "heun"}, {"positive": ["22", 0]}]
+)
+def test_a_refiner_that_draws_otherwise_is_an_error(changes: Json) -> None:
+    with pytest.raises(SpecError, match="refiner"):
+        read(refined(**changes))
+
+
+def test_a_graph_without_a_clip_skip_is_the_familys_own() -> None:
+    graph = with_nodes()
+    for place in ("6", "7"):
+        graph[place]["inputs"]["clip"] = ["4", 1]
+    asked = read(graph)
+    skips = [asked_skip(asked, family) for family in (Family.SD1, Family.SD2, Family.SDXL)]
+    assert [one and one.skip for one in skips] == [ClipSkip(1), ClipSkip(2), ClipSkip(2)]
+    graph["10"]["inputs"]["stop_at_clip_layer"] = -1
+    graph["6"]["inputs"]["clip"] = graph["7"]["inputs"]["clip"] = ["10", 0]
+    last = asked_skip(read(graph), Family.SDXL)
+    assert last and last.skip == ClipSkip(1)
+
+
+@pytest.mark.parametrize(
+    ("parser", "normed", "emphasis"),
+    [("A1111", True, "Original"), ("A1111", False, "No norm"), ("comfy", True, "ComfyUI")],
+)
+def test_smzs_parser_is_the_emphasis(parser: str, normed: bool, emphasis: str) -> None:
+    graph = with_nodes()
+    graph["6"]["inputs"] |= {"parser": parser, "mean_normalization": normed}
+    assert read(graph).emphasis == emphasis
+    graph["6"]["inputs"]["parser"] = "compel"
+    with pytest.raises(SpecError, match="parser compel"):
+        read(graph)
+
+
+def test_lcm_is_drawn_where_the_model_is_sampled_so() -> None:
+    lcm = with_nodes(
+        {"sampler_name": "lcm", "model": ["30", 0]}, n30=node("ModelSamplingDiscrete", sampling="lcm", model=["4", 0])
+    )
+    assert (read(lcm).sampler, read(lcm).prediction) == ("LCM", None)
+    with pytest.raises(SpecError, match="not sampled so"):
+        read(with_nodes({"sampler_name": "lcm"}))

@@ -85,6 +85,20 @@ def test_a_pickled_vae_beside_a_checkpoint_is_said_and_needs_the_switch(own: Lib
     assert render.vae and render.vae.name == "tiny.vae.pt"
 
 
+def test_a_checkpoints_name_asks_for_its_vae(own: Library, folder: Path, tmp_path: Path) -> None:
+    model = open_model("tiny", library=own)
+    shutil.copy(
+        tmp_path / "models/Stable-diffusion/tiny.safetensors", tmp_path / "models/Stable-diffusion/other.safetensors"
+    )
+    render, extras = resolve(replace(ASKED, vae="other"), model.facts, own)
+    assert render.vae and render.vae.name == "other.safetensors" and render.vae.hash in extras.vaes
+    pixels = [
+        next(e for e in model.draw([one], extras) if isinstance(e, Drawn)).pixels
+        for one in (render, replace(render, vae=None))
+    ]
+    assert (pixels[0] == pixels[1]).all(), "the same VAE"
+
+
 def test_comfyuis_folder_is_known(folder: Path, tmp_path: Path) -> None:
     vae_file(tmp_path / "models/vae/warm.safetensors")
     assert Library((tmp_path,)).find("warm", FileKind.VAE).name == "warm.safetensors"

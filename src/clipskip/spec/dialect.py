@@ -53,7 +53,8 @@ def asked_skip(request: Request, family: Family) -> Translation | None:
         return None
     if request.counted_by is None or not isinstance(request.clip_skip, ClipSkip) or not family.usable:
         return Translation(skip=request.clip_skip)
-    return translate(request.clip_skip.from_end, request.counted_by, family=family)
+    left_out = request.counted_by is Dialect.COMFYUI  # whose own numbers mean one layer on every family
+    return translate(None if left_out else request.clip_skip.from_end, request.counted_by, family=family)
 
 
 def _skip_of(layers: Layers) -> Skip:

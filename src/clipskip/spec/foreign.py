@@ -111,7 +111,10 @@ def _read(record: Record) -> Request:
             "this JSON is no record of a tool that is known: it has no prompt; paste the settings text",
             field="settings",
         )
-    return read_request(Reader(record), source)
+    asked = read_request(Reader(record), source)
+    if source is SWARMUI and asked.clip_skip is None:
+        return replace(asked, clip_skip=ClipSkip(1), counted_by=Dialect.COMFYUI)
+    return asked
 
 
 def _civitai_graph(record: Record) -> Request | None:

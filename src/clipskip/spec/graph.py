@@ -8,28 +8,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipskip.errors import SpecError
 from clipskip.spec.graph_files import check_checkpoints, checkpoint_of, loras_on, vae_of
-from clipskip.spec.nodes import Graph, Link, Node, back_from, broken, is_sampler, number_of, word_of
-from clipskip.spec.reader import Said, plain, says_something, shown
+from clipskip.spec.graph_refiner import refining
+from clipskip.spec.graph_ways import way, words_of
+from clipskip.spec.nodes import Graph, Node, back_from, broken, is_sampler, number_of, word_of
+from clipskip.spec.numbering import Dialect
+from clipskip.spec.reader import Said, shown
 from clipskip.spec.render import Request
 from clipskip.spec.sampler_names import comfy_names
 from clipskip.spec.skip import ClipSkip
 
 Size = tuple[int | None, int | None]
-EMPHASIS = "ComfyUI"
-MOST_HOPS = 20
-"""Links that are followed to the text of a node that is refused."""
-NOT_REPEATED: Mapping[str, str] = {
-    "UNETLoader": "a UNet of its own", "UnetLoaderGGUF": "a UNet of its own", "DiffusersLoader": "a folder of diffusers'",
-    "CLIPLoader": "a text encoder of its own", "DualCLIPLoader": "text encoders of their own",
-    "HypernetworkLoader": "a hypernetwork", "unCLIPCheckpointLoader": "a model that takes pictures",
-    "ImageOnlyCheckpointLoader": "a model that takes pictures", "ConditioningZeroOut": "zeros in the place of a text",
-    "ConditioningSetArea": "a text for a part of the picture", "ConditioningSetMask": "a text for a part of the picture",
-    "ConditioningSetAreaPercentage": "a text for a part of the picture", "GLIGENTextBoxApply": "texts at places (GLIGEN)",
-    "ConditioningCombine": "two texts", "ConditioningConcat": "two texts", "ConditioningAverage": "two texts",
-}  # fmt: skip
-"""Nodes that make another model or other words than are drawn with here."""
 SIGMAS: Mapping[str, str] = {
     "KarrasScheduler": "karras", "ExponentialScheduler": "exponential", "PolyexponentialScheduler": "polyexponential",
     "SDTurboScheduler": "turbo", "AlignYourStepsScheduler": "align_your_steps",
@@ -45,6 +34,7 @@ NOISE_OF_ITS_DEVICE = ("Euler a", "DPM2 a", "DPM++ 2S a", "LCM")
 PREDICTIONS: Mapping[str, str] = {"eps": "epsilon", "v_prediction": "v"}
 """ModelSamplingDiscrete's words for what the model predicts."""
 LCM = "LCM"
+SKIPS = ("stop_at_clip_layer", "clip_skip")
 DISCARDS = ("DPM2", "DPM2 a", "UniPC bh1", "UniPC bh2")
 """Samplers for which ComfyUI's KSampler leaves out the level before the last."""
 PLAIN_TRUTHS: Mapping[str, tuple[object, ...]] = {
@@ -72,15 +62,6 @@ class Sampled:
     """Eta and the size of noise, of nodes that have them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
-    """One prompt: its text and the way to its text encoder."""
-
-    text: str
-    clip: tuple[Node, ...]
-    emphasis: str
-
-
 def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Request:
     """What the graph draws first; SpecError where it says so in nodes that cannot be repeated.
 
@@ -88,9 +69,9 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
     """
     graph = Graph(record)
     sampled = _sampled(graph, _first_sampler(graph))
-    models = _way(graph, sampled.model, "model", "MODEL")
-    positive = _words(graph, sampled.model, "positive")
-    negative = _words(graph, sampled.model, "negative") if "negative" in sampled.model.inputs else None
+    models = way(graph, sampled.model, "model", "MODEL")
+    positive = words_of(graph, sampled.model, "positive")
+    negative = words_of(graph, sampled.model, "negative") if "negative" in sampled.model.inputs else None
     skip = _clip_skip(positive.clip)
     below = _clip_skip(negative.clip) if negative else skip
     check_checkpoints(models, positive.clip)
@@ -99,16 +80,21 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
     width, height = _size(graph, sampled.node, made)
     number, said = sampled.seed, _prediction(models, sampled.sampler)
     loras = loras_on(graph, models, positive.clip)
+    base, words = checkpoint_of(models[-1]), (positive, negative)
+    finish = refining(graph, sampled.node, base=base, words=words, schedule=sampled.scheduler)
     if negative and loras_on(graph, models, negative.clip) != loras:
         raise broken("reads its prompt and its negative prompt with different LoRAs", field="lora")
     return Request(
         **sampled.rest,
         prompt=positive.text,
         negative_prompt=negative.text if negative else "",
-        model=checkpoint_of(models[-1]),
+        model=base,
+        refiner=finish.model if finish else None,
+        refiner_switch_at=finish.switch_at if finish else 0.8,
         vae=vae_of(graph, sampled.node, models[-1]),
         loras=loras,
         clip_skip=skip,
+        counted_by=None if _sets_skip(positive.clip) else Dialect.COMFYUI,
         negative_clip_skip=None if below == skip else below,
         steps=sampled.steps.whole() if sampled.steps else 20,
         sampler=sampled.sampler,
@@ -235,107 +221,13 @@ def _drop(node: Node, key: str, truths: tuple[object, ...]) -> None:
         node.take(key)
 
 
-def _way(graph: Graph, start: Node, key: str, kind: str) -> tuple[Node, ...]:
-    """The nodes from an input on to the loader of a checkpoint, by links of a kind."""
-    here: Link | None = graph.link(start, key)
-    way: list[Node] = []
-    while here is not None:
-        node, _ = here
-        if any(node is other for other in way):
-            raise broken(f"takes its {kind} in a circle through {node.kind}")
-        way.append(node)
-        if "ckpt_name" in node.inputs:
-            return tuple(way)
-        _check_known(graph, node)
-        here = graph.link(node, kind.lower()) if _is_known(node) else graph.onward(node, kind)
-    raise broken(
-        f"has a {kind} that comes from {way[-1].kind if way else start.kind}, which is no loader of checkpoints",
-        field="model",
-    )
-
-
-def _is_known(node: Node) -> bool:
-    return (
-        "lora_name" in node.inputs or "stop_at_clip_layer" in node.inputs or node.kind.startswith("Power Lora Loader")
-    )
-
-
-def _refused(graph: Graph, does: str, node: Node, what: str, *, field: str) -> SpecError:
-    """The error for a node of another model or other words, with the files or the text that it names."""
-    here, names = node, [value for value in node.inputs.values() if isinstance(value, str)]
-    for _ in range(MOST_HOPS):
-        links = [value for value in here.inputs.values() if isinstance(value, list) and value]
-        if names or not links:
-            break
-        here = graph.nodes.get(str(links[0][0]), here)
-        names = [here.inputs["text"]] if isinstance(here.inputs.get("text"), str) else []
-    of = f": {', '.join(map(repr, names))}"[:120] if names else ""
-    return broken(
-        f"{does} {node.kind} ({what}{of}), which cannot be repeated; take the node out, or give the prompt and the settings "
-        "themselves",
-        field=field,
-    )
-
-
-def _check_known(graph: Graph, node: Node) -> None:
-    """An error for a node that is not repeated, and for one that has a LoRA or a Clip Skip in a way that is not known."""
-    if (what := NOT_REPEATED.get(node.kind)) or node.kind.startswith("ModelMerge") or node.kind.startswith("CLIPMerge"):
-        raise _refused(graph, "draws with", node, what or "a merge of models", field="model")
-    if _is_known(node):
-        return
-    lora = next((key for key, value in node.inputs.items() if "lora" in key.lower() and _names_file(value)), None)
-    if lora or "lora" in node.kind.lower():
-        raise broken(f"loads LoRAs with {node.kind}, which is not known; LoraLoader is", field="lora")
-    for key, value in node.inputs.items():
-        if plain(key) in ("clipskip", "stopatcliplayer", "clipstopatlayer") and says_something(value):
-            raise broken(f"sets Clip Skip with {node.kind}, which is not known; CLIPSetLastLayer is", field="clip_skip")
-
-
-def _names_file(value: object) -> bool:
-    return not isinstance(value, list) and says_something(value) and str(value).lower() not in ("none", "false", "0")
-
-
-def _words(graph: Graph, start: Node, side: str) -> Words:
-    """The one text that is encoded for a side, and the way to its text encoder."""
-    key = side if side in start.inputs else "conditioning"
-    here = graph.link(start, key)
-    name = "prompt" if side == "positive" else "negative prompt"
-    passed: set[int] = set()
-    while here is not None:
-        node, output = here
-        if "ckpt_name" in node.inputs and side in node.inputs:
-            return _loader_words(graph, node, side)
-        if what := NOT_REPEATED.get(node.kind):
-            raise _refused(graph, f"makes its {name} with", node, what, field="prompt")
-        if "clip" in node.inputs and (keys := [key for key in ("text", "text_g", "text_l") if key in node.inputs]):
-            texts = {said.text() if (said := graph.value(node, key)) else "" for key in keys}
-            if len(texts) != 1:
-                raise broken(f"gives its two text encoders different texts for the {name}", field="prompt")
-            return Words(text=texts.pop(), clip=_way(graph, node, "clip", "CLIP"), emphasis=_emphasis(node))
-        if id(node) in passed or "ckpt_name" in node.inputs:
-            break
-        passed.add(id(node))
-        here = graph.onward(node, "CONDITIONING", side=side if output < 2 else "")
-    raise broken(f"makes its {name} of no text; graphs with CLIPTextEncode can be repeated", field="prompt")
-
-
-def _emphasis(node: Node) -> str:
-    """How weights count; nodes of other packs say so."""
-    kind = node.inputs.get("weight_interpretation")
-    if kind in ("A1111", "comfy"):
-        node.take("weight_interpretation")
-    return "Original" if kind == "A1111" else EMPHASIS
-
-
-def _loader_words(graph: Graph, node: Node, side: str) -> Words:
-    """Efficient Loader and its like hold both texts themselves."""
-    said = graph.value(node, side)
-    return Words(text=said.text() if said else "", clip=(node,), emphasis=_emphasis(node))
+def _sets_skip(way_to_clip: tuple[Node, ...]) -> bool:
+    return any(key in node.inputs for node in way_to_clip for key in SKIPS)
 
 
 def _clip_skip(way: tuple[Node, ...]) -> ClipSkip:
     """The nearest CLIPSetLastLayer before the encoder counts; without one it is the last layer."""
-    said = [said for node in way for key in ("stop_at_clip_layer", "clip_skip") if (said := node.take(key))]
+    said = [said for node in way for key in SKIPS if (said := node.take(key))]
     return ClipSkip.from_comfy(said[0].whole()) if said else ClipSkip(1)
 
 

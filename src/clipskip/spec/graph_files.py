@@ -74,7 +74,7 @@ def _strength(graph: Graph, node: Node, part: str) -> float:
 
 
 def vae_of(graph: Graph, sampler: Node, checkpoint: Node) -> str | None:
-    """The VAE file that decodes the picture; None for the checkpoint's own."""
+    """The VAE file that decodes the picture, or the other checkpoint whose VAE does; None for the checkpoint's own."""
     name = checkpoint.take("vae_name")
     found = [] if name is None or name.name() in ("Baked VAE", "None") else [stem(name.name())]
     decoders = [n for n in graph.nodes.values() if "vae" in n.inputs and "samples" in n.inputs and not is_sampler(n)]
@@ -93,9 +93,7 @@ def vae_of(graph: Graph, sampler: Node, checkpoint: Node) -> str | None:
         if "vae_name" in source.inputs and source is not checkpoint:
             found.append(stem(word_of(source, "vae_name") or ""))
         elif "ckpt_name" in source.inputs and checkpoint_of(source) != checkpoint_of(checkpoint):
-            raise broken(
-                f"decodes with the VAE of the checkpoint {checkpoint_of(source)}; give that VAE as a file", field="vae"
-            )
+            found.append(checkpoint_of(source))
     if len(set(found)) > 1:
         raise broken(f"decodes with {len(set(found))} VAEs: {', '.join(sorted(set(found)))[:80]}", field="vae")
     return found[0] if found else None

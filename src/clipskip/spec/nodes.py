@@ -151,9 +151,10 @@ class Graph:
     def _switched(self, node: Node) -> Link | None:
         """The input that a switch has chosen."""
         inputs = node.inputs
-        if {"on_true", "on_false"} <= inputs.keys() and isinstance(inputs.get("boolean"), bool):
-            chosen = self.link(node, "on_true" if inputs["boolean"] else "on_false")
-            for key in ("boolean", "on_true", "on_false"):
+        sign = next((key for key in ("boolean", "switch") if isinstance(inputs.get(key), bool)), None)
+        if {"on_true", "on_false"} <= inputs.keys() and sign:
+            chosen = self.link(node, "on_true" if inputs[sign] else "on_false")
+            for key in (sign, "on_true", "on_false"):
                 node.take(key)
             return chosen
         if isinstance(inputs.get("select"), int) and f"input{inputs['select']}" in inputs:

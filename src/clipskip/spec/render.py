@@ -48,7 +48,8 @@ class Request:
     loras: tuple[LoraRef, ...] = ()
     clip_skip: Skip | None = None
     counted_by: Dialect | None = field(default=None, compare=False)
-    """The tool in whose numbers a settings text has `clip_skip`, which may mean another layer on another family; None: ours."""
+    """The tool in whose numbers a settings text has `clip_skip`, which may mean another layer on another family; None: ours.
+    ComfyUI: its record leaves it out, which is 1 on SD 1.x and 2 elsewhere."""
     negative_clip_skip: Skip | None = None
     """Clip Skip of the negative prompt; None is the prompt's."""
     phrase_skips: tuple[PhraseSkip, ...] = ()

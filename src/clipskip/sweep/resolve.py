@@ -255,13 +255,27 @@ def _find_vae(
         return None, ""
     if name or digits:
         path = library.find_hash(digits, FileKind.VAE, likely=name or "") if digits else None
-        path = path or library.find(name or digits or "", FileKind.VAE)
+        path = path or _vae_file(name or digits or "", library)
         return find_fitting(path, model.vae, allow_pickle=allow_pickle), ""
     for path in beside(model.source.path):
         if allow_pickle or not is_pickle(path):
             return find_fitting(path, model.vae, allow_pickle=allow_pickle), ""
         return None, f"{path.name} beside the model is a pickle, and is not used; give --allow-pickle to draw with it"
     return None, ""
+
+
+def _vae_file(name: str, library: Library) -> Path:
+    """Find the VAE file of this name, or else the checkpoint of this name, whose VAE is taken, as ComfyUI's graphs can."""
+    try:
+        return library.find(name, FileKind.VAE)
+    except NotFound:
+        try:
+            checkpoint = library.find(name, FileKind.CHECKPOINT)
+        except NotFound:
+            checkpoint = None
+        if checkpoint is None or not checkpoint.is_file():
+            raise
+        return checkpoint
 
 
 def _side(asked: int | None, other: int | None, own: int) -> int:
