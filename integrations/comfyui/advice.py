@@ -92,7 +92,7 @@ class ClipSkipUptake:
             f"{one.name} is taken up most at Clip Skip {best}; at {drawn_at}, where you draw, {share:.0%} of what it adds is left."
         ]
         told += [
-            f"100% is what it adds at {trained}, where it was most probably trained ({chances[trained]:.0%} sure).",
+            f"100% is what it adds at {trained}, where it was most probably trained ({min(chances[trained], 0.99):.0%} sure).",
             "",
         ]
         if one.text_dead_from is not None:
@@ -124,6 +124,7 @@ def _asked(loras: list[str]) -> dict:
     }
 
 
+@torch.inference_mode(False)  # ComfyUI runs nodes in it, where a model that is opened cannot have its weights merged
 def _advice(checkpoint, lora, weight, positive, negative, clip_skips):
     """Everything that clipskip finds out, and the model's family."""
     path = folder_paths.get_full_path_or_raise("checkpoints", checkpoint)

@@ -200,7 +200,8 @@ def test_lora_uptake_is_a_verdict_a_number_and_a_plot(
 ) -> None:
     asked = {"checkpoint": "tiny.safetensors", "lora": "ogre.safetensors", "lora_weight": 1.0, "negative": ""}
     node = nodes["ClipSkipUptake"]()
-    verdict, share, best, plot = node.ask(positive="swamp, ogre", clip_skips="2,12", drawn_at=1, **asked)
+    with torch.inference_mode():  # as ComfyUI runs nodes
+        verdict, share, best, plot = node.ask(positive="swamp, ogre", clip_skips="2,12", drawn_at=1, **asked)
     request = Request(prompt="swamp, ogre", loras=(LoraRef(name="ogre"),))
     advice = advise(model, Wanted(request=request, skips=(1, 2, 12)), library)
     assert advice.prompted is not None
@@ -232,14 +233,39 @@ def test_every_node_has_tooltips_a_help_page_and_a_place_in_the_readme(nodes: di
         assert nodes[name].INPUT_TYPES()["required"]
 
 
-@pytest.mark.parametrize("path", sorted((PACK / "example_workflows").glob("*.json")), ids=lambda path: path.stem)
+WORKFLOWS = sorted((PACK / "example_workflows").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_an_example_workflow_gives_our_nodes_what_they_take(path: Path, nodes: dict[str, Any]) -> None:
     graph = json.loads(path.read_text())
-    ours = [node for node in graph.values() if node["class_type"] in nodes]
+    ours = [node for node in graph["nodes"] if node["type"] in nodes]
     assert ours
     for node in ours:
-        taken = nodes[node["class_type"]].INPUT_TYPES()
-        assert set(taken["required"]) <= set(node["inputs"]) <= {*taken["required"], *taken.get("optional", {})}
+        kind = nodes[node["type"]]
+        taken = kind.INPUT_TYPES()
+        every = {**taken["required"], **taken.get("optional", {})}
+        linked = {one["name"] for one in node["inputs"] if one["link"] is not None}
+        typed = [one["name"] for one in node["inputs"] if "widget" in one]
+        assert len(typed) == len(node["widgets_values"])
+        assert set(taken["required"]) <= linked | set(typed) <= set(every)
+        assert [out["type"] for out in node["outputs"]] == list(kind.RETURN_TYPES)
+        for name, value in zip(typed, node["widgets_values"], strict=True):
+            wanted = every[name][0]
+            kinds = {"STRING": str, "INT": int, "FLOAT": float}
+            assert isinstance(wanted, list) or isinstance(value, kinds[wanted])
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_an_example_workflow_s_links_meet_sockets_of_their_type_and_it_has_a_picture(path: Path) -> None:
+    graph = json.loads(path.read_text())
+    by_id = {node["id"]: node for node in graph["nodes"]}
+    for number, source, slot, target, place, kind in graph["links"]:
+        out, into = by_id[source]["outputs"][slot], by_id[target]["inputs"][place]
+        assert number in out["links"] and into["link"] == number
+        assert out["type"] == kind and into["type"] in (kind, "*")
+    with Image.open(path.with_suffix(".jpg")) as picture:
+        assert picture.format == "JPEG" and min(picture.size) > 300
 
 
 def test_the_registry_is_told_what_it_wants() -> None:
