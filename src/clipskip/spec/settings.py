@@ -48,13 +48,13 @@ UNWRITABLE = re.compile(r'[,:"<>=#{}\x00-\x1f]')
 
 def request_from_text(text: str) -> Request:
     """What a settings text asks for: A1111's, the guide's, or the record of another tool."""
-    if not text.strip():
+    if not text.strip("\0 \r\n\t"):
         raise SpecError("the settings are empty; paste the whole block, prompt first", field="settings")
     record = read_record(text)
     if record is not None:
         _check(record)
         return record
-    infotext = parse_infotext(text)
+    infotext = parse_infotext(text.replace("\r\n", "\n").replace("\r", "\n"))
     if infotext.fields and not infotext.prompt and not infotext.negative_prompt and not infotext.hashes:
         raise SpecError("these settings have no prompt; paste the whole block, prompt first", field="settings")
     return request_from_infotext(infotext)
