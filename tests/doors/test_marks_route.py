@@ -114,3 +114,12 @@ def test_the_table_command_prints_csv_and_writes_parquet(
         write_table(tmp_path / "sweep-a", format="parquet", out=None)
     with pytest.raises(SpecError, match="use csv or parquet"):
         write_table(tmp_path / "sweep-a", format=None, out=tmp_path / "sweep.xlsx")
+
+
+def test_marks_that_cannot_be_read_are_told_of_and_hide_no_sweep(client: TestClient, tmp_path: Path) -> None:
+    (tmp_path / "sweep-a" / "marks.json").write_text("{")
+    assert [sweep["name"] for sweep in client.get("/v1/sweeps").json()["sweeps"]] == [""]
+    refused = client.get("/v1/sweeps/a/marks")
+    assert refused.status_code == 422 and "move it away" in refused.json()["detail"]
+    assert client.put("/v1/sweeps/a/marks", json={"revision": 0}).status_code == 422
+    assert (tmp_path / "sweep-a" / "marks.json").read_text() == "{"

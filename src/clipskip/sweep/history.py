@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, final
 
-from clipskip.errors import ClipskipError, NotFound
+from clipskip.errors import ClipskipError, DamagedFile, NotFound
 from clipskip.spec import Axis, LoraRef, Request, Skip
 from clipskip.spec.axes import Value
 from clipskip.sweep.folder import GRID, PAGE
@@ -121,7 +121,7 @@ class History:
     def _has(self, record: Record, words: Sequence[str]) -> bool:
         if not words:
             return True
-        marks, asked = self.marks(record), record.request
+        marks, asked = self.shown_marks(record), record.request
         loras = (lora.name for _, row in record.rows for lora in row)
         said = (marks.name, marks.note, asked.prompt, asked.negative_prompt, asked.model or "", *loras, record.id)
         whole = "\n".join(said).casefold()
@@ -139,6 +139,13 @@ class History:
     def marks(self, record: Record) -> Marks:
         """What a person thinks of a sweep."""
         return self._marks.of(record.folder / MARKS) or Marks()
+
+    def shown_marks(self, record: Record) -> Marks:
+        """The same for a list, which marks that cannot be read do not end: there they are none."""
+        try:
+            return self.marks(record)
+        except DamagedFile:
+            return Marks()
 
     def mark(self, record: Record, marks: Marks) -> Marks:
         """Keep that; Conflict where somebody else has changed it since."""

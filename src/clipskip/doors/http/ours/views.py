@@ -205,7 +205,7 @@ def view_sweep(record: Record, studio: Studio) -> SweepView:
     width = len(record.skips)
     rows = [range(start, start + width) for start in range(0, len(record.cells) * width, width)]
     cells = [[view_cell(record, job, place, drawn=drawn) for place in row] for row in rows]
-    told = _summary(record, job, drawn, studio.history.marks(record))
+    told = _summary(record, job, drawn, studio.history.shown_marks(record))
     measures, summary = list(record.scores.measures), record.scores.summary
     return SweepView(**dict(told), axes=view_axes(record.axes), measures=measures, summary=summary, cells=cells)
 
@@ -213,7 +213,7 @@ def view_sweep(record: Record, studio: Studio) -> SweepView:
 def view_summary(record: Record, studio: Studio) -> SummaryView:
     """A sweep without its cells."""
     job = studio.queue.find(record.id)
-    return _summary(record, job, _drawn(record, job), studio.history.marks(record))
+    return _summary(record, job, _drawn(record, job), studio.history.shown_marks(record))
 
 
 def _drawn(record: Record, job: Job | None) -> Collection[int]:
