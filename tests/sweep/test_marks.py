@@ -6,9 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from spec.test_table import changed
 
 from clipskip.errors import Conflict, DamagedFile, SpecError
-from clipskip.sweep import CellMark, Choice, Marks, read_marks, write_marks
+from clipskip.spec import ClipSkip
+from clipskip.spec.table import PICTURE
+from clipskip.sweep import CellMark, Choice, Marks, Sweep, finish_folder, read_marks, write_marks
+from clipskip.sweep.manifest import write_manifest
 
 CELLS = ("0123456789ab", "ba9876543210")
 MARKS = Marks(
@@ -68,3 +72,10 @@ def test_a_comparison_chooses_one_of_its_two_pictures_or_neither() -> None:
     with pytest.raises(SpecError, match="two pictures"):
         Choice(one="a", other="a", chosen=None)
     assert Choice(one="a", other="b", chosen=None).chosen is None
+
+
+def test_marks_that_cannot_be_read_do_not_keep_a_sweep_from_its_page(tmp_path: Path) -> None:
+    write_manifest(tmp_path, Sweep(base=changed(PICTURE[0]), skips=(ClipSkip(1),)))
+    (tmp_path / "marks.json").write_text("{")
+    finish_folder(tmp_path)
+    assert (tmp_path / "index.html").is_file() and (tmp_path / "marks.json").read_text() == "{"

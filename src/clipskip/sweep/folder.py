@@ -25,7 +25,7 @@ from clipskip.image import (
 )
 from clipskip.spec import Start, render_infotext
 from clipskip.sweep.manifest import MANIFEST, axes_of, read_manifest, write_manifest
-from clipskip.sweep.marks import marks_json, read_marks
+from clipskip.sweep.marks import marks_json, shown_marks
 from clipskip.sweep.plan import Sweep, file_name
 from clipskip.sweep.scores import cell_id
 from clipskip.weights import CheckpointFacts
@@ -151,7 +151,7 @@ def _told(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
     """What the viewer knows of a sweep beside its pictures, in the words of the API."""
     axes = [{"name": axis.kind.name, "label": axis.kind.label, "values": axis.values} for axis in axes_of(manifest)]
     scored: dict[str, Any] = {name: manifest[name] for name in ("measures", "summary") if name in manifest}
-    return {"rows": manifest["rows"], "axes": axes, "marks": marks_json(read_marks(path)), **scored}
+    return {"rows": manifest["rows"], "axes": axes, "marks": marks_json(shown_marks(path)), **scored}
 
 
 def _cell(path: Path, said: dict[str, Any]) -> PageCell | None:  # Any: JSON

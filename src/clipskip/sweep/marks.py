@@ -97,6 +97,14 @@ def read_marks(folder: Path) -> Marks:
         ) from None
 
 
+def shown_marks(folder: Path) -> Marks:
+    """The marks of a folder for a page, which marks that cannot be read do not end: there they are none."""
+    try:
+        return read_marks(folder)
+    except DamagedFile:
+        return Marks()
+
+
 def write_marks(folder: Path, marks: Marks, *, cells: Collection[str]) -> Marks:
     """Keep marks that were made on top of the revision that they name, and give them with their new one.
 
