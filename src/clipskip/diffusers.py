@@ -23,10 +23,19 @@ from clipskip.errors import SpecError, WrongKind
 from clipskip.prompt import token_ids
 from clipskip.spec import ClipSkip, EncoderSkips, Family, LoraRef, Render, Request, Skip, parse_columns, parse_skip
 from clipskip.sweep import Advance, Drawn, Extras, SweepFolder, draw_missing, plan_sweep
-from clipskip.weights import TEXT_PARTS, CheckpointFacts, Embedding, Header, Library, SourceFile, TensorInfo
-from clipskip.weights.lora import Lora, load_lora, merged, module_names
-from clipskip.weights.lora.names import name_table
-from clipskip.weights.shapes import native_px, unet_shape, vae_shape
+from clipskip.weights import (
+    TEXT_PARTS,
+    CheckpointFacts,
+    Embedding,
+    Header,
+    Library,
+    SourceFile,
+    TensorInfo,
+    native_px,
+    unet_shape,
+    vae_shape,
+)
+from clipskip.weights.lora import Lora, load_lora, merged, module_names, name_table
 
 Pipe = Any  # a pipeline of diffusers, whose classes are not imported
 Number = str | int | float | Skip

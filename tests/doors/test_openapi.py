@@ -24,8 +24,6 @@ from clipskip.weights import Library
 
 HERE = {"host": "127.0.0.1"}
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-EXAMPLES = 12
-"""Requests that fit an operation's description, and as many that do not."""
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +34,15 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     studio.close()
 
 
+@pytest.mark.parametrize("examples", [3, pytest.param(12, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
-def test_every_answer_is_one_that_the_description_has(app: FastAPI, mode: GenerationMode) -> None:
+def test_every_answer_is_one_that_the_description_has(app: FastAPI, mode: GenerationMode, examples: int) -> None:
+    """So many requests that fit each operation's description, or that do not."""
     described = schemathesis.openapi.from_asgi("/openapi.json", app, headers=HERE)
     faults: dict[str, FailureGroup] = {}
     for operation in (found.ok() for found in described.get_all_operations()):
 
-        @settings(max_examples=EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=examples, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: schemathesis.Case) -> None:
             case.call_and_validate(headers=HERE, checks=CHECKS)

@@ -147,6 +147,6 @@ def test_processes_may_build_it_at_once(tmp_path: Path) -> None:
     code = (
         f"from pathlib import Path; from clipskip.networks.native import build; assert build(Path({str(tmp_path)!r}))"
     )
-    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
-    assert [one.wait(120) for one in running] == [0, 0, 0]
+    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [one.wait(120) for one in running] == [0, 0]
     assert [path.suffix for path in tmp_path.iterdir()] == [".so"]

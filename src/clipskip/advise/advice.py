@@ -41,11 +41,8 @@ from clipskip.advise.verdict import KNOWN, Answer, Verdict, decide
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, Family, LoraRef, Render, Request
 from clipskip.sweep import Drawn, Extras, Model, find_model, resolve
-from clipskip.weights import FileKind, Library, identify, read_allowed
-from clipskip.weights.hints import read_hints
-from clipskip.weights.lora import Lora
-from clipskip.weights.lora.metadata import tag_counts
-from clipskip.weights.trainer import TrainerConfig
+from clipskip.weights import FileKind, Library, TrainerConfig, identify, read_allowed, read_hints
+from clipskip.weights.lora import Lora, tag_counts
 
 SCENES = (
     "a green frog on a leaf in a swamp", "an owl on a branch in the forest, night", "a red car in a city street",

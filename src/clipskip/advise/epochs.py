@@ -23,11 +23,8 @@ from clipskip.errors import SpecError
 from clipskip.prompt import read_prompt
 from clipskip.spec import ClipSkip, LoraRef, Render, Request
 from clipskip.sweep import Extras, Model, no_numbers, resolve
-from clipskip.weights import Library
-from clipskip.weights.lora import Lora
-from clipskip.weights.lora.epochs import Epoch
-from clipskip.weights.lora.metadata import tag_counts, trigger_words
-from clipskip.weights.trainer import TrainerConfig
+from clipskip.weights import Library, TrainerConfig
+from clipskip.weights.lora import Epoch, Lora, tag_counts, trigger_words
 
 SEEDS = 2
 """Seeds of the prompt, and everyday prompts that do not call the LoRA: four noise levels of each are looked at."""

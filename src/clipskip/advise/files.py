@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from clipskip.spec import ClipSkip, Dialect, Family, to_dialect
-from clipskip.weights.hints import SkipHint
-from clipskip.weights.lora.metadata import trained_skip, unused_skips
-from clipskip.weights.trainer import TrainerConfig, config_of, configs_beside
+from clipskip.weights import SkipHint, TrainerConfig, config_of, configs_beside
+from clipskip.weights.lora import trained_skip, unused_skips
 
 STATED, HASHED, BASED, NAMED = 0.9, 0.97, 0.75, 0.7
 ADVISED, SHOWN, MOST_SHOWN = 0.6, 0.04, 0.7

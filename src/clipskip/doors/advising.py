@@ -11,9 +11,7 @@ from clipskip.advise import Advice, Answer, Wanted, advise, advise_by_family, wh
 from clipskip.doors.advice_text import lines, plain
 from clipskip.spec import ClipSkip, Dialect, Family, Request
 from clipskip.sweep import Model, find_model, load_model, resolve
-from clipskip.weights import Library
-from clipskip.weights.remembered import remember
-from clipskip.weights.trainer import read_trainer_config
+from clipskip.weights import Library, read_trainer_config, remember
 
 
 def run_advise(

@@ -14,9 +14,8 @@ from clipskip.doors.epochs_text import epoch_lines, epoch_picture, plain_epochs
 from clipskip.errors import LoraError, NotFound, OutputError, SpecError
 from clipskip.spec import ClipSkip, Dialect, LoraRef, Request
 from clipskip.sweep import find_model, load_model
-from clipskip.weights import FileKind, Library, read_allowed
-from clipskip.weights.lora.epochs import Epoch, order_epochs
-from clipskip.weights.trainer import read_trainer_config
+from clipskip.weights import FileKind, Library, read_allowed, read_trainer_config
+from clipskip.weights.lora import Epoch, order_epochs
 
 ENDINGS = (".safetensors", ".pt", ".bin", ".ckpt")
 """Of files that are LoRAs where they stand among the words of a command."""

@@ -16,6 +16,7 @@ from clipskip.errors import NotFound, OutputError
 from clipskip.spec import Family, Skip
 from clipskip.sweep import find_model
 from clipskip.weights import (
+    WIDTHS,
     FileKind,
     Hashes,
     Header,
@@ -26,7 +27,6 @@ from clipskip.weights import (
     read_allowed,
     source_file,
 )
-from clipskip.weights.embedding import WIDTHS
 from clipskip.weights.lora import LoraReport, inspect_lora
 
 MOST_LETTERS, MOST_ENTRIES = 2000, 1000

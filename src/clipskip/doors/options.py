@@ -11,6 +11,7 @@ import typer
 
 from clipskip.errors import NotFound, SpecError
 from clipskip.spec import (
+    MASK_EDGES,
     Axis,
     LoraRef,
     Mask,
@@ -22,7 +23,6 @@ from clipskip.spec import (
     request_from_texts,
     with_values,
 )
-from clipskip.spec.table import MASK_EDGES
 
 Prompt = Annotated[str | None, typer.Argument(help="The prompt, in A1111's language. Not needed with --settings.")]
 Settings = Annotated[

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clipskip.spec import parse_size
-from clipskip.spec.table import MAX_SEED, SETTINGS, Setting
+from clipskip.spec import MAX_SEED, SETTINGS, Setting, parse_size
 
 SIZES = {
     "--size": ("width", "height", "Width x height in pixels, multiples of 8: 512x768."),

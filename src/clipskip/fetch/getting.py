@@ -14,8 +14,7 @@ from clipskip.fetch.places import folder_for
 from clipskip.fetch.remote import RemoteFile
 from clipskip.fetch.web import Wait
 from clipskip.spec import CivitaiLink, HubLink, Link
-from clipskip.weights import FileKind, Library, hash_file, identify, read_header
-from clipskip.weights.hints import civitai_ids
+from clipskip.weights import FileKind, Library, civitai_ids, hash_file, identify, read_header
 
 CARD_ENDING = ".civitai.info"
 """Civitai Helper's name for a version's description beside its file, which other tools read too."""

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipskip.weights import FileKind
-from clipskip.weights.library import LAYOUT, STARTER, own_folder
+from clipskip.weights import LAYOUT, STARTER, FileKind, own_folder
 
 NEW_FOLDERS = {
     FileKind.CHECKPOINT: "Stable-diffusion",

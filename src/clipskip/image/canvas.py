@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 from clipskip.errors import SpecError
-from clipskip.spec import Mask, Start
-from clipskip.spec.table import MASKED_CONTENT, RESIZE_MODES
+from clipskip.spec import MASKED_CONTENT, RESIZE_MODES, Mask, Start
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]

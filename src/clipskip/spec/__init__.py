@@ -28,8 +28,9 @@ from clipskip.spec.infotext import Infotext, format_infotext, parse_infotext, qu
 from clipskip.spec.links import CivitaiLink, HubLink, Link, by_hash, parse_bare, parse_link
 from clipskip.spec.lora import LoraRef
 from clipskip.spec.numbering import Dialect
-from clipskip.spec.passes import Hires, Mask, Start
-from clipskip.spec.render import FileRef, Render, Request
+from clipskip.spec.passes import LATENT, Hires, Mask, Start
+from clipskip.spec.render import FIRST_FIELDS, FileRef, Render, Request
+from clipskip.spec.sampler_names import COMFY_SAMPLERS, SCHEDULES
 from clipskip.spec.schedule import EncoderSkip, SkipSchedule, StepSkips
 from clipskip.spec.settings import (
     check_request,
@@ -40,11 +41,34 @@ from clipskip.spec.settings import (
     shared_infotext,
     with_defaults,
 )
-from clipskip.spec.skip import ClipSkip, parse_skips
-from clipskip.spec.table import ZERO_TERMINAL_SNR
+from clipskip.spec.skip import ClipSkip, parse_skips, shown
+from clipskip.spec.table import (
+    INPAINT_AREAS,
+    MASK_EDGES,
+    MASK_MODES,
+    MASKED_CONTENT,
+    MAX_SEED,
+    PICTURE,
+    RESIZE_MODES,
+    SETTINGS,
+    ZERO_TERMINAL_SNR,
+    Setting,
+)
 
 __all__ = [
     "AXES",
+    "COMFY_SAMPLERS",
+    "FIRST_FIELDS",
+    "INPAINT_AREAS",
+    "LATENT",
+    "MASKED_CONTENT",
+    "MASK_EDGES",
+    "MASK_MODES",
+    "MAX_SEED",
+    "PICTURE",
+    "RESIZE_MODES",
+    "SCHEDULES",
+    "SETTINGS",
     "ZERO_TERMINAL_SNR",
     "Axis",
     "CivitaiLink",
@@ -64,6 +88,7 @@ __all__ = [
     "PhraseSkip",
     "Render",
     "Request",
+    "Setting",
     "Skip",
     "SkipSchedule",
     "Spelling",
@@ -95,6 +120,7 @@ __all__ = [
     "request_from_text",
     "request_from_texts",
     "shared_infotext",
+    "shown",
     "skip_for",
     "to_dialect",
     "translate",

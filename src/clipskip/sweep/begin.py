@@ -13,8 +13,7 @@ from torch.nn.functional import interpolate
 from clipskip.image import LATENT_RESIZE, Canvas, encode, encode_exact, picture_px, prepare
 from clipskip.networks import VAE
 from clipskip.sample import Begin, PictureLatent, PictureNoise
-from clipskip.spec import Render
-from clipskip.spec.table import MASKED_CONTENT
+from clipskip.spec import MASKED_CONTENT, Render
 
 CELL_PX = 8
 INPAINTING_CHANNELS = 9

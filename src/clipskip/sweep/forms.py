@@ -10,8 +10,18 @@ from typing import Any
 from clipskip.errors import SpecError
 from clipskip.prompt import Emphasis, Rules, read_prompt
 from clipskip.sample import find_sampler
-from clipskip.spec import ClipSkip, Dialect, Family, LoraRef, Request, Skip, asked_skip, to_dialect
-from clipskip.spec.sampler_names import COMFY_SAMPLERS, SCHEDULES
+from clipskip.spec import (
+    COMFY_SAMPLERS,
+    SCHEDULES,
+    ClipSkip,
+    Dialect,
+    Family,
+    LoraRef,
+    Request,
+    Skip,
+    asked_skip,
+    to_dialect,
+)
 
 COMFY_SAMPLER = {label: name for name, label in reversed(COMFY_SAMPLERS.items()) if name != "ddim"} | {"DDIM": "ddim"}
 COMFY_SCHEDULE = {label: name for name, label in SCHEDULES.items()} | {"Automatic": "normal", "DDIM": "ddim_uniform"}

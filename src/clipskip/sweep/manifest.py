@@ -9,6 +9,8 @@ from typing import Any
 from clipskip.errors import DamagedFile, SpecError
 from clipskip.image import write_bytes
 from clipskip.spec import (
+    FIRST_FIELDS,
+    PICTURE,
     Axis,
     ClipSkip,
     Hires,
@@ -22,8 +24,6 @@ from clipskip.spec import (
     parse_skip,
     render_infotext,
 )
-from clipskip.spec.render import FIRST_FIELDS
-from clipskip.spec.table import PICTURE
 from clipskip.sweep.plan import LoraRow, Point, Sweep, file_name, footer
 from clipskip.weights import CheckpointFacts
 

@@ -36,9 +36,11 @@ from clipskip.weights import (
     Embedding,
     FileKind,
     Library,
+    RememberedSkip,
     SourceFile,
     UpscalerFile,
     VAEFile,
+    answers_file,
     beside,
     find_fitting,
     find_upscaler,
@@ -48,9 +50,9 @@ from clipskip.weights import (
     read_allowed,
     read_facts,
     read_header,
+    remembered_for,
 )
 from clipskip.weights.lora import Lora, check_fit, load_lora, table_for
-from clipskip.weights.remembered import RememberedSkip, answers_file, remembered_for
 
 NOT_LORAS = {
     FileKind.CHECKPOINT: "a checkpoint, not a LoRA; give it with --model",

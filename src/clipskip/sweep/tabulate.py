@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from clipskip.errors import SpecError
-from clipskip.spec import ClipSkip, LoraRef, request_from_text
-from clipskip.spec.table import PICTURE
+from clipskip.spec import PICTURE, ClipSkip, LoraRef, request_from_text
 from clipskip.sweep.history import Record
 from clipskip.sweep.marks import Marks
 

@@ -1,14 +1,17 @@
 """A LoRA file to what it changes by module, to a model with it merged, or to a report on it."""
 
 from clipskip.weights.lora.change import LoraModule
+from clipskip.weights.lora.epochs import Epoch, order_epochs
 from clipskip.weights.lora.file import Lora, load_lora
 from clipskip.weights.lora.fit import check_fit
 from clipskip.weights.lora.merge import MOST_KEPT, is_merged, merged
-from clipskip.weights.lora.names import NameTable, module_names, sd1_table, table_for
+from clipskip.weights.lora.metadata import tag_counts, trained_skip, trigger_words, unused_skips
+from clipskip.weights.lora.names import NameTable, module_names, name_table, sd1_table, table_for
 from clipskip.weights.lora.report import LoraOutline, LoraReport, inspect_lora, outline_lora, report_lora
 
 __all__ = [
     "MOST_KEPT",
+    "Epoch",
     "Lora",
     "LoraModule",
     "LoraOutline",
@@ -20,8 +23,14 @@ __all__ = [
     "load_lora",
     "merged",
     "module_names",
+    "name_table",
+    "order_epochs",
     "outline_lora",
     "report_lora",
     "sd1_table",
     "table_for",
+    "tag_counts",
+    "trained_skip",
+    "trigger_words",
+    "unused_skips",
 ]

@@ -11,8 +11,7 @@ from clipskip.errors import ClipskipError
 from clipskip.image import LATENT_MODES, UPSCALERS
 from clipskip.sample import SAMPLERS, SCHEDULES
 from clipskip.sweep import Studio
-from clipskip.weights import FileKind, LibraryFile, count_vectors, upscaler_name
-from clipskip.weights.hashes import cached_hashes
+from clipskip.weights import FileKind, LibraryFile, cached_hashes, count_vectors, upscaler_name
 
 Json = dict[str, Any]  # Any: A1111's own shapes
 

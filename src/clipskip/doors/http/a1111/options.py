@@ -7,8 +7,7 @@ from typing import Any, final
 from clipskip.doors.http.a1111.option_table import ALSO_NEUTRAL, FIXED, KEPT, Value
 from clipskip.doors.http.reasons import Reason
 from clipskip.errors import ClipskipError, NotFound, SkipOutOfRange, SpecError
-from clipskip.spec import ClipSkip, Hires
-from clipskip.spec.skip import shown
+from clipskip.spec import ClipSkip, Hires, shown
 from clipskip.sweep import Studio, find_hires_upscaler
 from clipskip.weights import CheckpointFacts, FileKind
 

@@ -24,8 +24,18 @@ from clipskip.doors.http.reasons import Reason, refusal
 from clipskip.doors.http.strict import StrictRoute, read_body
 from clipskip.errors import ClipskipError, SpecError
 from clipskip.image import hash_pixels, picture_infotext, read_mask, read_pixels
-from clipskip.spec import Mask, Render, Start, parse_infotext, with_defaults
-from clipskip.spec.table import INPAINT_AREAS, MASK_EDGES, MASK_MODES, MASKED_CONTENT, RESIZE_MODES
+from clipskip.spec import (
+    INPAINT_AREAS,
+    MASK_EDGES,
+    MASK_MODES,
+    MASKED_CONTENT,
+    RESIZE_MODES,
+    Mask,
+    Render,
+    Start,
+    parse_infotext,
+    with_defaults,
+)
 from clipskip.sweep import Drawn, Extras, Studio, doubts_of, save_picture, seeded, warnings_of
 from clipskip.weights import CheckpointFacts
 

@@ -20,9 +20,7 @@ from clipskip.doors.http.reasons import Reason, log_line, reasons_of, refusal
 from clipskip.doors.http.strict import read_body
 from clipskip.errors import ClipskipError, SpecError
 from clipskip.sample import find_sampler
-from clipskip.spec import ClipSkip, EncoderSkips, Family, Hires, Request, request_from_text
-from clipskip.spec.passes import LATENT
-from clipskip.spec.table import PICTURE, SETTINGS
+from clipskip.spec import LATENT, PICTURE, SETTINGS, ClipSkip, EncoderSkips, Family, Hires, Request, request_from_text
 
 LOG = logging.getLogger("clipskip.http")
 PictureKind = TypeVar("PictureKind", bound=PictureBody)

@@ -21,8 +21,7 @@ from clipskip.doors.http.reasons import reasons_of, refusal
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import NotFound, SpecError
 from clipskip.image import hash_pixels, read_opacity, read_pixels, stretch
-from clipskip.spec import Mask, Render, Start, render_infotext
-from clipskip.spec.table import MASK_MODES
+from clipskip.spec import MASK_MODES, Mask, Render, Start, render_infotext
 from clipskip.sweep import Drawn, Extras, Job, Studio, seeded
 from clipskip.weights import CheckpointFacts, FileKind, LibraryFile
 

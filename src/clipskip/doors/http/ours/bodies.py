@@ -10,11 +10,14 @@ from pydantic_core import PydanticCustomError
 from clipskip.doors.http.ours.views import skip_json
 from clipskip.errors import SkipOutOfRange, SpecError
 from clipskip.spec import (
+    MAX_SEED,
+    SETTINGS,
     ClipSkip,
     Dialect,
     Family,
     LoraRef,
     Request,
+    Setting,
     Skip,
     Translation,
     check_depths,
@@ -22,12 +25,11 @@ from clipskip.spec import (
     parse_columns,
     parse_skip,
     parse_skips,
+    shown,
     translate,
     values_of,
     with_values,
 )
-from clipskip.spec.skip import shown
-from clipskip.spec.table import MAX_SEED, SETTINGS, Setting
 
 MOST_CHARACTERS = 100_000
 Text = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS)]

@@ -12,8 +12,7 @@ from urllib.parse import quote
 from PIL import Image, ImageOps
 
 from clipskip.errors import NotFound
-from clipskip.weights import FileFacts, FileKind, Hashes, Library, LibraryFile, upscaler_name
-from clipskip.weights.hashes import known_hashes
+from clipskip.weights import FileFacts, FileKind, Hashes, Library, LibraryFile, known_hashes, upscaler_name
 
 PATIENCE_S = 0.3
 """Seconds that a list waits for folders that are read quickly, so that it comes whole."""
