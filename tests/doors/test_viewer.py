@@ -152,6 +152,10 @@ def test_the_grid_and_the_zip_hold_what_is_seen(own: Page, tmp_path: Path) -> No
         assert names == [f"row{r}-clipskip{c}.{end}" for r in (0, 1) for c in (1, 3) for end in ("png", "txt")]
         assert archive.read("row1-clipskip3.png") == png(1, 2)
         assert archive.read("row0-clipskip3.txt").decode().endswith("Clip skip: 3")
+    own.evaluate("""() => {
+        window.written = [];
+        CanvasRenderingContext2D.prototype.fillText = (text) => window.written.push(text);
+    }""")
     for button, kind in (("#save-png", "PNG"), ("#save-webp", "WEBP")):
         with own.expect_download() as saved:
             own.click(button)
@@ -159,6 +163,32 @@ def test_the_grid_and_the_zip_hold_what_is_seen(own: Page, tmp_path: Path) -> No
         with Image.open(tmp_path / "grid") as grid:
             assert grid.format == kind and grid.height == 32 + 2 * 56
             assert abs(int(np.asarray(grid.convert("L"))[32 + 56 + 20, grid.width - 30]) - 200) <= 2
+    assert own.evaluate("window.written") == ["Clip Skip 1", "Clip Skip 3", *ROWS] * 2
+
+
+@needs_browser
+def test_a_page_that_names_files_beside_it_saves_them_once_its_folder_is_chosen(
+    browser: Browser, file: Path, tmp_path: Path
+) -> None:
+    cells = [[PageCell(path=file.parent / f"{r}-{c}.png", settings=f"row {r}") for c in range(3)] for r in range(2)]
+    file.write_text(write_page(cells, columns=COLUMNS, rows=ROWS, prompt="swamp", linked=True))
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
+    context.set_default_timeout(20_000)
+    tab = context.new_page()
+    tab.goto(file.as_uri())
+    tab.click("#arrange summary")
+    tab.click("#save-zip")
+    expect(tab.locator("#save-error")).to_contain_text("choose the folder that it lies in")
+    assert violations(tab) == []
+    with tab.expect_download() as saved:
+        tab.set_input_files("#folder", file.parent)
+    with zipfile.ZipFile(saved.value.path()) as archive:
+        assert archive.read("row1-clipskip3.png") == png(1, 2) and len(archive.namelist()) == 12
+    with tab.expect_download() as saved:
+        tab.click("#save-png")
+    with Image.open(saved.value.path()) as grid:
+        assert abs(int(np.asarray(grid.convert("L"))[32 + 56 + 20, grid.width - 30]) - 200) <= 2
+    context.close()
 
 
 @needs_browser

@@ -52,7 +52,7 @@ export function openViewer(hear) {
       const own = columns.map((i, n) => all[n].find((place) => String(place) === String(spot(i, j))) ?? all[n][0] ?? null);
       return { name: named(axis(down), j), places: own, all };
     });
-    const heads = columns.map((i) => ({ text: axis(across).values[i], badges: axis(across).name === "skip" && space.axes[1]?.name !== "skip-g" ? scores.badges(i) : [] }));
+    const heads = columns.map((i) => ({ text: axis(across).values[i], full: named(axis(across), i), badges: axis(across).name === "skip" && space.axes[1]?.name !== "skip-g" ? scores.badges(i) : [] }));
     laid = { heads, lines, columns, rows, corner: axis(across).label };
     return laid;
   }
