@@ -11,10 +11,10 @@ export function openScoring(hear) {
 
   /** Offers scores of a sweep that has ended, or shows how far measuring is. */
   function show(sweep, ended) {
-    at("scoring").hidden = !ended;
-    if (!ended) shown = null;
-    if (!ended || shown === sweep.id) return;
-    shown = sweep.id;
+    if (ended && shown === sweep.id) return;
+    at("scoring").hidden = true;
+    shown = ended ? sweep.id : null;
+    if (!ended) return;
     measuring = false;
     look(sweep, () => api.scores(sweep.id));
   }
@@ -41,6 +41,7 @@ export function openScoring(hear) {
   }
 
   function offer(sweep, { now = null, error = "" }) {
+    at("scoring").hidden = false;
     if (now) {
       const line = now.state === "queued" ? "Waiting for its turn" : `Scoring the cells${now.eta_s ? `, about ${duration(now.eta_s)} left` : "…"}`;
       const stop = h("button", { type: "button", id: "stop-scoring", text: "Cancel", on: { click: () => look(sweep, () => api.stopScores(sweep.id)) } });
