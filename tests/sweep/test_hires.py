@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from clipskip.encode import Conditioning, condition
-from clipskip.errors import NotFound
+from clipskip.errors import DamagedFile, NotFound
 from clipskip.sample import stable_diffusion
 from clipskip.spec import Hires, LoraRef, Render, Request, parse_skips, render_infotext, request_from_text
 from clipskip.sweep import Advance, Drawn, Extras, Model, SweepFolder, doubts_of, draw_missing, plan_sweep, resolve
@@ -210,6 +210,19 @@ def test_the_settings_note_an_upscaler_model_and_its_hash_and_find_it_again(
     render, extras = resolve(again, model.facts, library)
     (doubt,) = [one for one in doubts_of(again, render, model.facts, extras) if one.field == "hires_upscaler"]
     assert f"not {digits}" in doubt.text
+
+
+def test_an_upscaler_model_that_is_damaged_is_an_error_before_the_first_step(
+    model: Model, folder: Path, tmp_path: Path
+) -> None:
+    spandrel()
+    state = esrgan_state()
+    del state["body.0.rdb2.conv3.weight"]
+    save_esrgan(tmp_path / "ESRGAN/half.safetensors", state)
+    asked = replace(ASKED, hires=Hires(upscaler="half"))
+    render, extras = resolve(asked, model.facts, Library((folder, tmp_path)))
+    with pytest.raises(DamagedFile, match=r"half\.safetensors does not hold the whole"):
+        next(model.draw([render], extras))
 
 
 def test_the_first_passs_loras_are_not_the_seconds_where_it_has_a_prompt_without_any(

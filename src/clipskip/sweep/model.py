@@ -288,6 +288,8 @@ class Model:
     def _first(self, numbered: Sequence[Numbered], reader: TextReader, *, extras: Extras) -> Waiting:
         """What the renders need to be drawn: one text pass for all, and each picture to begin at encoded once."""
         renders = [render for _, render in numbered]
+        for hires in {render.hires for render in renders if render.hires}:
+            self._upscale(hires, extras)  # a model that cannot be opened is an error before the first step
         made = condition_all(reader, renders, calls=denoiser_calls)
         openings = {
             file: Openings(self._vae(file, extras), extras.starts, channels=self.unet.shape.in_channels)
