@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from clipskip.advise import Answer, Compared, Comparison, compare
+from clipskip.advise import Answer, Compared, Comparison, Wanted, advise, compare
 from clipskip.advise.advice import SCENES
 from clipskip.advise.epochs import _choose, compared_rows, everyday, no_worse, words_of
+from clipskip.doors.advice_text import lines
 from clipskip.doors.cli import app
 from clipskip.doors.epochs import split_words, spread
 from clipskip.doors.epochs_text import epoch_lines, epoch_picture, plain_epochs
@@ -22,6 +23,7 @@ from clipskip.sweep import Model
 from clipskip.weights import Library, read_header
 from clipskip.weights.lora import load_lora
 from clipskip.weights.lora.epochs import order_epochs
+from clipskip.weights.trainer import read_trainer_config
 
 TEXT = "lora_te_text_model_encoder_layers_3_self_attn_q_proj"
 UNET = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_v"
@@ -201,3 +203,18 @@ def test_the_command_compares_a_folder_and_draws_it(folder: Path, epochs: Path, 
     assert ran.exit_code == 0, ran.output
     assert "at Clip Skip 1 in diffusers" in ran.stdout.splitlines()[0]
     assert (tmp_path / "plot.svg").read_text().startswith("<svg")
+
+
+def test_a_given_config_counts_as_evidence_of_one_lora_and_is_told_what_to_write(
+    model: Model, library: Library, tmp_path: Path
+) -> None:
+    path = tmp_path / "kohya.toml"
+    path.write_text('[training]\noutput_name = "ogre"\nclip_skip = 3\n')
+    request = Request(prompt="swamp, ogre", loras=(LoraRef(name="ogre"),), seed=5)
+    wanted = Wanted(request=request, skips=(1, 2), config=read_trainer_config(path))
+    advice = advise(model, wanted, library)
+    assert "kohya sd-scripts's config kohya.toml: clip_skip = 3" in [one.source for one in advice.evidence]
+    assert any("says 2" in one and "says 3" in one for one in advice.contradictions)
+    told = list(lines(advice, family=Family.SD1, tool=Dialect.A1111))
+    assert "  kohya sd-scripts: clip_skip = 2 (--clip_skip 2 on the command line)" in told
+    assert "  kohya.toml has clip_skip = 3: Clip Skip 3, not 2." in told
