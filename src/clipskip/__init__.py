@@ -47,7 +47,8 @@ _HOMES = {
     "draw_sweep": "sweep",
     "open_model": "sweep",
 }
-"""Public names and the rooms they live in; a room is imported when its name is first asked for, since torch takes time."""
+"""Public names and the rooms they come from; a room is imported when its name is first used, because torch takes
+time."""
 
 __all__ = ["__version__", *_HOMES]
 

@@ -1,7 +1,7 @@
-"""Clip Skip in diffusers' pipelines: a loaded pipeline in, its prompts' vectors at any Clip Skip and whole sweeps out.
+"""Clip Skip in diffusers' pipelines: a loaded pipeline's prompts as vectors at any Clip Skip, and whole sweeps.
 
-`StableDiffusionPipeline` (SD 1.x and 2.x) and `StableDiffusionXLPipeline`, and those made of them, are read through their own
-text encoders' weights, with any version of transformers; diffusers itself is not imported.
+`StableDiffusionPipeline` (SD 1.x and 2.x), `StableDiffusionXLPipeline` and pipelines made from them are read through
+their own text encoders' weights, with any version of transformers; diffusers itself is not imported.
 """
 
 import hashlib
@@ -54,11 +54,11 @@ SAMPLERS: Mapping[str, str] = MappingProxyType(
         "LCMScheduler": "LCM",
     }
 )
-"""diffusers' schedulers, by the name that the pictures' settings have for them."""
+"""diffusers' schedulers, with the sampler names that pictures' settings use for them."""
 VOCABULARY = 49408
-"""CLIP's tokens; those that are added come behind them."""
+"""Number of CLIP's tokens; added tokens come after them."""
 CHECKED = "a (red:1.2) ball, masterpiece, 8k"
-"""A text by which a pipeline's tokenizer is told from another vocabulary."""
+"""A text that distinguishes CLIP's tokenizer from others."""
 
 
 def prompt_embeds(
@@ -70,11 +70,12 @@ def prompt_embeds(
     negative_clip_skip: Number | None = None,
     loras: Sequence[LoraRef] = (),
 ) -> PromptEmbeds:
-    """Return the keyword arguments that have the pipeline draw a prompt at a Clip Skip: `pipe(**prompt_embeds(pipe, ...))`.
+    """Return the keyword arguments with which the pipeline draws a prompt at a Clip Skip: `pipe(**prompt_embeds(pipe,
+    ...))`.
 
-    Clip Skip counts as in A1111: 1 is the last layer (diffusers calls it None, and its `clip_skip=1` is our 2); it holds for
-    the negative prompt too, unless that has its own. `2/5` or `EncoderSkips` gives SDXL's encoders one each; None is the
-    family's own. `loras` change the text encoder only here: draw inside `with_loras` to have them in the UNet too.
+    Clip Skip counts as in A1111: 1 is the last layer (diffusers' None; its `clip_skip=1` is our 2). It applies to the
+    negative prompt too, unless that has its own. `2/5` or `EncoderSkips` gives SDXL's encoders one each; None is the
+    family's default. `loras` change the text encoder only here: draw inside `with_loras` to have them in the UNet too.
     """
     with _merged(_parts(pipe, unet=False), _load(pipe, loras)):
         embeds = embeds_of(
@@ -89,10 +90,11 @@ def prompt_embeds(
 
 @contextmanager
 def with_loras(pipe: Pipe, loras: Sequence[LoraRef]) -> Iterator[None]:
-    """Hold LoRAs in the pipeline's text encoders and UNet for as long as a `with` lasts; then its weights are as before, bit for bit.
+    """Merge LoRAs into the pipeline's text encoders and UNet while the `with` block lasts; the weights are then
+    restored bit for bit.
 
-    Each LoRA is a file, by its path, and merged with its own alphas; diffusers' `load_lora_weights` has other scales where
-    they differ between modules.
+    Each LoRA is a file, given by its path, and merged with its own alphas; diffusers' `load_lora_weights` uses other
+    scales where alphas differ between modules.
     """
     with _merged(_parts(pipe), _load(pipe, loras)):
         yield
@@ -112,10 +114,11 @@ def sweep(
     width: int | None = None,
     height: int | None = None,
 ) -> SweepFolder:
-    """Draw a prompt at each Clip Skip, without and with the LoRAs, by the pipeline on its device: pictures, grid and page.
+    """Draw a prompt at each Clip Skip, without and with the LoRAs, by the pipeline on its device: pictures, grid and
+    page.
 
-    The pipeline's own scheduler draws; pictures that the folder has already are kept. Seed -1 is any seed. A text that changes
-    from step to step is an error: a pipeline takes one set of vectors.
+    The pipeline's own scheduler draws, and pictures in the folder are kept. Seed -1 draws a seed. A text that changes
+    from step to step is an error, because a pipeline takes one set of vectors.
     """
     drawer = PipelineDrawer(pipe)
     asked = Request(
@@ -142,7 +145,7 @@ def sweep(
 
 @final
 class PipelineDrawer:
-    """A pipeline that draws a sweep's pictures, one after the other."""
+    """A pipeline that draws a sweep's pictures one after the other."""
 
     def __init__(self, pipe: Pipe) -> None:
         self.pipe = pipe
@@ -150,8 +153,8 @@ class PipelineDrawer:
         self.sampler, self.schedule = scheduler_name(pipe.scheduler)
 
     def draw(self, renders: Sequence[Render], extras: Extras, *, previews: bool = False) -> Iterator[Advance | Drawn]:
-        """Each picture in turn; a pipeline tells of no steps."""
-        assert not previews, "a pipeline gives none"
+        """Yield each picture in turn; a pipeline reports no steps."""
+        assert not previews, "a pipeline gives no previews"
         for index, render in enumerate(renders):
             weighted = [(extras.loras[ref.hash], ref.text_encoder, ref.unet) for ref in render.loras]
             with _merged(_parts(self.pipe), weighted):
@@ -174,7 +177,7 @@ class PipelineDrawer:
 
 
 def read_pipeline(pipe: Pipe) -> TextReader:
-    """The pipeline's text encoders as they are now, and the textual inversions that were loaded into it."""
+    """Return a reader of the pipeline's text encoders in their present state, with its textual inversions."""
     family = family_of(pipe)
     encoders = _encoders(pipe)
     _check_tokenizer(pipe)
@@ -183,17 +186,17 @@ def read_pipeline(pipe: Pipe) -> TextReader:
 
 
 def family_of(pipe: Pipe) -> Family:
-    """SD 1.x, SD 2.x or SDXL; WrongKind where CLIP does not read this pipeline's prompts, or not alone."""
+    """Return SD 1.x, SD 2.x or SDXL; WrongKind where other encoders than CLIP read this pipeline's prompts."""
     name, encoder = type(pipe).__name__, getattr(pipe, "text_encoder", None)
     if getattr(pipe, "unet", None) is None:
         raise WrongKind(
-            f"{name} has no UNet: Clip Skip means something for pipelines of Stable Diffusion 1.x, 2.x and SDXL, whose "
-            "prompts CLIP alone reads"
+            f"{name} has no UNet: use a pipeline of Stable Diffusion 1.x, 2.x or SDXL, whose "
+            "prompts are read by CLIP alone"
         )
     if encoder is None or (hasattr(pipe, "text_encoder_2") and pipe.text_encoder_2 is None):
         missing = "text_encoder" if encoder is None else "text_encoder_2"
         raise WrongKind(
-            f"this {name} has no {missing} (an SDXL refiner or a pipeline loaded without it); load it whole"
+            f"this {name} has no {missing} (an SDXL refiner, or a pipeline loaded without it); load the whole pipeline"
         )
     if hasattr(pipe, "text_encoder_2"):
         return Family.SDXL
@@ -201,15 +204,15 @@ def family_of(pipe: Pipe) -> Family:
 
 
 def scheduler_name(scheduler: Any) -> tuple[str, str]:  # Any: a scheduler of diffusers
-    """Sampler and schedule type that the settings of pictures drawn with this scheduler name."""
+    """Return the sampler and schedule type that stand in the settings of pictures drawn with this scheduler."""
     kind, config = type(scheduler).__name__, scheduler.config
     sampler = SAMPLERS.get(kind)
     if kind == "DPMSolverMultistepScheduler":
-        told = (config.get("algorithm_type"), config.get("solver_order"))
-        sampler = {("dpmsolver++", 2): "DPM++ 2M", ("sde-dpmsolver++", 2): "DPM++ 2M SDE"}.get(told)
+        algorithm = (config.get("algorithm_type"), config.get("solver_order"))
+        sampler = {("dpmsolver++", 2): "DPM++ 2M", ("sde-dpmsolver++", 2): "DPM++ 2M SDE"}.get(algorithm)
     if sampler is None:
         raise SpecError(
-            f"the settings of a picture have no name for the pipeline's scheduler {kind}; for a sweep, use one of "
+            f"pictures' settings have no name for the pipeline's scheduler {kind}; for a sweep, use one of "
             f"{', '.join(SAMPLERS)}",
             field="sampler",
         )
@@ -218,7 +221,7 @@ def scheduler_name(scheduler: Any) -> tuple[str, str]:  # Any: a scheduler of di
 
 
 def pipeline_facts(pipe: Pipe) -> CheckpointFacts:
-    """What a sweep is told of a pipeline; its hash is of all weights, as they are in memory."""
+    """Return the facts of a pipeline for a sweep; its hash covers all weights as they are in memory."""
     family, reader = family_of(pipe), read_pipeline(pipe)
     tensors = {part: getattr(pipe, part).state_dict() for part in ("unet", "vae")}
     path = Path(str(getattr(pipe.config, "_name_or_path", "") or type(pipe).__name__))
@@ -247,13 +250,13 @@ def pipeline_facts(pipe: Pipe) -> CheckpointFacts:
 
 
 def _for_unet(pipe: Pipe, embeds: PromptEmbeds) -> PromptEmbeds:
-    """The same on the UNet's device and in its dtype."""
+    """Return the vectors on the UNet's device and in its dtype."""
     like = next(pipe.unet.parameters())
     return cast(PromptEmbeds, {name: cast(Tensor, tensor).to(like) for name, tensor in embeds.items()})
 
 
 def _hash(pipe: Pipe) -> str:
-    """sha256 over the names and bytes of all tensors."""
+    """Return the sha256 of the names and bytes of all tensors."""
     digest = hashlib.sha256()
     for part, module in _modules(pipe):
         for name, tensor in sorted(module.state_dict().items()):
@@ -272,7 +275,7 @@ def _encoders(pipe: Pipe) -> list[nn.Module]:
 
 
 def _parts(pipe: Pipe, *, unet: bool = True) -> dict[str, nn.Module]:
-    """The modules that LoRAs change, by the names that they have for them."""
+    """Return the modules that LoRAs change, by the names that LoRAs use."""
     family_of(pipe)
     named = zip(TEXT_PARTS, _encoders(pipe), strict=False)
     parts = {part: getattr(encoder, "text_model", encoder) for part, encoder in named}
@@ -295,25 +298,28 @@ def _skip(value: Number | None) -> Skip | None:
 
 
 def _check_tokenizer(pipe: Pipe) -> None:
-    """WrongKind for a tokenizer that is not CLIP's."""
+    """Raise WrongKind for a tokenizer that is not CLIP's."""
     for name in ("tokenizer", "tokenizer_2"):
         tokenizer = getattr(pipe, name, None)
         if tokenizer is not None and tokenizer(CHECKED, add_special_tokens=False)["input_ids"] != token_ids(CHECKED):
-            raise WrongKind(f"the pipeline's {name} is not CLIP's: it reads {CHECKED!r} as other tokens than CLIP does")
+            raise WrongKind(
+                f"the pipeline's {name} is not CLIP's, because it reads {CHECKED!r} as other tokens; load CLIP's tokenizer"
+            )
 
 
 def _inversions(pipe: Pipe, encoders: Sequence[nn.Module]) -> Iterator[Embedding]:
-    """The tokens that `load_textual_inversion` added: a name, and name_1, name_2 and so on for further vectors."""
+    """Yield the embeddings that `load_textual_inversion` added: a name, with name_1, name_2 and so on for further
+    vectors."""
     added = getattr(pipe.tokenizer, "added_tokens_encoder", {})
     tables: list[Tensor] = [encoder.get_input_embeddings().weight.detach() for encoder in encoders]  # type: ignore[operator]  # transformers'
     rows_stored = min(len(table) for table in tables)
-    own = {token: number for token, number in added.items() if VOCABULARY <= number < rows_stored}
-    for name in own:
+    inversion_tokens = {token: number for token, number in added.items() if VOCABULARY <= number < rows_stored}
+    for name in inversion_tokens:
         stem, _, number = name.rpartition("_")
-        if stem in own and number.isdecimal():
+        if stem in inversion_tokens and number.isdecimal():
             continue
-        rows = [own[name]]
-        while (more := own.get(f"{name}_{len(rows)}")) is not None:
+        rows = [inversion_tokens[name]]
+        while (more := inversion_tokens.get(f"{name}_{len(rows)}")) is not None:
             rows.append(more)
         vectors = tuple(table[rows].float() for table in tables)
         digest = hashlib.sha256(b"".join(v.cpu().numpy().tobytes() for v in vectors)).hexdigest()[:12]

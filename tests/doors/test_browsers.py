@@ -93,7 +93,7 @@ def test_nothing_is_said_of_origins_to_those_who_name_none(studio: Studio) -> No
     "origin", ["*", "https://*.example", "chat.example", "https://chat.example/", "file://", "null"]
 )
 def test_only_exact_origins_can_be_allowed(origin: str) -> None:
-    with pytest.raises(SpecError, match="no origin of pages"):
+    with pytest.raises(SpecError, match="not the origin of a page"):
         Place(host="127.0.0.1", port=0, origins=(origin,))
     Place(host="127.0.0.1", port=0, origins=(CHAT, "http://localhost:3000", "http://[::1]:3000"))
 

@@ -169,7 +169,7 @@ def test_a_refiner_alone_is_refused(run) -> None:
 def test_a_refiner_and_a_hires_pass_are_refused_together(run) -> None:
     words = ("--refiner", "refiner", "--refiner-switch-at", "0.5", "--hires-scale", "2")
     code, _, err = run("generate", "a frog", "--model", "pony", *words, *DRAW)
-    assert code == 2 and "a refiner and a hires pass are not drawn together" in err
+    assert code == 2 and "a refiner and a hires pass cannot be drawn together" in err
 
 
 def test_a_refiner_finishes_a_picture_and_its_settings_say_so(run, models: Path) -> None:

@@ -65,7 +65,7 @@ def test_another_file_of_that_name_is_left_alone(civitai: StandIn, folder: Path)
 
 def test_a_broken_download_goes_on_where_it_stopped(civitai: StandIn, folder: Path) -> None:
     civitai.cut_at = 3000
-    with pytest.raises(FetchError, match="goes on from there"):
+    with pytest.raises(FetchError, match="run the same command to continue"):
         get(folder)
     assert left(folder) == ["shrek.safetensors.part"]
     assert get(folder).path.read_bytes() == civitai.content
@@ -104,7 +104,7 @@ REFUSALS = [
     (403, {"error": "Forbidden"}, FetchError, "does not give"),
     (404, {"error": "File not found"}, NotFound, "have no"),
     (410, {"error": "Archived"}, FetchError, "archived"),
-    (429, {"error": "unusual amount of downloading"}, FetchError, "too much"),
+    (429, {"error": "unusual amount of downloading"}, FetchError, "limits your downloads"),
     (500, {}, FetchError, "500"),
 ]  # fmt: skip
 
@@ -164,7 +164,7 @@ def test_a_redirect_to_elsewhere_is_refused(
     """As if Civitai, which is not on this machine, sent its download to a private address or in the clear."""
     monkeypatch.setattr("clipskip.fetch.web._is_private", lambda host: host.startswith(("10.", "169.254.")))
     civitai.redirect = to
-    with pytest.raises(FetchError, match="not a place that models come from"):
+    with pytest.raises(FetchError, match="not a host of models"):
         get(folder)
 
 

@@ -86,7 +86,7 @@ def test_one_number_is_both_encoders() -> None:
 
 
 def test_a_pair_of_equals_has_one_value() -> None:
-    with pytest.raises(SpecError, match="give that alone"):
+    with pytest.raises(SpecError, match="give that number once"):
         EncoderSkips(l=ClipSkip(2), g=ClipSkip(2))
 
 
@@ -106,7 +106,10 @@ def test_sdxl_has_12_and_32_layers(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("13", "13 is deeper than the 12 layers of CLIP-L; use 1 to 12 for both encoders, or say each: L=2,G=5"),
+        (
+            "13",
+            "13 is deeper than the 12 layers of CLIP-L; use 1 to 12 for both encoders, or give each its own: L=2,G=5",
+        ),
         ("12.5", "12.5 is deeper than the 12 layers of CLIP-L"),
         ("13/2", "13 is deeper than the 12 layers of CLIP-L; use 1 to 12$"),
         ("2/33", "33 is deeper than the 32 layers of OpenCLIP-bigG; use 1 to 32$"),

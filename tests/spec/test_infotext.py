@@ -160,7 +160,7 @@ def test_hashes_in_json_are_read_beside_what_a1111_makes_of_them() -> None:
     "fields", [{"Steps": "20"}, {"a": "1", "b": "2", "c": "3"}, {"a,b": "1", "cc": "2", "dd": "3"}]
 )
 def test_fields_that_no_text_can_carry_are_refused(fields: dict[str, str]) -> None:
-    with pytest.raises(SpecError, match="read back otherwise"):
+    with pytest.raises(SpecError, match="be read differently"):
         format_infotext(Infotext(prompt="p", fields=fields))
 
 

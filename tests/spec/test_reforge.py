@@ -79,7 +79,7 @@ def test_schedules_of_ours_are_written_for_reforge_where_it_can_say_them() -> No
     for text in ("[1:2:0.5]", "[2.5:3:0.5]", "[13>2]"):
         with pytest.raises(SpecError, match="whole numbers from 2 to 12"):
             to_dialect(parse_skip(text), Dialect.REFORGE, calls=6)
-    with pytest.raises(SpecError, match="how many steps"):
+    with pytest.raises(SpecError, match="number of steps"):
         to_dialect(parse_skip("[4:2:0.5]"), Dialect.REFORGE)
     with pytest.raises(SpecError, match="ComfyUI has no Clip Skip that changes by step"):
         to_dialect(parse_skip("[4>3>2]"), Dialect.COMFYUI)
@@ -97,7 +97,7 @@ def test_values_that_only_go_on_are_left_out() -> None:
 def test_more_values_than_a_picture_has_calls_are_an_error() -> None:
     skip = parse_skip("[4>3>2]")
     assert isinstance(skip, StepSkips)
-    with pytest.raises(SpecError, match="has 3 values, and this picture has 2 denoiser calls"):
+    with pytest.raises(SpecError, match="has 3 values, but this picture has 2 denoiser calls"):
         skip.check_calls(2)
 
 

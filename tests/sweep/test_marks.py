@@ -32,7 +32,7 @@ def test_marks_come_back_as_they_were_with_the_next_revision(tmp_path: Path) -> 
 
 def test_a_change_on_top_of_an_older_revision_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     write_marks(tmp_path, MARKS, cells=CELLS)
-    with pytest.raises(Conflict, match="at revision 1, and these were made on top of 0"):
+    with pytest.raises(Conflict, match="at revision 1, but these were made on top of 0"):
         write_marks(tmp_path, replace(MARKS, name="mine"), cells=CELLS)
     assert read_marks(tmp_path).name == "reeds"
 
@@ -67,9 +67,9 @@ def test_marks_that_cannot_be_read_are_an_error_and_not_empty(text: str, tmp_pat
 
 
 def test_a_comparison_chooses_one_of_its_two_pictures_or_neither() -> None:
-    with pytest.raises(SpecError, match="two pictures"):
+    with pytest.raises(SpecError, match="two different pictures"):
         Choice(one="a", other="b", chosen="c")
-    with pytest.raises(SpecError, match="two pictures"):
+    with pytest.raises(SpecError, match="two different pictures"):
         Choice(one="a", other="a", chosen=None)
     assert Choice(one="a", other="b", chosen=None).chosen is None
 

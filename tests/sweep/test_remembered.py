@@ -34,7 +34,7 @@ def test_what_was_found_for_these_files_is_used_and_said(library: Library) -> No
     assert path.name == "mine.clipskip.json"
     render, extras = resolve(with_lora, model.facts, library)
     assert render.clip_skip == ClipSkip(4)
-    assert any("Clip Skip 4 is used, which advise found" in line for line in warnings_of(with_lora, extras))
+    assert any("Clip Skip 4 is used, as advise found" in line for line in warnings_of(with_lora, extras))
     assert resolve(ASKED, model.facts, library)[0].clip_skip == ClipSkip(2), "not for other LoRAs"
     named = replace(with_lora, clip_skip=ClipSkip(1))
     render, extras = resolve(named, model.facts, library)

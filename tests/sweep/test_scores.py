@@ -71,5 +71,5 @@ def test_scores_that_cannot_be_read_are_an_error(folder: Path) -> None:
 
 
 def test_scores_need_a_sweep(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="holds no sweep"):
+    with pytest.raises(OutputError, match="contains no sweep"):
         write_scores(tmp_path, measures=[KEPT])

@@ -78,7 +78,7 @@ def test_no_text_in_a_csv_table_is_a_formula_and_numbers_stay_numbers(tmp_path: 
 
 
 def test_a_table_needs_a_sweep_and_parquet_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NotFound, match="holds no sweep"):
+    with pytest.raises(NotFound, match="contains no sweep"):
         read_sweep(tmp_path)
     sweep_in(tmp_path)
     table = tabulate(read_sweep(tmp_path), Marks())

@@ -105,7 +105,7 @@ def test_an_inpainting_unet_is_neither_measured_nor_asked(tmp_path: Path) -> Non
 def test_the_answer_is_said_where_it_is_drawn_with_and_inspect_says_what_headers_can(tmp_path: Path) -> None:
     path, run = tiny_sdxl.write(parts(bend=V), tmp_path / "sd2.safetensors"), CliRunner().invoke
     shown = run(app, ["inspect", str(path)]).output
-    assert "not said; its UNet is asked when pictures are drawn with it" in shown
+    assert "not stated; its UNet is tested when pictures are drawn with it" in shown
     drawn = [
         "generate",
         "a toad",

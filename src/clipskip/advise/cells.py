@@ -17,7 +17,7 @@ from clipskip.advise.prompted import LEAST_GUIDANCE
 from clipskip.encode import TextReader, condition_all, one_text
 from clipskip.errors import PromptError, SpecError
 from clipskip.spec import ClipSkip, EncoderSkips, LoraRef, Render, Skip
-from clipskip.sweep import Extras, Measure, Model, no_numbers
+from clipskip.sweep import Extras, Measure, Model, not_finite
 
 ADVISE = "advise"
 KEPT, MOVED, CHANGED, SIGNS, UPTAKE = (
@@ -106,7 +106,7 @@ def measure_row(
         tell(view_rows(1))
         said = answers(probe, views, texts)
     if not all(bool(answer.isfinite().all()) for answer in said.values()):
-        raise no_numbers(row)
+        raise not_finite(row)
     guidance = said[PROMPT] - said[NEGATIVE]
     if float(guidance.norm()) < LEAST_GUIDANCE * float(said[PROMPT].norm()):
         raise SpecError("prompt and negative prompt are the same to this model", field="negative_prompt")

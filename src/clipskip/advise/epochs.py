@@ -261,7 +261,7 @@ def _effects(
         probes = [Probe.of(model, reader, one, count) for one in renders]
         plain = [_asked(probe, seen, skips, negative=True) for probe, seen in zip(probes, views, strict=True)]
     if not all(bool(answer.isfinite().all()) for said in plain for answer in said.values()):
-        raise no_numbers(start)
+        raise not_finite(start)
     added = []
     for ref in refs:
         with model.with_loras((ref,), extras) as reader:
@@ -269,7 +269,7 @@ def _effects(
             said = [_asked(probe, seen, skips) for probe, seen in zip(probes, views, strict=True)]
         added.append([there[PROMPT] - base[PROMPT] for there, base in zip(said, plain, strict=True)])
         if not all(bool(effect.isfinite().all()) for effect in added[-1]):
-            raise no_numbers(replace(start, loras=(ref,)))
+            raise not_finite(replace(start, loras=(ref,)))
     guidance = [base[PROMPT] - base[NEGATIVE] for base in plain]
     return _Effects(
         guidance=torch.cat(guidance[:SEEDS]),

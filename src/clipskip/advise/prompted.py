@@ -25,7 +25,7 @@ from clipskip.advise.measures import (
 from clipskip.advise.probe import Probe, TextRows
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, LoraRef, Render
-from clipskip.sweep import Extras, Model, no_numbers
+from clipskip.sweep import Extras, Model, not_finite
 from clipskip.weights.lora import report_lora
 
 Numbers = tuple[float, ...]
@@ -173,7 +173,7 @@ def measure(model: Model, question: Question, *, tell: Callable[[int], None] = l
         layers = {**probe.read(texts, columns), NEGATIVE: probe.negative(columns)}
         said = answers(probe, views, layers)
     if not all(bool(answer.isfinite().all()) for answer in said.values()):
-        raise no_numbers(start)
+        raise not_finite(start)
     at = [columns.index(skip) for skip in question.skips]
     reference = columns.index(question.reference)
     guidance = said[PROMPT] - said[NEGATIVE]

@@ -1,1 +1,1 @@
-"""What users type, in; what rooms give back, shown. No logic of its own."""
+"""The doors: they parse what users type, call a room and show the result, without logic of their own."""

@@ -1,4 +1,4 @@
-"""The advise command: asks the model with a progress bar, and says the verdict as text or JSON."""
+"""The advise command: it measures with a progress bar and prints the verdict as text or JSON."""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def run_advise(
     as_json: bool,
     keep: bool = False,
 ) -> str:
-    """Finds out what to use, with progress on standard error, and says it."""
+    """Find out which Clip Skip to use, with progress on standard error, and return the answer."""
     dialect = Dialect.parse(tool)
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     path = find_model(request.model, hash=request.model_hash, library=library)
@@ -36,10 +36,10 @@ def run_advise(
     measured = bool(images or base or clip or keep or config)
     settled = advise_by_family(path, request, measured=measured, allow_pickle=allow_pickle)
     if settled is not None:
-        return _said(*settled, tool=dialect, as_json=as_json)
+        return _printed(*settled, tool=dialect, as_json=as_json)
     with console.status("Opening the model"):
         model = load_model(path, allow_pickle=allow_pickle, prediction=request.prediction)
-    wanted = Wanted(
+    question = Wanted(
         request=request,
         skips=whole_skips(skips, depth=model.facts.depth),
         images=images,
@@ -55,26 +55,26 @@ def run_advise(
         def tell(rows: int, most: int) -> None:
             bar.update(task, completed=rows, total=most, description=f"{rows} of at most {most} UNet evaluations")
 
-        advice = advise(model, wanted, library, allow_pickle=allow_pickle, tell=tell)
+        advice = advise(model, question, library, allow_pickle=allow_pickle, tell=tell)
     if keep:
         _keep(advice, model, request, library, console, allow_pickle=allow_pickle)
-    return _said(advice, model.facts.family, tool=dialect, as_json=as_json)
+    return _printed(advice, model.facts.family, tool=dialect, as_json=as_json)
 
 
 def _keep(
     advice: Advice, model: Model, request: Request, library: Library, console: Console, *, allow_pickle: bool
 ) -> None:
-    """Keep the answer for later pictures of this checkpoint with these LoRAs; one that is not known is not kept."""
+    """Keep the answer for later pictures of this checkpoint with these LoRAs, unless it is not known."""
     verdict = advice.verdict
     if verdict.answer is Answer.NOT_KNOWN:
-        console.print("Nothing is kept: what these files were trained at is not known", style="yellow")
+        console.print("Nothing is kept, because it is not known what these files were trained at", style="yellow")
         return
     _, extras = resolve(request, model.facts, library, allow_pickle=allow_pickle)
     path = remember(model.facts.source, extras.loras, clip_skip=verdict.skip, sure=verdict.sure, why=verdict.text)
     console.print(f"Kept for pictures without a Clip Skip, in {path}", markup=False, soft_wrap=True)
 
 
-def _said(advice: Advice, family: Family, *, tool: Dialect, as_json: bool) -> str:
+def _printed(advice: Advice, family: Family, *, tool: Dialect, as_json: bool) -> str:
     if as_json:
         return json.dumps(plain(advice, family=family), indent=2, ensure_ascii=False)
     return "\n".join(lines(advice, family=family, tool=tool))

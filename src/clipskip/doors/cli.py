@@ -1,4 +1,4 @@
-"""The command line: parse, call a room, show the result. Heavy imports wait until a command needs them."""
+"""The command line: it parses, calls a room and shows the result. Heavy imports wait until a command needs them."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
-    """The `clipskip` command: one line and exit code 2 for whatever the user can put right."""
+    """Run the `clipskip` command: errors that the user can put right are one line and exit code 2."""
     raise SystemExit(run(app))
 
 
@@ -77,29 +77,30 @@ def sweep(
     axis: Annotated[
         list[str] | None,
         typer.Option(
-            "--axis", help="What varies besides, as name=values: seed=1-4, cfg=3,5,7, lora-weight=0.2..1.0. Repeatable."
+            "--axis",
+            help="Another setting to vary, as name=values: seed=1-4, cfg=3,5,7, lora-weight=0.2..1.0. Repeatable.",
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", help="Repeat each cell with so many seeds.", min=1, max=1000)
+        int | None, typer.Option("--seeds", help="Repeat each cell with this many seeds.", min=1, max=1000)
     ] = None,
     scores: Annotated[
         str | None,
         typer.Option(
             "--scores",
-            help="What to measure of each cell when it is drawn: advise (guidance kept, LoRA uptake, breakage), clip, or the "
-            "names of installed plug-ins, with commas.",
+            help="What to measure in each cell when it is drawn: advise (guidance kept, LoRA uptake, breakage), clip, or the "
+            "names of installed plug-ins, separated by commas.",
         ),
     ] = None,
     clip: o.Clip = None,
     shard: Annotated[
         str | None,
-        typer.Option("--shard", help="Draw only share i/n of the cells (1/3), or auto: those nobody has claimed."),
+        typer.Option("--shard", help="Draw only share i/n of the cells (1/3), or auto: those that nobody has claimed."),
     ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
-            "--ray", help="Draw on the Ray cluster at this address; local is this machine, auto one that runs."
+            "--ray", help="Draw on the Ray cluster at this address; local is this machine, auto a running cluster."
         ),
     ] = None,
     out: Annotated[Path | None, o.Out] = None,
@@ -123,12 +124,12 @@ def sweep(
     axes = o.build_axes(axis, seeds, seed=request.seed)
     if (scores or clip) and (shard or ray):
         raise SpecError(
-            "scores are measured on one machine: run the command again with --scores when all is drawn", field="scores"
+            "scores are measured on one machine; run the command again with --scores when all is drawn", field="scores"
         )
     if ray is not None:
         if shard or init:
             raise SpecError(
-                "--ray shares cells out by itself, and begins at noise; leave --shard and --init away", field="ray"
+                "--ray distributes cells by itself and begins at noise; leave --shard and --init out", field="ray"
             )
         folders = models_folder or []
         _finish(run_on_ray(request, skips, address=ray, folders=folders, allow_pickle=allow_pickle, out=out, axes=axes))
@@ -152,7 +153,7 @@ def sweep(
 def merge(
     into: Annotated[Path, typer.Argument(help="The folder to make.")],
     folders: Annotated[
-        list[Path], typer.Argument(help="Folders of the same sweep, as shards on several machines drew them.")
+        list[Path], typer.Argument(help="Folders of the same sweep, drawn as shards on several machines.")
     ],
 ) -> None:
     """Put the pictures of one sweep, drawn on several machines, into one folder with its grid and page."""
@@ -165,13 +166,13 @@ def merge(
 def table(
     folder: Annotated[Path, typer.Argument(help="A sweep's folder.")],
     format: Annotated[
-        str | None, typer.Option("--format", help="csv or parquet; by the file's name when not given, else csv.")
+        str | None, typer.Option("--format", help="csv or parquet; by default what the file's name says, else csv.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file to write; CSV is printed when not given.")
     ] = None,
 ) -> None:
-    """Write a sweep as a table: settings, scores and marks of every cell, a row each."""
+    """Write a sweep as a table: settings, scores and marks of every cell, one row each."""
     from clipskip.doors.tabling import write_table
 
     write_table(folder, format=format, out=out)
@@ -194,7 +195,7 @@ def generate(
     init: o.Init = None,
     mask: o.MaskFile = None,
     typed: o.Typed,
-    count: Annotated[int, typer.Option(help="How many pictures, with seeds counting up.", min=1, max=1000)] = 1,
+    count: Annotated[int, typer.Option(help="Number of pictures, with rising seeds.", min=1, max=1000)] = 1,
     out: Annotated[Path | None, o.Out] = None,
     models_folder: o.Folders = None,
     fetch: o.Fetch = False,
@@ -236,8 +237,8 @@ def encode(
 ) -> None:
     """Write a prompt's conditioning at every Clip Skip.
 
-    One tensor clip_skip_N [tokens, width] for each Clip Skip, from one pass of the text encoder; SDXL's encoders side by
-    side, and its pooled vector.
+    One tensor clip_skip_N [tokens, width] for each Clip Skip, from one pass of the text encoder; SDXL's two encoders
+    are concatenated, and its pooled vector is added.
     """
     from clipskip.doors.looking import encode_to
 
@@ -252,9 +253,9 @@ def inspect(
     allow_pickle: o.Pickle = False,
     as_json: Json = False,
 ) -> None:
-    """Say what a model file is.
+    """Show what a model file is.
 
-    Family, layers x width, hashes, data types, what it was trained at, what is missing; of a LoRA also what it changes.
+    Family, layers x width, hashes, data types, Clip Skip of training, missing parts; for a LoRA also what it changes.
     """
     from clipskip.doors.looking import inspect_file
 
@@ -264,20 +265,20 @@ def inspect(
 @app.command()
 def prompt(
     text: Annotated[str, typer.Argument(help="The prompt, in A1111's language.")],
-    steps: Annotated[int, typer.Option(help="Denoiser calls that prompt editing counts.")] = 20,
+    steps: Annotated[int, typer.Option(help="Number of denoiser calls, which prompt editing counts.")] = 20,
     negative: Annotated[bool, typer.Option("--negative", help="Read it as a negative prompt.")] = False,
     clip_skip: Annotated[
         str | None, typer.Option("--clip-skip", help="Also show which steps read which layer: [1:2:0.5].")
     ] = None,
-    tool: Annotated[str, typer.Option("--as", help="Whose rules it is read by: a1111 or comfyui.")] = "a1111",
+    tool: Annotated[str, typer.Option("--as", help="The tool whose rules apply: a1111 or comfyui.")] = "a1111",
     models_folder: o.Folders = None,
     allow_pickle: o.Pickle = False,
     as_json: Json = False,
 ) -> None:
     """Show how a prompt is read.
 
-    Tokens, chunks, weights, LoRAs, what is cut or unknown, what changes at which step; which of your LoRAs and
-    embeddings it calls.
+    Tokens, chunks, weights, LoRAs, what is cut or unknown, what changes at which step, and which of your LoRAs and
+    embeddings it uses.
     """
     from clipskip.doors.reading import read_aloud
 
@@ -324,15 +325,16 @@ def advise(
     settings: o.Settings = None,
     model: o.ModelName = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder of pictures with captions (x.png beside x.txt): the surest measure.")
+        Path | None,
+        typer.Option(help="Folder of pictures with captions (x.png beside x.txt): the most certain measure."),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="The checkpoint that the model was made from: what was trained since is read.")
+        str | None, typer.Option(help="The checkpoint that the model was made from, to see what was trained since.")
     ] = None,
     clip: Annotated[
         str | None,
         typer.Option(
-            help="Also draw the prompt at each and score it by this CLIP model: a folder, or its name on a hub."
+            help="Also draw the prompt at each Clip Skip and score it by this CLIP model: a folder, or its name on a hub."
         ),
     ] = None,
     clip_skip: Annotated[str, typer.Option("--clip-skip", help="The layers to compare: 1-6, 1-12 or 1,2.")] = "1-6",
@@ -343,7 +345,7 @@ def advise(
     remember: Annotated[
         bool,
         typer.Option(
-            "--remember", help="Keep the answer beside the checkpoint: later pictures without a Clip Skip take it."
+            "--remember", help="Keep the answer beside the checkpoint: later pictures without a Clip Skip use it."
         ),
     ] = False,
     out: Annotated[
@@ -353,7 +355,7 @@ def advise(
     allow_pickle: o.Pickle = False,
     as_json: Json = False,
 ) -> None:
-    """Say which Clip Skip to use, why, and how sure that is.
+    """Recommend a Clip Skip, with the reasons and how sure they are.
 
     From what the files say and from measurements: what model and LoRAs were trained at, how much of the guidance and
     of each LoRA is left at each Clip Skip, from where the picture falls apart, which phrases the model reacts to. Of a
@@ -421,54 +423,56 @@ def layers(
     allow_pickle: o.Pickle = False,
     as_json: Json = False,
 ) -> None:
-    """Say what each layer makes of a prompt.
+    """Show what each layer makes of a prompt.
 
-    How alike the Clip Skips are, how much each word has taken in of the others, which words of the vocabulary it is
-    nearest to.
+    How alike the Clip Skips are, how much each word has taken in from the others, and which words of the vocabulary it
+    is nearest to.
     """
     from clipskip.doors.looking import tell_layers
 
     folders = models_folder or []
-    said = tell_layers(
+    text = tell_layers(
         prompt, model=model, encoder=encoder, out=out, folders=folders, allow_pickle=allow_pickle, as_json=as_json
     )
-    say(said)
+    say(text)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def dialect(
     number: Annotated[str, typer.Argument(help="The tool's number, as in 2, or -2 for ComfyUI; 2/5 for two encoders.")],
     source: Annotated[
-        str, typer.Option("--from", help="The tool that the number is of; clipskip's own when not given.")
+        str, typer.Option("--from", help="The tool that the number is from; clipskip itself by default.")
     ] = "clipskip",
     target: Annotated[
-        str | None, typer.Option("--to", help="The tool to say it for; all of them when not given.")
+        str | None, typer.Option("--to", help="The tool to translate it for; all tools by default.")
     ] = None,
     family: Annotated[str, typer.Option(help="sd1, sd2 or sdxl.")] = "sd1",
     steps: Annotated[
         int | None,
-        typer.Option(help="Denoiser calls of the picture, to write a schedule step by step.", min=1, max=300),
+        typer.Option(help="Number of the picture's denoiser calls, to write a schedule step by step.", min=1, max=300),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say the same Clip Skip in another tool's numbers."""
+    """Translate a Clip Skip into another tool's numbers."""
     kind = Family.parse(family)
-    found = translate(number, Dialect.parse(source), family=kind)
-    told = None if target is None else to_dialect(found.skip, Dialect.parse(target), family=kind, calls=steps)
-    if found.remark:
-        say(f"note: {found.remark}", error=True)
-    if told is not None:
-        say(told)
+    translation = translate(number, Dialect.parse(source), family=kind)
+    translated = (
+        None if target is None else to_dialect(translation.skip, Dialect.parse(target), family=kind, calls=steps)
+    )
+    if translation.remark:
+        say(f"note: {translation.remark}", error=True)
+    if translated is not None:
+        say(translated)
         return
-    rows = list(conversion_table(found.skip, family=kind, calls=steps))
+    rows = list(conversion_table(translation.skip, family=kind, calls=steps))
     if as_json:
         say(json.dumps([{"tool": r.dialect.value, "number": r.number, "note": r.note} for r in rows], indent=2))
         return
     layers = [
         f"layer {layer:g} of {depth}{f' of {name}' if len(kind.value.encoders) > 1 else ''}"
-        for name, depth, layer in layers_read(found.skip, family=kind)
+        for name, depth, layer in layers_read(translation.skip, family=kind)
     ]
-    say(f"Clip Skip {found.skip} on {kind.label}: {', '.join(layers)}")
+    say(f"Clip Skip {translation.skip} on {kind.label}: {', '.join(layers)}")
     for row in rows:
         say(f"  {row.dialect.value:<20} {row.number:>4}  {row.note}".rstrip())
 
@@ -476,24 +480,27 @@ def dialect(
 @app.command()
 def serve(
     *,
-    host: Annotated[str, typer.Option(help="Where to listen; others than this machine need a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port; 0 takes any that is free.", min=0, max=65535)] = 7861,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes any free one.", min=0, max=65535)] = 7861,
     token: Annotated[
-        str | None, typer.Option(envvar="CLIPSKIP_TOKEN", help="Ask this of everybody who comes.", show_envvar=True)
+        str | None,
+        typer.Option(envvar="CLIPSKIP_TOKEN", help="Require this token from every client.", show_envvar=True),
     ] = None,
     auth: Annotated[
-        str | None, typer.Option(help="Ask for user:password, as A1111 with --api-auth.", envvar="CLIPSKIP_AUTH")
+        str | None, typer.Option(help="Require user:password, as A1111 with --api-auth.", envvar="CLIPSKIP_AUTH")
     ] = None,
     cors_allow_origins: Annotated[
         str | None,
-        typer.Option(help="Pages that may read the answers, by origin: http://localhost:3000,https://chat.example"),
+        typer.Option(help="Origins of pages that may read the answers: http://localhost:3000,https://chat.example"),
     ] = None,
     clip: o.Clip = None,
     out: Annotated[Path | None, o.Out] = None,
     models_folder: o.Folders = None,
     follow_links_to: Annotated[
         list[Path] | None,
-        typer.Option(help="A folder beside the models' that links in them may lead to. Repeatable."),
+        typer.Option(help="Another folder that links in the model folders may lead to. Repeatable."),
     ] = None,
     allow_fetch: Annotated[
         bool, typer.Option(help="Let clients fetch models from Civitai and Hugging Face by POST /v1/fetch.")
@@ -532,7 +539,7 @@ def fetch(
 ) -> None:
     """Fetch models from Civitai and Hugging Face, verified, into the folder of their kind.
 
-    With --settings also the model, LoRAs and embeddings that a settings text or picture names. Tokens are taken from
+    With --settings also the model, LoRAs and embeddings that a settings text or picture names. Tokens are read from
     CIVITAI_API_TOKEN and HF_TOKEN.
     """
     from clipskip.doors.fetching import run_fetch
@@ -549,7 +556,8 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 def _fetched(request: Request, folders: list[Path] | None, *, fetch: bool, allow_pickle: bool) -> Request:
-    """The request with the files that its links mean, and with `fetch` those that its names and hashes mean elsewhere."""
+    """Return the request with the files of its links, and with `fetch` those of its names and hashes, fetched if need
+    be."""
     if not fetch and not any(
         name and parse_link(name) for name in (request.model, *(ref.name for ref in request.loras))
     ):

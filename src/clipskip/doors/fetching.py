@@ -1,4 +1,4 @@
-"""Links and names of models elsewhere -> files on this machine, with a progress bar."""
+"""Fetching models from links and names, with a progress bar."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,8 @@ from clipskip.weights import FileKind, Library
 def run_fetch(
     links: Sequence[str], request: Request | None, *, folders: Sequence[Path], allow_pickle: bool
 ) -> tuple[Path, ...]:
-    """The files that the links mean, and those that a settings text names; all are tried, then the first failure is told."""
+    """Fetch the files of links, and those that a settings text names; all are tried before the first failure is
+    raised."""
     library = Library.of_user(folders)
     paths: list[Path] = []
     failures: list[ClipskipError] = []
@@ -28,7 +29,7 @@ def run_fetch(
             link = parse_link(text) or parse_bare(text)
             if link is None:
                 raise SpecError(
-                    f"{text[:120]!r} is no link, AIR, hash or owner/repo; give one such as https://civitai.com/models/16615",
+                    f"{text[:120]!r} is not a link, AIR, hash or owner/repo; give one such as https://civitai.com/models/16615",
                     field="link",
                 )
             try:
@@ -45,9 +46,9 @@ def run_fetch(
 
 
 def with_fetched(request: Request, *, folders: Sequence[Path], may_fetch: bool, allow_pickle: bool) -> Request:
-    """The request with the files that its links mean, and with `may_fetch` those that its names and hashes mean elsewhere.
+    """Return the request with the files of its links, and with `may_fetch` those of its names and hashes.
 
-    What is on this machine is never asked for elsewhere.
+    What is on this machine is never looked for elsewhere.
     """
     links = {text: link for text in _typed(request) if (link := parse_link(text))}
     if not links and not may_fetch:
@@ -75,21 +76,21 @@ def _typed(request: Request) -> list[str]:
 
 
 def _named(request: Request, bar: "_Bar", failures: list[ClipskipError]) -> list[Path]:
-    """The files that a request names by name or hash: here, or fetched."""
+    """Return the files that a request names by name or hash, fetching those that are not here."""
     paths = []
     noted = dict(request.lora_hashes)
     tagged = read_prompt(request.prompt, steps=max(1, request.steps)).loras
-    wanted: list[tuple[str, str, FileKind]] = []
+    references: list[tuple[str, str, FileKind]] = []
     if request.model or request.model_hash:
-        wanted.append((request.model or "", request.model_hash or "", FileKind.CHECKPOINT))
+        references.append((request.model or "", request.model_hash or "", FileKind.CHECKPOINT))
     loras: dict[str, LoraRef] = {ref.name: ref for ref in (*tagged, *request.loras)}
-    wanted += [(name, noted.get(name, ""), FileKind.LORA) for name in loras]
-    wanted += [(name, digits, FileKind.EMBEDDING) for name, digits in request.embedding_hashes]
+    references += [(name, noted.get(name, ""), FileKind.LORA) for name in loras]
+    references += [(name, digits, FileKind.EMBEDDING) for name, digits in request.embedding_hashes]
     if request.refiner or request.refiner_hash:
-        wanted.append((request.refiner or "", request.refiner_hash or "", FileKind.CHECKPOINT))
+        references.append((request.refiner or "", request.refiner_hash or "", FileKind.CHECKPOINT))
     if request.vae or request.vae_hash:
-        wanted.append((request.vae or "", request.vae_hash or "", FileKind.VAE))
-    for name, digits, kind in wanted:
+        references.append((request.vae or "", request.vae_hash or "", FileKind.VAE))
+    for name, digits, kind in references:
         try:
             paths.append(_find(name, digits, kind, bar))
         except ClipskipError as error:
@@ -98,7 +99,7 @@ def _named(request: Request, bar: "_Bar", failures: list[ClipskipError]) -> list
 
 
 def _find(name: str, digits: str, kind: FileKind, bar: "_Bar") -> Path:
-    """The file on this machine, else what its hash, else its name, means elsewhere."""
+    """Return the file on this machine, else fetch it by its hash or its name."""
     try:
         if kind is FileKind.CHECKPOINT:
             return find_model(name or None, hash=digits or None, library=bar.library)
@@ -112,7 +113,7 @@ def _find(name: str, digits: str, kind: FileKind, bar: "_Bar") -> Path:
 
 
 class _Bar:
-    """Fetches with a progress bar and says what was fetched."""
+    """Fetches with a progress bar and reports what was fetched."""
 
     def __init__(self, library: Library, *, allow_pickle: bool) -> None:
         self.library = library
@@ -129,16 +130,16 @@ class _Bar:
         self._progress.stop()
 
     def get(self, link: Link, kind: FileKind | None) -> Path:
-        """The file that a link means."""
+        """Return the file of a link."""
         task = self._progress.add_task(str(link), total=None)
 
         def show(name: str, done: int, total: int) -> None:
             self._progress.update(task, description=name, completed=done, total=total or None)
 
-        found: Fetched = fetch(link, library=self.library, kind=kind, allow_pickle=self._allow_pickle, progress=show)
+        fetched: Fetched = fetch(link, library=self.library, kind=kind, allow_pickle=self._allow_pickle, progress=show)
         self._progress.remove_task(task)
-        what = "is here already" if found.was_here else "fetched"
-        self._console.print(f"{found.title}: {what}, {found.path}", markup=False, soft_wrap=True)
-        for note in found.notes:
+        what = "already here" if fetched.was_here else "fetched"
+        self._console.print(f"{fetched.title}: {what}, {fetched.path}", markup=False, soft_wrap=True)
+        for note in fetched.notes:
             self._console.print(note, style="yellow", markup=False)
-        return found.path
+        return fetched.path

@@ -1,4 +1,4 @@
-"""The commands that only look: what a file is, what every layer says, how a prompt is read."""
+"""The commands that only look: what a file is, what every layer says, and a prompt's vectors."""
 
 import dataclasses
 import json
@@ -30,26 +30,26 @@ from clipskip.weights import (
 from clipskip.weights.lora import LoraReport, inspect_lora
 
 MOST_LETTERS, MOST_ENTRIES = 2000, 1000
-"""Of one text and one list in an answer."""
-UNSAID = "epsilon (not said; the usual)"
-UNSAID_SD2 = "not said; its UNet is asked when pictures are drawn with it"
+"""The most characters of one text, and entries of one list, in an answer."""
+UNSAID = "epsilon (not stated; the usual)"
+UNSAID_SD2 = "not stated; its UNet is tested when pictures are drawn with it"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Inspected:
-    """What a model file is."""
+    """The results of looking at a model file."""
 
     path: Path
     header: Header
     identity: Identity
     hashes: Hashes | None
-    """None of a folder."""
+    """None for a folder."""
     lora: LoraReport | None
-    """Set where it is a LoRA."""
+    """Set for a LoRA."""
 
     @property
     def fields(self) -> dict[str, Any]:  # Any: what JSON has
-        """What it is as JSON has it."""
+        """The results as JSON values."""
         facts = {"identity": self.identity, "hashes": self.hashes, "lora": self.lora}
         fields = {name: dataclasses.asdict(value) for name, value in facts.items() if value is not None}
         if self.hashes is not None:
@@ -58,22 +58,22 @@ class Inspected:
 
     @property
     def lines(self) -> list[str]:
-        """What it is as a terminal shows it."""
-        said = [("file", str(self.path)), *_identity_lines(self.identity)]
+        """The results as lines for a terminal."""
+        rows = [("file", str(self.path)), *_identity_lines(self.identity)]
         if self.identity.kind is FileKind.EMBEDDING:
-            said += [("vectors", _vectors(info.shape)) for info in self.header.tensors.values()]
+            rows += [("vectors", _vectors(info.shape)) for info in self.header.tensors.values()]
         if self.hashes is not None:
             digits = _hash_names(self.hashes, self.identity.kind)
-            said.append(("hashes", ", ".join(f"{name} {text}" for name, text in digits)))
+            rows.append(("hashes", ", ".join(f"{name} {text}" for name, text in digits)))
         if self.lora is not None:
-            said += [(name.lower(), text) for name, text in self.lora.lines if name not in ("LoRA", "Hash", "Family")]
-            said += [("warning", warning) for warning in self.lora.warnings]
-        width = max(len(name) for name, _ in said)
-        return [f"{name:<{width}}  {text}" for name, text in said if text]
+            rows += [(name.lower(), text) for name, text in self.lora.lines if name not in ("LoRA", "Hash", "Family")]
+            rows += [("warning", warning) for warning in self.lora.warnings]
+        width = max(len(name) for name, _ in rows)
+        return [f"{name:<{width}}  {text}" for name, text in rows if text]
 
 
 def look_at(path: Path, *, allow_pickle: bool = False) -> Inspected:
-    """What a model file is."""
+    """Look at a model file."""
     if not path.exists():
         raise NotFound(f"{path} does not exist; give the path of a checkpoint, a LoRA or an embedding", field="file")
     header, _ = read_allowed(path, allow_pickle=allow_pickle)
@@ -88,13 +88,13 @@ def look_at(path: Path, *, allow_pickle: bool = False) -> Inspected:
 
 
 def inspect_file(path: Path, *, as_json: bool, allow_pickle: bool = False) -> str:
-    """What a model file is, as lines or JSON."""
-    found = look_at(path, allow_pickle=allow_pickle)
-    return json.dumps(found.fields, indent=2, ensure_ascii=False) if as_json else "\n".join(found.lines)
+    """Describe a model file as lines or JSON."""
+    inspected = look_at(path, allow_pickle=allow_pickle)
+    return json.dumps(inspected.fields, indent=2, ensure_ascii=False) if as_json else "\n".join(inspected.lines)
 
 
 def _shortened(value: object) -> object:
-    """The same as JSON has it, with long texts and long lists cut and what was cut counted: metadata may hold megabytes."""
+    """Return JSON values with long texts and lists cut and the rest counted: metadata may hold megabytes."""
     if isinstance(value, str) and len(value) > MOST_LETTERS:
         return f"{value[:MOST_LETTERS]}… ({len(value) - MOST_LETTERS:,} more characters)"
     if isinstance(value, dict):
@@ -106,16 +106,16 @@ def _shortened(value: object) -> object:
 
 
 def _vectors(shape: tuple[int, ...]) -> str:
-    """An embedding's size, and whose text encoder reads vectors of that width."""
+    """Return an embedding's size, and the models whose text encoder has that width."""
     if len(shape) not in (1, 2):
         return " x ".join(map(str, shape))
     count, width = shape if len(shape) == 2 else (1, shape[0])
-    whose = WIDTHS.get(width)
-    return f"{count} x {width}" + (f", for {whose}" if whose else "")
+    family = WIDTHS.get(width)
+    return f"{count} x {width}" + (f", for {family}" if family else "")
 
 
 def _hash_names(hashes: Hashes, kind: FileKind) -> Iterator[tuple[str, str]]:
-    """The names that the field has for a file's hashes, and their digits."""
+    """Yield the field's names for a file's hashes, with their digits."""
     yield "AutoV1", hashes.autov1
     yield "AutoV2", hashes.autov2
     yield "AutoV3", hashes.autov3
@@ -127,13 +127,13 @@ def _identity_lines(identity: Identity) -> Iterator[tuple[str, str]]:
     yield "kind", " ".join(filter(None, (str(identity.kind), identity.variant, identity.likely)))
     yield "family", identity.family.label if identity.family else "unknown"
     if identity.family and not identity.family.usable:
-        yield "clip skip", f"means nothing here: {identity.family.why_not}"
+        yield "clip skip", f"has no meaning here: {identity.family.why_not}"
     for encoder in identity.encoders:
         yield (
             "text encoder",
             f"{encoder.name}: {encoder.layers} layers x {encoder.width}; Clip Skip 1 to {encoder.layers}"
             if encoder.layers
-            else f"{encoder.name}: its layers are not there under names that are known",
+            else f"{encoder.name}: none of its layers has a known name",
         )
     for part in identity.parts:
         yield (
@@ -142,24 +142,24 @@ def _identity_lines(identity: Identity) -> Iterator[tuple[str, str]]:
         )
     yield "missing", ", ".join(identity.missing)
     if identity.kind is FileKind.CHECKPOINT:
-        said = f"{identity.prediction} (by {identity.prediction_source})"
-        unsaid = UNSAID_SD2 if identity.family is Family.SD2 and not identity.variant else UNSAID
-        yield "predicts", said if identity.prediction else unsaid
+        stated = f"{identity.prediction} (by {identity.prediction_source})"
+        unstated = UNSAID_SD2 if identity.family is Family.SD2 and not identity.variant else UNSAID
+        yield "predicts", stated if identity.prediction else unstated
         yield "trained at", _trained_at(identity)
     yield from (("note", note) for note in identity.notes)
     if identity.has_ema:
-        yield "beside", "an averaged (EMA) UNet, which is not used"
+        yield "also contains", "an averaged (EMA) UNet, which is not used"
 
 
 def _trained_at(identity: Identity) -> str:
     if identity.trained_clip_skip is None:
-        return "not said"
+        return "not stated"
     why = FAMILIES.get(identity.family) if identity.family else None
     return f"Clip Skip {identity.trained_clip_skip}" + (f" ({why})" if why else "")
 
 
 def _plain(value: object) -> object:
-    """What JSON lacks: paths, enums, families."""
+    """Return a JSON value for what JSON lacks: paths, enums, families."""
     label = getattr(value, "label", None)
     return label if isinstance(label, str) else str(value)
 
@@ -174,8 +174,11 @@ def encode_to(
     folders: Sequence[Path],
     allow_pickle: bool,
 ) -> list[str]:
-    """Writes one tensor `clip_skip_N` [tokens, width] for each Clip Skip, from one pass, and the pooled vector where
-    there is one; says what was written."""
+    """Write one tensor `clip_skip_N` [tokens, width] for each Clip Skip, from one pass, and the pooled vector if there
+    is one.
+
+    Returns lines on what was written.
+    """
     path, reader = _open_reader(model, folders=folders, allow_pickle=allow_pickle)
     layers = text_tensors(encode_text(reader.only(encoder) if encoder else reader, text, skips))
     header, _ = read_allowed(path, allow_pickle=allow_pickle)
@@ -194,8 +197,8 @@ def tell_layers(
     allow_pickle: bool,
     as_json: bool,
 ) -> str:
-    """What each layer of the first encoder, or of the one that is named, makes of a text, as lines or JSON; with `out`
-    also as an SVG picture."""
+    """Describe what each layer of the first or the named encoder makes of a text, as lines or JSON; with `out` as SVG
+    too."""
     path, reader = _open_reader(model, folders=folders, allow_pickle=allow_pickle)
     reader = reader.only(encoder or "L") if encoder or len(reader.encoders) > 1 else reader
     layers = read_layers(reader, text)
@@ -203,8 +206,8 @@ def tell_layers(
         picture = layer_picture(layers, model=path.stem, text=text)
         _write(out, lambda partial: partial.write_text(picture, encoding="utf-8"))
     if as_json:
-        found = {"model": path.stem, "depth": reader.depth, "prompt": text} | dataclasses.asdict(layers)
-        return json.dumps(found, indent=2, ensure_ascii=False)
+        fields = {"model": path.stem, "depth": reader.depth, "prompt": text} | dataclasses.asdict(layers)
+        return json.dumps(fields, indent=2, ensure_ascii=False)
     notes = layer_notes(reader.family)
     return "\n".join(layer_lines(layers, model=path.stem, depth=reader.depth, notes=notes))
 
@@ -215,9 +218,9 @@ def _open_reader(model: str | None, *, folders: Sequence[Path], allow_pickle: bo
 
 
 def _write(out: Path, write: Callable[[Path], object]) -> None:
-    """A whole file or none."""
+    """Write a whole file or none."""
     if not out.parent.is_dir():
-        raise OutputError(f"cannot write {out}: there is no folder {out.parent}; make it first", field="out")
+        raise OutputError(f"cannot write {out}: the folder {out.parent} does not exist; make it first", field="out")
     partial = out.with_name(f".{out.name}.partial")
     try:
         write(partial)
@@ -225,4 +228,4 @@ def _write(out: Path, write: Callable[[Path], object]) -> None:
         partial.replace(out)
     except (OSError, RuntimeError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {out}: {error}", field="out") from None
+        raise OutputError(f"cannot write {out}: {error}; choose another place", field="out") from None

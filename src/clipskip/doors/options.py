@@ -1,4 +1,4 @@
-"""What was typed -> a Request: settings block first, options on top."""
+"""From what was typed to a Request: the settings block first, options on top."""
 
 import sys
 from collections.abc import Mapping
@@ -28,19 +28,19 @@ Prompt = Annotated[str | None, typer.Argument(help="The prompt, in A1111's langu
 Settings = Annotated[
     str | None,
     typer.Option(
-        help="Settings to repeat: a text file (the guide's or A1111's block), a picture that carries them, or - for standard input."
+        help="Settings to repeat: a text file (the guide's or A1111's block), a picture that contains them, or - for standard input."
     ),
 ]
 Negative = Annotated[str | None, typer.Option("--negative", help="The negative prompt.")]
 ModelName = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="Checkpoint by name, path or hash; the embedded starter when not given."),
+    typer.Option("--model", "-m", help="Checkpoint by name, path or hash; the embedded starter by default."),
 ]
 VaeName = Annotated[
     str | None,
     typer.Option(
         "--vae",
-        help="VAE by name, path or hash; when not given, X.vae.safetensors beside X, else the model's own (None).",
+        help="VAE by name, path or hash; by default X.vae.safetensors beside X, else the model's own (None).",
     ),
 ]
 Loras = Annotated[
@@ -48,12 +48,12 @@ Loras = Annotated[
     typer.Option("--lora", help="LoRA as name, name:0.8 or name:text_encoder:unet. Repeat for several."),
 ]
 Prediction = Annotated[
-    str | None, typer.Option(help="What the model predicts, epsilon or v; what its file says when not given.")
+    str | None, typer.Option(help="What the model predicts, epsilon or v; by default what its file says.")
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed; -1 draws one.")]
 NegativeSkip = Annotated[
     str | None,
-    typer.Option("--negative-clip-skip", help="Clip Skip of the negative prompt; the prompt's when not given."),
+    typer.Option("--negative-clip-skip", help="Clip Skip of the negative prompt; by default the prompt's."),
 ]
 PhraseSkips = Annotated[
     list[str] | None,
@@ -61,54 +61,54 @@ PhraseSkips = Annotated[
 ]
 RefinerName = Annotated[
     str | None,
-    typer.Option("--refiner", help="A checkpoint that finishes what the model began, by name, path or hash."),
+    typer.Option("--refiner", help="A checkpoint that finishes the picture, by name, path or hash."),
 ]
 Encoder = Annotated[
-    str | None, typer.Option(help="Of SDXL's text encoders, this alone: L (CLIP-L) or G (OpenCLIP bigG).")
+    str | None, typer.Option(help="Only this one of SDXL's text encoders: L (CLIP-L) or G (OpenCLIP bigG).")
 ]
 
 
 def _folder(text: str) -> Path:
-    """A folder as it was typed; an empty one is refused, for it would be the one that the user is in."""
+    """Parse a typed folder; an empty text is refused, because it would mean the current folder."""
     if not text.strip():
-        raise typer.BadParameter("it is empty; name a folder, or . for this one")
+        raise typer.BadParameter("it is empty; name a folder, or . for the current one")
     return Path(text)
 
 
-Out = typer.Option(
-    "--out", parser=_folder, metavar="PATH", help="Folder for the pictures; clipskip-out when not given."
-)
+Out = typer.Option("--out", parser=_folder, metavar="PATH", help="Folder for the pictures; clipskip-out by default.")
 Folders = Annotated[
     list[Path] | None,
-    typer.Option("--models-folder", help="Where your models are; CLIPSKIP_MODELS does the same. Repeatable."),
+    typer.Option("--models-folder", help="Folder of your models; CLIPSKIP_MODELS does the same. Repeatable."),
 ]
 Fetch = Annotated[
     bool,
-    typer.Option("--fetch", help="Fetch what names and hashes mean from Civitai or Hugging Face; links always are."),
+    typer.Option(
+        "--fetch", help="Fetch what names and hashes mean from Civitai or Hugging Face; links are always fetched."
+    ),
 ]
 Yes = Annotated[
     bool,
-    typer.Option("--yes", help="Draw without asking where files are not those of the settings, or the size is odd."),
+    typer.Option("--yes", help="Draw without asking when files differ from those of the settings, or the size is odd."),
 ]
 Pickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Also read .ckpt and .pt files (weights only, never code).")
 ]
 Init = Annotated[
-    Path | None, typer.Option("--init", help="A picture to begin at in place of noise alone (A1111's img2img).")
+    Path | None, typer.Option("--init", help="A picture to begin at instead of noise alone (A1111's img2img).")
 ]
 MaskFile = Annotated[
     Path | None, typer.Option("--mask", help="With --init: draw only where this picture is white (A1111's inpainting).")
 ]
 Clip = Annotated[
     str | None,
-    typer.Option("--clip", help="A CLIP model to score pictures by, as a folder or by its name on a hub."),
+    typer.Option("--clip", help="A CLIP model to score pictures with: a folder, or its name on a hub."),
 ]
 Typed = dict[str, Any]
-"""Settings of the table that were typed, by their keys."""
+"""Settings of the table that were typed, by key."""
 
 
 def read_settings(source: str) -> Request:
-    """The Request in a settings block: a text file or a picture, by its path or on standard input."""
+    """Read the Request in a settings block: a text file or a picture, by its path or on standard input."""
     from clipskip.image.metadata import infotexts_of, read_content, read_infotexts  # Pillow is not loaded for --help
 
     if source == "-":
@@ -122,22 +122,22 @@ class Given:
     """Pictures that were given to begin at."""
 
     init: str = ""
-    """Hash of its pixels, as that of the mask."""
+    """Hash of the start picture's pixels; the next is the mask's."""
     mask: str = ""
     soft_mask: str = ""
-    """The mask with all that its transparency has, for a soft edge."""
+    """The mask with its full transparency, for a soft edge."""
     pictures: Mapping[str, Any] = field(default_factory=dict)  # Any: NumPy is not loaded for --help
-    """Pixels, by their hashes."""
+    """Pixels by hash."""
 
 
 NOTHING = Given()
 
 
 def read_given(init: Path | None, mask: Path | None) -> Given:
-    """The pictures of --init and --mask."""
+    """Read the pictures of --init and --mask."""
     if init is None:
         if mask is not None:
-            raise SpecError("a mask is for a picture to begin at; give that with --init", field="mask")
+            raise SpecError("a mask needs a picture to begin at; give that with --init", field="mask")
         return Given()
     from clipskip.image import hash_pixels, read_mask, read_pixels  # Pillow is not loaded for --help
 
@@ -159,13 +159,14 @@ def _content(path: Path, option: str) -> bytes:
 
 
 def _begun(asked: Request, given: Given, *, edge: str | None) -> Request:
-    """The Request with the pictures that were given, and what settings say of how to begin at them; `edge` is the typed one."""
+    """Return the Request with the given pictures, and with the settings' way of beginning at them; `edge` is the typed
+    one."""
     if not given.init:
         return asked
     start = replace(asked.start or Start(hash=given.init), hash=given.init)
-    own = start.mask or Mask(hash=given.mask)
-    digits = given.mask if (edge or own.edge) == MASK_EDGES[0] else given.soft_mask
-    return replace(asked, start=replace(start, mask=replace(own, hash=digits) if digits else None))
+    mask = start.mask or Mask(hash=given.mask)
+    digits = given.mask if (edge or mask.edge) == MASK_EDGES[0] else given.soft_mask
+    return replace(asked, start=replace(start, mask=replace(mask, hash=digits) if digits else None))
 
 
 def build_request(
@@ -178,9 +179,9 @@ def build_request(
     typed: Mapping[str, Any] = MappingProxyType({}),
     **others: Any,
 ) -> Request:
-    """The Request: the settings block's, with every option that was typed in its place.
+    """Build the Request: the settings block's, with every typed option replacing its own.
 
-    `typed` has settings of the table by their keys, `others` fields of the Request.
+    `typed` has settings of the table by key, `others` fields of the Request.
     """
     asked = read_settings(settings) if settings else None
     if asked is None:
@@ -209,7 +210,7 @@ def build_request(
 
 
 def build_axes(typed: list[str] | None, seeds: int | None, *, seed: int) -> tuple[Axis, ...]:
-    """The axes that were typed; `seeds` is one that counts up from the sweep's seed."""
+    """Return the typed axes; `seeds` adds one that counts up from the sweep's seed."""
     axes = tuple(Axis.parse(text) for text in typed or ())
     if seeds is None:
         return axes
@@ -219,6 +220,6 @@ def build_axes(typed: list[str] | None, seeds: int | None, *, seed: int) -> tupl
 
 
 def with_phrases(settings: tuple[PhraseSkip, ...], typed: list[str]) -> tuple[PhraseSkip, ...]:
-    """The phrases of the settings and those that were typed, which win."""
-    own = tuple(PhraseSkip.parse(text) for text in typed)
-    return (*(one for one in settings if one.phrase not in {mine.phrase for mine in own}), *own)
+    """Return the phrases of the settings and those that were typed, which have precedence."""
+    typed_phrases = tuple(PhraseSkip.parse(text) for text in typed)
+    return (*(old for old in settings if old.phrase not in {new.phrase for new in typed_phrases}), *typed_phrases)

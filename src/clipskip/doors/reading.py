@@ -1,4 +1,4 @@
-"""The command that shows how a prompt is read. It loads no torch, unless it has your LoRAs or embeddings to look for."""
+"""The command that shows how a prompt is read. It loads torch only to look for your LoRAs or embeddings."""
 
 import dataclasses
 import json
@@ -22,23 +22,23 @@ from clipskip.prompt import (
 from clipskip.spec import ClipSkip, Skip, parse_skip
 
 RULES = {"a1111": DEFAULT_RULES, "comfyui": Rules(emphasis=Emphasis.COMFYUI)}
-"""Whose rules a prompt is read by."""
+"""The rules by which a prompt is read, by tool."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Files:
-    """What the user's folders have of what a prompt names."""
+class PromptFiles:
+    """The files in the user's folders that a prompt names."""
 
     loras: Mapping[str, str]
     """By the name in the tag: the file, or why there is none."""
     missing: tuple[str, ...]
-    """Names of LoRAs that are not there."""
+    """Names of LoRAs that no folder has."""
     embeddings: Mapping[str, int]
-    """Vectors by name, of each file whose name is among the words."""
+    """Number of vectors by name, for each file whose name is among the words."""
     paths: Mapping[str, str]
-    """Their files."""
+    """Embedding files by name."""
     unread: tuple[str, ...]
-    """Why a file that may be named is not used."""
+    """Why a file that may be meant is not used."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,20 +46,20 @@ class Reading:
     """How a prompt is read, and at which Clip Skips."""
 
     report: PromptReport
-    files: Files | None
-    """None where no folder was looked into."""
+    files: PromptFiles | None
+    """None where no folder was searched."""
     stretches: tuple[tuple[int, int, Skip], ...]
     """First and last step, counted from 1, of each Clip Skip."""
 
     @property
     def lines(self) -> list[str]:
-        """The reading as a terminal shows it."""
-        said = [f"steps {first}-{last}: Clip Skip {skip}" for first, last, skip in self.stretches]
-        return [*said, *report_lines(self.report), *_file_lines(self.report, self.files)]
+        """The reading as lines for a terminal."""
+        lines = [f"steps {first}-{last}: Clip Skip {skip}" for first, last, skip in self.stretches]
+        return [*lines, *report_lines(self.report), *_file_lines(self.report, self.files)]
 
     @property
     def fields(self) -> dict[str, Any]:  # Any: what JSON has
-        """The reading as JSON has it."""
+        """The reading as JSON values."""
         skips = [
             {"clip_skip": skip.from_end if isinstance(skip, ClipSkip) else str(skip), "steps": (first, last)}
             for first, last, skip in self.stretches
@@ -77,13 +77,13 @@ def read_words(
     allow_pickle: bool = False,
     tool: str = "a1111",
 ) -> Reading:
-    """How a prompt is read, which of your files it calls, and at which Clip Skip each step reads it."""
+    """Describe how a prompt is read, which of your files it uses, and at which Clip Skip each step reads it."""
     rules = RULES.get(tool.lower())
     if rules is None:
-        raise SpecError(f"prompts as {tool[:40]!r} reads them are not known; use {' or '.join(RULES)}", field="as")
+        raise SpecError(f"the rules of {tool[:40]!r} for prompts are unknown; use {' or '.join(RULES)}", field="as")
     names = () if negative or rules.comfy else _lora_names(text)
-    wanted = bool(names or folders or os.environ.get("CLIPSKIP_MODELS"))
-    files = find_files(text, names, folders=folders, allow_pickle=allow_pickle) if wanted else None
+    searches = bool(names or folders or os.environ.get("CLIPSKIP_MODELS"))
+    files = find_files(text, names, folders=folders, allow_pickle=allow_pickle) if searches else None
     report = describe(text, steps=steps, negative=negative, embeddings=files.embeddings if files else None, rules=rules)
     return Reading(report=report, files=files, stretches=read_skip(clip_skip, steps=steps) if clip_skip else ())
 
@@ -99,7 +99,7 @@ def read_aloud(
     allow_pickle: bool = False,
     tool: str = "a1111",
 ) -> str:
-    """The reading as lines or JSON."""
+    """Return the reading as lines or JSON."""
     reading = read_words(
         text,
         steps=steps,
@@ -113,46 +113,46 @@ def read_aloud(
 
 
 def _lora_names(text: str) -> tuple[str, ...]:
-    """The LoRAs that tags name, each once."""
+    """Return the LoRAs that tags name, each once."""
     tags = extract_tags(strip_comments(text))[1]
     named = (tag.positional[0] for tag in tags if tag.kind in LORA_KINDS and tag.positional)
     return tuple(dict.fromkeys(named))
 
 
-def find_files(text: str, loras: Sequence[str], *, folders: Sequence[Path], allow_pickle: bool = False) -> Files:
-    """The LoRAs of these names, and the embeddings whose names are among the words of a prompt."""
+def find_files(text: str, loras: Sequence[str], *, folders: Sequence[Path], allow_pickle: bool = False) -> PromptFiles:
+    """Find the LoRAs of these names, and the embeddings whose names are among a prompt's words."""
     from clipskip.weights import FileKind, Library, count_vectors
 
     library = Library.of_user(folders)
-    found, missing = dict[str, str](), list[str]()
+    places, missing = dict[str, str](), list[str]()
     for name in loras:
         try:
-            found[name] = str(library.find(name, FileKind.LORA, allow_path=False))
+            places[name] = str(library.find(name, FileKind.LORA, allow_path=False))
         except NotFound as error:
-            found[name] = str(error)
+            places[name] = str(error)
             missing.append(name)
     vectors, paths, unread = dict[str, int](), dict[str, str](), list[str]()
-    for one in library.named_in(text, FileKind.EMBEDDING):
+    for file in library.named_in(text, FileKind.EMBEDDING):
         try:
-            vectors[one.stem] = count_vectors(one.path, allow_pickle=allow_pickle)
-            paths[one.stem] = str(one.path)
+            vectors[file.stem] = count_vectors(file.path, allow_pickle=allow_pickle)
+            paths[file.stem] = str(file.path)
         except ClipskipError as error:
             unread.append(str(error))
-    return Files(loras=found, missing=tuple(missing), embeddings=vectors, paths=paths, unread=tuple(unread))
+    return PromptFiles(loras=places, missing=tuple(missing), embeddings=vectors, paths=paths, unread=tuple(unread))
 
 
-def _file_lines(report: PromptReport, files: Files | None) -> list[str]:
+def _file_lines(report: PromptReport, files: PromptFiles | None) -> list[str]:
     if files is None:
         return []
     lines = [
-        f"missing: {found}" if name in files.missing else f"file of LoRA {name}: {found}"
-        for name, found in files.loras.items()
+        f"missing: {place}" if name in files.missing else f"file of LoRA {name}: {place}"
+        for name, place in files.loras.items()
     ]
     lines += [f"file of embedding {name}: {files.paths[name]}" for name in report.embeddings]
     return [*lines, *(f"note: {why}" for why in files.unread)]
 
 
-def _file_fields(report: PromptReport, files: Files | None) -> dict[str, object] | None:
+def _file_fields(report: PromptReport, files: PromptFiles | None) -> dict[str, object] | None:
     if files is None:
         return None
     return {
@@ -163,7 +163,7 @@ def _file_fields(report: PromptReport, files: Files | None) -> dict[str, object]
 
 
 def read_skip(text: str, *, steps: int) -> tuple[tuple[int, int, Skip], ...]:
-    """First and last step, counted from 1, of each Clip Skip that was typed."""
-    ends = [(min(until + 1, steps), one) for until, one in parse_skip(text).over(steps)]
+    """Return first and last step, counted from 1, of each Clip Skip in a typed one."""
+    ends = [(min(until + 1, steps), skip) for until, skip in parse_skip(text).over(steps)]
     firsts = [1, *(end + 1 for end, _ in ends)]
-    return tuple((first, end, one) for first, (end, one) in zip(firsts, ends, strict=False) if first <= end)
+    return tuple((first, end, skip) for first, (end, skip) in zip(firsts, ends, strict=False) if first <= end)

@@ -1,4 +1,4 @@
-"""The table of settings as options of the command line."""
+"""The table of settings as command-line options."""
 
 import inspect
 from collections.abc import Callable
@@ -17,11 +17,11 @@ SIZES = {
         "Width x height of the second pass in place of a scale: 1024x1536; 0 for one side follows the other.",
     ),
 }
-"""Options that give two settings at once."""
+"""Options that set two settings at once."""
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with an option for each row of the table where it has `typed`, which gets what was typed by their keys."""
+    """Add an option for each row of the table to the command, whose `typed` receives what was typed, by key."""
     own = inspect.signature(command, eval_str=True).parameters.values()
     options = [_parameter(row) for row in SETTINGS if row.flag not in SIZES]
     options += [_size(flag, text) for flag, (_, _, text) in SIZES.items()]
@@ -43,7 +43,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def help_of(row: Setting) -> str:
-    """What a row says, with its range or choices."""
+    """Return a row's help, with its range or choices."""
     if row.choices:
         return f"{row.help} {', '.join(row.choices[:-1])} or {row.choices[-1]}."
     if row.kind is str or row.high == MAX_SEED:

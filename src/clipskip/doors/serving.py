@@ -23,34 +23,34 @@ from clipskip.weights import Library
 
 GRACE_S = 3
 NAMED = 5
-"""Links that a note names; the others are counted."""
+"""The number of links that a note names; others are counted."""
 ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 LEAST_TOKEN = 12
-"""Characters of a token or password that others on the network may guess at."""
+"""The fewest characters of a token or password when others on the network can guess at it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where the server listens, and what it asks of those who come."""
+    """Where the server listens, and what it requires from clients."""
 
     host: str
     port: int
     token: str | None = None
     login: str | None = None
-    """user:password, as A1111's --api-auth."""
+    """user:password, as in A1111's --api-auth."""
     origins: tuple[str, ...] = ()
-    """Of other pages that may read the answers, as A1111's --cors-allow-origins."""
+    """Origins of other pages that may read the answers, as in A1111's --cors-allow-origins."""
 
     def __post_init__(self) -> None:
         for origin in self.origins:
             if not ORIGIN.fullmatch(origin):
                 raise SpecError(
-                    f"{origin[:80]!r} is no origin of pages; write each as the browser does, https://chat.example or "
-                    "http://localhost:3000, and none for all pages (*)",
+                    f"{origin[:80]!r} is not the origin of a page; write each as the browser does, https://chat.example or "
+                    "http://localhost:3000; all pages (*) cannot be allowed",
                     field="cors_allow_origins",
                 )
         if self.login is not None and not all(self.login.partition(":")):
-            raise SpecError("--auth is user:password, as in --auth me:secret", field="auth")
+            raise SpecError("--auth needs user:password, as in --auth me:secret", field="auth")
         if self.token == "":
             raise SpecError("the token is empty; give one, or leave --token out", field="token")
         if self.is_local:
@@ -62,20 +62,20 @@ class Place:
             )
         if len(secret) < LEAST_TOKEN:
             raise SpecError(
-                f"{self.host} can be reached by others: {LEAST_TOKEN} characters is the least for a token or password",
+                f"{self.host} can be reached by others: use a token or password of at least {LEAST_TOKEN} characters",
                 field="token",
             )
 
     @property
     def is_local(self) -> bool:
-        """Whether nobody but this machine can come."""
+        """Whether only this machine can connect."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
 
     def listen(self) -> socket.socket:
-        """The listening socket; SpecError when the address cannot be used."""
+        """Return the listening socket; SpecError when the address cannot be used."""
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         try:
             return socket.create_server((self.host, self.port), family=family)
@@ -89,13 +89,13 @@ class Place:
 
 
 def _tell_links(library: Library) -> None:
-    """Which links of the model folders are not followed, so that nobody looks for their files in vain."""
+    """Print which links of the model folders are not followed, so that nobody looks for their files in vain."""
     links = library.left_alone
     if links:
         names = ", ".join(str(link) for link in links[:NAMED]) + (
             f" and {len(links) - NAMED} more" if links[NAMED:] else ""
         )
-        say(f"note: links out of the model folders are left alone: {names}; --follow-links-to FOLDER allows them")
+        say(f"note: links out of the model folders are not followed: {names}; --follow-links-to FOLDER allows them")
 
 
 def run_server(
@@ -109,7 +109,7 @@ def run_server(
     clip: str | None = None,
     open_page: bool = False,
 ) -> None:
-    """Serves until Ctrl-C."""
+    """Serve until Ctrl-C."""
     folder = out or OUT
     ensure_writable(folder)
     _log_to_terminal()
@@ -145,7 +145,7 @@ def run_server(
 
 
 def _log_to_terminal() -> None:
-    """Show what the server says of requests: what it left out of them, and why it refused them."""
+    """Show the server's log of requests: what it ignored in them, and why it refused them."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     log = logging.getLogger("clipskip")

@@ -1,4 +1,4 @@
-"""The table command: a sweep's folder in, its table to standard output or a file out."""
+"""The table command: writes a sweep's folder as a table to standard output or a file."""
 
 import sys
 from pathlib import Path
@@ -11,14 +11,14 @@ from clipskip.sweep.tabulate import FORMATS, as_csv, as_parquet, tabulate
 
 
 def write_table(folder: Path, *, format: str | None, out: Path | None) -> None:
-    """Writes a sweep's table; CSV goes to standard output where no file is named."""
+    """Write a sweep's table; CSV goes to standard output where no file is named."""
     kind = format or (out.suffix.removeprefix(".").lower() if out and out.suffix else "csv")
     if kind not in FORMATS:
-        raise SpecError(f"format {kind[:40]!r} is not known; use {' or '.join(FORMATS)}", field="format")
+        raise SpecError(f"the format {kind[:40]!r} is unknown; use {' or '.join(FORMATS)}", field="format")
     table = tabulate(read_sweep(folder), read_marks(folder))
     if out is None:
         if kind == "parquet":
-            raise SpecError("Parquet is not for a terminal; name a file with --out", field="out")
+            raise SpecError("Parquet cannot be printed; name a file with --out", field="out")
         sys.stdout.write(as_csv(table))
         return
     write_bytes(out, as_csv(table).encode() if kind == "csv" else as_parquet(table))

@@ -1,4 +1,4 @@
-"""What the command line does around a command: prints without control characters, and ends in one line whatever happens."""
+"""The frame of every command: it prints without control characters, and ends with one line whatever happens."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ def say(text: object, *, error: bool = False) -> None:
 
 
 def run(app: typer.Typer) -> int:
-    """Run the command that was typed; the exit code. Whatever goes wrong is one line on standard error."""
+    """Run the command that was typed and return the exit code. Any failure is one line on standard error."""
     try:
         return _run(app)
     except ClipskipError as error:

@@ -1,4 +1,4 @@
-"""A link, an AIR or a hash in; the model's file, verified and in the folder of its kind, out."""
+"""A link, an AIR or a hash to the model's file, verified and in the folder of its kind."""
 
 from clipskip.fetch.getting import Fetched, fetch
 

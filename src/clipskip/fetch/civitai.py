@@ -1,7 +1,7 @@
-"""Civitai's REST API: which file a link, a version or a hash means, and whether it may be had.
+"""Civitai's REST API: which file a link, a version or a hash means, and whether it can be downloaded.
 
 Facts from developer.civitai.com and the site's source: a version is Published or 404, a hash is looked up whatever its
-kind, `files[].hashes` may be empty, sizes are floats of KiB, an archived model has no files.
+kind, `files[].hashes` may be empty, sizes are floats in KiB, and an archived model has no files.
 """
 
 import os
@@ -19,7 +19,7 @@ from clipskip.spec import CivitaiLink
 from clipskip.weights import FileKind
 
 HOSTS_VARIABLE = "CLIPSKIP_CIVITAI"
-"""Other addresses of the API, separated by spaces, in the order in which they are asked."""
+"""The variable with other addresses of the API, separated by spaces, in the order in which they are tried."""
 HOSTS = "https://civitai.com https://civitai.red"
 TOKENS = ("CIVITAI_API_TOKEN", "CIVITAI_TOKEN")
 KINDS = {
@@ -54,16 +54,16 @@ class Civitai:
             web.close()
 
     def find(self, link: CivitaiLink, *, kind: FileKind | None = None, allow_pickle: bool = False) -> RemoteFile:
-        """The file that a link means; `kind` is what it will be used as.
+        """Find the file that a link means; `kind` is its intended use.
 
         Errors say why there is none: no such model, archived, flagged by a scan, a pickle, another kind.
         """
         web, card = self._version(link)
-        found = _kind_of(card)
-        if kind is not None and found is not kind:
+        actual_kind = _kind_of(card)
+        if kind is not None and actual_kind is not kind:
             raise FetchError(
-                f"{_title(card)} is {_a(found)} on Civitai, and {_a(kind)} is asked for here; give it with "
-                f"{'--' + _option(found) if _option(found) else 'another command'}",
+                f"{_title(card)} is {_a(actual_kind)} on Civitai, but {_a(kind)} was asked for; give it with "
+                f"{'--' + _option(actual_kind) if _option(actual_kind) else 'another command'}",
                 field=_option(kind) or "link",
             )
         file = _file_of(card, link, allow_pickle=allow_pickle)
@@ -71,14 +71,14 @@ class Civitai:
         hashes = file.get("hashes")
         sha256 = str(hashes.get("SHA256", "") if isinstance(hashes, dict) else "").lower()
         has_hash = re.fullmatch(r"[0-9a-f]{64}", sha256) is not None
-        notes = () if has_hash else ("Civitai has no SHA256 of this file, so that it cannot be verified",)
+        notes = () if has_hash else ("Civitai has no SHA256 of this file, so it cannot be verified",)
         number = card.get("id")
         query = {"fileId": file["id"]} if isinstance(file.get("id"), int) else {}
         kilobytes = file.get("sizeKB")
         return RemoteFile(
             url=f"{web.base}/api/download/models/{number}?{urlencode(query)}".rstrip("?"),
             name=_safe_name(file, card),
-            kind=found,
+            kind=actual_kind,
             size=round(kilobytes * 1024) if isinstance(kilobytes, (int, float)) else 0,
             is_rounded=True,
             sha256=sha256 if has_hash else "",
@@ -88,11 +88,11 @@ class Civitai:
         )
 
     def web_for(self, file: RemoteFile) -> Web:
-        """The address that a file was found at."""
+        """Return the address at which a file was found."""
         return next(web for web in self._webs if file.url.startswith(web.base))
 
     def _version(self, link: CivitaiLink) -> tuple[Web, Card]:
-        """The version, and where it was found: an address that does not have it is not the last word."""
+        """Return the version and where it was found; an address without it is not final."""
         if link.hash:
             path = f"/api/v1/model-versions/by-hash/{link.hash.upper()}"
         elif link.version_id:
@@ -108,50 +108,50 @@ class Civitai:
                     break
                 continue
             if not isinstance(answer, dict):
-                raise FetchError(f"{web.host} answers about {link} in a way that is not understood", field="link")
+                raise FetchError(f"{web.host} answered about {link} in an unknown form; try again later", field="link")
             return web, answer if link.hash or link.version_id else _newest(answer, link)
         assert refusal is not None
         raise refused(refusal, str(link), [web.host for web in self._webs], has_token=self._webs[0].has_token)
 
 
 def refused(refusal: Refusal, what: str, hosts: list[str], *, has_token: bool) -> ClipskipError:
-    """The error for each way in which Civitai says no."""
-    said = f' ("{refusal.message}")' if refusal.message else ""
+    """Return the error for each way in which Civitai refuses."""
+    quoted = f' ("{refusal.message}")' if refusal.message else ""
     where = " and ".join(hosts)
     token = "the token in CIVITAI_API_TOKEN is not accepted" if has_token else "put your API key in CIVITAI_API_TOKEN"
     text = {
         0: f"{what} was not fetched: {refusal.message}; check the connection and try again",
-        400: f"Civitai does not understand {what}{said}; check the link",
-        404: f"{where} have no {what}{said}: it was removed, is not published, or its host fails just now; check the link, "
+        400: f"Civitai does not understand {what}{quoted}; check the link",
+        404: f"{where} have no {what}{quoted}: it was removed, is not published, or its host has a failure; check the link, "
         "or try again later",
-        410: f"{what} is archived on Civitai, and its file is gone{said}; look for another copy by its hash",
+        410: f"{what} is archived on Civitai, and its file was removed{quoted}; look for another copy by its hash",
     }.get(refusal.status)
     if refusal.status == 401:
         disabled = "disabled" in refusal.message.lower()
         text = (
-            f"the maker of {what} has disabled downloads{said}; use another model, or use this one on the site"
+            f"the maker of {what} has disabled downloads{quoted}; use another model, or use this one on the site"
             if disabled
-            else f"Civitai gives {what} to signed-in users only{said}: {token}"
+            else f"Civitai gives {what} only to signed-in users{quoted}: {token}"
         )
     if refusal.status == 403:
         early = refusal.deadline or "early access" in refusal.message.lower()
         until = f" until {refusal.deadline}" if refusal.deadline else ""
         text = (
-            f"{what} is in early access{until}{said}; buy it on the site, or wait"
+            f"{what} is in early access{until}{quoted}; buy it on the site, or wait"
             if early
-            else f"Civitai does not give {what} to you{said}: {token}, and see the page of the model"
+            else f"Civitai does not give {what} to you{quoted}: {token}, and see the page of the model"
         )
     if refusal.status == 429:
         pause = f"; it asks to wait {refusal.retry_after_s:.0f} s" if refusal.retry_after_s else ""
-        text = f"Civitai finds that you download too much just now{said}{pause}; try again later"
+        text = f"Civitai limits your downloads at the moment{quoted}{pause}; try again later"
     error = NotFound if refusal.status == 404 else FetchError
     return error(
-        text or f"{what} was not fetched: {where} answers {refusal.status}{said}; try again later", field="link"
+        text or f"{what} was not fetched: {where} answered {refusal.status}{quoted}; try again later", field="link"
     )
 
 
 def _newest(model: Card, link: CivitaiLink) -> Card:
-    """The version that a model's page shows first."""
+    """Return the version that a model's page shows first."""
     versions = model.get("modelVersions")
     if not isinstance(versions, list) or not versions or not isinstance(versions[0], dict):
         raise FetchError(f"{link} has no published version; look at its page on Civitai", field="link")
@@ -165,15 +165,15 @@ def _kind_of(card: Card) -> FileKind:
     kind = KINDS.get(name.lower())
     if kind is None:
         raise FetchError(
-            f"{_title(card)} is of the type {name[:40] or 'unknown'} on Civitai, which is not drawn with here; fetched are "
-            "checkpoints, LoRAs, embeddings and VAEs",
+            f"{_title(card)} is of the type {name[:40] or 'unknown'} on Civitai, which is not used here; give a link to "
+            "a checkpoint, LoRA, embedding or VAE",
             field="link",
         )
     return kind
 
 
 def _file_of(card: Card, link: CivitaiLink, *, allow_pickle: bool) -> Card:
-    """The file asked for, else safetensors before pickles, the primary one first."""
+    """Return the file asked for, else safetensors before pickles, the primary one first."""
     files = [file for file in card.get("files") or () if isinstance(file, dict)]
     model = card.get("model")
     if not files:
@@ -182,17 +182,17 @@ def _file_of(card: Card, link: CivitaiLink, *, allow_pickle: bool) -> Card:
             f"{_title(card)} is {'archived' if archived else 'without files'} on Civitai; look for another copy by its hash",
             field="link",
         )
-    wanted = [file for file in files if link.file_id is None or file.get("id") == link.file_id]
+    candidates = [file for file in files if link.file_id is None or file.get("id") == link.file_id]
     if link.hash:
-        wanted = [file for file in wanted if link.hash in _digests(file)] or wanted
-    if not wanted:
+        candidates = [file for file in candidates if link.hash in _digests(file)] or candidates
+    if not candidates:
         raise NotFound(f"{_title(card)} has no file with the number {link.file_id}; its page lists them", field="link")
     if link.file_id is None and not link.hash:
-        wanted = [file for file in wanted if file.get("type") in MODEL_FILES] or wanted
-    ordered = sorted(wanted, key=lambda file: (_is_pickle(file), not file.get("primary")))
+        candidates = [file for file in candidates if file.get("type") in MODEL_FILES] or candidates
+    ordered = sorted(candidates, key=lambda file: (_is_pickle(file), not file.get("primary")))
     if _is_pickle(ordered[0]) and not allow_pickle:
         raise UnsafeFile(
-            f"{_title(card)} is a pickle ({str(ordered[0].get('name'))[:80]}), which can carry code; add --allow-pickle if you "
+            f"{_title(card)} is a pickle ({str(ordered[0].get('name'))[:80]}), which can contain code; add --allow-pickle if you "
             "trust its maker",
             field="link",
         )
@@ -213,13 +213,13 @@ def _check_scans(file: Card, card: Card) -> None:
     for field, what in (("pickleScanResult", "pickle scan"), ("virusScanResult", "virus scan")):
         if file.get(field) in REFUSED_SCANS:
             raise UnsafeFile(
-                f"Civitai's {what} of {_title(card)} says {file[field]}; it is not fetched. Look at its page before you trust it",
+                f"Civitai's {what} of {_title(card)} says {file[field]}, so it is not fetched; look at its page before you trust it",
                 field="link",
             )
 
 
 def _safe_name(file: Card, card: Card) -> str:
-    """The file's name without folders or characters that some file system refuses."""
+    """Return the file's name without folders and without characters that some file systems refuse."""
     name = PurePosixPath(str(file.get("name", "")).replace("\\", "/")).name
     plain = re.sub(r'[\x00-\x1f\x7f<>:"|?*]', "_", name).strip(". ")[:200]
     return plain or f"civitai-{card.get('id')}.safetensors"

@@ -1,4 +1,4 @@
-"""A remote file onto the disk: into a `.part` beside its place, resumed, measured, verified, then renamed."""
+"""Downloading a remote file: into a `.part` beside its place, resumed, measured, verified, then renamed."""
 
 import hashlib
 import os
@@ -14,20 +14,20 @@ from clipskip.fetch.remote import RemoteFile
 from clipskip.fetch.web import Refusal, Web
 
 SPARE = 64 * 2**20
-"""Bytes that are left free on the disk."""
+"""Bytes that stay free on the disk."""
 LEAST_TENSORS = 1024
 """Bytes below which no answer is a model."""
 Progress = Callable[[str, int, int], None]
-"""Called with the file's name, the bytes that are there, and all its bytes (0 where the host does not say)."""
+"""Called with the file's name, the bytes so far, and all its bytes (0 where the host does not say)."""
 
 
 def download(file: RemoteFile, web: Web, place: Path, *, progress: Progress | None = None) -> Refusal | None:
-    """Fetch a file to `place`; None when it is there and verified, the refusal when the host gives none.
+    """Download a file to `place`; return None when it is there and verified, or the host's refusal.
 
-    What an earlier attempt left in the `.part` is kept and the rest asked for by Range.
+    What an earlier attempt left in the `.part` is kept, and the rest is requested by Range.
 
     Raises:
-        FetchError: a page in the place of a file, a file that is too short or has another hash.
+        FetchError: a page instead of a file, a file that is too short or has another hash.
         OutputError: no room, or the folder cannot be written.
     """
     part = place.with_name(f"{place.name}.part")
@@ -59,7 +59,7 @@ def download(file: RemoteFile, web: Web, place: Path, *, progress: Progress | No
 def _write(
     answer: httpx2.Response, part: Path, name: str, *, start: int, total: int, progress: Progress | None
 ) -> None:
-    """The body, appended to what was there or from the beginning."""
+    """Write the body, appended to what was there or from the beginning."""
     there = start
     with open(part, "ab" if start else "wb") as out:
         try:
@@ -70,7 +70,7 @@ def _write(
                     progress(name, there, total)
         except httpx2.HTTPError as error:
             raise FetchError(
-                f"the connection broke after {there:,} bytes of {name} ({type(error).__name__}); the same command goes on from there",
+                f"the connection broke after {there:,} bytes of {name} ({type(error).__name__}); run the same command to continue",
                 field="link",
             ) from None
         out.flush()
@@ -78,12 +78,12 @@ def _write(
 
 
 def _finish(part: Path, file: RemoteFile, place: Path, *, total: int = 0) -> None:
-    """Verify what arrived and give it its name; what is wrong is removed, what is short is kept for the next try."""
+    """Verify what arrived and name it; wrong content is removed, an incomplete file is kept for the next try."""
     size = part.stat().st_size
     least = total or (file.size - 1024 if file.is_rounded else file.size)
     if size < least:
         raise FetchError(
-            f"{file.name} arrived with {size:,} of {max(least, file.size):,} bytes; the same command goes on from there",
+            f"{file.name} arrived with {size:,} of {max(least, file.size):,} bytes; run the same command to continue",
             field="link",
         )
     if file.sha256:
@@ -92,31 +92,35 @@ def _finish(part: Path, file: RemoteFile, place: Path, *, total: int = 0) -> Non
         if digest != file.sha256:
             part.unlink()
             raise FetchError(
-                f"{file.name} arrived with the hash {digest[:12]} where {file.sha256[:12]} is the right one; it was removed. Try "
-                "again; if it stays so, the host has another file than it says",
+                f"{file.name} arrived with the hash {digest[:12]} instead of {file.sha256[:12]} and was removed; try "
+                "again, and if that fails, the host has another file than it states",
                 field="link",
             )
     part.replace(place)
 
 
 def _check_content(answer: httpx2.Response, file: RemoteFile) -> None:
-    """FetchError for a page, or for an answer that is too small to be a model."""
+    """Raise FetchError for a page, or for an answer that is too small to be a model."""
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/json", "application/xhtml+xml"):
         raise FetchError(
-            f"a {kind.partition('/')[2]} page came in the place of {file.name}, probably one that asks to sign in; put your API key "
+            f"a {kind.partition('/')[2]} page came instead of {file.name}, probably one that asks to sign in; put your API key "
             "in CIVITAI_API_TOKEN (HF_TOKEN for Hugging Face)",
             field="link",
         )
     if answer.headers.get("content-encoding", "identity") != "identity":
-        raise FetchError(f"{file.name} comes compressed, which no model file is; nothing was kept", field="link")
+        raise FetchError(
+            f"{file.name} comes compressed, which no model file is; nothing was kept: try another link", field="link"
+        )
     length = answer.headers.get("content-length", "")
     if answer.status_code == 200 and length.isdigit() and int(length) < LEAST_TENSORS:
-        raise FetchError(f"{file.name} is only {length} bytes long at its host, which is no model", field="link")
+        raise FetchError(
+            f"{file.name} has only {length} bytes at its host, too few for a model; try another link", field="link"
+        )
 
 
 def _total(answer: httpx2.Response, start: int) -> int:
-    """All bytes of the file, 0 where the answer does not say."""
+    """Return the size of the file in bytes; 0 where the answer does not tell."""
     length = answer.headers.get("content-length", "")
     return start + int(length) if length.isdigit() else 0
 
@@ -132,7 +136,7 @@ def _check_room(wanted: int, folder: Path) -> None:
 
 
 def write_beside(path: Path, text: str) -> None:
-    """Write a small side file whole or not at all; a folder that takes no more is no reason to lose the model."""
+    """Write a small side file whole or not at all; failing is no reason to lose the model."""
     with suppress(OSError):
         scratch = path.with_name(f"{path.name}.part")
         scratch.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A link to a file on this machine: looked for here first, then fetched, verified and put into the folder of its kind."""
+"""From a link to a file on this machine: searched here first, then fetched, verified and put into its kind's folder."""
 
 import json
 import os
@@ -17,13 +17,13 @@ from clipskip.spec import CivitaiLink, HubLink, Link
 from clipskip.weights import FileKind, Library, civitai_ids, hash_file, identify, read_header
 
 CARD_ENDING = ".civitai.info"
-"""Civitai Helper's name for a version's description beside its file, which other tools read too."""
+"""Civitai Helper's ending for a version's description beside its file, which other tools read too."""
 SHOWN_KINDS = (FileKind.CHECKPOINT, FileKind.LORA, FileKind.VAE, FileKind.EMBEDDING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """A model that a link meant, on this machine."""
+    """A model from a link, on this machine."""
 
     path: Path
     title: str
@@ -41,9 +41,9 @@ def fetch(
     progress: Progress | None = None,
     wait: Wait = time.sleep,
 ) -> Fetched:
-    """The file that a link means, fetched where it is not here yet.
+    """Return the file that a link means, fetching it if it is not here yet.
 
-    `kind` is what it will be used as; a file of another kind is an error before anything is fetched. `wait` sleeps between
+    `kind` is its intended use; a file of another kind is an error before anything is fetched. `wait` sleeps between
     attempts.
     """
     if isinstance(link, HubLink):
@@ -74,7 +74,7 @@ def fetch(
 
 
 def _download(civitai: Civitai, file: RemoteFile, place: Path, *, progress: Progress | None) -> None:
-    """Fetch the file; Civitai's storage fails at times with a 404 that passes, so that one is tried twice."""
+    """Download the file; Civitai's storage sometimes fails with a passing 404, so that is tried twice."""
     web = civitai.web_for(file)
     refusal = download(file, web, place, progress=progress)
     if refusal is not None and refusal.status == 404:
@@ -85,17 +85,17 @@ def _download(civitai: Civitai, file: RemoteFile, place: Path, *, progress: Prog
 
 
 def _place(file: RemoteFile, folder: Path) -> Path:
-    """Its path in the folder: under its own name, with the version's number where another file has that name."""
+    """Return its path in the folder: its own name, with the version's number where another file has that name."""
     place = folder / file.name
     if place.exists() and not (file.sha256 and hash_file(place).sha256 == file.sha256):
         place = folder / f"{Path(file.name).stem}-{file.card.get('id')}{Path(file.name).suffix}"
     if place.exists() and file.sha256 and hash_file(place).sha256 != file.sha256:
-        raise FetchError(f"{place} is there already with other content; rename it, and fetch again", field="link")
+        raise FetchError(f"{place} already exists with other content; rename it, and fetch again", field="link")
     return place
 
 
 def _fetched_before(link: CivitaiLink, library: Library) -> Path | None:
-    """The file that the side files here say is this version, or one of this model."""
+    """Return the file that the side files here identify as this version, or as one of this model."""
     for folder in library.folders:
         for place, _, names in os.walk(folder):
             for name in names:
@@ -104,11 +104,11 @@ def _fetched_before(link: CivitaiLink, library: Library) -> Path | None:
                     same = version_id == link.version_id if link.version_id else model_id == link.model_id
                     if same and version_id is not None and link.file_id is None and not link.hash:
                         beside = Path(place) / name.removesuffix(CARD_ENDING)
-                        found = [
+                        models = [
                             path for path in beside.parent.glob("*.*") if path.stem == beside.name and _is_model(path)
                         ]
-                        if found:
-                            return found[0]
+                        if models:
+                            return models[0]
     return None
 
 
@@ -119,6 +119,6 @@ def _is_model(path: Path) -> bool:
 def _check_kind(path: Path, kind: FileKind | None, link: HubLink) -> None:
     if kind is None or path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
         return
-    found = identify(read_header(path)).kind
-    if found is not kind and found in SHOWN_KINDS:
-        raise FetchError(f"{link} is a {found}, and a {kind} is asked for here", field="link")
+    actual_kind = identify(read_header(path)).kind
+    if actual_kind is not kind and actual_kind in SHOWN_KINDS:
+        raise FetchError(f"{link} is a {actual_kind}, but a {kind} was asked for; give it as what it is", field="link")

@@ -1,4 +1,4 @@
-"""Hugging Face by its own library: its cache, its tokens, its transfers; its errors in our words."""
+"""Hugging Face through its own library, with its cache, tokens and transfers, and errors in our words."""
 
 import os
 import re
@@ -26,16 +26,16 @@ FOLDER_FILES = ("*.json", "*.txt", "*.safetensors")
 
 
 def fetch_from_hub(link: HubLink, *, allow_pickle: bool = False) -> Path:
-    """The file, or the diffusers folder, that a link means: from the cache of Hugging Face's tools where it is there.
+    """Return the file or diffusers folder that a link means, from the cache of Hugging Face's tools where it is there.
 
-    A repository without a file named must hold a diffusers folder, or one safetensors file at its top.
+    A repository without a named file must contain a diffusers folder, or one safetensors file at its top.
     """
     if link.file and not link.file.endswith(SAFE) and not (allow_pickle and link.file.endswith(PICKLED)):
         if link.file.endswith(PICKLED):
             raise UnsafeFile(
-                f"{link} is a pickle, which can carry code; add --allow-pickle if you trust its maker", field="link"
+                f"{link} is a pickle, which can contain code; add --allow-pickle if you trust its maker", field="link"
             )
-        raise FetchError(f"{link} is no model file; name a .safetensors file of the repository", field="link")
+        raise FetchError(f"{link} is not a model file; name a .safetensors file of the repository", field="link")
     if link.file:
         return _asked(link, lambda: Path(hf_hub_download(link.repo, link.file, revision=link.revision or None)))
     return _asked(link, lambda: _whole(link))
@@ -50,14 +50,14 @@ def _whole(link: HubLink) -> Path:
         return Path(hf_hub_download(link.repo, top[0], revision=link.revision or None))
     shown = ", ".join(top[:5]) or "none at its top"
     raise FetchError(
-        f"{link} holds no diffusers folder, and not one safetensors file but {len(top)} ({shown}); name the file, as in "
+        f"{link} contains no diffusers folder, and {len(top)} safetensors files at its top ({shown}); name the file, as in "
         f"{link.repo}/{top[0] if top else 'model.safetensors'}",
         field="link",
     )
 
 
 def _asked(link: HubLink, ask: Callable[[], Path]) -> Path:
-    """What `ask` gives, with each way to fail in our words."""
+    """Return the result of `ask`, with each of its errors in our words."""
     try:
         return ask()
     except (HfHubHTTPError, EntryNotFoundError, OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
@@ -68,21 +68,23 @@ def _asked(link: HubLink, ask: Callable[[], Path]) -> Path:
 
 
 def _message(error: Exception, link: HubLink) -> str:
-    """What went wrong and what to do; subclasses before the classes that they are of."""
+    """Return what went wrong and what to do; subclasses are matched before their bases."""
     page = f"https://huggingface.co/{link.repo}"
     match error:
         case GatedRepoError():
-            return f"{link} is given only to those who accepted its terms: accept them at {page}, and put your token in HF_TOKEN"
+            return f"{link} is available only to those who accepted its terms: accept them at {page}, and put your token in HF_TOKEN"
         case RevisionNotFoundError():
             return f"{link.repo} has no revision {link.revision or 'main'!r}; see {page}/tree/main"
         case RepositoryNotFoundError():
             has_token = bool(os.environ.get("HF_TOKEN"))
             token = (
-                "the token in HF_TOKEN may not see it" if has_token else "a private one needs your token in HF_TOKEN"
+                "the token in HF_TOKEN may have no access to it"
+                if has_token
+                else "a private one needs your token in HF_TOKEN"
             )
             return f"Hugging Face has no repository {link.repo}; check its spelling ({token})"
         case OfflineModeIsEnabled():
-            return f"{link} is not on this machine, and HF_HUB_OFFLINE forbids asking for it; unset it, or give a path"
+            return f"{link} is not on this machine, and HF_HUB_OFFLINE forbids fetching it; unset it, or give a path"
         case LocalEntryNotFoundError():
             return f"{link} was not fetched: huggingface.co cannot be reached, and the file is not on this machine; check the connection"
         case EntryNotFoundError():
@@ -94,5 +96,5 @@ def _message(error: Exception, link: HubLink) -> str:
             wait = f" in {pause[1]} s" if pause else " later"
             return f"Hugging Face limits how often you may ask; try again{wait}, or put your token in HF_TOKEN for more"
         case HfHubHTTPError() if error.response is not None:
-            return f"{link} was not fetched: Hugging Face answers {error.response.status_code}; try again later"
+            return f"{link} was not fetched: Hugging Face answered {error.response.status_code}; try again later"
     return f"{link} was not fetched: {type(error).__name__}: {str(error)[:160]}; check the connection and try again"

@@ -1,4 +1,4 @@
-"""Where a fetched file belongs: the folder of its kind, as A1111 or ComfyUI has it."""
+"""Where a fetched file belongs: the folder of its kind, as in A1111 or ComfyUI."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +15,8 @@ NEW_FOLDERS = {
 
 
 def folder_for(kind: FileKind, folders: Sequence[Path]) -> Path:
-    """The folder that a file of this kind goes to: in the first folder of the user's that has one for the kind, else a new one
-    in the first folder of all."""
+    """Return the folder for a file of this kind: the first one that the user has, else a new one in the first
+    folder."""
     roots = [folder for folder in folders if folder != STARTER] or [own_folder()]
     for root in roots:
         for part in LAYOUT.get(kind, ()):

@@ -8,16 +8,16 @@ from clipskip.weights import FileKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteFile:
-    """One file of a version of a model."""
+    """One file of a model's version."""
 
     url: str
     name: str
     """File name with its ending, without folders."""
     kind: FileKind
     size: int = 0
-    """Bytes; 0 where the host does not say."""
+    """In bytes; 0 where the host does not tell."""
     is_rounded: bool = False
-    """Whether `size` is within a KiB of the truth, as Civitai's kilobytes are."""
+    """Whether `size` is exact only to a KiB, like Civitai's kilobytes."""
     sha256: str = ""
     """64 hex digits in lower case; empty where the host has none."""
     title: str = ""

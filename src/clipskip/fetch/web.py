@@ -1,4 +1,4 @@
-"""Requests to the hosts that models come from: where a token may go, and every failure by name."""
+"""Requests to the hosts of models: where a token may be sent, and a name for every failure."""
 
 import ipaddress
 import os
@@ -15,7 +15,7 @@ from clipskip import __version__
 from clipskip.errors import FetchError
 
 AGENT = f"clipskip/{__version__}"
-"""Not a browser's: Civitai sends those to a page."""
+"""It is not a browser's, because Civitai redirects those to a page."""
 MOST_REDIRECTS = 5
 TRIES = 3
 LONGEST_WAIT_S = 60.0
@@ -26,11 +26,11 @@ Wait = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """An answer that is not the one asked for."""
+    """An answer other than the one asked for."""
 
     status: int
     message: str
-    """What the server says, at most 200 characters; empty where it says nothing."""
+    """The server's message, at most 200 characters; may be empty."""
     deadline: str = ""
     """When early access ends, as the server writes it."""
     retry_after_s: float | None = None
@@ -59,11 +59,11 @@ class Web:
         return self._token is not None
 
     def pause(self) -> None:
-        """Wait a little before trying again what may pass."""
+        """Wait a little before repeating a request that may succeed then."""
         self._wait(SHORT_PAUSE_S)
 
     def read_json(self, path: str) -> object | Refusal:
-        """The JSON at a path below the base, or why there is none."""
+        """Return the JSON at a path below the base, or why there is none."""
         with self.get(f"{self.base}{path}") as answer:
             if isinstance(answer, Refusal):
                 return answer
@@ -72,11 +72,12 @@ class Web:
                 content: object = answer.json()
                 return content
             except ValueError:
-                return Refusal(status=answer.status_code, message="it answered with a page where data was expected")
+                return Refusal(status=answer.status_code, message="it answered with a page instead of data")
 
     @contextmanager
     def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> Iterator[httpx2.Response | Refusal]:
-        """The answer at a URL, its body not yet read. What may pass (429, a broken connection, 5xx) is tried again."""
+        """Yield the answer at a URL, its body not yet read. Passing failures (429, a broken connection, 5xx) are
+        retried."""
         for left in reversed(range(TRIES)):
             with self._follow(url, headers or {}) as answer:
                 refusal = answer if isinstance(answer, Refusal) else _refusal(answer)
@@ -115,21 +116,21 @@ class Web:
         yield Refusal(status=0, message=f"more than {MOST_REDIRECTS} redirects")
 
     def _check_place(self, url: str) -> None:
-        """FetchError for a redirect to where no host of models sends anybody: a private address, or in the clear."""
+        """Raise FetchError for a redirect that no model host makes: to a private address, or unencrypted."""
         base, place = urlsplit(self.base), urlsplit(url)
         local = _is_private(self.host)
         if (place.scheme != "https" and place.scheme != base.scheme) or (
             _is_private(place.hostname or "") and not local
         ):
             raise FetchError(
-                f"{self.host} sends the download to {place.scheme}://{place.hostname}, which is not a place that models "
-                "come from; nothing was taken from there",
+                f"{self.host} sends the download to {place.scheme}://{place.hostname}, which is not a host of models; "
+                "nothing was fetched: check the link",
                 field="link",
             )
 
 
 def token_of(*names: str) -> str | None:
-    """The token in the first of these environment variables that has one."""
+    """Return the token in the first of these environment variables that has one."""
     return next((value for name in names if (value := os.environ.get(name, "").strip())), None)
 
 
@@ -141,28 +142,28 @@ def _is_private(host: str) -> bool:
 
 
 def _refusal(answer: httpx2.Response) -> Refusal | None:
-    """Why an answer is not a good one; None for a good one."""
+    """Return why an answer is not usable; None where it is."""
     if answer.status_code in (200, 206):
         return None
     try:
         body = answer.read()[:100_000]
-        said = answer.json() if body[:1] == b"{" else {}
+        content = answer.json() if body[:1] == b"{" else {}
     except (httpx2.HTTPError, ValueError):
-        said = {}
-    said = said if isinstance(said, dict) else {}
-    parts = [part for name in ("error", "message") if isinstance(part := said.get(name), str)]
+        content = {}
+    content = content if isinstance(content, dict) else {}
+    parts = [part for name in ("error", "message") if isinstance(part := content.get(name), str)]
     seconds = answer.headers.get("retry-after", "")
     return Refusal(
         status=answer.status_code,
         message=": ".join(dict.fromkeys(parts))[:200],
-        deadline=str(said.get("deadline", ""))[:40],
+        deadline=str(content.get("deadline", ""))[:40],
         retry_after_s=float(seconds) if seconds.isdigit() else None,
     )
 
 
 def _pause(refusal: Refusal, attempt: int) -> float | None:
-    """Seconds until it is worth trying again; None where it is not."""
+    """Return the seconds until a retry is worthwhile; None where it is not."""
     if refusal.status == 429:
-        asked = refusal.retry_after_s
-        return None if asked is not None and asked > LONGEST_WAIT_S else (asked or 5.0 * attempt)
+        requested_s = refusal.retry_after_s
+        return None if requested_s is not None and requested_s > LONGEST_WAIT_S else (requested_s or 5.0 * attempt)
     return float(attempt) if refusal.status == 0 or refusal.status >= 500 else None

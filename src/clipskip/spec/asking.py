@@ -1,4 +1,4 @@
-"""A record that a Reader has -> a Request: the same for a settings line and for every tool's JSON."""
+"""From a record in a Reader to a Request, for settings lines and every tool's JSON alike."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -22,58 +22,60 @@ from clipskip.spec.table import HIRES, MASK, PICTURE, START
 
 Read = TypeVar("Read")
 SPECIAL = frozenset({"sampler", "scheduler", "width", "height"})
-"""Of the table's rows, those that records have in ways of their own."""
+"""Rows of the table that records write in ways of their own."""
 HIRES_SIGNS = ("hires_scale", "hires_upscaler", "hires_width")
-"""A text with one of these and a denoising strength is of a picture with a second pass (A1111 1.10 modules/ui.py)."""
+"""A text with one of these and a denoising strength describes a picture with a second pass (A1111 1.10
+modules/ui.py)."""
 API_STRENGTH = 0.75
-"""Denoising strength that A1111's API has where a body leaves it out."""
+"""The denoising strength that A1111's API uses where a body leaves it out."""
 NO_VAE = frozenset({"automatic", "none", "default", "defaultmodel"})
-"""What some tools note where the checkpoint's own VAE was used."""
+"""Words that some tools write where the checkpoint's own VAE was used."""
 SWITCHES = {"true": "on", "yes": "on", "false": "off", "no": "off"}
 FAMILIES = {"sd-1": Family.SD1, "sd-2": Family.SD2, "sdxl": Family.SDXL}
 """InvokeAI's `base`."""
 
 _SIZE = re.compile(r"\(?\s*([0-9]{1,9})\s*[xX×,*]\s*([0-9]{1,9})\s*\)?(?:\s*<.*)?", re.DOTALL)
 _TITLE = re.compile(r"(.+?)(?:\s*\[([0-9a-fA-F]{8,64})\])?", re.DOTALL)
-"""A model as A1111's menus have it: "foxmix.safetensors [0123456789]"."""
+"""A model in the form of A1111's menus: "foxmix.safetensors [0123456789]"."""
 
 Names = Callable[[str, str], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What a tool's records leave unsaid, and what they say in the tool's own way."""
+    """How one tool's records are to be read: its defaults for what they leave out, and its ways of writing things."""
 
     label: str
     sampler: str = "Euler a"
-    """Empty where its records always name one."""
+    """Empty where its records always name a sampler."""
     names: Names = other_names
-    """A1111's names of its sampler and schedule type."""
+    """Returns A1111's names of its sampler and schedule type."""
     scheduler_is_sampler: bool = False
-    """InvokeAI calls its sampler a scheduler."""
+    """Whether the record's scheduler is the sampler (InvokeAI)."""
     rng: str = "CPU"
     ensd: int = 0
     emphasis: str = "Original"
     words: Callable[[str], str] = str
-    """Its prompts as A1111 writes them."""
+    """Returns its prompts as A1111 writes them."""
     clip_skip: ClipSkip | None = None
     dialect: Dialect = Dialect.A1111
     """How it counts Clip Skip."""
     counted_by: Dialect | None = None
     """The same where it depends on the model's family, which only its file tells."""
     switch: bool = False
-    """Its Clip Skip is true or false (Easy Diffusion)."""
+    """Whether its Clip Skip is true or false (Easy Diffusion)."""
 
 
 A1111 = Source(label="A1111", rng="GPU", clip_skip=ClipSkip(1))
-"""What A1111 takes for settings that a text leaves out (1.10 modules/infotext_utils.py)."""
+"""A1111's defaults for settings that a text leaves out (1.10 modules/infotext_utils.py)."""
 
 COMFY_TEXT = Source(label="ComfyUI's settings text", names=comfy_text_names, emphasis="ComfyUI")
 """What nodes of ComfyUI write beside a graph, or in its place: A1111's lines about a picture of ComfyUI's."""
 
 
 def read_request(reader: Reader, source: Source, *, prompt: str | None = None, negative: str = "") -> Request:
-    """What the record asks for; what it says beside that is `unused`. A settings text has its prompts apart."""
+    """Return the Request in a record; what nothing here uses is in its `unused`. A settings text has its prompts
+    apart."""
     if prompt is None:
         prompt, negative = (source.words(reader.text(side)) for side in ("prompt", "negative_prompt"))
     model, digits, family = _model(reader)
@@ -130,7 +132,7 @@ def _checked(read: Callable[[Reader], Read], reader: Reader) -> Read:
 
 
 def _hires(reader: Reader) -> Hires | None:
-    """The second pass that a text notes, or that a body of A1111's API switches on."""
+    """Return the second pass that a text describes or that a body of A1111's API switches on."""
     switch = reader.take("enable_hires")
     noted = reader.has("hires_denoising_strength") and any(reader.has(sign) for sign in HIRES_SIGNS)
     if switch is not None and not isinstance(switch.value, bool):
@@ -145,7 +147,7 @@ def _hires(reader: Reader) -> Hires | None:
 
 
 def _start(reader: Reader) -> Start | None:
-    """The picture that a text notes as the one that drawing begins at."""
+    """Return the start picture that a text describes."""
     digits = reader.name("init_hash")
     if digits is None:
         return None
@@ -170,7 +172,7 @@ def _check_hires_model(reader: Reader, model: str | None) -> None:
 
 
 def _refiner(reader: Reader) -> tuple[str | None, str | None]:
-    """The name and hash of the checkpoint that finishes the picture, as A1111 writes them: name [hash]."""
+    """Return name and hash of the refiner, which A1111 writes as name [hash]."""
     said = reader.take("refiner")
     if said is not None and isinstance(said.value, dict):
         name, inner = _named(reader, said)
@@ -182,13 +184,13 @@ def _refiner(reader: Reader) -> tuple[str | None, str | None]:
 
 
 def _vae(reader: Reader, said: Said) -> str | None:
-    """A VAE's name; some tools note a word where the checkpoint's own was used."""
+    """Return a VAE's name; None for the words that mean the checkpoint's own."""
     name = _named(reader, said)[0] if isinstance(said.value, dict) else said.name()
     return None if plain(name) in NO_VAE else stem(name)
 
 
 def _model(reader: Reader) -> tuple[str | None, str | None, str | None]:
-    """The checkpoint's name and hash, and InvokeAI's word for its family."""
+    """Return the checkpoint's name and hash, and InvokeAI's word for its family."""
     said = reader.take("model")
     if said is None or not isinstance(said.value, dict):
         title = _TITLE.fullmatch(said.name()) if said else None
@@ -200,7 +202,7 @@ def _model(reader: Reader) -> tuple[str | None, str | None, str | None]:
 
 
 def _named(reader: Reader, said: Said) -> tuple[str, dict[str, str]]:
-    """A file's name in an object, and what else it says that is read: its family, a hash that is one."""
+    """Return a file's name from an object, and what else of it is used: its family, and a valid hash."""
     inner = dict(said.value)
     first = next((key for key in ("name", "model_name", "modelFileName", "label") if inner.get(key)), None)
     if first is None:
@@ -215,7 +217,7 @@ def _named(reader: Reader, said: Said) -> tuple[str, dict[str, str]]:
 
 
 def _same_hash(reader: Reader, digits: str | None, files: Files) -> str | None:
-    """The model's hash; one that a list has beside it, and that is another, is left over."""
+    """Return the model's hash; a different one in a list is left over."""
     if digits and files.model_hash and not _alike(digits, files.model_hash):
         reader.leave("hashes model", files.model_hash)
     return digits or files.model_hash
@@ -227,7 +229,7 @@ def _alike(a: str, b: str) -> bool:
 
 
 def _sampler(reader: Reader, source: Source) -> tuple[str, str]:
-    """Sampler and schedule type by A1111's names."""
+    """Return sampler and schedule type under A1111's names."""
     said = None if source.scheduler_is_sampler else reader.take("sampler")
     schedule = reader.take("scheduler")
     if source.scheduler_is_sampler:
@@ -248,7 +250,7 @@ def _sampler(reader: Reader, source: Source) -> tuple[str, str]:
 
 
 def read_size(reader: Reader) -> tuple[int | None, int | None]:
-    """Width and height in pixels."""
+    """Return width and height in pixels."""
     size, sides = reader.take("size"), (reader.take("width"), reader.take("height"))
     if size is None:
         width, height = (side.whole() if side else None for side in sides)
@@ -263,25 +265,25 @@ def read_size(reader: Reader) -> tuple[int | None, int | None]:
 
 
 def _clip_skip(reader: Reader, source: Source, family: str | None, *, calls: int) -> Skip | None:
-    """The Clip Skip in whichever spelling; SpecError where two disagree."""
+    """Return the Clip Skip in any spelling; SpecError where two of them disagree."""
     said = reader.all("clip_skip")
-    found = {one.key: _skip(one, source, family) for one in said}
-    written = {one.key: shown(one.value) for one in said}
+    skips = {entry.key: _skip(entry, source, family) for entry in said}
+    written = {entry.key: shown(entry.value) for entry in said}
     exacts = [(exact, _skip(exact, A1111, None)) for exact in reader.all("exact_clip_skip")]
     for exact, skip in (*exacts, *_dynamic(reader, calls)):
         begins = ClipSkip(skip.first.shallow)
-        found = {name: skip if other == begins else other for name, other in found.items()}
-        found[exact.key], written[exact.key] = skip, shown(exact.value)
-    if len(set(found.values())) > 1:
-        told = " and ".join(f"{name} {written[name][:40]}" for name in found)
+        skips = {name: skip if whole == begins else whole for name, whole in skips.items()}
+        skips[exact.key], written[exact.key] = skip, shown(exact.value)
+    if len(set(skips.values())) > 1:
+        told = " and ".join(f"{name} {written[name][:40]}" for name in skips)
         raise SpecError(f"settings: {told} disagree; leave one of them", field="clip_skip")
-    if found or source.dialect is Dialect.A1111:
-        return next(iter(found.values()), source.clip_skip)
+    if skips or source.dialect is Dialect.A1111:
+        return next(iter(skips.values()), source.clip_skip)
     return ClipSkip.from_dialect(0, source.dialect, family=_family(family)) if family in (None, *FAMILIES) else None
 
 
 def _dynamic(reader: Reader, calls: int) -> Iterator[tuple[Said, Skip]]:
-    """What reForge notes of a Clip Skip for each step: values or "4->2", with where that ramp starts."""
+    """Yield reForge's Clip Skip for each step: values or "4->2", with the value where that ramp starts."""
     noted, start = reader.take("dynamic_clip_skip"), reader.take("dynamic_clip_skip_start")
     said = noted or (start and Said(start.key, f"{start.whole()}->2"))
     if said:
@@ -292,7 +294,7 @@ def _dynamic(reader: Reader, calls: int) -> Iterator[tuple[Said, Skip]]:
 
 
 def _skip(said: Said, source: Source, family: str | None) -> Skip:
-    """A number in the way of the tool, a schedule of ours, or Easy Diffusion's switch."""
+    """Return a Clip Skip from the tool's number, a schedule of ours, or Easy Diffusion's switch."""
     value = said.value
     plainly = isinstance(value, int | float | str) and (source.switch or not isinstance(value, bool))
     if not plainly:
@@ -317,7 +319,7 @@ def _skip(said: Said, source: Source, family: str | None) -> Skip:
 def _family(name: str | None) -> Family:
     if name is not None and name not in FAMILIES:
         raise SpecError(
-            f"models of base {name[:40]!r} have no Clip Skip here; {', '.join(FAMILIES)} have", field="model"
+            f"models of base {name[:40]!r} have no Clip Skip here; use a model of {', '.join(FAMILIES)}", field="model"
         )
     return FAMILIES.get(name or "", Family.SD1)
 
@@ -332,6 +334,6 @@ def _phrases(reader: Reader) -> tuple[PhraseSkip, ...]:
 
 
 def _hypernet(reader: Reader) -> str:
-    """A hypernetwork as a tag of the prompt, as A1111 takes it."""
+    """Return a hypernetwork as a tag of the prompt, as in A1111."""
     name, strength = reader.name("hypernet"), reader.name("hypernet_strength")
     return f"<hypernet:{name}:{strength or '1.0'}>" if name else ""

@@ -1,4 +1,4 @@
-"""What a sweep varies besides Clip Skip: the axes as users of A1111's plot and of SwarmUI's grid write them.
+"""What a sweep varies besides Clip Skip, in the syntax of A1111's plot and SwarmUI's grid.
 
 seed=1-4, cfg=3,5..9, lora-weight=0.2..1.0, sampler=Euler a||DPM++ 2M, prompt=frog||owl, lora=none||each||all; SKIP: leaves a
 value out.
@@ -21,14 +21,14 @@ NUMBER = r"[+-]?(?:\d{1,20}(?:\.\d{0,12})?|\.\d{1,12})"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AxisKind:
-    """What an axis may vary."""
+    """A setting that an axis can vary."""
 
     name: str
     title: str
     """In a list to choose from."""
     kind: Kind
     label: str
-    """What stands beside a value: seed 5."""
+    """The word before a value in labels: seed 5."""
     field: str
     """The infotext's name of it; empty where it has none of its own."""
     example: str
@@ -83,15 +83,15 @@ BY_NAME = {axis.name: axis for axis in AXES}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """One axis: what it varies, and its values in their order."""
+    """One axis of a sweep: the setting that it varies, with its values in order."""
 
     kind: AxisKind
     values: tuple[Value, ...]
-    """Of the axis `prompt` the first is what is looked for, and itself the first replacement."""
+    """The first value of the axis `prompt` is the text to replace, and also the first replacement."""
 
     @classmethod
     def parse(cls, text: str) -> "Axis":
-        """The axis that a user typed: name=values."""
+        """Parse the axis that a user typed: name=values."""
         name, equals, values = text.partition("=")
         kind = BY_NAME.get(re.sub(r"[\s_]+", "-", name.strip().lower()))
         if not equals or kind is None:
@@ -116,14 +116,15 @@ class Axis:
 
 
 def combinations(axes: Sequence[Axis]) -> list[tuple[tuple[Axis, Value], ...]]:
-    """Every combination of the axes' values, the last axis changing fastest; one empty combination without axes."""
+    """Return every combination of the axes' values, the last axis changing fastest; one empty combination without
+    axes."""
     names = [axis.kind.name for axis in axes]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled:
         raise SpecError(f"axis {doubled} is given twice; put its values into one", field="axis")
     count = math.prod(len(axis.values) for axis in axes)
     if count > MOST_VALUES:
-        raise SpecError(f"these axes have {count:,} combinations; {MOST_VALUES:,} is the most", field="axis")
+        raise SpecError(f"these axes have {count:,} combinations; use at most {MOST_VALUES:,}", field="axis")
     return list(product(*([(axis, value) for value in axis.values] for axis in axes)))
 
 
@@ -133,17 +134,17 @@ def _values(text: str, kind: AxisKind) -> list[Value]:
     if kind.kind == "text":
         return list(kept)
     read = _number(kind)
-    found: list[Value] = []
+    values: list[Value] = []
     for index, part in enumerate(kept):
         if part == "..":  # SwarmUI: 1, 2, .., 10
             if not 2 <= index < len(kept) - 1:
                 raise SpecError(f"axis {kind.name}: .. stands between numbers, as in 1, 2, .., 10", field="axis")
-            found += _filled(found[-2:], read(kept[index + 1]), kind)
+            values += _filled(values[-2:], read(kept[index + 1]), kind)
         else:
-            found += _span(part, kind) or [read(part)]
-        if len(found) > MOST_VALUES:
+            values += _span(part, kind) or [read(part)]
+        if len(values) > MOST_VALUES:
             raise SpecError(f"axis {kind.name} has more than {MOST_VALUES:,} values; use fewer", field="axis")
-    return found
+    return values
 
 
 def _number(kind: AxisKind) -> Callable[[str], int | float]:
@@ -160,7 +161,8 @@ def _number(kind: AxisKind) -> Callable[[str], int | float]:
 
 
 def _span(text: str, kind: AxisKind) -> list[Value]:
-    """1-5, 1-9 (+2), 1-10 [4] (A1111), 0.2..1.0 in steps of the last digit that is written; nothing for other texts."""
+    """Return the values of 1-5, 1-9 (+2), 1-10 [4] (A1111) or 0.2..1.0 (in steps of its last digit); empty for other
+    texts."""
     match = re.fullmatch(rf"({NUMBER})\s*(-|\.\.)\s*({NUMBER})\s*(?:\(\s*({NUMBER})\s*\)|\[\s*(\d{{1,5}})\s*\])?", text)
     if match is None:
         return []
@@ -172,18 +174,21 @@ def _span(text: str, kind: AxisKind) -> list[Value]:
     digits = max(len(part.partition(".")[2]) for part in (match[1], match[3])) if match[2] == ".." else 0
     step = abs(float(match[4])) if match[4] else 10.0**-digits
     if not step:
-        raise SpecError(f"axis {kind.name}: the step of {text[:40]!r} is 0; give another", field="axis")
+        raise SpecError(f"axis {kind.name}: the step of {text[:40]!r} is 0; give a larger step", field="axis")
     count = math.floor(abs(high - low) / step + 1e-9) + 1
     sign = 1 if high >= low else -1
     return [_plain(low + sign * step * i, kind) for i in range(min(count, MOST_VALUES + 1))]
 
 
 def _filled(last: Sequence[Value], end: int | float, kind: AxisKind) -> list[Value]:
-    """What stands between two numbers and the next: as far apart as the two."""
+    """Return the values between two numbers and the next one, in steps of their distance."""
     before, start = (float(value) for value in last)
     step = start - before
     if not step or (end - start) / step < 0:
-        raise SpecError(f"axis {kind.name}: .. cannot go from {start:g} to {end:g} by {step:g}", field="axis")
+        raise SpecError(
+            f"axis {kind.name}: .. cannot go from {start:g} to {end:g} in steps of {step:g}; correct the numbers",
+            field="axis",
+        )
     count = math.ceil((end - start) / step - 1e-9)
     return [_plain(start + step * i, kind) for i in range(1, min(count, MOST_VALUES + 1))]
 

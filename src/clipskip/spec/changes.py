@@ -1,4 +1,4 @@
-"""Settings by the table's keys, as options and request bodies have them, put into a Request."""
+"""Changing a Request's settings by the table's keys, which options and request bodies use."""
 
 import re
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from clipskip.spec.table import HIRES, MASK, PICTURE, START, Plain, Setting
 
 
 def values_of(request: Request) -> dict[str, Plain | None]:
-    """The Request's plain settings by their keys; those of a part that it does not have are left out."""
+    """Return the Request's plain settings by key; those of a part that it lacks are left out."""
     start = request.start
     parts = ((request, PICTURE), (request.hires, HIRES), (start, START), (start and start.mask, MASK))
     return {row.key: getattr(part, row.name) for part, rows in parts if part is not None for row in rows}
 
 
 def with_values(request: Request, values: Mapping[str, Any]) -> Request:  # Any: as the rows say
-    """The Request with these settings, by their keys, in place of its own.
+    """Return the Request with these settings, given by key.
 
-    One of a second pass asks for one. Those of a picture to begin at, or of a mask, need it to be there.
+    A setting of the second pass adds one. Settings of a start picture or of a mask need that picture or mask.
     """
     changed = replace(request, **_named(PICTURE, values))
     if second := _named(HIRES, values):
@@ -31,13 +31,13 @@ def with_values(request: Request, values: Mapping[str, Any]) -> Request:  # Any:
     start = changed.start
     if start is None and (first or mask):
         raise SpecError(
-            "these settings are for a picture to begin at; give it with --init", field=_first(values, first, mask)
+            "these settings need a picture to begin at; give it with --init", field=_first(values, first, mask)
         )
     if start is not None:
-        own: Mask | None = start.mask
-        if own is None and mask:
-            raise SpecError("these settings are for a mask; give it with --mask", field=_first(values, mask))
-        changed = replace(changed, start=replace(start, **first, mask=replace(own, **mask) if own else None))
+        mask_now: Mask | None = start.mask
+        if mask_now is None and mask:
+            raise SpecError("these settings need a mask; give it with --mask", field=_first(values, mask))
+        changed = replace(changed, start=replace(start, **first, mask=replace(mask_now, **mask) if mask_now else None))
     return changed
 
 
@@ -51,7 +51,7 @@ def _first(values: Mapping[str, Any], *named: Mapping[str, Any]) -> str:  # Any:
 
 
 def parse_size(text: str, *, field: str = "size") -> tuple[int, int]:
-    """Width and height in pixels from "512x768"."""
+    """Parse width and height in pixels from "512x768"."""
     match = re.fullmatch(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*", text)
     if match is None:
         raise SpecError(f"size {text!r} is not width x height; write it as 512x768", field=field)

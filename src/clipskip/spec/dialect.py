@@ -1,6 +1,6 @@
-"""The same Clip Skip in every tool's words: read, said and tabled.
+"""The same Clip Skip in every tool's numbers: reading, writing and tables.
 
-`rules` holds the rules with their sources; `docs/clip-skip-in-every-tool.md` is made from them.
+`rules` holds the rules with their sources; `docs/clip-skip-in-every-tool.md` is generated from them.
 """
 
 from collections.abc import Iterator
@@ -19,15 +19,15 @@ CANNOT = "-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translation:
-    """What a tool's value reads."""
+    """The Clip Skip that a tool's value selects."""
 
     skip: Skip
     remark: str = ""
-    """Where that is another layer than the value says, or one that the model was not trained on: one line."""
+    """One line on a layer that differs from the value, or that the model was not trained on; empty otherwise."""
 
 
 def translate(value: Value | None, dialect: Dialect, *, family: Family = Family.SD1) -> Translation:
-    """Return what a tool's value reads on a family; SpecError when it reads no Clip Skip."""
+    """Return the Clip Skip that a tool's value selects on a family; SpecError when it selects none."""
     row, text = numbering(dialect, family), "" if value is None else str(value)
     if dialect is Dialect.CLIPSKIP and "[" in text:
         return Translation(skip=check_depths(parse_skip(text), depths(family)))
@@ -44,11 +44,12 @@ def translate(value: Value | None, dialect: Dialect, *, family: Family = Family.
         )
     both = [layers_of(side, dialect, family, encoder=number) for number, side in enumerate(sides)]
     skip = EncoderSkips.of(ClipSkip(both[0].l_from_end), ClipSkip(both[1].g_from_end))
-    return Translation(skip=skip, remark=". ".join(filter(None, (one.remark for one in both))))
+    return Translation(skip=skip, remark=". ".join(filter(None, (layers.remark for layers in both))))
 
 
 def asked_skip(request: Request, family: Family) -> Translation | None:
-    """Return the Clip Skip that is asked for, as the tool that counted it reads it on a family; None where none is."""
+    """Return the requested Clip Skip as the tool that counted it reads it on a family; None where none was
+    requested."""
     if request.clip_skip is None:
         return None
     if request.counted_by is None or not isinstance(request.clip_skip, ClipSkip) or not family.usable:
@@ -62,19 +63,19 @@ def _skip_of(layers: Layers) -> Skip:
 
 
 def depths(family: Family) -> tuple[int, ...]:
-    """The layers of each of the family's text encoders."""
+    """Return the number of layers of each of the family's text encoders."""
     return tuple(encoder.depth for encoder in family.value.encoders)
 
 
 def from_dialect(value: Value | None, dialect: Dialect, *, family: Family = Family.SD1) -> Skip:
-    """The layer, or the two, that a tool's value reads on a family; SpecError when it reads none."""
+    """Return the Clip Skip that a tool's value selects on a family; SpecError when it selects none."""
     return translate(value, dialect, family=family).skip
 
 
 def to_dialect(skip: Skip, dialect: Dialect, *, family: Family = Family.SD1, calls: int | None = None) -> Value:
-    """What to give a tool so that it reads this; SpecError when it cannot.
+    """Return the value with which a tool selects this Clip Skip; SpecError when it cannot.
 
-    `calls` of the denoiser are what a schedule that counts in shares needs to be written as a value for each step.
+    `calls`, the number of denoiser calls, is needed to write a schedule that counts in shares as a value for each step.
     """
     numbering(dialect, family)
     l_skip, g_skip = skip_for(skip, 0), skip_for(skip, 1)
@@ -84,22 +85,24 @@ def to_dialect(skip: Skip, dialect: Dialect, *, family: Family = Family.SD1, cal
         return str(skip)
     if dialect is Dialect.REFORGE and not isinstance(skip, EncoderSkips):
         return write_dynamic(skip, calls=calls)
-    raise SpecError(f"{dialect.label} has no Clip Skip that changes by step as {skip} does", field="clip_skip")
+    raise SpecError(
+        f"{dialect.label} has no Clip Skip that changes by step, as {skip} does; use one number", field="clip_skip"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spelling:
-    """How one tool says a Clip Skip: a line of the conversion table."""
+    """One tool's value for a Clip Skip: a line of the conversion table."""
 
     dialect: Dialect
     number: str
-    """What to give the tool; "-" where it cannot be said."""
+    """The value to give the tool; "-" where it cannot select this Clip Skip."""
     note: str
-    """What to know of it, or why it cannot be said."""
+    """A note on the value, or why there is none."""
 
 
 def conversion_table(skip: Skip, *, family: Family = Family.SD1, calls: int | None = None) -> Iterator[Spelling]:
-    """The Clip Skip as every tool that has it on this family says it."""
+    """Yield the value for this Clip Skip in every tool that has it on this family."""
     tools = dialects(family)
     check_depths(skip, depths(family))
     for dialect in tools:
@@ -112,7 +115,7 @@ def conversion_table(skip: Skip, *, family: Family = Family.SD1, calls: int | No
 
 
 def dialects(family: Family) -> tuple[Dialect, ...]:
-    """The tools that have Clip Skip on this family; SpecError where it means nothing."""
+    """Return the tools that have Clip Skip on this family; SpecError where it has no meaning."""
     numbering(Dialect.CLIPSKIP, family)
     return tuple(dialect for dialect in Dialect if dialect in ROWS[family])
 
@@ -126,12 +129,12 @@ def layers_read(skip: Skip, *, family: Family) -> tuple[tuple[str, int, float], 
 
 
 def full_note(dialect: Dialect, family: Family) -> str:
-    """What to know of a tool on this family, in one line."""
+    """Return the note on a tool on this family, in one line."""
     return ". ".join(filter(None, (numbering(dialect, family).note, dialect.note)))
 
 
 def markdown_table(family: Family) -> str:
-    """The table for the manual: each tool's rule, its range and its note."""
+    """Return the manual's table of each tool's rule, range and note."""
     lines = ["| Tool | For Clip Skip n | Clip Skip 2 | Takes | Beyond that | Note |", "|---|---|---|---|---|---|"]
     for dialect in dialects(family):
         row = numbering(dialect, family)
@@ -146,11 +149,11 @@ WANTED: tuple[str, ...] = ("1", "2", "3", "12", "2/5", "5/2")
 
 
 def which_number_table(family: Family) -> str:
-    """The table for the manual: what to type in each tool for some Clip Skips, and what its own 1 reads."""
+    """Return the manual's table of what to type in each tool for some Clip Skips, and what its own 1 selects."""
     heads = [f"for {text}" for text in WANTED]
     lines = [f"| Tool | {' | '.join(heads)} | nothing typed reads | its 1 reads |", "|---" * (len(WANTED) + 3) + "|"]
     for dialect in dialects(family):
-        typed = [_told(parse_skip(text), dialect, family) for text in WANTED]
+        typed = [_typed(parse_skip(text), dialect, family) for text in WANTED]
         row = numbering(dialect, family)
         own = "" if row.words else _reads("-1" if row.sign == -1 else "1", dialect, family)
         lines.append(f"| {dialect.label} | {' | '.join(typed)} | {_reads(None, dialect, family)} | {own} |")
@@ -158,13 +161,13 @@ def which_number_table(family: Family) -> str:
 
 
 def nothing_table() -> str:
-    """The table for the manual: families where Clip Skip means nothing, why, and what ComfyUI's node moves there."""
+    """Return the manual's table of families without Clip Skip: why, and what ComfyUI's node changes there."""
     lines = ["| Family | Why | ComfyUI's CLIPSetLastLayer moves |", "|---|---|---|"]
-    lines += [f"| {one.label} | {one.why_not} | {one.value.moves} |" for one in Family if not one.usable]
+    lines += [f"| {family.label} | {family.why_not} | {family.value.moves} |" for family in Family if not family.usable]
     return "\n".join(lines) + "\n"
 
 
-def _told(skip: Skip, dialect: Dialect, family: Family) -> str:
+def _typed(skip: Skip, dialect: Dialect, family: Family) -> str:
     try:
         return f"`{to_dialect(skip, dialect, family=family)}`"
     except SpecError:

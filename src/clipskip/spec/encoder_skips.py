@@ -1,4 +1,4 @@
-"""A Clip Skip for each text encoder, since SDXL has two; how all of them are typed; and a phrase's own."""
+"""A Clip Skip for each of SDXL's text encoders, the syntax of all Clip Skips, and a phrase's own Clip Skip."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,14 +10,14 @@ from clipskip.spec.schedule import EncoderSkip, parse_encoder_skip
 from clipskip.spec.skip import MOST_COLUMNS, ClipSkip, parse_span, shown
 
 ENCODERS = ("CLIP-L", "OpenCLIP-bigG")
-"""SDXL's, in the order in which their vectors are joined."""
+"""SDXL's encoders, in the order in which their vectors are joined."""
 _LETTERS = {"l": "L", "clip_l": "L", "g": "G", "clip_g": "G"}
 _WRITTEN = "write both encoders' numbers as 2/5 or L=2,G=5, or one number for both"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSkips:
-    """Two Clip Skips, for SDXL's two text encoders; where they are the same it is one Clip Skip, and not this."""
+    """Two different Clip Skips for SDXL's two text encoders; where they are equal it is one Clip Skip instead."""
 
     l: EncoderSkip  # noqa: E741  # the field's name for the encoder
     """CLIP-L's, 1 to 12."""
@@ -26,11 +26,11 @@ class EncoderSkips:
 
     def __post_init__(self) -> None:
         if self.l == self.g:
-            raise SpecError(f"both encoders are read at Clip Skip {self.l}: give that alone", field="clip_skip")
+            raise SpecError(f"both encoders have Clip Skip {self.l}; give that number once", field="clip_skip")
 
     @classmethod
     def of(cls, l: EncoderSkip, g: EncoderSkip) -> "Skip":  # noqa: E741
-        """Return the two as one value: the Clip Skip itself where they are the same."""
+        """Return the two as one value: the Clip Skip itself where they are equal."""
         return l if l == g else cls(l=l, g=g)
 
     def __str__(self) -> str:
@@ -38,7 +38,7 @@ class EncoderSkips:
 
     @property
     def first(self) -> ClipSkip:
-        """What CLIP-L begins with: what a tool that knows one whole number is told."""
+        """CLIP-L's first Clip Skip, for tools that know a single whole number."""
         return self.l.first
 
     @property
@@ -47,7 +47,7 @@ class EncoderSkips:
         return tuple(dict.fromkeys((*self.l.parts, *self.g.parts)))
 
     def over(self, calls: int) -> tuple[tuple[int, "Skip"], ...]:
-        """Return (until_step, Clip Skips): each for the calls up to and including its step, counted from 0."""
+        """Return (until_step, Clip Skips), each for the calls up to and including its step, counted from 0."""
         l_over, g_over = self.l.over(calls), self.g.over(calls)
         ends = sorted({until for until, _ in (*l_over, *g_over)})
         return tuple((end, EncoderSkips.of(_read_at(l_over, end), _read_at(g_over, end))) for end in ends)
@@ -58,7 +58,7 @@ def _read_at(over: Sequence[tuple[int, ClipSkip]], end: int) -> ClipSkip:
 
 
 Skip = EncoderSkip | EncoderSkips
-"""What a picture's Clip Skip may be. `skip_for` gives one encoder's."""
+"""The Clip Skip of a picture. `skip_for` returns one encoder's."""
 
 
 def skip_for(skip: Skip, encoder_index: int) -> EncoderSkip:
@@ -82,17 +82,18 @@ def check_depths(skip: Skip, depths: Sequence[int]) -> Skip:
         deepest = max(skip_for(skip, number).parts)
         if deepest.from_end <= depth:
             continue
-        said, both = shown(deepest.from_end), ""
+        written, both = shown(deepest.from_end), ""
         if not isinstance(skip, EncoderSkips):
-            both = f" for both encoders, or say each: L=2,G=5 (G from 1 to {depths[1]})"
+            both = f" for both encoders, or give each its own: L=2,G=5 (G from 1 to {depths[1]})"
         raise SkipOutOfRange(
-            f"clip skip {said} is deeper than the {depth} layers of {name}; use 1 to {depth}{both}", field="clip_skip"
+            f"clip skip {written} is deeper than the {depth} layers of {name}; use 1 to {depth}{both}",
+            field="clip_skip",
         )
     return skip
 
 
 def parse_skip(text: str) -> Skip:
-    """Return the Clip Skip that a user typed: "2", "1.5", "[1:2:0.5]", "[1|2]"; for two encoders "2/5" or "L=2,G=5"."""
+    """Parse the Clip Skip that a user typed: "2", "1.5", "[1:2:0.5]", "[1|2]"; for two encoders "2/5" or "L=2,G=5"."""
     return (
         EncoderSkips.of(*map(parse_encoder_skip, sides))
         if (sides := split_encoders(text))
@@ -101,12 +102,12 @@ def parse_skip(text: str) -> Skip:
 
 
 def parse_columns(text: str) -> tuple[Skip, ...]:
-    """Return the Clip Skips of a sweep as a user types them: "1-5", "1,[1:2:0.5],2", "1-11 (+2)", "2/5,2/1-32"."""
+    """Parse the Clip Skips of a sweep as users type them: "1-5", "1,[1:2:0.5],2", "1-11 (+2)", "2/5,2/1-32"."""
     return tuple(dict.fromkeys(skip for part in _parts(text) for skip in parse_column(part)))
 
 
 def parse_column(text: str) -> Sequence[Skip]:
-    """Return the Clip Skips of one part of a list, 3 or 1-5 or 2/1-32: a range may stand for either encoder."""
+    """Parse one part of a list, 3 or 1-5 or 2/1-32: either encoder may have a range."""
     if (sides := split_encoders(text)) is None:
         return _span(text)
     l_skips, g_skips = map(_span, sides)
@@ -120,7 +121,7 @@ def _span(text: str) -> Sequence[EncoderSkip]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """The parts between commas, but "L=2,G=5" whole."""
+    """Yield the parts between commas, keeping "L=2,G=5" together."""
     parts = iter(text.split(","))
     for part in parts:
         both = "=" in part and "/" not in part
@@ -128,7 +129,7 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def split_encoders(text: str) -> tuple[str, str] | None:
-    """Return what stands for CLIP-L and for bigG; None where one Clip Skip stands for both."""
+    """Return the texts for CLIP-L and for bigG; None where one Clip Skip is for both."""
     if "/" not in text and "=" not in text:
         return None
     sides = re.split("[,/]", text) if "=" in text else text.split("/")
@@ -143,24 +144,24 @@ def split_encoders(text: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhraseSkip:
-    """The Clip Skip of a phrase, wherever the prompt has it."""
+    """The Clip Skip of a phrase, wherever the prompt contains it."""
 
     phrase: str
-    """As the prompt spells it, without brackets and weights; kept in lower case, with one space between words."""
+    """The words as in the prompt, without brackets and weights; kept in lower case with single spaces."""
     skip: Skip
 
     def __post_init__(self) -> None:
         phrase = " ".join(self.phrase.lower().split())
         if not phrase:
             raise SpecError(
-                f"clip skip {self.skip} is for a phrase of no words; give some of the prompt's, as in 'red frog=4'",
+                f"clip skip {self.skip} is for a phrase without words; give words of the prompt, as in 'red frog=4'",
                 field="phrase_skip",
             )
         object.__setattr__(self, "phrase", phrase)
 
     @classmethod
     def parse(cls, text: str) -> "PhraseSkip":
-        """Return the phrase and its Clip Skip as a user types them: red frog=4, red frog=2/5."""
+        """Parse a phrase and its Clip Skip: red frog=4, red frog=2/5."""
         phrase, equals, skip = _split_phrase(text)
         if not equals:
             raise SpecError(
@@ -173,7 +174,7 @@ class PhraseSkip:
 
 
 def _split_phrase(text: str) -> tuple[str, str, str]:
-    """The phrase, "=" and its Clip Skip, which may be L=2,G=5."""
+    """Split a text into the phrase, "=" and its Clip Skip, which may be L=2,G=5."""
     pieces = text.rsplit("=", 3)
     if len(pieces) == 4 and pieces[1].strip().lower() in _LETTERS:
         return pieces[0], "=", "=".join(pieces[1:])

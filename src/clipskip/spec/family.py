@@ -1,4 +1,4 @@
-"""What differs between families of models: a row in one table, not a branch."""
+"""The differences between families of models, as rows of one table."""
 
 import re
 from dataclasses import dataclass
@@ -7,50 +7,52 @@ from enum import Enum
 from clipskip.errors import SpecError
 
 END = 49407
-"""The token that ends a text, and fills up what follows it where a family has no other for that."""
+"""The token that ends a text, and fills the rest of a chunk where a family has no padding token of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextReading:
-    """How a family's text encoder is read."""
+    """How a family reads one of its text encoders."""
 
     name: str
     """CLIP-L, OpenCLIP-H or OpenCLIP-bigG."""
     depth: int
-    """Layers in the whole network."""
+    """Number of layers in the whole network."""
     width: int
-    """Numbers per token."""
+    """Width of a token's vector."""
     padding: int = END
-    """The token that fills up a chunk, after its first end token."""
+    """The token that fills a chunk after its first end token."""
     pooled: bool = False
-    """Whether its pooled vector conditions too: the end token's last layer, normed and projected, whatever the skip."""
+    """Whether its pooled vector conditions too: the last layer at the end token, normed and projected, whatever the
+    skip."""
 
     def whole_depth(self, stored: int, *, width: int) -> int:
-        """Layers of the whole network, of which a file of this width holds so many: SD 2.x folders lack the last."""
+        """Return the depth of the whole network for a file of this width with so many layers: SD 2.x folders lack the
+        last."""
         return max(stored, self.depth) if width == self.width else stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyRow:
-    """One family's rule."""
+    """One family's row."""
 
     label: str
     names: tuple[str, ...] = ()
-    """What users call it besides; compared without case, spaces and punctuation."""
+    """Other names that users have for it, compared without case, spaces and punctuation."""
     encoders: tuple[TextReading, ...] = ()
     default_skip: int = 1
     final_norm: bool = True
-    """Whether the final norm follows the layer that was read."""
+    """Whether the final norm is applied to the layer that was read."""
     native_px: int = 512
-    """Side of the pictures that its models are trained on, where a file does not say."""
+    """Side of the pictures that its models are trained on, where a file does not tell."""
     unet_heads: int | None = 8
-    """Attention heads at each of the UNet's levels; None: one for every 64 numbers."""
+    """Attention heads at each of the UNet's levels; None means one for every 64 channels."""
     latent_scale: float = 0.18215
-    """What its VAE's latents are multiplied by for the UNet."""
+    """The factor on its VAE's latents for the UNet."""
     why_not: str = ""
-    """Why Clip Skip means nothing here; empty where it means something."""
+    """Why Clip Skip has no meaning here; empty where it has one."""
     moves: str = ""
-    """What ComfyUI's CLIPSetLastLayer moves here all the same."""
+    """What ComfyUI's CLIPSetLastLayer changes here nevertheless."""
 
 
 CLIP_L = TextReading(name="CLIP-L", depth=12, width=768)
@@ -59,7 +61,7 @@ OPENCLIP_G = TextReading(name="OpenCLIP-bigG", depth=32, width=1280, padding=0, 
 
 
 class Family(Enum):
-    """A family of models that one rule of Clip Skip fits."""
+    """A family of models with the same rule for Clip Skip."""
 
     SD1 = FamilyRow(label="SD 1.x", names=("sd1", "sd14", "sd15", "starter"), encoders=(CLIP_L,))
     SD2 = FamilyRow(
@@ -131,17 +133,17 @@ class Family(Enum):
 
     @property
     def usable(self) -> bool:
-        """Whether Clip Skip means something here."""
+        """Whether Clip Skip has a meaning for this family."""
         return not self.value.why_not
 
     @property
     def why_not(self) -> str:
-        """Why Clip Skip means nothing here, or nothing."""
+        """Why Clip Skip has no meaning for this family; empty where it has one."""
         return self.value.why_not
 
     @property
     def means_nothing(self) -> str:
-        """What to tell somebody who asks for Clip Skip on a family that has none."""
+        """The message for users who ask for Clip Skip on a family without it."""
         return (
             f"Clip Skip means nothing on {self.label}: {self.why_not}. ComfyUI's CLIPSetLastLayer would move "
             f"{self.value.moves}. A `Clip skip: 2` in such a picture's settings is noise: leave it out"
@@ -149,7 +151,7 @@ class Family(Enum):
 
     @property
     def depth(self) -> int:
-        """The deepest Clip Skip: that of the shallowest encoder."""
+        """The deepest Clip Skip: the depth of the shallowest encoder."""
         return min((encoder.depth for encoder in self.value.encoders), default=0)
 
     @property
@@ -159,13 +161,13 @@ class Family(Enum):
 
     @classmethod
     def parse(cls, name: str) -> "Family":
-        """The family that a user typed: sd1, "SD 1.5", sdxl, pony."""
+        """Parse the family that a user typed: sd1, "SD 1.5", sdxl, pony."""
         plain = _plain(name)
         for family in cls:
             if plain in (_plain(family.label), family.name.lower(), *family.value.names):
                 return family
         known = ", ".join(family.name.lower() for family in cls)
-        raise SpecError(f"family {name!r} is not known; use one of {known}", field="family")
+        raise SpecError(f"the family {name!r} is unknown; use one of {known}", field="family")
 
 
 def _plain(name: str) -> str:

@@ -33,7 +33,7 @@ INVOKEAI = Source(
 )
 OLD_INVOKEAI = Source(label="InvokeAI 2", sampler="k_lms", clip_skip=ClipSkip(1), words=invoke_words)
 NOVELAI = Source(label="NovelAI", rng="GPU", ensd=31337, clip_skip=ClipSkip(2), words=novelai_words)
-"""What A1111 adds to NovelAI's pictures."""
+"""A1111's additions to NovelAI's pictures."""
 FOOOCUS = Source(label="Fooocus", names=comfy_names, sampler="dpmpp_2m_sde_gpu", emphasis="ComfyUI")
 RUINED_FOOOCUS = replace(FOOOCUS, label="RuinedFooocus")
 EASY_DIFFUSION = Source(label="Easy Diffusion", switch=True)
@@ -59,7 +59,7 @@ MARKS: tuple[tuple[Source, frozenset[str]], ...] = (
 )
 """Keys that only one tool's records have, as `plain` spells them; the first that fits counts."""
 UNWRAPPED = ("sui_image_params", "meta", "image", "override_settings")
-"""Keys under which tools keep settings of a record: SwarmUI, Civitai's lists, InvokeAI 2, A1111's API."""
+"""Keys under which tools keep a record's settings: SwarmUI, Civitai's lists, InvokeAI 2, A1111's API."""
 APP = "invoke-ai/InvokeAI"
 MOST_LINES = 2_000
 
@@ -76,7 +76,7 @@ _NEGATIVE_WORDS = re.compile(r"\[([^\[\]]*)\]")
 
 
 def read_record(text: str) -> Request | None:
-    """The Request in another tool's record; None for a text that is none."""
+    """Return the Request in another tool's record; None for any other text."""
     text = text.strip("\0 \r\n\t")
     record, rest = _json(text)
     if record is None:
@@ -140,7 +140,7 @@ def _civitai_graph(record: Record) -> Request | None:
 
 
 def _graph_in(record: Record) -> str:
-    """The key that holds a graph: ComfyUI's API body has it as prompt, Civitai's lists as comfy, in a text of JSON."""
+    """Return the key that holds a graph: `prompt` in ComfyUI's API, `comfy` (JSON as text) in Civitai's lists."""
     for key in ("prompt", "comfy"):
         if isinstance(record.get(key), dict) and is_graph(record[key]):
             return key

@@ -12,7 +12,9 @@ def checkpoint_of(node: Node) -> str:
     said = node.take("ckpt_name")
     value = said.value.get("content") if said and isinstance(said.value, dict) else said and said.value
     if not isinstance(value, str):
-        raise broken(f"has {shown(value)[:40]!r} for ckpt_name, which is no name", field="model")
+        raise broken(
+            f"has {shown(value)[:40]!r} for ckpt_name, which is not a name; choose a checkpoint", field="model"
+        )
     return stem(value)
 
 
@@ -26,7 +28,7 @@ def check_checkpoints(models: tuple[Node, ...], clip: tuple[Node, ...]) -> None:
 
 
 def loras_on(graph: Graph, models: tuple[Node, ...], clips: tuple[Node, ...]) -> tuple[LoraRef, ...]:
-    """The LoRAs on the UNet's way and on the text encoder's, in the order they are applied."""
+    """Return the LoRAs on the UNet's and the text encoder's path, in the order in which they are applied."""
     on_model, on_clip = {id(node) for node in models}, {id(node) for node in clips}
     nodes = [*models, *(node for node in clips if id(node) not in on_model)]
     return tuple(
@@ -37,7 +39,7 @@ def loras_on(graph: Graph, models: tuple[Node, ...], clips: tuple[Node, ...]) ->
 
 
 def _named_loras(graph: Graph, node: Node) -> Iterator[tuple[str, float, float]]:
-    """Name and both strengths of each LoRA that a node loads."""
+    """Yield name and both strengths of each LoRA that a node loads."""
     for key, value in node.inputs.items():
         if "lora" in key.lower() and isinstance(value, list):
             raise broken(
@@ -65,7 +67,7 @@ def _named_loras(graph: Graph, node: Node) -> Iterator[tuple[str, float, float]]
 
 
 def _strength(graph: Graph, node: Node, part: str) -> float:
-    """How much of a LoRA goes to the model or the clip; a node that takes no clip gives it nothing."""
+    """Return a LoRA's strength on the model or the clip; 0 for a node without a clip input."""
     key = next((key for key in (f"strength_{part}", f"lora_{part}_strength") if key in node.inputs), None)
     said = number_of(graph, node, key) if key else None
     if said is None and (part == "model" or "clip" in node.inputs):
@@ -76,7 +78,7 @@ def _strength(graph: Graph, node: Node, part: str) -> float:
 def vae_of(graph: Graph, sampler: Node, checkpoint: Node) -> str | None:
     """The VAE file that decodes the picture, or the other checkpoint whose VAE does; None for the checkpoint's own."""
     name = checkpoint.take("vae_name")
-    found = [] if name is None or name.name() in ("Baked VAE", "None") else [stem(name.name())]
+    names = [] if name is None or name.name() in ("Baked VAE", "None") else [stem(name.name())]
     decoders = [n for n in graph.nodes.values() if "vae" in n.inputs and "samples" in n.inputs and not is_sampler(n)]
     decoders = [n for n in decoders if any(other is sampler for other, _ in back_from(graph, n))]
     for node, key in (*((n, "vae") for n in decoders), (sampler, "optional_vae")):
@@ -91,9 +93,9 @@ def vae_of(graph: Graph, sampler: Node, checkpoint: Node) -> str | None:
             here = graph.onward(here[0], "VAE")
         source = here[0] if here else checkpoint
         if "vae_name" in source.inputs and source is not checkpoint:
-            found.append(stem(word_of(source, "vae_name") or ""))
+            names.append(stem(word_of(source, "vae_name") or ""))
         elif "ckpt_name" in source.inputs and checkpoint_of(source) != checkpoint_of(checkpoint):
-            found.append(checkpoint_of(source))
-    if len(set(found)) > 1:
-        raise broken(f"decodes with {len(set(found))} VAEs: {', '.join(sorted(set(found)))[:80]}", field="vae")
-    return found[0] if found else None
+            names.append(checkpoint_of(source))
+    if len(set(names)) > 1:
+        raise broken(f"decodes with {len(set(names))} VAEs: {', '.join(sorted(set(names)))[:80]}", field="vae")
+    return names[0] if names else None

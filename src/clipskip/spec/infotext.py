@@ -14,7 +14,7 @@ from clipskip.spec.reader import SPELLINGS, plain
 
 NEGATIVE = "Negative prompt:"
 LONGEST_NAME = 40
-"""Characters before the colon of a line behind the settings that is told by its name."""
+"""The most characters before the colon of a line behind the settings that is reported under its name."""
 KNOWN = frozenset(name for names in SPELLINGS.values() for name in names) - {"prompt", "negativeprompt", "negative"}
 LEAST_PAIRS = 3
 """A last line with fewer pairs is part of the prompt."""
@@ -27,7 +27,7 @@ _NEGATIVE_LINE = re.compile(r"\s*negative prompt:", re.IGNORECASE)
 _JSON = re.compile(r"(?:^|,)\s*(Hashes|Civitai resources|Civitai metadata):\s*(?=[\[{])")
 """Fields whose value is JSON without quotes around it."""
 _PIPED = re.compile(r"\s*steps:[^|,]*\|", re.IGNORECASE)
-"""SD.Next had bars between its pairs."""
+"""Old versions of SD.Next put bars between pairs."""
 _SETTINGS_LINE = re.compile(r"\s*Steps:\s*[0-9]")
 _STEPS_LINE = re.compile(r"\s*steps:\s*\S", re.IGNORECASE)
 _LABELS = re.compile(r"Negative prompt:|^[^\S\n]*(?:Steps:|Positive [Pp]rompt:)", re.MULTILINE)
@@ -35,28 +35,28 @@ _LABELS = re.compile(r"Negative prompt:|^[^\S\n]*(?:Steps:|Positive [Pp]rompt:)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Infotext:
-    """A settings text in its parts, values as written."""
+    """A settings text in its parts, with values as written."""
 
     prompt: str
     negative_prompt: str = ""
     fields: Mapping[str, str]
-    """In their order; "Size: 512x768" is "Size-1" and "Size-2", as A1111 reads it."""
+    """In order; "Size: 512x768" becomes "Size-1" and "Size-2", as in A1111."""
     hashes: Mapping[str, str] = field(default_factory=dict)
-    """Of "Hashes: {json}", which A1111 and Civitai's tools add: "model" and "lora:name" to hash. A1111's own grammar
-    cuts it at its commas, so `fields` has its pieces as well."""
+    """"Hashes: {json}", which A1111 and Civitai's tools add: hashes by "model" and "lora:name". A1111's own grammar
+    splits it at its commas, so `fields` contains its pieces as well."""
     lists: Mapping[str, object] = field(default_factory=dict)
-    """The JSON of "Hashes" and of Civitai's fields, as it stands."""
+    """The JSON of "Hashes" and of Civitai's fields."""
     bare: Mapping[str, str] = field(default_factory=dict)
     """The fields without that JSON and its pieces."""
     rest: tuple[tuple[str, str], ...] = ()
-    """Lines that are neither prompt nor settings: what stands behind the settings, and settings inside the prompt."""
+    """Lines that are neither prompt nor settings: those behind the settings, and settings inside the prompt."""
 
 
 def parse_infotext(text: str) -> Infotext:
-    """The parts of an infotext, as A1111 reads them, or of the guide's block, which starts "Positive Prompt:".
+    """Parse an infotext as A1111 does, or the guide's block, which starts with "Positive Prompt:".
 
-    A1111 takes the last line, of three pairs or more, for the settings. Here that is also a line before it that starts
-    with "Steps:"; what stands behind goes on with the settings where it starts with one, and else is `rest`.
+    A1111 takes the last line with three or more pairs as the settings. Here an earlier line that starts with "Steps:"
+    counts too; lines behind it continue the settings where they start with a known setting, and else are `rest`.
     """
     lines = text.strip("\0 \r\n\t").split("\n")
     if any(_POSITIVE_LINE.match(line) for line in lines):
@@ -77,7 +77,7 @@ def parse_infotext(text: str) -> Infotext:
 
 
 def _settings_at(lines: list[str]) -> int:
-    """The index of the line where the settings start; that behind the last line where there are none."""
+    """Return the index of the line where the settings start; without settings, that after the last line."""
     last = next((at for at in reversed(range(len(lines))) if _is_settings(lines[at])), None)
     if last is not None:
         return last
@@ -101,13 +101,13 @@ def _count(lines: list[str]) -> int:
 
 
 def _goes_on(line: str) -> bool:
-    """Whether a line behind the settings holds more of them: it starts with one that is known."""
+    """Whether a line behind the settings continues them, which it does when it starts with a known setting."""
     first = next(_pairs(line.strip()), None)
     return first is not None and line.strip().startswith(first[0]) and plain(first[0]) in KNOWN
 
 
 def _settings_from(lines: list[str]) -> tuple[str, list[tuple[str, str]]]:
-    """One settings line of the first and those that go on with it, and the others by name."""
+    """Join the first line and those that continue it to one settings line, and return the other lines by name."""
     settings, rest = [line for line in lines[:1] if line.strip()], list[tuple[str, str]]()
     for line in lines[1:]:
         if _goes_on(line):
@@ -120,12 +120,13 @@ def _settings_from(lines: list[str]) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _commas(line: str) -> str:
-    """The line with SD.Next's bars as commas."""
+    """Return the line with SD.Next's bars replaced by commas."""
     return ", ".join(part.strip() for part in line.split("|")) if _PIPED.match(line) else line
 
 
 def _parse_guide(lines: list[str]) -> Infotext:
-    """The guide's block: labelled prompts, blank lines between, one line of settings; what stands around it is prose."""
+    """Parse the guide's block: labelled prompts, blank lines between them, one line of settings, and prose around
+    it."""
     prompt: list[str] = []
     negative: list[str] = []
     settings = ""
@@ -162,7 +163,7 @@ def _infotext(prompt: list[str], negative: list[str], settings: str, rest: tuple
 
 
 def _json_fields(settings: str) -> tuple[dict[str, object], str]:
-    """The fields of JSON, and the line without them; what is no JSON after all stays in it."""
+    """Return the JSON fields and the line without them; invalid JSON stays in the line."""
     lists: dict[str, object] = {}
     kept: list[str] = []
     at = 0
@@ -181,20 +182,21 @@ def _json_fields(settings: str) -> tuple[dict[str, object], str]:
 
 
 def _joined(lines: list[str]) -> str:
-    """Lines below each other; leading empty ones vanish, as they do where A1111 adds each to what it has."""
+    """Join lines; leading empty ones vanish, as in A1111."""
     start = next((i for i, line in enumerate(lines) if line), len(lines))
     return "\n".join(lines[start:])
 
 
 def _pairs(line: str) -> Iterator[tuple[str, str]]:
-    """Key and raw value of each pair, in linear time: a run of key characters either ends in a colon or holds no key."""
+    """Yield key and raw value of each pair in linear time: a run of key characters either ends in a colon or holds no
+    key."""
     at = 0
-    while found := _KEY.search(line, at):
-        at = found.end()
-        if len(found[0]) > 1 and line.startswith(":", at):
+    while match := _KEY.search(line, at):
+        at = match.end()
+        if len(match[0]) > 1 and line.startswith(":", at):
             value = _VALUE.match(line, at + 1)
             assert value is not None
-            yield found[0], value[1]
+            yield match[0], value[1]
             at = value.end()
 
 
@@ -212,7 +214,7 @@ def _fields(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def quote(value: object) -> object:
-    """The value as a pair carries it: JSON where it holds a comma, a colon or a line break, else as it is."""
+    """Return the value as a pair contains it: as JSON where it has a comma, a colon or a line break."""
     text = str(value)
     if not any(mark in text for mark in ",\n:"):
         return value
@@ -220,7 +222,7 @@ def quote(value: object) -> object:
 
 
 def unquote(text: str) -> str:
-    """What a quoted value says; text that is not JSON after all stays as it is."""
+    """Return the content of a quoted value; text that is not JSON stays as it is."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
@@ -229,7 +231,7 @@ def unquote(text: str) -> str:
 
 
 def format_infotext(infotext: Infotext) -> str:
-    """The text of these parts. A1111 reads it back as the same; SpecError for parts that no text can carry."""
+    """Return the text of these parts; SpecError unless A1111 would read the same parts from it."""
     text = compose(infotext).strip()
     read = parse_infotext(text)
     same = {
@@ -240,17 +242,17 @@ def format_infotext(infotext: Infotext) -> str:
     for name, kept in same.items():
         if not kept:
             raise SpecError(
-                f"this {name.replace('_', ' ')} cannot be written as settings text: it would be read back otherwise; "
-                f"settings are {LEAST_PAIRS} or more, and no line of a prompt looks like them or starts with {NEGATIVE!r}",
+                f"this {name.replace('_', ' ')} cannot be written as settings text, because it would be read differently: "
+                f"give {LEAST_PAIRS} settings or more, and no line of a prompt that looks like settings or starts with {NEGATIVE!r}",
                 field=name,
             )
     return text
 
 
 def compose(infotext: Infotext) -> str:
-    """Prompt, negative prompt and settings below each other.
+    """Return prompt, negative prompt and settings on lines of their own.
 
-    An empty prompt keeps its line: sd-prompt-reader looks for line breaks before its labels.
+    An empty prompt keeps its line, because sd-prompt-reader looks for line breaks before its labels.
     """
     negative = f"\n{NEGATIVE} {infotext.negative_prompt}" if infotext.negative_prompt else ""
     pairs = [f"{key}: {_quoted(value)}" for key, value in with_sizes(_whole(infotext))]
@@ -260,15 +262,15 @@ def compose(infotext: Infotext) -> str:
 
 
 def hide_labels(prompt: str) -> str:
-    """The prompt with the labels of infotexts in it in lower case, so that no reader takes them for labels.
+    """Return the prompt with the labels of infotexts in lower case, so that no reader takes them for labels.
 
-    The tokenizer puts all text into lower case, so the picture is the same.
+    The tokenizer lowercases all text, so the picture stays the same.
     """
-    return _LABELS.sub(lambda found: found[0].lower(), prompt)
+    return _LABELS.sub(lambda match: match[0].lower(), prompt)
 
 
 def _whole(infotext: Infotext) -> dict[str, str]:
-    """The fields without the pieces that A1111's grammar makes of the hashes."""
+    """Return the fields without the pieces that A1111's grammar makes of the hashes."""
     pieces = _fields(_pairs(_hashes_pair(infotext.hashes)))
     return {key: value for key, value in infotext.fields.items() if pieces.get(key) != value}
 
@@ -282,13 +284,13 @@ def _stripped(text: str) -> str:
 
 
 def _quoted(value: str) -> object:
-    """A1111's quoting, and also where reading would change the value: empty, quoted already, spaces at an end."""
+    """Quote as A1111 does, and also where reading would change the value: empty, already quoted, spaces at an end."""
     changed = not value or value != value.strip() or value[0] == value[-1] == '"'
     return json.dumps(value, ensure_ascii=False) if changed else quote(value)
 
 
 def with_sizes(fields: Mapping[str, str]) -> Sequence[tuple[str, str]]:
-    """The pairs, "Size-1" and "Size-2" put together again unless too few pairs would be left."""
+    """Return the pairs with "Size-1" and "Size-2" joined again, unless too few pairs would be left."""
     pairs: list[tuple[str, str]] = []
     done: set[str] = set()
     for key, value in fields.items():

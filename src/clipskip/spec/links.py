@@ -1,6 +1,6 @@
-"""What a user types for a model that lies elsewhere: a Civitai link, an AIR, a hash, a Hugging Face link -> a value.
+"""What users type for a model elsewhere: a Civitai link, an AIR, a hash or a Hugging Face link.
 
-Only the hosts named here are ever asked, whatever a text says.
+Only the hosts named here are ever contacted, whatever a text says.
 """
 
 import re
@@ -12,9 +12,10 @@ from clipskip.errors import SpecError
 CIVITAI_HOSTS = frozenset({"civitai.com", "www.civitai.com", "civitai.red", "www.civitai.red"})
 HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 EMPTY_HASH = "e3b0c44298fc"
-"""The beginning of sha256 of nothing, which some repackagers write as a LoRA's hash: thousands of files share it."""
+"""The first digits of the sha256 of nothing, which some repackagers write as a LoRA's hash: thousands of files share
+it."""
 HASH_DIGITS = (8, 10, 12, 64)
-"""AutoV1 and CRC32; AutoV2; AutoV3; SHA256 and BLAKE3."""
+"""The lengths of AutoV1 and CRC32; AutoV2; AutoV3; SHA256 and BLAKE3."""
 AIR = re.compile(
     r"(?:urn:)?(?:air:)?(?P<ecosystem>[a-z0-9]+):(?P<type>[a-z]+):(?P<source>[a-z0-9-]+):(?P<id>[^@+\s]+?)"
     r"(?:@(?P<version>[^+.\s]+))?(?:\+(?P<file>\d+))?(?:\.(?P<format>[a-z]+))?",
@@ -26,7 +27,7 @@ REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CivitaiLink:
-    """A model of Civitai: by its version, by its page, or by a hash of its file; one of the three is given."""
+    """A model on Civitai, by its version, by its page or by a hash of its file; one of the three is given."""
 
     model_id: int | None = None
     version_id: int | None = None
@@ -34,7 +35,7 @@ class CivitaiLink:
     hash: str = ""
     """8, 10, 12 or 64 hex digits, in lower case."""
     red: bool = False
-    """Whether the link is one of civitai.red, which also shows what civitai.com leaves out."""
+    """Whether the link is to civitai.red, which also shows what civitai.com leaves out."""
 
     def __str__(self) -> str:
         if self.hash:
@@ -44,14 +45,14 @@ class CivitaiLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubLink:
-    """A repository of Hugging Face, or one file in it."""
+    """A repository on Hugging Face, or one file in it."""
 
     repo: str
     """owner/name."""
     file: str = ""
-    """Path in the repository; empty is the repository's one checkpoint, or its diffusers folder."""
+    """Path in the repository; empty means its only checkpoint, or its diffusers folder."""
     revision: str = ""
-    """Branch, tag or commit; empty is the main branch."""
+    """Branch, tag or commit; empty means the main branch."""
 
     def __str__(self) -> str:
         file, revision = self.file and f"/{self.file}", self.revision and f"@{self.revision}"
@@ -62,8 +63,10 @@ Link = CivitaiLink | HubLink
 
 
 def parse_link(text: str) -> Link | None:
-    """The model that a link or an AIR means; None for anything else. SpecError for a link of a host that is not asked,
-    or one that names no model."""
+    """Parse a link or an AIR; None for any other text.
+
+    Raises SpecError for a link to a host that is not contacted, or one that names no model.
+    """
     plain = text.strip()
     if re.match(r"https?://", plain, re.IGNORECASE):
         return _parse_url(plain)
@@ -76,22 +79,22 @@ def parse_link(text: str) -> Link | None:
 
 
 def parse_bare(text: str) -> Link | None:
-    """What a name may mean elsewhere when no file has it: a hash, a Civitai version's number, owner/repo[/file][@revision]."""
+    """Parse a name that no file has: a hash, the number of a Civitai version, or owner/repo[/file][@revision]."""
     plain = text.strip()
     if re.fullmatch(r"[0-9a-fA-F]+", plain) and len(plain) in HASH_DIGITS:
         return by_hash(plain)
     if re.fullmatch(r"\d{1,9}", plain):
         return CivitaiLink(version_id=int(plain))
     path, _, revision = plain.partition("@")
-    owner, _, rest = path.partition("/")
-    name, _, file = rest.partition("/")
+    owner, _, behind = path.partition("/")
+    name, _, file = behind.partition("/")
     if REPO.fullmatch(f"{owner}/{name}") and _is_inside(file) and re.fullmatch(r"[\w./-]*", revision):
         return HubLink(repo=f"{owner}/{name}", file=file, revision=revision)
     return None
 
 
 def by_hash(digits: str) -> CivitaiLink:
-    """The file with this hash; SpecError for a hash that says nothing."""
+    """Return the link to the file with this hash; SpecError for an invalid hash."""
     plain = digits.strip().lower()
     if plain.startswith(EMPTY_HASH[:8]):
         raise SpecError(
@@ -99,7 +102,7 @@ def by_hash(digits: str) -> CivitaiLink:
             field="hash",
         )
     if not re.fullmatch(r"[0-9a-f]+", plain) or len(plain) not in HASH_DIGITS:
-        raise SpecError(f"{digits[:80]!r} is not a hash of 8, 10, 12 or 64 hex digits", field="hash")
+        raise SpecError(f"{digits[:80]!r} is not a hash; give 8, 10, 12 or 64 hex digits", field="hash")
     return CivitaiLink(hash=plain)
 
 
@@ -108,27 +111,28 @@ def _parse_url(text: str) -> Link:
         parts = urlsplit(text)
         host, port = (parts.hostname or "").lower(), parts.port
     except ValueError:
-        raise SpecError(f"{text[:120]!r} is not a link", field="link") from None
+        raise SpecError(f"{text[:120]!r} is not a link; copy the model's link again", field="link") from None
     if host not in CIVITAI_HOSTS | HUB_HOSTS:
         raise SpecError(
-            f"{text[:120]!r} is a link to {host[:80] or 'nowhere'}, and models are fetched from civitai.com, civitai.red and "
-            "huggingface.co alone; download the file yourself and give its path",
+            f"{text[:120]!r} is a link to {host[:80] or 'nowhere'}, but models are fetched only from civitai.com, civitai.red and "
+            "huggingface.co; download the file yourself and give its path",
             field="link",
         )
     if port not in (None, 443) or parts.username is not None:
-        raise SpecError(f"the link {text[:120]!r} has a port or a user name in it; give it without", field="link")
+        raise SpecError(f"the link {text[:120]!r} contains a port or a user name; remove it", field="link")
     path = [unquote(part) for part in parts.path.split("/") if part]
     return _civitai(text, path, parts.query, host) if host in CIVITAI_HOSTS else _hub(text, path)
 
 
 def _civitai(text: str, path: list[str], query: str, host: str) -> CivitaiLink:
-    """/models/ID[/name][?modelVersionId=ID], /model-versions/ID, /api/download/models/ID[?fileId=ID], /api/v1/..."""
-    asked = {name: _number(values[-1]) for name, values in parse_qs(query).items()}
+    """Parse /models/ID[/name][?modelVersionId=ID], /model-versions/ID, /api/download/models/ID[?fileId=ID],
+    /api/v1/..."""
+    numbers = {name: _number(values[-1]) for name, values in parse_qs(query).items()}
     red = host.endswith(".red")
     number = next((_number(part) for part in path if part.isdigit()), None)
-    file_id = asked.get("fileId")
+    file_id = numbers.get("fileId")
     if number is not None and path[:1] == ["models"]:
-        return CivitaiLink(model_id=number, version_id=asked.get("modelVersionId"), file_id=file_id, red=red)
+        return CivitaiLink(model_id=number, version_id=numbers.get("modelVersionId"), file_id=file_id, red=red)
     if number is not None and (path[:3] == ["api", "download", "models"] or "model-versions" in path):
         return CivitaiLink(version_id=number, file_id=file_id, red=red)
     if number is not None and path[:3] == ["api", "v1", "models"]:
@@ -139,16 +143,16 @@ def _civitai(text: str, path: list[str], query: str, host: str) -> CivitaiLink:
 
 
 def _hub(text: str, path: list[str]) -> HubLink:
-    """/owner/repo, /owner/repo/tree/revision[/folder], /owner/repo/blob|resolve|raw/revision/file."""
+    """Parse /owner/repo, /owner/repo/tree/revision[/folder] and /owner/repo/blob|resolve|raw/revision/file."""
     if len(path) < 2 or not REPO.fullmatch("/".join(path[:2])) or path[0] in ("datasets", "spaces", "docs"):
         raise SpecError(
             f"{text[:120]!r} names no model: give a link such as https://huggingface.co/owner/repo", field="link"
         )
-    repo, rest = "/".join(path[:2]), path[2:]
-    if not rest:
+    repo, behind = "/".join(path[:2]), path[2:]
+    if not behind:
         return HubLink(repo=repo)
-    if rest[0] in ("tree", "blob", "resolve", "raw") and len(rest) > 1 and _is_inside("/".join(rest[2:])):
-        return HubLink(repo=repo, revision=rest[1], file="/".join(rest[2:]))
+    if behind[0] in ("tree", "blob", "resolve", "raw") and len(behind) > 1 and _is_inside("/".join(behind[2:])):
+        return HubLink(repo=repo, revision=behind[1], file="/".join(behind[2:]))
     raise SpecError(f"{text[:120]!r} is not a link to a file of {repo}; copy the link of the file itself", field="link")
 
 
@@ -165,7 +169,7 @@ def _parse_air(text: str) -> Link:
     if match and source == "huggingface" and REPO.fullmatch(match["id"]):
         return HubLink(repo=match["id"], revision=match["version"] or "")
     raise SpecError(
-        f"{text[:120]!r} is no AIR of Civitai or Hugging Face, such as urn:air:sd1:lora:civitai:16615@19565",
+        f"{text[:120]!r} is not an AIR of Civitai or Hugging Face; write it like urn:air:sd1:lora:civitai:16615@19565",
         field="link",
     )
 
@@ -175,5 +179,5 @@ def _number(text: str) -> int | None:
 
 
 def _is_inside(path: str) -> bool:
-    """Whether a path stays in its repository."""
+    """Whether a path stays inside its repository."""
     return all(part not in ("", ".", "..") for part in path.split("/")) if path else True

@@ -1,4 +1,4 @@
-"""ComfyUI's graph as nodes whose inputs are taken one by one; what nobody took is left over by name."""
+"""ComfyUI's graph as nodes whose inputs are taken one by one; those that nobody takes are left over by name."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, final
@@ -7,7 +7,7 @@ from clipskip.errors import SpecError
 from clipskip.spec.reader import Said, says_something, shown
 
 Link = tuple["Node", int]
-"""A node, and which of its outputs."""
+"""A node, and the number of one of its outputs."""
 
 OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "CheckpointLoaderSimple": ("MODEL", "CLIP", "VAE"), "CheckpointLoader": ("MODEL", "CLIP", "VAE"),
@@ -28,14 +28,14 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "RandomNoise": ("NOISE",), "ModelSamplingDiscrete": ("MODEL",), "RescaleCFG": ("MODEL",), "FreeU": ("MODEL",),
     "FreeU_V2": ("MODEL",),
 }  # fmt: skip
-"""What core nodes give, and two packs' loaders (ComfyUI 0.3 nodes.py and comfy_extras)."""
+"""The outputs of core nodes and of two packs' loaders (ComfyUI 0.3 nodes.py and comfy_extras)."""
 NAMED: Mapping[str, str] = {
     "model": "MODEL", "clip": "CLIP", "vae": "VAE", "conditioning": "CONDITIONING", "positive": "CONDITIONING",
     "negative": "CONDITIONING", "samples": "LATENT", "latent": "LATENT", "latent_image": "LATENT", "sigmas": "SIGMAS",
     "sampler": "SAMPLER", "guider": "GUIDER", "noise": "NOISE", "image": "IMAGE", "images": "IMAGE", "pixels": "IMAGE",
     "mask": "MASK", "control_net": "CONTROL_NET", "clip_vision": "CLIP_VISION",
 }  # fmt: skip
-"""What inputs of these names take, in any node."""
+"""The kind that inputs of these names take, in any node."""
 MUTED, BYPASSED = 2, 4
 MOST_NODES = 2_000
 
@@ -64,18 +64,18 @@ class Node:
         self.seen = False
 
     def take(self, key: str) -> Said | None:
-        """An input that says something, taken."""
+        """Take an input that has a value."""
         self.seen = self.seen or key in self.inputs
         self.untaken.pop(key, None)
         value = self.inputs.get(key)
         return None if value is None or value == "" else Said(key, value)
 
     def leave(self, key: str, value: object) -> None:
-        """Something inside an input that was taken, and that nothing here uses."""
+        """Record something inside a taken input that nothing here uses."""
         self.untaken[key] = value
 
     def unused(self) -> Iterator[tuple[str, str]]:
-        """What nobody took: the whole node in one line where it was not read at all."""
+        """Yield what nobody took, as one line for a node that was not read at all."""
         left = self.untaken | self.more
         if not self.seen:
             yield self.kind, ", ".join(f"{key} {_value(value)}" for key, value in left.items())
@@ -93,25 +93,25 @@ def _is_link(value: object) -> bool:
 
 @final
 class Graph:
-    """The nodes of a graph, and the ways along its links."""
+    """The nodes of a graph, with the ways along its links."""
 
     def __init__(self, record: Mapping[str, Any]) -> None:
         if len(record) > MOST_NODES:
-            raise broken(f"has {len(record):,} nodes, and {MOST_NODES:,} is the most that is read")
+            raise broken(f"has {len(record):,} nodes; at most {MOST_NODES:,} are read")
         self.nodes = {name: Node(name, node) for name, node in record.items()}
 
     def unused(self) -> Iterator[tuple[str, str]]:
-        """What nobody took of any node."""
+        """Yield what nobody took of any node."""
         for node in self.nodes.values():
             yield from node.unused()
 
     def link(self, node: Node, key: str) -> Link | None:
-        """What an input leads to, the input taken; an error where that is not in the graph, as muted nodes are not."""
+        """Take an input and return the node that it links to; an error where that is missing, as muted nodes are."""
         said = node.take(key)
         if said is None:
             return None
         if not _is_link(said.value):
-            raise broken(f"has {shown(said.value)[:40]!r} for {key} of {node.kind}, which is no link")
+            raise broken(f"has {shown(said.value)[:40]!r} for {key} of {node.kind}, which is not a link")
         found = self.nodes.get(str(said.value[0]))
         if found is None:
             raise broken(
@@ -125,9 +125,9 @@ class Graph:
         return found, said.value[1]
 
     def onward(self, node: Node, kind: str, *, side: str = "") -> Link:
-        """Through a node that is not known, to where it has what it gives: its one input of that kind.
+        """Follow an unknown node to the source of its output: its only input of that kind.
 
-        `side` is positive or negative, for nodes that take both.
+        `side` is positive or negative, for nodes that have both.
         """
         if chosen := self._switched(node):
             return chosen
@@ -149,7 +149,7 @@ class Graph:
         return found
 
     def _switched(self, node: Node) -> Link | None:
-        """The input that a switch has chosen."""
+        """Return the input that a switch has chosen."""
         inputs = node.inputs
         sign = next((key for key in ("boolean", "switch") if isinstance(inputs.get(key), bool)), None)
         if {"on_true", "on_false"} <= inputs.keys() and sign:
@@ -165,7 +165,7 @@ class Graph:
         return None
 
     def _kind(self, node: Node, key: str) -> str | None:
-        """What an input takes: what its node gives there, else what its name says; None where neither is known."""
+        """Return the kind of an input, by its node's outputs or else its name; None where neither is known."""
         seen: set[int] = set()
         while id(node) not in seen:
             seen.add(id(node))
@@ -183,7 +183,7 @@ class Graph:
         return None
 
     def value(self, node: Node, key: str) -> Said | None:
-        """An input's value, taken; where it is a link, the one value of the node that it leads to."""
+        """Take an input's value; where it is a link, the only value of the node that it leads to."""
         kinds = (str,) if key.startswith("text") or key in ("positive", "negative") else (int, float)
         passed: set[int] = set()
         said = node.take(key)
@@ -211,7 +211,7 @@ def is_sampler(node: Node) -> bool:
 
 
 def back_from(graph: Graph, node: Node) -> Iterator[tuple[Node, str]]:
-    """The nodes that a sampler's latent comes from; nothing is taken."""
+    """Yield the nodes that a sampler's latent comes from; nothing is taken."""
     seen: set[int] = set()
     waiting = [node]
     while waiting:
@@ -235,5 +235,5 @@ def number_of(graph: Graph, node: Node, key: str) -> Said | None:
 def word_of(node: Node, key: str) -> str | None:
     said = node.take(key)
     if said is not None and not isinstance(said.value, str):
-        raise broken(f"has {shown(said.value)[:40]!r} for {key} of {node.kind}, which is no name", field=key)
+        raise broken(f"has {shown(said.value)[:40]!r} for {key} of {node.kind}, which is not a name", field=key)
     return said.value if said else None

@@ -1,4 +1,4 @@
-"""A tool's value -> the layers that it reads, and back. Numbers only; `ClipSkip` and `dialect` speak them.
+"""From a tool's value to the layers that it selects, and back, as plain numbers; `ClipSkip` and `dialect` use this.
 
 `rules` has the table of tools and families.
 """
@@ -16,28 +16,30 @@ __all__ = ["ROWS", "Dialect", "Layers", "Numbering", "Value", "layers_of", "numb
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
-    """What a tool's value reads, each from the end; the two are the same where there is one encoder."""
+    """The layers that a tool's value selects, each counted from the end; equal where there is one encoder."""
 
     l_from_end: float
     g_from_end: float
     remark: str = ""
-    """Why that is another layer than the number says, or one that the model was not trained on; one line."""
+    """One line on why that is another layer than the number, or one that the model was not trained on."""
 
 
 def numbering(dialect: Dialect, family: Family) -> Numbering:
-    """The row; SpecError where Clip Skip means nothing or the tool's way is not known."""
+    """Return the row; SpecError where Clip Skip has no meaning or the tool's rule is unknown."""
     if not family.usable:
         raise SpecError(family.means_nothing, field="family")
     row = ROWS[family].get(dialect)
     if row is None:
-        raise SpecError(f"{dialect.label} has no Clip Skip on {family.label} that we know of", field="dialect")
+        raise SpecError(
+            f"{dialect.label} has no known Clip Skip on {family.label}; choose another tool or family", field="dialect"
+        )
     return row
 
 
 def layers_of(value: Value | None, dialect: Dialect, family: Family, *, encoder: int | None = None) -> Layers:
-    """Return the layers from the end that a tool's value reads; they may be fractions.
+    """Return the layers from the end that a tool's value selects; they may be fractions.
 
-    `encoder` is set where the value is for one encoder alone: 0 for CLIP-L, 1 for OpenCLIP-bigG.
+    `encoder` is set where the value is for one encoder only: 0 for CLIP-L, 1 for OpenCLIP-bigG.
     """
     row = numbering(dialect, family)
     number = _as_number(value)
@@ -54,11 +56,11 @@ def layers_of(value: Value | None, dialect: Dialect, family: Family, *, encoder:
 
 
 def value_of(l_from_end: float, g_from_end: float, dialect: Dialect, family: Family) -> Value:
-    """Return what to give the tool so that it reads these layers; where the two differ, "L/G" if it takes both."""
+    """Return the value with which the tool selects these layers; "L/G" where they differ and it takes both."""
     row = numbering(dialect, family)
     both = {l_from_end, g_from_end}
     spelled = f"{l_from_end:g}" if len(both) == 1 else f"{l_from_end:g}/{g_from_end:g}"
-    said = f"{dialect.label} cannot say Clip Skip {spelled} on {family.label}"
+    refusal = f"{dialect.label} cannot select Clip Skip {spelled} on {family.label}"
     if len(both) == 1 and l_from_end > family.depth:
         raise SkipOutOfRange(
             f"clip skip {spelled} is deeper than the {family.depth} layers of {family.label}; use 1 to {family.depth}",
@@ -68,48 +70,49 @@ def value_of(l_from_end: float, g_from_end: float, dialect: Dialect, family: Fam
         near = [str(row.spell(k)) for k in (int(between[0]), int(between[0]) + 1) if row.first <= k <= row.last]
         near = near if len(both) == 1 else []
         raise SpecError(
-            f"{said}: it has no fractions; near it are {' and '.join(near) or row.range}", field="clip_skip"
+            f"{refusal}: it has no fractions; near it are {' and '.join(near) or row.range}", field="clip_skip"
         )
     if len(both) == 2 and row.each and row.first <= min(both) and l_from_end <= row.last:
         return f"{row.spell(l_from_end)}/{row.spell(g_from_end)}"
     for n in (l_from_end, g_from_end):
         if row.first <= n <= row.last and row.read(n) == (l_from_end, g_from_end):
             return row.spell(n)
-    one = "it has one number for both encoders" if len(both) == 2 and not row.each else ""
+    shared_number = "it has one number for both encoders" if len(both) == 2 and not row.each else ""
     raise SpecError(
-        f"{said}: {row.why or one or row.limits or 'its numbers end'}; it has {row.range}", field="clip_skip"
+        f"{refusal}: {row.why or shared_number or row.limits or 'its numbers end'}; it has {row.range}",
+        field="clip_skip",
     )
 
 
 def _of_number(value: Value | None, number: float | None, dialect: Dialect, family: Family, *, last: int) -> float:
-    """The n that a number says, checked."""
+    """Return the n of a number, checked."""
     row = numbering(dialect, family)
-    said = f"{dialect.label} {_short(value)} on {family.label}"
+    subject = f"{dialect.label} {_short(value)} on {family.label}"
     if number is None or not isfinite(number):
-        raise SkipOutOfRange(f"{said} is not a number; use {row.range}", field="clip_skip")
+        raise SkipOutOfRange(f"{subject} is not a number; use {row.range}", field="clip_skip")
     if not number.is_integer() and not row.fractions:
-        raise SpecError(f"{said} is a fraction and {dialect.label} has none; use {row.range}", field="clip_skip")
+        raise SpecError(f"{subject} is a fraction and {dialect.label} has none; use {row.range}", field="clip_skip")
     n = row.number_of(number)
     if not row.first <= n <= last and not row.fixed:
         what = ". ".join(filter(None, (row.limits, row.why if row.first > 1 else "")))
         raise SkipOutOfRange(
-            f"{said} is not one of the {family.depth} layers{f' ({what})' if what else ''}; use {row.range}",
+            f"{subject} is not one of the {family.depth} layers{f' ({what})' if what else ''}; use {row.range}",
             field="clip_skip",
         )
     return n
 
 
 def _remark(value: Value | None, n: float, dialect: Dialect, family: Family) -> str:
-    """What somebody who typed the value may not expect."""
+    """Return a remark on what the user may not expect of this value."""
     row = numbering(dialect, family)
     l_from_end, g_from_end = row.read(n)
-    said, remarks = f"{dialect.label} {_short(value)} on {family.label}", list[str]()
+    subject, remarks = f"{dialect.label} {_short(value)} on {family.label}", list[str]()
     if l_from_end != g_from_end:
-        remarks.append(f"{said} reads CLIP-L at {l_from_end:g} and OpenCLIP-bigG at {g_from_end:g}: {row.why}")
+        remarks.append(f"{subject} reads CLIP-L at {l_from_end:g} and OpenCLIP-bigG at {g_from_end:g}: {row.why}")
     elif l_from_end != n or row.fixed:
-        remarks.append(f"{said} reads Clip Skip {l_from_end:g}: {row.why}")
+        remarks.append(f"{subject} reads Clip Skip {l_from_end:g}: {row.why}")
     elif not row.words and abs(_as_number(value) or 0) != n:
-        remarks.append(f"{said} reads Clip Skip {n:g}")
+        remarks.append(f"{subject} reads Clip Skip {n:g}")
     if not family.value.final_norm and l_from_end < 2:
         remarks.append(
             "Below 2 it is the last layer without its final norm, which the model was not trained on: often noise or black"

@@ -1,4 +1,4 @@
-"""Where a picture begins, when not at noise alone, and the larger pass that may follow it."""
+"""Where a picture begins, unless at noise alone, and the larger pass that may follow it."""
 
 from dataclasses import dataclass, replace
 
@@ -23,7 +23,7 @@ LATENT_PX = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mask:
-    """What is drawn anew of a picture: A1111's inpainting. White is drawn, black is kept."""
+    """The part of a picture that is drawn anew, as in A1111's inpainting: white is drawn, black is kept."""
 
     hash: str
     """32 hex digits of its pixels."""
@@ -36,10 +36,10 @@ class Mask:
     """How much of the picture under the mask an inpainting model does not see; others are not shown it."""
     mode: str = MASK_MODES[0]
     content: str = MASKED_CONTENT[1]
-    """What the masked part begins with: its surroundings' colours, itself, noise or nothing."""
+    """The initial content of the masked part: the colours around it, the picture itself, noise or nothing."""
     area: str = INPAINT_AREAS[0]
     padding: int = 32
-    """Pixels; counts where only what surrounds the mask is drawn."""
+    """In pixels; used where only the mask's surroundings are drawn."""
 
     def __post_init__(self) -> None:
         check(self, MASK)
@@ -56,13 +56,13 @@ class Mask:
 
     @property
     def cropped(self) -> bool:
-        """Whether only what surrounds the mask is drawn, at the render's size, and put back into the picture."""
+        """Whether only the mask's surroundings are drawn, at the render's size, and put back into the picture."""
         return self.area == INPAINT_AREAS[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """A picture that drawing begins at, in the place of noise alone."""
+    """A picture that drawing begins at, instead of noise alone."""
 
     hash: str
     """32 hex digits of its pixels."""
@@ -84,36 +84,36 @@ class Hires:
     upscaler: str = LATENT
     """Latent or one of its variants, None, Lanczos, Nearest, or the name of an upscaler model."""
     upscaler_hash: str = ""
-    """Of an upscaler model's file: 10 leading hex digits of the sha256."""
+    """First 10 hex digits of the sha256 of an upscaler model's file."""
     scale: float = 2.0
-    """Counts where neither width nor height is given."""
+    """Used where neither width nor height is given."""
     width: int = 0
     height: int = 0
-    """Where one is 0 it follows from the other; where both are given, what sticks out is cut away."""
+    """A side of 0 follows from the other; where both are given, what exceeds the size is cut off."""
     steps: int = 0
-    """0 is as many as the first pass has."""
+    """0 means as many as in the first pass."""
     strength: float = 0.7
     """A1111's denoising strength; at 0 the picture is only enlarged."""
     sampler: str | None = None
     scheduler: str | None = None
-    """None is the first pass' own, as for the sampler and the prompts."""
+    """None means the first pass's own, as for the sampler and the prompts."""
     prompt: str | None = None
     negative_prompt: str | None = None
     loras: tuple[LoraRef, ...] | None = None
-    """Those of the second pass' own prompt; None is the picture's."""
+    """The LoRAs of the second pass's own prompt; None means the picture's."""
 
     def __post_init__(self) -> None:
         check(self, HIRES)
 
     @property
     def with_tags(self) -> "Hires":
-        """The same as a user would ask for it: its LoRAs as tags of its prompt."""
+        """The same pass as a user would ask for it, with its LoRAs as tags of its prompt."""
         tags = [lora.tag for lora in self.loras or ()]
         prompt = self.prompt if self.loras is None else " ".join(filter(None, [self.prompt, *tags]))
         return replace(self, prompt=prompt, loras=None)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height in pixels that a picture of this size is enlarged to, before anything is cut away."""
+        """Return the enlarged size, in pixels, of a picture of this size, before anything is cut off."""
         if not (self.width or self.height):
             return int(width * self.scale), int(height * self.scale)
         if not self.height or (self.width and width / height < self.width / self.height):
@@ -121,19 +121,19 @@ class Hires:
         return self.height * width // height, self.height
 
     def cut(self, width: int, height: int) -> tuple[int, int]:
-        """Latent cells that stick out of the size asked for, across and down."""
+        """Return how many latent cells, across and down, exceed the size asked for."""
         across, down = self.size(width, height)
         if not (self.width and self.height):
             return 0, 0
         return (across - self.width) // LATENT_PX, (down - self.height) // LATENT_PX
 
     def check_size(self, width: int, height: int) -> None:
-        """SpecError when the enlarged picture is too small or too large to be drawn."""
+        """Raise SpecError when the enlarged picture is too small or too large to be drawn."""
         across, down = self.size(width, height)
         rows = {row.name: row for row in HIRES}
         if not (LATENT_PX <= across <= rows["width"].high and LATENT_PX <= down <= rows["height"].high):
             raise SpecError(
-                f"the second pass would be {across} x {down} pixels; {rows['width'].high} is the most each way: "
+                f"the second pass would be {across} x {down} pixels; at most {rows['width'].high} each way are possible: "
                 "ask for a smaller hires scale or size",
                 field="hires_scale",
             )

@@ -1,4 +1,4 @@
-"""Plain settings as the words of an infotext, both ways, by the table."""
+"""Plain settings in an infotext, written and read by the table."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields as fields_of
@@ -7,8 +7,7 @@ from clipskip.spec.table import Plain, Setting
 
 
 def write_values(value: object, rows: Iterable[Setting], *, always: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
-    """Label and text of each of these fields of a dataclass that a reader would not take for granted, or that `always`
-    names."""
+    """Yield label and text of each field that readers would not assume, and of those named in `always`."""
     defaults = {field.name: field.default for field in fields_of(value)}  # type: ignore[arg-type]  # a dataclass
     named = frozenset(always)
     for row in rows:
@@ -19,7 +18,7 @@ def write_values(value: object, rows: Iterable[Setting], *, always: Iterable[str
 
 
 def write_value(value: Plain) -> str:
-    """The shortest text that reads back as the same value."""
+    """Return the shortest text that reads back as the same value."""
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else repr(value)

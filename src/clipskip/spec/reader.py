@@ -1,4 +1,4 @@
-"""Records of settings, read key by key: one table of spellings, and whatever nobody took is left over by name."""
+"""Reading records of settings key by key, by one table of spellings; keys that nobody takes are left over by name."""
 
 import json
 import math
@@ -55,16 +55,16 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "hypernet": ("hypernet",),
     "hypernet_strength": ("hypernetstrength",),
 }  # fmt: skip
-"""Names that the table of settings does not have, of settings that it has and of those that are no rows there."""
+"""Spellings besides those in the table of settings, and of settings that are no rows there."""
 NEVER_TWO = frozenset({"model", "seed", "sampler", "size", "width", "height"})
-"""Settings of which two that disagree are an error: each makes another picture."""
+"""Settings where two values that disagree are an error, because each makes another picture."""
 GIVE_WAY = frozenset({"samplerindex", "ksamplername"})
-"""A1111's API draws with `sampler_name` where a body has both (1.10 modules/api/api.py text2imgapi); the other is TensorArt's
+"""A1111's API uses `sampler_name` where a body has both (1.10 modules/api/api.py text2imgapi); the other is TensorArt's
 second name of its sampler, in ComfyUI's words."""
 
 
 def plain(key: str) -> str:
-    """A key without what tools disagree on: case, spaces, hyphens, underscores."""
+    """Return a key without what tools disagree on: case, spaces, hyphens, underscores."""
     return re.sub(r"[\W_]+", "", key).lower()
 
 
@@ -79,12 +79,12 @@ def _spellings() -> dict[str, tuple[str, ...]]:
 
 
 SPELLINGS: Mapping[str, tuple[str, ...]] = _spellings()
-"""Each setting's names in any tool's texts and JSON, as `plain` spells them; the first that a record has counts."""
+"""The spellings of each setting in any tool's texts and JSON, as `plain` writes them; the first in a record counts."""
 SINGLE = frozenset(name for field in SPELLINGS.keys() - LISTS for name in SPELLINGS[field])
-"""Names of settings that are one value, so that an empty list is none."""
+"""Spellings of settings that are single values, so that an empty list counts as none."""
 LONGEST_NAME = 1_000
 MOST_SHOWN = 200
-"""Characters of a value that was left over."""
+"""The most characters of a left-over value."""
 
 _JSON = json.JSONEncoder(ensure_ascii=False, default=str)
 _WHOLE = re.compile(r"[-+]?[0-9]{1,20}(?:\.0)?")
@@ -93,26 +93,26 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[e
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One key of a record, and what it says."""
+    """One key of a record with its value."""
 
     key: str
     value: Any  # JSON
 
     def text(self) -> str:
-        """The value, which is a text."""
+        """Return the value, which must be a text."""
         if not isinstance(self.value, str):
             self.nonsense("a text")
         return self.value
 
     def name(self) -> str:
-        """The value as a name or a word: a text or a whole number."""
+        """Return the value as a name or a word: a text or a whole number."""
         name = self.value
         if isinstance(name, bool) or not isinstance(name, str | int) or len(str(name)) > LONGEST_NAME:
             self.nonsense("a name")
         return str(name)
 
     def whole(self) -> int:
-        """The value as a whole number, which a text may spell."""
+        """Return the value as a whole number, which may be written as text."""
         value = self.value
         if isinstance(value, float) and math.isfinite(value) and value == int(value):
             return int(value)
@@ -121,7 +121,7 @@ class Said:
         return int(str(value).strip().removesuffix(".0"))
 
     def number(self) -> float:
-        """The value as a finite number, which a text may spell."""
+        """Return the value as a finite number, which may be written as text."""
         value = self.value
         plain = not isinstance(value, bool) and isinstance(value, int | float | str)
         if not plain or not (isinstance(value, float) or _NUMBER.fullmatch(str(value).strip())):
@@ -154,93 +154,93 @@ class Reader:
         self._more: list[tuple[str, str]] = []
 
     def all(self, field: str) -> list[Said]:
-        """Every key that spells the setting and says something, taken."""
+        """Take every key that spells the setting and has a value."""
         keys = [key for name in SPELLINGS[field] for key in self._keys.get(name, ()) if key in self._waiting]
         for key in keys:
             del self._waiting[key]
         return [Said(key, self._record[key]) for key in keys]
 
     def take(self, field: str) -> Said | None:
-        """The first key that spells the setting; others that say the same are taken with it.
+        """Take the first key that spells the setting, along with others of the same value.
 
-        Of those that do not, the ones that make another picture are an error, and others stay.
+        A different value is an error where each makes another picture; otherwise its key stays.
         """
-        found = self.all(field)
-        for other in found[1:]:
-            if _alike(field, other.value, found[0].value):
+        entries = self.all(field)
+        for other in entries[1:]:
+            if _alike(field, other.value, entries[0].value):
                 continue
             if field in NEVER_TWO and plain(other.key) not in GIVE_WAY:
-                raise disagree(found[0], other, field=field)
+                raise disagree(entries[0], other, field=field)
             self._waiting[other.key] = None
-        return found[0] if found else None
+        return entries[0] if entries else None
 
     def key(self, name: str) -> Said | None:
-        """A key by its own name, taken."""
+        """Take a key by its own name."""
         if name not in self._waiting:
             return None
         del self._waiting[name]
         return Said(name, self._record[name])
 
     def matching(self, pattern: re.Pattern[str]) -> list[tuple[re.Match[str], Said]]:
-        """The keys that fit a pattern, taken."""
+        """Take the keys that match a pattern."""
         fits = [(match, key) for key in self._waiting if (match := pattern.fullmatch(key))]
         for _, key in fits:
             del self._waiting[key]
         return [(match, Said(key, self._record[key])) for match, key in fits]
 
     def leave(self, name: str, value: object) -> None:
-        """Something inside a key that was taken, and that nothing here uses."""
+        """Record something inside a taken key that nothing here uses."""
         if says_something(value):
             self._more.append((name, shown(value)))
 
     def left(self) -> Iterator[tuple[str, str]]:
-        """What nobody took."""
+        """Yield what nobody took."""
         yield from ((key, shown(self._record[key])) for key in self._waiting)
         yield from self._more
 
     def has(self, field: str) -> bool:
-        """Whether a key that nobody took spells the setting and says something."""
+        """Whether a key that nobody took spells the setting and has a value."""
         return any(key in self._waiting for name in SPELLINGS[field] for key in self._keys.get(name, ()))
 
     def rows(self, rows: Iterable[Setting]) -> dict[str, Any]:  # Any: fields of a dataclass
-        """What the record says of settings of the table, by the fields' names."""
-        found: dict[str, Any] = {}
+        """Take the settings of these table rows, by field name."""
+        values: dict[str, Any] = {}
         for row in rows:
             if said := self.take(row.key):
                 read = {int: said.whole, float: said.number, str: said.text}[row.kind]
-                found[row.name] = read()
-        return found
+                values[row.name] = read()
+        return values
 
     def text(self, field: str, default: str = "") -> str:
-        """The setting, which is a text."""
+        """Take a setting that is a text."""
         said = self.take(field)
         return said.text() if said else default
 
     def name(self, field: str) -> str | None:
-        """The setting, which is a name or a word."""
+        """Take a setting that is a name or a word."""
         said = self.take(field)
         return said.name() if said else None
 
     def whole(self, field: str, default: int) -> int:
-        """The setting, which is a whole number."""
+        """Take a setting that is a whole number."""
         said = self.take(field)
         return said.whole() if said else default
 
     def number(self, field: str, default: float) -> float:
-        """The setting, which is a number."""
+        """Take a setting that is a number."""
         said = self.take(field)
         return said.number() if said else default
 
 
 def disagree(first: Said, second: Said, *, field: str) -> SpecError:
-    """The error for two keys of which only one can be true."""
+    """Return the error for two keys that contradict each other."""
     told = " and ".join(f"{said.key[:60]} {shown(said.value)[:40]}" for said in (first, second))
     return SpecError(f"settings: {told} disagree; leave one of them", field=field)
 
 
-def _alike(field: str, one: object, other: object) -> bool:
-    """Whether two values say the same; names of models as they are looked up."""
-    texts = [shown(value).strip() for value in (one, other)]
+def _alike(field: str, first: object, second: object) -> bool:
+    """Whether two values mean the same; models' names are compared as they are looked up."""
+    texts = [shown(value).strip() for value in (first, second)]
     if field == "model":
         texts = [re.sub(r"\s*\[[0-9a-fA-F]{8,64}\]$", "", text).replace("\\", "/").rpartition("/")[2] for text in texts]
         texts = [re.sub(r"\.(safetensors|ckpt)$", "", text, flags=re.IGNORECASE) for text in texts]
@@ -248,14 +248,14 @@ def _alike(field: str, one: object, other: object) -> bool:
 
 
 def says_something(value: object) -> bool:
-    """Whether a value is there: null, an empty text and an empty list say nothing."""
+    """Whether a value is given: null, an empty text and an empty list are not."""
     return value is not None and value != "" and value != [] and value != {}
 
 
 def shown(value: object) -> str:
-    """A value on one line, as its record has it, shortened."""
+    """Return a value on one line, as in its record, shortened."""
     try:
         text = value if isinstance(value, str) else _JSON.encode(value)
     except RecursionError:
-        text = "lists in lists too deep to show"
+        text = "lists nested too deeply to show"
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."

@@ -1,4 +1,4 @@
-"""What a user asks, and what it resolves to: every setting of one picture."""
+"""What a user asks for, and what it resolves to: every setting of one picture."""
 
 import hashlib
 from collections import Counter
@@ -23,22 +23,23 @@ FIRST_FIELDS = frozenset(
         "variation_strength", "hash", "strength",
     }
 )  # fmt: skip
-"""What a render's key always held; later fields are in it where they are not at their defaults."""
+"""The fields that a render's key always contained; later fields are in it only where they differ from their
+defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRef:
-    """A file by name and content."""
+    """A file, by name and content."""
 
     name: str
-    """Stem of the file, free of commas, colons and quotes: it goes into infotexts."""
+    """The file's stem without commas, colons and quotes, because infotexts contain it."""
     hash: str = ""
-    """Leading hex digits of the sha256 that the field knows it by: 10 for checkpoints, 12 for embeddings."""
+    """First hex digits of its sha256, as the field uses them: 10 for checkpoints, 12 for embeddings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a user asks of one picture; None where they left it to us. Files are names."""
+    """What a user asks of one picture; None for what is left to the program. Files are given by name."""
 
     prompt: str
     negative_prompt: str = ""
@@ -51,38 +52,38 @@ class Request:
     """The tool in whose numbers a settings text has `clip_skip`, which may mean another layer on another family; None: ours.
     ComfyUI: its record leaves it out, which is 1 on SD 1.x and 2 elsewhere."""
     negative_clip_skip: Skip | None = None
-    """Clip Skip of the negative prompt; None is the prompt's."""
+    """Clip Skip of the negative prompt; None means the prompt's."""
     phrase_skips: tuple[PhraseSkip, ...] = ()
-    """Phrases of the prompt that are read at Clip Skips of their own; where two overlap, the later one counts."""
+    """Phrases of the prompt with Clip Skips of their own; where two overlap, the later one counts."""
     steps: int = 20
     sampler: str = "Euler a"
     scheduler: str = "Automatic"
     cfg_scale: float = 7.0
     seed: int = -1
-    """-1 is any seed."""
+    """-1 draws a seed."""
     width: int | None = None
     height: int | None = None
     emphasis: str = "Original"
     rng: str = "CPU"
     ensd: int = 0
     variation_seed: int = 0
-    """-1 is any seed."""
+    """-1 draws a seed."""
     variation_strength: float = 0.0
     prediction: str | None = None
-    """epsilon or v; None is what the model's file says."""
+    """epsilon or v; None means what the model's file says."""
     eta: float | None = None
-    """None is the sampler's own."""
+    """None means the sampler's own."""
     s_churn: float = 0.0
     s_tmin: float = 0.0
     s_tmax: float = 0.0
     s_noise: float = 1.0
     vae: str | None = None
-    """Name, path or hash of a VAE file; None is the checkpoint's own, or the file of its name beside it."""
+    """Name, path or hash of a VAE file; None means the checkpoint's own, or the file named after it beside it."""
     vae_hash: str | None = None
     start: Start | None = None
-    """None is noise alone."""
+    """None begins at noise alone."""
     hires: Hires | None = None
-    """A second, larger pass; its prompts still hold their tags."""
+    """A second, larger pass, with tags still in its prompts."""
     crop_top: int = 0
     crop_left: int = 0
     refiner: str | None = None
@@ -90,29 +91,29 @@ class Request:
     refiner_hash: str | None = None
     refiner_switch_at: float = 0.8
     noise_schedule: str = "Default"
-    """Default is the model's own."""
+    """Default means the model's own."""
     empty_negative: str = "Zeros"
     lora_hashes: tuple[tuple[str, str], ...] = ()
-    """Name and hash of LoRAs, as settings texts note them: they find a file that has another name here."""
+    """Name and hash of LoRAs in a settings text: they find a file that has another name here."""
     embedding_hashes: tuple[tuple[str, str], ...] = ()
-    """Name and hash of the embeddings that a settings text notes: its picture was made with them."""
+    """Name and hash of the embeddings in a settings text, with which its picture was made."""
     unused: tuple[tuple[str, str], ...] = ()
-    """Fields of a settings text that this program has no use for, as they were."""
+    """Fields of a settings text that this program does not use, as written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Render:
-    """Every setting that made one picture's pixels: cache key, PNG text, file name and sweep axis."""
+    """Every setting that determined one picture's pixels: cache key, PNG text, file name and sweep axis."""
 
     prompt: str
-    """Without its LoRA tags: those are `loras`."""
+    """The text without its LoRA tags, which are in `loras`."""
     negative_prompt: str = ""
     model: FileRef
     loras: tuple[LoraRef, ...] = ()
     embeddings: tuple[FileRef, ...] = ()
     clip_skip: Skip = LAST_LAYER
     negative_clip_skip: Skip | None = None
-    """None is the prompt's."""
+    """None means the prompt's."""
     phrase_skips: tuple[PhraseSkip, ...] = ()
     steps: int = 20
     sampler: str = "Euler a"
@@ -120,10 +121,10 @@ class Render:
     cfg_scale: float = 7.0
     seed: int = 0
     width: int = 512
-    """Pixels, a multiple of 8."""
+    """In pixels, a multiple of 8."""
     height: int = 512
     emphasis: str = "Original"
-    """Original, No norm, Ignore or None (A1111's names)."""
+    """Original, No norm, Ignore, None (A1111's names) or ComfyUI."""
     rng: str = "CPU"
     """Noise source: CPU, GPU or NV (CUDA's Philox numbers on any device; GPU is the same)."""
     ensd: int = 0
@@ -131,32 +132,32 @@ class Render:
     variation_seed: int = 0
     variation_strength: float = 0.0
     start: Start | None = None
-    """None is noise alone."""
+    """None begins at noise alone."""
     prediction: str | None = None
-    """epsilon or v; None is what the model's file says."""
+    """epsilon or v; None means what the model's file says."""
     eta: float | None = None
-    """None is the sampler's own: 1 for ancestral and SDE samplers, 0 for DDIM."""
+    """None means the sampler's own: 1 for ancestral and SDE samplers, 0 for DDIM."""
     s_churn: float = 0.0
     s_tmin: float = 0.0
     s_tmax: float = 0.0
-    """0 is no end."""
+    """0 means no limit."""
     s_noise: float = 1.0
     vae: FileRef | None = None
-    """None is the checkpoint's own."""
+    """None means the checkpoint's own."""
     hires: Hires | None = None
-    """None is one pass."""
+    """None means one pass."""
     crop_top: int = 0
-    """What SDXL is told its picture was cut at, in pixels, and so the next."""
+    """The crop, in pixels, that SDXL is told of, as is the next."""
     crop_left: int = 0
     refiner: FileRef | None = None
-    """A second checkpoint that finishes the picture; None is none."""
+    """A second checkpoint that finishes the picture; None means none."""
     refiner_switch_at: float = 0.8
     noise_schedule: str = "Default"
     """Default, or Zero Terminal SNR: the noise levels that the model was trained at, whatever the schedule type."""
     empty_negative: str = "Zeros"
-    """What an empty negative prompt is to SDXL: all zeros, as in A1111, or read as other texts are."""
+    """How SDXL reads an empty negative prompt: as zeros, as in A1111, or like any text."""
     version: str = ""
-    """Of the code that drew it."""
+    """Version of the code that drew it."""
 
     def __post_init__(self) -> None:
         check(self, PICTURE)
@@ -169,7 +170,7 @@ class Render:
         if self.hires is not None:
             if self.start is not None:
                 raise SpecError(
-                    "a picture that begins at another has no hires pass; give --init or a hires scale, not both",
+                    "a picture that begins at another one cannot have a hires pass; give --init or a hires scale, not both",
                     field="hires_scale",
                 )
             self.hires.check_size(self.width, self.height)
@@ -177,24 +178,24 @@ class Render:
 
     @property
     def key(self) -> str:
-        """12 hex digits that differ when any setting differs. Settings that came later count where they are not at their
-        defaults, so that folders of older sweeps are still known."""
-        told = (f"{name}={text}" for name, text in _told(self) if name != "version")
-        return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+        """12 hex digits that differ when any setting differs. Later settings count only where they differ from their
+        defaults, so that folders of older sweeps stay valid."""
+        settings = (f"{name}={text}" for name, text in _keyed_fields(self) if name != "version")
+        return hashlib.sha256("\n".join(settings).encode()).hexdigest()[:12]
 
     def at(self, clip_skip: Skip) -> "Render":
-        """The same picture at another Clip Skip."""
+        """Return the same picture at another Clip Skip."""
         return replace(self, clip_skip=clip_skip)
 
 
-def _told(value: object) -> Iterator[tuple[str, str]]:
-    """Name and text of each field of a dataclass that counts in a key."""
+def _keyed_fields(value: object) -> Iterator[tuple[str, str]]:
+    """Yield name and text of each field of a dataclass that counts in a key."""
     assert is_dataclass(value)
     for setting in fields(value):
         own = getattr(value, setting.name)
         if setting.name in FIRST_FIELDS or own != _default(setting):
             nested = isinstance(own, Start | Hires | Mask)
-            inner = ", ".join(f"{name}={text}" for name, text in _told(own)) if nested else ""
+            inner = ", ".join(f"{name}={text}" for name, text in _keyed_fields(own)) if nested else ""
             yield setting.name, f"{type(own).__name__}({inner})" if nested else repr(own)
 
 
@@ -205,9 +206,9 @@ def _default(field: Field[Any]) -> object:  # Any: whatever the field holds
 def _check_phrases(phrases: tuple[PhraseSkip, ...]) -> None:
     if len(phrases) > MAX_PHRASES:
         raise SpecError(
-            f"{len(phrases)} phrases have clip skips of their own, and {MAX_PHRASES} is the most; remove some",
+            f"{len(phrases)} phrases have clip skips of their own; use at most {MAX_PHRASES}",
             field="phrase_skip",
         )
-    for phrase, count in Counter(one.phrase for one in phrases).items():
+    for phrase, count in Counter(phrase_skip.phrase for phrase_skip in phrases).items():
         if count > 1:
             raise SpecError(f"the phrase {phrase!r} has {count} clip skips; leave one of them", field="phrase_skip")

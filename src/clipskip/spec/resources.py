@@ -1,4 +1,4 @@
-"""The files that records name beside the model: LoRAs in every tool's lists, Civitai's resources, hashes."""
+"""The files that records name besides the model: LoRAs in every tool's lists, Civitai's resources, hashes."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,7 +37,7 @@ ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".sft")
 
 @dataclass(slots=True, kw_only=True)
 class Files:
-    """What the lists of a record name."""
+    """The files named in a record's lists."""
 
     model: str | None = None
     model_hash: str | None = None
@@ -47,7 +47,7 @@ class Files:
 
 
 def read_files(reader: Reader, prompt: str) -> Files:
-    """The files in a record's lists; a LoRA that the prompt's tags name is left to them."""
+    """Return the files in a record's lists, without LoRAs that the prompt's tags name."""
     files = Files()
     for name, digits in _hash_lists(reader, "lora_hashes"):
         files.lora_hashes[name] = digits
@@ -66,7 +66,8 @@ def read_files(reader: Reader, prompt: str) -> Files:
 
 
 def stem(name: str) -> str:
-    """A model file's name without folders and endings, as Windows or others write it: a name to look up, and no path."""
+    """Return a model file's name without folders and endings, in Windows' or other spelling: a name to look up, not a
+    path."""
     last = name.replace("\\", "/").rpartition("/")[2].lstrip("~")
     while bare := next((last[: -len(ending)] for ending in ENDINGS if last.lower().endswith(ending)), ""):
         last = bare
@@ -74,7 +75,7 @@ def stem(name: str) -> str:
 
 
 def entries(said: Said) -> list[object]:
-    """The entries of a list, which a text file joins with commas."""
+    """Return the entries of a list, which a text file joins with commas."""
     if isinstance(said.value, list):
         return said.value
     if not isinstance(said.value, str):
@@ -111,7 +112,7 @@ def read_modules(reader: Reader) -> Said | None:
 
 
 def _hash_lists(reader: Reader, name: str) -> Iterator[tuple[str, str]]:
-    """Name and hash of each in "a: 0123, b: 4567"."""
+    """Yield name and hash of each entry in "a: 0123, b: 4567"."""
     for said in reader.all(name):
         for part in said.text().split(","):
             file, colon, digits = part.rpartition(":")
@@ -122,7 +123,7 @@ def _hash_lists(reader: Reader, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _read_hashes(reader: Reader, said: Said, files: Files) -> None:
-    """A1111's "Hashes": "model", "lora:name" and "embed:name" to hash."""
+    """Read A1111's "Hashes", by "model", "lora:name" and "embed:name"."""
     if not isinstance(said.value, dict):
         said.nonsense("a list of hashes by name")
     for key, digits in said.value.items():
@@ -140,7 +141,7 @@ def _read_hashes(reader: Reader, said: Said, files: Files) -> None:
 
 
 def _read_resource(reader: Reader, said: Said, entry: object, files: Files) -> None:
-    """One of Civitai's resources or TensorArt's models: a name, a type, and a weight or a hash."""
+    """Read one of Civitai's resources or TensorArt's models: a name, a type, and a weight or a hash."""
     if isinstance(entry, str):
         reader.leave(said.key, entry)
         return
@@ -170,7 +171,8 @@ def _read_resource(reader: Reader, said: Said, entry: object, files: Files) -> N
 
 
 def _listed(reader: Reader, files: Files) -> Iterator[LoraRef]:
-    """InvokeAI: a list of models; Fooocus: name, weight, hash; SwarmUI and Easy Diffusion: names and strengths apart."""
+    """Yield LoRAs from InvokeAI's list of models, Fooocus' triples, and SwarmUI's and Easy Diffusion's separate
+    lists."""
     names: list[object] = []
     for said in (*reader.all("loras"), *reader.all("lora_names")):
         for entry in entries(said):
@@ -219,7 +221,8 @@ def _triple(reader: Reader, said: Said, entry: list[object], files: Files) -> Lo
 
 
 def _numbered(reader: Reader) -> Iterator[LoraRef]:
-    """Fooocus: "lora_combined_1" and "LoRA 1": "name : 0.5"; its first releases: "LoRA [name] weight": 0.5."""
+    """Yield Fooocus' LoRAs: "lora_combined_1" and "LoRA 1" with "name : 0.5", in its first releases "LoRA [name]
+    weight"."""
     for _, said in reader.matching(_FOOOCUS):
         name, colon, weight = said.text().rpartition(":")
         if not colon:
@@ -232,7 +235,8 @@ def _numbered(reader: Reader) -> Iterator[LoraRef]:
 
 
 def _addnet(reader: Reader) -> Iterator[LoraRef]:
-    """kohya's Additional Networks in A1111 texts: "AddNet Model 1: name(hash)" and its weights, A of the U-Net."""
+    """Yield LoRAs of kohya's Additional Networks in A1111's texts: "AddNet Model 1: name(hash)"; weight A is the
+    U-Net's."""
     slots: dict[str, dict[str, Said]] = {}
     for match, said in reader.matching(_ADDNET):
         slots.setdefault(match[2], {})[match[1]] = said
@@ -261,28 +265,28 @@ def _lora(name: str, unet: float | None, text_encoder: float | None = None) -> L
 
 
 class _Item:
-    """An entry of a list, read as a record is; what nobody took is left to the record's reader."""
+    """An entry of a list, read like a record; what nobody took goes to the record's reader."""
 
     def __init__(self, reader: Reader, label: str, entry: Record) -> None:
         self.reader, self.label = reader, label
         self.entry = {key: value for key, value in entry.items() if says_something(value)}
 
     def take(self, *names: str) -> Any:  # JSON
-        """The first of the keys that says something, taken."""
+        """Take the first of these keys that has a value."""
         return next((self.entry.pop(name) for name in names if name in self.entry), None)
 
     def word(self, names: Iterable[str]) -> str | None:
-        """One of the keys, which is a text."""
-        found = self.take(*names)
-        return None if found is None else Said(f"{self.label} {next(iter(names))}", found).name()
+        """Take one of these keys, which is a text."""
+        value = self.take(*names)
+        return None if value is None else Said(f"{self.label} {next(iter(names))}", value).name()
 
     def number(self, names: Iterable[str]) -> float | None:
-        """One of the keys, which is a number."""
-        found = self.take(*names)
-        return None if found is None else Said(f"{self.label} {next(iter(names))}", found).number()
+        """Take one of these keys, which is a number."""
+        value = self.take(*names)
+        return None if value is None else Said(f"{self.label} {next(iter(names))}", value).number()
 
     def file(self) -> str:
-        """The file's name; Civitai's generator names a version of a model instead."""
+        """Return the file's name; Civitai's generator gives a model's version instead."""
         name = self.word(NAMES)
         version = self.word(("modelVersionName",))
         number = self.word(("modelVersionId", "modelFileId", "modelId"))
@@ -291,6 +295,6 @@ class _Item:
         return " ".join(filter(None, (name, version))) if name is not None else f"Civitai model version {number}"
 
     def leave(self) -> None:
-        """Hand what nobody took to the record's reader."""
+        """Give what nobody took to the record's reader."""
         for key, value in self.entry.items():
             self.reader.leave(f"{self.label} {key}", value)

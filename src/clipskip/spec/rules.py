@@ -1,8 +1,9 @@
 """How every tool numbers Clip Skip: one row per tool and family.
 
-Read in the tools' sources of 2024-2026 (A1111 1.8.0 and 1.10, Forge, Forge Neo and Classic, reForge, ComfyUI, SwarmUI, SD.Next,
-Fooocus, diffusers 0.42, InvokeAI, stable-diffusion.cpp, kohya sd-scripts, compel, OneTrainer, ai-toolkit, Draw Things); Easy
-Diffusion's from its documents. SD 2.x counts on all 24 layers of OpenCLIP-H; files of the Hugging Face layout hold 23.
+Read in the tools' sources of 2024-2026 (A1111 1.8.0 and 1.10, Forge, Forge Neo and Classic, reForge, ComfyUI, SwarmUI,
+SD.Next, Fooocus, diffusers 0.42, InvokeAI, stable-diffusion.cpp, kohya sd-scripts, compel, OneTrainer, ai-toolkit, Draw
+Things); Easy Diffusion's in its documentation. SD 2.x counts on all 24 layers of OpenCLIP-H; files of the Hugging Face
+layout hold 23.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from clipskip.spec.family import Family
 from clipskip.spec.tools import Dialect
 
 Value = int | float | str
-"""What a tool is given: a number, or a word where it has words."""
+"""A tool's value: a number, or a word where the tool has words."""
 Bounds = tuple[int, int]
 ANY: Bounds = (1, 32)
 DEFAULT: Bounds = (2, 2)
@@ -26,30 +27,30 @@ class Numbering:
     first: int = 1
     """The smallest n that its numbers reach."""
     last: int
-    """The largest."""
+    """The largest n that its numbers reach."""
     l_bounds: Bounds = ANY
-    """CLIP-L, or the only encoder, is read at the n nearest to the number's that lies between these."""
+    """CLIP-L, or the only encoder, uses the n within these bounds that is nearest to the number's."""
     g_bounds: Bounds = ANY
-    """OpenCLIP-bigG likewise."""
+    """The same for OpenCLIP-bigG."""
     each: bool = False
-    """It takes a number for each encoder, bigG's up to 32."""
+    """Whether it takes a number for each encoder, bigG's up to 32."""
     fractions: bool = False
     unset: int
     """The n of a value that is left out (None)."""
     unset_to: float | None = None
     """Values up to this one count as left out."""
     words: tuple[tuple[int, str], ...] = ()
-    """n and the word for it, where the tool has words for numbers."""
+    """Each n with its word, where the tool has words instead of numbers."""
     limits: str = ""
     """What the tool does with numbers before `first` and after `last`."""
     why: str = ""
-    """Why it cannot read every layer, or reads another than its number says."""
+    """Why it cannot select every layer, or selects another than its number says."""
     note: str = ""
-    """What is particular to this family."""
+    """What is special on this family."""
 
     @property
     def fixed(self) -> bool:
-        """Whether every number reads the same layer."""
+        """Whether every number selects the same layer."""
         return self.l_bounds == self.g_bounds == DEFAULT
 
     @property
@@ -64,7 +65,7 @@ class Numbering:
 
     @property
     def range(self) -> str:
-        """The values that mean something here."""
+        """The values that have a meaning here."""
         if self.words:
             return " or ".join(word for _, word in self.words)
         if self.fixed:
@@ -73,7 +74,7 @@ class Numbering:
         return str(low) if low == high else f"{low} to {high}"
 
     def spell(self, n: float) -> Value:
-        """The tool's value for the n-th layer from the end; the caller has checked that there is one."""
+        """Return the tool's value for the n-th layer from the end; the caller has checked that there is one."""
         for number, word in self.words:
             if n == number:
                 return word
@@ -81,11 +82,11 @@ class Numbering:
         return int(value) if float(value).is_integer() else round(value, 12)
 
     def number_of(self, value: float) -> float:
-        """The n that a number says."""
+        """Return the n of a number."""
         return self.sign * (value - self.shift)
 
     def read(self, n: float) -> tuple[float, float]:
-        """The n at which CLIP-L and OpenCLIP-bigG are read when the number says n."""
+        """Return the n that CLIP-L and OpenCLIP-bigG use for a number's n."""
         return _between(n, self.l_bounds), _between(n, self.g_bounds)
 
 

@@ -1,4 +1,4 @@
-"""Every tool's names of samplers and schedule types -> A1111's."""
+"""Every tool's names of samplers and schedule types, translated to A1111's."""
 
 from clipskip.spec.reader import plain
 
@@ -9,7 +9,7 @@ COMFY_SAMPLERS = {
     "dpmpp_3m_sde": "DPM++ 3M SDE", "dpmpp_2s_ancestral": "DPM++ 2S a", "ddim": "Euler", "uni_pc": "UniPC bh1",
     "uni_pc_bh2": "UniPC bh2", "lcm": "LCM", "dpm_fast": "DPM fast", "dpm_adaptive": "DPM adaptive",
 }  # fmt: skip
-"""ComfyUI's `ddim` is Euler on the schedule that is named (comfy/samplers.py ksampler); its UniPC follows that one too."""
+"""ComfyUI's `ddim` is Euler on the named schedule (comfy/samplers.py ksampler); its UniPC uses that schedule too."""
 SCHEDULES = {
     "normal": "Normal", "karras": "Karras", "exponential": "Exponential", "sgm_uniform": "SGM Uniform", "simple": "Simple",
     "ddim_uniform": "DDIM", "beta": "Beta", "kl_optimal": "KL Optimal", "turbo": "Turbo",
@@ -20,9 +20,9 @@ OTHER_SAMPLERS = {
     "euler_a": "Euler a", "dpm2": "DPM2", "dpm2_a": "DPM2 a", "kdpm_2": "DPM2", "kdpm_2_a": "DPM2 a", "dpm_2_a": "DPM2 a",
     "dpmpp_2s": "DPM++ 2S a", "dpmpp_2s_a": "DPM++ 2S a", "unipc": "UniPC", "plms": "PLMS", "ddim": "DDIM",
 }  # fmt: skip
-"""InvokeAI's, NovelAI's and Easy Diffusion's names, where they are not ComfyUI's."""
+"""Names in InvokeAI, NovelAI and Easy Diffusion that differ from ComfyUI's."""
 COMFY_OWN_TIMES = ("DPM fast", "DPM adaptive")
-"""ComfyUI's samplers that take only the ends of the schedule that is named."""
+"""ComfyUI's samplers that use only the ends of the named schedule."""
 OWN_TIMES = frozenset({"ddim", "ddim cfg++", "plms", "unipc", "dpm fast", "dpm adaptive"})
 """Samplers that take no schedule type: A1111 notes the one that its menu shows, and draws without it
 (1.10 modules/sd_samplers_timesteps.py get_timesteps; sd_samplers_kdiffusion.py for the last two)."""
@@ -35,7 +35,7 @@ SCHEDULES_IN_NAMES = (
 
 
 def split_name(name: str, schedule: str) -> tuple[str, str]:
-    """Sampler and schedule type; a name of A1111 1.8 ("DPM++ 2M Karras") holds both."""
+    """Split sampler and schedule type; a name of A1111 1.8 ("DPM++ 2M Karras") contains both."""
     for label in SCHEDULES_IN_NAMES:
         if name.endswith(f" {label}") and schedule.casefold() in (AUTOMATIC.casefold(), label.casefold()):
             return name.removesuffix(f" {label}"), label
@@ -43,7 +43,7 @@ def split_name(name: str, schedule: str) -> tuple[str, str]:
 
 
 def comfy_names(sampler: str, schedule: str) -> tuple[str, str]:
-    """A1111's names of ComfyUI's sampler and schedule; others stay as they are, for the error to name.
+    """Return A1111's names of ComfyUI's sampler and schedule; unknown ones stay, for the error to name.
 
     ComfyUI's first releases called its samplers sample_euler; `_gpu` says where the noise is drawn.
     """
@@ -67,7 +67,8 @@ def comfy_text_names(sampler: str, schedule: str) -> tuple[str, str]:
 
 
 def other_names(sampler: str, schedule: str) -> tuple[str, str]:
-    """A1111's names of a sampler and schedule as A1111 or any tool but ComfyUI has them; `_k` is on Karras' schedule."""
+    """Return A1111's names of a sampler and schedule from A1111 or any tool but ComfyUI; `_k` means Karras'
+    schedule."""
     name, kind = split_name(sampler.strip(), SCHEDULES.get(schedule.strip().lower(), schedule.strip()))
     small = name.lower().removeprefix("k_").removeprefix("sample_")
     bare = small.removesuffix("_k")

@@ -9,26 +9,27 @@ from clipskip.errors import SkipOutOfRange, SpecError
 from clipskip.spec.skip import ClipSkip, shown
 
 MAX_CHARACTERS = 200
-"""Of one schedule as it is written."""
+"""The most characters of one written schedule."""
 LEAST_SHARE = 0.001
-"""Of the steps: no picture has more than 300 denoiser calls."""
+"""The least share of the steps: no picture has more than 300 denoiser calls."""
 MOST_CALLS = 300
 
 _TOKEN = re.compile(r"[\[\]:|]|[^\[\]:|]+")
-_WRITTEN = "write [1:2:0.5] (1, then 2 after half of the steps), [1:2:10] (after step 10), [1|2] (by turns) or [3>2>1] (one a step)"
+_WRITTEN = "write [1:2:0.5] (1, then 2 after half of the steps), [1:2:10] (after step 10), [1|2] (alternating) or [3>2>1] (one per step)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkipSchedule:
     """A Clip Skip that changes while the picture is drawn, in A1111's editing syntax: [1:2:0.5] or [1|2].
 
-    It counts denoiser calls as prompt editing does (prompt/schedule.py): a sampler of second order has two for a step.
+    It counts denoiser calls as prompt editing does (prompt/schedule.py): a sampler of second order has two per step.
     """
 
     skips: tuple["ClipSkip | SkipSchedule", ...]
-    """Two where `when` says when to change; else two or more, by turns. Each may be a schedule itself."""
+    """Two where `when` is set; else two or more, used in turn. Each may be a schedule itself."""
     when: int | float | None = None
-    """The call after which the second follows, or, below 1, the share of the calls; None: the next with each call."""
+    """The call after which the second follows or, below 1, the share of the calls; None: the next one with each
+    call."""
 
     def __post_init__(self) -> None:
         if len(self.skips) < 2 or (self.when is not None and len(self.skips) > 2):
@@ -39,8 +40,8 @@ class SkipSchedule:
         share = isinstance(when, float) and LEAST_SHARE <= when < 1
         if not share and not (isinstance(when, int) and not isinstance(when, bool) and when >= 1):
             raise SpecError(
-                f"clip skip changes at {when}, which is neither a share of the steps from {LEAST_SHARE} to below 1, "
-                "such as 0.5, nor a step, such as 10",
+                f"clip skip changes at {when}; give a share of the steps from {LEAST_SHARE} to below 1, "
+                "such as 0.5, or a step, such as 10",
                 field="clip_skip",
             )
 
@@ -61,22 +62,23 @@ class SkipSchedule:
 
     @property
     def alternates(self) -> bool:
-        """Whether something in it goes by turns."""
-        return self.when is None or any(isinstance(one, SkipSchedule) and one.alternates for one in self.skips)
+        """Whether any part of it alternates."""
+        return self.when is None or any(isinstance(skip, SkipSchedule) and skip.alternates for skip in self.skips)
 
     def check(self, depth: int) -> "SkipSchedule":
-        """This schedule, or SkipOutOfRange when an encoder of `depth` layers has not all of its layers."""
+        """Return this schedule; SkipOutOfRange when an encoder of `depth` layers lacks one of its layers."""
         for part in self.parts:
             part.check(depth)
         return self
 
     def over(self, calls: int) -> tuple[tuple[int, ClipSkip], ...]:
-        """(until_step, Clip Skip): each for the calls up to and including its step, counted from 0, as texts have it."""
+        """Return (until_step, Clip Skip), each for the calls up to and including its step, counted from 0 as for
+        texts."""
         ends = set(range(1, calls + 1)) if self.alternates else {calls, *self._changes(calls)}
         return tuple((end, self._at(end, calls)) for end in sorted(ends))
 
     def check_calls(self, calls: int) -> "SkipSchedule":
-        """This schedule, or SpecError when a picture of so many denoiser calls ends before all of it is used."""
+        """Return this schedule; SpecError when a picture with so many denoiser calls ends before all of it is used."""
         begun, used = 0, set()
         for until, skip in self.over(calls):
             if begun < calls:
@@ -84,23 +86,23 @@ class SkipSchedule:
             begun = until + 1
         if never := [part for part in self.parts if part not in used]:
             raise SpecError(
-                f"clip skip {self} never reads {', '.join(map(str, never))}: this picture has {calls} denoiser calls, and "
-                "a change at call n is seen from the one after it; change earlier, or take more steps",
+                f"clip skip {self} never reaches {', '.join(map(str, never))}: this picture has {calls} denoiser calls, and "
+                "a change at call n takes effect at the next call; change earlier, or use more steps",
                 field="clip_skip",
             )
         return self
 
     def _changes(self, calls: int) -> set[int]:
-        inner = {call for one in self.skips if isinstance(one, SkipSchedule) for call in one._changes(calls)}
+        inner = {call for skip in self.skips if isinstance(skip, SkipSchedule) for call in skip._changes(calls)}
         return inner | ({step} if (step := self._step(calls)) >= 1 else set())
 
     def _step(self, calls: int) -> int:
-        """The last step of the first; below 1 there is none."""
+        """Return the last step of the first Clip Skip; below 1 it has none."""
         assert self.when is not None
         return min(int(self.when * calls) if isinstance(self.when, float) else self.when, calls)
 
     def _at(self, step: int, calls: int) -> ClipSkip:
-        """The one that is read at a step, counted from 1."""
+        """Return the Clip Skip at a step, counted from 1."""
         turn = (step - 1) % len(self.skips) if self.when is None else int(step > self._step(calls))
         chosen = self.skips[turn]
         return chosen._at(step, calls) if isinstance(chosen, SkipSchedule) else chosen
@@ -108,9 +110,9 @@ class SkipSchedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSkips:
-    """A Clip Skip for each of the denoiser's first calls, of which the last goes on: [4>3>2], reForge's dynamic Clip Skip.
+    """A Clip Skip for each of the first denoiser calls, of which the last stays: [4>3>2], reForge's dynamic Clip Skip.
 
-    A1111's editing cannot say it: what changes there is first seen in the third call.
+    A1111's editing syntax cannot express it, because a change there first takes effect in the third call.
     """
 
     skips: tuple[ClipSkip, ...]
@@ -119,7 +121,7 @@ class StepSkips:
     def __post_init__(self) -> None:
         if len(self.skips) < 2 or self.skips[-1] == self.skips[-2] or len(self.skips) > MOST_CALLS:
             raise SpecError(
-                f"a clip skip for each step has from 2 to {MOST_CALLS} values, and its last one goes on; write [4>3>2]",
+                f"a clip skip for each step has from 2 to {MOST_CALLS} values, of which the last stays; write it like [4>3>2]",
                 field="clip_skip",
             )
 
@@ -143,41 +145,41 @@ class StepSkips:
         return tuple(dict.fromkeys(self.skips))
 
     def check(self, depth: int) -> "StepSkips":
-        """Return this, or raise SkipOutOfRange when an encoder of `depth` layers has not all of its layers."""
+        """Return this; SkipOutOfRange when an encoder of `depth` layers lacks one of its layers."""
         for part in self.parts:
             part.check(depth)
         return self
 
     def over(self, calls: int) -> tuple[tuple[int, ClipSkip], ...]:
-        """Return (until_step, Clip Skip): each for the calls up to and including its step, counted from 0."""
+        """Return (until_step, Clip Skip), each for the calls up to and including its step, counted from 0."""
         read = self.skips[:calls]
         ends = [call for call in range(len(read) - 1) if read[call] != read[call + 1]]
         return (*((end, read[end]) for end in ends), (calls, read[-1]))
 
     def check_calls(self, calls: int) -> "StepSkips":
-        """Return this, or raise SpecError when a picture of so many denoiser calls ends before all of it is used."""
+        """Return this; SpecError when a picture with so many denoiser calls ends before all of it is used."""
         if calls < len(self.skips):
             raise SpecError(
-                f"clip skip {self} has {len(self.skips)} values, and this picture has {calls} denoiser calls; give fewer, or "
-                "take more steps",
+                f"clip skip {self} has {len(self.skips)} values, but this picture has {calls} denoiser calls; give fewer, or "
+                "use more steps",
                 field="clip_skip",
             )
         return self
 
 
 EncoderSkip = ClipSkip | SkipSchedule | StepSkips
-"""What one text encoder's Clip Skip may be: one layer, or layers by time. All have first, parts, check and over."""
+"""The Clip Skip of one text encoder: one layer, or layers over time. All have first, parts, check and over."""
 
 
 def parse_encoder_skip(text: str) -> EncoderSkip:
-    """Return the Clip Skip of one encoder that a user typed: "2", "1.5", "[1:2:0.5]" or "[1|2]"."""
+    """Parse one encoder's Clip Skip as users type it: "2", "1.5", "[1:2:0.5]" or "[1|2]"."""
     if "[" not in text:
         return ClipSkip.parse(text)
     if ">" in text:
         return _read_steps(text)
     if len(text) > MAX_CHARACTERS:
         raise SpecError(
-            f"this clip skip has {len(text):,} characters, and {MAX_CHARACTERS} is the most; {_WRITTEN}",
+            f"this clip skip has {len(text):,} characters, and at most {MAX_CHARACTERS} are read; {_WRITTEN}",
             field="clip_skip",
         )
     tokens = deque(_TOKEN.findall(text.strip()))
@@ -191,7 +193,7 @@ def parse_encoder_skip(text: str) -> EncoderSkip:
 
 
 def _read_steps(text: str) -> EncoderSkip:
-    """What [4>3>2] says."""
+    """Parse [4>3>2]."""
     inner = text.strip()
     values = inner[1:-1].split(">") if inner[0] == "[" and inner[-1] == "]" else []
     if not 2 <= len(values) <= MOST_CALLS:
@@ -200,7 +202,7 @@ def _read_steps(text: str) -> EncoderSkip:
 
 
 def _read(tokens: deque[str]) -> ClipSkip | SkipSchedule:
-    """What the tokens start with, which it takes away; IndexError or ValueError where they make no Clip Skip."""
+    """Read and remove a Clip Skip from the start of the tokens; IndexError or ValueError where there is none."""
     token = tokens.popleft().strip() or tokens.popleft()
     if token in ("]", ":", "|"):
         raise ValueError
@@ -223,5 +225,5 @@ def _read(tokens: deque[str]) -> ClipSkip | SkipSchedule:
 
 
 def _mark(tokens: deque[str]) -> str:
-    """The next token but spaces."""
+    """Return the next token that is not a space."""
     return tokens.popleft().strip() or tokens.popleft()

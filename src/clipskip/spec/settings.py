@@ -1,4 +1,4 @@
-"""Settings texts of every tool -> a Request; a Render -> the infotext that they all read."""
+"""From every tool's settings texts to a Request, and from a Render to the infotext that all of them read."""
 
 import math
 import re
@@ -25,25 +25,25 @@ from clipskip.spec.table import HIRES, MASK, PICTURE, START
 
 FRACTION, SCHEDULE, ENCODERS = "Fractional clip skip", "Clip skip schedule", "Clip skip per encoder"
 NEGATIVE_SKIP, PHRASES = "Negative clip skip", "Phrase clip skips"
-"""Ours: what A1111's whole number cannot say. Phrases stand one a line: red frog=4."""
+"""Our own fields, for what A1111's whole number cannot express. Phrases stand one per line: red frog=4."""
 DEFAULTS = {"Clip skip": "1", "RNG": "GPU", "Schedule type": "Automatic", "Emphasis": "Original"}
-"""What A1111 takes for settings that a text leaves out (1.10 modules/infotext_utils.py)."""
+"""A1111's defaults for settings that a text leaves out (1.10 modules/infotext_utils.py)."""
 ETA_DDIM, INIT_HASH, MASK_HASH = "Eta DDIM", "Init image hash", "Mask image hash"
 COMFYUI, COMFY_LORAS = "ComfyUI", "ComfyUI LoRAs"
-"""The emphasis under which tags of a prompt are words, and where its LoRAs stand then."""
+"""The emphasis under which a prompt's tags are words, and the field that then holds its LoRAs."""
 FIRST_PASS, FIRST_PASS_PX = ("First pass size-1", "First pass size-2"), 512
 ALWAYS = frozenset({"steps", "sampler", "scheduler", "cfg_scale", "seed", "width", "height"})
 COMPARED = (
     "prompt", "negative_prompt", "model", "model_hash", "loras", "clip_skip", "steps", "sampler", "scheduler", "cfg_scale",
     "seed", "width", "height",
 )  # fmt: skip
-"""What is held against each other where a picture carries settings twice."""
+"""The settings that are compared where a picture contains settings twice."""
 VARIATION = tuple(row for row in PICTURE if row.name in ("variation_seed", "variation_strength"))
 LATER = tuple(row for row in PICTURE[7:] if row not in VARIATION and row.name != "ensd")
 NOT_SHARED = frozenset({"Clip skip", FRACTION, SCHEDULE, ENCODERS, "Lora hashes", COMFY_LORAS, "Version"})
-"""What differs between the pictures of a sweep, or does not make them."""
+"""Fields that differ between the pictures of a sweep, or that do not determine them."""
 UNWRITABLE = re.compile(r'[,:"<>=#{}\x00-\x1f]')
-"""What ends a name early in a tag, a pair or a reader: commas, colons, quotes, brackets; = and # in tags."""
+"""Characters that end a name early in a tag, a pair or a reader: commas, colons, quotes, brackets; = and # in tags."""
 
 
 def request_from_text(text: str) -> Request:
@@ -67,17 +67,17 @@ def request_from_texts(texts: Sequence[str]) -> Request:
     """
     first = next((at for at, text in enumerate(texts) if at and _drew(text)), 0) if not texts[0].startswith("{") else 0
     asked = request_from_text(texts[first])
-    told: list[tuple[str, str]] = []
+    differences: list[tuple[str, str]] = []
     for text in (*texts[:first], *texts[first + 1 :]):
         try:
             other = request_from_text(text)
         except SpecError as error:
-            told.append(("other settings in the picture", f"{shown(text)[:60]} ({error})"))
+            differences.append(("other settings in the picture", f"{shown(text)[:60]} ({error})"))
         else:
             if first:
                 asked = _with_hashes(asked, other)
-            told += _differing(asked, other)
-    return replace(asked, unused=(*asked.unused, *told))
+            differences += _differing(asked, other)
+    return replace(asked, unused=(*asked.unused, *differences))
 
 
 def _with_hashes(asked: Request, text: Request) -> Request:
@@ -98,16 +98,16 @@ def _drew(text: str) -> bool:
 
 
 def _differing(asked: Request, other: Request) -> Iterator[tuple[str, str]]:
-    """What other settings of the same picture say otherwise; a text without settings says a prompt alone."""
+    """Yield where other settings of the same picture differ; a text without settings counts as a prompt only."""
     bare = Request(prompt=other.prompt, negative_prompt=other.negative_prompt, unused=other.unused)
     for name in ("prompt",) if other == bare else COMPARED:
-        one, second = getattr(asked, name), getattr(other, name)
-        if second is not None and one != second and str(one).split() != str(second).split():
+        first, second = getattr(asked, name), getattr(other, name)
+        if second is not None and first != second and str(first).split() != str(second).split():
             yield f"{name.replace('_', ' ')} in the picture's other settings", shown(str(second))
 
 
 def with_defaults(infotext: Infotext) -> Infotext:
-    """The infotext as A1111 takes it: what is left out is filled in, and a hypernetwork is a tag of the prompt."""
+    """Return the infotext with A1111's defaults filled in, and a hypernetwork as a tag of the prompt."""
     fields = DEFAULTS | _with_first_pass(infotext.fields)
     hypernet = (
         f"<hypernet:{fields['Hypernet']}:{fields.get('Hypernet strength', '1.0')}>" if "Hypernet" in fields else ""
@@ -121,9 +121,9 @@ def with_defaults(infotext: Infotext) -> Infotext:
 
 
 def _with_first_pass(fields: Mapping[str, str]) -> dict[str, str]:
-    """The fields, of a text from before hires fix had a scale (2022) with the size of its first pass as the picture's.
+    """Return the fields; a text from before hires fix had a scale (2022) gets its first pass's size as the picture's.
 
-    A first pass of 0x0 was as near to 512 x 512 pixels as multiples of 64 allow (1.10 modules/infotext_utils.py).
+    A first pass of 0x0 had as nearly 512 x 512 pixels as multiples of 64 allow (1.10 modules/infotext_utils.py).
     """
     labels = (*FIRST_PASS, "Size-1", "Size-2")
     sides = [fields.get(label, "") for label in labels]
@@ -139,7 +139,7 @@ def _with_first_pass(fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def request_from_infotext(infotext: Infotext) -> Request:
-    """What an infotext asks for, with A1111's defaults for what it leaves out: Clip skip 1, noise of a GPU.
+    """Return the Request in an infotext, with A1111's defaults for what it leaves out: Clip skip 1, noise of a GPU.
 
     A text without any settings is a prompt, and leaves everything else open.
     """
@@ -149,9 +149,9 @@ def request_from_infotext(infotext: Infotext) -> Request:
     reader = Reader(record)
     version = reader.key("Version")
     asked = read_request(reader, source, prompt=prompt, negative=negative)
-    told = [("Version", version.value)] if version and not version.value.startswith("clipskip") else []
+    version_note = [("Version", version.value)] if version and not version.value.startswith("clipskip") else []
     counted = asked.counted_by or _counted_by(version.value if version else "", infotext.fields)
-    request = replace(asked, counted_by=counted, unused=(*asked.unused, *told, *infotext.rest))
+    request = replace(asked, counted_by=counted, unused=(*asked.unused, *version_note, *infotext.rest))
     _check(request)
     return request
 
@@ -171,7 +171,7 @@ def _told_by(infotext: Infotext) -> tuple[Source, Mapping[str, object], str, str
 
 
 def _counted_by(version: object, fields: Mapping[str, str]) -> Dialect | None:
-    """The tool that counted the Clip Skip of a settings text; what is left out is A1111's default, and else it is as typed."""
+    """Return the tool whose numbers a settings text uses; A1111's for a left-out default, ours for a typed value."""
     text = str(version).lower()
     if text.startswith(("clipskip", "comfyui")) or is_comfy(fields.get("Sampler", "")):
         return None
@@ -184,12 +184,12 @@ def _counted_by(version: object, fields: Mapping[str, str]) -> Dialect | None:
         "1": Dialect.A1111,
     }  # fmt: skip
     tool = next((dialect for mark, dialect in marks.items() if text.startswith(mark)), None)
-    said = any(plain(name) == "clipskip" for name in fields)
-    return tool or (None if said else Dialect.A1111)
+    typed = any(plain(name) == "clipskip" for name in fields)
+    return tool or (None if typed else Dialect.A1111)
 
 
 def _check(request: Request) -> None:
-    """SpecError, as one of a settings text, for numbers that no picture can have."""
+    """Raise SpecError, worded for a settings text, for numbers that no picture can have."""
     try:
         check_request(request)
     except SpecError as error:
@@ -198,7 +198,7 @@ def _check(request: Request) -> None:
 
 
 def check_request(request: Request) -> None:
-    """SpecError for numbers that no picture can have, whatever the model."""
+    """Raise SpecError for numbers that no picture can have, whatever the model."""
     asked: dict[str, Any] = {row.name: getattr(request, row.name) for row in PICTURE}  # Any: as the fields are
     asked |= {name: 0 for name in ("seed", "variation_seed") if asked[name] == -1}
     asked |= {name: 512 for name in ("width", "height") if asked[name] is None}
@@ -208,10 +208,10 @@ def check_request(request: Request) -> None:
 
 
 def render_infotext(render: Render) -> str:
-    """The settings of a picture, as A1111, Civitai, sd-parsers and sd-prompt-reader all read them.
+    """Return a picture's settings as A1111, Civitai, sd-parsers and sd-prompt-reader all read them.
 
-    `Clip skip` is always written, 1 included. LoRA tags stand at the prompt's end. The JSON of all hashes comes last:
-    A1111 cannot read it, Civitai and sd-parsers do.
+    `Clip skip` is always written, 1 included. LoRA tags are at the prompt's end. The JSON of all hashes comes last,
+    because A1111 cannot read it, while Civitai and sd-parsers do.
     """
     tags = [] if render.emphasis == COMFYUI else [_tag(lora) for lora in render.loras]
     hashes = {"model": render.model.hash}
@@ -228,7 +228,7 @@ def render_infotext(render: Render) -> str:
 
 
 def shared_infotext(render: Render, *, without: Collection[str] = ()) -> str:
-    """The settings that pictures share which differ in Clip Skip, LoRAs and the fields named in `without`."""
+    """Return the settings shared by pictures that differ in Clip Skip, LoRAs and the fields named in `without`."""
     return compose(
         Infotext(
             prompt=hide_labels(render.prompt),
@@ -243,7 +243,7 @@ def shared_infotext(render: Render, *, without: Collection[str] = ()) -> str:
 
 
 def _fields_of(render: Render) -> Iterator[tuple[str, str]]:
-    """The pairs in A1111's order; those at A1111's default are left out where A1111 leaves them out."""
+    """Yield the pairs in A1111's order; those at A1111's default are left out where A1111 leaves them out."""
     yield from write_values(render, PICTURE[:7], always=ALWAYS)
     for label, file in (("Model", render.model), ("VAE", render.vae)):
         if file and file.hash:
@@ -296,7 +296,7 @@ def _skips_of(render: Render) -> Iterator[tuple[str, str]]:
 
 
 def _second_pass(hires: Hires) -> Iterator[tuple[str, str]]:
-    """The pairs of a second pass; A1111 notes its scale, or in its place the size that was asked for."""
+    """Yield the pairs of a second pass. Like A1111 they have its scale, or the size that was asked for instead."""
     resized = bool(hires.width or hires.height)
     sized = ("width", "height") if resized else ("scale",)
     for label, text in write_values(
@@ -311,7 +311,7 @@ def _second_pass(hires: Hires) -> Iterator[tuple[str, str]]:
 
 
 def writable(name: str) -> str:
-    """A file's name without what a tag, a pair or one of the readers would stumble over."""
+    """Return a file's name without characters that break a tag, a pair or one of the readers."""
     return UNWRITABLE.sub("", name).strip()
 
 
@@ -320,6 +320,6 @@ def _lora_name(lora: LoraRef) -> str:
 
 
 def _tag(lora: LoraRef) -> str:
-    """The LoRA as A1111's prompts write it, its strengths to the last digit."""
+    """Return the LoRA as a tag for A1111's prompts, with all digits of its strengths."""
     te, unet = write_value(lora.text_encoder), write_value(lora.unet)
     return f"<lora:{_lora_name(lora)}:{te}>" if te == unet else f"<lora:{_lora_name(lora)}:{te}:{unet}>"

@@ -1,4 +1,4 @@
-"""The layer that conditions the picture: one value type, one rule."""
+"""Clip Skip, the layer that conditions the picture: one value type, one rule."""
 
 import math
 import re
@@ -9,24 +9,24 @@ from clipskip.spec.family import Family
 from clipskip.spec.numbering import Dialect, Value, layers_of, value_of
 
 MOST_COLUMNS = 1000
-"""Clip Skips that one range may stand for."""
+"""The most Clip Skips of one range."""
 _RANGE = "1 is the last layer; use 1 to the encoder's depth: 12 on SD 1.x and SDXL, 24 on SD 2.x"
 _LARGEST = 10.0**300
-"""Nothing beyond it is computed with; `check` knows how deep an encoder is."""
+"""Larger numbers are not computed with; `check` knows how deep an encoder is."""
 _NUMBER = re.compile(r"[+-]?[0-9]++(\.[0-9]*+)?")
 _N = r"[0-9]++(?:\.[0-9]++)?"
 _SPAN = re.compile(
     rf"({_N})\s*+-\s*+({_N})\s*+(?::\s*+({_N})|\(\s*+([+-]?{_N})\s*+\)|\[\s*+([0-9]{{1,4}})\s*+\])?", re.ASCII
 )
-"""From, to, and then the distance or how many: 1-3:0.5, 1-11 (+2), 1-5 [3]."""
+"""Start, end, and then the step or the count: 1-3:0.5, 1-11 (+2), 1-5 [3]."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class ClipSkip:
     """The layer to read, counted from the end: 1 is the last layer (A1111's number).
 
-    A fraction lies between two layers: 1.5 is half-way between the last and the one before it,
-    mixed before the final norm. The range is 1 to the encoder's depth; `check` says so by name.
+    A fraction lies between two layers: 1.5 is half-way between the last and the one before it, mixed before the final
+    norm. The range is 1 to the encoder's depth, which `check` enforces.
     """
 
     from_end: int | float
@@ -41,54 +41,57 @@ class ClipSkip:
 
     @classmethod
     def from_dialect(cls, value: Value | None, dialect: Dialect, *, family: Family = Family.SD1) -> "ClipSkip":
-        """Return the layer that a tool's value reads on a family; SpecError when it reads none, or two different ones."""
+        """Return the layer that a tool's value selects on a family; SpecError when it selects none, or two different
+        ones."""
         layers = layers_of(value, dialect, family)
         if layers.l_from_end != layers.g_from_end:
-            raise SpecError(f"{layers.remark}: that is no single layer", field="clip_skip")
+            raise SpecError(
+                f"{layers.remark}: that is not a single layer; give each encoder its own number", field="clip_skip"
+            )
         return cls(layers.l_from_end)
 
     def to_dialect(self, dialect: Dialect, *, family: Family = Family.SD1) -> Value:
-        """What to give a tool so that it reads this layer; SpecError when it cannot."""
+        """Return the value with which a tool selects this layer; SpecError when it cannot."""
         return value_of(self.from_end, self.from_end, dialect, family)
 
     @classmethod
     def from_a1111(cls, clip_skip: int, *, family: Family = Family.SD1) -> "ClipSkip":
-        """A1111's setting: 1 is the last layer."""
+        """Read A1111's setting, where 1 is the last layer."""
         return cls.from_dialect(clip_skip, Dialect.A1111, family=family)
 
     @classmethod
     def from_comfy(cls, stop_at_clip_layer: int, *, family: Family = Family.SD1) -> "ClipSkip":
-        """ComfyUI's CLIPSetLastLayer: -1 is the last layer."""
+        """Read ComfyUI's CLIPSetLastLayer, where -1 is the last layer."""
         return cls.from_dialect(stop_at_clip_layer, Dialect.COMFYUI, family=family)
 
     @classmethod
     def from_diffusers(cls, clip_skip: int | None, *, family: Family = Family.SD1) -> "ClipSkip":
-        """diffusers' argument: on SD 1.x 1 is the layer before the last; None is the family's default."""
+        """Read diffusers' argument: on SD 1.x, 1 is the layer before the last; None is the family's default."""
         return cls.from_dialect(clip_skip, Dialect.DIFFUSERS, family=family)
 
     @classmethod
     def from_invoke(cls, skipped_layers: int, *, family: Family = Family.SD1) -> "ClipSkip":
-        """InvokeAI's `skipped_layers`, and `clip_skip` in its metadata: 0 is the last layer of SD 1.x."""
+        """Read InvokeAI's `skipped_layers`, or `clip_skip` in its metadata: 0 is the last layer of SD 1.x."""
         return cls.from_dialect(skipped_layers, Dialect.INVOKEAI, family=family)
 
     @classmethod
     def from_sdnext(cls, clip_skip: float, *, family: Family = Family.SD1) -> "ClipSkip":
-        """SD.Next's slider: 1 is the family's default; fractions lie between two layers."""
+        """Read SD.Next's slider: 1 is the family's default, and fractions lie between two layers."""
         return cls.from_dialect(clip_skip, Dialect.SDNEXT, family=family)
 
     @classmethod
     def from_kohya(cls, clip_skip: int | None, *, family: Family = Family.SD1) -> "ClipSkip":
-        """kohya's --clip_skip and a LoRA's ss_clip_skip: 1 is the last layer; None is the family's default."""
+        """Read kohya's --clip_skip or a LoRA's ss_clip_skip: 1 is the last layer; None is the family's default."""
         return cls.from_dialect(clip_skip, Dialect.KOHYA, family=family)
 
     @classmethod
     def from_sdcpp(cls, clip_skip: int, *, family: Family = Family.SD1) -> "ClipSkip":
-        """stable-diffusion.cpp's --clip-skip: 1 is the last layer; 0 and below are the family's default."""
+        """Read stable-diffusion.cpp's --clip-skip: 1 is the last layer; 0 and below are the family's default."""
         return cls.from_dialect(clip_skip, Dialect.SDCPP, family=family)
 
     @classmethod
     def parse(cls, text: str) -> "ClipSkip":
-        """The Clip Skip that a user typed: "2" or "1.5"."""
+        """Parse the Clip Skip that a user typed: "2" or "1.5"."""
         if not _NUMBER.fullmatch(text.strip()):
             raise SkipOutOfRange(f"clip skip {shown(text)} is not a number; {_RANGE}", field="clip_skip")
         return cls(float(text.strip()))
@@ -98,21 +101,21 @@ class ClipSkip:
 
     @property
     def first(self) -> "ClipSkip":
-        """Itself: a schedule has a first Clip Skip."""
+        """This Clip Skip, as the first of a schedule of one."""
         return self
 
     @property
     def parts(self) -> tuple["ClipSkip", ...]:
-        """Itself: a schedule has several."""
+        """This Clip Skip, as all parts of a schedule of one."""
         return (self,)
 
     def over(self, calls: int) -> tuple[tuple[int, "ClipSkip"], ...]:
-        """Itself, until the last of the denoiser's calls."""
+        """Return this Clip Skip as a schedule of one, until the last of the denoiser's calls."""
         return ((calls, self),)
 
     @property
     def fraction(self) -> float:
-        """How far from layer `shallow` towards the next deeper skip: 0 for whole numbers."""
+        """How far it is from layer `shallow` to the next deeper one; 0 for whole numbers."""
         return self.from_end - math.floor(self.from_end)
 
     @property
@@ -122,11 +125,11 @@ class ClipSkip:
 
     @property
     def deep(self) -> int:
-        """The whole Clip Skip at or below this layer: equal to `shallow` for whole numbers."""
+        """The whole Clip Skip at or below this layer; equal to `shallow` for whole numbers."""
         return math.ceil(self.from_end)
 
     def check(self, depth: int) -> "ClipSkip":
-        """This Clip Skip, or SkipOutOfRange when an encoder of `depth` layers has no such layer."""
+        """Return this Clip Skip; SkipOutOfRange when an encoder of `depth` layers has no such layer."""
         if self.from_end > depth:
             raise SkipOutOfRange(
                 f"clip skip {shown(self.from_end)} is deeper than this encoder's {depth} layers; use 1 to {depth}",
@@ -136,15 +139,15 @@ class ClipSkip:
 
 
 def parse_skips(text: str) -> tuple[ClipSkip, ...]:
-    """Return the Clip Skips of a list, as a user types them: "1-5", "1,2,4", "1-3:0.5", "1-11 (+2)", "1-5 [3]", "2"."""
+    """Parse the Clip Skips of a list, as users type them: "1-5", "1,2,4", "1-3:0.5", "1-11 (+2)", "1-5 [3]", "2"."""
     skips = [skip for part in text.split(",") for skip in parse_span(part) or (ClipSkip.parse(part),)]
     return tuple(dict.fromkeys(skips))
 
 
 def parse_span(text: str) -> tuple[ClipSkip, ...] | None:
-    """Return the Clip Skips of a range, ours (1-3:0.5) or A1111's (1-11 (+2), 1-5 [3]); None where it is no range.
+    """Parse a range of Clip Skips, ours (1-3:0.5) or A1111's (1-11 (+2), 1-5 [3]); None where it is not a range.
 
-    Between whole ends A1111's counted values are cut to whole numbers (1.10 scripts/xyz_grid.py), and so are they here.
+    Between whole ends A1111 cuts counted values to whole numbers (1.10 scripts/xyz_grid.py), and so does this.
     """
     span = _SPAN.fullmatch(text.strip())
     if span is None:
@@ -166,7 +169,7 @@ def parse_span(text: str) -> tuple[ClipSkip, ...] | None:
 
 
 def shown(value: object) -> str:
-    """Return the value as a message has it: 40 characters at most, whatever it is."""
+    """Return the value for a message, in at most 40 characters."""
     if isinstance(value, int) and abs(value) > _LARGEST:
         return "of more than 300 digits"
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""The plain settings of a picture, one row each: checks, options, request bodies, manifests and texts all read it here.
+"""The plain settings of a picture, one row each, for all checks, options, request bodies, manifests and texts.
 
-A row, and a field of the same name in the dataclass that the row names, give a setting every door. Names, ranges and
-words are A1111 1.10's where it has the setting.
+A row, and a field of the same name in the dataclass that the row names, put a setting at every door. Names, ranges and
+wording are A1111 1.10's where it has the setting.
 """
 
 import math
@@ -15,7 +15,7 @@ Plain = int | float | str
 MAX_SEED = 2**64 - 1
 MAX_PX, MAX_HIRES_PX = 2048, 4096
 ZERO_TERMINAL_SNR = "Zero Terminal SNR"
-"""A noise schedule that ends at noise alone, as A1111 names it."""
+"""A noise schedule that ends at noise alone, under A1111's name."""
 RESIZE_MODES = ("Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)")
 MASKED_CONTENT = ("fill", "original", "latent noise", "latent nothing")
 MASK_MODES = ("Inpaint masked", "Inpaint not masked")
@@ -26,48 +26,49 @@ MASK_EDGES = ("Hard", "Soft")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One row."""
+    """One plain setting."""
 
     name: str
-    """The field's."""
+    """The field's name."""
     long_name: str = ""
-    """Where the field's says too little beside other parts'."""
+    """A longer name, where the field's is unclear outside its part."""
     part: str = ""
-    """Whose field it is: a Render's own (empty), or that of its `hires`, its `start` or the start's `mask`."""
+    """The part whose field it is: the Render itself (empty), its `hires`, its `start` or the start's `mask`."""
     kind: type[int] | type[float] | type[str]
     label: str
-    """In an infotext."""
+    """Its label in an infotext."""
     help: str
     low: int | float = -math.inf
     high: int | float = math.inf
     choices: tuple[str, ...] = ()
     absent: Plain | None = None
-    """What a settings text without it means, where that is not the field's default."""
+    """Its value when a settings text leaves it out, where that is not the field's default."""
     option: str = ""
-    """On the command line, where that is not its key with dashes."""
+    """Its command-line option, where that is not its key with dashes."""
     a1111: str = ""
-    """In the bodies of A1111's API, where that is not its key."""
+    """Its name in the bodies of A1111's API, where that is not its key."""
 
     @property
     def key(self) -> str:
-        """Its name among all: in request bodies, manifests and errors."""
+        """Its unique name in request bodies, manifests and errors."""
         name = self.long_name or self.name
         return f"{self.part}_{name}" if self.part in ("hires", "mask") else name
 
     @property
     def flag(self) -> str:
-        """Its option of the command line."""
+        """Its command-line option."""
         return self.option or f"--{self.key.replace('_', '-')}"
 
     def check(self, value: object) -> None:
-        """SpecError for a value that is out of range or none of the choices. None passes: a field that may be None says so."""
+        """Raise SpecError for a value out of range or not among the choices. None passes, for fields that may be
+        None."""
         if value is None:
             return
-        said = self.key.replace("_", " ")
+        words = self.key.replace("_", " ")
         if self.choices and value not in self.choices:
-            raise SpecError(f"{said} {value!r} is not known; use one of {', '.join(self.choices)}", field=self.key)
+            raise SpecError(f"{words} {value!r} is unknown; use one of {', '.join(self.choices)}", field=self.key)
         if self.kind is not str and not (_is_number(value) and self.low <= value <= self.high):  # type: ignore[operator]  # a number
-            raise SpecError(f"{said} {value} is out of range; use {self.low} to {self.high}", field=self.key)
+            raise SpecError(f"{words} {value} is out of range; use {self.low} to {self.high}", field=self.key)
 
 
 def _is_number(value: object) -> bool:
@@ -224,10 +225,10 @@ MASK = (
     ),
 )  # fmt: skip
 SETTINGS: tuple[Setting, ...] = (*PICTURE, *HIRES, *START, *MASK)
-"""All rows. Within a part, a settings text has them in this order."""
+"""All rows, in the order of a settings text within each part."""
 
 
 def check(value: object, rows: Iterable[Setting]) -> None:
-    """SpecError for the first field of a dataclass that its row does not allow."""
+    """Raise SpecError for the first field of a dataclass that its row does not allow."""
     for row in rows:
         row.check(getattr(value, row.name))

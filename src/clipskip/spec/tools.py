@@ -41,18 +41,18 @@ class Dialect(Enum):
 
     @property
     def note(self) -> str:
-        """What to know of the tool, in one line; often nothing."""
+        """What to know about the tool, in one line; often empty."""
         return NOTES.get(self, "")
 
     @classmethod
     def parse(cls, name: str) -> "Dialect":
-        """Return the tool that a user named: a1111, ComfyUI, "SD.Next", sd.cpp."""
+        """Parse the tool that a user named: a1111, ComfyUI, "SD.Next", sd.cpp."""
         plain = _plain(name)
         for dialect in cls:
             if plain in (_plain(dialect.value), _plain(dialect.label), *OTHER_NAMES.get(dialect, ())):
                 return dialect
         known = ", ".join(dialect.value for dialect in cls)
-        raise SpecError(f"tool {name[:40]!r} is not known; use one of {known}", field="dialect")
+        raise SpecError(f"the tool {name[:40]!r} is unknown; use one of {known}", field="dialect")
 
 
 def _plain(name: str) -> str:

@@ -1,7 +1,8 @@
-"""Weights of words as NovelAI and InvokeAI write them -> A1111's (words:1.1).
+"""Weights of words as NovelAI and InvokeAI write them, converted to A1111's (words:1.1).
 
-NovelAI: {words} is 1.05 times, [words] 1 / 1.05, 1.5::words:: a number (its documentation, "Strengthening and weakening
-vectors" and "Numerical emphasis"); round brackets are text.
+NovelAI: {words} multiplies by 1.05, [words] by 1 / 1.05 (its manual, "Strengthening and weakening"); round brackets are
+text. InvokeAI: (words)1.2, (words)++ and word+ multiply by 1.1 per plus and 0.9 per minus; brackets alone do nothing
+(compel's syntax).
 """
 
 import re
@@ -12,11 +13,11 @@ from clipskip.spec.invoke_prompt import Pieces, invoke_pieces
 
 NOVELAI_STEP = 1.05
 MOST_LEVELS = 60
-"""Brackets in brackets; more are no weights."""
+"""The most levels of nested brackets; deeper ones are not weights."""
 
 _SPECIAL = frozenset("()[]\\")
 _OWN_WORDS = re.compile(r"\b(AND|BREAK)\b")
-"""What A1111 takes for more than words; a tokenizer makes no difference between these and small letters."""
+"""Words that A1111 treats specially; in lower case they mean the same to a tokenizer."""
 _NUMBERED = re.compile(r"(-?(?:[0-9]{1,6}(?:\.[0-9]{0,20})?|\.[0-9]{1,20}))::")
 _COMMA = re.compile(r"(?<=[\w)]) ,(?= |$|[:)])")
 _TAIL = re.compile(r"(:\s*[-+]?[.0-9]{1,20}\s*)\Z")
@@ -45,13 +46,13 @@ def novelai_words(prompt: str) -> str:
             steps = brackets.count("{") - brackets.count("[")
             pieces.append((sign, (1.0 if number is None else number) * NOVELAI_STEP**steps))
         if len(brackets) > MOST_LEVELS:
-            raise SpecError(f"this NovelAI prompt has over {MOST_LEVELS} brackets in brackets", field="prompt")
+            raise SpecError(f"this NovelAI prompt nests more than {MOST_LEVELS} brackets; remove some", field="prompt")
         at += 1
     return _written(pieces, "")
 
 
 def invoke_words(prompt: str) -> str:
-    """InvokeAI's prompt with its weights as A1111 writes them. SpecError for blends and swaps."""
+    """Return InvokeAI's prompt with A1111's weights; SpecError for blends and swaps."""
     return _COMMA.sub(",", _written(invoke_pieces(prompt), " "))
 
 

@@ -1,4 +1,4 @@
-"""A Request in; its picture, or the grid of its Clip Skips and LoRAs, out: planned, drawn, written, resumed."""
+"""A Request to its picture, or to the grid of its Clip Skips and LoRAs: planned, drawn, written and resumed."""
 
 from clipskip.sweep.delete import Deleted, delete_sweep
 from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
@@ -8,7 +8,7 @@ from clipskip.sweep.history import History, Record, read_sweep
 from clipskip.sweep.lock import held
 from clipskip.sweep.marks import CellMark, Choice, Marks, marks_json, read_marks, write_marks
 from clipskip.sweep.merge import merge_folders
-from clipskip.sweep.model import Advance, Drawn, Extras, Halt, Model, no_numbers
+from clipskip.sweep.model import Advance, Drawn, Extras, Halt, Model, not_finite
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
 from clipskip.sweep.queue import ENDED, Job, Queue
@@ -84,7 +84,7 @@ __all__ = [
     "marks_json",
     "merge_folders",
     "name_row",
-    "no_numbers",
+    "not_finite",
     "open_model",
     "plan_sweep",
     "read_marks",

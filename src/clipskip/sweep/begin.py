@@ -1,4 +1,5 @@
-"""From pictures to begin at to the latents, masks and canvases that drawing takes (A1111 1.10 modules/processing.py)."""
+"""From pictures to begin at to the latents, masks and canvases that drawing needs (A1111 1.10
+modules/processing.py)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from clipskip.spec import MASKED_CONTENT, Render
 
 CELL_PX = 8
 INPAINTING_CHANNELS = 9
-"""Of a UNet that sees the mask and the rest of the picture beside the latent."""
+"""Input channels of a UNet that takes the mask and the rest of the picture beside the latent."""
 NOISE, NOTHING = MASKED_CONTENT[2:]
 
 
@@ -32,7 +33,7 @@ class Opening:
 
 
 class Openings:
-    """The openings of pictures; what several have in common is made once."""
+    """The openings of pictures; what several share is made once."""
 
     def __init__(self, vae: VAE, pictures: Mapping[str, NDArray[np.uint8]], *, channels: int) -> None:
         self._vae, self._pictures, self._channels = vae, pictures, channels
@@ -40,7 +41,7 @@ class Openings:
         self._latents: dict[tuple[object, ...], PictureLatent] = {}
 
     def of(self, render: Render) -> Opening:
-        """What this picture begins with."""
+        """Return what this picture begins with."""
         cells = (render.width // CELL_PX, render.height // CELL_PX)
         if render.start is None:
             return Opening(beside=self._beside(None, cells, seed=render.seed))
@@ -48,7 +49,9 @@ class Openings:
         drawn = canvas.drawn(cells)
         mask = None if drawn is None else torch.from_numpy(drawn)[None]
         latent = self._latent(render, canvas, cells)
-        content, weight = (own.content, own.weight) if (own := render.start.mask) else ("", 1.0)
+        content, weight = (
+            (picture_mask.content, picture_mask.weight) if (picture_mask := render.start.mask) else ("", 1.0)
+        )
         if mask is not None and content in (NOISE, NOTHING):
             fresh = PictureNoise(replace(render, variation_strength=0.0)).first().to(latent)
             latent = latent * (1 - mask.to(latent)) + (fresh * mask.to(latent) if content == NOISE else 0)
@@ -64,7 +67,7 @@ class Openings:
         )
 
     def larger(self, latent: PictureLatent, *, seed: int) -> Float[Tensor, "5 height width"] | None:
-        """What an inpainting model sees beside the latent of a second pass: nothing is kept."""
+        """Return what an inpainting model is given beside the latent of a second pass, in which nothing is kept."""
         _, height, width = latent.shape
         return self._beside(None, (width, height), seed=seed)
 
@@ -90,7 +93,8 @@ class Openings:
     def _beside(
         self, canvas: Canvas | None, cells: tuple[int, int], *, seed: int, weight: float = 1.0
     ) -> Float[Tensor, "5 height width"] | None:
-        """The mask, and the latent of the picture that is grey under it by this weight; all grey without a mask."""
+        """Return the mask and the latent of the picture, grey under the mask by this weight; all grey without a
+        mask."""
         if self._channels != INPAINTING_CHANNELS:
             return None
         if canvas is None or canvas.mask is None:

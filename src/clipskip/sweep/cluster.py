@@ -1,7 +1,7 @@
-"""A sweep on a Ray cluster: workers pull groups of cells and send finished pictures back; one process writes them.
+"""A sweep on a Ray cluster: workers take groups of cells and return finished pictures, which one process writes.
 
-Ray places the workers, restarts those that die and gives their work out again. Files that a node does not have are sent
-through its object store and verified by hash.
+Ray places the workers, restarts those that die and assigns their work again. Files that a node lacks are sent through
+its object store and verified by hash.
 """
 
 import hashlib
@@ -32,9 +32,9 @@ except ImportError:
     ray = None
 
 RETRIES = 3
-"""How often the work of a worker that died is given out again."""
+"""How often the work of a worker that died is assigned again."""
 GROUP = 12
-"""Cells in one piece of work: of one row, so that their texts are read in one pass."""
+"""Cells in one piece of work, all of one row, so that their texts are read in one pass."""
 CHUNK = 64 * 2**20
 """Bytes of a file in one object of the store."""
 Place = tuple[int, int]
@@ -42,14 +42,15 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staged:
-    """A file that workers need: where it is here, what it is, and its content for nodes that lack it."""
+    """A file that workers need, with its hash and, for nodes that lack it, its content."""
 
     path: Path
     sha256: str
     chunks: tuple[Any, ...] = ()  # Ray's references
 
     def here(self) -> Path:
-        """The file on this node: at the same path where that has the same content, else written from the store, once a node."""
+        """Return the file on this node: at the same path if the content is the same, else written from the store once
+        per node."""
         if self.path.is_file() and hash_file(self.path).sha256 == self.sha256:
             return self.path
         folder = Path(platformdirs.user_cache_dir("clipskip")) / "staged" / self.sha256[:16]
@@ -84,7 +85,7 @@ class Plan:
     folders: tuple[Path, ...] = ()
     allow_pickle: bool = False
     key: str = ""
-    """Of the sweep that the driver planned."""
+    """The key of the sweep that the driver planned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,20 +103,20 @@ class Finished:
     worker: str
     """Host and process."""
     pictures: Mapping[Place, tuple[bytes, str]]
-    """PNG and its sha256."""
+    """Each PNG with its sha256."""
     failed: tuple[Failed, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """How many pictures each worker drew, and what failed."""
+    """How many pictures each worker drew, and the cells that failed."""
 
     pictures: dict[str, int] = field(default_factory=dict)
     failed: list[Failed] = field(default_factory=list)
 
 
 class Worker:
-    """A process with the model open. Ray makes it an actor."""
+    """A process with the model open, which Ray runs as an actor."""
 
     def __init__(self, plan: Plan, threads: int) -> None:
         if threads:
@@ -133,11 +134,11 @@ class Worker:
         )
         if self._sweep.key != plan.key:
             raise DamagedFile(
-                f"{socket.gethostname()} has other files of these names than the machine that began the sweep"
+                f"the files of these names on {socket.gethostname()} differ from those where the sweep began; copy the same files there"
             )
 
     def draw(self, places: Sequence[Place]) -> Finished:
-        """The pictures of these cells; a cell that fails in company is tried alone before it counts as failed."""
+        """Draw these cells; a cell that fails among others is tried alone before it counts as failed."""
         name = f"{socket.gethostname()} {os.getpid()}"
         try:
             return Finished(worker=name, pictures=self._drawn(places))
@@ -150,20 +151,21 @@ class Worker:
 
     def _drawn(self, places: Sequence[Place]) -> dict[Place, tuple[bytes, str]]:
         renders = [self._sweep.cell(*place) for place in places]
-        found = {}
+        pngs = {}
         for event in self._model.draw(renders, self._extras):
             if isinstance(event, Drawn):
                 png = png_bytes(event.pixels, render_infotext(event.render))
-                found[places[event.index]] = png, hashlib.sha256(png).hexdigest()
-        return found
+                pngs[places[event.index]] = png, hashlib.sha256(png).hexdigest()
+        return pngs
 
 
 def draw_on_cluster(
     folder: SweepFolder, plan: Plan, *, address: str | None, workers: int | None = None, tally: Tally | None = None
 ) -> Iterator[Saved]:
-    """Draw what the folder lacks on a Ray cluster; without an address on this machine. Stop iterating to cancel.
+    """Draw what the folder lacks on a Ray cluster, or on this machine without an address. Stop iterating to cancel.
 
-    One worker for each GPU of the cluster, or for each CPU where it has no GPU. Cells that fail are in the `tally`.
+    There is one worker for each GPU of the cluster, or for each CPU where it has no GPU. Cells that fail are in the
+    `tally`.
     """
     tally = tally if tally is not None else Tally()
     indices = {place: index for index, place in enumerate(folder.sweep.places)}
@@ -191,11 +193,11 @@ def plan_for(
     folders: Sequence[Path],
     allow_pickle: bool,
 ) -> Plan:
-    """What workers need to draw a sweep that was planned here."""
+    """Return what workers need to draw a sweep that was planned here."""
     source = model.source
     if source.path.is_dir():
-        raise SpecError("a diffusers folder is not sent to a cluster; give a single file", field="model")
-    paths = [lora.path for lora in extras.loras.values()] + [one.path for one in extras.upscalers.values()]
+        raise SpecError("a diffusers folder cannot be sent to a cluster; give a single file", field="model")
+    paths = [lora.path for lora in extras.loras.values()] + [upscaler.path for upscaler in extras.upscalers.values()]
     return Plan(
         request=replace(request, seed=folder.sweep.base.seed),
         skips=tuple(skips),
@@ -209,7 +211,7 @@ def plan_for(
 
 
 class _Connected:
-    """A connection to the cluster, ended when the drawing ends: that frees the workers."""
+    """A connection to the cluster, closed when drawing ends, which frees the workers."""
 
     def __init__(self, address: str | None) -> None:
         if ray is None:
@@ -222,7 +224,9 @@ class _Connected:
             try:
                 ray.init(address=self._address, log_to_driver=False, include_dashboard=False, logging_level="error")
             except (ConnectionError, RuntimeError, ValueError) as error:
-                raise SpecError(f"no Ray cluster at {self._address}: {str(error)[:200]}", field="ray") from None
+                raise SpecError(
+                    f"no Ray cluster answers at {self._address} ({str(error)[:200]}); check the address", field="ray"
+                ) from None
 
     def __exit__(self, *_: object) -> None:
         if self._owned:
@@ -230,7 +234,7 @@ class _Connected:
 
 
 def _with_content(plan: Plan) -> Plan:
-    """The plan with its files in the object store, for nodes that lack them; one node has them all already."""
+    """Return the plan with its files in the object store, for nodes that lack them; a single node has them all."""
     if len([node for node in ray.nodes() if node["Alive"]]) < 2:
         return plan
     return replace(plan, model=_put(plan.model), others=tuple(_put(other) for other in plan.others))
@@ -245,7 +249,8 @@ def _put(staged: Staged) -> Staged:
 
 
 def _actors(plan: Plan, workers: int | None, *, most: int) -> list[Any]:  # Ray's handles
-    """The workers, as many as the cluster has GPUs, else CPUs. What one of them had in hand when it died is given out again."""
+    """Start the workers, one for each GPU of the cluster, or for each CPU. The work of one that dies is assigned
+    again."""
     resources = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
     count = max(1, min(workers or gpus or cpus, most))
@@ -257,7 +262,7 @@ def _actors(plan: Plan, workers: int | None, *, most: int) -> list[Any]:  # Ray'
 
 
 def _draw(folder: SweepFolder, missing: Sequence[Place], pool: Any, tally: Tally) -> Iterator[tuple[Place, Path]]:
-    """Every finished picture, written; what never came back is failed, with the last reason that was heard."""
+    """Yield every finished picture once it is written; what never came back failed, with the last reason received."""
     for _, row in itertools.groupby(missing, key=lambda place: place[0]):
         cells = list(row)
         for start in range(0, len(cells), GROUP):

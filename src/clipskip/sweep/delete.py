@@ -1,4 +1,4 @@
-"""Deletes a sweep's folder: what sweeps make in it, and nothing else."""
+"""Deleting a sweep's folder: only what sweeps create in it."""
 
 import shutil
 from collections.abc import Iterable
@@ -19,18 +19,18 @@ OURS = (PAGE, MARKS, "advice.json", "grid.png", "grid-*.png", BEGUN.format("*"),
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deleted:
-    """What became of a sweep's folder."""
+    """The result of deleting a sweep's folder."""
 
     files: int
-    """How many are gone."""
+    """Number of deleted files."""
     left: int
-    """How many lie there that no sweep made."""
+    """Number of remaining files, which no sweep made."""
 
 
 def delete_sweep(record: Record) -> Deleted:
-    """Delete a sweep's pictures and all that was made of them, for good; the folder too, where nothing else is in it.
+    """Delete a sweep's pictures and all that was made from them, and the folder where nothing else is in it.
 
-    Conflict where another process draws it.
+    Raises Conflict while another process draws the sweep.
     """
     folder = record.folder
     pictures = (cell.path for cell in record.flat)
@@ -40,7 +40,7 @@ def delete_sweep(record: Record) -> Deleted:
             shutil.rmtree(folder / CLAIMS, ignore_errors=True)
             files = _unlinked(pictures)
     except OutputError as error:
-        raise Conflict(f"the sweep {record.id} is not deleted: {error}", field="sweep") from None
+        raise Conflict(f"the sweep {record.id} was not deleted: {error}", field="sweep") from None
     files += _unlinked([*ours, folder / MANIFEST])
     left = sum(1 for _ in folder.iterdir())
     if not left:
@@ -56,6 +56,6 @@ def _unlinked(paths: Iterable[Path]) -> int:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise OutputError(f"cannot delete {path}: {error.strerror}", field="sweep") from None
+            raise OutputError(f"cannot delete {path}: {error.strerror}; check its permissions", field="sweep") from None
         count += not path.name.startswith(".")
     return count

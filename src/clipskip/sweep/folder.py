@@ -1,4 +1,4 @@
-"""Where a sweep's pictures go: written as they finish, found again when the sweep is run again."""
+"""The folder of a sweep's pictures: they are written as they finish, and found when the sweep runs again."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -36,14 +36,14 @@ MOST_PIXELS, MOST_EMBEDDED = 100_000_000, 60_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepFolder:
-    """A folder of one sweep's pictures. The PNG is the record: what is there and whole is not drawn again."""
+    """The folder of one sweep's pictures. The PNGs are the record: complete ones are not drawn again."""
 
     path: Path
     sweep: Sweep
 
     @classmethod
     def create(cls, path: Path, sweep: Sweep, *, model: CheckpointFacts | None = None) -> "SweepFolder":
-        """The folder, made if it is missing; OutputError when it cannot be written, before anything is drawn."""
+        """Return the folder, made if it is missing; OutputError before anything is drawn if it cannot be written."""
         ensure_writable(path)
         _check_same(path, sweep)
         write_manifest(path, sweep, model=model)
@@ -57,25 +57,25 @@ class SweepFolder:
                 write_png(place, pictures[digits], "")
 
     def sweep_up(self) -> None:
-        """Take away what a killed process left half written; only for one that has the folder to itself."""
+        """Remove what a killed process left half written; only for a process that has the folder to itself."""
         for left in self.path.glob(".*.partial"):
             left.unlink(missing_ok=True)
 
     @property
     def whole(self) -> bool:
-        """Whether every cell's file is there."""
+        """Whether every cell has a file."""
         return all(self.place(row, column).is_file() for row, column in self.sweep.places)
 
     def place(self, row: int, column: int) -> Path:
-        """The file of one cell."""
+        """Return the file of one cell."""
         return self.path / file_name(self.sweep.cell(row, column), row=row)
 
     def has(self, row: int, column: int) -> bool:
-        """Whether the cell's picture is there, whole, and made with exactly these settings."""
+        """Whether the cell's picture is complete and made with exactly these settings."""
         return is_whole(self.place(row, column), render_infotext(self.sweep.cell(row, column)))
 
     def save(self, row: int, column: int, pixels: NDArray[np.uint8]) -> Path:
-        """Writes one finished cell, whole or not at all."""
+        """Write one finished cell, whole or not at all."""
         path = self.place(row, column)
         write_png(path, pixels, render_infotext(self.sweep.cell(row, column)))
         return path
@@ -91,11 +91,11 @@ class SweepFolder:
         return self.path / PAGE
 
     def reopen(self) -> None:
-        """Takes away the page, which comes last: what it and the grid show is not all, until they are made again."""
+        """Remove the page, which is written last: it and the grid are incomplete until they are made again."""
         self.page.unlink(missing_ok=True)
 
     def finish(self) -> None:
-        """Writes the grid and the page from the pictures that are there."""
+        """Write the grid and the page from the pictures that are there."""
         finish_folder(self.path)
 
 
@@ -115,14 +115,17 @@ def _begun_of(start: Start | None) -> tuple[str, ...]:
 
 
 def finish_folder(path: Path) -> None:
-    """Writes the grid and the page of a folder's sweep from its manifest and the pictures that are there.
+    """Write the grid and the page of a folder's sweep from its manifest and its pictures.
 
-    A grid of more than 100 million pixels is several sheets: grid.png, grid-2.png, ... A page of more than 60 MB of pictures
-    names their files in the place of holding them.
+    A grid of more than 100 million pixels becomes several sheets: grid.png, grid-2.png, ... A page with more than 60 MB
+    of pictures links to their files instead of containing them.
     """
     manifest = read_manifest(path)
     if manifest is None:
-        raise OutputError(f"{path} holds no sweep: its {MANIFEST} is missing or cannot be read", field="out")
+        raise OutputError(
+            f"{path} contains no sweep: its {MANIFEST} is missing or cannot be read; choose the folder of a sweep",
+            field="out",
+        )
     across = [str(column["label"]) for column in manifest["columns"]]
     down = [str(row["name"]) for row in manifest["rows"]]
     cells = [[_cell(path / Path(cell["file"]).name, cell) for cell in row] for row in manifest["cells"]]
@@ -142,13 +145,13 @@ def finish_folder(path: Path) -> None:
         depth=manifest["model"].get("depth"),
         trained=manifest["model"].get("trained_clip_skip"),
         linked=sum(cell.path.stat().st_size for row in cells for cell in row if cell) > MOST_EMBEDDED,
-        more=_told(path, manifest),
+        more=_viewer_data(path, manifest),
     )
     write_bytes(path / PAGE, page.encode())
 
 
-def _told(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
-    """What the viewer knows of a sweep beside its pictures, in the words of the API."""
+def _viewer_data(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+    """Return what the viewer knows about a sweep besides its pictures, in the words of the API."""
     axes = [{"name": axis.kind.name, "label": axis.kind.label, "values": axis.values} for axis in axes_of(manifest)]
     scored: dict[str, Any] = {name: manifest[name] for name in ("measures", "summary") if name in manifest}
     return {"rows": manifest["rows"], "axes": axes, "marks": marks_json(shown_marks(path)), **scored}
@@ -163,7 +166,7 @@ def _cell(path: Path, said: dict[str, Any]) -> PageCell | None:  # Any: JSON
 
 
 def is_whole(path: Path, settings: str) -> bool:
-    """Whether a picture is there, whole, and made with exactly these settings."""
+    """Whether a picture is complete and made with exactly these settings."""
     try:
         if read_infotext(path) != settings:
             return False
@@ -175,7 +178,7 @@ def is_whole(path: Path, settings: str) -> bool:
 
 
 def _sheets(cells: Sequence[Sequence[PageCell | None]]) -> list[range]:
-    """The rows of each sheet."""
+    """Return the rows of each sheet."""
     first = next((cell for row in cells for cell in row if cell), None)
     if first is None:
         return [range(len(cells))]
@@ -187,24 +190,24 @@ def _sheets(cells: Sequence[Sequence[PageCell | None]]) -> list[range]:
 
 
 def _check_same(path: Path, sweep: Sweep) -> None:
-    """OutputError where the folder is another sweep's: its manifest, grid and page would be about other pictures."""
+    """Raise OutputError where the folder holds another sweep, with whose pictures this one's would mix."""
     manifest = read_manifest(path)
     if manifest is None or manifest.get("key") == sweep.key:
         return
     try:
-        theirs = {str(cell["file"]) for row in manifest["cells"] for cell in row}
+        existing = {str(cell["file"]) for row in manifest["cells"] for cell in row}
     except (KeyError, TypeError):
         return
-    if theirs != {file_name(sweep.cell(row, column), row=row) for row, column in sweep.places}:
+    if existing != {file_name(sweep.cell(row, column), row=row) for row, column in sweep.places}:
         raise OutputError(
-            f"the folder {path} holds another sweep (its settings differ); choose another folder with --out, or leave --out "
-            "away to get one for each",
+            f"the folder {path} contains another sweep with other settings; choose another folder with --out, or leave --out "
+            "out to get a folder for each",
             field="out",
         )
 
 
 def ensure_writable(path: Path) -> None:
-    """Makes the folder; OutputError when pictures cannot be written there."""
+    """Make the folder; OutputError when pictures cannot be written there."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -216,6 +219,6 @@ def ensure_writable(path: Path) -> None:
 
 
 def pixels_of(path: Path) -> NDArray[np.uint8]:
-    """uint8 [height, width, 3]"""
+    """Read the pixels of a picture: uint8 [height, width, 3]."""
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB"))

@@ -1,4 +1,4 @@
-"""A picture's request -> the same picture in another tool's own form: a ComfyUI graph, diffusers code, a command line."""
+"""A picture's request in another tool's form: a ComfyUI graph, diffusers code, or a command line."""
 
 import json
 import re
@@ -56,25 +56,25 @@ INVOKE_BASE = {Family.SD1: "sd-1", Family.SD2: "sd-2", Family.SDXL: "sdxl"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """One tool's own form of a picture."""
+    """A picture in one tool's own form."""
 
     tool: str
     file: str
     """The name to save it under."""
     text: str
     notes: tuple[str, ...] = ()
-    """What the tool will do otherwise."""
+    """What the tool does differently."""
     error: str = ""
-    """Why there is none; then the text is empty."""
+    """Why there is no form; the text is then empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Picture:
-    """What every form says."""
+    """The settings that every form contains."""
 
     request: Request
     prompt: str
-    """Without its LoRA tags."""
+    """The text without its LoRA tags."""
     loras: tuple[LoraRef, ...]
     sampler: str
     schedule: str
@@ -87,12 +87,12 @@ class _Picture:
 
 
 def forms_of(request: Request, *, family: Family) -> tuple[Form, ...]:
-    """The forms of a picture whose Clip Skip, seed and size are fixed."""
+    """Return the forms of a picture whose Clip Skip, seed and size are fixed."""
     rules = Rules(emphasis=Emphasis.parse(request.emphasis))
     sampler, schedule = find_sampler(request.sampler, request.scheduler)
     read = read_prompt(request.prompt, steps=request.steps * sampler.order, rules=rules)
-    told = asked_skip(request, family)
-    skip = told.skip if told else ClipSkip(family.default_skip)
+    requested_skip = asked_skip(request, family)
+    skip = requested_skip.skip if requested_skip else ClipSkip(family.default_skip)
     picture = _Picture(
         request=request, prompt=read.text.strip(), loras=(*read.loras, *request.loras), sampler=sampler.name,
         schedule=schedule, skip=skip, negative=request.negative_clip_skip or skip,
@@ -115,7 +115,7 @@ def _form(tool: str, file: str, write: Callable[[_Picture], str], picture: _Pict
 
 
 def _refuse(picture: _Picture, tool: str) -> None:
-    """SpecError for what no form says yet."""
+    """Raise SpecError for what no form supports yet."""
     asked = picture.request
     unsaid = {
         "a Clip Skip of one phrase": asked.phrase_skips, "a picture to begin at": asked.start, "a hires pass": asked.hires,
@@ -123,30 +123,32 @@ def _refuse(picture: _Picture, tool: str) -> None:
     }  # fmt: skip
     for what, there in unsaid.items():
         if there:
-            raise SpecError(f"{tool} is not told of {what} here; take the settings without it")
+            raise SpecError(f"the form for {tool} does not support {what}; take the settings without it")
 
 
 def _notes(picture: _Picture, tool: str) -> Iterator[str]:
-    """Where the tool reads a prompt otherwise, or draws other noise."""
+    """Yield where the tool reads a prompt differently, or draws other noise."""
     text = f"{picture.prompt} {picture.request.negative_prompt}"
     if tool == "diffusers" and re.search(r"[()\[\]]|\bBREAK\b|\bAND\b", text):
         yield "diffusers reads weights, BREAK, AND and edits as plain words"
     if tool == "ComfyUI" and re.search(r"\[|\bBREAK\b|\bAND\b", text):
         yield "ComfyUI reads [..], BREAK and AND as plain words, and scales weights otherwise"
     if picture.request.rng != "CPU":
-        yield f"the noise here was {picture.request.rng}'s; {tool} draws its own, so the picture is another one"
+        yield f"the noise here was {picture.request.rng}'s; {tool} draws its own, so the picture differs"
 
 
 def _number(skip: Skip, picture: _Picture, dialect: Dialect) -> int:
-    """A whole Clip Skip in a tool's numbers."""
-    said = str(to_dialect(skip, dialect, family=picture.family))
-    if not re.fullmatch(r"-?\d+", said):
-        raise SpecError(f"{dialect.label} takes whole Clip Skips alone, not {skip}", field="clip_skip")
-    return int(said)
+    """Return a whole Clip Skip in a tool's numbers."""
+    number = str(to_dialect(skip, dialect, family=picture.family))
+    if not re.fullmatch(r"-?\d+", number):
+        raise SpecError(
+            f"{dialect.label} takes only whole Clip Skips, not {skip}; choose a whole one", field="clip_skip"
+        )
+    return int(number)
 
 
 def _comfy(picture: _Picture) -> str:
-    """A graph in API form, which ComfyUI opens and runs."""
+    """Return a graph in API form, which ComfyUI opens and runs."""
     asked, nodes = picture.request, dict[str, Any]()  # Any: a node's inputs
 
     def add(kind: str, **inputs: object) -> str:
@@ -155,7 +157,10 @@ def _comfy(picture: _Picture) -> str:
 
     sampler, schedule = COMFY_SAMPLER.get(picture.sampler), COMFY_SCHEDULE.get(picture.schedule)
     if sampler is None or schedule not in COMFY_KNOWN:
-        raise SpecError(f"ComfyUI has no sampler {picture.sampler} on the schedule {picture.schedule}", field="sampler")
+        raise SpecError(
+            f"ComfyUI has no sampler {picture.sampler} on the schedule {picture.schedule}; choose another",
+            field="sampler",
+        )
     loader = add("CheckpointLoaderSimple", ckpt_name=f"{asked.model}.safetensors")
     model, clip, vae = [loader, 0], [loader, 1], [loader, 2]
     for lora in picture.loras:
@@ -174,21 +179,21 @@ def _comfy(picture: _Picture) -> str:
             0,
         ]
     latent = add("EmptyLatentImage", width=picture.width, height=picture.height, batch_size=1)
-    drawn = add(
+    latents = add(
         "KSampler", model=model, seed=asked.seed, steps=asked.steps, cfg=asked.cfg_scale, sampler_name=sampler,
         scheduler=schedule, positive=[add("CLIPTextEncode", text=_called(picture.prompt, picture), clip=above), 0],
         negative=[add("CLIPTextEncode", text=_called(asked.negative_prompt, picture), clip=below), 0],
         latent_image=[latent, 0], denoise=1.0,
     )  # fmt: skip
-    add("SaveImage", images=[add("VAEDecode", samples=[drawn, 0], vae=vae), 0], filename_prefix="clipskip")
+    add("SaveImage", images=[add("VAEDecode", samples=[latents, 0], vae=vae), 0], filename_prefix="clipskip")
     return json.dumps(nodes, indent=2, ensure_ascii=False)
 
 
 def _called(text: str, picture: _Picture) -> str:
-    """A prompt whose embeddings are called as ComfyUI calls them."""
+    """Return a prompt whose embeddings are called in ComfyUI's syntax."""
     for name in picture.embeddings:
         text = re.sub(
-            rf"(?<![\w:-]){re.escape(name)}(?![\w-])", lambda found: f"embedding:{found[0]}", text, flags=re.IGNORECASE
+            rf"(?<![\w:-]){re.escape(name)}(?![\w-])", lambda match: f"embedding:{match[0]}", text, flags=re.IGNORECASE
         )
     return text
 
@@ -227,11 +232,12 @@ image.save("picture.png")
 
 
 def _diffusers(picture: _Picture) -> str:
-    """A script that runs as it is once MODEL and the LoRAs' paths are right."""
+    """Return a script that runs as it is once MODEL and the LoRAs' paths are right."""
     asked, scheduler = picture.request, DIFFUSERS.get(picture.sampler)
     if picture.family is not Family.SD1:
         raise SpecError(
-            f"diffusers code is written for SD 1.x alone, and this model is {picture.family.label}", field="model"
+            f"diffusers code is written only for SD 1.x, and this model is {picture.family.label}; take another form",
+            field="model",
         )
     karras = picture.schedule == "Karras"
     if (
@@ -240,7 +246,8 @@ def _diffusers(picture: _Picture) -> str:
         or picture.schedule not in ("Karras", "Automatic", "Normal", "DDIM")
     ):
         raise SpecError(
-            f"diffusers has no sampler {picture.sampler} on the schedule {picture.schedule}", field="sampler"
+            f"diffusers has no sampler {picture.sampler} on the schedule {picture.schedule}; choose another",
+            field="sampler",
         )
     loras = [
         f"pipe.load_lora_weights({f'{lora.name}.safetensors'!r}, adapter_name={f'lora{i}'!r})"
@@ -269,16 +276,17 @@ def _diffusers(picture: _Picture) -> str:
 
 def _whole(skip: Skip) -> int:
     if not isinstance(skip, ClipSkip) or skip.fraction:
-        raise SpecError(f"this code takes whole Clip Skips alone, not {skip}", field="clip_skip")
+        raise SpecError(f"this code takes only whole Clip Skips, not {skip}; choose a whole one", field="clip_skip")
     return skip.shallow
 
 
 def _sdcpp(picture: _Picture) -> str:
-    """A command line; its LoRAs are tags in the prompt."""
+    """Return a command line, with LoRAs as tags in the prompt."""
     asked, sampler, schedule = picture.request, SDCPP.get(picture.sampler), SDCPP_SCHEDULE.get(picture.schedule)
     if sampler is None or schedule is None:
         raise SpecError(
-            f"stable-diffusion.cpp has no sampler {picture.sampler} on the schedule {picture.schedule}", field="sampler"
+            f"stable-diffusion.cpp has no sampler {picture.sampler} on the schedule {picture.schedule}; choose another",
+            field="sampler",
         )
     _one_skip(picture, "stable-diffusion.cpp")
     tags = "".join(f"<lora:{lora.name}:{_one_weight(lora, 'stable-diffusion.cpp'):g}>" for lora in picture.loras)
@@ -296,33 +304,36 @@ def _sdcpp(picture: _Picture) -> str:
 
 
 def _swarm(picture: _Picture) -> str:
-    """The record that SwarmUI writes into its pictures and takes when it is pasted."""
+    """Return the record that SwarmUI writes into its pictures and reads when it is pasted."""
     asked, sampler, schedule = picture.request, COMFY_SAMPLER.get(picture.sampler), COMFY_SCHEDULE.get(picture.schedule)
     if sampler is None or schedule not in COMFY_KNOWN:
-        raise SpecError(f"SwarmUI has no sampler {picture.sampler} on the schedule {picture.schedule}", field="sampler")
+        raise SpecError(
+            f"SwarmUI has no sampler {picture.sampler} on the schedule {picture.schedule}; choose another",
+            field="sampler",
+        )
     _one_skip(picture, "SwarmUI")
-    said: dict[str, object] = {
+    record: dict[str, object] = {
         "prompt": _embedded(picture.prompt, picture), "negativeprompt": _embedded(asked.negative_prompt, picture), "model": asked.model,
         "seed": asked.seed, "steps": asked.steps, "cfgscale": asked.cfg_scale, "width": picture.width, "height": picture.height,
         "sampler": sampler, "scheduler": schedule, "clipstopatlayer": _number(picture.skip, picture, Dialect.SWARMUI),
     }  # fmt: skip
     if picture.loras:
-        said |= {
+        record |= {
             "loras": [lora.name for lora in picture.loras],
             "loraweights": [f"{_one_weight(lora, 'SwarmUI'):g}" for lora in picture.loras],
         }
     if asked.vae:
-        said["vae"] = asked.vae
-    return json.dumps({"sui_image_params": said}, indent=2, ensure_ascii=False)
+        record["vae"] = asked.vae
+    return json.dumps({"sui_image_params": record}, indent=2, ensure_ascii=False)
 
 
 def _embedded(text: str, picture: _Picture) -> str:
-    """A prompt whose embeddings are called as SwarmUI calls them."""
+    """Return a prompt whose embeddings are called in SwarmUI's syntax."""
     return re.sub(r"embedding:([\w-]+)", r"<embed:\1>", _called(text, picture))
 
 
 def _invoke(picture: _Picture) -> str:
-    """The metadata that InvokeAI writes into its pictures and recalls from them."""
+    """Return the metadata that InvokeAI writes into its pictures and reads back from them."""
     asked, scheduler = picture.request, INVOKE.get(picture.sampler)
     base, karras = INVOKE_BASE.get(picture.family), picture.schedule == "Karras"
     if (
@@ -331,12 +342,13 @@ def _invoke(picture: _Picture) -> str:
         or (karras and picture.sampler not in KARRAS)
     ):
         raise SpecError(
-            f"InvokeAI has no sampler {picture.sampler} on the schedule {picture.schedule}", field="sampler"
+            f"InvokeAI has no sampler {picture.sampler} on the schedule {picture.schedule}; choose another",
+            field="sampler",
         )
     if base is None:
-        raise SpecError(f"InvokeAI has no Clip Skip on {picture.family.label}", field="model")
+        raise SpecError(f"InvokeAI has no Clip Skip on {picture.family.label}; choose another tool", field="model")
     _one_skip(picture, "InvokeAI")
-    said = {
+    record = {
         "generation_mode": "txt2img", "positive_prompt": picture.prompt, "negative_prompt": asked.negative_prompt,
         "width": picture.width, "height": picture.height, "seed": asked.seed, "rand_device": "cpu", "cfg_scale": asked.cfg_scale,
         "steps": asked.steps, "scheduler": f"{scheduler}_k" if karras else scheduler,
@@ -347,15 +359,19 @@ def _invoke(picture: _Picture) -> str:
             for lora in picture.loras
         ],
     }  # fmt: skip
-    return json.dumps(said, indent=2, ensure_ascii=False)
+    return json.dumps(record, indent=2, ensure_ascii=False)
 
 
 def _one_skip(picture: _Picture, tool: str) -> None:
     if picture.negative != picture.skip:
-        raise SpecError(f"{tool} has one Clip Skip for both prompts", field="negative_clip_skip")
+        raise SpecError(
+            f"{tool} has one Clip Skip for both prompts; leave the negative prompt's out", field="negative_clip_skip"
+        )
 
 
 def _one_weight(lora: LoraRef, tool: str) -> float:
     if lora.unet != lora.text_encoder:
-        raise SpecError(f"{tool} has one weight for a LoRA's text encoder and UNet", field="loras")
+        raise SpecError(
+            f"{tool} has one weight for a LoRA's text encoder and UNet; give it a single weight", field="loras"
+        )
     return lora.unet

@@ -1,4 +1,4 @@
-"""The sweeps of an output folder: read from what is on disk, so that they outlive whoever drew them."""
+"""The sweeps in an output folder, read from disk, so that they outlive the process that drew them."""
 
 import hashlib
 import os
@@ -39,18 +39,18 @@ class Cell:
 
     @property
     def drawn(self) -> bool:
-        """Whether its file is there: files come into being whole."""
+        """Whether its file is there; files appear only when complete."""
         return self.path.is_file()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What a sweep's manifest says."""
+    """The content of a sweep's manifest."""
 
     id: str
     folder: Path
     created: str
-    """ISO 8601."""
+    """As ISO 8601."""
     settings: str
     request: Request
     model_family: str | None
@@ -59,13 +59,13 @@ class Record:
     skips: tuple[Skip, ...]
     labels: tuple[str, ...]
     rows: tuple[tuple[str, tuple[LoraRef, ...]], ...]
-    """Name and LoRAs of each."""
+    """Name and LoRAs of each row."""
     axes: tuple[Axis, ...] = ()
     values: tuple[tuple[tuple[str, Value], ...], ...] = ()
-    """Of each row, (an axis' name, its value); one that several values share leaves that axis out."""
+    """For each row, (an axis' name, its value); an axis is left out where several of its values share the row."""
     cells: tuple[tuple[Cell, ...], ...]
     scores: Scores
-    """What is measured of the cells, and what it comes to."""
+    """What is measured in the cells, with its summary."""
 
     @property
     def flat(self) -> tuple[Cell, ...]:
@@ -92,7 +92,7 @@ class Record:
         return (self.folder / name).is_file()
 
     def cell(self, row: int, column: int) -> Cell:
-        """The cell at a place of the grid; NotFound where the grid has no such place."""
+        """Return the cell at a place of the grid; NotFound where the grid has no such place."""
         if not (0 <= row < len(self.cells) and 0 <= column < len(self.cells[row])):
             raise NotFound(
                 f"the sweep {self.id} has {len(self.cells)} rows of {len(self.skips)} cells, counted from 0",
@@ -112,7 +112,8 @@ class History:
         self._digests = Remembered[str](lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
 
     def all(self, text: str = "") -> list[Record]:
-        """The newest first; of a text those in which each of its words is: in name, note, prompts, model or LoRAs."""
+        """Return the sweeps, newest first; with a text, those with each of its words in name, note, prompts, model or
+        LoRAs."""
         records = [self._records.of(path) for path in self.out.glob(f"*/{MANIFEST}")]
         words = text.casefold().split()
         matches = [record for record in records if record is not None and self._has(record, words)]
@@ -123,21 +124,21 @@ class History:
             return True
         marks, asked = self.shown_marks(record), record.request
         loras = (lora.name for _, row in record.rows for lora in row)
-        said = (marks.name, marks.note, asked.prompt, asked.negative_prompt, asked.model or "", *loras, record.id)
-        whole = "\n".join(said).casefold()
+        texts = (marks.name, marks.note, asked.prompt, asked.negative_prompt, asked.model or "", *loras, record.id)
+        whole = "\n".join(texts).casefold()
         return all(word in whole for word in words)
 
     def find(self, id: str) -> Record:
-        """One of them; NotFound where there is none of this name."""
+        """Return one sweep; NotFound where none has this name."""
         if ID.fullmatch(id):
             for folder in (self.out / f"{PREFIX}{id}", self.out / id):
-                found = self._records.of(folder / MANIFEST)
-                if found is not None:
-                    return found
-        raise NotFound(f"there is no sweep {id[:64]!r}; GET /v1/sweeps lists them", field="sweep")
+                record = self._records.of(folder / MANIFEST)
+                if record is not None:
+                    return record
+        raise NotFound(f"the sweep {id[:64]!r} does not exist; GET /v1/sweeps lists all", field="sweep")
 
     def marks(self, record: Record) -> Marks:
-        """What a person thinks of a sweep."""
+        """Return a person's marks on a sweep."""
         return self._marks.of(record.folder / MARKS) or Marks()
 
     def shown_marks(self, record: Record) -> Marks:
@@ -148,32 +149,35 @@ class History:
             return Marks()
 
     def mark(self, record: Record, marks: Marks) -> Marks:
-        """Keep that; Conflict where somebody else has changed it since."""
+        """Keep new marks; Conflict where somebody else has changed them since."""
         return write_marks(record.folder, marks, cells={cell.id for cell in record.flat})
 
     def digest(self, cell: Cell) -> str | None:
-        """The sha256 of a cell's file; None where it is not drawn."""
+        """Return the sha256 of a cell's file; None where it is not drawn."""
         return self._digests.of(cell.path)
 
 
 def read_sweep(folder: Path) -> Record:
-    """The sweep of a folder, wherever that is; NotFound where it holds none."""
+    """Read the sweep in a folder anywhere; NotFound where it contains none."""
     manifest = read_manifest(folder)
     if manifest is None:
-        raise NotFound(f"{folder} holds no sweep: its {MANIFEST} is missing or cannot be read", field="folder")
+        raise NotFound(
+            f"{folder} contains no sweep: its {MANIFEST} is missing or cannot be read; choose the folder of a sweep",
+            field="folder",
+        )
     return _record(folder.name.removeprefix(PREFIX), folder, manifest)
 
 
 @final
 class Remembered(Generic[Made]):
-    """What was made of files, kept for as long as each file's size and time stay the same."""
+    """Results made from files, kept as long as each file's size and time stay the same."""
 
     def __init__(self, make: Callable[[Path], Made]) -> None:
         self._make = make
         self._kept: dict[Path, tuple[tuple[int, int], Made]] = {}
 
     def of(self, path: Path) -> Made | None:
-        """What is made of this file; None where there is no such file, or only a link to one."""
+        """Return the result for this file; None where it does not exist or is only a link."""
         try:
             about = path.lstat()
             if not stat.S_ISREG(about.st_mode) or path.parent.is_symlink():
@@ -190,7 +194,7 @@ class Remembered(Generic[Made]):
 
 
 def _read(folder: Path) -> Record | None:
-    """What a folder's manifest says; None where it cannot be read."""
+    """Return the content of a folder's manifest; None where it cannot be read."""
     manifest = read_manifest(folder)
     id = folder.name.removeprefix(PREFIX)
     if manifest is None or not ID.fullmatch(id):

@@ -13,7 +13,7 @@ from clipskip.errors import OutputError
 
 LOCK = ".clipskip-server.lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What a file system without locks says, as some network folders are."""
+"""The errors of file systems without locks, such as some network folders."""
 
 
 @contextlib.contextmanager

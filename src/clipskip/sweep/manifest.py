@@ -1,4 +1,4 @@
-"""A sweep's folder in words: what it is of and which file holds which cell, so that it can be listed and gone on with."""
+"""A sweep's folder as data: its settings and which file holds which cell, so that it can be listed and continued."""
 
 import json
 from dataclasses import asdict, replace
@@ -29,32 +29,32 @@ from clipskip.weights import CheckpointFacts
 
 MANIFEST, KIND = "manifest.json", "clipskip sweep"
 LARGEST = 200_000_000
-"""Bytes: a hundred thousand cells with long prompts."""
+"""The most bytes: a hundred thousand cells with long prompts."""
 PLAIN = ("prompt", "negative_prompt", *(row.name for row in PICTURE))
-"""Settings that JSON has as they are, by the same name in a Render and a Request."""
+"""Settings that JSON holds unchanged, under the same name in a Render and a Request."""
 
 
 def write_manifest(folder: Path, sweep: Sweep, *, model: CheckpointFacts | None = None) -> None:
-    """Writes the folder's manifest, unless it has one."""
+    """Write the folder's manifest, unless it has one."""
     path = folder / MANIFEST
     if not path.exists():
         write_bytes(path, json.dumps(_manifest(sweep, model), indent=1, ensure_ascii=False).encode())
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """A folder's manifest; None where it has none that can be read."""
+    """Return a folder's manifest; None where it cannot be read."""
     try:
         path = folder / MANIFEST
         if path.stat().st_size > LARGEST:
             return None
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and found.get("kind") == KIND else None
+    return content if isinstance(content, dict) and content.get("kind") == KIND else None
 
 
 def request_of(manifest: dict[str, Any]) -> tuple[Request, tuple[Skip, ...]]:
-    """What was asked for, to the last digit, so that a sweep can go on: its request and its columns."""
+    """Return the exact request and columns of a sweep, so that it can be continued."""
     try:
         asked = manifest["request"]
         loras = tuple(LoraRef(**lora) for lora in manifest.get("loras", manifest["rows"][-1]["loras"]))
@@ -83,11 +83,13 @@ def request_of(manifest: dict[str, Any]) -> tuple[Request, tuple[Skip, ...]]:
 
 
 def axes_of(manifest: dict[str, Any]) -> tuple[Axis, ...]:
-    """The axes of a sweep besides Clip Skip, so that it can go on."""
+    """Return the axes of a sweep besides Clip Skip, so that it can be continued."""
     try:
         return tuple(Axis.parse(str(text)) for text in manifest.get("axes", ()))
     except (TypeError, SpecError) as error:
-        raise DamagedFile(f"the axes in {MANIFEST} cannot be read ({str(error)[:80]})", field="sweep") from None
+        raise DamagedFile(
+            f"the axes in {MANIFEST} cannot be read ({str(error)[:80]}); start the sweep again", field="sweep"
+        ) from None
 
 
 def _manifest(sweep: Sweep, model: CheckpointFacts | None) -> dict[str, Any]:
@@ -153,5 +155,5 @@ def _lora(lora: LoraRef) -> dict[str, Any]:
 
 
 def _number(skip: Skip) -> float | str:
-    """A Clip Skip as JSON has it: a number, or the schedule's text."""
+    """Return a Clip Skip as JSON has it: a number, or the schedule's text."""
     return skip.from_end if isinstance(skip, ClipSkip) else str(skip)

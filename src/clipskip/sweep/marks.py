@@ -1,4 +1,4 @@
-"""What a person thinks of a sweep: its name, notes, stars, a winner and what blind comparisons came to, beside its manifest."""
+"""A person's judgement of a sweep, kept beside its manifest: name, notes, stars, a winner and blind comparisons."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -18,7 +18,7 @@ LONGEST_NAME, LONGEST_NOTE, MOST_CHOICES = 200, 10_000, 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellMark:
-    """What is thought of one picture."""
+    """A person's judgement of one picture."""
 
     star: bool = False
     name: str = ""
@@ -30,7 +30,7 @@ class CellMark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A blind comparison of two pictures: which is which was told afterwards."""
+    """A blind comparison of two pictures: their names were shown afterwards."""
 
     one: str
     """The cells' ids."""
@@ -42,15 +42,17 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.one == self.other or self.chosen not in (self.one, self.other, None):
-            raise SpecError("a comparison is of two pictures, and chooses one of them or neither", field="choices")
+            raise SpecError(
+                "a comparison needs two different pictures, and chooses one of them or neither", field="choices"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
-    """All of it."""
+    """All marks of a sweep."""
 
     revision: int = 0
-    """Grows with every change; 0 is a sweep without marks."""
+    """Grows with every change; 0 for a sweep without marks."""
     name: str = ""
     note: str = ""
     winner: str | None = None
@@ -62,7 +64,9 @@ class Marks:
     def __post_init__(self) -> None:
         _check(self.name, self.note)
         if len(self.choices) > MOST_CHOICES:
-            raise SpecError(f"{len(self.choices)} comparisons are kept; {MOST_CHOICES} is the most", field="choices")
+            raise SpecError(
+                f"the marks have {len(self.choices)} comparisons; keep at most {MOST_CHOICES}", field="choices"
+            )
 
     def of(self, id: str) -> CellMark:
         """What is thought of a cell."""
@@ -70,24 +74,24 @@ class Marks:
 
     @property
     def stars(self) -> frozenset[str]:
-        """The ids of the cells that have one."""
+        """The ids of the cells with a star."""
         return frozenset(id for id, mark in self.cells if mark.star)
 
     @property
     def ids(self) -> frozenset[str]:
-        """All cells that something is said of."""
+        """The ids of all cells with a mark."""
         chosen = {id for choice in self.choices for id in (choice.one, choice.other)}
         return frozenset({*dict(self.cells), *chosen, *([self.winner] if self.winner else ())})
 
 
 def read_marks(folder: Path) -> Marks:
-    """The marks of a sweep's folder, empty where it has none; DamagedFile where they cannot be read."""
+    """Return the marks in a sweep's folder, empty where it has none; DamagedFile where they cannot be read."""
     path = folder / MARKS
     try:
-        said = json.loads(path.read_text("utf-8"))
-        if said["kind"] != KIND:
-            raise ValueError(f"its kind is {said['kind']!r}")
-        return _marks(said)
+        content = json.loads(path.read_text("utf-8"))
+        if content["kind"] != KIND:
+            raise ValueError(f"its kind is {content['kind']!r}")
+        return _marks(content)
     except FileNotFoundError:
         return Marks()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SpecError, RecursionError) as error:
@@ -106,24 +110,24 @@ def shown_marks(folder: Path) -> Marks:
 
 
 def write_marks(folder: Path, marks: Marks, *, cells: Collection[str]) -> Marks:
-    """Keep marks that were made on top of the revision that they name, and give them with their new one.
+    """Keep marks that were made on top of the revision that they name, and return them with their new revision.
 
-    `cells` are the ids of the sweep's cells. Conflict where somebody else has changed the marks since.
+    `cells` are the ids of the sweep's cells. Raises Conflict where somebody else has changed the marks since.
     """
-    strange = next((id for id in sorted(marks.ids) if id not in cells), None)
-    if strange is not None:
-        raise SpecError(f"this sweep has no cell {strange[:40]!r}; a cell's id is in GET /v1/sweeps/ID", field="cells")
+    unknown = next((id for id in sorted(marks.ids) if id not in cells), None)
+    if unknown is not None:
+        raise SpecError(f"this sweep has no cell {unknown[:40]!r}; a cell's id is in GET /v1/sweeps/ID", field="cells")
     try:
         with changing(folder):
             now = read_marks(folder)
             if marks.revision != now.revision:
                 raise Conflict(
-                    f"somebody else has changed the marks of this sweep: they are at revision {now.revision}, and these were "
+                    f"somebody else has changed the marks of this sweep: they are at revision {now.revision}, but these were "
                     f"made on top of {marks.revision}; read them again",
                     field="revision",
                 )
-            told = tuple((id, mark) for id, mark in marks.cells if mark != CellMark())
-            kept = replace(marks, revision=now.revision + 1, cells=told)
+            marked = tuple((id, mark) for id, mark in marks.cells if mark != CellMark())
+            kept = replace(marks, revision=now.revision + 1, cells=marked)
             write_bytes(folder / MARKS, json.dumps(marks_json(kept), indent=1, ensure_ascii=False).encode())
     except Timeout:
         raise Conflict("somebody else is changing the marks of this sweep; try again", field="revision") from None
@@ -131,18 +135,18 @@ def write_marks(folder: Path, marks: Marks, *, cells: Collection[str]) -> Marks:
 
 
 def marks_json(marks: Marks) -> dict[str, Any]:  # Any: JSON
-    """The marks as the file has them."""
+    """Return the marks as they stand in the file."""
     return {"kind": KIND} | asdict(marks) | {"cells": {id: asdict(mark) for id, mark in marks.cells}}
 
 
-def _marks(said: Mapping[str, Any]) -> Marks:  # Any: JSON
+def _marks(content: Mapping[str, Any]) -> Marks:  # Any: JSON
     return Marks(
-        revision=int(said["revision"]),
-        name=str(said["name"]),
-        note=str(said["note"]),
-        winner=said["winner"],
-        cells=tuple((str(id), CellMark(**mark)) for id, mark in said["cells"].items()),
-        choices=tuple(Choice(**choice) for choice in said["choices"]),
+        revision=int(content["revision"]),
+        name=str(content["name"]),
+        note=str(content["note"]),
+        winner=content["winner"],
+        cells=tuple((str(id), CellMark(**mark)) for id, mark in content["cells"].items()),
+        choices=tuple(Choice(**choice) for choice in content["choices"]),
     )
 
 

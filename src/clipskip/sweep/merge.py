@@ -1,4 +1,4 @@
-"""Folders of the same sweep, drawn by several machines -> one folder with its grid and page."""
+"""Merging folders of the same sweep, drawn by several machines, into one with its grid and page."""
 
 import filecmp
 import shutil
@@ -12,7 +12,7 @@ from clipskip.sweep.manifest import MANIFEST, read_manifest
 
 
 def merge_folders(into: Path, folders: Sequence[Path]) -> tuple[int, int]:
-    """Copy the pictures of each folder to `into`; how many are there now, and how many the sweep has.
+    """Copy the pictures of each folder to `into`; return how many are there now, and how many the sweep has.
 
     Raises:
         NotFound: a folder without a sweep.
@@ -24,14 +24,17 @@ def merge_folders(into: Path, folders: Sequence[Path]) -> tuple[int, int]:
     }
     without = next((folder for folder, manifest in manifests.items() if manifest is None), None)
     if without is not None:
-        raise NotFound(f"{without} holds no sweep: its {MANIFEST} is missing or cannot be read", field="folder")
-    found = {folder: manifest for folder, manifest in manifests.items() if manifest is not None}
-    if len({manifest["key"] for manifest in found.values()}) > 1:
-        raise SpecError(
-            f"these folders are of different sweeps: {', '.join(map(str, found))}; merge those of one command",
+        raise NotFound(
+            f"{without} contains no sweep: its {MANIFEST} is missing or cannot be read; choose the folder of a sweep",
             field="folder",
         )
-    manifest = next(iter(found.values()))
+    readable = {folder: manifest for folder, manifest in manifests.items() if manifest is not None}
+    if len({manifest["key"] for manifest in readable.values()}) > 1:
+        raise SpecError(
+            f"these folders contain different sweeps: {', '.join(map(str, readable))}; merge folders of the same command",
+            field="folder",
+        )
+    manifest = next(iter(readable.values()))
     names = [(str(cell["file"]), str(cell["settings"])) for row in manifest["cells"] for cell in row]
     ensure_writable(into)
     for folder in folders:
@@ -44,13 +47,13 @@ def merge_folders(into: Path, folders: Sequence[Path]) -> tuple[int, int]:
 
 
 def _copy(source: Path, place: Path, settings: str) -> None:
-    """One picture, whole or not at all; one that is there already must be the same to the byte."""
+    """Copy one picture, whole or not at all; one that is there already must have the same bytes."""
     if read_infotext(source) != settings:
-        raise OutputError(f"{source} is not the picture that its name says; draw it again", field="folder")
+        raise OutputError(f"{source} does not have the settings of its name; draw it again", field="folder")
     if place.exists():
         if not filecmp.cmp(source, place, shallow=False):
             raise OutputError(
-                f"{source} and {place} are the same cell with different bytes: they were drawn on machines of different kinds, or "
+                f"{source} and {place} are the same cell with different bytes: they were drawn on machines of different kinds or "
                 "by different versions; draw one of them again",
                 field="folder",
             )
@@ -61,4 +64,6 @@ def _copy(source: Path, place: Path, settings: str) -> None:
         scratch.replace(place)
     except OSError as error:
         scratch.unlink(missing_ok=True)
-        raise OutputError(f"{place} cannot be written: {error.strerror or error}", field="out") from None
+        raise OutputError(
+            f"{place} cannot be written: {error.strerror or error}; choose another folder", field="out"
+        ) from None

@@ -1,4 +1,4 @@
-"""An open model: settings in, finished pictures out."""
+"""An open model: from settings to finished pictures."""
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -61,8 +61,8 @@ from clipskip.weights import (
 )
 from clipskip.weights.lora import MOST_KEPT, Lora, is_merged, merged
 
-Numbered = tuple[tuple[int, ...], Render]
-"""A render and its places among those asked for: the same picture is drawn once."""
+NumberedRender = tuple[tuple[int, ...], Render]
+"""A render with its places among those asked for: the same picture is drawn once."""
 Waiting = list[Task]
 
 
@@ -76,24 +76,24 @@ class Drawn:
     pixels: NDArray[np.uint8]
     """[height, width, 3]"""
     half_done: int | None = None
-    """The step after which somebody stopped it; None of a whole picture."""
+    """The step after which somebody stopped it; None for a finished picture."""
 
 
 @final
 class Halt:
-    """What somebody else may want of pictures while they are drawn: an end to all of them, or to those at hand."""
+    """A signal from another thread while pictures are drawn: to end all of them, or to stop those at hand."""
 
     def __init__(self, *, at_hand: int | None = None) -> None:
         self.at_hand = at_hand
-        """How many pictures are left half done at once; None is all that are drawn together."""
+        """How many pictures are left half done at once; None for all that are drawn together."""
         self.ended, self._skipped = threading.Event(), threading.Event()
 
     def skip(self) -> None:
-        """Leave the pictures at hand half done, and go on with the next."""
+        """Stop the pictures at hand half done, and go on with the next."""
         self._skipped.set()
 
     def taken(self) -> bool:
-        """Whether the pictures at hand are to be left now; a skip counts once."""
+        """Whether to stop the pictures at hand now; a skip counts once."""
         skipped = self._skipped.is_set()
         self._skipped.clear()
         return skipped or self.ended.is_set()
@@ -101,21 +101,21 @@ class Halt:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Advance:
-    """A step of these pictures is done."""
+    """These pictures have finished a step."""
 
     indices: tuple[int, ...]
     step: int
-    """From 1."""
+    """Counted from 1."""
     steps: int
     previews: tuple[NDArray[np.uint8], ...] = ()
-    """Rough looks at the pictures [height / 8, width / 8, 3], one for each index; empty when not asked for."""
+    """Rough previews [height / 8, width / 8, 3], one for each index; empty when not asked for."""
     warnings: tuple[str, ...] = ()
-    """What their user should know of how their prompts were read."""
+    """What the user should know about how the prompts were read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Extras:
-    """The files beside the checkpoint that renders name."""
+    """The files besides the checkpoint that renders use."""
 
     loras: Mapping[str, Lora]
     """By hash."""
@@ -123,18 +123,18 @@ class Extras:
     starts: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     """Pictures to begin at [height, width, 3], by the hash of their pixels."""
     notes: tuple[str, ...] = ()
-    """What the user should know of the settings that were filled in."""
+    """What the user should know about settings that were filled in."""
     vaes: Mapping[str, VAEFile] = field(default_factory=dict)
     """By hash."""
     upscalers: Mapping[str, UpscalerFile] = field(default_factory=dict)
-    """Models of second passes, by hash."""
+    """Models for second passes, by hash."""
     refiner: CheckpointFacts | None = None
     """The checkpoint that finishes the pictures."""
     models: Mapping[FileRef, CheckpointFacts] = field(default_factory=dict)
     """Checkpoints that an axis names besides the sweep's own."""
 
     def with_more(self, other: "Extras") -> "Extras":
-        """These files and those of another request about the same model."""
+        """Return these files together with those of another request for the same model."""
         embeddings = {embedding.name: embedding for embedding in (*self.embeddings, *other.embeddings)}
         return replace(
             self,
@@ -149,14 +149,14 @@ class Extras:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Drawing:
-    """What one call of `draw` passes on."""
+    """The state of one call of `draw`."""
 
     extras: Extras
     previews: bool
     halt: Halt
     decodings: list[Decoding] = field(default_factory=list)
     apart: list[Task] = field(default_factory=list)
-    """Second passes that have other LoRAs than the first."""
+    """Second passes with other LoRAs than the first."""
 
 
 @final
@@ -178,7 +178,7 @@ class Model:
         self._upscaler: tuple[str, Enlarge] | None = None
 
     def refiner(self, facts: CheckpointFacts) -> "Model":
-        """The checkpoint that finishes this one's pictures; it stays open for the next."""
+        """Return the model that finishes this one's pictures; it stays open for the next."""
         if self._refiner is None or self._refiner.facts != facts or not facts.source.unchanged:
             self._refiner = None
             dtype = self.unet.dtype
@@ -194,18 +194,18 @@ class Model:
         return self._refiner
 
     def _refined(self, batch: Waiting, size: int, extras: Extras) -> Refiner | None:
-        """What finishes these pictures, if anything does."""
+        """Return the refiner for these pictures, if they have one."""
         if extras.refiner is None or batch[0].render.refiner is None:
             return None
         model = self.refiner(extras.refiner)
         reader = replace(model.reader, embeddings=extras.embeddings)
         renders = [picture.render for picture in self._filled(batch, size)]
-        made = condition_all(reader, renders, calls=denoiser_calls)
-        return Refiner(unet=model.unet, prediction=model.facts.prediction, conditionings=made)
+        conditionings = condition_all(reader, renders, calls=denoiser_calls)
+        return Refiner(unet=model.unet, prediction=model.facts.prediction, conditionings=conditionings)
 
     @cached_property
     def doubt(self) -> str | None:
-        """A warning where its first step looks wrong for what it is taken to predict, or None."""
+        """A warning where its first step does not fit the prediction that it is used with, or None."""
         return prediction_doubt(self.unet, prediction=self.facts.prediction, name=self.facts.ref.name)
 
     @cached_property
@@ -215,29 +215,27 @@ class Model:
     def draw(
         self, renders: Sequence[Render], extras: Extras, *, previews: bool = False, halt: Halt | None = None
     ) -> Iterator[Advance | Drawn]:
-        """Draws the pictures; those with the same LoRAs after one another, so that each set is merged once.
+        """Draw the pictures, those with the same LoRAs in sequence, so that each set is merged once.
 
-        A picture that is asked for twice is drawn once and given twice.
-
-        Stop iterating to cancel: the weights are put back. `previews` gives a rough look at each picture with each
-        step: colours that a linear map guesses from the latent, never the picture itself. A `halt` that comes gives the
-        pictures at hand as they are, half done.
+        A picture that is asked for twice is drawn once and yielded twice. Stop iterating to cancel: the weights are put
+        back. With `previews` each step has a rough preview of each picture, whose colours a linear map estimates from
+        the latent. On a `halt` the pictures at hand are yielded half done.
         """
         halt = halt or Halt()
         sets = list(dict.fromkeys(render.loras for render in renders))
         places: dict[Render, tuple[int, ...]] = {}
         for index, render in enumerate(renders):
             places[render] = (*places.get(render, ()), index)
-        numbered = sorted(((at, one) for one, at in places.items()), key=lambda pair: sets.index(pair[1].loras))
+        numbered = sorted(((at, render) for render, at in places.items()), key=lambda pair: sets.index(pair[1].loras))
         with kept_memory(self.device):
-            for wanted, group in groupby(numbered, key=lambda pair: pair[1].loras):
+            for loras, group in groupby(numbered, key=lambda pair: pair[1].loras):
                 alike, drawing = list(group), Drawing(extras=extras, previews=previews, halt=halt)
-                yield from self._draw_alike(wanted, partial(self._first, alike, extras=extras), drawing)
-                for own, rest in groupby(drawing.apart, key=lambda task: second_loras(task.render)):
-                    yield from self._draw_alike(own, partial(_seconds, list(rest)), drawing)
+                yield from self._draw_alike(loras, partial(self._first, alike, extras=extras), drawing)
+                for second_pass_loras, tasks in groupby(drawing.apart, key=lambda task: second_loras(task.render)):
+                    yield from self._draw_alike(second_pass_loras, partial(_seconds, list(tasks)), drawing)
 
     def _vae(self, file: FileRef | None, extras: Extras) -> VAE:
-        """The checkpoint's own VAE, or that of a file, which stays open until another is asked for."""
+        """Return the checkpoint's own VAE, or a file's, which stays open until another is asked for."""
         if file is None:
             return self.vae
         if self._other is None or self._other[0] != file:
@@ -247,7 +245,7 @@ class Model:
         return self._other[1]
 
     def _upscale(self, hires: Hires, extras: Extras) -> Upscaler | None:
-        """What enlarges pictures for a second pass; an upscaler model stays open until another is asked for."""
+        """Return what enlarges pictures for a second pass; an upscaler model stays open until another is asked for."""
         digits = hires.upscaler_hash
         if not digits:
             return upscale_by(hires.upscaler)
@@ -258,23 +256,23 @@ class Model:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """What LoRAs change, by the names that they have for it."""
+        """The networks that LoRAs change, by the names in LoRAs."""
         return {**self.reader.networks, "unet": self.unet}
 
     @property
     def is_spoiled(self) -> bool:
-        """Whether, between pictures, its weights are not its file's: a LoRA in them could not be taken out."""
+        """Whether, between pictures, its weights differ from its file's because a LoRA could not be taken out."""
         return is_merged(self.unet)
 
     def originals(self, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-        """Weights as its file has them, by their full names."""
+        """Yield weights as in its file, by their full names."""
         dtypes = {part: next(network.parameters()).dtype for part, network in self.networks.items()}
         return read_again(self.facts.source, names, dtypes=dtypes)
 
     @contextmanager
-    def with_loras(self, wanted: Sequence[LoraRef], extras: Extras) -> Iterator[TextReader]:
-        """The model with these LoRAs in its weights for as long as a `with` lasts, and how it then reads texts."""
-        weighted = [(extras.loras[ref.hash], ref.text_encoder, ref.unet) for ref in wanted]
+    def with_loras(self, refs: Sequence[LoraRef], extras: Extras) -> Iterator[TextReader]:
+        """Merge these LoRAs into the weights while the `with` block lasts, and yield the reader of texts."""
+        weighted = [(extras.loras[ref.hash], ref.text_encoder, ref.unet) for ref in refs]
         bundled = tuple(
             Embedding(name=name, vectors=vectors, hash=lora.hash)
             for lora, _, _ in weighted
@@ -285,8 +283,8 @@ class Model:
         with merged(self.networks, weighted, originals=originals, most_kept=kept):
             yield replace(self.reader, embeddings=extras.embeddings + bundled)
 
-    def _first(self, numbered: Sequence[Numbered], reader: TextReader, *, extras: Extras) -> Waiting:
-        """What the renders need to be drawn: one text pass for all, and each picture to begin at encoded once."""
+    def _first(self, numbered: Sequence[NumberedRender], reader: TextReader, *, extras: Extras) -> Waiting:
+        """Return tasks for the renders: one text pass serves all, and each start picture is encoded once."""
         renders = [render for _, render in numbered]
         for hires in {render.hires for render in renders if render.hires}:
             self._upscale(hires, extras)  # a model that cannot be opened is an error before the first step
@@ -300,29 +298,33 @@ class Model:
             Task(
                 at=at,
                 render=render,
-                picture=Picture(render=render, conditioning=text, start=own.begin, beside=own.beside),
-                canvas=own.canvas,
+                picture=Picture(render=render, conditioning=text, start=opening.begin, beside=opening.beside),
+                canvas=opening.canvas,
             )
-            for (at, render), text, own in zip(numbered, made, opened, strict=True)
+            for (at, render), text, opening in zip(numbered, conditionings, opened, strict=True)
         ]
-        goes_on = [task for task in tasks if _goes_on(task.render)]
-        followed = {task.at: task for task in _seconds(goes_on, reader)} if goes_on else {}
-        return [replace(task, second=followed[task.at].picture) if task.at in followed else task for task in tasks]
+        two_pass_tasks = [task for task in tasks if _second_follows(task.render)]
+        second_by_place = {task.at: task for task in _seconds(two_pass_tasks, reader)} if two_pass_tasks else {}
+        return [
+            replace(task, second=second_by_place[task.at].picture) if task.at in second_by_place else task
+            for task in tasks
+        ]
 
     def _draw_alike(
-        self, wanted: Sequence[LoraRef], read: Callable[[TextReader], Waiting], drawing: Drawing
+        self, refs: Sequence[LoraRef], read: Callable[[TextReader], Waiting], drawing: Drawing
     ) -> Iterator[Advance | Drawn]:
-        """Pictures with the same LoRAs, as many at once as suits the device."""
+        """Draw pictures with the same LoRAs, as many at once as suits the device."""
         if drawing.halt.ended.is_set():
             return
         self._check_file()
-        with self.with_loras(wanted, drawing.extras) as reader:
+        with self.with_loras(refs, drawing.extras) as reader:
             for _, alike in groupby(read(reader), key=_together):
                 yield from self._draw_waiting(list(alike), drawing)
             yield from _drawn(finished(drawing.decodings, wait=True))
 
     def _draw_waiting(self, waiting: Waiting, drawing: Drawing) -> Iterator[Advance | Drawn]:
-        """As many at once as suits the device; half as many, from the start of the batch, when memory runs out."""
+        """Draw the pictures in batches that suit the device; when memory runs out, repeat the batch at half the
+        size."""
         size = pictures_at_once(self.unet, waiting[0].render, begins=waiting[0].picture.start)
         while waiting and not drawing.halt.ended.is_set():
             try:
@@ -334,14 +336,15 @@ class Model:
             size = self._halved(min(size, len(waiting)), waiting[0].render)
 
     def _draw_batch(self, waiting: Waiting, drawing: Drawing, *, size: int) -> Iterator[Advance | Drawn]:
-        """Draws the first `size` of those waiting, and takes each from there once it is being decoded, or drawn again."""
+        """Draw the first `size` of the waiting pictures; each leaves the list once it is being decoded or drawn
+        again."""
         batch, latents, half_done = waiting[:size], None, None
         prediction = batch[0].render.prediction or self.facts.prediction
         refiner = self._refined(batch, size, drawing.extras)
         for step in sample(self.unet, self._filled(batch, size), prediction=prediction, refiner=refiner):
             latents = step.latent[: len(batch)]
-            if self.device.type == "cpu" and not any(_sound(latents)):  # a look makes a GPU wait
-                raise no_numbers(batch[0].render)
+            if self.device.type == "cpu" and not any(_sound(latents)):  # looking makes a GPU wait
+                raise not_finite(batch[0].render)
             yield _advance(
                 batch, step, preview(self._colours, step.denoised[: len(batch)]) if drawing.previews else None
             )
@@ -354,7 +357,7 @@ class Model:
         sound, again = _sound(latents), []
         for task, latent, is_sound in zip(batch, latents, sound, strict=True):
             if is_sound and task.render.hires and not task.steps_before and half_done is None:
-                again += self._goes_on(task, latent, drawing)
+                again += self._second_pass(task, latent, drawing)
             elif is_sound:
                 self._decode(task, latent, drawing, half_done=half_done)
             del waiting[0]
@@ -363,17 +366,19 @@ class Model:
             yield from self._draw_waiting(list(alike), drawing)
         if not all(sound):
             yield from _drawn(finished(drawing.decodings, wait=True))
-            raise no_numbers(batch[sound.index(False)].render)
+            raise not_finite(batch[sound.index(False)].render)
 
     def _filled(self, batch: Waiting, size: int) -> list[Picture]:
-        """The batch's pictures; on a CPU filled up to the same size always, so that no picture's bits depend on another's."""
+        """Return the batch's pictures; a CPU's are filled up to a constant size, so that no picture's bits depend on
+        another's."""
         pictures = [task.picture for task in batch]
         render = pictures[0].render
         fills = self.device.type == "cpu" and not find_sampler(render.sampler, render.scheduler)[0].alone
         return pictures + [pictures[-1]] * (size - len(pictures)) if fills else pictures
 
-    def _goes_on(self, task: Task, latent: PictureLatent, drawing: Drawing) -> Waiting:
-        """The second pass of a picture whose first is done; none where it is only enlarged, or has other LoRAs."""
+    def _second_pass(self, task: Task, latent: PictureLatent, drawing: Drawing) -> Waiting:
+        """Return the second pass of a picture whose first is done; none where it is only enlarged, or has other
+        LoRAs."""
         hires = task.render.hires
         assert hires is not None
         vae = self._vae(task.render.vae, drawing.extras)
@@ -384,11 +389,11 @@ class Model:
         begin = Begin(latent=larger, strength=hires.strength, every_step=True)
         openings = Openings(vae, {}, channels=self.unet.shape.in_channels)
         beside = openings.larger(larger, seed=task.render.seed)
-        again = replace(task, second=None, steps_before=task.render.steps)
+        next_task = replace(task, second=None, steps_before=task.render.steps)
         if task.second is None:
-            drawing.apart.append(replace(again, picture=replace(task.picture, start=begin, beside=beside)))
+            drawing.apart.append(replace(next_task, picture=replace(task.picture, start=begin, beside=beside)))
             return []
-        return [replace(again, picture=replace(task.second, start=begin, beside=beside))]
+        return [replace(next_task, picture=replace(task.second, start=begin, beside=beside))]
 
     def _decode(self, task: Task, latent: PictureLatent, drawing: Drawing, *, half_done: int | None = None) -> None:
         pixels = decode_on_device(self._vae(task.render.vae, drawing.extras), latent[None])[0]
@@ -397,59 +402,60 @@ class Model:
         )
 
     def _halved(self, size: int, render: Render) -> int:
-        """The next size to try after memory ran out; SpecError when one picture alone is too large."""
+        """Return the next size to try after memory ran out; SpecError when a single picture is too large."""
         give_back(self.device)
         if size == 1:
             raise SpecError(
-                f"a picture of {render.width} x {render.height} does not fit in the memory that is free "
+                f"a picture of {render.width} x {render.height} does not fit into the free memory "
                 f"({free_bytes(self.device) / 1e9:.1f} GB); ask for a smaller one or close other programs",
                 field="size",
             )
         return size // 2
 
     def _check_file(self) -> None:
-        """DamagedFile when the checkpoint's file is not the one that was loaded."""
+        """Raise DamagedFile when the checkpoint's file is not the one that was loaded."""
         if not self.facts.source.unchanged:
             path = self.facts.source.path
-            now = f"its hash is {hash_file(path).autov2} now" if path.is_file() else "it is not there now"
+            now = f"its hash is now {hash_file(path).autov2}" if path.is_file() else "it is gone now"
             raise DamagedFile(
-                f"{path} changed while it was in use: {self.facts.ref.hash} was loaded, {now}; "
+                f"{path} changed while it was in use: {self.facts.ref.hash} was loaded, but {now}; "
                 "start again with the file that you want",
                 field="model",
             )
 
 
 def _sound(latents: Float[Tensor, "pictures channels height width"]) -> list[bool]:
-    """Whether each picture is made of finite numbers: others would be drawn black."""
-    found: list[bool] = latents.isfinite().flatten(1).all(1).cpu().tolist()
-    return found
+    """Return whether each picture has only finite numbers; others would be black."""
+    finite: list[bool] = latents.isfinite().flatten(1).all(1).cpu().tolist()
+    return finite
 
 
-def no_numbers(render: Render) -> SpecError:
-    """The error for a picture that is not made of numbers any more."""
+def not_finite(render: Render) -> SpecError:
+    """Return the error for a picture that contains NaN or infinity."""
     loras = " ".join(lora.tag for lora in render.loras)
     cause = (
-        f"its LoRAs ({loras}) are probably too strong: lower them"
+        f"its LoRAs ({loras}) are probably too strong: lower their weights"
         if loras
-        else "the model is probably damaged, or too large for the numbers that it is drawn with: get another copy"
+        else "the model is probably damaged, or its numbers exceed the dtype that it is drawn in: get another copy"
     )
     return SpecError(
-        f"the picture at Clip Skip {render.clip_skip} with guidance {render.cfg_scale:g} is no numbers any more (NaN or "
-        f"infinite), which would be black; {cause}",
+        f"the picture at Clip Skip {render.clip_skip} with guidance {render.cfg_scale:g} contains NaN or infinity and would "
+        f"be black; {cause}",
         field="lora" if loras else "model",
     )
 
 
 def _drawn(decodings: Iterable[Decoding]) -> Iterator[Drawn]:
-    """A picture for each place that asked for it."""
-    for one in decodings:
-        pixels = one.canvas.finish(one.pixels.numpy()) if one.canvas else one.pixels.numpy()
-        for index in one.indices:
-            yield Drawn(index=index, render=one.render, pixels=pixels, half_done=one.half_done)
+    """Yield a picture for each place that asked for it."""
+    for decoding in decodings:
+        pixels = decoding.pixels.numpy()
+        pixels = decoding.canvas.finish(pixels) if decoding.canvas else pixels
+        for index in decoding.indices:
+            yield Drawn(index=index, render=decoding.render, pixels=pixels, half_done=decoding.half_done)
 
 
 def _advance(batch: Waiting, step: Step, looks: Iterable[NDArray[np.uint8]] | None) -> Advance:
-    """How far these pictures are, of both passes where there are two."""
+    """Return the progress of these pictures, over both passes where there are two."""
     first = batch[0]
     places = [index for task in batch for index in task.at]
     seen = [look for task, look in zip(batch, looks, strict=True) for _ in task.at] if looks is not None else []
@@ -462,28 +468,28 @@ def _advance(batch: Waiting, step: Step, looks: Iterable[NDArray[np.uint8]] | No
     )
 
 
-def _goes_on(render: Render) -> bool:
-    """Whether a second pass follows with the same LoRAs."""
+def _second_follows(render: Render) -> bool:
+    """Whether a second pass with the same LoRAs follows."""
     return render.hires is not None and render.hires.strength > 0 and second_loras(render) == render.loras
 
 
 def _seconds(tasks: Sequence[Task], reader: TextReader) -> Waiting:
-    """The tasks with their second passes' settings and texts; the latents that they begin at stay."""
+    """Return the tasks with their second passes' settings and texts; their start latents stay."""
     renders, before = [second_render(task.render) for task in tasks], [second_text(task.render) for task in tasks]
-    made = condition_all(reader, renders, calls=denoiser_calls, second=before)
+    conditionings = condition_all(reader, renders, calls=denoiser_calls, second=before)
     return [
         replace(task, picture=replace(task.picture, render=render, conditioning=conditioning))
-        for task, render, conditioning in zip(tasks, renders, made, strict=True)
+        for task, render, conditioning in zip(tasks, renders, conditionings, strict=True)
     ]
 
 
 def _together(task: Task) -> tuple[object, ...]:
-    """What pictures must share to be drawn in one batch."""
+    """Return what pictures must share to be drawn in one batch."""
     render, begin = task.picture.render, task.picture.start
     alone = find_sampler(render.sampler, render.scheduler)[0].alone
     how = None if begin is None else (begin.strength, begin.every_step, begin.latent.shape, begin.drawn is None)
     hires = task.render.hires
     after = hires and (hires.steps, hires.strength)
-    own = render if alone else None
+    alone_render = render if alone else None
     texts = shape_of(task.picture.conditioning), render.cfg_scale == 1
-    return (*(getattr(render, name) for name in TOGETHER), render.prediction, how, after, own, texts)
+    return (*(getattr(render, name) for name in TOGETHER), render.prediction, how, after, alone_render, texts)

@@ -1,4 +1,4 @@
-"""Checkpoints in memory: one, and more for as long as there is room."""
+"""Checkpoints in memory: one, and more while there is room."""
 
 import gc
 import threading
@@ -19,13 +19,13 @@ from clipskip.weights import CheckpointFacts, Library, read_facts
 Made = TypeVar("Made")
 
 ROOM = 3
-"""Times its file's size that must be free for a checkpoint to be opened beside others: weights in a wider type, the text
-encoder in float32, and what drawing takes."""
+"""How many times its file's size must be free for a checkpoint to open beside others: weights in a wider dtype, the
+text encoder in float32, and what drawing needs."""
 
 
 @final
 class Models:
-    """What the files of a library say, and the models opened from them. `open` is for one thread alone."""
+    """The facts of a library's files, and the models opened from them. `open` is for a single thread."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class Models:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The models in memory, the one used last at the end."""
+        """The names of the models in memory, the one used last at the end."""
         return tuple(model.facts.ref.name for model in list(self._open.values()))
 
     def facts(self, name: str | None, *, hash: str | None = None) -> CheckpointFacts:
-        """What the header of the checkpoint of this name or hash says; the starter's without either."""
+        """Return the facts of the checkpoint with this name or hash; the starter's without either."""
         path = find_model(name, hash=hash, library=self._library)
         known = self._facts.get(path)
         if known is None or not known.source.unchanged:
@@ -59,7 +59,7 @@ class Models:
         return known
 
     def open(self, facts: CheckpointFacts) -> Model:
-        """The model that these facts are of; DamagedFile when its file is another by now."""
+        """Return the model that these facts describe; DamagedFile when its file has changed."""
         path = facts.source.path
         model = self._open.pop(path, None)
         if model is None or model.is_spoiled or not model.facts.source.unchanged:
@@ -68,14 +68,14 @@ class Models:
             model = load_model(path, allow_pickle=self._allow_pickle)
         if model.facts.ref != facts.ref:
             raise DamagedFile(
-                f"{path.name} was {facts.ref.hash} when this was asked and is {model.facts.ref.hash} now; ask again",
+                f"{path.name} had the hash {facts.ref.hash} when this was asked, and has {model.facts.ref.hash} now; ask again",
                 field="model",
             )
         self._open[path] = model
         return model
 
     def close(self) -> None:
-        """Let all models in memory go. Like `open`, it is for the thread that draws, or while it waits."""
+        """Close all models in memory. Like `open`, it is for the drawing thread, or while that waits."""
         devices = {model.device for model in self._open.values()}
         self._open.clear()
         with self._reading:
@@ -85,13 +85,13 @@ class Models:
             give_back(device)
 
     def encode(self, facts: CheckpointFacts, text: str, skips: Sequence[Skip]) -> dict[Skip, TextVectors]:
-        """A text at each Clip Skip."""
+        """Encode a text at each Clip Skip."""
         for skip in skips:
             facts.check(skip)
         return self.read(facts, lambda reader: encode_text(reader, text, skips))
 
     def read(self, facts: CheckpointFacts, use: Callable[[TextReader], Made]) -> Made:
-        """What is made of a text encoder of its own: the worker's may have LoRAs merged into it."""
+        """Call `use` with a text encoder of its own, because the worker's may have LoRAs merged into it."""
         with self._reading:
             if self._reader is None or self._reader[0] != facts:
                 self._reader = None
@@ -99,7 +99,7 @@ class Models:
             return use(self._reader[1])
 
     def _make_room(self, path: Path) -> None:
-        """Lets the others go, the one used longest ago first, until there is room for one more."""
+        """Close the others, the one used longest ago first, until there is room for one more."""
         needed = ROOM * sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]))
         while self._open:
             device = next(iter(self._open.values())).device

@@ -1,4 +1,4 @@
-"""One Render -> the cells of a sweep: Clip Skip across, LoRAs on and off down."""
+"""From one Render to the cells of a sweep: Clip Skip across, LoRAs on and off down."""
 
 import hashlib
 import re
@@ -10,7 +10,7 @@ from clipskip.spec.axes import Value
 
 MAX_CELLS = 100_000
 MAX_NAME = 60
-"""Characters of a Clip Skip in a file's name."""
+"""The most characters of a Clip Skip in a file's name."""
 
 LoraRow = tuple[LoraRef, ...]
 Point = tuple[tuple[Axis, Value], ...]
@@ -18,17 +18,17 @@ Point = tuple[tuple[Axis, Value], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """The same picture at several Clip Skips, once for each row of LoRAs, and of the values of other axes."""
+    """The same picture at several Clip Skips, once for each row of LoRAs and of other axes' values."""
 
     base: Render
     skips: tuple[Skip, ...]
     """The columns."""
     rows: tuple[LoraRow, ...] = ((),)
-    """The LoRAs that are on, row by row; () is a row without any."""
+    """The LoRAs of each row; () is a row without any."""
     variants: tuple[Render, ...] = ()
-    """What stands in the place of `base` row by row, where other axes vary; empty where there are none."""
+    """The render that replaces `base` in each row, where other axes vary; else empty."""
     points: tuple[Point, ...] = ()
-    """The values of other axes row by row; one that several values share leaves that axis out."""
+    """The other axes' values in each row; an axis is left out where several of its values share the row."""
     axes: tuple[Axis, ...] = ()
     loras: LoraRow = ()
     """The LoRAs as they were asked for, before an axis changed their weights."""
@@ -40,12 +40,12 @@ class Sweep:
             raise SpecError("a sweep needs at least one Clip Skip and one row", field="clip_skip")
         if len(self.skips) * len(self.rows) > MAX_CELLS:
             raise SpecError(
-                f"this sweep has {len(self.skips) * len(self.rows)} pictures; {MAX_CELLS} is the most",
+                f"this sweep has {len(self.skips) * len(self.rows)} pictures; draw at most {MAX_CELLS}",
                 field="clip_skip",
             )
 
     def cell(self, row: int, column: int) -> Render:
-        """The picture at one place of the grid."""
+        """Return the picture at one place of the grid."""
         base = self.variants[row] if self.variants else self.base
         return replace(
             base,
@@ -56,12 +56,12 @@ class Sweep:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Column labels, as users name them."""
+        """Column labels."""
         return tuple(f"Clip Skip {skip}" for skip in self.skips)
 
     @property
     def row_names(self) -> tuple[str, ...]:
-        """Row labels, as users name them."""
+        """Row labels."""
         points = self.points or ((),) * len(self.rows)
         return tuple(
             ", ".join(filter(None, (*(axis.name(value) for axis, value in point), name_row(row))))
@@ -75,25 +75,25 @@ class Sweep:
 
     @property
     def key(self) -> str:
-        """8 hex digits that differ when any cell differs: the name of the sweep's folder."""
+        """8 hex digits that differ when any cell differs; they name the sweep's folder."""
         keys = ",".join(self.cell(r, c).key for r in range(len(self.rows)) for c in range(len(self.skips)))
         return hashlib.sha256(keys.encode()).hexdigest()[:8]
 
 
 def _of_row(hires: Hires | None, row: LoraRow) -> Hires | None:
-    """The second pass with those of its own LoRAs that are on in a row."""
+    """Return the second pass with those of its own LoRAs that are on in a row."""
     if hires is None or hires.loras is None:
         return hires
     return replace(hires, loras=tuple(lora for lora in hires.loras if lora.hash in {ref.hash for ref in row}))
 
 
 def with_and_without(loras: LoraRow) -> tuple[LoraRow, ...]:
-    """The guide's rows: without LoRAs, then with all of them."""
+    """Return the guide's rows: without LoRAs, then with all of them."""
     return ((), loras) if loras else ((),)
 
 
 def name_row(loras: LoraRow) -> str:
-    """The LoRAs of a row in words: "ogre", "ogre 0.8 + ink 0.5", "without LoRA"."""
+    """Return the LoRAs of a row in words: "ogre", "ogre 0.8 + ink 0.5", "without LoRA"."""
     return " + ".join(_name(lora) for lora in loras) or "without LoRA"
 
 
@@ -104,13 +104,13 @@ def _name(lora: LoraRef) -> str:
 
 
 def file_name(render: Render, *, row: int | None = None) -> str:
-    """A picture's name: a sweep's sort as its grid reads; it differs when any setting differs."""
+    """Return a picture's file name, which differs when any setting differs; a sweep's sort in the order of its grid."""
     start = "" if row is None else f"row{row}-"
     return f"{start}clipskip{_in_name(render.clip_skip)}-seed{render.seed}-{render.key}.png"
 
 
 def _in_name(skip: Skip) -> str:
-    """The Clip Skip in marks that every file system takes: 02, 01.5, 01-2-0.5 for [1:2:0.5], 02g5 for 2/5."""
+    """Return the Clip Skip in characters for any file system: 02, 01.5, 01-2-0.5 for [1:2:0.5], 02g5 for 2/5."""
     text = re.sub(r"[\[\]]", "", str(skip)).replace(":", "-").replace("|", "_").replace("/", "g").replace(">", "_")
     return f"{skip.first.shallow:02d}{text.removeprefix(str(skip.first.shallow))}"[:MAX_NAME]
 

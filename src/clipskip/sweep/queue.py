@@ -1,4 +1,4 @@
-"""One queue with one worker: what is asked is drawn in order, can be watched, and stops before its next step."""
+"""One queue with one worker: jobs are drawn in order, can be watched, and stop before their next step."""
 
 import logging
 import threading
@@ -22,58 +22,58 @@ Event = Advance | Drawn | Saved
 Draw = Callable[[Model], Iterator[Event]]
 ENDED: frozenset[State] = frozenset({"done", "cancelled", "failed"})
 REMEMBERED = 100
-"""Jobs whose end can still be asked for."""
+"""How many ended jobs can still be asked for."""
 
 
 @final
 class Job:
-    """Pictures that are to be drawn, and how far they are. The worker writes, everybody may read."""
+    """Pictures to be drawn, with their progress. Only the worker writes; everybody may read."""
 
     def __init__(
         self, facts: CheckpointFacts, draw: Draw, *, total: int, id: str = "", halt: Halt | None = None
     ) -> None:
         self.id, self.facts, self.total, self.draw = id, facts, total, draw
-        """A job without an id is known only to those who put it into the queue."""
+        """Jobs without an id are known only to those who put them into the queue."""
         self.state: State = "queued"
         self.error: ClipskipError | None = None
         self.done: set[int] = set()
         """Places of finished pictures."""
         self.pictures: dict[int, Drawn] = {}
-        """Those that are not kept on disk."""
+        """Pictures that are not kept on disk."""
         self.steps: dict[int, tuple[int, int]] = {}
-        """The step that each place is at, and of how many."""
+        """For each place, its step and the number of steps."""
         self.previews: dict[int, NDArray[np.uint8]] = {}
         self.version = 0
-        """Grows with every change, so that those who watch know when to look."""
+        """Grows with every change, so that watchers know when to look."""
         self.stop = threading.Event()
         self.halt = halt
-        """For those who want what is half done, where the job gives it."""
+        """For those who want half-done pictures, where the job allows it."""
         self.ended = threading.Event()
         self._begun: tuple[float, float] | None = None
-        """When the first step was done, and what share was there by then."""
+        """When the first step was done, and the share that was done by then."""
 
     @property
     def share(self) -> float:
-        """How much is drawn, 0 to 1."""
+        """The share that is drawn, 0 to 1."""
         steps, done = dict(self.steps), set(self.done)
         partly = sum(step / (of + 1) for place, (step, of) in steps.items() if place not in done)
         return min(1.0, (len(done) + partly) / self.total)
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds that are left, by the pace so far; None where there is none yet."""
+        """The seconds left at the pace so far; None where there is no pace yet."""
         begun, share = self._begun, self.share
         if self.state != "running" or begun is None or share <= begun[1]:
             return None
         return (time.monotonic() - begun[0]) * (1 - share) / (share - begun[1])
 
     def begin(self) -> None:
-        """Its turn has come. The queue holds its lock meanwhile, so that no cancelling comes between."""
+        """Start the job. The queue holds its lock meanwhile, so that nobody can cancel in between."""
         self.state = "running"
         self.version += 1
 
     def take(self, event: Event) -> None:
-        """What has been drawn."""
+        """Record what has been drawn."""
         if isinstance(event, Advance):
             self.steps |= dict.fromkeys(event.indices, (event.step, event.steps))
             if self._begun is None:  # after the first step, which cells of one batch report together
@@ -87,14 +87,14 @@ class Job:
         self.version += 1
 
     def end(self, state: State, error: ClipskipError | None = None) -> None:
-        """No more will be drawn. The first end counts."""
+        """End the job; nothing more will be drawn. Only the first end counts."""
         if self.state not in ENDED:
             self.state, self.error = state, error
             self.version += 1
         self.ended.set()
 
     def release(self) -> None:
-        """Lets go of what drawing needed: LoRAs are large."""
+        """Release what drawing needed, because LoRAs are large."""
         self.draw = nothing
         self.previews.clear()
 
@@ -106,7 +106,7 @@ def nothing(_: Model) -> Iterator[Event]:
 
 @final
 class Queue:
-    """Jobs in the order in which they came; `limit` may wait."""
+    """Jobs in order of arrival, of which at most `limit` may wait."""
 
     def __init__(self, models: Models, *, limit: int = 8) -> None:
         self.limit = limit
@@ -121,27 +121,27 @@ class Queue:
 
     @property
     def waiting(self) -> int:
-        """How many have not begun."""
+        """Number of jobs that have not begun."""
         return len(self._waiting)
 
     @property
     def running(self) -> Job | None:
-        """The one that is being drawn."""
+        """The job that is being drawn."""
         job = self._current
         return job if job is not None and job.state == "running" else None
 
     def find(self, id: str) -> Job | None:
-        """A job that waits, is drawn, or ended not long ago."""
+        """Return a job that waits, is drawn, or ended recently."""
         return self._known.get(id)
 
     def busy(self, id: str) -> bool:
-        """Whether a job of this id, or about it (advice:ID), waits or is at work, to its last write."""
+        """Whether a job with this id, or about it (advice:ID), waits or runs, up to its last write."""
         with self._changed:
             jobs = [*self._waiting, *([self._current] if self._current else [])]
             return any(job.id.rpartition(":")[2] == id for job in jobs)
 
     def put(self, job: Job) -> Job:
-        """Lets it wait its turn, and gives it, or the one of the same id that has not ended. Busy when too many wait."""
+        """Add the job, or return the one with the same id that has not ended. Raises Busy when too many wait."""
         with self._changed:
             if self._closed:
                 raise Busy("the server is closing; ask again when it is back")
@@ -159,20 +159,20 @@ class Queue:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nobody else puts or takes a job meanwhile: what `check` says holds until `put`."""
+        """Keep others from adding or taking jobs while the `with` block lasts, so that `check` still holds at `put`."""
         with self._changed:
             yield
 
     def check(self) -> None:
-        """Busy where no more may wait."""
+        """Raise Busy where no more may wait."""
         if len(self._waiting) >= self.limit:
             raise Busy(
-                f"{len(self._waiting)} are waiting to be drawn, and {self.limit} is the most; wait for one of them, "
+                f"{len(self._waiting)} jobs are waiting, and at most {self.limit} may; wait for one of them, "
                 "or cancel it"
             )
 
     def cancel(self, job: Job) -> None:
-        """Ends it at once for everybody; the worker stops before its next step."""
+        """End the job at once for everybody; the worker stops before its next step."""
         with self._changed:
             job.stop.set()
             job.end("cancelled")
@@ -181,14 +181,14 @@ class Queue:
                 job.release()
 
     def unload(self) -> None:
-        """Lets go of the models in memory; Busy while one of them draws."""
+        """Close the models in memory; Busy while one of them draws."""
         with self._changed:
             if self._current is not None or self._waiting:
                 raise Busy("a model is being drawn with; ask again when it is done, or interrupt it")
             self._models.close()
 
     def close(self, *, wait_s: float = 10) -> None:
-        """Stops what is drawn, takes no more, and waits for the worker to have written what it has."""
+        """Stop what is being drawn, accept no more, and wait until the worker has written what it has."""
         with self._changed:
             self._closed = True
             for job in self._waiting:

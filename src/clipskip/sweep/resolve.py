@@ -1,4 +1,4 @@
-"""What a user asks -> what it resolves to: names become files by content, every default is filled in."""
+"""From a request to what it resolves to: names become files by content, and every default is filled in."""
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,7 +60,7 @@ NOT_LORAS = {
     FileKind.VAE: "a VAE, not a LoRA",
     FileKind.UPSCALER: "an upscaler, not a LoRA; give it with --hires-upscaler",
 }
-"""What to do with a file that was named as a LoRA."""
+"""Advice on a file of another kind that was named as a LoRA."""
 Resolver = Callable[[Request], tuple[Render, Extras]]
 MAX_RANDOM_SEED = 2**32 - 2
 """A1111 draws seeds below this (modules/processing.py get_fixed_seed)."""
@@ -74,12 +74,13 @@ NO_PICTURES: Pictures = MappingProxyType({})
 
 
 def fix_seed(seed: int) -> int:
-    """The seed; in the place of -1 one that is drawn now."""
+    """Return the seed, drawing one if it is -1."""
     return secrets.randbelow(MAX_RANDOM_SEED) if seed == -1 else seed
 
 
 def seeded(base: Render, count: int) -> list[Render]:
-    """The same picture with seeds counting up, as A1111's batches do; with a variation, that seed counts instead."""
+    """Return the picture with rising seeds, as in A1111's batches; with a variation, the variation seed rises
+    instead."""
     if base.variation_strength:
         return [replace(base, variation_seed=base.variation_seed + i) for i in range(count)]
     return [replace(base, seed=base.seed + i) for i in range(count)]
@@ -93,9 +94,11 @@ def resolve(
     pictures: Pictures = NO_PICTURES,
     allow_pickle: bool = False,
 ) -> tuple[Render, Extras]:
-    """The render that was asked for, on this model, and the files that it names. `pictures` are those to begin at.
+    """Return the render that was asked for on this model, with the files that it uses. `pictures` are those to begin
+    at.
 
-    LoRAs of the prompt's tags come before those named beside it.
+    LoRAs in the prompt's tags come before those named beside it. Raises an error for each file that is missing or does
+    not fit, and for settings that the picture cannot have.
     """
     check_request(request)
     _check_start(request, pictures)
@@ -165,7 +168,13 @@ def resolve(
     )
     _check(render, model, embeddings, pictures=pictures)
     loras = {lora.hash: lora for _, lora in [*found, *(again or ())]}
-    notes = (_said(remembered, model.source),) if remembered else (asked.remark,) if asked and asked.remark else ()
+    notes = (
+        (_remembered_note(remembered, model.source),)
+        if remembered
+        else (asked.remark,)
+        if asked and asked.remark
+        else ()
+    )
     return render, Extras(
         loras=loras,
         embeddings=embeddings,
@@ -177,32 +186,32 @@ def resolve(
     )
 
 
-def _said(answer: RememberedSkip, source: SourceFile) -> str:
-    """The line that tells of a Clip Skip that advise found for these files."""
+def _remembered_note(answer: RememberedSkip, source: SourceFile) -> str:
+    """Return the note on a Clip Skip that advise found for these files."""
     return (
-        f"Clip Skip {answer.clip_skip} is used, which advise found for these files on {answer.date} "
-        f"({answers_file(source).name}); name another one to use that"
+        f"Clip Skip {answer.clip_skip} is used, as advise found for these files on {answer.date} "
+        f"({answers_file(source).name}); give --clip-skip to use another"
     )
 
 
 def _hires(hires: Hires, request: Request, *, sampler: str, schedule: str) -> Hires:
-    """The second pass with its prompt read, and without what is the first's as well."""
-    name, own = find_sampler(hires.sampler or sampler, hires.scheduler or AUTOMATIC, begun=True)
-    goes = own if hires.scheduler or own != AUTOMATIC else None
-    read = None if hires.prompt is None else read_prompt(hires.prompt, steps=1, rules=Rules())
+    """Return the second pass with its prompt read, and without settings that equal the first's."""
+    second_sampler, second_schedule = find_sampler(hires.sampler or sampler, hires.scheduler or AUTOMATIC, begun=True)
+    given_schedule = second_schedule if hires.scheduler or second_schedule != AUTOMATIC else None
+    own_prompt = None if hires.prompt is None else read_prompt(hires.prompt, steps=1, rules=Rules())
     negative = hires.negative_prompt
     return replace(
         hires,
-        sampler=None if name.name == sampler else name.name,
-        scheduler=None if goes == schedule else goes,
-        prompt=None if read is None else read.text.strip(),
-        loras=None if read is None else tuple(read.loras),
+        sampler=None if second_sampler.name == sampler else second_sampler.name,
+        scheduler=None if given_schedule == schedule else given_schedule,
+        prompt=None if own_prompt is None else own_prompt.text.strip(),
+        loras=None if own_prompt is None else tuple(own_prompt.loras),
         negative_prompt=None if negative in (None, request.negative_prompt.strip()) else negative.strip(),
     )
 
 
 def find_hires_upscaler(hires: Hires, library: Library, *, allow_pickle: bool) -> UpscalerFile | None:
-    """The upscaler model that the second pass names; None where none is needed."""
+    """Return the upscaler model of the second pass; None where it needs none."""
     if hires.upscaler in (*LATENT_MODES, *UPSCALERS):
         return None
     try:
@@ -213,33 +222,31 @@ def find_hires_upscaler(hires: Hires, library: Library, *, allow_pickle: bool) -
 
 
 def _with_files(hires: Hires, upscaler: UpscalerFile | None, first: FoundLoras, second: FoundLoras | None) -> Hires:
-    """The second pass with its files found; its LoRAs are those of the first where it has no prompt of its own."""
-    own = None if second is None else tuple(ref for ref, _ in second)
+    """Return the second pass with its files; without a prompt of its own, its LoRAs are the first's."""
+    own_loras = None if second is None else tuple(ref for ref, _ in second)
     return replace(
         hires,
         upscaler=upscaler.ref.name if upscaler else hires.upscaler,
         upscaler_hash=upscaler.ref.hash if upscaler else "",
-        loras=None if own == tuple(ref for ref, _ in first) else own,
+        loras=None if own_loras == tuple(ref for ref, _ in first) else own_loras,
     )
 
 
 def _refiner(
     request: Request, model: CheckpointFacts, library: Library, *, allow_pickle: bool
 ) -> CheckpointFacts | None:
-    """The checkpoint that is to finish the picture; an error for one that cannot."""
+    """Return the checkpoint that finishes the picture; an error for one that cannot."""
     if request.refiner is None and request.refiner_hash is None:
         return None
     if request.hires is not None:
-        raise SpecError(
-            "a refiner and a hires pass are not drawn together here; leave one of them out", field="refiner"
-        )
+        raise SpecError("a refiner and a hires pass cannot be drawn together; leave one of them out", field="refiner")
     by_hash = library.find_hash(request.refiner_hash, FileKind.CHECKPOINT) if request.refiner_hash else None
     path = by_hash or library.find(request.refiner or request.refiner_hash or "", FileKind.CHECKPOINT)
     facts = read_facts(path, allow_pickle=allow_pickle, refiner=True)
     if facts.family is not model.family:
         raise WrongKind(
-            f"the refiner {path.name} is {facts.family.label} and {model.ref.name} is {model.family.label}, whose latents are "
-            "others; give one of the same family",
+            f"the refiner {path.name} is {facts.family.label} and {model.ref.name} is {model.family.label}, whose latents "
+            "differ; give a refiner of the same family",
             field="refiner",
         )
     return facts
@@ -248,7 +255,7 @@ def _refiner(
 def _find_vae(
     request: Request, model: CheckpointFacts, library: Library, *, allow_pickle: bool
 ) -> tuple[VAEFile | None, str]:
-    """The VAE that is asked for, else the one beside the checkpoint, and a line of one that cannot be used.
+    """Return the VAE that is asked for, else the one beside the checkpoint, and a note on one that cannot be used.
 
     "None" asks for the checkpoint's own.
     """
@@ -262,7 +269,7 @@ def _find_vae(
     for path in beside(model.source.path):
         if allow_pickle or not is_pickle(path):
             return find_fitting(path, model.vae, allow_pickle=allow_pickle), ""
-        return None, f"{path.name} beside the model is a pickle, and is not used; give --allow-pickle to draw with it"
+        return None, f"{path.name} beside the model is a pickle and is not used; add --allow-pickle to use it"
     return None, ""
 
 
@@ -281,43 +288,43 @@ def _vae_file(name: str, library: Library) -> Path:
 
 
 def _side(asked: int | None, other: int | None, own: int) -> int:
-    """Pixels of one side: a side that is left out is as long as the other, for models are trained on squares."""
+    """Return one side in pixels: a missing side equals the other, because models are trained on squares."""
     return next(side for side in (asked, other, own) if side is not None)
 
 
 def noise_of(request: Request, sampler: Sampler) -> dict[str, Any]:  # Any: fields of a Render
-    """What the sampler takes of eta, churn and noise; a value that changes nothing is left at its default."""
+    """Return what the sampler uses of eta, churn and noise; a value without effect stays at its default."""
     churned = sampler.churns and request.s_churn > 0
-    own = None if sampler.eta is None or request.eta == sampler.eta else request.eta
+    eta = None if sampler.eta is None or request.eta == sampler.eta else request.eta
     churn = {name: getattr(request, name) for name in ("s_churn", "s_tmin", "s_tmax") if churned}
     noise = {"s_noise": request.s_noise} if churned or sampler.scales_noise else {}
-    return {"eta": own, **churn, **noise}
+    return {"eta": eta, **churn, **noise}
 
 
 def _check_start(request: Request, pictures: Pictures) -> None:
-    """SpecError when a picture to begin at, or its mask, is not there."""
+    """Raise SpecError when a picture to begin at, or its mask, is missing."""
     start = request.start
     needed = {"init": start.hash, "mask": start.mask.hash if start.mask else start.hash} if start else {}
     for option, digits in needed.items():
         if digits not in pictures:
             what = "begin at the picture" if option == "init" else "are drawn within the mask"
             raise SpecError(
-                f"these settings {what} {digits[:12]}, which is not here; give it with --{option}, or leave its hash out of "
+                f"these settings {what} {digits[:12]}, which is missing; give it with --{option}, or remove its hash from "
                 "the settings to begin at noise",
                 field=option,
             )
 
 
-def _check_loras(found: Sequence[tuple[LoraRef, Lora]], model: CheckpointFacts, *, allow_pickle: bool) -> None:
-    """LoraError for one that does not fit the model's file; a model that has none is asked when it is merged."""
-    if found and model.source.stamps:
+def _check_loras(loras: Sequence[tuple[LoraRef, Lora]], model: CheckpointFacts, *, allow_pickle: bool) -> None:
+    """Raise LoraError for one that does not fit the model's file; models without a file check when merging."""
+    if loras and model.source.stamps:
         header, _ = read_allowed(model.source.path, allow_pickle=allow_pickle)
-        for ref, lora in found:
+        for ref, lora in loras:
             check_fit(lora, header, text_encoder=ref.text_encoder, unet=ref.unet)
 
 
 def _check(render: Render, model: CheckpointFacts, embeddings: tuple[Embedding, ...], *, pictures: Pictures) -> None:
-    """What would fail while the picture is drawn, said before."""
+    """Raise the errors that drawing would raise later."""
     sampler, schedule = find_sampler(render.sampler, render.scheduler)
     check_start(render)
     if render.start and render.start.mask:
@@ -326,11 +333,11 @@ def _check(render: Render, model: CheckpointFacts, embeddings: tuple[Embedding, 
     if sampler.own_times and not render.start:
         sampler.sigmas(render.steps, schedule=schedule)
     calls, phrases = denoiser_calls(render), render.phrase_skips
-    for skip in (render.clip_skip, render.negative_clip_skip or render.clip_skip, *(one.skip for one in phrases)):
-        for own in calls_of_passes(render):
-            check_skip(skip, model, calls=own)
+    for skip in (render.clip_skip, render.negative_clip_skip or render.clip_skip, *(phrase.skip for phrase in phrases)):
+        for pass_calls in calls_of_passes(render):
+            check_skip(skip, model, calls=pass_calls)
     if phrases:
-        counts = {one.name: one.count for one in embeddings}
+        counts = {embedding.name: embedding.count for embedding in embeddings}
         rules = Rules(emphasis=Emphasis.parse(render.emphasis))
         read = read_prompt(render.prompt, steps=calls, embeddings=counts, rules=rules)
         for phrase in phrases:
@@ -338,19 +345,20 @@ def _check(render: Render, model: CheckpointFacts, embeddings: tuple[Embedding, 
 
 
 def check_skip(skip: Skip, model: CheckpointFacts, *, calls: int) -> None:
-    """SpecError for a Clip Skip that the model does not have, or that a picture of so many calls would not use whole."""
+    """Raise SpecError for a Clip Skip that the model lacks, or that a picture with so many calls would not use
+    fully."""
     model.check(skip)
-    for one in dict.fromkeys((skip_for(skip, 0), skip_for(skip, 1))):
-        if not isinstance(one, ClipSkip):
-            one.check_calls(calls)
+    for encoder_skip in dict.fromkeys((skip_for(skip, 0), skip_for(skip, 1))):
+        if not isinstance(encoder_skip, ClipSkip):
+            encoder_skip.check_calls(calls)
 
 
 def _find_lora(
     ref: LoraRef, library: Library, noted: str, *, model: CheckpointFacts, allow_pickle: bool, allow_path: bool
 ) -> tuple[LoraRef, Lora]:
-    """The LoRA of this name, else of the hash that a settings text notes, and the reference with stem and content hash.
+    """Find the LoRA by name, else by the hash in a settings text, and return the reference with stem and content hash.
 
-    A name in a prompt's tag is looked up in the folders, and never opened as a path.
+    A name in a prompt's tag is searched in the folders, and never opened as a path.
     """
     try:
         path = library.find(ref.name, FileKind.LORA, allow_path=allow_path)
@@ -369,24 +377,24 @@ def _find_lora(
 
 
 def _called(text: str, negative: str, library: Library, *, calls: int, rules: Rules) -> Iterator[Path]:
-    """The embeddings that the prompts call: the tokens of the file's name stand in one of them, which letters alone
-    do not say ("bad" is in "badge" too)."""
+    """Find the embeddings that the prompts call, by the tokens of their file names; letters alone would find "bad" in
+    "badge"."""
     known = library.named_in(f"{text}\n{negative}", FileKind.EMBEDDING)
-    names = {one.stem: 1 for one in known}
+    names = {file.stem: 1 for file in known}
     above = read_prompt(text, steps=calls, embeddings=names, rules=rules).embeddings if known else ()
     below = read_prompt(negative, steps=calls, embeddings=names, rules=rules, negative=True).embeddings if known else ()
-    return (one.path for one in known if one.stem in {*above, *below})
+    return (file.path for file in known if file.stem in {*above, *below})
 
 
 def _check_embeddings(request: Request, library: Library, rules: Rules) -> None:
-    """NotFound for an embedding that a ComfyUI prompt calls and that no folder has, which ComfyUI would leave out."""
+    """Raise NotFound for an embedding in a ComfyUI prompt that no folder has; ComfyUI would leave it out silently."""
     if not rules.comfy:
         return
     known = [file.stem for file in library.files(FileKind.EMBEDDING)]
     texts = (request.prompt, request.negative_prompt)
     for name in (name for text in texts for name in missing_embeddings(text, known)):
         raise NotFound(
-            f"the prompt calls the embedding {name[:120]!r}, and no model folder has it; put it there, or take it out of "
+            f"the prompt calls the embedding {name[:120]!r}, but no model folder has it; put it there, or remove it from "
             "the prompt",
             field="prompt",
         )

@@ -1,4 +1,4 @@
-"""Opens a model; draws renders and sweeps into a folder, each picture written when it is done."""
+"""Opening models, and drawing renders and sweeps into a folder; each picture is written when it is done."""
 
 import os
 from collections import deque
@@ -28,24 +28,25 @@ from clipskip.weights import CheckpointFacts, FileKind, Library, load_checkpoint
 STARTER = "starter"
 WHOLE = Shard()
 CLAIMED_AT_ONCE = 4
-Numbered = tuple[int, int, int]
-"""A cell's place among all, its row and its column."""
+CellPlace = tuple[int, int, int]
+"""A cell's number among all, its row and its column."""
 
 
 @runtime_checkable
 class Draws(Protocol):
-    """What draws a sweep's pictures: a Model, or another tool's pipeline."""
+    """Something that draws a sweep's pictures: a Model, or another tool's pipeline."""
 
     def draw(self, renders: Sequence[Render], extras: Extras, *, previews: bool = False) -> Iterator[Advance | Drawn]:
-        """Each picture when it is done, by its place among the renders, and the steps in between where it tells of them."""
+        """Yield each picture when it is done, by its place among the renders, and the steps in between where it reports
+        them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """One picture is written."""
+    """One picture has been written."""
 
     index: int
-    """Its place among the renders; of a sweep, row by row."""
+    """Its place among the renders; in a sweep, row by row."""
     path: Path
     render: Render
 
@@ -58,9 +59,9 @@ def open_model(
     device: str | None = None,
     allow_pickle: bool = False,
 ) -> Model:
-    """The checkpoint of this name, path or hash, ready to draw; the embedded starter when nothing is given.
+    """Open the checkpoint with this name, path or hash for drawing; without any, the embedded starter.
 
-    A hash says more than a name: the file of that content is taken whatever it is called.
+    A hash has precedence: the file with that content is used, whatever its name.
     """
     path = find_model(name, hash=hash, library=library or Library.of_user())
     return load_model(path, device=device, allow_pickle=allow_pickle)
@@ -69,7 +70,7 @@ def open_model(
 def load_model(
     path: Path, *, device: str | None = None, allow_pickle: bool = False, prediction: str | None = None
 ) -> Model:
-    """The checkpoint in this file, ready to draw; `prediction` (epsilon or v) in the place of what it says."""
+    """Load the checkpoint in this file for drawing; `prediction` (epsilon or v) overrides what the file says."""
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = best_dtype(place)
     with kept_memory(place):
@@ -85,7 +86,7 @@ def load_model(
 
 
 def find_model(name: str | None, *, hash: str | None, library: Library) -> Path:
-    """The checkpoint's file: by hash where one is given and found, else by name."""
+    """Find the checkpoint's file by hash where one is given and known, else by name."""
     by_hash = library.find_hash(hash, FileKind.CHECKPOINT, likely=name or "") if hash else None
     if by_hash is not None:
         return by_hash
@@ -108,8 +109,10 @@ def plan_sweep(
     pictures: Pictures = NO_PICTURES,
     allow_pickle: bool = False,
 ) -> tuple[Sweep, Extras]:
-    """The guide's grid for this request: the Clip Skips across, without and with its LoRAs down, for each combination of
-    the axes' values."""
+    """Plan the guide's grid for this request: the Clip Skips across, without and with its LoRAs down.
+
+    With axes, the rows repeat for each combination of their values.
+    """
     place = library or Library.of_user()
     models = {request.model: model}
 
@@ -147,9 +150,9 @@ def draw_sweep(
     axes: Sequence[Axis] = (),
     allow_pickle: bool | None = None,
 ) -> SweepFolder:
-    """Draws the sweep into the folder, with its grid and page; what is there already is kept.
+    """Draw the sweep into the folder, with its grid and page; what is there already is kept.
 
-    LoRAs and embeddings may be pickles where `allow_pickle` says so; left out, where the model was opened with it.
+    LoRAs and embeddings may be pickles if `allow_pickle`; by default, if the model was opened with it.
     """
     allowed = model.allow_pickle if allow_pickle is None else allow_pickle
     sweep, extras = plan_sweep(request, skips, model.facts, library, axes=axes, allow_pickle=allowed)
@@ -169,19 +172,19 @@ def draw_one(
     pictures: Pictures = NO_PICTURES,
     allow_pickle: bool | None = None,
 ) -> Drawn:
-    """One picture: its pixels [height, width, 3] and the render that made them. `pictures` are those to begin at.
+    """Draw one picture; return its pixels [height, width, 3] and the render. `pictures` are those to begin at.
 
-    LoRAs and embeddings may be pickles where `allow_pickle` says so; left out, where the model was opened with it.
+    LoRAs and embeddings may be pickles if `allow_pickle`; by default, if the model was opened with it.
     """
-    found, allowed = library or Library.of_user(), model.allow_pickle if allow_pickle is None else allow_pickle
-    render, extras = resolve(request, model.facts, found, pictures=pictures, allow_pickle=allowed)
+    searched, allowed = library or Library.of_user(), model.allow_pickle if allow_pickle is None else allow_pickle
+    render, extras = resolve(request, model.facts, searched, pictures=pictures, allow_pickle=allowed)
     return next(event for event in model.draw([render], extras) if isinstance(event, Drawn))
 
 
 def draw_to(
     model: Model, renders: Sequence[Render], extras: Extras, *, folder: Path, previews: bool = False
 ) -> Iterator[Advance | Saved]:
-    """Draws the pictures into a folder; names that are taken there are left alone and a number is added."""
+    """Draw the pictures into a folder; where a name is taken, a number is added."""
     ensure_writable(folder)
 
     def write(drawn: Drawn) -> Saved:
@@ -193,7 +196,7 @@ def draw_to(
 
 
 def save_picture(render: Render, folder: Path, *, content: bytes, suffix: str = ".png") -> Path:
-    """Write a picture's file under a name that is free, and give its path."""
+    """Write a picture's file under a free name, and return its path."""
     path = _unused((folder / file_name(render)).with_suffix(suffix))
     write_bytes(path, content)
     return path
@@ -202,9 +205,9 @@ def save_picture(render: Render, folder: Path, *, content: bytes, suffix: str = 
 def draw_missing(
     model: Draws, folder: SweepFolder, extras: Extras, *, previews: bool = False, shard: Shard = WHOLE
 ) -> Iterator[Advance | Saved]:
-    """Draws what the sweep's folder does not have yet, each LoRA row after the other; places count row by row.
+    """Draw what the sweep's folder lacks, one LoRA row after the other; places count row by row.
 
-    Of a `shard` only its own cells are drawn and told of; one that claims takes some cells at a time.
+    With a `shard`, only its own cells are drawn and yielded; one that claims takes a few cells at a time.
     """
     sweep, missing = folder.sweep, []
     folder.keep_begun(extras.starts)
@@ -225,19 +228,19 @@ def draw_missing(
 
 
 def _draw_claimed(
-    model: Draws, folder: SweepFolder, extras: Extras, missing: Sequence[Numbered], *, previews: bool
+    model: Draws, folder: SweepFolder, extras: Extras, missing: Sequence[CellPlace], *, previews: bool
 ) -> Iterator[Advance | Saved]:
-    """A few cells at a time, so that machines of different speed end together."""
+    """Draw a few cells at a time, so that machines of different speed end together."""
     waiting = deque(missing)
     while waiting:
-        some: list[Numbered] = []
-        while waiting and len(some) < CLAIMED_AT_ONCE:
+        claimed: list[CellPlace] = []
+        while waiting and len(claimed) < CLAIMED_AT_ONCE:
             index, row, column = waiting.popleft()
             if not folder.has(row, column) and any(claim(folder.path, [folder.sweep.cell(row, column)])):
-                some.append((index, row, column))
-        left = {folder.sweep.cell(row, column) for _, row, column in some}
+                claimed.append((index, row, column))
+        left = {folder.sweep.cell(row, column) for _, row, column in claimed}
         try:
-            for event in _draw_cells(model, folder, extras, some, previews=previews):
+            for event in _draw_cells(model, folder, extras, claimed, previews=previews):
                 if isinstance(event, Saved):
                     left.discard(event.render)
                 yield event
@@ -246,7 +249,7 @@ def _draw_claimed(
 
 
 def _draw_cells(
-    model: Draws, folder: SweepFolder, extras: Extras, missing: Sequence[Numbered], *, previews: bool
+    model: Draws, folder: SweepFolder, extras: Extras, missing: Sequence[CellPlace], *, previews: bool
 ) -> Iterator[Advance | Saved]:
     def write(drawn: Drawn) -> Saved:
         index, row, column = missing[drawn.index]
@@ -260,7 +263,7 @@ def _draw_cells(
 
 
 def _written(events: Iterator[Advance | Drawn], write: Callable[[Drawn], Saved]) -> Iterator[Advance | Saved]:
-    """Each picture written beside the drawing of the next, and told of when it is whole on disk."""
+    """Write each picture while the next is drawn, and yield it when it is complete on disk."""
     writes: deque[Future[Saved]] = deque()
     with ThreadPoolExecutor(max_workers=1) as pool:
         for event in events:

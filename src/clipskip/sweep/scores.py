@@ -1,4 +1,4 @@
-"""What was measured of a sweep's cells: kept in its manifest, beside each cell, with what it comes to."""
+"""What was measured in a sweep's cells, kept in its manifest with a summary."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from clipskip.image import write_bytes
 from clipskip.sweep.manifest import MANIFEST, read_manifest
 
 SURE = 0.05
-"""A difference that chance makes less often than this is called more than chance."""
+"""A difference that chance makes less often than this counts as more than chance."""
 BadgeKind = Literal["trained here", "LoRA gone", "broken from here"]
 CellScores = Mapping[str, Mapping[str, float]]
 """By a cell's id, then by a measure's name."""
@@ -24,38 +24,38 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """Something that has a number at each cell."""
+    """A quantity with a number in each cell."""
 
     name: str
-    """As it stands in the manifest and over a table's column: guidance_kept."""
+    """Its name in the manifest and above a table's column: guidance_kept."""
     label: str
-    """In words: guidance kept."""
+    """Its name in words: guidance kept."""
     unit: str
-    """"share" (1 is all of it), "signs", "points", or what a plug-in says."""
+    """"share" (1 is all of it), "signs", "points", or a plug-in's own unit."""
     higher_is_better: bool
     source: str
-    """Who measures it: advise, clip, or the name of a plug-in."""
+    """What measures it: advise, clip, or the name of a plug-in."""
     by_seed: bool = True
     """Whether it differs from seed to seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Badge:
-    """What a column stands out by."""
+    """What is remarkable about a column."""
 
     column: int
     kind: BadgeKind
     about: str
-    """The model, the LoRA, or empty: the prompt."""
+    """The model or the LoRA; empty for the prompt."""
     value: float
-    """The number that made it."""
+    """The number that caused it."""
     text: str
     """The number in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """The cells of one Clip Skip that differ in their seeds alone."""
+    """The cells of one Clip Skip that differ only in their seeds."""
 
     rows: tuple[int, ...]
     column: int
@@ -63,7 +63,7 @@ class Group:
     count: int
     mean: float
     spread: float | None
-    """The standard deviation over seeds (n - 1); None of one seed."""
+    """The standard deviation over seeds (n - 1); None for one seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,26 +81,26 @@ class PairedComparison:
     p: float
     """How often chance alone makes such a difference."""
     corrected: float
-    """The same after correction for all pairs of Clip Skips that were compared."""
+    """The same, corrected for all pairs of Clip Skips that were compared."""
     more_than_chance: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What the scores of a sweep come to."""
+    """The summary of a sweep's scores."""
 
     badges: tuple[Badge, ...] = ()
     groups: tuple[Group, ...] = ()
     comparisons: tuple[PairedComparison, ...] = ()
     lines: tuple[str, ...] = ()
-    """In words."""
+    """The summary in words."""
     missing: tuple[str, ...] = ()
     """What could not be measured, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """What a manifest says of its cells' scores."""
+    """A manifest's scores."""
 
     measures: tuple[Measure, ...] = ()
     summary: Summary | None = None
@@ -112,21 +112,23 @@ def cell_id(file: str) -> str:
 
 
 def scores_of(manifest: Mapping[str, Any]) -> Scores:  # Any: JSON
-    """The measures of a manifest and their summary; DamagedFile where they cannot be read."""
+    """Return the measures of a manifest and their summary; DamagedFile where they cannot be read."""
     try:
-        said = manifest.get("summary")
+        summary = manifest.get("summary")
         return Scores(
             measures=tuple(Measure(**measure) for measure in manifest.get("measures", ())),
-            summary=None if said is None else _summary(said),
+            summary=None if summary is None else _summary(summary),
         )
     except (TypeError, AttributeError, KeyError) as error:
-        raise DamagedFile(f"the scores in {MANIFEST} cannot be read ({str(error)[:80]})", field="sweep") from None
+        raise DamagedFile(
+            f"the scores in {MANIFEST} cannot be read ({str(error)[:80]}); score the sweep again", field="sweep"
+        ) from None
 
 
 def write_scores(
     folder: Path, *, measures: Sequence[Measure] = (), cells: CellScores | None = None, summary: Summary | None = None
 ) -> None:
-    """Add scores to a folder's manifest; what it has of other measures and cells stays."""
+    """Add scores to a folder's manifest; those of other measures and cells stay."""
     for values in (cells or {}).values():
         assert all(math.isfinite(value) for value in values.values()), "a score is a finite number"
     try:
@@ -155,26 +157,26 @@ def _write(folder: Path, measures: Sequence[Measure], cells: CellScores, summary
 
 
 def changing(folder: Path) -> FileLock:
-    """Holds what is kept beside a sweep's pictures while it is read, changed and written, whoever else wants to."""
+    """Lock what is kept beside a sweep's pictures while it is read, changed and written."""
     return FileLock(folder / ".clipskip-changing.lock", timeout=LOCK_S)
 
 
-def _summary(said: Mapping[str, Any]) -> Summary:  # Any: JSON
+def _summary(content: Mapping[str, Any]) -> Summary:  # Any: JSON
     return Summary(
-        badges=_parts(Badge, said["badges"]),
-        groups=_parts(Group, said["groups"]),
-        comparisons=_parts(PairedComparison, said["comparisons"]),
-        lines=tuple(map(str, said["lines"])),
-        missing=tuple(map(str, said["missing"])),
+        badges=_parts(Badge, content["badges"]),
+        groups=_parts(Group, content["groups"]),
+        comparisons=_parts(PairedComparison, content["comparisons"]),
+        lines=tuple(map(str, content["lines"])),
+        missing=tuple(map(str, content["missing"])),
     )
 
 
-def _parts(kind: type[Part], said: Sequence[Mapping[str, Any]]) -> tuple[Part, ...]:  # Any: JSON
+def _parts(kind: type[Part], items: Sequence[Mapping[str, Any]]) -> tuple[Part, ...]:  # Any: JSON
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # each kind is a dataclass
-    found = []
-    for part in said:
-        own = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in part.items() if name in names
+    parts = []
+    for item in items:
+        known_fields = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in item.items() if name in names
         }
-        found.append(kind(**own))
-    return tuple(found)
+        parts.append(kind(**known_fields))
+    return tuple(parts)

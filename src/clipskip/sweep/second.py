@@ -1,4 +1,4 @@
-"""The second pass of a hires fix: what is drawn after the first, and the enlarged latent that it begins at."""
+"""The second pass of a hires fix: its settings and the enlarged latent that it begins at."""
 
 from dataclasses import dataclass, replace
 
@@ -26,50 +26,50 @@ CELL_PX = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Task:
-    """One picture on its way."""
+    """One picture that is being drawn."""
 
     at: tuple[int, ...]
     """Its places among the renders that were asked for: the same picture is drawn once."""
     render: Render
     picture: Picture
     second: Picture | None = None
-    """What is drawn after it with the same LoRAs, still without the latent that it begins at."""
+    """The second pass with the same LoRAs, still without the latent that it begins at."""
     canvas: Canvas | None = None
-    """What is put back around it."""
+    """What is put back around the drawn part."""
     steps_before: int = 0
-    """Of the first pass, where this is the second."""
+    """Steps of the first pass, where this is the second."""
 
     @property
     def steps_after(self) -> int:
-        """Of the second pass, where this is the first."""
+        """Steps of the second pass, where this is the first."""
         hires = self.render.hires
         return hires_steps(self.render, hires) if hires and hires.strength and not self.steps_before else 0
 
 
 def denoiser_calls(render: Render) -> int:
-    """How often the UNet is asked for a picture, which prompt editing counts."""
+    """Return how often the UNet is called for a picture, which prompt editing counts."""
     return render.steps * find_sampler(render.sampler, render.scheduler)[0].order
 
 
 def calls_of_passes(render: Render) -> tuple[int, ...]:
-    """The denoiser calls of each pass of a picture."""
+    """Return the denoiser calls of each pass of a picture."""
     first = denoiser_calls(render)
     return (first, denoiser_calls(second_render(render))) if render.hires else (first,)
 
 
 def hires_steps(render: Render, hires: Hires) -> int:
-    """Steps of the second pass."""
+    """Return the steps of the second pass."""
     return hires.steps or render.steps
 
 
 def second_loras(render: Render) -> tuple[LoraRef, ...]:
-    """The LoRAs that the second pass is drawn with."""
-    own = render.hires.loras if render.hires else None
-    return render.loras if own is None else own
+    """Return the LoRAs of the second pass."""
+    own_loras = render.hires.loras if render.hires else None
+    return render.loras if own_loras is None else own_loras
 
 
 def second_render(render: Render) -> Render:
-    """The settings of the second pass; its size is the latent's that it begins at."""
+    """Return the settings of the second pass; its size is that of the latent that it begins at."""
     hires = render.hires
     assert hires is not None
     prompt = render.prompt if hires.prompt is None else hires.prompt
@@ -88,7 +88,7 @@ def second_render(render: Render) -> Render:
 
 
 def second_text(render: Render) -> SecondPass:
-    """What reading the text of this picture's second pass takes."""
+    """Return what reading the text of this picture's second pass needs."""
     assert render.hires is not None
     width, height = render.hires.size(render.width, render.height)
     return SecondPass(first_calls=denoiser_calls(render), width=width, height=height)
@@ -97,10 +97,10 @@ def second_text(render: Render) -> SecondPass:
 def enlarged(
     vae: VAE, latent: PictureLatent, render: Render, *, upscale: Upscaler | None
 ) -> Float[Tensor, "channels down across"]:
-    """The latent that the second pass begins at, as A1111 makes it (1.10 modules/processing.py sample_hr_pass).
+    """Return the latent that the second pass begins at, as A1111 makes it (1.10 modules/processing.py sample_hr_pass).
 
-    Latent upscalers work on the latent. The others work on the picture, of whose latents one is then drawn by torch's
-    numbers for the seed, which is what A1111's own generator has come to at this point.
+    Latent upscalers work on the latent. The others enlarge the picture and encode it; the latent is then sampled with
+    torch's numbers for the seed, which A1111's own generator has reached at this point.
     """
     hires = render.hires
     assert hires is not None

@@ -1,7 +1,8 @@
-"""Which cells of a sweep one of several processes draws: a fixed share by the cells' ids, or those that it claims first.
+"""Which cells of a sweep one of several processes draws: a fixed share by the cells' ids, or those that it claims
+first.
 
-No lock is needed, which network folders break: shares are disjoint, a claim is a file that only one process can create, and
-a picture comes into being whole under a name that says all its settings.
+No lock is needed, which network folders would break: shares are disjoint, only one process can create a claim's file,
+and a picture appears complete under a name made from all its settings.
 """
 
 import os
@@ -18,19 +19,19 @@ from clipskip.spec import Render
 MOST_SHARDS = 100_000
 CLAIMS = ".claims"
 CLAIM_S = 1800.0
-"""Seconds after which a claim without a picture is anybody's again: its process was killed, or its machine is lost."""
+"""Seconds after which a claim without a picture is free again, because its process or machine was lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """The share `number` of `count`, from 1; of count 0 whatever nobody else has claimed."""
+    """The share `number` of `count`, counted from 1; with count 0, whatever nobody else has claimed."""
 
     number: int = 1
     count: int = 1
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """The share that a user typed: 2/3, or auto."""
+        """Parse the share that a user typed: 2/3, or auto."""
         plain = text.strip().lower()
         if plain == "auto":
             return cls(number=0, count=0)
@@ -43,16 +44,16 @@ class Shard:
 
     @property
     def claims(self) -> bool:
-        """Whether cells are claimed one by one instead of shared out beforehand."""
+        """Whether cells are claimed one by one instead of divided beforehand."""
         return not self.count
 
     def has(self, render: Render) -> bool:
-        """Whether a cell is of this share, by the id that its settings give it."""
+        """Whether a cell belongs to this share, by the id of its settings."""
         return self.claims or int(render.key, 16) % self.count == self.number - 1
 
 
 def claim(folder: Path, renders: Iterable[Render]) -> Iterator[Render]:
-    """Those of these cells that nobody else has claimed in this folder, claimed for this process."""
+    """Claim those of these cells that nobody else has claimed in this folder, and yield them."""
     place = folder / CLAIMS
     try:
         place.mkdir(exist_ok=True)
@@ -60,7 +61,9 @@ def claim(folder: Path, renders: Iterable[Render]) -> Iterator[Render]:
             if _take(place / render.key):
                 yield render
     except OSError as error:
-        raise OutputError(f"cells cannot be claimed in {place}: {error.strerror or error}", field="out") from None
+        raise OutputError(
+            f"cells cannot be claimed in {place}: {error.strerror or error}; make the folder writable", field="out"
+        ) from None
 
 
 def give_back(folder: Path, renders: Iterable[Render]) -> None:
@@ -70,7 +73,7 @@ def give_back(folder: Path, renders: Iterable[Render]) -> None:
 
 
 def _take(path: Path) -> bool:
-    """Create the claim; one that is too old is taken away first, which only one of several processes achieves."""
+    """Create the claim; an old one is removed first, which only one of several processes can do."""
     for _ in range(2):
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)

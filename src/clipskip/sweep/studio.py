@@ -1,4 +1,4 @@
-"""What a server draws with: a library, one queue, and the folder that sweeps are kept in."""
+"""What a server draws with: a library, one queue, and the folder of its sweeps."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -20,12 +20,12 @@ from clipskip.sweep.run import draw_missing, draws, plan_sweep
 from clipskip.weights import CheckpointFacts, Library
 
 SCORES = "scores:"
-"""Before a sweep's id: the job that measures it."""
+"""Prefix of a sweep's id in the job that measures it."""
 
 
 @final
 class Studio:
-    """Sweeps and single pictures, planned at once and drawn in turn. Those who ask name files; no path counts."""
+    """Sweeps and single pictures, planned at once and drawn in turn. Clients name files; paths are not accepted."""
 
     def __init__(self, out: Path, library: Library, *, limit: int = 8, allow_pickle: bool = False) -> None:
         self.library, self.allow_pickle = replace(library, names_only=True), allow_pickle
@@ -36,7 +36,8 @@ class Studio:
     def start(
         self, request: Request, skips: Sequence[Skip], *, axes: Sequence[Axis] = (), previews: bool
     ) -> tuple[Record, tuple[str, ...]]:
-        """Plans a sweep and lets it wait its turn, with what is odd about it; one that is complete is only opened again."""
+        """Plan a sweep and queue it; return its record and what is odd about it. A complete one is only opened
+        again."""
         facts, sweep, extras = self._plan(request, skips, self.facts(request), axes=axes)
         odd = (
             *sweep.left_out,
@@ -48,12 +49,12 @@ class Studio:
     def check(
         self, request: Request, skips: Sequence[Skip], axes: Sequence[Axis] = ()
     ) -> tuple[Sweep, tuple[Doubt, ...]]:
-        """Plans a sweep, with all its errors, and gives it and what is likely not meant; draws nothing."""
+        """Plan a sweep with all its errors and return it with what is probably not meant, without drawing."""
         facts, sweep, extras = self._plan(request, skips, self.facts(request), axes=axes)
         return sweep, doubts_of(request, sweep.base, facts, extras)
 
     def facts(self, request: Request) -> CheckpointFacts:
-        """What is known of the checkpoint that a request names; by the hash that it notes where no file has the name."""
+        """Return the facts of the checkpoint that a request names, or of its hash where no file has the name."""
         try:
             return self.models.facts(request.model, hash=None if request.model else request.model_hash)
         except NotFound:
@@ -62,7 +63,7 @@ class Studio:
             return self.models.facts(request.model, hash=request.model_hash)
 
     def resume(self, id: str) -> Record:
-        """Goes on with a sweep of the folder, whoever began it."""
+        """Continue a sweep in the folder, whoever began it."""
         record = self.history.find(id)
         if record.complete:
             return record
@@ -70,21 +71,21 @@ class Studio:
         return self._begin(facts, folder.sweep, extras, previews=True, folder=record.folder)
 
     def reopened(self, record: Record) -> tuple[CheckpointFacts, SweepFolder, Extras]:
-        """What a past sweep needs to be gone on with; DamagedFile where its files are others by now."""
+        """Return what continuing a past sweep needs; DamagedFile where its files have changed."""
         asked = record.request
         found = self.models.facts(asked.model, hash=asked.model_hash)
         begun = begun_in(record.folder, asked.start)
         facts, sweep, extras = self._plan(asked, record.skips, found, axes=record.axes, pictures=begun)
         if f"{PREFIX}{sweep.key}" != record.folder.name and not _same_cells(sweep, record):
             raise DamagedFile(
-                f"the sweep {record.id} cannot go on: its model, LoRAs or embeddings are not the files that it began with; "
-                "start it anew",
+                f"the sweep {record.id} cannot continue: its model, LoRAs or embeddings have changed since it began; "
+                "start it again",
                 field="sweep",
             )
         return facts, SweepFolder(path=record.folder, sweep=sweep), extras
 
     def cancel(self, id: str) -> None:
-        """Stops a sweep, and what waits to measure it; finished pictures stay."""
+        """Stop a sweep, and what waits to measure it; finished pictures stay."""
         record = self.history.find(id)
         for name in (record.id, SCORES + record.id):
             job = self.queue.find(name)
@@ -92,7 +93,7 @@ class Studio:
                 self.queue.cancel(job)
 
     def delete(self, id: str) -> Deleted:
-        """Deletes a sweep for good; Conflict while it is drawn, waits to be, or is measured."""
+        """Delete a sweep for good; Conflict while it is drawn, measured or waiting."""
         with self.queue.alone():
             record = self.history.find(id)
             if self.queue.busy(record.id):
@@ -100,14 +101,14 @@ class Studio:
             return delete_sweep(record)
 
     def plan(self, request: Request, pictures: Pictures = NO_PICTURES) -> tuple[CheckpointFacts, Render, Extras]:
-        """What a single picture needs, found and checked; `pictures` are those to begin at, by the hash of their pixels."""
+        """Find and check what a single picture needs; `pictures` are those to begin at, by the hash of their pixels."""
         facts = self.models.facts(request.model, hash=request.model_hash)
         return facts, *resolve(request, facts, self.library, pictures=pictures, allow_pickle=self.allow_pickle)
 
     def draw(
         self, facts: CheckpointFacts, renders: Sequence[Render], extras: Extras, *, at_hand: int | None = None
     ) -> Job:
-        """Lets single pictures wait their turn; they come as the job's `pictures`. A halt leaves `at_hand` half done."""
+        """Queue single pictures, which become the job's `pictures`. A halt leaves `at_hand` of them half done."""
         halt = Halt(at_hand=at_hand)
 
         def drawing(model: Model) -> Iterator[Event]:
@@ -116,11 +117,11 @@ class Studio:
         return self.queue.put(Job(facts, drawing, total=len(renders), halt=halt))
 
     def load(self, request: Request) -> Job:
-        """Opens the model that a request names, when its turn comes."""
+        """Queue opening the model that a request names."""
         return self.queue.put(Job(self.models.facts(request.model, hash=request.model_hash), nothing, total=1))
 
     def close(self) -> None:
-        """Stops what is drawn."""
+        """Stop what is being drawn."""
         self.queue.close()
 
     def _plan(

@@ -1,4 +1,4 @@
-"""A sweep as a table: settings, scores and marks of every cell, a row each, as CSV or Parquet."""
+"""A sweep as a table with the settings, scores and marks of every cell in a row, as CSV or Parquet."""
 
 import csv
 import io
@@ -15,13 +15,13 @@ Value = bool | int | float | str | None
 Format = Literal["csv", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "parquet")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What a spreadsheet takes a cell's text for a formula by (OWASP, CSV injection)."""
+"""Characters by which a spreadsheet takes text for a formula (OWASP, CSV injection)."""
 INT64 = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column."""
+    """One column of the table."""
 
     name: str
     kind: type[bool] | type[int] | type[float] | type[str]
@@ -31,14 +31,15 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepTable:
-    """All cells of a sweep."""
+    """The table of a sweep's cells."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Value, ...], ...]
 
 
 def tabulate(record: Record, marks: Marks) -> SweepTable:
-    """The table of a sweep, row by row of its grid. Its columns are the same for every sweep of the same LoRAs and measures."""
+    """Return the table of a sweep in the order of its grid. Sweeps with the same LoRAs and measures have the same
+    columns."""
     loras = tuple(dict.fromkeys(lora.name for _, row in record.rows for lora in row))
     columns = (*PLACE, *SETTINGS, *_lora_columns(loras), SETTINGS_TEXT, *_score_columns(record), *MARKS)
     rows: list[tuple[Value, ...]] = []
@@ -50,7 +51,7 @@ def tabulate(record: Record, marks: Marks) -> SweepTable:
 
 
 def as_csv(table: SweepTable) -> str:
-    """The table as RFC 4180 has it. An empty field is no value; text that a spreadsheet would take for a formula begins with '."""
+    """Write the table by RFC 4180. An empty field means no value; text like a formula is prefixed with '."""
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow([_guarded(column.name) for column in table.columns])
@@ -59,13 +60,13 @@ def as_csv(table: SweepTable) -> str:
 
 
 def as_parquet(table: SweepTable) -> bytes:
-    """The table with types; SpecError where pyarrow is not installed."""
+    """Write the table with types; SpecError where pyarrow is not installed."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise SpecError(
-            "Parquet needs pyarrow, which is not installed; pip install 'clipskip[table]', or take csv", field="format"
+            "Parquet needs pyarrow, which is not installed; pip install 'clipskip[table]', or use csv", field="format"
         ) from None
     arrays = [
         pyarrow.array([row[at] for row in table.rows], type=_arrow_type(pyarrow, column))

@@ -1,4 +1,5 @@
-"""A request with axes -> the rows of its sweep: what needs other tokens is resolved anew, the rest is changed in place."""
+"""From a request with axes to the rows of its sweep: what needs other tokens is resolved again, the rest is
+replaced."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -187,17 +188,17 @@ def _with_embeddings(request: Request, value: str, base: Render) -> Request:
     return replace(request, prompt=without(request.prompt), negative_prompt=without(request.negative_prompt))
 
 
-def _replaced(request: Request, wanted: str, value: str) -> Request:
-    """A1111's Prompt S/R: the first value, wherever it stands in either prompt, gives way to this one."""
-    if wanted not in request.prompt and wanted not in request.negative_prompt:
+def _replaced(request: Request, search: str, value: str) -> Request:
+    """Replace the axis' first value by this one in both prompts, as A1111's Prompt S/R does."""
+    if search not in request.prompt and search not in request.negative_prompt:
         raise SpecError(
-            f"axis prompt looks for {wanted[:60]!r}, which is in neither prompt; begin its values with words of the prompt",
+            f"axis prompt looks for {search[:60]!r}, which is in neither prompt; make the first value words of the prompt",
             field="axis",
         )
     return replace(
         request,
-        prompt=request.prompt.replace(wanted, value),
-        negative_prompt=request.negative_prompt.replace(wanted, value),
+        prompt=request.prompt.replace(search, value),
+        negative_prompt=request.negative_prompt.replace(search, value),
     )
 
 
@@ -216,7 +217,7 @@ def _rendered(render: Render, combination: Point) -> Render:
 
 
 def _weighted(lora: LoraRef, name: str, weight: float) -> LoraRef:
-    """The LoRA at another strength, of both its parts or of one."""
+    """Return the LoRA at another strength, of both its parts or of one."""
     return replace(
         lora,
         text_encoder=lora.text_encoder if name == "lora-unet" else weight,
