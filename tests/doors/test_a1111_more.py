@@ -314,7 +314,7 @@ def test_margins_part_the_pictures_of_a_sheet(client: TestClient) -> None:
         (arguments([22, "0", []]), "1 is the last layer"),
         (arguments([22, "13", []]), "12"),
         (arguments([4, "20,100000000000000", []]), "use 1 to 150"),
-        (arguments([22, "1\r2", []]), "no comma-separated text"),
+        (arguments([22, "1\r2", []]), "not comma-separated text"),
         (arguments([22, "two", []]), "whole numbers, or a range"),
         (arguments([22, "5-1", []]), "empty or too long"),
         (arguments([22, "", []]), "values are empty"),

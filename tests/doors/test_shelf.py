@@ -39,7 +39,7 @@ def test_a_picture_beside_a_file_that_is_none_is_not_shown(library: Library, tmp
     here = Library((tmp_path,))
     with pytest.raises(NotFound, match=r"a\.png beside a\.safetensors"):
         small_preview(here, tmp_path / "a.safetensors")
-    with pytest.raises(NotFound, match="no picture lies beside"):
+    with pytest.raises(NotFound, match="no picture beside"):
         small_preview(library, library.find("tiny", FileKind.CHECKPOINT))
 
 

@@ -1,4 +1,4 @@
-"""The frame of every command: it prints without control characters, and ends with one line whatever happens."""
+"""The frame of every command: output without control characters, and one line at the end whatever happens."""
 
 import contextlib
 import os
@@ -51,34 +51,34 @@ def _run(app: typer.Typer) -> int:
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
-        said = error.format_message()
-        if said.startswith("Usage:"):  # the help, which is what typing nothing asks for
-            say(said, error=True)
+        message = error.format_message()
+        if message.startswith("Usage:"):  # the help, which is what typing nothing asks for
+            say(message, error=True)
             return EXIT_USER_ERROR
         context = getattr(error, "ctx", None)  # errors of use have it, those of files not
         command = f"clipskip {context.info_name}" if context is not None and context.parent else "clipskip"
-        say(f"clipskip: {_one_line(error, said)}; see {command} --help", error=True)
+        say(f"clipskip: {_one_line(error, message)}; see {command} --help", error=True)
         return EXIT_USER_ERROR
     if code == EXIT_INTERRUPTED:
         say("clipskip: stopped", error=True)
     return code if isinstance(code, int) else 0
 
 
-def _one_line(error: typer.TyperException, said: str) -> str:
+def _one_line(error: typer.TyperException, message: str) -> str:
     """Typer's sentence, with the value that it leaves out."""
-    words = " ".join(said.split()).rstrip(".").replace("Input should be", "it should be")
+    words = " ".join(message.split()).rstrip(".").replace("Input should be", "it should be")
     words = re.sub(r", unable to [^;]*$", "", words)
     names = getattr(getattr(error, "param", None), "opts", ())
     for word, after in pairwise([*sys.argv[1:], ""]):
         name, equals, value = word.partition("=")
-        if name in names and "Invalid value" in said:
+        if name in names and "Invalid value" in message:
             words += f", not '{printable(value if equals else after, limit=80)}'"
             break
     return printable(words, limit=400)
 
 
 def _fault(error: Exception) -> str:
-    """The line for a fault of ours: what it was, and where its traceback is for a report."""
+    """Return the line for an internal error: what it was, and where its traceback is for a report."""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     report = (
         f"clipskip {__version__}, Python {platform.python_version()}, {platform.platform()}\n"

@@ -1,4 +1,4 @@
-"""The commands that draw: open the model, show progress, write pictures, end cleanly on Ctrl-C."""
+"""Commands that draw: open the model, show progress, write pictures, end cleanly on Ctrl-C."""
 
 import signal
 import sys
@@ -48,7 +48,7 @@ from clipskip.weights import Library, read_facts
 WHOLE = Shard()
 OUT = Path("clipskip-out")
 MOST_UNUSED, MOST_SHOWN = 40, 120
-"""Settings that are named as not used, and characters of each."""
+"""The most settings that are named as not used, and the most characters of each."""
 
 
 def run_sweep(
@@ -64,7 +64,8 @@ def run_sweep(
     shard: Shard = WHOLE,
     scoring: Scoring | None = None,
 ) -> bool:
-    """Draws what is missing of the sweep, then its grid and page, then measures it; False when it was interrupted."""
+    """Draw what is missing of the sweep, then its grid and page, then measure it. Returns False if it was
+    interrupted."""
     if shard != WHOLE and request.seed == -1:
         raise SpecError("shards of a sweep must agree on its seed; give one with --seed", field="seed")
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
@@ -94,7 +95,7 @@ def run_sweep(
 
 
 def _draw(model: Model, folder: SweepFolder, extras: Extras, shard: Shard, console: Console) -> bool:
-    """Draws this process's cells; the grid and the page are made of what is there, by a shard only when it is all."""
+    """Draw this process's cells, then the grid and the page; a shard makes those only when the whole sweep is there."""
     pictures = sum(shard.has(folder.sweep.cell(row, column)) for row, column in folder.sweep.places)
     try:
         drawer = draws(model, extras, lambda facts: load_model(facts.source.path, allow_pickle=model.allow_pickle))
@@ -114,7 +115,8 @@ def run_on_ray(
     out: Path | None,
     axes: Sequence[Axis] = (),
 ) -> bool:
-    """Draws a sweep on a Ray cluster, `local` being this machine; False when it was interrupted or cells failed."""
+    """Draw a sweep on a Ray cluster; `local` starts one on this machine. Returns False if it was interrupted or cells
+    failed."""
     from clipskip.sweep.cluster import Tally, draw_on_cluster, plan_for  # Ray takes a second to import
 
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
@@ -153,7 +155,7 @@ def run_on_ray(
 
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """A batch queue's SIGTERM ends the drawing as Ctrl-C does: claimed cells are given back."""
+    """Let a batch queue's SIGTERM end the drawing as Ctrl-C does: claimed cells are given back."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
@@ -167,7 +169,7 @@ def _stopped_by_sigterm() -> Iterator[None]:
 
 
 def run_merge(into: Path, folders: Sequence[Path]) -> None:
-    """Merges folders of one sweep, and makes its grid and page."""
+    """Merge folders of one sweep, and make its grid and page."""
     there, count = merge_folders(into, folders)
     finish_folder(into)
     say(f"{there} of {count} pictures")
@@ -176,7 +178,7 @@ def run_merge(into: Path, folders: Sequence[Path]) -> None:
 
 
 def _finish(folder: SweepFolder) -> None:
-    """The grid and the page of what is drawn, if anything is."""
+    """Make the grid and the page of what is drawn, if anything is."""
     if any(folder.path.glob("row*.png")):
         folder.finish()
 
@@ -191,7 +193,7 @@ def run_generate(
     yes: bool = False,
     pictures: Pictures = NO_PICTURES,
 ) -> bool:
-    """Draws `count` pictures with seeds counting up; False when it was interrupted."""
+    """Draw `count` pictures with seeds counting up. Returns False if it was interrupted."""
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     model = _open(request, library, console, allow_pickle=allow_pickle)
     base, extras = resolve(request, model.facts, library, pictures=pictures, allow_pickle=allow_pickle)
@@ -202,7 +204,7 @@ def run_generate(
 
 
 def _open(request: Request, library: Library, console: Console, *, allow_pickle: bool) -> Model:
-    """The model that the request names; says what of a settings text is not used."""
+    """Open the model that the request names, and print which settings of a settings text are not used."""
     _tell_unused(request, console)
     with console.status("Opening the model"):
         return open_model(request.model, hash=request.model_hash, library=library, allow_pickle=allow_pickle)
@@ -210,9 +212,9 @@ def _open(request: Request, library: Library, console: Console, *, allow_pickle:
 
 def _tell_unused(request: Request, console: Console) -> None:
     if request.unused:
-        told = [printable(f"{name}: {value}" if value else name, limit=MOST_SHOWN) for name, value in request.unused]
-        more = f"; and {len(told) - MOST_UNUSED:,} more" if len(told) > MOST_UNUSED else ""
-        shown = "; ".join(told[:MOST_UNUSED])
+        unused = [printable(f"{name}: {value}" if value else name, limit=MOST_SHOWN) for name, value in request.unused]
+        more = f"; and {len(unused) - MOST_UNUSED:,} more" if len(unused) > MOST_UNUSED else ""
+        shown = "; ".join(unused[:MOST_UNUSED])
         console.print(f"Not used of these settings: {shown}{more}", style="yellow", markup=False)
 
 
@@ -228,20 +230,21 @@ def _warn(request: Request, model: Model, extras: Extras, console: Console) -> N
 
 
 def _ask(doubts: Sequence[Doubt], console: Console, *, yes: bool) -> None:
-    """Says what is likely not meant, and asks whether to draw all the same; SpecError where nobody says so."""
+    """Print what is probably a mistake, and ask whether to draw all the same. Raises SpecError unless somebody
+    agrees."""
     for doubt in doubts:
         console.print(printable(doubt.text), style="yellow", markup=False)
     if not doubts or yes:
         return
     if not sys.stdin.isatty():
-        raise SpecError("nothing is drawn: add --yes to draw all the same", field=doubts[0].field)
+        raise SpecError("nothing was drawn; add --yes to draw all the same", field=doubts[0].field)
     console.print("Draw all the same? [y/N] ", end="", markup=False)
     if input().strip().lower() not in ("y", "yes"):
-        raise SpecError("nothing is drawn", field=doubts[0].field)
+        raise SpecError("nothing was drawn, as you asked", field=doubts[0].field)
 
 
 def _show(events: Iterator[Advance | Saved], *, console: Console, pictures: int, tell: bool = False) -> bool:
-    """Follows the drawing with a progress bar; False when the user stopped it."""
+    """Follow the drawing with a progress bar. Returns False if the user stopped it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""Who may come in: everybody on this machine, or whoever shows the token or the name and password."""
+"""Who may use the server: everybody on this machine, or whoever shows the token or the name and password."""
 
 import base64
 import binascii
@@ -14,7 +14,7 @@ MOST_SESSIONS = 100
 
 @final
 class Access:
-    """What a server asks of those who come: a token, a name and password as A1111's --api-auth, either, or nothing."""
+    """What a server asks of its users: a token, a name and password as A1111's --api-auth, either, or nothing."""
 
     def __init__(self, *, token: str | None = None, login: str | None = None) -> None:
         self._token, self._login = token, login
@@ -22,16 +22,17 @@ class Access:
 
     @property
     def asked(self) -> bool:
-        """Whether anything is asked."""
+        """Whether a token or password is needed."""
         return self._token is not None or self._login is not None
 
     @property
     def by_password(self) -> bool:
-        """Whether a name and password are asked, so that a browser's own question for them helps."""
+        """Whether a name and password are accepted, so that a browser's own dialog for them helps."""
         return self._login is not None
 
     def admits(self, headers: Mapping[str, str]) -> bool:
-        """Whether these request headers, in lower case, show what is asked: Bearer, Basic, or the page's cookie."""
+        """Return whether these request headers, in lower case, show a valid Bearer token, Basic login or session
+        cookie."""
         if not self.asked:
             return True
         kind, _, shown = headers.get("authorization", "").strip().partition(" ")
@@ -42,7 +43,7 @@ class Access:
         return self._has_session(headers.get("cookie", ""))
 
     def sign_in(self, shown: str) -> str | None:
-        """A new session for the token, or "user:password"; None for anything else."""
+        """Return a new session for the token or for "user:password", or None for anything else."""
         if not (self._is_token(shown) or self._is_login(shown)):
             return None
         session = secrets.token_urlsafe(32)
@@ -56,7 +57,8 @@ class Access:
         return self._login is not None and _same(shown, self._login)
 
     def _is_pair(self, encoded: str) -> bool:
-        """Basic: user and password; or the token as the password of any user, for clients that know Basic alone."""
+        """Return whether this is Basic with user and password, or with the token as any user's password (for clients
+        that know Basic alone)."""
         try:
             shown = base64.b64decode(encoded, validate=True).decode("utf-8")
         except (binascii.Error, ValueError):
@@ -65,12 +67,12 @@ class Access:
 
     def _has_session(self, cookie: str) -> bool:
         try:
-            found = SimpleCookie(cookie).get(COOKIE)
+            cookie_value = SimpleCookie(cookie).get(COOKIE)
         except CookieError:
             return False
-        return found is not None and any(_same(found.value, session) for session in self._sessions)
+        return cookie_value is not None and any(_same(cookie_value.value, session) for session in self._sessions)
 
 
 def _same(shown: str, wanted: str) -> bool:
-    """Compares in a time that does not tell how much of it is right."""
+    """Compare in a time that does not depend on how much of it is right."""
     return hmac.compare_digest(shown.encode("utf-8", "replace"), wanted.encode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""The HTTP server: our own API, A1111's, OpenAI's, and the page. All else is a route's business."""
+"""Build the HTTP server: our own API, A1111's, OpenAI's, and the page."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -40,22 +40,22 @@ SERVED = {
     '<details id="forms"><summary>Workflow or code of this picture</summary><ul class="tools" id="form-list"></ul></details>'
     '<button type="button" class="quiet" id="to-advice">Which should I use? ↓</button>',
 }
-"""What the page of a server has more in the viewer than a sweep's own page."""
+"""What a server's page has in the viewer beyond a sweep's own page."""
 WRONG_TOKEN_S = 0.5
-"""Seconds that a wrong token costs."""
+"""Seconds by which a wrong token is delayed."""
 REFUSALS: dict[int | str, dict[str, object]] = {
     status: {"model": RefusalView, "description": why}
     for status, why in (
-        (400, "A request that is not HTTP as it is meant"),
-        (401, "A token or password is asked for"),
-        (403, "From another page, or by another name than this machine's"),
+        (400, "A request that is not valid HTTP"),
+        (401, "A token or password is needed"),
+        (403, "A request from another page, or to another name than this machine's"),
         (404, "No such file, sweep or picture"),
-        (408, "The body did not come in time"),
-        (409, "Somebody else has changed it since, or is drawing it"),
+        (408, "The body did not arrive in time"),
+        (409, "It has been changed since, or is being drawn"),
         (413, "Too large"),
         (422, "A field is not valid; `field` names it"),
-        (429, "Enough is waiting already"),
-        (500, "A fault of the server; its log says where"),
+        (429, "Too many requests are waiting"),
+        (500, "An internal error; the server's log has the details"),
         (507, "The pictures cannot be written"),
     )
 }
@@ -101,7 +101,7 @@ def build_app(
 
 @asynccontextmanager
 async def _ready(app: FastAPI) -> AsyncIterator[None]:
-    """Builds every route before the first request: FastAPI would do it at the first that comes by, while others wait."""
+    """Build every route before the first request; FastAPI would do so at the first one, while others wait."""
     for route in app.router.routes:
         route.matches({"type": "http", "method": "GET", "path": "/nowhere", "root_path": "", "headers": []})
     yield
@@ -114,7 +114,7 @@ def _error(
     *,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """The answer to a request that is refused, and a line of the log for each reason."""
+    """Return the answer to a refused request, and log a line for each reason."""
     for reason in reasons[:MOST_REASONS]:
         LOG.warning("%d %s %s: %s", status, request.method, log_line(request.url.path), log_line(reason.why))
     errors = [ErrorView(detail=reason.why, field=reason.field or None) for reason in reasons[:MOST_REASONS]]
@@ -141,7 +141,7 @@ async def _plain(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:
-    """A fault of ours: uvicorn's log has the rest."""
+    """Answer an internal error; uvicorn logs the traceback."""
     why = f"the server failed: {type(error).__name__}; its log says where"
     return _error(request, 500, [Reason(field="", why=why)])
 
@@ -149,7 +149,7 @@ async def _broken(request: Request, error: Exception) -> JSONResponse:
 def _add_session(app: FastAPI, access: Access) -> None:
     @app.post("/v1/session", status_code=204, tags=["session"])
     async def sign_in(body: SessionBody) -> Response:
-        """Trades the token, or user:password, for the page's cookie."""
+        """Exchange the token, or user:password, for the page's cookie."""
         session = access.sign_in(body.token)
         if session is None and access.asked:
             await asyncio.sleep(WRONG_TOKEN_S)
@@ -163,7 +163,7 @@ def _add_session(app: FastAPI, access: Access) -> None:
 def _add_description(app: FastAPI) -> None:
     @app.get("/openapi.json", include_in_schema=False)
     def description() -> JSONResponse:
-        """What every call takes and answers. Made in a thread: the first time takes half a second, while others are answered."""
+        """Describe every call. The description is built in a thread, because the first time takes half a second."""
         return JSONResponse(app.openapi())
 
 
@@ -183,7 +183,7 @@ def _add_page(app: FastAPI) -> None:
     @app.get("/web/{name}", include_in_schema=False)
     def asset(name: str) -> Response:
         kind = ASSETS.get(Path(name).suffix)
-        found = next((place / name for place in (web, viewer) if (place / name).is_file()), None)
-        if kind is None or Path(name).name != name or found is None:
+        file = next((place / name for place in (web, viewer) if (place / name).is_file()), None)
+        if kind is None or Path(name).name != name or file is None:
             raise NotFound(f"there is no file {name[:80]!r}")
-        return Response(found.read_bytes(), media_type=kind)
+        return Response(file.read_bytes(), media_type=kind)

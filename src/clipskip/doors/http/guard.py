@@ -1,4 +1,4 @@
-"""What stands before every route: where a request comes from, who sends it, and how much of it there is."""
+"""Checks made before every route: where a request comes from, who sends it, and how large it is."""
 
 import asyncio
 import re
@@ -25,28 +25,28 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""Of every answer that does not say otherwise."""
+"""Headers of every answer that does not set its own."""
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 OPEN = frozenset({"/", "/docs", "/web/signin.js", "/web/page.css", "/v1/session"})
-"""What shows and takes the sign-in."""
+"""Paths that show and take the sign-in."""
 BODY_S = 60
-"""Seconds in which a request's headers must have come, and then its whole body."""
+"""Seconds in which a request's headers must arrive, and then its whole body."""
 PIECE = 2**20
-"""Bytes of a body that are handed on at once: whoever parses them lets others have a turn between."""
+"""Bytes of a body that are handed on at once, so that its parser lets others have a turn in between."""
 DRAIN_S = 2
-"""Seconds that a refused body may still come."""
+"""Seconds for which the rest of a refused body is still read."""
 SINGLE = ("host", "origin", "authorization", "content-length", "content-type")
 
 
 @final
 class Guard:
-    """Refuses other names (DNS rebinding), other pages, strangers and bodies that are too large or too slow."""
+    """Refuse other host names (DNS rebinding), other pages, strangers and bodies that are too large or too slow."""
 
     def __init__(self, app: ASGIApp, *, access: Access, origins: frozenset[str] = frozenset()) -> None:
         self._app, self._access, self._origins = app, access, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
@@ -83,13 +83,13 @@ class Guard:
         return self._stranger(scope, headers)
 
     def _stranger(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
-        """Why a request is refused that shows no token, or not the right one."""
+        """Return why a request without the right token is refused, or None."""
         if scope["path"] not in OPEN and not self._access.admits(headers):
             return 401, "sign in: send the token as Authorization: Bearer, or the name and password as Basic"
         return None
 
     def _shared(self, headers: dict[str, str]) -> dict[str, str]:
-        """The headers by which a browser lets a page of an allowed origin read the answer: that origin alone."""
+        """Return the headers by which a browser lets a page of an allowed origin read the answer: that origin alone."""
         origin = headers.get("origin", "")
         if origin not in self._origins:
             return {}
@@ -102,21 +102,21 @@ class Guard:
 
 def _same_place(origin: str, host: str) -> bool:
     try:
-        found = urlsplit(origin)
+        parts = urlsplit(origin)
     except ValueError:
         return False
-    return found.scheme in ("http", "https") and found.netloc == host
+    return parts.scheme in ("http", "https") and parts.netloc == host
 
 
 def _twice(pairs: list[tuple[str, str]]) -> tuple[int, str] | None:
-    """Headers that must not come twice: which of them counts would be a guess."""
+    """Refuse headers that must not come twice, because which of them counts would be a guess."""
     counts = Counter(name for name, _ in pairs)
     name = next((name for name in SINGLE if counts[name] > 1), None)
     return None if name is None else (400, f"the header {name} came {counts[name]} times; send it once")
 
 
 async def _body(receive: Receive, headers: dict[str, str], *, most: int) -> tuple[bytes, tuple[int, str] | None]:
-    """The whole body, or why it is refused."""
+    """Return the whole body, or why it is refused."""
     shown = f"{most // 2**20} MiB" if most >= 2**20 else f"{most // 2**10} KiB"
     too_large = (413, f"the body is larger than {shown}; send less")
     length = headers.get("content-length", "0")
@@ -167,10 +167,10 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 def _with_headers(send: Send, headers: dict[str, str]) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            said = {name.lower() for name, _ in message["headers"]}
+            present = {name.lower() for name, _ in message["headers"]}
             message["headers"] = [
                 *message["headers"],
-                *((k.encode(), v.encode()) for k, v in headers.items() if k.encode() not in said),
+                *((k.encode(), v.encode()) for k, v in headers.items() if k.encode() not in present),
             ]
         await send(message)
 
@@ -179,17 +179,17 @@ def _with_headers(send: Send, headers: dict[str, str]) -> Send:
 
 async def _allow(send: Send, headers: dict[str, str], shared: dict[str, str]) -> None:
     """Answer a browser that asks whether a page of an allowed origin may send its request."""
-    said = (
+    answer_headers = (
         HEADERS | shared | {"access-control-allow-methods": "GET, POST, PUT, DELETE", "access-control-max-age": "600"}
     )
-    said["access-control-allow-headers"] = headers.get("access-control-request-headers", "content-type")
-    pairs = [(name.encode(), value.encode("latin-1")) for name, value in said.items()]
+    answer_headers["access-control-allow-headers"] = headers.get("access-control-request-headers", "content-type")
+    pairs = [(name.encode(), value.encode("latin-1")) for name, value in answer_headers.items()]
     await send({"type": "http.response.start", "status": 204, "headers": pairs})
     await send({"type": "http.response.body", "body": b""})
 
 
 async def _refuse(send: Send, status: int, detail: str, *, challenge: str, more: dict[str, str]) -> None:
-    """The refusal in JSON. The connection ends with it: the rest of a body may still be on its way."""
+    """Send the refusal in JSON and end the connection, because the rest of a body may still be on its way."""
     content = RefusalView.of(detail).model_dump_json().encode()
     headers = HEADERS | {"content-type": "application/json", "content-length": str(len(content)), "connection": "close"}
     headers |= more

@@ -1,9 +1,9 @@
-"""How much a request may bring, by its route: bytes, and things in its JSON."""
+"""How much a request may send, by its route: bytes, and things in its JSON."""
 
 from dataclasses import dataclass
 
 MOST_DEPTH = 32
-"""Lists and objects in one another."""
+"""The deepest nesting of lists and objects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,13 +13,13 @@ class Limits:
     size: int
     """Bytes of the body."""
     tokens: int
-    """Brackets, commas, colons and texts of its JSON, in all."""
+    """Brackets, commas, colons and texts in its JSON, in all."""
 
 
 USUAL = Limits(size=2 * 2**20, tokens=20_000)
 PICTURE = Limits(size=64 * 2**20, tokens=20_000)
 SIGN_IN = Limits(size=8 * 2**10, tokens=32)
-"""Of the one route that takes a body before anybody is known."""
+"""Limits of the one route that takes a body before the user is known."""
 BY_PATH = {"/v1/session": SIGN_IN} | dict.fromkeys(
     (
         "/sdapi/v1/img2img",
@@ -34,5 +34,5 @@ BY_PATH = {"/v1/session": SIGN_IN} | dict.fromkeys(
 
 
 def limits_of(path: str) -> Limits:
-    """The limits of the route at this path."""
+    """Return the limits of the route at this path."""
     return BY_PATH.get(path, USUAL)

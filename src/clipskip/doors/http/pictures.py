@@ -1,4 +1,4 @@
-"""Single pictures for whoever waits for them."""
+"""Single pictures for clients that wait for them."""
 
 import asyncio
 import base64
@@ -18,9 +18,9 @@ from clipskip.weights import CheckpointFacts
 
 Pixels = NDArray[np.uint8]
 MOST_PICTURES = 64
-"""Of one request: they wait in memory until the last is drawn."""
+"""The most pictures of one request: they wait in memory until the last is drawn."""
 LOOK_S, GONE_S = 0.02, 1.0
-"""How often it is looked whether the pictures are there, and whether the one who asked is."""
+"""Seconds between looks whether the pictures are done and the client is still there."""
 
 
 async def draw_renders(
@@ -33,12 +33,12 @@ async def draw_renders(
     keep: bool = False,
     at_hand: int | None = None,
 ) -> list[Drawn]:
-    """These pictures, in order; when somebody interrupted, those that were done and `at_hand` half done."""
+    """Return these renders' pictures in order; after an interruption, those that were done and `at_hand` half done."""
     return await awaited(studio.draw(facts, renders, extras, at_hand=at_hand), studio, asker=asker, keep=keep)
 
 
 async def awaited(job: Job, studio: Studio, *, asker: Request, keep: bool = False) -> list[Drawn]:
-    """A job's pictures, in order. Whoever hangs up gives up what is not kept."""
+    """Return a job's pictures in order. A client that hangs up gives up what is not kept."""
     looks = 0
     while not job.ended.is_set():
         await asyncio.sleep(LOOK_S)
@@ -47,8 +47,8 @@ async def awaited(job: Job, studio: Studio, *, asker: Request, keep: bool = Fals
             studio.queue.cancel(job)
     if job.error is not None:
         raise job.error
-    found = dict(job.pictures)
-    return [found[index] for index in sorted(found)]
+    pictures = dict(job.pictures)
+    return [pictures[index] for index in sorted(pictures)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,17 +57,17 @@ class Writing:
 
     format: PictureFormat = PictureFormat.PNG
     quality: int = 80
-    """Of a JPEG or WebP, 0 to 100."""
+    """Quality of a JPEG or WebP, 0 to 100."""
     lossless: bool = False
-    """Of a WebP."""
+    """Whether a WebP loses nothing."""
 
     def content(self, pixels: Pixels, infotext: str) -> bytes:
-        """A picture's file."""
+        """Return a picture's file."""
         return picture_bytes(pixels, infotext, format=self.format, quality=self.quality, lossless=self.lossless)
 
 
 async def encoded(pictures: Sequence[tuple[Pixels, str]], writing: Writing) -> list[str]:
-    """Pixels with their settings as base64."""
+    """Return pixels with their settings as base64."""
 
     def encode() -> list[str]:
         return [base64.b64encode(writing.content(*picture)).decode("ascii") for picture in pictures]
@@ -76,7 +76,7 @@ async def encoded(pictures: Sequence[tuple[Pixels, str]], writing: Writing) -> l
 
 
 def decoded(text: str, *, field: str) -> bytes:
-    """A picture's bytes from base64, broken into lines or not, with or without the start of a data URL.
+    """Return a picture's bytes from base64, broken into lines or not, with or without the start of a data URL.
 
     SpecError for a link or a path.
     """

@@ -1,4 +1,5 @@
-"""A connection that must send each request's headers in time: dripping them holds it no longer than dripping a body."""
+"""A connection that must send each request's headers in time, so that dripping headers hold it no longer than a
+dripping body."""
 
 import asyncio
 from typing import Any, final

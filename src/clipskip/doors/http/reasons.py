@@ -1,4 +1,4 @@
-"""Why a request is refused: every reason by the field's name, in the answer and in the log."""
+"""Reasons why a request is refused, by the field's name, in the answer and in the log."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,9 +12,9 @@ from clipskip.errors import ClipskipError, printable
 
 LOG = logging.getLogger("clipskip.http")
 MOST_REASONS = 24
-"""Told of one request."""
+"""The most reasons in one answer."""
 MOST_LOGGED = 600
-"""Characters of one line of the log."""
+"""The most characters in one line of the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,21 +26,23 @@ class Reason:
 
     @classmethod
     def of(cls, error: ClipskipError, *, field: str) -> "Reason":
-        """The reason that an error gives, by the name that the client has for the field."""
+        """Return the reason that an error gives, under the client's name of the field."""
         return cls(field=field, why=str(error))
 
 
 def refusal(reasons: Iterable[Reason]) -> RequestValidationError:
-    """The error that tells all of these."""
-    return RequestValidationError([{"loc": ("body", one.field), "msg": one.why, "type": OURS} for one in reasons])
+    """Return the error that carries all of these reasons."""
+    return RequestValidationError(
+        [{"loc": ("body", reason.field), "msg": reason.why, "type": OURS} for reason in reasons]
+    )
 
 
 OURS = "clipskip"
-"""The type of an error whose message says all, the field included."""
+"""The type of an error whose message is complete and names its field."""
 
 
 def reasons_of(errors: Sequence[Mapping[str, Any]]) -> list[Reason]:  # Any: pydantic's own
-    """The reasons in pydantic's errors: ours as they are, of its own one for each field."""
+    """Return the reasons in pydantic's errors: ours as they are, and one of its own for each field."""
     ours = [Reason(field=str(error["loc"][-1]), why=error["msg"]) for error in errors if error["type"] == OURS]
     deepest: dict[str, Mapping[str, Any]] = {}
     for error in errors:
@@ -54,18 +56,19 @@ def reasons_of(errors: Sequence[Mapping[str, Any]]) -> list[Reason]:  # Any: pyd
 
 
 def field_of(loc: Sequence[str | int]) -> str:
-    """The field's name in pydantic's way to it: the branches of a union ("list[...]", "constrained-str") left out."""
+    """Return the field's name from pydantic's path to it, without the branches of a union ("list[...]",
+    "constrained-str")."""
     parts = (str(part) for part in loc if part not in ("body", "query", "path"))
     return ".".join(part for part in parts if part.isidentifier() or part.isdigit())
 
 
 def joined(reasons: Sequence[Reason]) -> str:
-    """All of them as one sentence after the other."""
-    told = "; ".join(reason.why for reason in reasons[:MOST_REASONS])
+    """Return all reasons in one text."""
+    text = "; ".join(reason.why for reason in reasons[:MOST_REASONS])
     more = len(reasons) - MOST_REASONS
-    return f"{told}; and {more} more" if more > 0 else told
+    return f"{text}; and {more} more" if more > 0 else text
 
 
 def log_line(text: str) -> str:
-    """The text as the log may have it: one line, no control characters, not endless."""
+    """Return the text as one line of the log: no control characters, and shortened."""
     return printable(text, limit=MOST_LOGGED)

@@ -1,4 +1,4 @@
-"""JSON as it is meant: no NaN, no name twice, no number beyond a double, no more of it than the route takes.
+"""Strict JSON: no NaN, no name twice, no number beyond a double, and no more of it than the route takes.
 
 All work is linear in the body's bytes, and what a body costs is counted before it is parsed.
 """
@@ -16,11 +16,11 @@ from fastapi.routing import APIRoute
 from clipskip.doors.http.limits import MOST_DEPTH, USUAL, Limits, limits_of
 
 MOST_DIGITS = 40
-"""Of a whole number; the largest that any field takes has 20."""
+"""The most digits of a whole number; the largest that any field takes has 20."""
 MOST_FRACTION_DIGITS = 400
-"""Of any other number: what a double needs in full is less."""
+"""The most characters of any other number: a double needs fewer in full."""
 INLINE_BYTES = 16 * 2**10
-"""A larger body is parsed beside the event loop."""
+"""Bytes above which a body is parsed beside the event loop."""
 TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},:]', re.DOTALL)
 """A text, closed or not, or one of JSON's marks."""
 
@@ -29,7 +29,7 @@ class StrictRoute(APIRoute):
     """A route whose bodies are read by `read_json`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # Any: FastAPI's own
-        """FastAPI's handler, with a request of ours."""
+        """Return FastAPI's handler, working on our kind of request."""
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
@@ -44,7 +44,7 @@ class _StrictRequest(Request):
 
 
 async def read_body(request: Request) -> Any:  # Any: as above
-    """What the JSON of a request says, by the limits of its route; a large one is read beside the event loop."""
+    """Read the JSON of a request within the limits of its route; a large one is read beside the event loop."""
     content, limits = await request.body(), limits_of(request.url.path)
     if len(content) <= INLINE_BYTES:
         return read_json(content, limits)
@@ -52,13 +52,13 @@ async def read_body(request: Request) -> Any:  # Any: as above
 
 
 def read_json(content: bytes, limits: Limits = USUAL) -> Any:  # Any: as above
-    """What the JSON says; HTTPException 422 with a reason where it is not JSON as RFC 8259 has it, or too much."""
+    """Parse JSON. Raises HTTPException 422 with a reason if it is not JSON as RFC 8259 defines it, or too much."""
     _count(content, limits)
     try:
         value = json.loads(
             content.decode("utf-8"),
             object_pairs_hook=_once,
-            parse_constant=lambda text: _refuse(f"{text} is no JSON number; send a finite one"),
+            parse_constant=lambda text: _refuse(f"{text} is not a JSON number; send a finite one"),
             parse_float=_finite,
             parse_int=_whole,
         )
@@ -71,7 +71,7 @@ def read_json(content: bytes, limits: Limits = USUAL) -> Any:  # Any: as above
 
 
 def _count(content: bytes, limits: Limits) -> None:
-    """Refuse a body that holds more things, or deeper ones, than the limits: what parsing costs is known before it."""
+    """Refuse a body that holds more things, or deeper nesting, than the limits, before it is parsed."""
     depth = 0
     for tokens, token in enumerate(TOKEN.finditer(content), start=1):
         mark = content[token.start()]
@@ -80,7 +80,7 @@ def _count(content: bytes, limits: Limits) -> None:
         elif mark in b"]}":
             depth -= 1
         if depth > MOST_DEPTH:
-            _refuse(f"the JSON is nested deeper than {MOST_DEPTH}")
+            _refuse(f"the JSON is nested more than {MOST_DEPTH} deep; nest it less")
         if tokens > limits.tokens:
             _refuse(f"the JSON holds more than {limits.tokens} values, names and marks; send less")
 
@@ -90,7 +90,7 @@ def _refuse(why: str) -> NoReturn:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of these pairs; a name that comes twice is refused."""
+    """Return the object of these pairs. A name that comes twice is refused."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         seen = set[str]()

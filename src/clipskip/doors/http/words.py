@@ -1,22 +1,22 @@
-"""The faults that pydantic finds in a request, as a person would say them: what was sent, and what is right."""
+"""The faults that pydantic finds in a request, in plain words: what was sent, and what is valid."""
 
 import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 MOST_SENT = 60
-"""Characters of what was sent that an error repeats."""
+"""The most characters of what was sent that an error repeats."""
 SHORT = reprlib.Repr()
-"""Writes no more of a value than that many characters need, however large it is."""
+"""Writes no more of a value than an error repeats, however large it is."""
 SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 2 * MOST_SENT
 SHORT.maxlist = SHORT.maxdict = MOST_SENT // 3 + 1
 
 
 def in_words(error: Mapping[str, Any]) -> str:  # Any: pydantic's own
-    """One fault."""
+    """Describe one fault."""
     limits, sent = error.get("ctx") or {}, SHORT.repr(error.get("input"))
     sent = sent if len(sent) <= MOST_SENT else f"{sent[: MOST_SENT - 1]}…"
-    said = {
+    sentences = {
         "missing": "it is missing; send it",
         "extra_forbidden": "there is no such field; leave it out",
         "less_than_equal": f"{sent} is too large; {limits.get('le')} is the most",
@@ -38,4 +38,4 @@ def in_words(error: Mapping[str, Any]) -> str:  # Any: pydantic's own
         "model_type": f"{sent} is not an object; send one",
         "dict_type": f"{sent} is not an object; send one",
     }
-    return said.get(error["type"], str(error["msg"]))
+    return sentences.get(error["type"], str(error["msg"]))

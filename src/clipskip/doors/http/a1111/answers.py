@@ -1,4 +1,4 @@
-"""What A1111 says of pictures: the format of their files by its options, and a JSON text about them."""
+"""Write A1111's answers about pictures: the file format by its options, and the `info` text."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Json = dict[str, Any]  # Any: A1111's own shapes
 
 
 def writing_of(options: Mapping[str, Value]) -> Writing:
-    """How A1111's options say that pictures are written."""
+    """Return how A1111's options have pictures written: format, quality and whether WebP is lossless."""
     kind = str(options["samples_format"])
     return Writing(
         format={"png": PictureFormat.PNG, "webp": PictureFormat.WEBP}.get(kind, PictureFormat.JPEG),
@@ -28,7 +28,7 @@ def writing_of(options: Mapping[str, Value]) -> Writing:
 
 
 def infotext_of(drawn: Drawn) -> str:
-    """A picture's settings; of one that somebody stopped, also where."""
+    """Return a picture's settings text. A picture that was interrupted also says after which step."""
     text = render_infotext(drawn.render)
     if drawn.half_done is None:
         return text
@@ -37,8 +37,8 @@ def infotext_of(drawn: Drawn) -> str:
 
 
 def info_of(wish: Wish[PictureBody], base: Render, drawn: Sequence[Drawn]) -> Json:
-    """What A1111 says of pictures, and what of the body was not used or used as A1111 would not."""
-    renders, count = [one.render for one in drawn], len(drawn)
+    """Return A1111's `info` of the pictures, with the body's fields that were ignored or are obeyed here only."""
+    renders, count = [drawing.render for drawing in drawn], len(drawn)
     begun = base.start or base.hires
     return {
         "prompt": wish.request.prompt,
@@ -46,9 +46,9 @@ def info_of(wish: Wish[PictureBody], base: Render, drawn: Sequence[Drawn]) -> Js
         "negative_prompt": wish.request.negative_prompt,
         "all_negative_prompts": [wish.request.negative_prompt] * count,
         "seed": base.seed,
-        "all_seeds": [one.seed for one in renders],
+        "all_seeds": [render.seed for render in renders],
         "subseed": base.variation_seed,
-        "all_subseeds": [one.variation_seed for one in renders],
+        "all_subseeds": [render.variation_seed for render in renders],
         "subseed_strength": base.variation_strength,
         "width": base.width,
         "height": base.height,
@@ -67,7 +67,7 @@ def info_of(wish: Wish[PictureBody], base: Render, drawn: Sequence[Drawn]) -> Js
         "denoising_strength": begun.strength if begun else None,
         "extra_generation_params": {},
         "index_of_first_image": 0,
-        "infotexts": [infotext_of(one) for one in drawn],
+        "infotexts": [infotext_of(drawing) for drawing in drawn],
         "styles": wish.body.styles,
         "job_timestamp": datetime.now().strftime("%Y%m%d%H%M%S"),
         "clip_skip": base.clip_skip.first.from_end,
@@ -79,5 +79,5 @@ def info_of(wish: Wish[PictureBody], base: Render, drawn: Sequence[Drawn]) -> Js
 
 
 def answer(images: Sequence[str], info: Json, parameters: Json) -> Json:
-    """The whole answer."""
+    """Return A1111's whole answer."""
     return {"images": list(images), "parameters": parameters, "info": json.dumps(info)}

@@ -1,4 +1,4 @@
-"""The axes of A1111's X/Y/Z plot: their numbers, and values as they are typed (1.10 scripts/xyz_grid.py)."""
+"""Axes of A1111's X/Y/Z plot: their numbers in its menu and the values as typed (1.10 scripts/xyz_grid.py)."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from clipskip.sweep import fix_seed
 
 Value = int | float | str
 Apply = Callable[[Asked, Value, Sequence[Value]], Asked]
-"""The request with a value of an axis, and all values of that axis."""
+"""Return the request with one value of an axis put in, given that value and all values of the axis."""
 
 MENU = (
     "Nothing", "Seed", "Var. seed", "Var. strength", "Steps", "Hires steps", "CFG Scale", "Prompt S/R", "Prompt order",
@@ -25,26 +25,26 @@ MENU = (
     "Sigma max", "Sigma noise", "Schedule type", "Schedule min sigma", "Schedule max sigma", "Schedule rho", "Eta",
     "Clip skip",
 )  # fmt: skip
-"""A1111's own menu of txt2img up to Clip skip, 0 first: the numbers that its clients send."""
+"""A1111's own menu of txt2img up to Clip skip, counted from 0: the numbers that its clients send."""
 CLIP_SKIP = "Clip skip"
 MOST_VALUES = 64
 MOST_STEPS = 150
 SEEDS = ("Seed", "Var. seed")
-"""Axes on which -1 stands for any seed."""
+"""Axes on which -1 stands for a random seed."""
 _WHOLE, _FRACTION = r"[+-]?\d{1,18}", r"[+-]?\d{1,18}(?:\.\d{0,18})?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AxisKind:
-    """What an axis may be."""
+    """A kind of axis."""
 
     label: str
     kind: type[int] | type[float] | type[str]
     apply: Apply
     named: bool = True
-    """Its name stands before its values on the sheet."""
+    """Whether the axis' name stands before its values on the sheet."""
     choices: tuple[str, ...] = ()
-    """Set where A1111 has a menu of values."""
+    """The values that may be chosen, where A1111 offers a menu."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +54,11 @@ class Axis:
     kind: AxisKind
     values: tuple[Value, ...]
     typed: str
-    """The values as they were sent."""
+    """The values as the client sent them."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What stands on the sheet beside each value."""
+        """The label of each value on the sheet."""
         if self.kind.label == "Nothing":
             return ("",)
         start = f"{self.kind.label}: " if self.kind.named else ""
@@ -80,17 +80,17 @@ def _steps(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
 
 
 def _replaced(asked: Asked, value: Value, values: Sequence[Value]) -> Asked:
-    """Prompt S/R: the first value, wherever it stands in either prompt, gives way to this one."""
-    wanted = str(values[0])
-    if not wanted or (wanted not in asked.prompt and wanted not in asked.negative_prompt):
+    """Apply Prompt S/R: put this value in the place of the first one, wherever that stands in either prompt."""
+    searched = str(values[0])
+    if not searched or (searched not in asked.prompt and searched not in asked.negative_prompt):
         raise SpecError(
-            f"Prompt S/R looks for {wanted[:60]!r}, which is in neither prompt; begin its values with words of the prompt",
+            f"Prompt S/R looks for {searched[:60]!r}, which is in neither prompt; begin its values with words of the prompt",
             field="script_args",
         )
     return replace(
         asked,
-        prompt=asked.prompt.replace(wanted, str(value)),
-        negative_prompt=asked.negative_prompt.replace(wanted, str(value)),
+        prompt=asked.prompt.replace(searched, str(value)),
+        negative_prompt=asked.negative_prompt.replace(searched, str(value)),
     )
 
 
@@ -117,7 +117,7 @@ KINDS = (
         kind=str,
         apply=lambda asked, value, _: replace(asked, sampler=str(value)),
         named=False,
-        choices=tuple(one.name for one in SAMPLERS),
+        choices=tuple(sampler.name for sampler in SAMPLERS),
     ),
     AxisKind(
         label="Schedule type",
@@ -138,7 +138,7 @@ KINDS = (
 def read_axis(
     sent: Sequence[Any], name: str, *, csv_mode: bool, fixed_seeds: bool
 ) -> Axis:  # Any: whatever the client sent
-    """An axis from its type, its typed values and its values from a menu; SpecError for what is not one."""
+    """Read an axis from its type, its typed values and its values from a menu. Raises SpecError."""
     kind = _kind(sent[0], name)
     if kind.label == "Nothing":
         return Axis(kind=kind, values=(0,), typed="")
@@ -155,11 +155,11 @@ def _kind(sent: Any, name: str) -> AxisKind:  # Any: as above
     label = sent
     if isinstance(sent, int) and not isinstance(sent, bool):
         label = MENU[sent] if 0 <= sent < len(MENU) else f"number {sent}"
-    found = {one.label.casefold(): one for one in KINDS}.get(str(label).casefold())
-    if found is None or isinstance(sent, bool):
-        ours = ", ".join(one.label for one in KINDS)
+    axis_kind = {kind.label.casefold(): kind for kind in KINDS}.get(str(label).casefold())
+    if axis_kind is None or isinstance(sent, bool):
+        ours = ", ".join(kind.label for kind in KINDS)
         raise SpecError(f"{name} axis {str(label)[:60]!r} is not here; use one of {ours}", field="script_args")
-    return found
+    return axis_kind
 
 
 def _menu_values(sent: Any, kind: AxisKind, name: str) -> list[str]:  # Any: as above
@@ -173,13 +173,16 @@ def _menu_values(sent: Any, kind: AxisKind, name: str) -> list[str]:  # Any: as 
 
 
 def _typed_values(sent: Any, name: str) -> list[str]:  # Any: as above
-    """Comma-separated values; quotes hold one with a comma together."""
+    """Split comma-separated values; a value in quotes may hold commas."""
     if not isinstance(sent, str) or not sent.strip():
         raise SpecError(f"{name} values are empty; send text such as 1,2,3", field="script_args")
     try:
         return [value.strip() for row in csv.reader(io.StringIO(sent)) for value in row]
     except csv.Error as error:
-        raise SpecError(f"{name} values are no comma-separated text: {error}", field="script_args") from None
+        raise SpecError(
+            f"{name} values are not comma-separated text ({error}); separate values by commas and quote those that hold one",
+            field="script_args",
+        ) from None
 
 
 def _joined(values: Sequence[str]) -> str:
@@ -189,7 +192,7 @@ def _joined(values: Sequence[str]) -> str:
 
 
 def _values(text: str, kind: AxisKind, name: str) -> list[Value]:
-    """What one part of a list stands for; a Clip Skip's as every door here reads them."""
+    """Return the values that one entry of a list stands for. Clip Skips are read as everywhere else in clipskip."""
     if kind.label != CLIP_SKIP:
         return _numbers(text, kind, name) if kind.kind is not str else [text]
     try:
@@ -202,23 +205,23 @@ def _values(text: str, kind: AxisKind, name: str) -> list[Value]:
 
 
 def _numbers(text: str, kind: AxisKind, name: str) -> list[Value]:
-    """A number, or those of 1-5, 1-9 (+2) and 1-10 [4]: from, to, and the distance or how many."""
-    one = _WHOLE if kind.kind is int else _FRACTION
-    if re.fullmatch(one, text):
+    """Return a number, or the numbers of a range: 1-5, 1-9 (+2) with a distance, 1-10 [4] with a count."""
+    number = _WHOLE if kind.kind is int else _FRACTION
+    if re.fullmatch(number, text):
         return [kind.kind(text)]
-    found = re.fullmatch(rf"({one})\s*-\s*({one})\s*(?:\(([+-]{one})\s*\)|\[(\d{{1,9}})\s*\])?", text)
-    if found is None:
+    match = re.fullmatch(rf"({number})\s*-\s*({number})\s*(?:\(([+-]{number})\s*\)|\[(\d{{1,9}})\s*\])?", text)
+    if match is None:
         wanted = "whole numbers" if kind.kind is int else "numbers"
         raise SpecError(
             f"{name} value {text[:40]!r} is none of {kind.label}; give {wanted}, or a range: 1-5, 1-9 (+2), 1-10 [4]",
             field="script_args",
         )
-    low, high = float(found[1]), float(found[2])
-    step, count = float(found[3] or 1), int(found[4] or 0)
-    size = count if found[4] else 0 if step == 0 else max(0.0, (high - low) / step + 1)
+    low, high = float(match[1]), float(match[2])
+    step, count = float(match[3] or 1), int(match[4] or 0)
+    size = count if match[4] else 0 if step == 0 else max(0.0, (high - low) / step + 1)
     if not 1 <= size <= MOST_VALUES:
         raise SpecError(f"{name} range {text[:40]!r} has no values, or over {MOST_VALUES}", field="script_args")
-    if found[4]:
+    if match[4]:
         values = np.linspace(low, high, count).tolist()
     elif kind.kind is int:
         values = list(range(int(low), int(high) + (1 if step > 0 else -1), int(step)))

@@ -1,7 +1,5 @@
-"""What A1111's clients send for a picture, as A1111 1.10 takes it (modules/api/models.py, modules/processing.py).
-
-Values are converted as its API converts them: "7.0" is 7, 2.0 is 2, "false" is false, null is what is not there.
-"""
+"""Bodies that A1111's clients send for a picture, as A1111 1.10 takes them (modules/api/models.py,
+modules/processing.py)."""
 
 from typing import Annotated, Any
 
@@ -11,7 +9,7 @@ from clipskip.doors.http.ours import MOST_CHARACTERS
 from clipskip.doors.http.pictures import MOST_PICTURES
 
 MOST_BASE64 = 60 * 2**20
-"""Characters of a picture."""
+"""The most characters of one picture."""
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 Name = Annotated[str, Field(max_length=400)]
 Seed = Annotated[int, Field(ge=-1, le=2**64 - 1)]
@@ -19,13 +17,13 @@ Picture = Annotated[str, Field(max_length=MOST_BASE64)]
 
 
 class LaxBody(BaseModel):
-    """A body in which values are converted, and fields that are not known are left out."""
+    """A body whose values are converted and whose unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class PictureBody(LaxBody):
-    """txt2img's body."""
+    """The body of txt2img."""
 
     prompt: Text = ""
     negative_prompt: Text = ""
@@ -35,23 +33,23 @@ class PictureBody(LaxBody):
     subseed_strength: Annotated[float, Field(ge=0, le=1)] = 0.0
     sampler_name: Name = ""
     sampler_index: Name = "Euler"
-    """A1111's older name of the same; `sampler_name` wins."""
+    """A1111's older name of `sampler_name`, which wins over it."""
     scheduler: Name = "Automatic"
     batch_size: Annotated[int, Field(ge=1, le=MOST_PICTURES)] = 1
     n_iter: Annotated[int, Field(ge=1, le=MOST_PICTURES)] = 1
     steps: Annotated[int, Field(ge=1, le=150)] = 50
     cfg_scale: Annotated[float, Field(ge=1, le=30)] = 7.0
     width: Annotated[int, Field(ge=64, le=2048)] | None = None
-    """The checkpoint's own when not given."""
+    """The checkpoint's own size when left out."""
     height: Annotated[int, Field(ge=64, le=2048)] | None = None
     eta: Annotated[float, Field(ge=0, le=1)] | None = None
-    """The option's when not given, as for the next four."""
+    """The options' value when left out; so are the next four."""
     s_churn: Annotated[float, Field(ge=0, le=1000)] | None = None
     s_tmin: Annotated[float, Field(ge=0, le=1000)] | None = None
     s_tmax: Annotated[float, Field(ge=0, le=1000)] | None = None
     s_noise: Annotated[float, Field(ge=0, le=10)] | None = None
     enable_hr: bool = False
-    """Whether a second, larger pass follows (hires fix); without it none of the next counts."""
+    """Whether a second, larger pass follows (hires fix). Without it the next fields are not used."""
     hr_scale: float = 2.0
     hr_resize_x: int = 0
     hr_resize_y: int = 0
@@ -64,14 +62,14 @@ class PictureBody(LaxBody):
     hr_negative_prompt: Text = ""
     denoising_strength: float = 0.75
     refiner_checkpoint: Name = ""
-    """A model that finishes the picture."""
+    """A model that draws the last steps of the picture."""
     refiner_switch_at: float = 0.8
     infotext: Text = ""
     """A settings text; fields that are sent beside it win."""
     CLIP_stop_at_last_layers: Any = None
-    """Obeyed here, where A1111 obeys it only among the `override_settings`, which win."""
+    """Obeyed here. A1111 obeys it among the `override_settings` only, and those win."""
     clip_skip: Any = None
-    """SD.Next's and stable-diffusion.cpp's name of the same."""
+    """SD.Next's and stable-diffusion.cpp's name of Clip Skip."""
     override_settings: Annotated[dict[Name, Any], Field(max_length=400)] = {}
     override_settings_restore_afterwards: bool = True
     script_name: Name = ""
@@ -82,34 +80,34 @@ class PictureBody(LaxBody):
 
     @property
     def count(self) -> int:
-        """Pictures in all."""
+        """The number of pictures asked for."""
         return self.batch_size * self.n_iter
 
     @property
     def refiner(self) -> str | None:
-        """The model that finishes the picture, where there is a share of it left to finish."""
+        """The model that draws the last steps, or None if there is none or no steps are left to it."""
         idle = self.refiner_checkpoint.casefold() in ("", "none") or self.refiner_switch_at >= 1
         return None if idle else self.refiner_checkpoint
 
     @property
     def sampler(self) -> str:
-        """The sampling method; A1111's first of all where the older name is sent empty."""
+        """The sampling method. A1111's first one stands in if the older name is sent empty."""
         return self.sampler_name or self.sampler_index or "DPM++ 2M"
 
 
 class ImageBody(PictureBody):
-    """img2img's body."""
+    """The body of img2img."""
 
     init_images: Annotated[list[Picture], Field(max_length=MOST_PICTURES)] = []
     denoising_strength: Annotated[float, Field(ge=0, le=1)] = 0.75
     resize_mode: Annotated[int, Field(ge=0, le=3)] = 0
     include_init_images: bool = False
     initial_noise_multiplier: float | None = None
-    """The option's when not given."""
+    """The options' value when left out."""
     mask: Picture = ""
-    """White is drawn anew, black is kept; without one none of the next counts."""
+    """White is drawn anew and black is kept. Without a mask the next fields are not used."""
     mask_blur: int | None = None
-    """Both of the next two."""
+    """Sets both of the next two."""
     mask_blur_x: int = 4
     mask_blur_y: int = 4
     mask_round: bool = True
@@ -120,19 +118,20 @@ class ImageBody(PictureBody):
 
 
 class PngInfoBody(LaxBody):
-    """A picture."""
+    """The body of png-info: a picture."""
 
     image: Picture
 
 
 def taking(kind: type[LaxBody]) -> dict[str, Any]:  # Any: OpenAPI's own
-    """What the description says of a route that reads its body itself."""
+    """Return the OpenAPI description of a body that the route reads itself."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema)}}}}
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:  # Any: as above
-    """A schema whose parts stand in their places: a route's own has nowhere else for them."""
+    """Return a schema with its definitions put where they are used, because a route's own schema has no place for
+    them."""
     parts = schema.pop("$defs", {})
 
     def put(value: Any) -> Any:  # Any: as above
@@ -141,5 +140,5 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:  # Any: as above
             return put(parts[name]) if name in parts else {key: put(inner) for key, inner in value.items()}
         return [put(inner) for inner in value] if isinstance(value, list) else value
 
-    found: dict[str, Any] = put(schema)
-    return found
+    inlined: dict[str, Any] = put(schema)
+    return inlined

@@ -1,4 +1,4 @@
-"""A1111's extras: pictures made larger (1.10 modules/postprocessing.py, scripts/postprocessing_upscale.py)."""
+"""A1111's extras: enlarging pictures (1.10 modules/postprocessing.py, scripts/postprocessing_upscale.py)."""
 
 import asyncio
 import html
@@ -41,10 +41,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ExtrasBody(LaxBody):
-    """How pictures are made larger."""
+    """How pictures are to be enlarged."""
 
     resize_mode: Annotated[int, Field(ge=0, le=1)] = 0
-    """0: so many times as large; 1: to a size."""
+    """0 enlarges by a factor; 1 enlarges to a size."""
     show_extras_results: bool = True
     gfpgan_visibility: Share = 0.0
     codeformer_visibility: Share = 0.0
@@ -60,7 +60,7 @@ class ExtrasBody(LaxBody):
 
     @property
     def used(self) -> dict[str, str]:
-        """The upscalers that count, by their fields."""
+        """The upscalers in use, by their fields."""
         if self.upscaler_1 in NONE:
             return {}
         if self.upscaler_2 in NONE or not self.extras_upscaler_2_visibility:
@@ -68,7 +68,7 @@ class ExtrasBody(LaxBody):
         return {"upscaler_1": self.upscaler_1, "upscaler_2": self.upscaler_2}
 
     def enlarged(self, pixels: Pixels, upscalers: Sequence[Upscaler]) -> Pixels:
-        """A picture made larger as the body says, by the upscalers that count."""
+        """Return a picture enlarged as the body asks, by the upscalers in use."""
         made = [self._by(upscale, pixels) for upscale in upscalers]
         if not made:
             return pixels
@@ -90,43 +90,43 @@ class ExtrasBody(LaxBody):
 
     @property
     def said(self) -> dict[str, object]:
-        """What is noted of it, as A1111 notes it."""
+        """What is recorded of the enlarging, in A1111's words."""
         if self.upscaler_1 in NONE:
             return {}
-        said: dict[str, object] = {"Postprocess upscaler": self.upscaler_1}
+        notes: dict[str, object] = {"Postprocess upscaler": self.upscaler_1}
         if self.resize_mode:
-            said["Postprocess upscale to"] = f"{self.upscaling_resize_w}x{self.upscaling_resize_h}"
+            notes["Postprocess upscale to"] = f"{self.upscaling_resize_w}x{self.upscaling_resize_h}"
         else:
-            said["Postprocess upscale by"] = self.upscaling_resize
-        return said if self.upscaler_2 in NONE else said | {"Postprocess upscaler 2": self.upscaler_2}
+            notes["Postprocess upscale by"] = self.upscaling_resize
+        return notes if self.upscaler_2 in NONE else notes | {"Postprocess upscaler 2": self.upscaler_2}
 
 
 class SingleBody(ExtrasBody):
-    """One picture."""
+    """One picture to enlarge."""
 
     image: Picture = ""
 
 
 class FileBody(LaxBody):
-    """One picture of several."""
+    """One picture of a batch."""
 
     data: Picture
     name: Name
 
 
 class BatchBody(ExtrasBody):
-    """Several pictures."""
+    """Several pictures to enlarge."""
 
     imageList: Annotated[list[FileBody], Field(max_length=MOST_PICTURES)]
 
 
 def add_extras(routes: APIRouter, studio: Studio, options: Options) -> None:
-    """Add them."""
+    """Add the routes that enlarge pictures."""
     turn = threading.Lock()
 
     @routes.post("/extra-single-image", openapi_extra=taking(SingleBody))
     async def extra_single_image(request: Request) -> Json:
-        """A picture made larger, with the settings that it carries."""
+        """Enlarge a picture and keep the settings that it carries."""
         body = await read_lax(request, SingleBody)
         shop = Shop(studio=studio, options=options, turn=turn, asker=request)
         info, images = await _enlarged(body, {"image": body.image}, shop)
@@ -134,7 +134,7 @@ def add_extras(routes: APIRouter, studio: Studio, options: Options) -> None:
 
     @routes.post("/extra-batch-images", openapi_extra=taking(BatchBody))
     async def extra_batch_images(request: Request) -> Json:
-        """Pictures made larger, each with the settings that it carries."""
+        """Enlarge pictures, each with the settings that it carries."""
         body = await read_lax(request, BatchBody)
         shop = Shop(studio=studio, options=options, turn=turn, asker=request)
         sent = {f"imageList.{i}": file.data for i, file in enumerate(body.imageList)}
@@ -144,16 +144,16 @@ def add_extras(routes: APIRouter, studio: Studio, options: Options) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Shop:
-    """What enlarging takes beside the body."""
+    """What enlarging needs besides the body."""
 
     studio: Studio
     options: Options
     turn: threading.Lock
-    """Held while pictures are enlarged: models take much memory, so that one request is served after the other."""
+    """Held while pictures are enlarged: models take much memory, so requests are served one after the other."""
     asker: Request
 
     def upscaler(self, name: str, *, field: str, given_up: Callable[[], bool]) -> Upscaler:
-        """The upscaler of this name; SpecError or NotFound with the field where there is none."""
+        """Return the upscaler of this name. Raises SpecError or NotFound with the field's name."""
         plain = upscale_by(name)
         if plain is not None:
             return plain
@@ -169,7 +169,7 @@ class Shop:
 
 
 async def _enlarged(body: ExtrasBody, sent: dict[str, str], shop: Shop) -> tuple[str, list[str]]:
-    """What is said of the pictures, as HTML, and the pictures. Whoever hangs up gives them up."""
+    """Return an HTML note about the pictures, and the pictures. Enlarging stops when the client hangs up."""
     faces = [name for name in ("gfpgan_visibility", "codeformer_visibility") if getattr(body, name)]
     if faces:
         raise refusal([Reason(field=name, why=f"{name}: face restoration is not here; send 0") for name in faces])
@@ -195,5 +195,5 @@ async def _enlarged(body: ExtrasBody, sent: dict[str, str], shop: Shop) -> tuple
 
 
 def _with(noted: str, text: str | None) -> str:
-    """The settings that a picture carries and what was done to it."""
+    """Return the settings that a picture carries with a note of what was done to it."""
     return ", ".join(part for part in (text, noted) if part)

@@ -1,4 +1,4 @@
-"""A1111's own fields of a picture that cannot be had here, and the values at which they change nothing."""
+"""A1111's fields of a picture that this server cannot honour, and the values at which they change nothing."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ NEUTRAL: Mapping[str, tuple[str, ...]] = {
     "latent_mask": OFF,
     "controlnet_units": OFF,
 }
-"""As `plain` writes them, A1111's own default first but for what is only off."""
+"""As `plain` writes them. A1111's own default stands first, except for fields that are merely off."""
 SILENT = frozenset(
     {
         "mask_blur_x", "mask_blur_y", "mask_round", "initial_noise_multiplier",
@@ -31,11 +31,11 @@ SILENT = frozenset(
         "do_not_reload_embeddings",
     }
 )  # fmt: skip
-"""A1111's own fields that count only for its other way of drawing, or only inside A1111."""
+"""A1111's fields that count only for its other way of drawing, or only inside A1111."""
 
 
 def refused_fields(sent: Mapping[str, Any]) -> Iterator[Reason]:  # Any: whatever the client sent
-    """Why fields are refused that would change the picture in A1111 and cannot here."""
+    """Yield why fields are refused that would change the picture in A1111 and cannot here."""
     for name, neutral in NEUTRAL.items():
         if name in sent and plain(sent[name]) not in neutral:
             usual = neutral[0] or "nothing"
@@ -44,7 +44,7 @@ def refused_fields(sent: Mapping[str, Any]) -> Iterator[Reason]:  # Any: whateve
 
 
 def find_method(sampler: str, scheduler: str, *, begun: bool) -> tuple[str, str, bool]:
-    """A1111's names of a sampling method and schedule type, and whether the type sent is one that the method leaves out.
+    """Return A1111's names of a sampling method and schedule type, and whether the type sent is one that the method leaves out.
 
     DDIM and its kin visit their own timesteps whatever the type (A1111 1.10, modules/sd_samplers_timesteps.py).
     """
@@ -58,7 +58,7 @@ def find_method(sampler: str, scheduler: str, *, begun: bool) -> tuple[str, str,
 
 
 def plain(value: Any) -> str:  # Any: as above
-    """A value as the tables write it: 1.0 and "1" are 1, and what is empty is nothing."""
+    """Return a value as the tables write it: 1.0 and "1" become 1, and anything empty becomes nothing."""
     if isinstance(value, bool):
         return str(value).casefold()
     if isinstance(value, int | float | str):

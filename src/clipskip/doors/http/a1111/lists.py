@@ -1,4 +1,5 @@
-"""What A1111's clients fill their menus from. Files go by name: no path of this machine is told."""
+"""Lists from which A1111's clients fill their menus. Files go by name, so that no path of this machine is given
+away."""
 
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +18,7 @@ Json = dict[str, Any]  # Any: A1111's own shapes
 
 
 def add_lists(routes: APIRouter, studio: Studio) -> None:
-    """Adds them."""
+    """Add the routes that list things."""
     _add_models(routes, studio)
     _add_styles(routes, studio)
     _add_menus(routes)
@@ -31,56 +32,56 @@ def add_lists(routes: APIRouter, studio: Studio) -> None:
 
 
 def _none() -> list[Json]:
-    """None of these here."""
+    """Return an empty list: this server has none of these."""
     return []
 
 
 def _add_models(routes: APIRouter, studio: Studio) -> None:
     @routes.get("/sd-models")
     def sd_models() -> list[Json]:
-        """Checkpoints; a hash is null until the file has been used."""
-        return [_model(found) for found in studio.library.files(FileKind.CHECKPOINT)]
+        """List the checkpoints. A hash is null until the file has been used."""
+        return [_model(file) for file in studio.library.files(FileKind.CHECKPOINT)]
 
     @routes.get("/sd-vae")
     def sd_vae() -> list[Json]:
-        """VAE files."""
-        return [{"model_name": one.name, "filename": one.name} for one in studio.library.files(FileKind.VAE)]
+        """List the VAE files."""
+        return [{"model_name": file.name, "filename": file.name} for file in studio.library.files(FileKind.VAE)]
 
     @routes.get("/loras")
     def loras() -> list[Json]:
-        """LoRAs."""
+        """List the LoRAs."""
         files = studio.library.files(FileKind.LORA)
-        return [{"name": one.stem, "alias": one.stem, "path": one.name, "metadata": {}} for one in files]
+        return [{"name": file.stem, "alias": file.stem, "path": file.name, "metadata": {}} for file in files]
 
     @routes.get("/embeddings")
     def embeddings() -> Json:
-        """Embeddings."""
-        loaded = {one.stem: _embedding(one) for one in studio.library.files(FileKind.EMBEDDING)}
-        return {"loaded": {name: one for name, one in loaded.items() if one}, "skipped": {}}
+        """List the embeddings."""
+        loaded = {file.stem: _embedding(file) for file in studio.library.files(FileKind.EMBEDDING)}
+        return {"loaded": {name: facts for name, facts in loaded.items() if facts}, "skipped": {}}
 
 
 def _add_styles(routes: APIRouter, studio: Studio) -> None:
     @routes.get("/prompt-styles")
     def prompt_styles() -> list[Json]:
-        """The styles of the styles.csv in the model folders."""
+        """List the styles of the styles.csv in the model folders."""
         return [asdict(style) for style in read_styles(studio.library.folders).values()]
 
 
-def _model(found: LibraryFile) -> Json:
-    hashes = cached_hashes(found.path) if found.path.is_file() else None
+def _model(file: LibraryFile) -> Json:
+    hashes = cached_hashes(file.path) if file.path.is_file() else None
     return {
-        "title": f"{found.name} [{hashes.autov2}]" if hashes else found.name,
-        "model_name": found.stem,
+        "title": f"{file.name} [{hashes.autov2}]" if hashes else file.name,
+        "model_name": file.stem,
         "hash": hashes.autov2 if hashes else None,
         "sha256": hashes.sha256 if hashes else None,
-        "filename": found.name,
+        "filename": file.name,
         "config": None,
     }
 
 
-def _embedding(found: LibraryFile) -> Json | None:
+def _embedding(file: LibraryFile) -> Json | None:
     try:
-        vectors = count_vectors(found.path)
+        vectors = count_vectors(file.path)
     except ClipskipError:
         return None
     return {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None, "shape": 768, "vectors": vectors}
@@ -89,8 +90,8 @@ def _embedding(found: LibraryFile) -> Json | None:
 def _add_upscalers(routes: APIRouter, studio: Studio) -> None:
     @routes.get("/upscalers")
     def upscalers() -> list[Json]:
-        """What makes pictures larger, the models among them."""
-        models = dict.fromkeys(upscaler_name(found) for found in studio.library.files(FileKind.UPSCALER))
+        """List what enlarges pictures, models included."""
+        models = dict.fromkeys(upscaler_name(file) for file in studio.library.files(FileKind.UPSCALER))
         nothing = {"model_path": None, "model_url": None, "scale": 4.0}
         return [
             *({"name": name, "model_name": None, **nothing} for name in UPSCALERS),
@@ -101,12 +102,12 @@ def _add_upscalers(routes: APIRouter, studio: Studio) -> None:
 def _add_menus(routes: APIRouter) -> None:
     @routes.get("/samplers")
     def samplers() -> list[Json]:
-        """Sampling methods."""
-        return [{"name": one.name, "aliases": list(one.aliases), "options": {}} for one in SAMPLERS]
+        """List the sampling methods."""
+        return [{"name": sampler.name, "aliases": list(sampler.aliases), "options": {}} for sampler in SAMPLERS]
 
     @routes.get("/schedulers")
     def schedulers() -> list[Json]:
-        """Schedule types."""
+        """List the schedule types."""
         return [
             {
                 "name": label.lower().replace(" ", "_"),
@@ -120,15 +121,15 @@ def _add_menus(routes: APIRouter) -> None:
 
     @routes.get("/latent-upscale-modes")
     def latent_upscale_modes() -> list[Json]:
-        """What enlarges latents, in a hires pass."""
+        """List the methods that enlarge latents in a hires pass."""
         return [{"name": name} for name in LATENT_MODES]
 
     @routes.get("/scripts")
     def scripts() -> dict[str, list[str]]:
-        """Scripts."""
+        """List the scripts."""
         return {"txt2img": [NAME.lower()], "img2img": []}
 
     @routes.get("/script-info")
     def script_info() -> list[Json]:
-        """What scripts take."""
+        """List the arguments that scripts take."""
         return [plot_script()]

@@ -1,4 +1,4 @@
-"""A1111's routes about the machine and the models in its memory, and those whose work is not done here."""
+"""A1111's routes about the machine and the models in its memory, and about work that this server does not do."""
 
 import asyncio
 import os
@@ -21,12 +21,12 @@ ABSENT = {
     "train/embedding": "training embeddings is not here",
     "train/hypernetwork": "hypernetworks are not here",
 }
-"""Routes of A1111's below /sdapi/v1, and why they do nothing."""
+"""A1111's routes below /sdapi/v1 that this server refuses, and why."""
 EXTENSIONS = {"controlnet": "ControlNet", "adetailer": "ADetailer"}
 
 
 def add_machine(routes: APIRouter, studio: Studio, options: Options) -> None:
-    """Add them."""
+    """Add the routes."""
     for what in ("checkpoints", "vae", "loras", "embeddings"):
         routes.add_api_route(f"/refresh-{what}", _refreshed, methods=["POST"])
     _add_memory(routes, studio, options)
@@ -35,17 +35,17 @@ def add_machine(routes: APIRouter, studio: Studio, options: Options) -> None:
 
     @routes.get("/cmd-flags")
     def flags() -> Json:
-        """The flags of A1111's command line that have a meaning here."""
+        """Return the flags of A1111's command line that mean something here."""
         return {"api": True, "nowebui": False}
 
     @routes.get("/extensions")
     def extensions() -> list[Json]:
-        """None."""
+        """List the extensions: none."""
         return []
 
 
 def extension_routes() -> APIRouter:
-    """The routes of extensions that clients know, which are refused by the extension's name."""
+    """Build routes that refuse requests to known extensions, by the extension's name."""
     routes = APIRouter(tags=["A1111"])
     for start, name in EXTENSIONS.items():
         for method in ("GET", "POST"):
@@ -55,7 +55,7 @@ def extension_routes() -> APIRouter:
 
 
 def _refreshed() -> None:
-    """Nothing to do: folders are looked into at every request."""
+    """Do nothing: folders are read at every request."""
 
 
 def _refusing(why: str) -> Callable[[], None]:
@@ -68,7 +68,7 @@ def _refusing(why: str) -> Callable[[], None]:
 def _add_memory(routes: APIRouter, studio: Studio, options: Options) -> None:
     @routes.get("/memory")
     def memory() -> Json:
-        """Bytes of memory, free and in all."""
+        """Return the memory, free and in all, in bytes."""
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         free = free_bytes(torch.device("cpu"))
         return {"ram": {"free": free, "used": total - free, "total": total}, "cuda": _cuda()}

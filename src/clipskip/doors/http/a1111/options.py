@@ -1,4 +1,5 @@
-"""A1111's options: its whole list, kept for as long as the server runs. One that cannot be had is refused by itself."""
+"""A1111's options: its whole list, kept as long as the server runs. An option that this server cannot honour is refused
+on its own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from clipskip.sweep import Studio, find_hires_upscaler
 from clipskip.weights import CheckpointFacts, FileKind
 
 AUTOMATIC, NO_FILE = "Automatic", "None"
-"""Of VAEs: the file beside the checkpoint, if there is one; and the checkpoint's own."""
+"""Values of the VAE option: the file beside the checkpoint, if there is one; and the checkpoint's own VAE."""
 CLIP_SKIP, MODEL, MODEL_HASH = "CLIP_stop_at_last_layers", "sd_model_checkpoint", "sd_checkpoint_hash"
 OBEYED: dict[str, Value] = {
     MODEL: "",
@@ -38,7 +39,7 @@ OBEYED: dict[str, Value] = {
     "initial_noise_multiplier": 1.0,
     "inpainting_mask_weight": 1.0,
 }
-"""Options that count here, and A1111's own defaults: its Clip Skip of 1 and its noise of a GPU among them."""
+"""Options that count here with A1111's own defaults, such as Clip Skip 1 and noise drawn on the GPU."""
 DEFAULTS: Mapping[str, Value] = {**KEPT, **FIXED, **OBEYED}
 CHOICES: dict[str, tuple[str, ...]] = {
     "randn_source": ("GPU", "CPU", "NV"),
@@ -67,18 +68,18 @@ MOST_TEXT, MOST_ITEMS = 2000, 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What becomes of options that a client sends."""
+    """What becomes of the options that a client sends."""
 
     taken: Mapping[str, Value]
     reasons: tuple[Reason, ...] = ()
-    """Why others are refused."""
+    """Why the others are refused."""
     ignored: tuple[str, ...] = ()
-    """Names that A1111 has not."""
+    """Names that A1111 does not have."""
 
 
 @final
 class Options:
-    """The options that are in force."""
+    """The options in force."""
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
@@ -86,7 +87,7 @@ class Options:
 
     @property
     def all(self) -> dict[str, Value]:
-        """Every option, the model by its title where its file is (still) there."""
+        """Every option. The model goes by its title if its file is still there."""
         values = {**DEFAULTS, **self._set}
         try:
             facts = self._studio.models.facts(str(values[MODEL]) or None)
@@ -95,18 +96,18 @@ class Options:
         return values | {MODEL: f"{facts.source.path.name} [{facts.ref.hash}]", MODEL_HASH: facts.source.sha256}
 
     def set(self, sent: Mapping[str, Any]) -> Changes:  # Any: whatever the client sent
-        """Change the options for all requests to come, but for those that are refused."""
+        """Change the options for all later requests, except those that are refused."""
         changes = self.read(sent)
         self._set = {**self._set, **changes.taken}
         return changes
 
     @property
     def kept(self) -> Mapping[str, Value]:
-        """Those that somebody has set."""
+        """The options that somebody has set."""
         return self._set
 
     def read(self, sent: Mapping[str, Any]) -> Changes:  # Any: as above
-        """Which of these options are taken, refused and not known."""
+        """Sort options into those that are taken, refused and not known."""
         taken: dict[str, Value] = {}
         reasons, ignored = list[Reason](), list[str]()
         if ALIAS in sent:
@@ -126,14 +127,14 @@ class Options:
         return Changes(taken=taken, reasons=tuple(reasons), ignored=tuple(ignored))
 
     def check_model(self, name: str, *, field: str) -> None:
-        """NotFound where there is no checkpoint of this name."""
+        """Raise NotFound if there is no checkpoint of this name."""
         try:
             self._studio.library.find(name, FileKind.CHECKPOINT)
         except NotFound as error:
             raise NotFound(str(error), field=field) from None
 
     def check_same_model(self, name: str, model: str | None) -> None:
-        """SpecError where a second pass is to be drawn by another checkpoint than the first."""
+        """Raise SpecError if a second pass is to be drawn by another checkpoint than the first."""
         first, second = self.facts(model), self.facts(name)
         if first is None or second is None or first.ref != second.ref:
             raise SpecError(
@@ -143,21 +144,21 @@ class Options:
             )
 
     def check_upscaler(self, hires: Hires) -> None:
-        """An error where there is no upscaler of the name that a second pass has."""
+        """Raise an error if there is no upscaler of the second pass' name."""
         try:
             find_hires_upscaler(hires, self._studio.library, allow_pickle=self._studio.allow_pickle)
         except ClipskipError as error:
             raise type(error)(str(error), field="hr_upscaler") from None
 
     def facts(self, model: Any) -> CheckpointFacts | None:  # Any: whatever the client sent
-        """What is known of this model; None where there is no such model."""
+        """Return what is known of this model, or None if there is no such model."""
         try:
             return self._studio.models.facts(str(model or "") or None)
         except ClipskipError:
             return None
 
     def depth(self, model: Any) -> int | None:  # Any: as above
-        """How many layers this model's text encoder has; None where there is no such model."""
+        """Return how many layers this model's text encoder has, or None if there is no such model."""
         facts = self.facts(model)
         return facts.depth if facts else None
 
@@ -186,7 +187,7 @@ class Options:
 
 
 def as_kind(name: str, value: Any, like: Value) -> Any:  # Any: whatever the client sent; the kind of `like`
-    """The value as the kind that the option has, as 1.0 is 1 and "false" is false; SpecError where it is none."""
+    """Return the value as the option's type, as 1.0 becomes 1 and "false" becomes false. Raises SpecError."""
     wanted = "text"
     if isinstance(like, bool):
         wanted = "true or false"
@@ -220,11 +221,11 @@ def _number(value: Any) -> float | None:  # Any: as above
 
 
 def read_skip(value: Any, *, field: str, depth: int | None) -> ClipSkip:  # Any: as above
-    """A Clip Skip as A1111's API has it, a number; fractions lie between two layers."""
+    """Read a Clip Skip as A1111's API takes it: a number, of which a fraction lies between two layers."""
     deepest = depth or "the depth of the model's encoder"
     usable = f"use a number from 1 to {deepest}, where 1 is the last layer"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SpecError(f"{field} is {str(value)[:40]!r}, which is no number; {usable}", field=field)
+        raise SpecError(f"{field} is {str(value)[:40]!r}, which is not a number; {usable}", field=field)
     try:
         skip = ClipSkip(value)
         if depth is not None:
@@ -237,5 +238,5 @@ def read_skip(value: Any, *, field: str, depth: int | None) -> ClipSkip:  # Any:
 
 
 def told(names: Sequence[str]) -> list[str]:
-    """Names of a client's as an answer repeats them: not endless."""
+    """Return names that a client sent, shortened for an answer."""
     return [name[:80] for name in names[:100]]

@@ -1,4 +1,4 @@
-"""A1111's X/Y/Z plot: the script's arguments in; the cells to draw, then the sheet and what is said of it, out."""
+"""A1111's X/Y/Z plot: read the script's arguments, list the cells to draw, and build the sheet and its `info`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,15 +25,15 @@ SWITCHES = (
     "draw_legend", "include_lone_images", "include_sub_grids", "no_fixed_seeds", "vary_seeds_x", "vary_seeds_y",
     "vary_seeds_z", "margin_size", "csv_mode",
 )  # fmt: skip
-"""A1111 1.10's arguments after three for each axis."""
+"""The arguments of A1111 1.10 that follow three for each axis."""
 MARGIN = "margin_size"
 MOST_MARGIN = 500
-"""Pixels, as in A1111's page."""
+"""The widest margin, in pixels, as on A1111's page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
-    """A sheet of pictures: X across, Y down, a block for each of Z."""
+    """A sheet of pictures: X runs across, Y down, and Z makes a block for each value."""
 
     x: Axis
     y: Axis
@@ -49,11 +49,12 @@ class Plot:
 
     @property
     def size(self) -> int:
-        """How many pictures."""
+        """The number of pictures."""
         return len(self.x.values) * len(self.y.values) * len(self.z.values)
 
     def requests(self, asked: Asked) -> list[Asked]:
-        """What each cell asks for, X counting fastest; all have one seed unless an axis or a switch says otherwise."""
+        """Return what each cell asks for, X counting fastest. All have one seed unless an axis or a switch says
+        otherwise."""
         if self.fixed_seed:
             asked = replace(asked, seed=fix_seed(asked.seed), variation_seed=fix_seed(asked.variation_seed))
         slowest_first = product(*(enumerate(axis.values) for axis in reversed(self._axes)))
@@ -73,7 +74,7 @@ class Plot:
 
 
 def read_plot(args: Sequence[Any]) -> Plot:  # Any: whatever the client sent
-    """The plot that A1111's arguments ask for; SpecError, by name, for what is not here."""
+    """Read the plot that A1111's arguments ask for. Raises SpecError."""
     if len(args) != 9 + len(SWITCHES):
         raise SpecError(
             f"script_args has {len(args)} values; {NAME} takes {9 + len(SWITCHES)}: type, values and menu values of each "
@@ -111,25 +112,25 @@ def read_plot(args: Sequence[Any]) -> Plot:  # Any: whatever the client sent
 
 
 def plan_cells(studio: Studio, cells: Sequence[Asked]) -> tuple[CheckpointFacts, list[Render], Extras]:
-    """What all cells need, found and checked."""
+    """Gather what all cells need."""
     planned = [studio.plan(cell) for cell in cells]
     renders = [render for _, render, _ in planned]
     return planned[0][0], renders, reduce(Extras.with_more, (extras for _, _, extras in planned))
 
 
 def draw_sheets(plot: Plot, drawn: Sequence[Drawn]) -> list[Pixels]:
-    """The whole sheet, then the block of each of Z; a cell that somebody stopped is left open."""
-    found = {one.index: one.pixels for one in drawn}
+    """Return the whole sheet, then the block of each Z value. A cell that was interrupted stays empty."""
+    pixels = {drawing.index: drawing.pixels for drawing in drawn}
     height, width, _ = drawn[0].pixels.shape
     across, down = len(plot.x.values), len(plot.y.values)
     blocks = []
     for start in range(0, plot.size, across * down):
-        rows = [[found.get(start + row * across + i) for i in range(across)] for row in range(down)]
+        rows = [[pixels.get(start + row * across + i) for i in range(across)] for row in range(down)]
         if plot.legend:
             blocks.append(draw_grid(rows, columns=plot.x.names, rows=plot.y.names, footer="", gap_px=plot.margin_px))
         else:
             empty = np.full((height, width, 3), 255, np.uint8)
-            blocks.append(np.vstack([np.hstack([empty if one is None else one for one in row]) for row in rows]))
+            blocks.append(np.vstack([np.hstack([empty if cell is None else cell for cell in row]) for row in rows]))
     if len(blocks) == 1:
         return [blocks[0], *blocks]
     whole = draw_grid([blocks], columns=plot.z.names, rows=("",), footer="") if plot.legend else np.hstack(blocks)
@@ -137,7 +138,7 @@ def draw_sheets(plot: Plot, drawn: Sequence[Drawn]) -> list[Pixels]:
 
 
 def sheet_infotext(plot: Plot, first: Render) -> str:
-    """The first cell's settings and, before the version, what the axes were."""
+    """Return the first cell's settings, with the axes written before the version."""
     axes = [("X", plot.x), ("Y", plot.y), ("Z", plot.z)]
     pairs = [("Script", NAME)]
     for name, axis in axes:
@@ -150,8 +151,8 @@ def sheet_infotext(plot: Plot, first: Render) -> str:
 
 
 def plot_script() -> Json:
-    """What A1111's `script-info` says of it."""
-    labels = [one.label for one in KINDS]
+    """Return the plot as A1111's `script-info` describes it."""
+    labels = [kind.label for kind in KINDS]
     args: list[Json] = []
     for name in "XYZ":
         args.append(_arg(f"{name} type", "Clip skip" if name == "X" else "Nothing", choices=labels))

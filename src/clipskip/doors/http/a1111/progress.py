@@ -1,4 +1,4 @@
-"""How far A1111's clients see that the pictures are, and how they stop them."""
+"""Progress of pictures for A1111's clients, and how they stop them."""
 
 from fastapi import APIRouter
 
@@ -8,11 +8,11 @@ from clipskip.sweep import Job, Studio
 
 
 def add_progress(routes: APIRouter, studio: Studio) -> None:
-    """Add them."""
+    """Add the routes."""
 
     @routes.get("/progress")
     def progress(skip_current_image: bool = False) -> Json:
-        """How far the worker is, with a rough look at the picture."""
+        """Return how far the worker is, with a rough look at the picture."""
         job = studio.queue.running
         look = None if job is None or skip_current_image else _look(job)
         return {
@@ -36,7 +36,7 @@ def add_progress(routes: APIRouter, studio: Studio) -> None:
 
     @routes.post("/skip")
     def skip() -> Json:
-        """Leave the pictures at hand half done, and go on with the next."""
+        """Leave the pictures in progress half done and go on with the next."""
         job = studio.queue.running
         if job is not None and job.halt is not None:
             job.halt.skip()
@@ -59,6 +59,6 @@ def _state(job: Job | None) -> Json:
 
 
 def _look(job: Job) -> str | None:
-    """The newest preview."""
+    """Return the newest preview."""
     looks = list(job.previews.values())
     return data_url(looks[-1]).partition(",")[2] if looks else None

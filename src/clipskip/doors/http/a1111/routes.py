@@ -1,4 +1,4 @@
-"""A1111's API: names, bodies and answers are A1111 1.10's (modules/api/api.py)."""
+"""A1111's API, with the names, bodies and answers of A1111 1.10 (modules/api/api.py)."""
 
 import asyncio
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ NUMBERED = {"inpainting_mask_invert": MASK_MODES, "inpainting_fill": MASKED_CONT
 
 
 def a1111_routes(studio: Studio) -> APIRouter:
-    """The routes below /sdapi/v1."""
+    """Build the routes below /sdapi/v1."""
     routes = APIRouter(prefix="/sdapi/v1", tags=["A1111"], route_class=StrictRoute)
     options = Options(studio)
     _add_pictures(routes, studio, options)
@@ -62,7 +62,7 @@ def _add_pictures(routes: APIRouter, studio: Studio, options: Options) -> None:
 
     @routes.post("/txt2img", openapi_extra=taking(PictureBody))
     async def txt2img(request: Request) -> Json:
-        """Pictures of a prompt, with their settings in them."""
+        """Draw pictures of a prompt, with their settings in them."""
         wish = await asyncio.to_thread(read_wish, await read_body(request), PictureBody, shelf())
         if not wish.body.override_settings_restore_afterwards:
             options.set(wish.body.override_settings)
@@ -73,7 +73,7 @@ def _add_pictures(routes: APIRouter, studio: Studio, options: Options) -> None:
 
     @routes.post("/img2img", openapi_extra=taking(ImageBody))
     async def img2img(request: Request) -> Json:
-        """Pictures of a prompt that begin at a picture, stretched to their size."""
+        """Draw pictures of a prompt that begin at a picture, stretched to their size."""
         wish = await asyncio.to_thread(read_wish, await read_body(request), ImageBody, shelf())
         begun = await asyncio.to_thread(_begun, wish.body, wish.options)
         order = await asyncio.to_thread(partial(Order.of, begun=begun), wish, studio)
@@ -83,7 +83,7 @@ def _add_pictures(routes: APIRouter, studio: Studio, options: Options) -> None:
 
     @routes.post("/png-info", openapi_extra=taking(PngInfoBody))
     async def png_info(request: Request) -> Json:
-        """The settings in a picture: as text, and as fields with A1111's defaults for those left out."""
+        """Read the settings in a picture: as text, and as fields with A1111's defaults for those left out."""
         body = await read_lax(request, PngInfoBody)
         return await asyncio.to_thread(_settings_in, body.image)
 
@@ -107,14 +107,14 @@ class Begun:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Order:
-    """Pictures that a body asks for, found and checked."""
+    """The pictures that a body asks for, with the files they need."""
 
     wish: Wish[Any]  # Any: txt2img's or img2img's
     facts: CheckpointFacts
     renders: list[Render]
     extras: Extras
     warnings: tuple[str, ...]
-    """What is likely not meant of its files and settings."""
+    """What in its files and settings is probably a mistake."""
 
     @classmethod
     def of(cls, wish: Wish[Any], studio: Studio, *, begun: Begun | None = None) -> "Order":  # Any: as above
@@ -137,12 +137,12 @@ class Order:
         """The body as the answer repeats it."""
         body = self.wish.body
         pictures = isinstance(body, ImageBody) and not body.include_init_images
-        found: Json = body.model_dump(exclude={"init_images", "mask"} if pictures else set())
-        return found
+        repeated: Json = body.model_dump(exclude={"init_images", "mask"} if pictures else set())
+        return repeated
 
 
 def _begun(body: ImageBody, options: Mapping[str, Value]) -> Begun:
-    """Where the pictures begin: one for all, or one for each of a batch, as in A1111."""
+    """Return where the pictures begin: one start for all, or one for each of a batch, as in A1111."""
     if not 1 <= len(body.init_images) <= max(1, body.batch_size):
         raise SpecError(
             f"init_images has {len(body.init_images)} pictures; send one, or up to batch_size of them, as base64",
@@ -154,7 +154,7 @@ def _begun(body: ImageBody, options: Mapping[str, Value]) -> Begun:
 
 
 def _start(body: ImageBody, pixels: Pixels, pictures: dict[str, Pixels], options: Mapping[str, Value]) -> Start:
-    """Where a picture begins; its mask is put to the pictures."""
+    """Return where a picture begins; its mask is added to the pictures."""
     mask = None
     if body.mask:
         drawn = read_mask(decoded(body.mask, field="mask"), field="mask", soft=not body.mask_round)
@@ -175,13 +175,13 @@ def _start(body: ImageBody, pixels: Pixels, pictures: dict[str, Pixels], options
 
 
 def _same_shape(body: ImageBody, pixels: Pixels) -> bool:
-    """Whether cutting or filling would do no more than stretching does."""
+    """Return whether cutting or filling would do no more than stretching does."""
     height, width, _ = pixels.shape
     return body.width is not None and body.height is not None and width * body.height == height * body.width
 
 
 def _mask(body: ImageBody, hash: str, *, weight: float) -> Mask:
-    """The mask with what A1111 numbers."""
+    """Return the mask, with the values that A1111 numbers."""
     across, down = (body.mask_blur_x, body.mask_blur_y) if body.mask_blur is None else (body.mask_blur, body.mask_blur)
     for name, words in NUMBERED.items():
         if getattr(body, name) not in range(len(words)):
@@ -204,7 +204,7 @@ def _mask(body: ImageBody, hash: str, *, weight: float) -> Mask:
 
 
 async def _answered(order: Order, studio: Studio, asker: Request) -> Json:
-    """The pictures, drawn and, where asked, saved; and what is to say of them."""
+    """Draw the pictures, save them where asked, and return the answer."""
     wish, body = order.wish, order.wish.body
     drawn = await draw_renders(
         studio,
@@ -218,13 +218,13 @@ async def _answered(order: Order, studio: Studio, asker: Request) -> Json:
     writing = writing_of(wish.options)
     if body.save_images:
         await asyncio.to_thread(_save, drawn, studio, wish)
-    pictures = [(one.pixels, infotext_of(one)) for one in drawn] if body.send_images else []
+    pictures = [(drawing.pixels, infotext_of(drawing)) for drawing in drawn] if body.send_images else []
     info = info_of(wish, order.renders[0], drawn) | {"clipskip_warnings": list(order.warnings)}
     return answer(await encoded(pictures, writing), info, order.parameters)
 
 
 async def _plotted(wish: Wish[PictureBody], studio: Studio, *, asker: Request) -> Json:
-    """The sheet of a plot, then its blocks and cells where those are asked for, and what is to say of them."""
+    """Draw the sheet of a plot, and return it with its blocks and cells if those are asked for."""
     body, writing = wish.body, writing_of(wish.options)
     if body.count > 1:
         raise SpecError(f"{NAME} draws one picture a cell; send a batch_size and n_iter of 1", field="batch_size")
@@ -243,32 +243,32 @@ async def _plotted(wish: Wish[PictureBody], studio: Studio, *, asker: Request) -
     info |= {
         "infotexts": [text] * len(pictures) + info["infotexts"],
         "index_of_first_image": 1,
-        "all_prompts": [cells[one.index].prompt for one in drawn],
-        "all_negative_prompts": [cells[one.index].negative_prompt for one in drawn],
+        "all_prompts": [cells[drawing.index].prompt for drawing in drawn],
+        "all_negative_prompts": [cells[drawing.index].negative_prompt for drawing in drawn],
     }
     if plot.cells_too:
-        pictures += [(one.pixels, infotext_of(one)) for one in drawn]
+        pictures += [(drawing.pixels, infotext_of(drawing)) for drawing in drawn]
     return answer(await encoded(pictures if body.send_images else [], writing), info, body.model_dump())
 
 
 def _save(drawn: list[Drawn], studio: Studio, wish: Wish[Any]) -> None:  # Any: txt2img's or img2img's
-    """Keep the pictures; those that somebody stopped only where the options say so, as in A1111."""
+    """Save the pictures; interrupted ones only if the options say so, as in A1111."""
     writing = writing_of(wish.options)
-    for one in drawn:
-        if one.half_done is None or wish.options["save_incomplete_images"]:
-            content = writing.content(one.pixels, infotext_of(one))
-            save_picture(one.render, studio.history.out, content=content, suffix=writing.format.suffix)
+    for drawing in drawn:
+        if drawing.half_done is None or wish.options["save_incomplete_images"]:
+            content = writing.content(drawing.pixels, infotext_of(drawing))
+            save_picture(drawing.render, studio.history.out, content=content, suffix=writing.format.suffix)
 
 
 def _add_options(routes: APIRouter, options: Options) -> None:
     @routes.get("/options")
     def get_options() -> Json:
-        """The options: A1111's whole list, with what has been set."""
+        """Return the options: A1111's whole list, with what has been set."""
         return dict(options.all)
 
     @routes.post("/options")
     def set_options(body: Json) -> Json | None:
-        """Change options. Those that cannot be had are refused by name, and all others are set all the same."""
+        """Change options. Those that this server cannot honour are refused by name; the others are set all the same."""
         changes = options.set(body)
         if changes.reasons:
             others = [Reason(field="", why=f"the other {len(changes.taken)} are set")] if changes.taken else []

@@ -14,17 +14,17 @@ SAYS: Mapping[str, tuple[tuple[Any, ...], tuple[tuple[str, ...], ...]]] = {  # A
     "sampler": ((20, "DPM++ 2M", "Automatic"), (("steps",), ("sampler_name", "sampler_index"), ("scheduler",))),
     "seed": ((-1, False, -1, 0, 0, 0), (("seed",), (), ("subseed",), ("subseed_strength",))),
 }
-"""What the page's scripts say when nobody has touched them, and of which fields of a body."""
+"""Arguments of the page's scripts that nobody has touched, and the body's fields that they repeat."""
 SWITCHES = ("enabled", "enable", "is_enabled", "active")
-"""What a unit of settings calls its switch."""
+"""The names of a settings unit's switch."""
 SWITCH_SECOND = frozenset({"reactor", "roop"})
-"""Scripts whose first argument is a picture, and whose second is the switch."""
+"""Scripts whose first argument is a picture and whose second is the switch."""
 MODEL = "ad_model"
-"""What a unit of ADetailer looks for; None is nothing."""
+"""Names of the model that an ADetailer unit looks with; None stands for no model."""
 
 
 def refused_scripts(sent: Mapping[str, Any]) -> Iterator[Reason]:  # Any: whatever the client sent
-    """Why always-on scripts are refused: all that would do something."""
+    """Yield why always-on scripts are refused: all that would do something."""
     for name, script in sent.items():
         plain, args = name.strip().casefold(), _args(script)
         args = args[1:] if plain in SWITCH_SECOND and isinstance(args, list) else args
@@ -34,25 +34,26 @@ def refused_scripts(sent: Mapping[str, Any]) -> Iterator[Reason]:  # Any: whatev
 
 
 def refiner_of(sent: Mapping[str, Any]) -> dict[str, Any]:  # Any: as above
-    """The fields that the Refiner script of A1111's page stands for: its switch, checkpoint and share of the noise."""
+    """Return the fields that the Refiner script of A1111's page stands for: checkpoint and the share of the noise at
+    which it begins."""
     for name, script in sent.items():
         args = _args(script)
         named = isinstance(args, list) and len(args) > 1 and str(args[1] or "").casefold() not in NONE
         if name.strip().casefold() == REFINER and named and not is_idle(args[:1]):
-            said = zip(("refiner_checkpoint", "refiner_switch_at"), args[1:], strict=False)
-            return {field: value for field, value in said if value is not None}
+            pairs = zip(("refiner_checkpoint", "refiner_switch_at"), args[1:], strict=False)
+            return {field: value for field, value in pairs if value is not None}
     return {}
 
 
 def unheard(sent: Mapping[str, Any], body: Mapping[str, Any]) -> Iterator[str]:  # Any: as above
-    """The page's scripts that say something else than the body's fields, which alone count."""
+    """Yield the page's scripts that disagree with the body's fields, which alone count."""
     for name, script in sent.items():
         usual, fields = SAYS.get(name.strip().casefold(), ((), ()))
         args = _args(script)
         if not fields or not isinstance(args, list) or tuple(args) == usual[: len(args)]:
             continue
-        said = zip(args, fields, strict=False)
-        if any(names and value not in [body.get(field) for field in names] for value, names in said):
+        pairs = zip(args, fields, strict=False)
+        if any(names and value not in [body.get(field) for field in names] for value, names in pairs):
             yield f"alwayson_scripts: {name[:80]}"
 
 
@@ -77,7 +78,7 @@ def is_idle(args: Any) -> bool:  # Any: as above
 
 
 def is_idle_unit(unit: Mapping[str, Any]) -> bool:  # Any: as above
-    """Whether a unit of settings is switched off, looks for nothing or is empty."""
+    """Return whether a unit of settings is switched off, looks for nothing or is empty."""
     if not unit:
         return True
     if MODEL in unit:

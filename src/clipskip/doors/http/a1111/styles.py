@@ -1,4 +1,4 @@
-"""A1111's prompt styles: the styles.csv of the model folders, and prompts with styles in them (modules/styles.py)."""
+"""A1111's prompt styles: read the styles.csv of the model folders, and put styles into prompts (modules/styles.py)."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ PLACE = "{prompt}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """One style."""
+    """A prompt style."""
 
     name: str
     prompt: str
@@ -24,13 +24,14 @@ class Style:
 
 
 def read_styles(folders: Sequence[Path]) -> dict[str, Style]:
-    """The styles by name: of each folder's own styles.csv, and of the one beside a folder called models, as A1111 has it."""
+    """Return the styles by name: of each folder's own styles.csv, and of the file beside a folder called models, as
+    A1111 has it."""
     places = [place for folder in folders for place in (folder, *([folder.parent] if folder.name == "models" else []))]
     return {style.name: style for place in reversed(places) for style in _read(place / FILE)}
 
 
 def _read(path: Path) -> list[Style]:
-    """The styles of a file; none where there is no such file, or it is no table of styles."""
+    """Return the styles of a file, or none if there is no such file or it is not a table of styles."""
     try:
         if path.stat().st_size > MOST_BYTES:
             return []
@@ -49,12 +50,14 @@ def _read(path: Path) -> list[Style]:
 
 
 def with_styles(prompt: str, negative: str, names: Sequence[str], styles: Mapping[str, Style]) -> tuple[str, str]:
-    """Prompt and negative prompt with these styles; SpecError names those that are not there."""
+    """Return prompt and negative prompt with these styles. Raises SpecError, which names missing styles."""
     wanted = [name for name in names if name.strip().casefold() not in IDLE]
     missing = [name for name in wanted if name not in styles]
     if missing:
-        said = ", ".join(repr(name[:60]) for name in missing)
-        raise SpecError(f"styles: {said} not in the {FILE} of the model folders; leave it out", field="styles")
+        names_of_missing = ", ".join(repr(name[:60]) for name in missing)
+        raise SpecError(
+            f"styles: {names_of_missing} not in the {FILE} of the model folders; leave it out", field="styles"
+        )
     for name in wanted:
         prompt = _merged(styles[name].prompt, prompt)
         negative = _merged(styles[name].negative_prompt, negative)
@@ -62,7 +65,7 @@ def with_styles(prompt: str, negative: str, names: Sequence[str], styles: Mappin
 
 
 def _merged(style: str, prompt: str) -> str:
-    """The prompt in the style's place for it, else before the style."""
+    """Return the prompt put into the style's place for it, or before the style if it has none."""
     if PLACE in style:
         return style.replace(PLACE, prompt)
     return ", ".join(part for part in (prompt.strip(), style.strip()) if part)

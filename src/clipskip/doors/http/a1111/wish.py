@@ -1,4 +1,4 @@
-"""From a body of A1111's to the pictures that it asks for, or to every reason why it is refused."""
+"""Read what a body of A1111's asks for, or every reason why it is refused."""
 
 import logging
 from collections.abc import Mapping
@@ -30,15 +30,15 @@ A1111_NAMES = {row.key: row.a1111 for row in SETTINGS if row.a1111} | {
     "vae": "sd_vae",
     "refiner": "refiner_checkpoint",
 }
-"""What A1111 calls our settings, where it has another name."""
+"""A1111's names of our settings, where they differ."""
 RENAMED = {"prompt": "prompt", "negative_prompt": "negative_prompt"} | {
     row.a1111 or row.name: row.name
     for row in PICTURE
     if (row.a1111 or row.name) in {*PictureBody.model_fields} - {"refiner_switch_at"}
 }
-"""A body's fields that are a Request's own, under its names."""
+"""A body's fields that a Request has too, by the Request's names."""
 NOISE = ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")
-"""Fields that are the options' when they are not sent."""
+"""Fields that come from the options if they are not sent."""
 BY_OPTION = {
     MODEL: "model",
     CLIP_SKIP: "clip_skip",
@@ -53,7 +53,7 @@ BY_OPTION = {
 }
 """Options that are a Request's fields."""
 SAME = ("", "none", "use same sampler", "use same scheduler", "use same checkpoint")
-"""What stands for the first pass' own in a hires pass."""
+"""Values that stand for the first pass' own setting in a hires pass."""
 REFINER_NOTE = "the script Refiner is obeyed, though A1111's API takes refiner_checkpoint and refiner_switch_at only"
 SAMPLING = ("sampler_name", "sampler_index", "scheduler")
 
@@ -65,23 +65,23 @@ class Wish(Generic[PictureKind]):
     body: PictureKind
     request: Request
     options: Mapping[str, Value]
-    """Those in force for it."""
+    """The options in force for it."""
     ignored: tuple[str, ...] = ()
-    """What it sends and A1111 does not know, or leaves out."""
+    """Fields that it sends and A1111 does not know, or ignores."""
     notes: tuple[str, ...] = ()
     """What is obeyed here and not in A1111."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shelf:
-    """What names in a body mean."""
+    """What the names in a body are looked up in."""
 
     options: Options
     styles: Mapping[str, Style]
 
 
 async def read_lax(request: HttpRequest, kind: type[Kind]) -> Kind:
-    """The body of a request that draws nothing."""
+    """Read the body of a request that draws nothing."""
     sent = await read_body(request)
     try:
         return kind.model_validate(sent)
@@ -90,9 +90,9 @@ async def read_lax(request: HttpRequest, kind: type[Kind]) -> Kind:
 
 
 def read_wish(sent: Any, kind: type[PictureKind], shelf: Shelf) -> Wish[PictureKind]:  # Any: whatever the client sent
-    """What the body asks for; every reason against it, where there is one, in one refusal."""
+    """Return what the body asks for. Raises one refusal with every reason against it."""
     if not isinstance(sent, dict):
-        raise refusal([Reason(field="", why="the body is no JSON object; send one")])
+        raise refusal([Reason(field="", why="the body is not a JSON object; send one")])
     given = {name: value for name, value in sent.items() if value is not None}
     scripts = given.get("alwayson_scripts", {})
     refined = refiner_of(scripts) if isinstance(scripts, dict) and "refiner_checkpoint" not in given else {}
@@ -140,14 +140,14 @@ def read_wish(sent: Any, kind: type[PictureKind], shelf: Shelf) -> Wish[PictureK
 
 
 def _log(ignored: list[str], notes: tuple[str, ...]) -> None:
-    """One line of what is not as the client may think."""
-    said = [f"ignored, as A1111 does: {', '.join(told(ignored))}"] if ignored else []
-    if said or notes:
-        LOG.info("%s", log_line("; ".join([*said, *notes])))
+    """Log in one line what is not as the client may think."""
+    ignored_note = [f"ignored, as A1111 does: {', '.join(told(ignored))}"] if ignored else []
+    if ignored_note or notes:
+        LOG.info("%s", log_line("; ".join([*ignored_note, *notes])))
 
 
 def _validated(given: Mapping[str, Any], kind: type[PictureKind]) -> tuple[PictureKind, list[Reason]]:  # Any: as above
-    """The body, without the fields that are not valid, and why they are not."""
+    """Return the body without its invalid fields, and why those are invalid."""
     try:
         return kind.model_validate(given), []
     except ValidationError as error:
@@ -157,20 +157,20 @@ def _validated(given: Mapping[str, Any], kind: type[PictureKind]) -> tuple[Pictu
 
 
 def _sampling_reasons(body: PictureBody) -> list[Reason]:
-    """Why the methods of the passes are refused."""
+    """Return why the sampling methods of the passes are refused."""
     hires = _second_method(body) if body.enable_hr else (None, None)
     passes = {"": (body.sampler, body.scheduler), "hr_": (hires[0] or body.sampler, hires[1] or body.scheduler)}
-    found: dict[str, Reason] = {}
+    reasons: dict[str, Reason] = {}
     for start, method in passes.items() if any(hires) else [("", passes[""])]:
         try:
             find_method(*method, begun=True)
         except SpecError as error:
-            found.setdefault(str(error), Reason.of(error, field=f"{start}{error.field}"))
-    return list(found.values())
+            reasons.setdefault(str(error), Reason.of(error, field=f"{start}{error.field}"))
+    return list(reasons.values())
 
 
 def _second_method(body: PictureBody) -> tuple[str | None, str | None]:
-    """Sampling method and schedule type of a hires pass; None is the first pass' own."""
+    """Return sampling method and schedule type of a hires pass; None stands for the first pass' own."""
     sampler, scheduler = body.hr_sampler_name, body.hr_scheduler
     return (
         None if sampler.casefold() in SAME else sampler,
@@ -223,7 +223,8 @@ def _request(body: PictureBody, shelf: Shelf, overrides: Mapping[str, Value]) ->
 
 
 def _with_own_eta(request: Request, options: Mapping[str, Value]) -> Request:
-    """The request with the eta of the options, of which A1111 has two: DDIM's, and that of k-diffusion's samplers."""
+    """Return the request with the eta of the options. A1111 has two of them: DDIM's, and that of k-diffusion's
+    samplers."""
     method, _ = find_sampler(request.sampler, request.scheduler)
     if request.eta is not None or method.eta is None:
         return request
@@ -232,7 +233,7 @@ def _with_own_eta(request: Request, options: Mapping[str, Value]) -> Request:
 
 
 def _hires(body: PictureBody) -> Hires:
-    """The second pass that the body asks for."""
+    """Return the second pass that the body asks for."""
     sampler, scheduler = _second_method(body)
     return Hires(
         upscaler=body.hr_upscaler or LATENT,
@@ -249,40 +250,40 @@ def _hires(body: PictureBody) -> Hires:
 
 
 def in_a1111s_words(error: ClipskipError) -> ClipskipError:
-    """The error with the field as A1111 calls it."""
+    """Return the error with the field named as A1111 names it."""
     return type(error)(str(error), field=A1111_NAMES.get(error.field or "", error.field))
 
 
 def _by_option(options: Mapping[str, Value]) -> dict[str, Any]:  # Any: a Request's fields
-    """What options say of a picture, by the Request's names."""
-    found: dict[str, Any] = {ours: options[name] for name, ours in BY_OPTION.items() if name in options}
-    if "model" in found:
-        found["model"] = found["model"] or None
-    if "vae" in found:
-        found |= {"vae": None if found["vae"] in (AUTOMATIC, "") else found["vae"], "vae_hash": None}
-    if "clip_skip" in found:
-        found["clip_skip"] = ClipSkip(found["clip_skip"])
-    return found
+    """Return what options say of a picture, by the Request's names."""
+    fields: dict[str, Any] = {ours: options[name] for name, ours in BY_OPTION.items() if name in options}
+    if "model" in fields:
+        fields["model"] = fields["model"] or None
+    if "vae" in fields:
+        fields |= {"vae": None if fields["vae"] in (AUTOMATIC, "") else fields["vae"], "vae_hash": None}
+    if "clip_skip" in fields:
+        fields["clip_skip"] = ClipSkip(fields["clip_skip"])
+    return fields
 
 
 def _top_level_skip(body: PictureBody, shelf: Shelf, *, model: str | None) -> tuple[ClipSkip | None, tuple[str, ...]]:
-    """The Clip Skip that stands among the fields, where A1111 does not look for it; scripts that send it mean it."""
-    found: list[tuple[str, ClipSkip]] = []
+    """Return the Clip Skip sent among the fields, where A1111 does not look for it; scripts that send it mean it."""
+    sent: list[tuple[str, ClipSkip]] = []
     for name in (CLIP_SKIP, ALIAS):
         value = getattr(body, name)
         if value is not None:
-            found.append((name, read_skip(value, field=name, depth=shelf.options.depth(model))))
-    if not found:
+            sent.append((name, read_skip(value, field=name, depth=shelf.options.depth(model))))
+    if not sent:
         return None, ()
     override = next(
         (body.override_settings[name] for name in (CLIP_SKIP, ALIAS) if name in body.override_settings), None
     )
     if override is not None:
-        differ = [name for name, skip in found if skip.from_end != override]
+        differ = [name for name, skip in sent if skip.from_end != override]
         return None, tuple(f"{name} is overruled by the override_settings' Clip Skip {override}" for name in differ)
-    name, skip = found[0]
+    name, skip = sent[0]
     notes = [f"{name} {skip} is obeyed, though A1111 looks for it in override_settings only"]
-    notes += [f"{other} {own} is overruled by {name}" for other, own in found[1:] if own != skip]
+    notes += [f"{other} {own} is overruled by {name}" for other, own in sent[1:] if own != skip]
     return skip, tuple(notes)
 
 

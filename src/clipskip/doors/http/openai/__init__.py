@@ -1,4 +1,4 @@
-"""OpenAI's images and models: its clients' bodies in, its answers out."""
+"""OpenAI's images and models API."""
 
 from clipskip.doors.http.openai.routes import openai_routes
 

@@ -1,4 +1,5 @@
-"""What OpenAI's clients send for pictures: its own fields, honoured or refused by name, and Stable Diffusion's beside them."""
+"""Bodies that OpenAI's clients send for pictures: its own fields, honoured or refused by name, and Stable Diffusion's
+beside them."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -12,13 +13,13 @@ from clipskip.image import PictureFormat
 from clipskip.spec import Request
 
 STEPS = {"low": 10, "auto": 20, "standard": 20, "medium": 20, "high": 30, "hd": 30, "xhigh": 40, "max": 50}
-"""Of each quality, where no steps are sent."""
+"""Steps of each quality, if no steps are sent."""
 FORMATS = {"png": PictureFormat.PNG, "jpeg": PictureFormat.JPEG, "webp": PictureFormat.WEBP}
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
 
 class Asking(BaseModel):
-    """OpenAI's fields of a picture that is made or changed, and what Stable Diffusion has beside them."""
+    """OpenAI's fields of a picture that is made or changed, and Stable Diffusion's beside them."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -27,10 +28,10 @@ class Asking(BaseModel):
     n: Annotated[int, Field(ge=1, le=MOST_PICTURES)] | None = None
     size: Annotated[str, StringConstraints(max_length=20)] | None = None
     quality: Quality | None = None
-    """How many steps, where `steps` does not say it."""
+    """Sets the number of steps where `steps` does not."""
     output_format: Literal["png", "jpeg", "webp"] | None = None
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Of a JPEG or WebP: its quality in per cent."""
+    """Quality of a JPEG or WebP, in per cent."""
     response_format: Literal["b64_json"] | None = None
     background: Literal["auto", "opaque"] | None = None
     stream: bool | None = None
@@ -47,7 +48,7 @@ class Asking(BaseModel):
     seed: Annotated[int, Field(ge=-1, le=2**64 - 1)] = -1
 
     def request(self, *, depth: int, usual: tuple[int | None, int | None] = (None, None)) -> Request:
-        """What is asked of each picture, of a model with so many layers and of a usual size."""
+        """Return what is asked of each picture, for a model of this depth and usual size."""
         width, height = sides(self.size) or usual
         skip, negative = self.clip_skip, self.negative_clip_skip
         return Request(
@@ -79,15 +80,15 @@ class Asking(BaseModel):
 
 
 class GenerationBody(Asking):
-    """Pictures of a prompt."""
+    """A body that asks for pictures of a prompt."""
 
     style: Literal["natural"] | None = None
     moderation: Literal["auto", "low"] | None = None
-    """Nothing is filtered here."""
+    """Accepted and without effect: nothing is filtered here."""
 
 
 def _number(value: Any) -> Any:  # Any: a form's text
-    """A form's number, where it is one: forms hold text alone."""
+    """Return a form's text as a number, if it is one: forms hold text alone."""
     if not isinstance(value, str):
         return value
     try:
@@ -101,7 +102,7 @@ def _number(value: Any) -> Any:  # Any: a form's text
 
 
 class EditForm(Asking):
-    """A picture drawn anew from another: the fields of a form, apart from its files."""
+    """A body that asks for a picture drawn anew from another: the fields of a form, apart from its files."""
 
     model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
 
@@ -122,7 +123,7 @@ class ModelBody(Body):
 
 
 def sides(size: str | None) -> tuple[int, int] | None:
-    """Width and height of "512x768"; None of "auto"."""
+    """Return width and height of "512x768", or None for "auto"."""
     if size is None or size == "auto":
         return None
     match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", size)

@@ -1,4 +1,4 @@
-"""OpenAI's images and models, as far as its clients need them."""
+"""Routes of OpenAI's images and models, as far as its clients need them."""
 
 import asyncio
 import json
@@ -34,11 +34,11 @@ ANSWERS: dict[int | str, Json] = {200: {"content": {"application/json": {}, EVEN
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Order:
-    """Pictures that a body asks for, found and checked."""
+    """The pictures that a body asks for, with the files they need."""
 
     body: Asking
     kind: str
-    """What its events begin with."""
+    """The start of its events' names."""
     facts: CheckpointFacts
     renders: list[Render]
     extras: Extras
@@ -56,7 +56,7 @@ class Order:
 
 
 def openai_routes(studio: Studio) -> APIRouter:
-    """/v1/images/generations, /v1/images/edits and /v1/models."""
+    """Build /v1/images/generations, /v1/images/edits and /v1/models."""
     routes = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=StrictRoute)
     _add_images(routes, studio)
     _add_models(routes, studio)
@@ -66,13 +66,13 @@ def openai_routes(studio: Studio) -> APIRouter:
 def _add_images(routes: APIRouter, studio: Studio) -> None:
     @routes.post("/images/generations", response_model=None, responses=ANSWERS)
     async def generations(body: GenerationBody, request: Request) -> Json | Response:
-        """Pictures of a prompt as base64; without a Clip Skip at the model's own."""
+        """Draw pictures of a prompt as base64. Without a Clip Skip the model's own is used."""
         order = await asyncio.to_thread(_planned, body, studio)
         return await _answered(order, studio, request)
 
     @routes.post("/images/edits", response_model=None, responses=ANSWERS, openapi_extra={"requestBody": _form()})
     async def edits(request: Request) -> Json | Response:
-        """A picture drawn anew by img2img, of which `strength` is how much."""
+        """Draw a picture anew by img2img; `strength` says by how much."""
         async with request.form(max_files=4, max_fields=MOST_FIELDS, max_part_size=LARGEST_FIELD) as form:
             body = _edit_form(form)
             sent = await _sent_pictures(form)
@@ -87,7 +87,7 @@ def _planned(body: Asking, studio: Studio) -> Order:
 
 
 def _planned_edit(body: EditForm, sent: Mapping[str, bytes], studio: Studio) -> Order:
-    """The pictures that begin at the one that was sent, at its own size where none is asked for."""
+    """Return the order of pictures that begin at the one that was sent, at its own size if none is asked for."""
     pixels = read_pixels(sent["image"], field="image")
     pictures, mask = {hash_pixels(pixels): pixels}, None
     if "mask" in sent:
@@ -105,7 +105,7 @@ def _planned_edit(body: EditForm, sent: Mapping[str, bytes], studio: Studio) -> 
 
 
 def _side(pixels: int) -> int:
-    """A side that a picture can have, near this one."""
+    """Return a side that a picture can have, near this one."""
     return min(max(pixels // LATENT_PX * LATENT_PX, LEAST_SIDE), MOST_SIDE)
 
 
@@ -118,7 +118,7 @@ def _edit_form(form: FormData) -> EditForm:
 
 
 async def _sent_pictures(form: FormData) -> dict[str, bytes]:
-    """The one picture of a form, as `image` or `image[]`, and its mask."""
+    """Return the picture of a form, sent as `image` or `image[]`, and its mask."""
     files = [(name.removesuffix("[]"), value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
     others = [name for name, _ in files if name not in ("image", "mask")]
     if others:
@@ -132,7 +132,7 @@ async def _sent_pictures(form: FormData) -> dict[str, bytes]:
 
 
 async def _answered(order: Order, studio: Studio, asker: Request) -> Json | Response:
-    """The pictures, all at once or as events."""
+    """Answer with the pictures, all at once or as events."""
     job = studio.draw(order.facts, order.renders, order.extras)
     if order.body.stream:
         return StreamingResponse(_events(order, job, studio, asker), media_type=EVENTS)
@@ -142,11 +142,11 @@ async def _answered(order: Order, studio: Studio, asker: Request) -> Json | Resp
 
 
 def _with_settings(drawn: Sequence[Drawn]) -> list[tuple[Pixels, str]]:
-    return [(one.pixels, render_infotext(one.render)) for one in drawn]
+    return [(drawing.pixels, render_infotext(drawing.render)) for drawing in drawn]
 
 
 async def _events(order: Order, job: Job, studio: Studio, asker: Request) -> AsyncIterator[str]:
-    """Up to `partial_images` looks at the first picture, evenly spread over its steps, then each picture."""
+    """Yield up to `partial_images` previews of the first picture, evenly spread over its steps, then each picture."""
     try:
         async for event in _looks(order, job):
             yield event
@@ -172,28 +172,28 @@ async def _looks(order: Order, job: Job) -> AsyncIterator[str]:
 
 
 def _event(kind: str, data: Json) -> str:
-    said = {"type": kind, "created_at": int(time.time())} | data
-    return f"event: {kind}\ndata: {json.dumps(said)}\n\n"
+    payload = {"type": kind, "created_at": int(time.time())} | data
+    return f"event: {kind}\ndata: {json.dumps(payload)}\n\n"
 
 
 def _add_models(routes: APIRouter, studio: Studio) -> None:
     @routes.get("/models")
     def models() -> Json:
-        """The checkpoints."""
-        found = {one.stem: one for one in reversed(studio.library.files(FileKind.CHECKPOINT))}
-        return {"object": "list", "data": [_model(one).model_dump() for one in reversed(found.values())]}
+        """List the checkpoints."""
+        files = {file.stem: file for file in reversed(studio.library.files(FileKind.CHECKPOINT))}
+        return {"object": "list", "data": [_model(file).model_dump() for file in reversed(files.values())]}
 
     @routes.get("/models/{id}")
     def model(id: Name) -> ModelBody:
-        """One of them."""
-        for one in studio.library.files(FileKind.CHECKPOINT):
-            if one.stem == id:
-                return _model(one)
+        """Return one checkpoint."""
+        for file in studio.library.files(FileKind.CHECKPOINT):
+            if file.stem == id:
+                return _model(file)
         raise NotFound(f"there is no model {id[:80]!r}; GET /v1/models lists them", field="model")
 
 
-def _model(found: LibraryFile) -> ModelBody:
-    return ModelBody(id=found.stem, created=int(Path(found.path).stat().st_mtime))
+def _model(file: LibraryFile) -> ModelBody:
+    return ModelBody(id=file.stem, created=int(Path(file.path).stat().st_mtime))
 
 
 def _form() -> Json:

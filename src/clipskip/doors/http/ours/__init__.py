@@ -1,4 +1,4 @@
-"""Our own API: sweeps, prompts, settings, files and advice as JSON, over one studio."""
+"""Our own API: sweeps, prompts, settings, files and advice as JSON."""
 
 from clipskip.doors.http.ours.advising import advise_routes
 from clipskip.doors.http.ours.bodies import MOST_CHARACTERS, Body, Layer, Name, SessionBody, Text, skip_of

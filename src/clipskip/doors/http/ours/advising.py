@@ -19,22 +19,22 @@ from clipskip.sweep import ENDED, Advance, Job, Model, Record, Studio, find_mode
 from clipskip.sweep.queue import Event
 
 ADVICE = "advice.json"
-"""What was found out of a sweep, in its folder."""
+"""The file in a sweep's folder that holds its advice."""
 
 
 def advise_routes(studio: Studio) -> APIRouter:
-    """POST /v1/advise, and the advice that is kept with a sweep."""
+    """Build POST /v1/advise and the routes of the advice that is kept with a sweep."""
     routes = APIRouter(prefix="/v1", tags=["advise"], route_class=StrictRoute)
     _add_kept(routes, studio)
 
     @routes.post("/advise")
     def ask(body: AdviseBody) -> dict[str, Any]:
-        """The verdict and everything that was measured; it waits its turn like a picture."""
+        """Return the verdict and everything that was measured. The request waits its turn as a picture does."""
         request = Request(
             prompt=body.prompt,
             negative_prompt=body.negative_prompt,
             model=body.model,
-            loras=tuple(LoraRef(name=one.name, text_encoder=one.text_encoder, unet=one.unet) for one in body.loras),
+            loras=tuple(LoraRef(name=lora.name, text_encoder=lora.text_encoder, unet=lora.unet) for lora in body.loras),
             seed=body.seed,
         )
         path = find_model(request.model, hash=None, library=studio.library)
@@ -43,19 +43,19 @@ def advise_routes(studio: Studio) -> APIRouter:
             return plain(settled[0], family=settled[1])
         facts, _, _ = studio.plan(request)
         wanted = Wanted(request=request, skips=whole_skips(parse_skips(body.clip_skips), depth=facts.depth))
-        found: list[Advice] = []
+        results: list[Advice] = []
 
         def find_out(model: Model) -> Iterator[Event]:
-            found.append(advise(model, wanted, studio.library, allow_pickle=studio.allow_pickle))
+            results.append(advise(model, wanted, studio.library, allow_pickle=studio.allow_pickle))
             yield from ()
 
         job = studio.queue.put(Job(facts, find_out, total=1))
         job.ended.wait()
         if job.error is not None:
             raise job.error
-        if not found:
+        if not results:
             raise Busy("the server is closing; ask again when it is back")
-        return plain(found[0], family=facts.family)
+        return plain(results[0], family=facts.family)
 
     return routes
 
@@ -67,7 +67,7 @@ class _Stopped(Exception):
 def _add_kept(routes: APIRouter, studio: Studio) -> None:
     @routes.post("/sweeps/{id}/advice", status_code=202)
     def begin(id: str) -> AdviceView:
-        """Begins to find out which Clip Skip of a sweep to use; what was found is kept in its folder."""
+        """Begin to find out which Clip Skip of a sweep to use. The result is kept in the sweep's folder."""
         record = studio.history.find(id)
         if not record.has(ADVICE):
             studio.queue.put(_job(record, studio))
@@ -75,27 +75,27 @@ def _add_kept(routes: APIRouter, studio: Studio) -> None:
 
     @routes.get("/sweeps/{id}/advice")
     def advice(id: str) -> AdviceView:
-        """How far that is, and what was found."""
+        """Return how far finding out is, and its result."""
         return _view(studio.history.find(id), studio)
 
     @routes.delete("/sweeps/{id}/advice")
     def cancel(id: str) -> AdviceView:
-        """Stops it before its next measurement."""
+        """Stop before the next measurement."""
         record = studio.history.find(id)
         job = studio.queue.find(_id(record))
         if job is None:
-            raise NotFound(f"nothing is measured of the sweep {id}", field="sweep")
+            raise NotFound(f"nothing is being measured of the sweep {id}; begin with POST", field="sweep")
         studio.queue.cancel(job)
         return _view(record, studio)
 
 
 def _id(record: Record) -> str:
-    """The job's name in the queue."""
+    """Return the job's name in the queue."""
     return f"advice:{record.id}"
 
 
 def _job(record: Record, studio: Studio) -> Job:
-    """What measures a sweep's prompt and the LoRAs of its last row, at its whole Clip Skips."""
+    """Return the job that measures a sweep's prompt and the LoRAs of its last row, at its whole Clip Skips."""
     asked, loras = record.request, record.rows[-1][1]
     request = replace(asked, loras=loras, seed=max(asked.seed, 0), clip_skip=None)
     facts, _, _ = studio.plan(request)
@@ -110,11 +110,11 @@ def _job(record: Record, studio: Studio) -> Job:
                 raise _Stopped
 
         try:
-            found = advise(model, wanted, studio.library, allow_pickle=studio.allow_pickle, tell=tell)
+            advice = advise(model, wanted, studio.library, allow_pickle=studio.allow_pickle, tell=tell)
         except _Stopped:
             return
-        said = json.dumps(plain(found, family=facts.family), ensure_ascii=False)
-        write_bytes(record.folder / ADVICE, said.encode())
+        text = json.dumps(plain(advice, family=facts.family), ensure_ascii=False)
+        write_bytes(record.folder / ADVICE, text.encode())
         yield from ()
 
     job = Job(facts, find_out, total=1, id=_id(record))
@@ -123,13 +123,13 @@ def _job(record: Record, studio: Studio) -> Job:
 
 def _view(record: Record, studio: Studio) -> AdviceView:
     job = studio.queue.find(_id(record))
-    found = json.loads((record.folder / ADVICE).read_text("utf-8")) if record.has(ADVICE) else None
+    advice = json.loads((record.folder / ADVICE).read_text("utf-8")) if record.has(ADVICE) else None
     running = job is not None and job.state not in ENDED
-    state = job.state if job and found is None else "none" if found is None else "done"
+    state = job.state if job and advice is None else "none" if advice is None else "done"
     return AdviceView(
         state=state,
-        progress=job.share if job and running else float(found is not None),
+        progress=job.share if job and running else float(advice is not None),
         eta_s=job.eta_s if job and running else None,
         error=view_error(job.error) if job and job.error else None,
-        advice=found,
+        advice=advice,
     )

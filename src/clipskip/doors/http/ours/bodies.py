@@ -1,4 +1,4 @@
-"""What requests may say: strict types, bounded numbers, no field that is not known."""
+"""Bodies of requests: strict types, bounded numbers, no unknown fields."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -40,8 +40,8 @@ def _as_skip(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
         raise PydanticCustomError(
             "clip_skip",
-            "Clip Skip is a number, from 1 (the last layer) to the depth of the model's encoder; or text for what is no "
-            "single number, as [1:2:0.5], or 2/5 for two encoders",
+            "Clip Skip is a number, from 1 (the last layer) to the depth of the model's encoder; or text, "
+            "as [1:2:0.5] for a schedule or 2/5 for two encoders",
         )
     return value
 
@@ -56,12 +56,12 @@ def _as_list(value: object) -> object:
 
 
 Layer = Annotated[float | Name, BeforeValidator(_as_skip)]
-"""A Clip Skip; `skip_of` knows how deep the model is."""
+"""A Clip Skip; `skip_of` checks it against the model's depth."""
 Layers = Annotated[
     Annotated[str, StringConstraints(max_length=400)] | Annotated[list[Layer], Field(max_length=64)],
     BeforeValidator(_as_list),
 ]
-"""A list of them."""
+"""A list of Clip Skips."""
 
 
 class Body(BaseModel):
@@ -71,7 +71,7 @@ class Body(BaseModel):
 
 
 class LoraBody(Body):
-    """One LoRA at its strengths."""
+    """A LoRA at its strengths."""
 
     name: Name
     text_encoder: Annotated[float, Field(ge=-100, le=100)] = 1.0
@@ -80,7 +80,7 @@ class LoraBody(Body):
 
 
 def _field(row: Setting) -> Any:  # Any: pydantic's annotations
-    """A row as a field that may be left out; null opens what a settings block says."""
+    """Return a settings row as a field that may be left out; null clears what a settings block says."""
     if row.choices:
         return Literal[row.choices]
     if row.kind is str:
@@ -112,34 +112,35 @@ class SweepBody(SettingsFields):  # type: ignore[misc]  # as above
     previews: bool = True
 
     def columns(self, *, depth: int) -> tuple[Skip, ...]:
-        """The Clip Skips."""
+        """Return the Clip Skips of the columns."""
         if isinstance(self.clip_skips, str):
             return parse_columns(self.clip_skips)
         return skips_of(self.clip_skips, depth=depth)
 
     def changed(self, asked: Request) -> Request:
-        """The settings block's request with what is said beside it; null opens the size, and is nothing said elsewhere."""
+        """Return the settings block's request with the body's own fields over it; null clears the size and means
+        nothing elsewhere."""
         names = ("prompt", "negative_prompt", "model", "vae", "refiner")
-        said: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
+        sent: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
         values = {row.key: value for row in SETTINGS if (value := getattr(self, row.key)) is not None}
         open_sizes = {
             name: None for name in ("width", "height") if name in self.model_fields_set and name not in values
         }
-        said |= {"vae_hash": None} if "vae" in said else {}
-        return with_values(replace(asked, **said), values | open_sizes)
+        sent |= {"vae_hash": None} if "vae" in sent else {}
+        return with_values(replace(asked, **sent), values | open_sizes)
 
     def negative(self, *, depth: int) -> Skip | None:
-        """The negative prompt's Clip Skip."""
+        """Return the negative prompt's Clip Skip."""
         skip = self.negative_clip_skip
         return None if skip is None else skip_of(skip, depth=depth, field="negative_clip_skip")
 
     def refs(self) -> tuple[LoraRef, ...]:
-        """The LoRAs."""
-        return tuple(LoraRef(name=one.name, text_encoder=one.text_encoder, unet=one.unet) for one in self.loras)
+        """Return the LoRAs."""
+        return tuple(LoraRef(name=lora.name, text_encoder=lora.text_encoder, unet=lora.unet) for lora in self.loras)
 
 
 class AdviseBody(Body):
-    """What is to be found out; without a prompt only what model and LoRAs were trained at."""
+    """What to find out. Without a prompt, only what model and LoRAs were trained at."""
 
     prompt: Text = ""
     negative_prompt: Text = ""
@@ -157,11 +158,11 @@ class LayersBody(Body):
 
 
 class PromptBody(Body):
-    """A prompt to be read."""
+    """A prompt to read."""
 
     prompt: Text
     tool: Annotated[str, Field(alias="as", max_length=40)] = "a1111"
-    """Whose rules it is read by: a1111 or comfyui."""
+    """The program by whose rules it is read: a1111 or comfyui."""
     negative: bool = False
     steps: Annotated[int, Field(ge=1, le=150)] = 20
     model: Name | None = None
@@ -175,24 +176,24 @@ class SettingsBody(Body):
 
 
 class SessionBody(Body):
-    """What the sign-in page asks for."""
+    """What the sign-in page sends."""
 
     token: Annotated[str, StringConstraints(max_length=1000)]
 
 
 class DialectBody(Body):
-    """A Clip Skip to be said in other tools' numbers."""
+    """A Clip Skip to translate into other tools' numbers."""
 
     clip_skip: Layer
-    """A number, or text: a schedule, two encoders' numbers, or a word of the tool that it is of."""
+    """A number, or text: a schedule, two encoders' numbers, or a word of the tool it comes from."""
     tool: Name | None = None
-    """The tool that it is of; this program when left out."""
+    """The tool it comes from; clipskip when left out."""
     family: Name = "sd1"
     steps: Annotated[int, Field(ge=1, le=300)] | None = None
     """Denoiser calls of the picture, to write a schedule step by step."""
 
     def translated(self) -> Translation:
-        """The Clip Skip, and what to know of it."""
+        """Return the Clip Skip, and what to know of it."""
         family = Family.parse(self.family)
         if self.tool is not None:
             return translate(self.clip_skip, Dialect.parse(self.tool), family=family)
@@ -211,7 +212,7 @@ class ColumnsBody(Body):
 
 
 class InspectBody(Body):
-    """A file of the library by name."""
+    """A file of the library, by name."""
 
     name: Name
 
@@ -224,7 +225,7 @@ class EncodeBody(Body):
     model: Name | None = None
 
     def skips(self, *, depth: int) -> tuple[ClipSkip, ...]:
-        """The Clip Skips."""
+        """Return the Clip Skips."""
         if isinstance(self.clip_skips, str):
             return parse_skips(self.clip_skips)
         skips = dict.fromkeys(skips_of(self.clip_skips, depth=depth))
@@ -235,13 +236,13 @@ class EncodeBody(Body):
 
 
 def request_json(asked: Request) -> dict[str, object]:
-    """A Request as the page's form takes it."""
+    """Return a Request as the page's form takes it."""
     skip, negative = asked.clip_skip, asked.negative_clip_skip
     return {
         "prompt": asked.prompt,
         "negative_prompt": asked.negative_prompt,
         "model": asked.model,
-        "loras": [{"name": one.name, "text_encoder": one.text_encoder, "unet": one.unet} for one in asked.loras],
+        "loras": [{"name": lora.name, "text_encoder": lora.text_encoder, "unet": lora.unet} for lora in asked.loras],
         "clip_skip": None if skip is None else skip_json(skip),
         "negative_clip_skip": None if negative is None else skip_json(negative),
         "vae": asked.vae,
@@ -251,14 +252,14 @@ def request_json(asked: Request) -> dict[str, object]:
 
 
 def skips_of(values: Sequence[float | str], *, depth: int) -> tuple[Skip, ...]:
-    """A list of Clip Skips."""
+    """Read a list of Clip Skips."""
     if not values:
         raise SpecError('clip_skips is empty; give at least one, as in [1, 2] or "1-5"', field="clip_skips")
     return tuple(skip_of(value, depth=depth, field="clip_skips") for value in values)
 
 
 def skip_of(value: float | str, *, depth: int, field: str) -> Skip:
-    """Return a Clip Skip of a model with so many layers: a number, or the text of what is no single number, as "[1:2:0.5]" or "2/5"."""
+    """Read a Clip Skip of a model of this depth: a number, or a text such as "[1:2:0.5]" or "2/5"."""
     if isinstance(value, str):
         if not set("[/=").intersection(value):
             raise SpecError(
@@ -272,7 +273,7 @@ def skip_of(value: float | str, *, depth: int, field: str) -> Skip:
             raise type(error)(str(error), field=field) from None
     if not 1 <= value <= depth:
         raise SkipOutOfRange(
-            f"clip skip {shown(value)} is none of this model's; use 1 to {depth}, where 1 is the last layer",
+            f"Clip Skip {shown(value)} is not one of this model's; use 1 to {depth}, where 1 is the last layer",
             field=field,
         )
     return ClipSkip(value)

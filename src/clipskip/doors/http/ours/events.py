@@ -1,4 +1,4 @@
-"""A sweep as server-sent events. Each watcher looks every now and then, so that a slow one falls behind nobody."""
+"""A sweep as server-sent events. Each watcher looks now and then, so a slow one holds up nobody."""
 
 import asyncio
 import base64
@@ -18,7 +18,7 @@ LOOK_S, KEEP_ALIVE_S = 0.1, 15
 
 
 async def watch(record: Record, studio: Studio) -> AsyncIterator[str]:
-    """sweep, then step and cell as they come, then sweep and end."""
+    """Yield sweep, then step and cell as they come, then sweep and end."""
     watcher = Watcher(record, studio.queue.find(record.id))
     yield await _sweep(record, studio)
     said_at = time.monotonic()
@@ -36,7 +36,7 @@ async def watch(record: Record, studio: Studio) -> AsyncIterator[str]:
 
 
 class Watcher:
-    """What one watcher has been told."""
+    """What one watcher has been sent so far."""
 
     def __init__(self, record: Record, job: Job | None) -> None:
         self._record, self._job = record, job
@@ -46,21 +46,21 @@ class Watcher:
 
     @property
     def over(self) -> bool:
-        """Whether there will be no more news."""
+        """Return whether there will be no more news."""
         return self._job is None or self._job.state in ENDED
 
     def news(self) -> list[str]:
-        """Events of what changed since the last look."""
+        """Return the events of what changed since the last look."""
         job = self._job
         if job is None or job.version == self._version:
             return []
         self._version = job.version
         done, steps = set(job.done), dict(job.steps)
         moved = [place for place, at in steps.items() if at != self._steps.get(place) and place not in done]
-        found = [self._step(job, place, *steps[place]) for place in moved]
-        found += [self._cell(job, place) for place in sorted(done - self._done)]
+        events = [self._step(job, place, *steps[place]) for place in moved]
+        events += [self._cell(job, place) for place in sorted(done - self._done)]
         self._done, self._steps = done, steps
-        return found
+        return events
 
     def _step(self, job: Job, place: int, step: int, steps: int) -> str:
         row, column = divmod(place, len(self._record.skips))
@@ -76,7 +76,7 @@ class Watcher:
 
 
 def data_url(pixels: NDArray[np.uint8]) -> str:
-    """A small picture [height, width, 3] as a data URL."""
+    """Return a small picture [height, width, 3] as a data URL."""
     stored = io.BytesIO()
     Image.fromarray(pixels).save(stored, "PNG")
     return "data:image/png;base64," + base64.b64encode(stored.getvalue()).decode("ascii")

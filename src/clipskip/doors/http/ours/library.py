@@ -1,4 +1,5 @@
-"""What the user's folders hold, as the page lists it: read beside everything else, and told as far as it is known."""
+"""The files in the user's folders, as the page lists them. They are read in a thread, and listed as far as they are
+known."""
 
 import io
 import json
@@ -15,10 +16,10 @@ from clipskip.errors import NotFound
 from clipskip.weights import FileFacts, FileKind, Hashes, Library, LibraryFile, known_hashes, upscaler_name
 
 PATIENCE_S = 0.3
-"""Seconds that a list waits for folders that are read quickly, so that it comes whole."""
+"""Seconds that a list waits for folders to be read, so that quick ones come whole."""
 WEBP, PREVIEW_PX = "image/webp", 320
 LARGEST_PREVIEW = 50_000_000
-"""Bytes of a picture that is looked at."""
+"""The most bytes of a preview picture."""
 Json = dict[str, Any]  # Any: what the page shows
 Describe = Callable[[FileFacts, Hashes | None], Json]
 
@@ -30,9 +31,9 @@ class Shelf:
     def __init__(self, library: Library, *, patience_s: float = PATIENCE_S) -> None:
         self._library, self._patience_s = library, patience_s
         self._owed = False
-        """Somebody was told that it is read: what comes of it is answered before it is read again."""
+        """Set when somebody was answered while reading: the result is answered before folders are read again."""
         self._written: dict[Path, tuple[LibraryFile, FileFacts, Hashes | None, str]] = {}
-        """Each file as it was last written: of thousands, few are others by the next time."""
+        """Each file's text as last written: of thousands of files, few differ the next time."""
         self._lists = self._written_lists({})
         self._progress = (0, 0)
         self._error: Exception | None = None
@@ -40,7 +41,7 @@ class Shelf:
         self._reading: threading.Thread | None = None
 
     def lists(self) -> str:
-        """Models, LoRAs, embeddings and upscalers as they were when they were last read whole, and how far reading is now, in JSON."""
+        """Return models, LoRAs, embeddings and upscalers as last read whole, and how far reading is now, as JSON."""
         with self._lock:
             if self._reading is None or not (self._owed or self._reading.is_alive()):
                 self._reading = threading.Thread(target=self._read, name="clipskip-shelf", daemon=True)
@@ -67,57 +68,60 @@ class Shelf:
         self._progress = done, of
 
     def _written_lists(self, files: Mapping[FileKind, Sequence[tuple[LibraryFile, FileFacts]]]) -> str:
-        """One file for each name, the one that the name finds. One that cannot be read is there with its reason as a warning."""
+        """Return one file for each name, the one that the name finds. A file that cannot be read has its reason as a
+        warning."""
         lists = []
         for kind, (name, describe) in LISTS.items():
-            named = {found.stem: (found, facts) for found, facts in reversed(files.get(kind, ()))}
-            hashes = known_hashes(found.path for found, _ in named.values())
+            named = {file.stem: (file, facts) for file, facts in reversed(files.get(kind, ()))}
+            hashes = known_hashes(file.path for file, _ in named.values())
             written = [
-                self._text(found, facts, hashes.get(found.path), kind, describe)
-                for found, facts in reversed(named.values())
+                self._text(file, facts, hashes.get(file.path), kind, describe)
+                for file, facts in reversed(named.values())
             ]
             lists.append(f'"{name}": [{", ".join(written)}]')
         return ", ".join(lists)
 
     def _text(
-        self, found: LibraryFile, facts: FileFacts, hashes: Hashes | None, kind: FileKind, describe: Describe
+        self, file: LibraryFile, facts: FileFacts, hashes: Hashes | None, kind: FileKind, describe: Describe
     ) -> str:
-        known = self._written.get(found.path)
-        if known is None or known[:3] != (found, facts, hashes):
-            text = json.dumps(_common(found, facts, kind) | describe(facts, hashes), ensure_ascii=False)
-            known = self._written[found.path] = found, facts, hashes, text
+        known = self._written.get(file.path)
+        if known is None or known[:3] != (file, facts, hashes):
+            text = json.dumps(_common(file, facts, kind) | describe(facts, hashes), ensure_ascii=False)
+            known = self._written[file.path] = file, facts, hashes, text
         return known[3]
 
 
 def small_preview(library: Library, path: Path) -> bytes:
-    """The picture beside a model file, as a small WebP; NotFound where there is none that can be read."""
+    """Return the picture beside a model file as a small WebP. Raises NotFound."""
     name = library.catalog.facts(path).beside.preview
     picture = path.parent / name
     try:
         if not name or picture.is_symlink() or picture.stat().st_size > LARGEST_PREVIEW:
-            raise NotFound(f"no picture lies beside {path.name}", field="name")
+            raise NotFound(
+                f"there is no picture beside {path.name}; put one there, as {path.stem}.preview.png", field="name"
+            )
         with Image.open(picture) as opened:
             opened.draft("RGB", (PREVIEW_PX, PREVIEW_PX))
             small = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise NotFound(f"{name} beside {path.name} is no picture that can be read ({error})", field="name") from None
+        raise NotFound(f"{name} beside {path.name} is not a picture that can be read ({error})", field="name") from None
     small.thumbnail((PREVIEW_PX, PREVIEW_PX))
     stored = io.BytesIO()
     small.save(stored, "WEBP", quality=80)
     return stored.getvalue()
 
 
-def _common(found: LibraryFile, facts: FileFacts, kind: FileKind) -> Json:
+def _common(file: LibraryFile, facts: FileFacts, kind: FileKind) -> Json:
     beside = facts.beside
     return {
-        "name": upscaler_name(found) if kind is FileKind.UPSCALER else found.stem,
-        "file": found.name,
+        "name": upscaler_name(file) if kind is FileKind.UPSCALER else file.stem,
+        "file": file.name,
         "size_bytes": facts.size,
         "family": facts.family,
         "width": facts.width,
         "trained_clip_skip": facts.trained_clip_skip,
         "trained_clip_skip_source": facts.trained_clip_skip_source or None,
-        "preview": f"/v1/files/{kind.name.lower()}/{quote(found.stem, safe='')}/preview" if beside.preview else None,
+        "preview": f"/v1/files/{kind.name.lower()}/{quote(file.stem, safe='')}/preview" if beside.preview else None,
         "title": beside.title or None,
         "made_for": beside.base or None,
         "advised_weight": beside.weight,
@@ -168,4 +172,4 @@ LISTS: dict[FileKind, tuple[str, Describe]] = {
     FileKind.EMBEDDING: ("embeddings", _embedding),
     FileKind.UPSCALER: ("upscalers", _upscaler),
 }
-"""What is listed, under which name."""
+"""The lists, by name."""

@@ -1,4 +1,4 @@
-"""Our own API: what a person thinks of a sweep, and that it is to go."""
+"""Our own API: marking and deleting a sweep."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ Note = Annotated[str, StringConstraints(max_length=LONGEST_NOTE)]
 
 
 class CellMarkBody(Body):
-    """What is thought of one picture."""
+    """The marks of one picture."""
 
     star: bool = False
     name: MarkName = ""
@@ -31,12 +31,12 @@ class ChoiceBody(Body):
     one: CellId
     other: CellId
     chosen: CellId | None
-    """One of the two; null where neither was better."""
+    """The better one of the two; null where neither was better."""
     at: Annotated[str, StringConstraints(max_length=40)] = ""
 
 
 class MarksBody(Body):
-    """All marks of a sweep, made on top of a revision of them."""
+    """All marks of a sweep, made on top of one revision of them."""
 
     revision: Annotated[int, Field(ge=0)]
     name: MarkName = ""
@@ -46,7 +46,7 @@ class MarksBody(Body):
     choices: Annotated[list[ChoiceBody], Field(max_length=MOST_CHOICES, default_factory=list)]
 
     def marks(self) -> Marks:
-        """The value."""
+        """Return the marks."""
         return Marks(
             revision=self.revision,
             name=self.name,
@@ -61,7 +61,7 @@ class MarksView(View):
     """The marks of a sweep."""
 
     revision: int
-    """To be sent back with a change; 0 is a sweep without marks."""
+    """Sent back with a change; 0 stands for a sweep without marks."""
     name: str
     note: str
     winner: str | None
@@ -73,28 +73,28 @@ class DeletedView(View):
     """What became of a sweep's folder."""
 
     files: int
-    """How many are gone."""
+    """The number of deleted files."""
     left: int
-    """How many lie there that no sweep made: they stay."""
+    """The number of files that no sweep made; they stay."""
 
 
 def marking_routes(studio: Studio) -> APIRouter:
-    """What a person keeps, and deletes, of sweeps."""
+    """Build the routes that keep a sweep's marks and delete sweeps."""
     routes = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], route_class=StrictRoute)
 
     @routes.get("/{id}/marks")
     def marks(id: str) -> MarksView:
-        """A sweep's name, notes, stars, winner, and what blind comparisons of its pictures came to."""
+        """Return a sweep's name, notes, stars, winner, and the result of blind comparisons of its pictures."""
         return _view(studio.history.marks(studio.history.find(id)))
 
     @routes.put("/{id}/marks")
     def mark(id: str, body: MarksBody) -> MarksView:
-        """Keeps them, all in the place of all; 409 where somebody else has changed them since that revision."""
+        """Replace all marks by these. 409 if somebody else has changed them since that revision."""
         return _view(studio.history.mark(studio.history.find(id), body.marks()))
 
     @routes.delete("/{id}/folder")
     def delete(id: str, confirm: str) -> DeletedView:
-        """Deletes a sweep's pictures for good; `confirm` is its id once more. 409 while it is drawn."""
+        """Delete a sweep's pictures for good; `confirm` is its id once more. 409 while it is being drawn."""
         if confirm != id:
             raise SpecError(
                 f"nothing is deleted: confirm is {confirm[:64]!r}; send the sweep's id again, {id[:64]!r}",

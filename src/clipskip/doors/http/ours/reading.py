@@ -1,4 +1,4 @@
-"""Our own API: what the server has, how a text is read, what a file is, what each layer says."""
+"""Our own API: the server's state, how a text is read, what a file is, what each layer makes of a text."""
 
 import asyncio
 import json
@@ -42,13 +42,13 @@ from clipskip.weights import FileKind, Library
 
 AUTOMATIC = "Automatic"
 KEPT = "private, max-age=600"
-"""Of a preview picture, which its user may exchange."""
+"""Cache rule of a preview picture, which its user may exchange."""
 TENSORS = "application/safetensors"
 Json = dict[str, Any]  # Any: rooms below say what is in it
 
 
 def reading_routes(studio: Studio) -> APIRouter:
-    """The routes that draw nothing."""
+    """Build the routes that draw nothing."""
     routes = APIRouter(prefix="/v1", tags=["reading"], route_class=StrictRoute)
     _add_state(routes, studio)
     _add_texts(routes, studio)
@@ -59,7 +59,7 @@ def reading_routes(studio: Studio) -> APIRouter:
 def _add_state(routes: APIRouter, studio: Studio) -> None:
     @routes.get("/status")
     def status() -> Json:
-        """What the server is doing."""
+        """Return what the server is doing."""
         model, running = studio.models.current, studio.queue.running
         facts = model and model.facts
         said = facts and {
@@ -86,41 +86,41 @@ def _add_state(routes: APIRouter, studio: Studio) -> None:
     @routes.get("/samplers")
     def samplers() -> Json:
         """Sampling methods, schedule types and upscalers of a second pass that need no file, by A1111's names."""
-        names = [{"name": one.name, "aliases": list(one.aliases)} for one in SAMPLERS]
+        names = [{"name": sampler.name, "aliases": list(sampler.aliases)} for sampler in SAMPLERS]
         schedulers = [{"name": name, "label": name} for name in (AUTOMATIC, *SCHEDULES)]
         return {"samplers": names, "schedulers": schedulers, "upscalers": [*LATENT_MODES, *UPSCALERS]}
 
     @routes.get("/axes")
     def axes() -> Json:
-        """What a sweep may vary besides Clip Skip, with values as they are written."""
+        """List what a sweep may vary besides Clip Skip, with values as they are written."""
         return {"axes": [{"name": axis.name, "title": axis.title, "example": axis.example} for axis in AXES]}
 
 
 def _on_its_model(asked: Asked, studio: Studio) -> Asked:
-    """The request with its Clip Skip as we count on the family of its model, where that is here."""
+    """Return the request with its Clip Skip counted as its model's family counts, if that model is here."""
     try:
-        found = asked_skip(asked, studio.models.facts(asked.model).family)
+        read_as = asked_skip(asked, studio.models.facts(asked.model).family)
     except ClipskipError:
         return asked
-    return replace(asked, clip_skip=found.skip, counted_by=None) if found else asked
+    return replace(asked, clip_skip=read_as.skip, counted_by=None) if read_as else asked
 
 
 def _add_texts(routes: APIRouter, studio: Studio) -> None:
     @routes.post("/prompt")
     def prompt(body: PromptBody) -> Json:
-        """How a prompt is read: tokens, chunks, weights, LoRAs, what is unknown or cut."""
+        """Return how a prompt is read: tokens, chunks, weights, LoRAs, and what is unknown or cut."""
         read = read_words(
             body.prompt, steps=body.steps, negative=body.negative, folders=studio.library.folders, tool=body.tool
         )
-        said = read.fields
-        files = said["files"] or {}
+        fields = read.fields
+        files = fields["files"] or {}
         for kind in ("loras", "embeddings"):
             files[kind] = {name: path and Path(path).name for name, path in files.get(kind, {}).items()}
-        return said
+        return fields
 
     @routes.post("/settings", openapi_extra={"requestBody": _settings_body()})
     async def settings(request: Request) -> Json:
-        """A settings block, or a picture that carries one, as fields."""
+        """Read a settings block, or a picture that carries one, into fields."""
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with request.form(max_files=1, max_fields=1) as form:
                 file = next((value for value in form.values() if isinstance(value, UploadFile)), None)
@@ -137,7 +137,7 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
 
     @routes.post("/clip-skips")
     def clip_skips(body: ColumnsBody) -> Json:
-        """The columns that a list stands for, each checked against the model."""
+        """Return the columns that a list stands for, each checked against the model."""
         facts = studio.models.facts(body.model)
         columns = parse_columns(body.text)
         for skip in columns:
@@ -146,18 +146,24 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
 
     @routes.post("/dialects")
     def dialects(body: DialectBody) -> Json:
-        """A Clip Skip in every tool's numbers."""
-        family, found = Family.parse(body.family), body.translated()
+        """Return a Clip Skip in every tool's numbers."""
+        family, translation = Family.parse(body.family), body.translated()
         rows = [
             {"tool": row.dialect.value, "number": row.number, "note": row.note}
-            for row in conversion_table(found.skip, family=family, calls=body.steps)
+            for row in conversion_table(translation.skip, family=family, calls=body.steps)
         ]
         layers = [
             {"encoder": name, "depth": depth, "layer": layer}
-            for name, depth, layer in layers_read(found.skip, family=family)
+            for name, depth, layer in layers_read(translation.skip, family=family)
         ]
         first = {"layer": layers[0]["layer"], "depth": layers[0]["depth"]}
-        return {"clip_skip": skip_json(found.skip), "remark": found.remark, "layers": layers, "rows": rows, **first}
+        return {
+            "clip_skip": skip_json(translation.skip),
+            "remark": translation.remark,
+            "layers": layers,
+            "rows": rows,
+            **first,
+        }
 
     @routes.post(
         "/encode",
@@ -165,23 +171,23 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
         responses={200: {"content": {TENSORS: {"schema": {"type": "string"}}, "application/json": {}}}},
     )
     def encode(body: EncodeBody, request: Request) -> Response:
-        """A text's conditioning: one tensor clip_skip_N [tokens, width] for each, and SDXL's pooled vector; or its size
+        """Return a text's conditioning: one tensor clip_skip_N [tokens, width] for each, and SDXL's pooled vector; or its size
         and likeness as JSON."""
         facts = studio.models.facts(body.model)
         texts = studio.models.encode(facts, body.prompt, body.skips(depth=facts.depth))
         if "application/json" in request.headers.get("accept", ""):
             layers = {skip: vectors.tokens for skip, vectors in texts.items()}
-            said = {str(skip): asdict(one) for skip, one in summarize_layers(layers).items()}
-            return Response(json.dumps(said), media_type="application/json")
+            summary = {str(skip): asdict(layer) for skip, layer in summarize_layers(layers).items()}
+            return Response(json.dumps(summary), media_type="application/json")
         about = {"prompt": body.prompt, "model": facts.ref.name, "model_sha256": facts.source.sha256}
         return Response(save(text_tensors(texts), about), media_type=TENSORS)
 
     @routes.post("/layers")
     def layers(body: LayersBody) -> Json:
-        """What each layer of the text encoder makes of a text: likeness, context, nearest words."""
+        """Return what each layer of the text encoder makes of a text: likeness, context, nearest words."""
         facts = studio.models.facts(body.model)
-        found = studio.models.read(facts, lambda reader: read_layers(reader, body.prompt))
-        return asdict(found) | {"model": facts.ref.name, "depth": facts.depth}
+        reading = studio.models.read(facts, lambda reader: read_layers(reader, body.prompt))
+        return asdict(reading) | {"model": facts.ref.name, "depth": facts.depth}
 
 
 def _add_files(routes: APIRouter, studio: Studio) -> None:
@@ -189,33 +195,34 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
 
     @routes.get("/files", response_class=Response, responses={200: {"content": {"application/json": {}}}})
     def library() -> Response:
-        """Models, LoRAs and embeddings by name. `reading` says how far new files are read, and is null when all are."""
+        """List models, LoRAs and embeddings by name. `reading` says how far new files are read, and is null when all
+        are."""
         return Response(shelf.lists(), media_type="application/json")
 
     @routes.get("/files/{kind}/{name}/preview", response_class=Response, responses={200: {"content": {WEBP: {}}}})
     def preview(kind: Literal["checkpoint", "lora", "embedding"], name: str) -> Response:
-        """The picture that lies beside a file, small."""
+        """Return the picture beside a file, small."""
         path = studio.library.find(name, FileKind[kind.upper()], allow_path=False)
         return Response(small_preview(studio.library, path), media_type=WEBP, headers={"Cache-Control": KEPT})
 
     @routes.post("/inspect")
     def inspect(body: InspectBody) -> Json:
-        """What a file of the library is, by its name."""
+        """Return what a file of the library is, by its name."""
         path = _find_file(studio.library, body.name)
-        said = look_at(path, allow_pickle=studio.allow_pickle).fields
-        said["identity"]["path"] = path.name
-        return said
+        fields = look_at(path, allow_pickle=studio.allow_pickle).fields
+        fields["identity"]["path"] = path.name
+        return fields
 
 
 def _find_file(library: Library, name: str) -> Path:
-    """The file of this name, of whatever kind; NotFound tells of the kind that has the nearest name."""
+    """Return the file of this name, of whatever kind. Raises NotFound, for the kind that has the nearest name."""
     missing: dict[FileKind, NotFound] = {}
     for kind in (FileKind.LORA, FileKind.CHECKPOINT, FileKind.EMBEDDING):
         try:
             return library.find(name, kind, allow_path=False)
         except NotFound as error:
             missing[kind] = error
-    kinds = {found.stem: kind for kind in missing for found in library.files(kind)}
+    kinds = {file.stem: kind for kind in missing for file in library.files(kind)}
     near = get_close_matches(Path(name).stem, kinds, n=1)
     if near:
         raise missing[kinds[near[0]]]

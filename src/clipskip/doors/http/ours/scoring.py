@@ -1,4 +1,4 @@
-"""Our own API: what is measured of a sweep's cells."""
+"""Our own API: scores of a sweep's cells."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -17,13 +17,13 @@ from clipskip.sweep.studio import SCORES
 
 
 class ScoresBody(Body):
-    """What is to be measured."""
+    """What to measure."""
 
     scores: Annotated[list[Name], Field(min_length=1, max_length=16, default_factory=lambda: ["advise"])]
 
 
 class ScoresView(View):
-    """How far measuring is, and what it came to; the numbers stand in the sweep's cells."""
+    """How far measuring is, and its result; the numbers stand in the sweep's cells."""
 
     state: JobState
     progress: float
@@ -37,7 +37,7 @@ class AvailableView(View):
     """What can be measured here."""
 
     scores: list[str]
-    """advise; clip where the server has a CLIP model; and the plug-ins that are installed."""
+    """advise; clip if the server has a CLIP model; and the installed plug-ins."""
 
 
 class _Stopped(Exception):
@@ -45,17 +45,17 @@ class _Stopped(Exception):
 
 
 def scoring_routes(studio: Studio, *, clip: str | None) -> APIRouter:
-    """What can be measured, and measuring it."""
+    """Build the routes that list measures and measure."""
     routes = APIRouter(prefix="/v1", tags=["sweeps"], route_class=StrictRoute)
 
     @routes.get("/scores")
     def scores() -> AvailableView:
-        """What can be measured here."""
+        """List what can be measured here."""
         return AvailableView(scores=list(available(clip=clip)))
 
     @routes.post("/sweeps/{id}/scores", status_code=202)
     def begin(id: str, body: ScoresBody) -> ScoresView:
-        """Measures what a sweep's cells have no number of yet; they are kept in its manifest."""
+        """Measure the cells of a sweep that have no number yet. The numbers are kept in its manifest."""
         wanted = Scoring(sources=tuple(body.scores), clip=clip)
         record = studio.history.find(id)
         begin_scoring(studio, record, wanted)
@@ -63,16 +63,16 @@ def scoring_routes(studio: Studio, *, clip: str | None) -> APIRouter:
 
     @routes.get("/sweeps/{id}/scores")
     def progress(id: str) -> ScoresView:
-        """How far that is, and what it came to."""
+        """Return how far measuring is, and its result."""
         return _view(studio.history.find(id), studio)
 
     @routes.delete("/sweeps/{id}/scores")
     def cancel(id: str) -> ScoresView:
-        """Stops it before its next measurement; what was measured stays."""
+        """Stop before the next measurement; what was measured stays."""
         record = studio.history.find(id)
         job = studio.queue.find(SCORES + record.id)
         if job is None:
-            raise NotFound(f"nothing is measured of the sweep {id}", field="sweep")
+            raise NotFound(f"nothing is being measured of the sweep {id}; begin with POST", field="sweep")
         studio.queue.cancel(job)
         return _view(record, studio)
 
@@ -80,7 +80,7 @@ def scoring_routes(studio: Studio, *, clip: str | None) -> APIRouter:
 
 
 def begin_scoring(studio: Studio, record: Record, wanted: Scoring) -> None:
-    """Lets measuring wait its turn, after the sweep's drawing."""
+    """Queue the measuring after the sweep's drawing."""
     facts, folder, extras = studio.reopened(record)
 
     def measure(model: Model) -> Iterator[Event]:

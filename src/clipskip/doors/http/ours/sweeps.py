@@ -33,14 +33,14 @@ from clipskip.sweep.tabulate import as_csv, as_parquet, tabulate
 PAGE_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'"
 )
-"""Of a sweep's own page, which has script, style and pictures in itself, and asks nothing of anybody."""
+"""Policy of a sweep's own page, which carries its script, style and pictures, and requests nothing."""
 TABLES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 KEPT = "private, max-age=86400, immutable"
-"""Of a cell's picture: a sweep's name says all that made it."""
+"""Cache rule of a cell's picture: a sweep's id depends on everything that made it."""
 
 
 def sweep_routes(studio: Studio, *, clip: str | None = None) -> APIRouter:
-    """The routes below /v1/sweeps."""
+    """Build the routes below /v1/sweeps."""
     routes = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], route_class=StrictRoute)
     _add_control(routes, studio, clip=clip)
     _add_files(routes, studio)
@@ -50,7 +50,8 @@ def sweep_routes(studio: Studio, *, clip: str | None = None) -> APIRouter:
 def _add_control(routes: APIRouter, studio: Studio, *, clip: str | None) -> None:
     @routes.post("", status_code=202)
     def start(body: SweepBody) -> StartedView:
-        """Starts a sweep; one that was asked before is opened again, and what it lacks is drawn, then measured."""
+        """Start a sweep. A sweep that was started before is opened again; its missing pictures are drawn, then
+        measured."""
         wanted = Scoring(sources=tuple(body.scores), clip=clip) if body.scores else None
         record, warnings = studio.start(*_wanted(body, studio), axes=_axes(body), previews=body.previews)
         if wanted is not None:
@@ -62,10 +63,10 @@ def _add_control(routes: APIRouter, studio: Studio, *, clip: str | None) -> None
 
     @routes.post("/check")
     def check(body: SweepBody) -> CheckView:
-        """What a sweep would be, refused as it would be, and what of it is likely not meant; draws nothing."""
+        """Return what a sweep would be, and what in it is probably a mistake. Draws nothing."""
         sweep, doubts = studio.check(*_wanted(body, studio), _axes(body))
         return CheckView(
-            doubts=[DoubtView(field=one.field, text=one.text) for one in doubts],
+            doubts=[DoubtView(field=doubt.field, text=doubt.text) for doubt in doubts],
             left_out=list(sweep.left_out),
             columns=[ColumnView(clip_skip=skip_json(skip), label=str(skip)) for skip in sweep.skips],
             axes=view_axes(sweep.axes),
@@ -76,24 +77,24 @@ def _add_control(routes: APIRouter, studio: Studio, *, clip: str | None) -> None
 
     @routes.get("")
     def sweeps(q: Annotated[str, Query(max_length=400)] = "") -> SweepsView:
-        """Every sweep of the output folder, the newest first; of `q` those that have each of its words in their name, note,
-        prompts, model or LoRAs."""
+        """List every sweep of the output folder, the newest first. With `q`, list those that have each of its words in their
+        name, note, prompts, model or LoRAs."""
         return SweepsView(sweeps=[view_summary(record, studio) for record in studio.history.all(q)])
 
     @routes.get("/{id}")
     def sweep(id: str) -> SweepView:
-        """One sweep with its cells."""
+        """Return one sweep with its cells."""
         return view_sweep(studio.history.find(id), studio)
 
     @routes.delete("/{id}")
     def cancel(id: str) -> SweepView:
-        """Stops it before its next step; finished pictures stay."""
+        """Stop a sweep before its next step; finished pictures stay."""
         studio.cancel(id)
         return view_sweep(studio.history.find(id), studio)
 
     @routes.post("/{id}/resume", status_code=202)
     def resume(id: str) -> SweepView:
-        """Goes on with it."""
+        """Go on with a sweep."""
         return view_sweep(studio.resume(id), studio)
 
     @routes.get(
@@ -102,7 +103,7 @@ def _add_control(routes: APIRouter, studio: Studio, *, clip: str | None) -> None
         responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
     )
     def events(id: str) -> StreamingResponse:
-        """Server-sent events: `sweep` (first and last), `step`, `cell`, `end`."""
+        """Send server-sent events: `sweep` (first and last), `step`, `cell`, `end`."""
         record = studio.history.find(id)
         return StreamingResponse(watch(record, studio), media_type="text/event-stream")
 
@@ -112,21 +113,21 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
 
     @routes.get("/{id}/cells/{row}/{column}.png", response_class=FileResponse, responses=png)
     def cell(id: str, row: int, column: int) -> FileResponse:
-        """One picture, with its settings in it."""
-        found = studio.history.find(id).cell(row, column)
-        if not found.drawn:
+        """Return one picture, with its settings in it."""
+        drawn_cell = studio.history.find(id).cell(row, column)
+        if not drawn_cell.drawn:
             raise NotFound(f"row {row}, column {column} of the sweep {id} is not drawn yet", field="sweep")
         return FileResponse(
-            found.path,
+            drawn_cell.path,
             media_type="image/png",
             headers={"Cache-Control": KEPT},
-            filename=found.path.name,
+            filename=drawn_cell.path.name,
             content_disposition_type="inline",
         )
 
     @routes.get("/{id}/cells/{row}/{column}/forms")
     def forms(id: str, row: int, column: int) -> dict[str, Any]:
-        """A picture in other tools' own forms: a ComfyUI workflow, diffusers code, a command line."""
+        """Return a picture in other tools' own forms: a ComfyUI workflow, diffusers code, a command line."""
         record = studio.history.find(id)
         family = Family.parse(record.model_family) if record.model_family else Family.SD1
         asked = request_from_text(record.cell(row, column).settings)
@@ -138,7 +139,7 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
         responses={200: {"content": {"image/webp": {"schema": {"type": "string"}}}}},
     )
     def scrub(id: str, row: int) -> Response:
-        """A row's pictures one after the other, as an animated WebP without loss."""
+        """Return a row's pictures one after the other, as a lossless animated WebP."""
         record = studio.history.find(id)
         drawn = [cell for column in range(len(record.skips)) if (cell := record.cell(row, column)).drawn]
         if not drawn:
@@ -148,7 +149,7 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
 
     @routes.get("/{id}/grid.png", response_class=FileResponse, responses=png)
     def grid(id: str) -> FileResponse:
-        """The labelled sheet."""
+        """Return the labelled sheet."""
         return _file(studio.history.find(id), GRID, "image/png")
 
     @routes.get(
@@ -157,7 +158,7 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
         responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
     )
     def own_page(id: str) -> FileResponse:
-        """The sweep's self-contained page."""
+        """Return the sweep's self-contained page."""
         answer = _file(studio.history.find(id), PAGE, "text/html; charset=utf-8")
         answer.headers["Content-Security-Policy"] = PAGE_POLICY
         return answer
@@ -168,7 +169,7 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
         responses={200: {"content": {kind: {"schema": {"type": "string"}} for kind in TABLES.values()}}},
     )
     def table(id: str, kind: Literal["csv", "parquet"]) -> Response:
-        """Settings, scores and marks of every cell, a row each."""
+        """Return settings, scores and marks of every cell, one row each."""
         record = studio.history.find(id)
         whole = tabulate(record, studio.history.marks(record))
         content = as_csv(whole).encode() if kind == "csv" else as_parquet(whole)
@@ -177,21 +178,21 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
 
     @routes.get("/{id}/manifest.json")
     def manifest(id: str) -> dict[str, Any]:
-        """What the folder holds: each cell's file, its sha256 where it is drawn, its settings."""
+        """Return the manifest: each cell's file, its sha256 once it is drawn, and its settings."""
         record = studio.history.find(id)
-        found = read_manifest(record.folder)
-        if found is None:
-            raise NotFound(f"the sweep {id} has no manifest any more", field="sweep")
+        contents = read_manifest(record.folder)
+        if contents is None:
+            raise NotFound(f"the sweep {id} has no manifest any more; start the sweep again", field="sweep")
         digests = [[{"sha256": studio.history.digest(cell)} for cell in row] for row in record.cells]
         cells = [
             [cell | digest for cell, digest in zip(row, more, strict=True)]
-            for row, more in zip(found["cells"], digests, strict=True)
+            for row, more in zip(contents["cells"], digests, strict=True)
         ]
-        return found | {"cells": cells}
+        return contents | {"cells": cells}
 
 
 def _wanted(body: SweepBody, studio: Studio) -> tuple[Request, tuple[Skip, ...]]:
-    """What is asked, and its columns."""
+    """Return what is asked, and its columns."""
     asked = _asked(body)
     depth = studio.facts(asked).depth
     if "negative_clip_skip" in body.model_fields_set:
@@ -204,7 +205,7 @@ def _axes(body: SweepBody) -> tuple[Axis, ...]:
 
 
 def _asked(body: SweepBody) -> Request:
-    """The settings block's request with what the body says beside it."""
+    """Return the settings block's request with the body's own fields over it."""
     asked = request_from_text(body.settings) if body.settings else None
     if asked is None and body.prompt is None:
         raise SpecError("give a prompt, or settings to repeat", field="prompt")

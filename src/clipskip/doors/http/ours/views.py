@@ -1,4 +1,4 @@
-"""What the server says of sweeps, as JSON."""
+"""Answers about sweeps, as JSON."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
@@ -15,7 +15,7 @@ CellState = Literal["waiting", "drawing", "done", "failed"]
 
 
 class View(BaseModel):
-    """Part of an answer."""
+    """A part of an answer."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -25,11 +25,11 @@ class ErrorView(View):
 
     detail: str
     field: str | None
-    """The setting at fault, where it is one's."""
+    """The setting at fault, if there is one."""
 
 
 class OpenAIErrorView(View):
-    """The same where OpenAI's clients look."""
+    """The same, where OpenAI's clients look for it."""
 
     message: str
     param: str | None
@@ -37,15 +37,15 @@ class OpenAIErrorView(View):
 
 
 class RefusalView(ErrorView):
-    """What every refused request is told."""
+    """The answer to every refused request."""
 
     error: OpenAIErrorView
     errors: list[ErrorView]
-    """Every reason; `detail` and `field` are all of them in one text, and the first one's field."""
+    """Every reason; `detail` has all of them in one text, and `field` is the first one's."""
 
     @classmethod
     def of(cls, detail: str, field: str | None = None, *, errors: Sequence[ErrorView] = ()) -> "RefusalView":
-        """The refusal for this reason, or for several."""
+        """Return the refusal for this reason, or for several."""
         return cls(
             detail=detail,
             field=field,
@@ -84,19 +84,20 @@ class AxisView(View):
     """What a sweep varies besides Clip Skip."""
 
     name: str
-    """As it is typed: lora-weight."""
+    """The name as it is typed: lora-weight."""
     label: str
-    """What stands before a value: LoRA 0.8; empty where values speak for themselves."""
+    """The text before a value, as in LoRA 0.8; empty where values speak for themselves."""
     values: list[int | float | str]
 
 
 class RowView(View):
-    """The LoRAs of a row, and where it stands on the axes."""
+    """The LoRAs of a row, and its values of the axes."""
 
     name: str
     loras: list[LoraView]
     values: dict[str, int | float | str]
-    """By the axis' name; one that several of its values share leaves it out, as a row without LoRA its weight."""
+    """By the axis' name. Left out is an axis that does not apply to the row, such as the weight of a row without
+    LoRA."""
 
 
 class CellView(View):
@@ -111,7 +112,7 @@ class CellView(View):
     thumbnail: str | None
     settings: str | None
     scores: dict[str, float]
-    """By the name of a measure; those that there are."""
+    """By the name of the measure, for those that have been measured."""
 
 
 class SummaryView(View):
@@ -119,7 +120,7 @@ class SummaryView(View):
 
     id: str
     name: str
-    """What somebody called it; empty where nobody did."""
+    """The name that somebody gave it; empty where nobody did."""
     state: State
     created: str
     prompt: str
@@ -138,7 +139,7 @@ class SummaryView(View):
     page: str | None
     manifest: str
     thumbnail: str | None
-    """Of the winner, else of a starred picture, else of the last one."""
+    """The picture of the winner, else of a starred cell, else the last one."""
     stars: int
 
 
@@ -147,32 +148,32 @@ class SweepView(SummaryView):
 
     axes: list[AxisView]
     measures: list[Measure]
-    """What the cells' scores are."""
+    """What the cells' scores measure."""
     summary: Summary | None
-    """What they come to; null where nothing is measured."""
+    """The result of the measures; null if nothing is measured."""
     cells: list[list[CellView]]
 
 
 class StartedView(SweepView):
-    """A sweep that was asked for just now."""
+    """A sweep that has just been started."""
 
     warnings: list[str]
-    """What is odd about its files: another hash than the settings name, LoRA weights that nothing takes."""
+    """What is odd about its files: another hash than the settings name, LoRA weights that fit nothing."""
 
 
 class AdviceView(View):
-    """How far finding out is, and what was found."""
+    """How far finding out is, and its result."""
 
     state: JobState
     progress: float
     eta_s: float | None
     error: ErrorView | None
     advice: dict[str, Any] | None
-    """As the command `advise --json` prints it."""
+    """The same as `advise --json` prints."""
 
 
 class DoubtView(View):
-    """Something that is likely not meant, and drawn with all the same."""
+    """Something that is probably a mistake, and is drawn all the same."""
 
     field: str
     """The setting that it is about."""
@@ -199,7 +200,7 @@ class SweepsView(View):
 
 
 def view_sweep(record: Record, studio: Studio) -> SweepView:
-    """A sweep with its cells."""
+    """Return a sweep with its cells."""
     job = studio.queue.find(record.id)
     drawn = _drawn(record, job)
     width = len(record.skips)
@@ -207,22 +208,22 @@ def view_sweep(record: Record, studio: Studio) -> SweepView:
     cells = [[view_cell(record, job, place, drawn=drawn) for place in row] for row in rows]
     told = _summary(record, job, drawn, studio.history.shown_marks(record))
     measures, summary = list(record.scores.measures), record.scores.summary
-    return SweepView(**dict(told), axes=view_axes(record.axes), measures=measures, summary=summary, cells=cells)
+    return SweepView(**dict(summary_view), axes=view_axes(record.axes), measures=measures, summary=summary, cells=cells)
 
 
 def view_summary(record: Record, studio: Studio) -> SummaryView:
-    """A sweep without its cells."""
+    """Return a sweep without its cells."""
     job = studio.queue.find(record.id)
     return _summary(record, job, _drawn(record, job), studio.history.shown_marks(record))
 
 
 def _drawn(record: Record, job: Job | None) -> Collection[int]:
-    """The places of the cells that are done."""
+    """Return the places of the cells that are done."""
     return set(job.done) if job and job.state == "running" else record.drawn
 
 
 def view_cell(record: Record, job: Job | None, place: int, *, drawn: Collection[int]) -> CellView:
-    """One cell, by its place row by row; `drawn` are the places of those that are done."""
+    """Return one cell by its place, row by row; `drawn` are the places of those that are done."""
     row, column = divmod(place, len(record.skips))
     cell, steps = record.cells[row][column], record.request.steps
     running = job is not None and job.state == "running"
@@ -283,7 +284,7 @@ def _summary(record: Record, job: Job | None, drawn: Collection[int], marks: Mar
 
 
 def _thumbnail(record: Record, drawn: Collection[int], marks: Marks) -> str | None:
-    """The picture that a sweep is known by."""
+    """Return the path of the picture that stands for a sweep."""
     cells, stars = record.flat, marks.stars
 
     def rank(place: int) -> tuple[bool, bool, int]:
@@ -304,20 +305,20 @@ def _model(record: Record) -> ModelView:
 
 
 def view_axes(axes: Sequence[Axis]) -> list[AxisView]:
-    """What a sweep varies besides Clip Skip."""
+    """Return what a sweep varies besides Clip Skip."""
     return [AxisView(name=axis.kind.name, label=axis.kind.label, values=list(axis.values)) for axis in axes]
 
 
 def view_lora(lora: LoraRef) -> LoraView:
-    """A LoRA at its strengths."""
+    """Return a LoRA at its strengths."""
     return LoraView(name=lora.name, text_encoder=lora.text_encoder, unet=lora.unet, hash=lora.hash)
 
 
 def view_error(error: ClipskipError) -> ErrorView:
-    """An error with the setting at fault."""
+    """Return an error with the setting at fault."""
     return ErrorView(detail=str(error), field=error.field)
 
 
 def skip_json(skip: Skip) -> int | float | str:
-    """A number, or a schedule's text."""
+    """Return a number, or a schedule's text."""
     return skip.from_end if isinstance(skip, ClipSkip) else str(skip)
