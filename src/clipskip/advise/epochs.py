@@ -22,7 +22,7 @@ from clipskip.advise.verdict import Answer
 from clipskip.errors import SpecError
 from clipskip.prompt import read_prompt
 from clipskip.spec import ClipSkip, LoraRef, Render, Request
-from clipskip.sweep import Extras, Model, no_numbers, resolve
+from clipskip.sweep import Extras, Model, not_finite, resolve
 from clipskip.weights import Library, TrainerConfig
 from clipskip.weights.lora import Epoch, Lora, tag_counts, trigger_words
 

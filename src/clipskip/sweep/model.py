@@ -288,7 +288,7 @@ class Model:
         renders = [render for _, render in numbered]
         for hires in {render.hires for render in renders if render.hires}:
             self._upscale(hires, extras)  # a model that cannot be opened is an error before the first step
-        made = condition_all(reader, renders, calls=denoiser_calls)
+        conditionings = condition_all(reader, renders, calls=denoiser_calls)
         openings = {
             file: Openings(self._vae(file, extras), extras.starts, channels=self.unet.shape.in_channels)
             for file in dict.fromkeys(render.vae for render in renders)

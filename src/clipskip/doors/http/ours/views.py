@@ -206,7 +206,7 @@ def view_sweep(record: Record, studio: Studio) -> SweepView:
     width = len(record.skips)
     rows = [range(start, start + width) for start in range(0, len(record.cells) * width, width)]
     cells = [[view_cell(record, job, place, drawn=drawn) for place in row] for row in rows]
-    told = _summary(record, job, drawn, studio.history.shown_marks(record))
+    summary_view = _summary(record, job, drawn, studio.history.shown_marks(record))
     measures, summary = list(record.scores.measures), record.scores.summary
     return SweepView(**dict(summary_view), axes=view_axes(record.axes), measures=measures, summary=summary, cells=cells)
 
