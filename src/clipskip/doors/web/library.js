@@ -8,7 +8,7 @@ const AGAIN_MS = 700, MOST_CARDS = 60;
 
 /** The lists. `hear` has files(found), useModel(name), addLora(name), addWord(word). */
 export function openLibrary(hear) {
-  let files = { models: [], loras: [], embeddings: [] }, progress = "Looking into the folders…", shown = MOST_CARDS, timer = 0;
+  let files = { models: [], loras: [], embeddings: [], upscalers: [] }, progress = "Looking into the folders…", shown = MOST_CARDS, timer = 0;
 
   function show() {
     const text = at("search").value;
