@@ -54,11 +54,11 @@ def _idle(request: Request) -> Iterator[str]:
     if sampler.leaves_schedule(begun=begun) and find_schedule(request.scheduler) != AUTOMATIC:
         yield f"schedule type {request.scheduler} changes nothing: {sampler.name} visits its own timesteps"
     if request.eta is not None and sampler.eta is None:
-        yield f"eta {request.eta:g} has no effect: {sampler.name} has none"
+        yield f"eta {request.eta:g} changes nothing: {sampler.name} has none"
     if request.s_churn and not sampler.churns:
-        yield f"sigma churn {request.s_churn:g} has no effect: {sampler.name} has none"
+        yield f"sigma churn {request.s_churn:g} changes nothing: {sampler.name} has none"
     if request.s_noise != 1 and "s_noise" not in noise_of(request, sampler):
-        yield f"sigma noise {request.s_noise:g} has no effect: {sampler.name} adds no noise that it scales"
+        yield f"sigma noise {request.s_noise:g} changes nothing: {sampler.name} adds no noise that it scales"
 
 
 def _other_files(request: Request, model: CheckpointFacts, extras: Extras) -> Iterator[Doubt]:

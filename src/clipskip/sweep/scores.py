@@ -143,7 +143,10 @@ def write_scores(
 def _write(folder: Path, measures: Sequence[Measure], cells: CellScores, summary: Summary | None) -> None:
     manifest = read_manifest(folder)
     if manifest is None:
-        raise OutputError(f"{folder} holds no sweep: its {MANIFEST} is missing or cannot be read", field="out")
+        raise OutputError(
+            f"{folder} contains no sweep: its {MANIFEST} is missing or cannot be read; choose the folder of a sweep",
+            field="out",
+        )
     known = {measure["name"]: measure for measure in manifest.get("measures", ())}
     known |= {measure.name: asdict(measure) for measure in measures}
     if known:
