@@ -118,7 +118,7 @@ def test_standard_input_without_end_is_given_up(run, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
     code, _, err = run("generate", "--settings", "-")
-    assert code == 2 and "standard input is over 10,485,760 bytes" in err
+    assert code == 2 and "standard input has more than 10,485,760 bytes" in err
 
 
 def test_a_picture_of_a_schedule_is_repeated_from_its_settings(run) -> None:
@@ -135,13 +135,13 @@ def test_a_picture_of_a_schedule_is_repeated_from_its_settings(run) -> None:
     [
         (("--clip-skip", "[1:2]"), "cannot be read"),
         (("--clip-skip", "[1:13:0.5]"), "1 to 12"),
-        (("--clip-skip", "1,[1:2:40]"), "never reads 2"),
+        (("--clip-skip", "1,[1:2:40]"), "never reaches 2"),
         (("--clip-skip", "[1:2:1.5]"), "share"),
         (("--negative-clip-skip", "[1|13]"), "1 to 12"),
         (("--phrase-skip", "swamp"), "no clip skip"),
         (("--phrase-skip", "goblin=4"), "does not contain the phrase 'goblin'"),
         (("--phrase-skip", "swamp=13"), "1 to 12"),
-        (("--phrase-skip", "swamp=[2:3:40]"), "never reads 3"),
+        (("--phrase-skip", "swamp=[2:3:40]"), "never reaches 3"),
     ],
 )
 def test_a_schedule_or_phrase_that_cannot_be_is_one_line(run, words: tuple[str, ...], said: str) -> None:
@@ -416,7 +416,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused(run, folder: Path, tmp_path: 
         (("--cfg", "nan"), "cfg"),
         (("--seed", "18446744073709551616"), "seed"),
         (("--sampler", "Best"), "Euler a"),
-        (("--sampler", "DDIM", "--steps", "1"), "use 2 or more"),
+        (("--sampler", "DDIM", "--steps", "1"), "use 2 steps or more"),
         (("--lora", "ogre:much"), "ogre"),
         (("--lora", "shrek"), "shrek"),
         (("--rng", "TPU"), "CPU"),

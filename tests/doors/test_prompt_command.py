@@ -39,7 +39,7 @@ def test_it_names_the_file_of_each_lora_and_says_which_is_missing(models: Path) 
         "a <lora:OGRE:0.8> <lora:ogrre>", steps=10, negative=False, clip_skip=None, as_json=False, folders=[models]
     )
     assert f"file of LoRA OGRE: {models / 'Lora' / 'ogre.safetensors'}" in text
-    assert "missing: no LoRA called 'ogrre'" in text and "near names: ogre" in text
+    assert "missing: no LoRA called 'ogrre'" in text and "similar names: ogre" in text
     files = read("a <lora:ogre:0.8> <lora:nix>", models)["files"]
     assert files["loras"] == {"ogre": str(models / "Lora" / "ogre.safetensors"), "nix": None}  # type: ignore[index]
 

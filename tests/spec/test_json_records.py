@@ -154,7 +154,7 @@ DREAM = '"a fox [blurry, dull] in snow" -s 50 -S 5 -W 512 -H 768 -C 7.5 -A k_dpm
 )
 def test_invokeai_2_is_read_with_its_negative_words(text: str) -> None:
     asked = request_from_text(text)
-    assert (asked.prompt, asked.negative_prompt) == ("a fox  in snow", "blurry, dull")
+    assert (asked.prompt, asked.negative_prompt) == ("a fox in snow", "blurry, dull")
     assert (asked.steps, asked.seed, asked.width, asked.height) == (50, 5, 512, 768)
     assert (asked.sampler, asked.cfg_scale, asked.clip_skip) == ("DPM2 a", 7.5, ClipSkip(1))
 

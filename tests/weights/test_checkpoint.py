@@ -176,7 +176,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(
         state[name].view(-1)[-1] = bad
 
     line = refusal(write(tiny, tmp_path / "model.safetensors", spoil), DamagedFile)
-    assert f"{name} holds NaN or Inf" in line
+    assert f"{name} contains NaN or infinity" in line
 
 
 def test_numbers_too_large_for_the_dtype_are_told_from_damage(tiny: Checkpoint, tmp_path: Path) -> None:

@@ -60,10 +60,10 @@ def test_pickled_forms_need_the_switch(tmp_path: Path, form: str) -> None:
         ({"emb_params": torch.zeros(2, 100)}, WrongKind, "100 wide; this model's"),
         ({"clip_l": VECTORS, "clip_g": torch.zeros(3, 1280)}, WrongKind, "for SDXL"),
         ({"a": VECTORS, "b": VECTORS + 1}, WrongKind, "instead of one set of vectors"),
-        ({f"lora_{i}.lora_down.weight": torch.zeros(2) for i in range(9)}, WrongKind, "holds 9 tensors"),
+        ({f"lora_{i}.lora_down.weight": torch.zeros(2) for i in range(9)}, WrongKind, "contains 9 tensors"),
         ({"emb_params": torch.zeros(0, 768)}, DamagedFile, "shape [0, 768]"),
         ({"emb_params": torch.zeros(2, 3, 768)}, DamagedFile, "shape [2, 3, 768]"),
-        ({"emb_params": VECTORS * float("nan")}, DamagedFile, "NaN or Inf"),
+        ({"emb_params": VECTORS * float("nan")}, DamagedFile, "NaN or infinity"),
     ],
 )
 def test_what_is_no_embedding_for_this_model_says_so(
@@ -81,7 +81,7 @@ def test_a_pickle_without_vectors_says_so(tmp_path: Path, content: dict[str, obj
 
 def test_a_pickled_checkpoint_is_no_embedding(tmp_path: Path) -> None:
     torch.save({str(i): VECTORS for i in range(30)}, tmp_path / "x.pt")
-    assert "holds 30 tensors" in refusal(tmp_path / "x.pt", WrongKind)
+    assert "contains 30 tensors" in refusal(tmp_path / "x.pt", WrongKind)
 
 
 def test_more_vectors_than_a_chunk_are_loaded_with_a_warning(tmp_path: Path) -> None:

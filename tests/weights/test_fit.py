@@ -41,8 +41,8 @@ def lora(head: str, rank: int, inputs: int, outputs: int) -> dict[str, tuple[int
         (lora(K, 4, 64, 32), ""),
         ({f"{Q.format(0)}.diff_b": (64,)}, ""),
         ({f"{K}.on_input": (1,), f"{K}.weight": (64,)}, ""),
-        (lora(K, 4, 768, 320), "attn2.to_k has down [4, 768], up [320, 4], the model's weight is [32, 64] there"),
-        (lora(Q.format(0), 4, 96, 96), "q_proj has down [4, 96], up [96, 4], the model's weight is [64, 64] there"),
+        (lora(K, 4, 768, 320), "attn2.to_k has down [4, 768], up [320, 4], where the model's weight is [32, 64]"),
+        (lora(Q.format(0), 4, 96, 96), "q_proj has down [4, 96], up [96, 4], where the model's weight is [64, 64]"),
         (lora(Q.format(5), 4, 64, 64), "this model has no text_encoder.encoder.layers.5.self_attn.q_proj"),
         ({f"{Q.format(0)}.diff_b": (65,)}, "has diff_b [65]"),
         ({f"{K}.on_input": (1,), f"{K}.weight": (63,)}, "has on_input [1], weight [63]"),
@@ -68,7 +68,7 @@ def test_the_starters_loras_fit_it_and_no_other(tiny: Header) -> None:
         file = read_header(library.find(name, FileKind.LORA))
         assert fit(file, starter).fits is True
         assert fit(file, tiny).fits is False
-    assert fit(starter, tiny).fits is False and "no LoRA" in fit(starter, tiny).reason
+    assert fit(starter, tiny).fits is False and "not a LoRA" in fit(starter, tiny).reason
 
 
 def test_a_vae_fits_where_its_decoder_has_the_same_tensors(tmp_path: Path, tiny: Header) -> None:

@@ -173,7 +173,7 @@ def test_a_diffusers_folder_is_one_model(tmp_path: Path) -> None:
 def test_what_is_not_there_names_the_folders_and_near_names(tmp_path: Path) -> None:
     put(tmp_path / "anything-v4.0-pruned.safetensors")
     line = refusal(Library((tmp_path,)), "anything-v4-pruned")
-    assert str(tmp_path) in line and "near names: anything-v4.0-pruned" in line
+    assert str(tmp_path) in line and "similar names: anything-v4.0-pruned" in line
     assert "CLIPSKIP_MODELS" in refusal(Library((tmp_path / "none",)), "zzz")
     for odd in ("", "\0", "a" * 5000, "[0123456789]", ".", "..", "/"):
         refusal(Library((tmp_path,)), odd, allow_path=False)

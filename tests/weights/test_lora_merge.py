@@ -250,7 +250,7 @@ def test_a_deeper_text_encoders_lora_names_the_layers(models: Models, tmp_path: 
     parts = low_rank(torch.ones(32, 32), 4)
     names = [f"text_encoder.encoder.layers.{i}.self_attn.q_proj" for i in range(23)]
     lora = load_lora(write_kohya(tmp_path / "sd2.safetensors", dict.fromkeys(names, parts)))
-    with pytest.raises(LoraError, match=r"layers 13 to 23, this model's text encoder has 12 layers"):
+    with pytest.raises(LoraError, match=r"layers 13 to 23, but this model's text encoder has 12 layers"):
         merge_once(models, lora, Q)
 
 

@@ -45,7 +45,7 @@ def test_the_clip_skip_from_which_its_layers_are_not_run(layers: list[int], dept
 
 
 def test_a_lora_on_the_last_layer_is_told_to_be_dead_from_2(tmp_path: Path) -> None:
-    assert "cannot act from Clip Skip 2 on" in report(tmp_path, None, LAST).text_note
+    assert "no effect from Clip Skip 2 on" in report(tmp_path, None, LAST).text_note
     assert "has an effect at every Clip Skip" in report(tmp_path, None, Q, LAST).text_note
     assert "no text-encoder part" in report(tmp_path, None, TO_K).text_note
 
@@ -129,7 +129,7 @@ def test_the_hash_in_the_metadata_is_checked(tmp_path: Path) -> None:
         ({"ss_network_module": "networks.oft"}, "the file contains LoRA"),
         ({"ss_network_module": "lycoris.kohya", "ss_network_args": '{"algo": "loha"}'}, "the file contains LoRA"),
         ({"ss_base_model_version": "sdxl_base_v1-0"}, "its weights are SD 1.x's"),
-        ({"ss_clip_skip": "77"}, "no Clip Skip"),
+        ({"ss_clip_skip": "77"}, "not a Clip Skip"),
     ],
 )
 def test_metadata_that_the_content_denies_is_a_warning(metadata: dict[str, str], told: str, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_an_sd2_lora_is_told_of_24_layers(tmp_path: Path) -> None:
         return inspect_lora(write(tmp_path / f"{name}.safetensors", tensors))
 
     assert "has an effect at every Clip Skip from 1 to 24" in made("all", 0, 22).text_note
-    assert "cannot act from Clip Skip 3 on" in made("last", 22).text_note
+    assert "no effect from Clip Skip 3 on" in made("last", 22).text_note
 
 
 def test_what_changes_sdxls_second_encoder_is_dead_at_no_clip_skip(tmp_path: Path) -> None:
