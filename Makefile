@@ -2,14 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
-NEGATIVE := lowres, worst quality, low quality, jpeg artifacts, text, signature, watermark, username, blurry, sketch, monochrome
+NEGATIVE := mutated, deformed, amateur drawing, lowres, worst quality, low quality, jpeg artifacts, text, error, signature, watermark, username, blurry, censorship, sketch, monochrome
 
 .PHONY: demo test browser slow check fix bench docs site release clean
 
 # The guide's grid from the embedded model: Clip Skip 1 to 5, without and with a LoRA.
 demo: .venv/run
 	$(BIN)/clipskip sweep "best quality, highest detail, 8k, swamp, fireflies, ogre, reeds" --negative "$(NEGATIVE)" \
-	  --lora ogre --steps 20 --cfg 3 --seed 2 --out demo
+	  --lora ogre --steps 30 --cfg 7 --seed 5 --out demo
 
 # Style, types and the tests: no network, no GPU. Two processes of one thread each, which small models are fastest with.
 test: .venv/dev
