@@ -109,7 +109,7 @@ def test_more_than_the_queue_holds_is_told_to_come_later(client: TestClient, stu
         if answer.status_code == 202:
             studio.cancel(answer.json()["id"])
     assert answers[-1].status_code == 429
-    assert "the most" in answers[-1].json()["detail"]
+    assert "at most" in answers[-1].json()["detail"]
 
 
 @pytest.mark.parametrize(

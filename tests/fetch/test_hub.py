@@ -57,7 +57,7 @@ def test_a_repository_with_one_model_file_is_fetched_and_then_kept(
         ("owner/repo", {"HF_HUB_OFFLINE": True}, "HF_HUB_OFFLINE"),
         ("owner/repo", {"ENDPOINT": "http://127.0.0.1:9"}, "check the connection"),
         ("owner/repo/pickle.ckpt", {}, "--allow-pickle"),
-        ("owner/repo/README.md", {}, "no model file"),
+        ("owner/repo/README.md", {}, "not a model file"),
     ],
 )
 def test_what_fails_is_one_clear_line(

@@ -121,7 +121,7 @@ def test_what_is_left_out_is_the_familys_default() -> None:
         ("2", "a1111", "comfyui", "flux", "means nothing on Flux: its T5 encoder"),
         ("2", "a1111", "comfyui", "sd3.5", "means nothing on SD 3"),
         ("2", "a1111", "comfyui", "pixart", "no CLIP encoder"),
-        ("2", "fooocus", "comfyui", "sd1", "Fooocus has no Clip Skip on SD 1.x"),
+        ("2", "fooocus", "comfyui", "sd1", "Fooocus has no known Clip Skip on SD 1.x"),
     ],
 )  # fmt: skip
 def test_what_a_tool_cannot_say_is_an_error_in_its_words(
