@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,17 +14,27 @@ from clipskip.errors import NotFound
 from clipskip.weights import FileKind, Library
 
 
-def test_what_was_read_meanwhile_is_answered_however_long_it_takes(library: Library) -> None:
-    shelf, answers = Shelf(library, patience_s=0), []
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        answers.append(json.loads(shelf.lists()))
-        if answers[-1]["reading"] is None:
-            break
+def test_what_was_read_meanwhile_is_answered_however_long_it_takes(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, read = threading.Event(), Library.read
+
+    def slowly(here: Library, tell: Callable[[int, int], None]) -> object:
+        asked.wait(30)
+        return read(here, tell)
+
+    monkeypatch.setattr(Library, "read", slowly)
+    shelf = Shelf(library, patience_s=0)
+    first = json.loads(shelf.lists())
+    asked.set()
+    assert first["reading"] is not None and first["models"] == []
+    deadline, last = time.monotonic() + 30, first
+    while last["reading"] is not None and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert answers[-1]["reading"] is None  # the first answer may be whole already: a small folder is read in a moment
-    assert [one["name"] for one in answers[-1]["models"]] == ["tiny"]
-    assert [one["name"] for one in answers[-1]["loras"]] == ["ogre"]
+        last = json.loads(shelf.lists())
+    assert last["reading"] is None
+    assert [model["name"] for model in last["models"]] == ["tiny"]
+    assert [lora["name"] for lora in last["loras"]] == ["ogre"]
 
 
 def test_a_folder_that_is_read_quickly_is_listed_in_the_first_answer(library: Library) -> None:

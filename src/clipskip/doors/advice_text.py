@@ -45,12 +45,17 @@ def lines(advice: Advice, *, family: Family, tool: Dialect) -> Iterator[str]:
     yield f"Measured with {advice.rows} UNet evaluations (a guided step is two) in {advice.seconds:.0f} s."
 
 
+def number_in(tool: Dialect, skip: int, *, family: Family) -> str:
+    """Return a Clip Skip as a tool counts it: "2 in A1111"; our own number and the reason where the tool has none."""
+    try:
+        return f"{to_dialect(ClipSkip(skip), tool, family=family)} in {tool.label}"
+    except SpecError as error:
+        return f"{skip}, which {tool.label} cannot say ({error})"
+
+
 def _verdict(advice: Advice, *, family: Family, tool: Dialect) -> Iterator[str]:
     verdict = advice.verdict
-    try:
-        number = f"{to_dialect(ClipSkip(verdict.skip), tool, family=family)} in {tool.label}"
-    except SpecError as error:
-        number = f"{verdict.skip}, which {tool.label} cannot say ({error})"
+    number = number_in(tool, verdict.skip, family=family)
     yield {
         Answer.VALUE: f"Clip Skip {number}, {min(verdict.sure, MOST_SURE):.0%} sure",
         Answer.NO_DIFFERENCE: f"No difference that matters; stay at Clip Skip {number}",

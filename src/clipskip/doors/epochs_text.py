@@ -7,9 +7,8 @@ from xml.sax.saxutils import escape
 from clipskip.advise.epochs import Comparison, Table
 from clipskip.advise.files import to_write, training_lines
 from clipskip.advise.verdict import KNOWN, MOST_SURE, Answer
-from clipskip.doors.advice_text import row
-from clipskip.errors import SpecError
-from clipskip.spec import ClipSkip, Dialect, Family, to_dialect
+from clipskip.doors.advice_text import number_in, row
+from clipskip.spec import Dialect, Family
 
 WIDE, TALL, LEFT, GAP, TOP = 240, 170, 56, 44, 74
 """Pixels: a panel's width and height, room for its numbers, between two panels, and above them."""
@@ -40,10 +39,7 @@ def plain_epochs(found: Comparison, *, family: Family) -> dict[str, object]:
 def epoch_lines(found: Comparison, *, family: Family, tool: Dialect) -> Iterator[str]:
     """The choice first, then what it rests on."""
     choice, chosen = found.choice, found.epochs[found.choice.epoch]
-    try:
-        number = f"{to_dialect(ClipSkip(choice.skip), tool, family=family)} in {tool.label}"
-    except SpecError as error:
-        number = f"{choice.skip}, which {tool.label} cannot say ({error})"
+    number = number_in(tool, choice.skip, family=family)
     which = f"{chosen.name} ({chosen.label}) at Clip Skip {number}"
     yield {
         Answer.VALUE: f"Use {which}, {min(choice.sure, MOST_SURE):.0%} sure",
