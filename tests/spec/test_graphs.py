@@ -9,7 +9,7 @@ import pytest
 
 from clipskip.errors import SpecError
 from clipskip.sample import find_sampler, stable_diffusion
-from clipskip.spec import ClipSkip, Family, LoraRef, Request, asked_skip
+from clipskip.spec import ClipSkip, Family, LoraRef, Request, asked_negative_skip, asked_skip
 from clipskip.spec.nodes import OUTPUTS
 from clipskip.spec.sampler_names import COMFY_SAMPLERS, SCHEDULES
 from clipskip.spec.settings import request_from_text
@@ -546,6 +546,26 @@ def test_a_graph_without_a_clip_skip_is_the_familys_own() -> None:
     graph["6"]["inputs"]["clip"] = graph["7"]["inputs"]["clip"] = ["10", 0]
     last = asked_skip(read(graph), Family.SDXL)
     assert last and last.skip == ClipSkip(1)
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "family", "skips"),
+    [
+        (-3, None, Family.SD1, (3, 1)), (-3, None, Family.SDXL, (3, 2)), (-2, None, Family.SDXL, (2, 2)),
+        (-1, None, Family.SDXL, (1, 2)), (None, -1, Family.SD1, (1, 1)), (None, -1, Family.SDXL, (2, 1)),
+        (None, -4, Family.SD2, (2, 4)),
+    ],
+)  # fmt: skip
+def test_a_text_without_a_clip_skip_is_the_familys_own_beside_one_that_has_it(
+    positive: int | None, negative: int | None, family: Family, skips: tuple[int, int]
+) -> None:
+    graph = with_nodes()
+    graph["10"]["inputs"]["stop_at_clip_layer"] = positive or negative
+    graph["6"]["inputs"]["clip"] = ["10", 0] if positive else ["4", 1]
+    graph["7"]["inputs"]["clip"] = ["10", 0] if negative else ["4", 1]
+    asked = read(graph)
+    above, below = asked_skip(asked, family), asked_negative_skip(asked, family)
+    assert above and (above.skip, below or above.skip) == (ClipSkip(skips[0]), ClipSkip(skips[1]))
 
 
 @pytest.mark.parametrize(

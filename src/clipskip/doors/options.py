@@ -191,8 +191,9 @@ def build_request(
             )
         asked = Request(prompt=prompt)
     changes = {name: value for name, value in others.items() if value is not None}
-    if "clip_skip" in changes:
-        changes["counted_by"] = None
+    for name, counted_by in (("clip_skip", "counted_by"), ("negative_clip_skip", "negative_counted_by")):
+        if name in changes:
+            changes[counted_by] = None
     for name in ("clip_skip", "negative_clip_skip"):
         if name in changes:
             changes[name] = parse_skip(changes[name])

@@ -5,6 +5,7 @@ from clipskip.spec.changes import parse_size, values_of, with_values
 from clipskip.spec.dialect import (
     Spelling,
     Translation,
+    asked_negative_skip,
     asked_skip,
     conversion_table,
     depths,
@@ -96,6 +97,7 @@ __all__ = [
     "StepSkips",
     "TextReading",
     "Translation",
+    "asked_negative_skip",
     "asked_skip",
     "by_hash",
     "check_depths",

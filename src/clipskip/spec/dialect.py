@@ -50,12 +50,22 @@ def translate(value: Value | None, dialect: Dialect, *, family: Family = Family.
 def asked_skip(request: Request, family: Family) -> Translation | None:
     """Return the requested Clip Skip as the tool that counted it reads it on a family; None where none was
     requested."""
-    if request.clip_skip is None:
+    return _as_counted(request.clip_skip, request.counted_by, family)
+
+
+def asked_negative_skip(request: Request, family: Family) -> Skip | None:
+    """Return the negative prompt's own Clip Skip in the same way; None where it is the prompt's."""
+    reading = _as_counted(request.negative_clip_skip, request.negative_counted_by, family)
+    return reading.skip if reading else None
+
+
+def _as_counted(skip: Skip | None, counted_by: Dialect | None, family: Family) -> Translation | None:
+    if skip is None:
         return None
-    if request.counted_by is None or not isinstance(request.clip_skip, ClipSkip) or not family.usable:
-        return Translation(skip=request.clip_skip)
-    left_out = request.counted_by is Dialect.COMFYUI  # whose own numbers mean one layer on every family
-    return translate(None if left_out else request.clip_skip.from_end, request.counted_by, family=family)
+    if counted_by is None or not isinstance(skip, ClipSkip) or not family.usable:
+        return Translation(skip=skip)
+    left_out = counted_by is Dialect.COMFYUI  # whose own numbers mean one layer on every family
+    return translate(None if left_out else skip.from_end, counted_by, family=family)
 
 
 def _skip_of(layers: Layers) -> Skip:

@@ -74,6 +74,8 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
     negative = words_of(graph, sampled.model, "negative") if "negative" in sampled.model.inputs else None
     skip = _clip_skip(positive.clip)
     below = _clip_skip(negative.clip) if negative else skip
+    above_set = _sets_skip(positive.clip)
+    below_set = _sets_skip(negative.clip) if negative else above_set
     check_checkpoints(models, positive.clip)
     if negative:
         check_checkpoints(models, negative.clip)
@@ -94,8 +96,9 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
         vae=vae_of(graph, sampled.node, models[-1]),
         loras=loras,
         clip_skip=skip,
-        counted_by=None if _sets_skip(positive.clip) else Dialect.COMFYUI,
-        negative_clip_skip=None if below == skip else below,
+        counted_by=None if above_set else Dialect.COMFYUI,
+        negative_clip_skip=None if (below, below_set) == (skip, above_set) else below,
+        negative_counted_by=None if below_set else Dialect.COMFYUI,
         steps=sampled.steps.whole() if sampled.steps else 20,
         sampler=sampled.sampler,
         scheduler=sampled.scheduler,

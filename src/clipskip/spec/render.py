@@ -53,6 +53,8 @@ class Request:
     ComfyUI: its record leaves it out, which is 1 on SD 1.x and 2 elsewhere."""
     negative_clip_skip: Skip | None = None
     """Clip Skip of the negative prompt; None means the prompt's."""
+    negative_counted_by: Dialect | None = field(default=None, compare=False)
+    """The same as `counted_by`, of `negative_clip_skip`."""
     phrase_skips: tuple[PhraseSkip, ...] = ()
     """Phrases of the prompt with Clip Skips of their own; where two overlap, the later one counts."""
     steps: int = 20

@@ -19,6 +19,7 @@ from clipskip.spec import (
     LoraRef,
     Request,
     Skip,
+    asked_negative_skip,
     asked_skip,
     to_dialect,
 )
@@ -95,7 +96,7 @@ def forms_of(request: Request, *, family: Family) -> tuple[Form, ...]:
     skip = requested_skip.skip if requested_skip else ClipSkip(family.default_skip)
     picture = _Picture(
         request=request, prompt=read.text.strip(), loras=(*read.loras, *request.loras), sampler=sampler.name,
-        schedule=schedule, skip=skip, negative=request.negative_clip_skip or skip,
+        schedule=schedule, skip=skip, negative=asked_negative_skip(request, family) or skip,
         width=request.width or 512, height=request.height or 512, family=family,
         embeddings=tuple(name for name, _ in request.embedding_hashes),
     )  # fmt: skip

@@ -25,6 +25,7 @@ from clipskip.spec import (
     Render,
     Request,
     Skip,
+    asked_negative_skip,
     asked_skip,
     check_request,
     skip_for,
@@ -124,7 +125,7 @@ def resolve(
     remembered = remembered_for(model.source, (ref.hash for ref, _ in found)) if request.clip_skip is None else None
     own_skip = ClipSkip(remembered.clip_skip) if remembered else model.default_clip_skip
     asked, varied = asked_skip(request, model.family), request.variation_seed
-    skip = asked.skip if asked else own_skip
+    skip, negative_skip = asked.skip if asked else own_skip, asked_negative_skip(request, model.family)
     above = "\n".join([prompt.text, (hires and hires.prompt) or ""])
     below = "\n".join([request.negative_prompt, (hires and hires.negative_prompt) or ""])
     called = _called(above, below, library, calls=calls, rules=rules)
@@ -139,7 +140,7 @@ def resolve(
         loras=tuple(ref for ref, _ in found),
         embeddings=tuple(FileRef(name=e.name, hash=e.hash) for e in embeddings),
         clip_skip=skip,
-        negative_clip_skip=None if request.negative_clip_skip == skip else request.negative_clip_skip,
+        negative_clip_skip=None if negative_skip == skip else negative_skip,
         phrase_skips=request.phrase_skips,
         steps=request.steps,
         sampler=sampler.name,

@@ -35,7 +35,16 @@ from clipskip.encode import summarize_layers, text_tensors
 from clipskip.errors import ClipskipError, NotFound, SpecError
 from clipskip.image import LATENT_MODES, UPSCALERS, infotexts_of
 from clipskip.sample import SAMPLERS, SCHEDULES
-from clipskip.spec import AXES, Family, asked_skip, conversion_table, layers_read, parse_columns, request_from_texts
+from clipskip.spec import (
+    AXES,
+    Family,
+    asked_negative_skip,
+    asked_skip,
+    conversion_table,
+    layers_read,
+    parse_columns,
+    request_from_texts,
+)
 from clipskip.spec import Request as Asked
 from clipskip.sweep import Studio
 from clipskip.weights import FileKind, Library
@@ -99,9 +108,11 @@ def _add_state(routes: APIRouter, studio: Studio) -> None:
 def _on_its_model(asked: Asked, studio: Studio) -> Asked:
     """Return the request with its Clip Skip counted as its model's family counts, if that model is here."""
     try:
-        read_as = asked_skip(asked, studio.models.facts(asked.model).family)
+        family = studio.models.facts(asked.model).family
+        read_as, negative = asked_skip(asked, family), asked_negative_skip(asked, family)
     except ClipskipError:
         return asked
+    asked = replace(asked, negative_clip_skip=negative, negative_counted_by=None)
     return replace(asked, clip_skip=read_as.skip, counted_by=None) if read_as else asked
 
 

@@ -196,7 +196,7 @@ def _wanted(body: SweepBody, studio: Studio) -> tuple[Request, tuple[Skip, ...]]
     asked = _asked(body)
     depth = studio.facts(asked).depth
     if "negative_clip_skip" in body.model_fields_set:
-        asked = replace(asked, negative_clip_skip=body.negative(depth=depth))
+        asked = replace(asked, negative_clip_skip=body.negative(depth=depth), negative_counted_by=None)
     return asked, body.columns(depth=depth)
 
 
