@@ -381,7 +381,10 @@ def test_rgthrees_power_lora_loader_is_read() -> None:
         LoraRef(name="ogre", unet=0.8, text_encoder=0.8),
         LoraRef(name="gnome", unet=0.5, text_encoder=0.25),
     )
-    assert names(asked) == ["Power Lora Loader (rgthree) PowerLoraLoaderHeaderWidget"]
+    assert names(asked) == [
+        "Power Lora Loader (rgthree) PowerLoraLoaderHeaderWidget",
+        "Power Lora Loader (rgthree) lora_2",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -392,13 +395,6 @@ def test_a_lora_that_is_not_understood_is_an_error(change: Json) -> None:
     graph = with_nodes({"model": ["30", 0]}, n30=copy.deepcopy(POWER))
     graph["30"]["inputs"] |= change
     with pytest.raises(SpecError, match="lora_1"):
-        read(graph)
-
-
-def test_a_stack_of_loras_is_an_error() -> None:
-    graph = copy.deepcopy(EFFICIENT) | {"9": node("LoRA Stacker", lora_name_1="ogre", lora_count=1)}
-    graph["1"]["inputs"]["lora_stack"] = ["9", 0]
-    with pytest.raises(SpecError, match="lora_stack"):
         read(graph)
 
 

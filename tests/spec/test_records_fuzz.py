@@ -168,9 +168,9 @@ BIG = 300_000
     ids=range(12),
 )
 def test_hostile_records_are_read_in_no_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     try:
         request_from_text(text)
     except ClipskipError as error:
         assert len(str(error)) < 2000
-    assert time.perf_counter() - started < 5  # what is not linear takes minutes
+    assert time.thread_time() - started < 5  # what is not linear takes minutes

@@ -4,6 +4,7 @@ Nodes that are not known are gone through where they have one input of the kind 
 would change the model, the text encoder or the words, the graph is refused.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,15 @@ PLAIN_TRUTHS: Mapping[str, tuple[object, ...]] = {
     "return_with_leftover_noise": ("disable", None), "batch_size": (1, None),
 }  # fmt: skip
 """Inputs that say nothing at these values."""
+NO_CHANGE: tuple[object, ...] = ("", "Off", "off", "None", "none", "custom", "Custom", "disabled", False, None, 1)
+"""Values of inputs that might change a size, and do not."""
+
+_CHANGES_SIZE = re.compile(
+    r"ratio|aspect|swap|scale|factor|preset|resolution|orient|dimension|proportion|megapixel|multipl|divisible|landscape|portrait",
+    re.IGNORECASE,
+)
+"""Inputs that change the width and height beside them, in some node or other."""
+_NAMED_SIZE = re.compile(r"([0-9]{2,5}) ?[x×] ?([0-9]{2,5})(?![0-9])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +172,8 @@ def _sampled(graph: Graph, node: Node) -> Sampled:
             seed = number_of(graph, noise[0], "noise_seed") or seed
     rest: dict[str, Any] = {}
     if "sampler_name" in node.inputs:
+        for key in ("sampler_name", "scheduler"):
+            graph.settle(node, key)
         name, steps, schedule = (
             word_of(node, "sampler_name"),
             number_of(graph, node, "steps"),
@@ -239,15 +251,13 @@ def _size(graph: Graph, node: Node, made: Size) -> Size:
     here = graph.link(node, "latent_image")
     passed: set[int] = set()
     kind = "LATENT"
+    scaled = False
     while here is not None and id(here[0]) not in passed:
         source = here[0]
         passed.add(id(source))
-        for prefix in ("", "empty_latent_"):
-            if {f"{prefix}width", f"{prefix}height"} <= source.inputs.keys():
-                _drop(source, "batch_size", PLAIN_TRUTHS["batch_size"])
-                sides = [graph.value(source, f"{prefix}{side}") for side in ("width", "height")]
-                width, height = (side.whole() if side else None for side in sides)
-                return width, height
+        if size := _size_of(graph, source, made, scaled=scaled):
+            return size
+        scaled = scaled or bool(_changing_size(source))
         if "pixels" in source.inputs or "image" in source.inputs:
             kind = "IMAGE"
         if not any(isinstance(value, list) for value in source.inputs.values()):
@@ -260,3 +270,40 @@ def _size(graph: Graph, node: Node, made: Size) -> Size:
             return made
         here = graph.onward(source, kind)
     return made
+
+
+def _changing_size(node: Node) -> dict[str, object]:
+    """Inputs that may make another size of the one beside them, or of the latent that comes in."""
+    return {
+        key: value
+        for key, value in node.inputs.items()
+        if _CHANGES_SIZE.search(key)
+        and not key.endswith("upscale_method")
+        and (value is True or value not in NO_CHANGE)
+    }
+
+
+def _size_of(graph: Graph, source: Node, made: Size, *, scaled: bool) -> Size | None:
+    """The size that a node says; None for a node that says none. SpecError where something may change it, and the size of
+    the picture is not known."""
+    prefix = next((p for p in ("", "empty_latent_") if {f"{p}width", f"{p}height"} <= source.inputs.keys()), None)
+    if prefix is None:
+        return None
+    _drop(source, "batch_size", PLAIN_TRUTHS["batch_size"])
+    others = _changing_size(source)
+    named = [match for value in others.values() if isinstance(value, str) and (match := _NAMED_SIZE.search(value))]
+    if len(named) == len(others) == 1 and not scaled:
+        source.take(next(iter(others)))
+        return int(named[0][1]), int(named[0][2])
+    if (others or scaled) and None in made:
+        what = f"{' and '.join(others)[:60]} of {source.kind}" if others else "a node between"
+        raise broken(
+            f"has a size that {what} may change, in a way that is not known; give the picture that it made, whose size then "
+            "counts",
+            field="size",
+        )
+    if others or scaled:
+        return made
+    sides = [graph.value(source, f"{prefix}{side}") for side in ("width", "height")]
+    width, height = (side.whole() if side else None for side in sides)
+    return width, height

@@ -1,10 +1,9 @@
 """The files that a ComfyUI graph draws with: checkpoint, LoRAs, VAE."""
 
-from collections.abc import Iterator
-
+from clipskip.spec.graph_loras import loras_of
 from clipskip.spec.lora import LoraRef
-from clipskip.spec.nodes import Graph, Node, back_from, broken, is_sampler, number_of, word_of
-from clipskip.spec.reader import Said, shown
+from clipskip.spec.nodes import Graph, Node, back_from, broken, is_sampler, word_of
+from clipskip.spec.reader import shown
 from clipskip.spec.resources import stem
 
 
@@ -34,45 +33,8 @@ def loras_on(graph: Graph, models: tuple[Node, ...], clips: tuple[Node, ...]) ->
     return tuple(
         LoraRef(name=name, text_encoder=te if id(node) in on_clip else 0.0, unet=unet if id(node) in on_model else 0.0)
         for node in reversed(nodes)
-        for name, unet, te in _named_loras(graph, node)
+        for name, unet, te in loras_of(graph, node)
     )
-
-
-def _named_loras(graph: Graph, node: Node) -> Iterator[tuple[str, float, float]]:
-    """Yield name and both strengths of each LoRA that a node loads."""
-    for key, value in node.inputs.items():
-        if "lora" in key.lower() and isinstance(value, list):
-            raise broken(
-                f"has {key} of {node.kind} from another node; LoRAs can be repeated that a loader names", field="lora"
-            )
-    if name := node.take("lora_name"):
-        unet, te = (_strength(graph, node, part) for part in ("model", "clip"))
-        if name.name().lower() != "none":
-            yield stem(name.name()), unet, te
-    if not node.kind.startswith("Power Lora Loader"):
-        return
-    for key in [key for key in node.inputs if key.lower().startswith("lora_")]:
-        said = node.take(key)
-        if said is None or not isinstance(said.value, dict) or "lora" not in said.value:
-            raise broken(
-                f"has {shown(node.inputs[key])[:40]} for {key} of {node.kind}, which names no LoRA", field="lora"
-            )
-        entry = dict(said.value)
-        file, unet = Said(key, entry.pop("lora")).name(), Said(f"{key} strength", entry.pop("strength", 1)).number()
-        second = entry.pop("strengthTwo", None)
-        if entry.pop("on", True) is True and file.lower() != "none":
-            yield stem(file), unet, unet if second is None else Said(f"{key} strengthTwo", second).number()
-        for inner, value in entry.items():
-            node.leave(f"{key} {inner}", value)
-
-
-def _strength(graph: Graph, node: Node, part: str) -> float:
-    """Return a LoRA's strength on the model or the clip; 0 for a node without a clip input."""
-    key = next((key for key in (f"strength_{part}", f"lora_{part}_strength") if key in node.inputs), None)
-    said = number_of(graph, node, key) if key else None
-    if said is None and (part == "model" or "clip" in node.inputs):
-        raise broken(f"has no strength_{part} for {node.kind}", field="lora")
-    return said.number() if said else 0.0
 
 
 def vae_of(graph: Graph, sampler: Node, checkpoint: Node) -> str | None:

@@ -1,10 +1,12 @@
 """The ways through a ComfyUI graph: to the loader of a checkpoint, and to the text that is encoded for a side."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clipskip.errors import SpecError
-from clipskip.spec.nodes import Graph, Link, Node, broken
+from clipskip.spec.graph_loras import DISABLED, loads_loras, takes_tags, without_tags
+from clipskip.spec.nodes import TAGGED, Graph, Link, Node, broken, is_link
 from clipskip.spec.reader import plain, says_something, shown
 
 EMPHASIS = "ComfyUI"
@@ -20,6 +22,13 @@ NOT_REPEATED: Mapping[str, str] = {
     "ConditioningCombine": "two texts", "ConditioningConcat": "two texts", "ConditioningAverage": "two texts",
 }  # fmt: skip
 """Nodes that make another model or other words than are drawn with here."""
+
+
+ENCODED = (("text", "text_g", "text_l"), ("populated_text",), ("prompt",), ("prompt_g", "prompt_l"))
+"""Inputs that hold the texts of nodes which encode them."""
+
+_DYNAMIC = re.compile(r"\bBREAK\b|\{[^{}]*\|[^{}]*\}|__[\w./*-]+__")
+"""What Impact Pack makes more of than the text: parts that are encoded apart, choices, wildcards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +50,26 @@ def way(graph: Graph, start: Node, key: str, kind: str) -> tuple[Node, ...]:
             raise broken(f"takes its {kind} in a circle through {node.kind}")
         gone.append(node)
         if "ckpt_name" in node.inputs:
+            graph.settle(node, "ckpt_name")
+            _check_loader(node)
             return tuple(gone)
         _check_known(graph, node)
-        here = graph.link(node, kind.lower()) if _is_known(node) else graph.onward(node, kind)
+        own = kind.lower() in node.inputs and (loads_loras(node) or "stop_at_clip_layer" in node.inputs)
+        here = graph.link(node, kind.lower()) if own else graph.onward(node, kind)
     raise broken(
         f"has a {kind} that comes from {gone[-1].kind if gone else start.kind}, which is no loader of checkpoints",
         field="model",
     )
 
 
-def _is_known(node: Node) -> bool:
-    return (
-        "lora_name" in node.inputs or "stop_at_clip_layer" in node.inputs or node.kind.startswith("Power Lora Loader")
-    )
+def _check_loader(node: Node) -> None:
+    """SpecError for a loader of checkpoints that draws with another model than the one it names."""
+    for key in ("model_override", "clip_override"):
+        if is_link(node.inputs.get(key)):
+            raise broken(
+                f"gives {node.kind} a {key.partition('_')[0]} of another node; graphs whose loader has its own can be repeated",
+                field="model",
+            )
 
 
 def _refused(graph: Graph, does: str, node: Node, what: str, *, field: str) -> SpecError:
@@ -77,7 +93,7 @@ def _check_known(graph: Graph, node: Node) -> None:
     """An error for a node that is not repeated, and for one that has a LoRA or a Clip Skip in a way that is not known."""
     if (what := NOT_REPEATED.get(node.kind)) or node.kind.startswith("ModelMerge") or node.kind.startswith("CLIPMerge"):
         raise _refused(graph, "draws with", node, what or "a merge of models", field="model")
-    if _is_known(node):
+    if loads_loras(node) or "stop_at_clip_layer" in node.inputs:
         return
     lora = next((key for key, value in node.inputs.items() if "lora" in key.lower() and _names_file(value)), None)
     if lora or "lora" in node.kind.lower():
@@ -103,11 +119,8 @@ def words_of(graph: Graph, start: Node, side: str) -> Words:
             return _loader_words(graph, node, side)
         if what := NOT_REPEATED.get(node.kind):
             raise _refused(graph, f"makes its {name} with", node, what, field="prompt")
-        if "clip" in node.inputs and (keys := [key for key in ("text", "text_g", "text_l") if key in node.inputs]):
-            texts = {said.text() if (said := graph.value(node, key)) else "" for key in keys}
-            if len(texts) != 1:
-                raise broken(f"gives its two text encoders different texts for the {name}", field="prompt")
-            return Words(text=texts.pop(), clip=way(graph, node, "clip", "CLIP"), emphasis=_emphasis(node))
+        if words := _encoded(graph, node, name):
+            return words
         if id(node) in passed or "ckpt_name" in node.inputs:
             break
         passed.add(id(node))
@@ -115,11 +128,38 @@ def words_of(graph: Graph, start: Node, side: str) -> Words:
     raise broken(f"makes its {name} of no text; graphs with CLIPTextEncode can be repeated", field="prompt")
 
 
-def _emphasis(node: Node) -> str:
+def _encoded(graph: Graph, node: Node, name: str) -> Words | None:
+    """The words of a node that encodes a text of its own; None for another node."""
+    clip = next((key for key in ("clip", "opt_clip") if key in node.inputs), None)
+    keys = next((found for group in ENCODED if (found := [key for key in group if key in node.inputs])), None)
+    if clip is None or keys is None:
+        return None
+    texts = [said.text() if (said := graph.value(node, key)) else "" for key in keys]
+    on = way(graph, node, clip, "CLIP")
+    if node.kind in TAGGED:
+        texts = [without_tags(text) for text in texts] if takes_tags(node) else texts
+        on = (node, *on)
+    for key in ("insert_lora", "insert_embedding", "insert_saved"):
+        if node.inputs.get(key) in ("CHOOSE", DISABLED):
+            node.take(key)
+    if keys == ["prompt_g", "prompt_l"] and "opt_clip_width" not in node.inputs:
+        texts = ["\n".join(texts)]
+    if len(set(texts)) != 1:
+        raise broken(f"gives its two text encoders different texts for the {name}", field="prompt")
+    if keys == ["populated_text"] and (sign := _DYNAMIC.search(texts[0])):
+        raise broken(
+            f"has {sign[0]!r} in the text of {node.kind}, which makes several texts or another of it; type in what it made",
+            field="prompt",
+        )
+    return Words(text=texts[0], clip=on, emphasis=_emphasis(node))
+
+
+def _emphasis(node: Node, side: str = "") -> str:
     """How weights count; nodes of other packs say so: BNK's by weight_interpretation, smZ's by parser."""
-    kind = node.inputs.get("weight_interpretation")
+    key = next((key for key in (f"{side}_weight_interpretation", "weight_interpretation") if key in node.inputs), "")
+    kind = node.inputs.get(key)
     if kind in ("A1111", "comfy"):
-        node.take("weight_interpretation")
+        node.take(key)
     parser = node.take("parser")
     if parser is not None and parser.value not in ("A1111", "comfy"):
         raise broken(
@@ -135,4 +175,4 @@ def _emphasis(node: Node) -> str:
 def _loader_words(graph: Graph, node: Node, side: str) -> Words:
     """Efficient Loader and its like hold both texts themselves."""
     said = graph.value(node, side)
-    return Words(text=said.text() if said else "", clip=(node,), emphasis=_emphasis(node))
+    return Words(text=said.text() if said else "", clip=(node,), emphasis=_emphasis(node, side))

@@ -33,9 +33,24 @@ NAMED: Mapping[str, str] = {
     "model": "MODEL", "clip": "CLIP", "vae": "VAE", "conditioning": "CONDITIONING", "positive": "CONDITIONING",
     "negative": "CONDITIONING", "samples": "LATENT", "latent": "LATENT", "latent_image": "LATENT", "sigmas": "SIGMAS",
     "sampler": "SAMPLER", "guider": "GUIDER", "noise": "NOISE", "image": "IMAGE", "images": "IMAGE", "pixels": "IMAGE",
-    "mask": "MASK", "control_net": "CONTROL_NET", "clip_vision": "CLIP_VISION",
+    "mask": "MASK", "control_net": "CONTROL_NET", "clip_vision": "CLIP_VISION", "lora_stack": "LORA_STACK",
 }  # fmt: skip
 """The kind that inputs of these names take, in any node."""
+TAGGED: Mapping[str, tuple[str, ...]] = {
+    "Power Prompt (rgthree)": ("prompt",), "SDXL Power Prompt - Positive (rgthree)": ("prompt_g", "prompt_l"),
+    "ImpactWildcardEncode": ("populated_text",), "LoraTagLoader": ("text",), "LoRA Text Loader (LoraManager)": ("lora_syntax",),
+}  # fmt: skip
+"""Nodes that load the LoRAs whose tags stand in these texts."""
+CONTROLS = ("fixed", "randomize", "increment", "decrement")
+"""What a seed's widget does after a run."""
+TEXTS = frozenset(
+    {"text", "text_g", "text_l", "positive", "negative", "prompt", "prompt_g", "prompt_l", "populated_text"}
+)
+"""Inputs that hold prompts."""
+WORDS = TEXTS | {"sampler_name", "scheduler", "ckpt_name", "vae_name", "lora_syntax"}
+"""Inputs that hold texts and names; the values of others are numbers."""
+SHOWS_TEXT = "ShowText|pysssss"
+"""It keeps the text of its last run beside the link to this one's."""
 MUTED, BYPASSED = 2, 4
 MOST_NODES = 2_000
 
@@ -84,10 +99,11 @@ class Node:
 
 
 def _value(value: object) -> str:
-    return f"of node {shown(value[0])}" if _is_link(value) else shown(value)  # type: ignore[index]  # a list
+    return f"of node {shown(value[0])}" if is_link(value) else shown(value)  # type: ignore[index]  # a list
 
 
-def _is_link(value: object) -> bool:
+def is_link(value: object) -> bool:
+    """Whether an input's value is a link to another node: its name and the number of one of its outputs."""
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str | int) and isinstance(value[1], int)
 
 
@@ -110,7 +126,7 @@ class Graph:
         said = node.take(key)
         if said is None:
             return None
-        if not _is_link(said.value):
+        if not is_link(said.value):
             raise broken(f"has {shown(said.value)[:40]!r} for {key} of {node.kind}, which is not a link")
         found = self.nodes.get(str(said.value[0]))
         if found is None:
@@ -131,7 +147,7 @@ class Graph:
         """
         if chosen := self._switched(node):
             return chosen
-        links = [key for key, value in node.inputs.items() if _is_link(value)]
+        links = [key for key, value in node.inputs.items() if is_link(value)]
         fit = [key for key in links if self._kind(node, key) == kind]
         if side and side in fit:
             fit = [side]
@@ -160,7 +176,7 @@ class Graph:
         if isinstance(inputs.get("select"), int) and f"input{inputs['select']}" in inputs:
             return self.link(node, f"input{node.take('select').value}")  # type: ignore[union-attr]  # it is there
         if node.kind == "Any Switch (rgthree)":
-            first = min((key for key, value in inputs.items() if _is_link(value)), default=None)
+            first = min((key for key, value in inputs.items() if is_link(value)), default=None)
             return self.link(node, first) if first else None
         return None
 
@@ -174,33 +190,54 @@ class Graph:
             output: int = node.inputs[key][1]
             if 0 <= output < len(outputs):
                 return outputs[output]
-            if named := NAMED.get(key.removeprefix("optional_").rstrip("0123456789_")):
+            if named := NAMED.get(key.removeprefix("optional_").removeprefix("opt_").rstrip("0123456789_")):
                 return named
-            inner = [name for name, value in source.inputs.items() if _is_link(value)] if source else []
+            inner = [name for name, value in source.inputs.items() if is_link(value)] if source else []
             if source is None or len(inner) != 1:
                 return None
             node, key = source, inner[0]
         return None
 
     def value(self, node: Node, key: str) -> Said | None:
-        """Take an input's value; where it is a link, the only value of the node that it leads to."""
-        kinds = (str,) if key.startswith("text") or key in ("positive", "negative") else (int, float)
-        passed: set[int] = set()
+        """Take an input's value; where it is a link, the value of the node that it leads to, which must say no other."""
         said = node.take(key)
-        while said is not None and _is_link(said.value):
+        passed: set[int] = set()
+        while said is not None and is_link(said.value):
             found = self.link(node, said.key)
             assert found is not None
+            while chosen := self._switched(found[0]):
+                found = chosen
             node = found[0]
-            fits = [
-                name for name, value in node.inputs.items() if isinstance(value, kinds) and not isinstance(value, bool)
-            ]
-            fits = fits or [name for name, value in node.inputs.items() if _is_link(value)]
-            if len(fits) != 1 or id(node) in passed:
-                what = "a prompt" if str in kinds else key
-                raise broken(f"makes {what} with {node.kind}; type it in", field="prompt" if str in kinds else key)
+            name = None if id(node) in passed else self._only(node, key)
+            if name is None:
+                told = key if key not in TEXTS else "a prompt"
+                raise broken(f"makes {told} with {node.kind}; type it in", field="prompt" if key in TEXTS else key)
             passed.add(id(node))
-            said = node.take(fits[0])
+            said = node.take(name)
         return said and Said(key, said.value)
+
+    def settle(self, node: Node, key: str) -> None:
+        """Put the value that an input links to in the link's place."""
+        if is_link(node.inputs.get(key)):
+            said = self.value(node, key)
+            node.inputs[key] = said.value if said else None
+
+    def _only(self, node: Node, key: str) -> str | None:
+        """Return the one input that a node can make a value of, a link among them; None where there are several."""
+        if node.kind in TAGGED and key in TEXTS:
+            return None
+        if node.kind == SHOWS_TEXT:
+            return "text"
+        kinds = (int, float) if key not in WORDS else (str,)
+        fits = [name for name, value in node.inputs.items() if _fits(value, kinds)]
+        if "populated_text" in fits and key in TEXTS:
+            return "populated_text"
+        other = [name for name, value in node.inputs.items() if isinstance(value, str) and value not in ("", *CONTROLS)]
+        return fits[0] if len(fits) == 1 and (key in WORDS or not other) else None
+
+
+def _fits(value: object, kinds: tuple[type, ...]) -> bool:
+    return is_link(value) or (isinstance(value, kinds) and not isinstance(value, bool) and value not in CONTROLS)
 
 
 def is_sampler(node: Node) -> bool:
