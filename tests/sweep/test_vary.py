@@ -103,11 +103,11 @@ def test_it_is_drawn_found_again_and_its_sheet_is_paged(
     assert "Seed" not in record.settings, "what varies is not among the shared settings"
 
 
-@pytest.mark.parametrize(("seeds", "seconds"), [(50, 1.5), pytest.param(500, 8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("seeds", "seconds"), [(50, 1), pytest.param(500, 2, marks=pytest.mark.slow)])
 def test_thousands_of_cells_are_planned_quickly(
     seeds: int, seconds: float, model: Model, library: Library, tmp_path: Path
 ) -> None:
-    """The aim is two seconds for 10,000 on an idle machine; the bound leaves room for a busy one."""
+    """Planned, with the manifest of their names and settings written: in processor time, which a busy machine does not change."""
     axes = [Axis.parse(f"seed=1-{seeds}"), Axis.parse("cfg=1-10")]
     started = time.process_time()
     sweep, _ = plan_sweep(ASKED, parse_skips("1-2"), model.facts, library, axes=axes)

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 
 from clipskip.errors import SpecError
@@ -271,8 +272,14 @@ def hide_labels(prompt: str) -> str:
 
 def _whole(infotext: Infotext) -> dict[str, str]:
     """Return the fields without the pieces that A1111's grammar makes of the hashes."""
-    pieces = _fields(_pairs(_hashes_pair(infotext.hashes)))
+    pieces = _pieces(_hashes_pair(infotext.hashes))
     return {key: value for key, value in infotext.fields.items() if pieces.get(key) != value}
+
+
+@lru_cache(maxsize=256)
+def _pieces(hashes: str) -> Mapping[str, str]:
+    """Return what A1111's grammar makes of the hashes, which are the same in all cells of a sweep's row."""
+    return _fields(_pairs(hashes))
 
 
 def _hashes_pair(hashes: Mapping[str, str]) -> str:

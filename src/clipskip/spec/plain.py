@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields as fields_of
+from functools import cache
+from typing import Any
 
 from clipskip.spec.table import Plain, Setting
 
 
 def write_values(value: object, rows: Iterable[Setting], *, always: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
     """Yield label and text of each field that readers would not assume, and of those named in `always`."""
-    defaults = {field.name: field.default for field in fields_of(value)}  # type: ignore[arg-type]  # a dataclass
+    kind: Any = type(value)  # mypy does not see that classes are hashable
+    defaults = _defaults(kind)
     named = frozenset(always)
     for row in rows:
         own = getattr(value, row.name)
@@ -23,3 +26,8 @@ def write_value(value: Plain) -> str:
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
     return str(value)
+
+
+@cache
+def _defaults(kind: Any) -> dict[str, Any]:  # Any: a dataclass, and whatever its fields hold
+    return {field.name: field.default for field in fields_of(kind)}

@@ -3,7 +3,8 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from functools import cache, cached_property
 from typing import Any
 
 from clipskip.errors import SpecError
@@ -103,9 +104,12 @@ class Request:
     """Fields of a settings text that this program does not use, as written."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Render:
-    """Every setting that determined one picture's pixels: cache key, PNG text, file name and sweep axis."""
+    """Every setting that determined one picture's pixels: cache key, PNG text, file name and sweep axis.
+
+    It has no slots, because it keeps its key.
+    """
 
     prompt: str
     """The text without its LoRA tags, which are in `loras`."""
@@ -178,7 +182,7 @@ class Render:
             self.hires.check_size(self.width, self.height)
         _check_phrases(self.phrase_skips)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """12 hex digits that differ when any setting differs. Later settings count only where they differ from their
         defaults, so that folders of older sweeps stay valid."""
@@ -192,13 +196,19 @@ class Render:
 
 def _keyed_fields(value: object) -> Iterator[tuple[str, str]]:
     """Yield name and text of each field of a dataclass that counts in a key."""
-    assert is_dataclass(value)
-    for setting in fields(value):
-        own = getattr(value, setting.name)
-        if setting.name in FIRST_FIELDS or own != _default(setting):
+    kind: Any = type(value)  # mypy does not see that classes are hashable
+    for name, default in _defaults(kind):
+        own = getattr(value, name)
+        if name in FIRST_FIELDS or own != default:
             nested = isinstance(own, Start | Hires | Mask)
             inner = ", ".join(f"{name}={text}" for name, text in _keyed_fields(own)) if nested else ""
-            yield setting.name, f"{type(own).__name__}({inner})" if nested else repr(own)
+            yield name, f"{type(own).__name__}({inner})" if nested else repr(own)
+
+
+@cache
+def _defaults(kind: Any) -> tuple[tuple[str, object], ...]:  # Any: a dataclass
+    """Return the name and the default of each of its fields."""
+    return tuple((field.name, _default(field)) for field in fields(kind))
 
 
 def _default(field: Field[Any]) -> object:  # Any: whatever the field holds

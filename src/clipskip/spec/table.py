@@ -64,11 +64,14 @@ class Setting:
         None."""
         if value is None:
             return
-        words = self.key.replace("_", " ")
         if self.choices and value not in self.choices:
-            raise SpecError(f"{words} {value!r} is unknown; use one of {', '.join(self.choices)}", field=self.key)
+            raise SpecError(f"{self._words} {value!r} is unknown; use one of {', '.join(self.choices)}", field=self.key)
         if self.kind is not str and not (_is_number(value) and self.low <= value <= self.high):  # type: ignore[operator]  # a number
-            raise SpecError(f"{words} {value} is out of range; use {self.low} to {self.high}", field=self.key)
+            raise SpecError(f"{self._words} {value} is out of range; use {self.low} to {self.high}", field=self.key)
+
+    @property
+    def _words(self) -> str:
+        return self.key.replace("_", " ")
 
 
 def _is_number(value: object) -> bool:

@@ -72,7 +72,8 @@ class SweepFolder:
 
     def has(self, row: int, column: int) -> bool:
         """Whether the cell's picture is complete and made with exactly these settings."""
-        return is_whole(self.place(row, column), render_infotext(self.sweep.cell(row, column)))
+        place = self.place(row, column)
+        return place.is_file() and is_whole(place, render_infotext(self.sweep.cell(row, column)))
 
     def save(self, row: int, column: int, pixels: NDArray[np.uint8]) -> Path:
         """Write one finished cell, whole or not at all."""

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from clipskip.errors import SpecError
 from clipskip.spec import Axis, Hires, LoraRef, Render, Skip, shared_infotext
@@ -16,9 +17,12 @@ LoraRow = tuple[LoraRef, ...]
 Point = tuple[tuple[Axis, Value], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """The same picture at several Clip Skips, once for each row of LoRAs and of other axes' values."""
+    """The same picture at several Clip Skips, once for each row of LoRAs and of other axes' values.
+
+    It has no slots, because it keeps its cells: ten thousand of them are asked for again and again.
+    """
 
     base: Render
     skips: tuple[Skip, ...]
@@ -46,12 +50,15 @@ class Sweep:
 
     def cell(self, row: int, column: int) -> Render:
         """Return the picture at one place of the grid."""
-        base = self.variants[row] if self.variants else self.base
-        return replace(
-            base,
-            clip_skip=self.skips[column],
-            loras=self.rows[row],
-            hires=_of_row(base.hires, self.rows[row]),
+        return self._cells[row][column]
+
+    @cached_property
+    def _cells(self) -> tuple[tuple[Render, ...], ...]:
+        bases = self.variants or (self.base,) * len(self.rows)
+        rows = ((base, loras, _of_row(base.hires, loras)) for base, loras in zip(bases, self.rows, strict=True))
+        return tuple(
+            tuple(replace(base, clip_skip=skip, loras=loras, hires=hires) for skip in self.skips)
+            for base, loras, hires in rows
         )
 
     @property
@@ -73,10 +80,10 @@ class Sweep:
         """Row and column of every cell, row by row."""
         return [(row, column) for row in range(len(self.rows)) for column in range(len(self.skips))]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """8 hex digits that differ when any cell differs; they name the sweep's folder."""
-        keys = ",".join(self.cell(r, c).key for r in range(len(self.rows)) for c in range(len(self.skips)))
+        keys = ",".join(cell.key for row in self._cells for cell in row)
         return hashlib.sha256(keys.encode()).hexdigest()[:8]
 
 
