@@ -122,17 +122,22 @@ def sweep(
     )  # fmt: skip
     request = _fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle)
     axes = o.build_axes(axis, seeds, seed=request.seed)
-    if (scores or clip) and (shard or ray):
-        raise SpecError(
-            "scores are measured on one machine; run the command again with --scores when all is drawn", field="scores"
-        )
+    scoring = build_scoring(scores, clip)
     if ray is not None:
-        if shard or init:
-            raise SpecError(
-                "--ray distributes cells by itself and begins at noise; leave --shard and --init out", field="ray"
-            )
-        folders = models_folder or []
-        _finish(run_on_ray(request, skips, address=ray, folders=folders, allow_pickle=allow_pickle, out=out, axes=axes))
+        if shard:
+            raise SpecError("--ray distributes cells by itself; leave --shard out", field="ray")
+        drawn = run_on_ray(
+            request,
+            skips,
+            address=ray,
+            folders=models_folder or [],
+            allow_pickle=allow_pickle,
+            out=out,
+            pictures=given.pictures,
+            axes=axes,
+            scoring=scoring,
+        )
+        _finish(drawn)
         return
     drawn = run_sweep(
         request,
@@ -144,7 +149,7 @@ def sweep(
         pictures=given.pictures,
         axes=axes,
         shard=Shard.parse(shard) if shard else Shard(),
-        scoring=build_scoring(scores, clip),
+        scoring=scoring,
     )
     _finish(drawn)
 

@@ -2,9 +2,9 @@
 
 import signal
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -28,6 +28,7 @@ from clipskip.sweep import (
     Shard,
     Sweep,
     SweepFolder,
+    Worker,
     doubts_of,
     draw_missing,
     draw_to,
@@ -35,10 +36,12 @@ from clipskip.sweep import (
     find_model,
     finish_folder,
     held,
+    kinds,
     load_model,
     merge_folders,
     open_model,
     plan_sweep,
+    read_workers,
     resolve,
     seeded,
     warnings_of,
@@ -47,6 +50,8 @@ from clipskip.weights import Library, read_facts
 
 WHOLE = Shard()
 OUT = Path("clipskip-out")
+SPEED_S = 600.0
+"""The last seconds whose speed the time left is reckoned by."""
 MOST_UNUSED, MOST_SHOWN = 40, 120
 """The most settings that are named as not used, and the most characters of each."""
 
@@ -81,16 +86,9 @@ def run_sweep(
         if shard == WHOLE:
             folder.sweep_up()
         complete = _draw(model, folder, extras, shard, console)
-        if complete and scoring is not None:
+        if complete and scoring is not None and folder.whole:
             complete = measure_sweep(model, folder, extras, scoring, console)
-    if not complete:
-        console.print(printable(f"Stopped. The same command goes on from what is in {folder.path}."), markup=False)
-    if shard == WHOLE or folder.whole:
-        say(f"grid  {folder.grid.resolve()}")
-        say(f"page  {folder.page.resolve()}")
-    else:
-        there = sum(folder.place(row, column).is_file() for row, column in sweep.places)
-        say(f"{there} of {len(sweep.places)} pictures are in {folder.path.resolve()}")
+    _tell_end(folder, console, complete=complete)
     return complete
 
 
@@ -113,19 +111,21 @@ def run_on_ray(
     folders: Sequence[Path],
     allow_pickle: bool,
     out: Path | None,
+    pictures: Pictures = NO_PICTURES,
     axes: Sequence[Axis] = (),
+    scoring: Scoring | None = None,
 ) -> bool:
-    """Draw a sweep on a Ray cluster; `local` starts one on this machine. Returns False if it was interrupted or cells
-    failed."""
+    """Draw a sweep on a Ray cluster; `local` starts one on this machine. Measuring comes after, on this machine.
+
+    Returns False if it was interrupted or cells failed.
+    """
     from clipskip.sweep.cluster import Tally, draw_on_cluster, plan_for  # Ray takes a second to import
 
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     _tell_unused(request, console)
     path = find_model(request.model, hash=request.model_hash, library=library)
     facts = read_facts(path, allow_pickle=allow_pickle)
-    sweep, extras = plan_sweep(request, skips, facts, library, axes=axes, allow_pickle=allow_pickle)
-    if extras.models:
-        raise SpecError("a sweep over several models is not drawn on a cluster; leave --ray away", field="ray")
+    sweep, extras = plan_sweep(request, skips, facts, library, axes=axes, pictures=pictures, allow_pickle=allow_pickle)
     _tell_left_out(sweep, console)
     for text in (
         *(doubt.text for doubt in doubts_of(request, sweep.base, facts, extras)),
@@ -133,24 +133,54 @@ def run_on_ray(
     ):
         console.print(printable(text), style="yellow", markup=False)
     folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=facts)
-    plan = plan_for(request, skips, facts, extras, folder, folders=folders, allow_pickle=allow_pickle)
     tally = Tally()
     with held(folder.path), _stopped_by_sigterm():
         folder.sweep_up()
-        started = time.monotonic()
+        plan = plan_for(facts, extras, allow_pickle=allow_pickle)
         events = draw_on_cluster(folder, plan, address=None if address == "local" else address, tally=tally)
-        complete = _show(events, console=console, pictures=len(sweep.places))
-        seconds = time.monotonic() - started
-    _finish(folder)
-    for worker, count in sorted(tally.pictures.items()):
-        console.print(printable(f"{worker}: {count} pictures, {count / seconds:.2f} a second"), markup=False)
-    for failed in tally.failed:
+        speed = partial(_speed, tally.workers)
+        try:
+            complete = _show(events, console=console, pictures=len(sweep.places), speed=speed)
+        finally:
+            _finish(folder)
+        if complete and not tally.failed and scoring is not None:
+            model = load_model(path, allow_pickle=allow_pickle)
+            complete = measure_sweep(model, folder, extras, scoring, console)
+    _tell_workers(tally.workers.values(), console)
+    for failed in sorted(tally.failed, key=lambda failed: failed.place):
         row, column = failed.place
         name = f"{sweep.row_names[row]}, {sweep.columns[column]}"
         console.print(printable(f"failed: {name}: {failed.reason}"), style="red", markup=False)
-    say(f"grid  {folder.grid.resolve()}")
-    say(f"page  {folder.page.resolve()}")
+    _tell_end(folder, console, complete=complete and not tally.failed)
     return complete and not tally.failed
+
+
+def _speed(workers: Mapping[str, Worker]) -> str:
+    """Return the pictures per second of each worker."""
+    return " + ".join(f"{worker.per_second:.2f}" for worker in workers.values())
+
+
+def _tell_workers(workers: Iterable[Worker], console: Console) -> None:
+    for worker in sorted(workers, key=lambda worker: worker.name):
+        text = f"{worker.name}: {worker.pictures} pictures, {worker.per_second:.2f} a second, {', '.join(worker.kind)}"
+        console.print(printable(text), markup=False)
+
+
+def _tell_end(folder: SweepFolder, console: Console, *, complete: bool) -> None:
+    """Print what is there, and what its pictures were drawn with where they may differ in their last bits."""
+    different = kinds(read_workers(folder.path))
+    if len(different) > 1:
+        text = f"drawn with {len(different)} kinds of devices, whose pictures may differ in the last bits: "
+        console.print(printable(text + "; ".join(different)), style="yellow", markup=False)
+    if not complete:
+        console.print(printable(f"Stopped. The same command goes on from what is in {folder.path}."), markup=False)
+    if folder.page.is_file():
+        say(f"grid  {folder.grid.resolve()}")
+        say(f"page  {folder.page.resolve()}")
+    else:
+        places = folder.sweep.places
+        there = sum(folder.place(row, column).is_file() for row, column in places)
+        say(f"{there} of {len(places)} pictures are in {folder.path.resolve()}")
 
 
 @contextmanager
@@ -243,21 +273,29 @@ def _ask(doubts: Sequence[Doubt], console: Console, *, yes: bool) -> None:
         raise SpecError("nothing was drawn, as you asked", field=doubts[0].field)
 
 
-def _show(events: Iterator[Advance | Saved], *, console: Console, pictures: int, tell: bool = False) -> bool:
-    """Follow the drawing with a progress bar. Returns False if the user stopped it."""
+def _show(
+    events: Iterator[Advance | Saved],
+    *,
+    console: Console,
+    pictures: int,
+    tell: bool = False,
+    speed: Callable[[], str] = str,
+) -> bool:
+    """Follow the drawing with a progress bar, and the `speed` of those who draw. Returns False if the user stopped it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:.0f}%"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=SPEED_S) as bar:
         task, done = bar.add_task(f"0 of {pictures} pictures", total=float(pictures)), 0
         try:
             for event in events:
                 if isinstance(event, Saved):
                     done += 1
-                    bar.update(task, completed=done, description=f"{done} of {pictures} pictures")
+                    each = f", {now} a second" if (now := speed()) else ""
+                    bar.update(task, completed=done, description=f"{done} of {pictures} pictures{each}")
                     if tell:
                         say(event.path)
                 else:

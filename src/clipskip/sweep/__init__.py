@@ -30,6 +30,7 @@ from clipskip.sweep.run import (
 from clipskip.sweep.scores import Badge, Group, Measure, PairedComparison, Scores, Summary, cell_id, write_scores
 from clipskip.sweep.shard import Shard
 from clipskip.sweep.studio import Studio
+from clipskip.sweep.workers import Worker, drawing_now, kinds, read_workers, seconds_left
 
 __all__ = [
     "ENDED",
@@ -65,6 +66,7 @@ __all__ = [
     "Summary",
     "Sweep",
     "SweepFolder",
+    "Worker",
     "cell_id",
     "delete_sweep",
     "doubts_of",
@@ -72,6 +74,7 @@ __all__ = [
     "draw_one",
     "draw_sweep",
     "draw_to",
+    "drawing_now",
     "draws",
     "find_hires_upscaler",
     "find_model",
@@ -80,6 +83,7 @@ __all__ = [
     "footer",
     "forms_of",
     "held",
+    "kinds",
     "load_model",
     "marks_json",
     "merge_folders",
@@ -89,8 +93,10 @@ __all__ = [
     "plan_sweep",
     "read_marks",
     "read_sweep",
+    "read_workers",
     "resolve",
     "save_picture",
+    "seconds_left",
     "seeded",
     "warnings_of",
     "with_and_without",

@@ -1,91 +1,57 @@
-"""A sweep on a Ray cluster: workers take groups of cells and return finished pictures, which one process writes.
+"""A sweep on a Ray cluster: workers take pieces of work and return finished pictures, which one process writes.
 
-Ray places the workers, restarts those that die and assigns their work again. Files that a node lacks are sent through
-its object store and verified by hash.
+Ray places the workers, starts those that die again and repeats what they had in hand. A piece that fails even so is
+halved, so that one bad cell takes no other with it.
 """
 
 import hashlib
-import itertools
-import os
-import socket
+import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-import platformdirs
-from filelock import FileLock
-
-from clipskip.errors import ClipskipError, DamagedFile, SpecError
+from clipskip.errors import ClipskipError, SpecError
 from clipskip.image import png_bytes, write_bytes
-from clipskip.spec import Axis, Request, Skip, render_infotext
+from clipskip.spec import FileRef, Render, render_infotext
 from clipskip.sweep.folder import SweepFolder
-from clipskip.sweep.model import Drawn, Extras
-from clipskip.sweep.run import Saved, load_model, plan_sweep
-from clipskip.weights import CheckpointFacts, Library, hash_file
+from clipskip.sweep.model import Drawn, Extras, Model
+from clipskip.sweep.run import Saved, draws, load_model
+from clipskip.sweep.staging import Staged, with_content
+from clipskip.sweep.workers import Telling, Worker, this_worker
+from clipskip.weights import CheckpointFacts, read_facts
 
 try:
     import ray
-    import ray.util
 except ImportError:
     ray = None
 
-RETRIES = 3
-"""How often the work of a worker that died is assigned again."""
-GROUP = 12
-"""Cells in one piece of work, all of one row, so that their texts are read in one pass."""
-CHUNK = 64 * 2**20
-"""Bytes of a file in one object of the store."""
+RETRIES = 1
+"""How often Ray repeats a piece of work whose worker died, before it is halved."""
+MOST_PIECE, PIECES_EACH = 12, 4
+"""The most cells in a piece of work, and how many pieces a worker gets at least where there are enough cells."""
+PATIENCE_S, PATIENCE = 30.0, 3.0
+"""Once nothing waits, a piece is drawn again by an idle worker after so many seconds and so many times as long as the
+slowest one took: its node may be lost."""
+LOOK_S = 5.0
 Place = tuple[int, int]
+Cell = tuple[Place, Render]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Staged:
-    """A file that workers need, with its hash and, for nodes that lack it, its content."""
-
-    path: Path
-    sha256: str
-    chunks: tuple[Any, ...] = ()  # Ray's references
-
-    def here(self) -> Path:
-        """Return the file on this node: at the same path if the content is the same, else written from the store once
-        per node."""
-        if self.path.is_file() and hash_file(self.path).sha256 == self.sha256:
-            return self.path
-        folder = Path(platformdirs.user_cache_dir("clipskip")) / "staged" / self.sha256[:16]
-        folder.mkdir(parents=True, exist_ok=True)
-        place = folder / self.path.name
-        with FileLock(f"{place}.lock"):
-            if not place.is_file():
-                scratch, digest = place.with_name(f"{place.name}.part"), hashlib.sha256()
-                with open(scratch, "wb") as file:
-                    for chunk in self.chunks:
-                        piece = ray.get(chunk).tobytes()
-                        digest.update(piece)
-                        file.write(piece)
-                if digest.hexdigest() != self.sha256:
-                    raise DamagedFile(
-                        f"{self.path.name} arrived damaged on {socket.gethostname()}; run the sweep again"
-                    )
-                scratch.replace(place)
-        return place
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
-    """What a worker needs to plan the same sweep."""
+    """What a worker opens."""
 
-    request: Request
-    skips: tuple[Skip, ...]
-    axes: tuple[Axis, ...] = ()
-    model: Staged
-    others: tuple[Staged, ...] = ()
-    """LoRAs and embeddings."""
-    folders: tuple[Path, ...] = ()
-    allow_pickle: bool = False
-    key: str = ""
-    """The key of the sweep that the driver planned."""
+    model: Path
+    refiner: Path | None
+    models: Mapping[FileRef, Path]
+    """Further checkpoints, which an axis names."""
+    extras: Extras
+    """LoRAs, embeddings and pictures to begin at as they are; VAEs and upscalers by their paths where the sweep began."""
+    files: Mapping[Path, Staged]
+    """Every file by its path where the sweep began."""
+    allow_pickle: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +66,8 @@ class Failed:
 class Finished:
     """A piece of work that came back."""
 
-    worker: str
-    """Host and process."""
+    worker: Worker
+    """Who drew it, with all that it has drawn so far."""
     pictures: Mapping[Place, tuple[bytes, str]]
     """Each PNG with its sha256."""
     failed: tuple[Failed, ...] = ()
@@ -109,13 +75,13 @@ class Finished:
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """How many pictures each worker drew, and the cells that failed."""
+    """How far each worker is, and the cells that failed."""
 
-    pictures: dict[str, int] = field(default_factory=dict)
+    workers: dict[str, Worker] = field(default_factory=dict)
     failed: list[Failed] = field(default_factory=list)
 
 
-class Worker:
+class Actor:
     """A process with the model open, which Ray runs as an actor."""
 
     def __init__(self, plan: Plan, threads: int) -> None:
@@ -123,40 +89,60 @@ class Worker:
             import torch
 
             torch.set_num_threads(threads)
-        path = plan.model.here()
-        staged = tuple({other.here().parent for other in plan.others})
-        library = Library.of_user([*staged, *plan.folders])
-        self._model = load_model(path, allow_pickle=plan.allow_pickle)
-        facts = self._model.facts
-        request = replace(plan.request, model=str(path), model_hash=None)
-        self._sweep, self._extras = plan_sweep(
-            request, plan.skips, facts, library, axes=plan.axes, allow_pickle=plan.allow_pickle
+        self._plan, self._other = plan, dict[FileRef, Model]()
+        self._model = load_model(self._here(plan.model), allow_pickle=plan.allow_pickle)
+        self._extras = self._opened(plan.extras)
+        self._drawer = draws(self._model, self._extras, self._open)
+        self._worker = this_worker(self._model.device, self._model.unet.dtype)
+
+    def draw(self, cells: Sequence[Cell]) -> Finished:
+        """Draw these cells. Where one fails, the rest is halved until it is alone."""
+        started = time.monotonic()
+        pictures, failed = dict[Place, tuple[bytes, str]](), list[Failed]()
+        waiting = [list(cells)]
+        while waiting:
+            piece = waiting.pop()
+            try:
+                self._draw(piece, pictures)
+            except ClipskipError as error:
+                left = [cell for cell in piece if cell[0] not in pictures]
+                if len(left) == 1:
+                    failed.append(Failed(place=left[0][0], reason=str(error)))
+                else:
+                    waiting += _halves(left)
+        self._worker = replace(
+            self._worker,
+            pictures=self._worker.pictures + len(pictures),
+            seconds=self._worker.seconds + time.monotonic() - started,
         )
-        if self._sweep.key != plan.key:
-            raise DamagedFile(
-                f"the files of these names on {socket.gethostname()} differ from those where the sweep began; copy the same files there"
-            )
+        return Finished(worker=self._worker, pictures=pictures, failed=tuple(failed))
 
-    def draw(self, places: Sequence[Place]) -> Finished:
-        """Draw these cells; a cell that fails among others is tried alone before it counts as failed."""
-        name = f"{socket.gethostname()} {os.getpid()}"
-        try:
-            return Finished(worker=name, pictures=self._drawn(places))
-        except ClipskipError as error:
-            if len(places) == 1:
-                return Finished(worker=name, pictures={}, failed=(Failed(place=places[0], reason=str(error)),))
-        parts = [self.draw([place]) for place in places]
-        pictures = {place: png for part in parts for place, png in part.pictures.items()}
-        return Finished(worker=name, pictures=pictures, failed=tuple(fail for part in parts for fail in part.failed))
-
-    def _drawn(self, places: Sequence[Place]) -> dict[Place, tuple[bytes, str]]:
-        renders = [self._sweep.cell(*place) for place in places]
-        pngs = {}
-        for event in self._model.draw(renders, self._extras):
+    def _draw(self, cells: Sequence[Cell], pictures: dict[Place, tuple[bytes, str]]) -> None:
+        for event in self._drawer.draw([render for _, render in cells], self._extras):
             if isinstance(event, Drawn):
                 png = png_bytes(event.pixels, render_infotext(event.render))
-                pngs[places[event.index]] = png, hashlib.sha256(png).hexdigest()
-        return pngs
+                pictures[cells[event.index][0]] = png, hashlib.sha256(png).hexdigest()
+
+    def _here(self, path: Path) -> Path:
+        return self._plan.files[path].here()
+
+    def _opened(self, extras: Extras) -> Extras:
+        """Return the extras with the files of this node."""
+        pickles, plan = self._plan.allow_pickle, self._plan
+        return replace(
+            extras,
+            vaes={digits: replace(vae, path=self._here(vae.path)) for digits, vae in extras.vaes.items()},
+            upscalers={digits: replace(file, path=self._here(file.path)) for digits, file in extras.upscalers.items()},
+            refiner=read_facts(self._here(plan.refiner), allow_pickle=pickles, refiner=True) if plan.refiner else None,
+            models={ref: read_facts(self._here(path), allow_pickle=pickles) for ref, path in plan.models.items()},
+        )
+
+    def _open(self, facts: CheckpointFacts) -> Model:
+        """Return a further checkpoint, which stays open until another is asked for."""
+        if facts.ref not in self._other:
+            self._other.clear()
+            self._other[facts.ref] = load_model(facts.source.path, allow_pickle=self._plan.allow_pickle)
+        return self._other[facts.ref]
 
 
 def draw_on_cluster(
@@ -169,44 +155,50 @@ def draw_on_cluster(
     """
     tally = tally if tally is not None else Tally()
     indices = {place: index for index, place in enumerate(folder.sweep.places)}
-    missing = []
+    missing: list[Cell] = []
     for place, index in indices.items():
+        render = folder.sweep.cell(*place)
         if folder.has(*place):
-            yield Saved(index=index, path=folder.place(*place), render=folder.sweep.cell(*place))
+            yield Saved(index=index, path=folder.place(*place), render=render)
         else:
-            missing.append(place)
+            missing.append((place, render))
     if not missing:
         return
+    folder.keep_begun(plan.extras.starts)
+    folder.reopen()
     with _Connected(address):
-        pool = ray.util.ActorPool(_actors(_with_content(plan), workers, most=-(-len(missing) // GROUP) or 1))
-        for place, path in _draw(folder, missing, pool, tally):
-            yield Saved(index=indices[place], path=path, render=folder.sweep.cell(*place))
+        pool = _actors(replace(plan, files=with_content(list(plan.files.values()))), workers, most=len(missing))
+        try:
+            for place, path in _Crew(folder, missing, pool, tally).draw():
+                yield Saved(index=indices[place], path=path, render=folder.sweep.cell(*place))
+        finally:
+            for actor in pool:
+                ray.kill(actor)
 
 
-def plan_for(
-    request: Request,
-    skips: Sequence[Skip],
-    model: CheckpointFacts,
-    extras: Extras,
-    folder: SweepFolder,
-    *,
-    folders: Sequence[Path],
-    allow_pickle: bool,
-) -> Plan:
-    """Return what workers need to draw a sweep that was planned here."""
-    source = model.source
-    if source.path.is_dir():
-        raise SpecError("a diffusers folder cannot be sent to a cluster; give a single file", field="model")
-    paths = [lora.path for lora in extras.loras.values()] + [upscaler.path for upscaler in extras.upscalers.values()]
+def plan_for(model: CheckpointFacts, extras: Extras, *, allow_pickle: bool) -> Plan:
+    """Return what workers need to draw what was planned here."""
+    files = [Staged.of(model.source.path, sha256=model.source.sha256)]
+    files += [Staged.of(facts.source.path, sha256=facts.source.sha256) for facts in extras.models.values()]
+    files += [Staged.of(vae.path) for vae in extras.vaes.values()]
+    files += [Staged.of(upscaler.path) for upscaler in extras.upscalers.values()]
+    if extras.refiner is not None:
+        files.append(Staged.of(extras.refiner.source.path, sha256=extras.refiner.source.sha256))
     return Plan(
-        request=replace(request, seed=folder.sweep.base.seed),
-        skips=tuple(skips),
-        axes=folder.sweep.axes,
-        model=Staged(path=source.path.resolve(), sha256=source.sha256),
-        others=tuple(Staged(path=path.resolve(), sha256=hash_file(path).sha256) for path in paths),
-        folders=tuple(path.resolve() for path in folders),
+        model=model.source.path.absolute(),
+        refiner=extras.refiner.source.path.absolute() if extras.refiner else None,
+        models={ref: facts.source.path.absolute() for ref, facts in extras.models.items()},
+        extras=replace(
+            extras,
+            loras={digits: replace(lora, metadata=dict(lora.metadata)) for digits, lora in extras.loras.items()},
+            vaes={digits: replace(vae, path=vae.path.absolute()) for digits, vae in extras.vaes.items()},
+            upscalers={digits: replace(file, path=file.path.absolute()) for digits, file in extras.upscalers.items()},
+            starts=dict(extras.starts),
+            refiner=None,
+            models={},
+        ),
+        files={file.path: file for file in files},
         allow_pickle=allow_pickle,
-        key=folder.sweep.key,
     )
 
 
@@ -233,55 +225,145 @@ class _Connected:
             ray.shutdown()
 
 
-def _with_content(plan: Plan) -> Plan:
-    """Return the plan with its files in the object store, for nodes that lack them; a single node has them all."""
-    if len([node for node in ray.nodes() if node["Alive"]]) < 2:
-        return plan
-    return replace(plan, model=_put(plan.model), others=tuple(_put(other) for other in plan.others))
+class _Handle(Protocol):
+    draw: Any  # Ray's handle of a method
 
 
-def _put(staged: Staged) -> Staged:
-    chunks = []
-    with open(staged.path, "rb") as file:
-        while piece := file.read(CHUNK):
-            chunks.append(ray.put(np.frombuffer(piece, np.uint8)))
-    return replace(staged, chunks=tuple(chunks))
-
-
-def _actors(plan: Plan, workers: int | None, *, most: int) -> list[Any]:  # Ray's handles
-    """Start the workers, one for each GPU of the cluster, or for each CPU. The work of one that dies is assigned
-    again."""
+def _actors(plan: Plan, workers: int | None, *, most: int) -> list[_Handle]:
+    """Start the workers, one for each GPU of the cluster, or for each CPU."""
     resources = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
     count = max(1, min(workers or gpus or cpus, most))
     share = max(1, cpus // count)
     options = {"num_gpus": 1} if gpus else {"num_cpus": share if count <= cpus else cpus / count}
-    actor = ray.remote(max_restarts=10 * RETRIES, max_task_retries=RETRIES, **options)(Worker)
+    actor = ray.remote(max_restarts=-1, max_task_retries=RETRIES, **options)(Actor)
     given = ray.put(plan)
     return [actor.remote(given, 0 if gpus else share) for _ in range(count)]
 
 
-def _draw(folder: SweepFolder, missing: Sequence[Place], pool: Any, tally: Tally) -> Iterator[tuple[Place, Path]]:
-    """Yield every finished picture once it is written; what never came back failed, with the last reason received."""
-    for _, row in itertools.groupby(missing, key=lambda place: place[0]):
-        cells = list(row)
-        for start in range(0, len(cells), GROUP):
-            pool.submit(lambda actor, places: actor.draw.remote(places), cells[start : start + GROUP])
-    left, reason = dict.fromkeys(missing), "its worker died"
-    while pool.has_next():
-        try:
-            done: Finished = pool.get_next_unordered()
-        except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1][:300]
-            continue
+@dataclass(slots=True)
+class _Piece:
+    """A piece of work in a worker's hands."""
+
+    actor: _Handle
+    cells: list[Cell]
+    since: float
+    repeated: bool = False
+    """Whether another worker has it too."""
+
+
+class _Crew:
+    """Workers that pull pieces of work until every cell is drawn or has failed."""
+
+    def __init__(self, folder: SweepFolder, missing: Sequence[Cell], actors: Sequence[_Handle], tally: Tally) -> None:
+        self._folder, self._tally, self._telling = folder, tally, Telling(folder.path)
+        self._left = dict(missing)
+        self._waiting = deque(
+            _pieces(missing, most=max(1, min(MOST_PIECE, len(missing) // (PIECES_EACH * len(actors)))))
+        )
+        self._idle, self._busy = list(actors), dict[Any, _Piece]()  # by Ray's reference to the result
+        self._slowest_s, self._reason = 0.0, "its worker died"
+
+    def draw(self) -> Iterator[tuple[Place, Path]]:
+        """Yield every finished picture once it is written."""
+        while self._left and (self._busy or self._idle):
+            self._hand_out()
+            assert self._busy, "every cell that is left waits or is in hand"
+            ready, _ = ray.wait(list(self._busy), timeout=LOOK_S)
+            for reference in ready:
+                piece = self._busy.pop(reference)
+                try:
+                    done: Finished = ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    self._lost(piece, error)
+                    continue
+                self._idle.append(piece.actor)
+                self._slowest_s = max(self._slowest_s, time.monotonic() - piece.since)
+                self._hand_out()  # before pictures are written, so that nobody waits for the disk
+                yield from self._keep(piece, done)
+        self._tally.failed += [Failed(place=place, reason=self._reason) for place in self._left]
+        for worker in self._tally.workers.values():
+            self._telling.tell(replace(worker, ended=True))
+
+    def _hand_out(self) -> None:
+        while self._idle and (piece := self._next()):
+            actor = self._idle.pop()
+            self._busy[actor.draw.remote(piece)] = _Piece(actor, piece, time.monotonic())
+
+    def _next(self) -> list[Cell]:
+        """Return cells to be drawn: those that wait, else those that somebody has had in hand for too long."""
+        while self._waiting:
+            if piece := self._undrawn(self._waiting.popleft()):
+                return piece
+        patience_s = max(PATIENCE_S, PATIENCE * self._slowest_s)
+        for overdue in self._busy.values():
+            if not overdue.repeated and time.monotonic() - overdue.since > patience_s:
+                overdue.repeated = True
+                if piece := self._undrawn(overdue.cells):
+                    return piece
+        return []
+
+    def _undrawn(self, cells: Sequence[Cell]) -> list[Cell]:
+        return [cell for cell in cells if cell[0] in self._left]
+
+    def _keep(self, piece: _Piece, done: Finished) -> Iterator[tuple[Place, Path]]:
+        """Write what came back, and yield it; a picture that came already, or arrived damaged, is not counted."""
         for place, (png, sha256) in done.pictures.items():
-            if hashlib.sha256(png).hexdigest() == sha256:
-                path = folder.place(*place)
+            if place in self._left and hashlib.sha256(png).hexdigest() == sha256:
+                path = self._folder.place(*place)
                 write_bytes(path, png)
-                left.pop(place, None)
-                tally.pictures[done.worker] = tally.pictures.get(done.worker, 0) + 1
+                del self._left[place]
                 yield place, path
         for failed in done.failed:
-            left.pop(failed.place, None)
-            tally.failed.append(failed)
-    tally.failed += [Failed(place=place, reason=reason) for place in left]
+            if self._left.pop(failed.place, None):
+                self._tally.failed.append(failed)
+        self._tally.workers[done.worker.name] = done.worker
+        self._telling.tell(done.worker)
+        if damaged := self._undrawn(piece.cells):
+            self._waiting.append(damaged)
+
+    def _lost(self, piece: _Piece, error: Any) -> None:  # one of Ray's errors
+        """Halve what a worker did not return; a cell that is alone fails. A worker that cannot even start is left."""
+        if getattr(error, "actor_init_failed", False):
+            self._reason = _cause(error)
+            self._waiting.append(piece.cells)
+            return
+        if isinstance(error, ray.exceptions.RayTaskError):  # its process may be in a bad state
+            ray.kill(piece.actor, no_restart=False)
+        self._idle.append(piece.actor)
+        left = self._undrawn(piece.cells)
+        if len(left) > 1:
+            self._waiting.extend(_halves(left))
+        for place, _ in left[:1] if len(left) == 1 else ():
+            del self._left[place]
+            self._tally.failed.append(Failed(place=place, reason=_cause(error)))
+
+
+def _pieces(cells: Sequence[Cell], *, most: int) -> Iterator[list[Cell]]:
+    """Yield pieces of work, each of one checkpoint, VAE, LoRA set and prompt, so that these are opened, merged and read
+    once."""
+    groups: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in cells:
+        render = cell[1]
+        alike = render.model, render.vae, render.loras, render.prompt, render.negative_prompt
+        groups.setdefault(alike, []).append(cell)
+    by_model = sorted(groups.values(), key=lambda group: group[0][1].model.hash)
+    for group in by_model:
+        for start in range(0, len(group), most):
+            yield group[start : start + most]
+
+
+def _halves(cells: Sequence[Cell]) -> list[list[Cell]]:
+    middle = (len(cells) + 1) // 2
+    return [half for half in (list(cells[:middle]), list(cells[middle:])) if half]
+
+
+def _cause(error: Any) -> str:  # one of Ray's errors
+    """Return why a worker did not return its work, in one line."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "its worker ran out of memory; draw smaller pictures, or on a machine with more"
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return str(error.cause if getattr(error, "cause", None) else error).strip().splitlines()[-1][:300]
+    if getattr(error, "actor_init_failed", False):
+        return f"no worker could open the model: {str(error).strip().splitlines()[-1][:300]}"
+    return f"its worker died {RETRIES + 1} times while it was drawn"

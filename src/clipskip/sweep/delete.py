@@ -12,6 +12,7 @@ from clipskip.sweep.lock import held
 from clipskip.sweep.manifest import MANIFEST
 from clipskip.sweep.marks import MARKS
 from clipskip.sweep.shard import CLAIMS
+from clipskip.sweep.workers import WORKERS
 
 OURS = (PAGE, MARKS, "advice.json", "grid.png", "grid-*.png", BEGUN.format("*"), ".*.partial", ".clipskip-*.lock")
 """Besides the cells' pictures and the manifest, which goes last: without it nobody knows what the others are."""
@@ -37,7 +38,8 @@ def delete_sweep(record: Record) -> Deleted:
     ours = (path for pattern in OURS for path in folder.glob(pattern))
     try:
         with held(folder):
-            shutil.rmtree(folder / CLAIMS, ignore_errors=True)
+            for name in (CLAIMS, WORKERS):
+                shutil.rmtree(folder / name, ignore_errors=True)
             files = _unlinked(pictures)
     except OutputError as error:
         raise Conflict(f"the sweep {record.id} was not deleted: {error}", field="sweep") from None

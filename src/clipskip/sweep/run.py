@@ -1,6 +1,7 @@
 """Opening models, and drawing renders and sweeps into a folder; each picture is written when it is done."""
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,8 +22,9 @@ from clipskip.sweep.plan import Sweep, file_name
 from clipskip.sweep.resolve import NO_PICTURES, Pictures, check_skip, resolve
 from clipskip.sweep.second import calls_of_passes
 from clipskip.sweep.several import Several
-from clipskip.sweep.shard import Shard, claim, give_back
+from clipskip.sweep.shard import RENEW_S, Shard, claim, give_back, renew
 from clipskip.sweep.vary import varied
+from clipskip.sweep.workers import Clock, this_worker
 from clipskip.weights import CheckpointFacts, FileKind, Library, load_checkpoint, read_facts
 
 STARTER = "starter"
@@ -221,10 +223,23 @@ def draw_missing(
             missing.append((index, row, column))
     if missing and shard == WHOLE:
         folder.reopen()
-    if shard.claims:
-        yield from _draw_claimed(model, folder, extras, missing, previews=previews)
-    else:
-        yield from _draw_cells(model, folder, extras, missing, previews=previews)
+    draw = _draw_claimed if shard.claims else _draw_cells
+    yield from _counted(draw(model, folder, extras, missing, previews=previews), model, folder)
+
+
+def _counted(events: Iterator[Advance | Saved], model: Draws, folder: SweepFolder) -> Iterator[Advance | Saved]:
+    """Tell in the sweep's folder what draws it, and how fast."""
+    first = model.first if isinstance(model, Several) else model
+    clock = Clock(folder.path, this_worker(first.device, first.unet.dtype)) if isinstance(first, Model) else None
+    try:
+        for event in events:
+            if clock is not None and isinstance(event, Saved):
+                clock.drew()
+            yield event
+    finally:
+        events.close()  # type: ignore[attr-defined]  # a generator: claims are given back at once
+        if clock is not None:
+            clock.end()
 
 
 def _draw_claimed(
@@ -239,10 +254,14 @@ def _draw_claimed(
             if not folder.has(row, column) and any(claim(folder.path, [folder.sweep.cell(row, column)])):
                 claimed.append((index, row, column))
         left = {folder.sweep.cell(row, column) for _, row, column in claimed}
+        told = time.monotonic()
         try:
             for event in _draw_cells(model, folder, extras, claimed, previews=previews):
                 if isinstance(event, Saved):
                     left.discard(event.render)
+                if time.monotonic() - told > RENEW_S:
+                    renew(folder.path, left)
+                    told = time.monotonic()
                 yield event
         finally:
             give_back(folder.path, left)

@@ -15,14 +15,14 @@ class Several:
     """Checkpoints that are opened one after the other."""
 
     def __init__(self, first: Model, open: Callable[[CheckpointFacts], Model]) -> None:
-        self._first, self._open = first, open
+        self.first, self._open = first, open
 
     def draw(self, renders: Sequence[Render], extras: Extras, *, previews: bool = False) -> Iterator[Advance | Drawn]:
         """Each picture when it is done; those of one checkpoint together, so that each is opened once."""
         places = sorted(range(len(renders)), key=lambda place: (renders[place].model.name, renders[place].model.hash))
         for ref, some in groupby(places, key=lambda place: renders[place].model):
             own = list(some)
-            model = self._first if ref == self._first.facts.ref else self._open(extras.models[ref])
+            model = self.first if ref == self.first.facts.ref else self._open(extras.models[ref])
             for event in model.draw([renders[place] for place in own], extras, previews=previews):
                 if isinstance(event, Drawn):
                     yield replace(event, index=own[event.index])

@@ -8,8 +8,8 @@ and a picture appears complete under a name made from all its settings.
 import os
 import re
 import socket
-import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,12 @@ from clipskip.errors import OutputError, SpecError
 from clipskip.spec import Render
 
 MOST_SHARDS = 100_000
+PROCESSES = os.readlink("/proc/self/ns/pid") if os.path.exists("/proc/self/ns/pid") else ""
+"""The space of this process' number: containers of one machine may have the same numbers."""
 CLAIMS = ".claims"
-CLAIM_S = 1800.0
-"""Seconds after which a claim without a picture is free again, because its process or machine was lost."""
+CLAIM_S, RENEW_S = 900.0, 60.0
+"""Seconds after which a claim without a picture is free again, because its machine was lost, and how often a process that
+draws renews its own. A lost process of this machine is known at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +75,20 @@ def give_back(folder: Path, renders: Iterable[Render]) -> None:
         (folder / CLAIMS / render.key).unlink(missing_ok=True)
 
 
+def renew(folder: Path, renders: Iterable[Render]) -> None:
+    """Keep claims on cells that take long to draw."""
+    for render in renders:
+        with suppress(OSError):
+            os.utime(folder / CLAIMS / render.key)
+
+
 def _take(path: Path) -> bool:
-    """Create the claim; an old one is removed first, which only one of several processes can do."""
+    """Create the claim; a lost process' is removed first, which only one of several processes can do."""
     for _ in range(2):
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
-            if not _is_old(path):
+            if not _is_lost(path):
                 return False
             stale = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
             try:
@@ -88,13 +98,44 @@ def _take(path: Path) -> bool:
             stale.unlink(missing_ok=True)
             continue
         with os.fdopen(handle, "w") as file:
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.write(_claimant(os.getpid()))
         return True
     return False
 
 
-def _is_old(path: Path) -> bool:
+def _is_lost(path: Path) -> bool:
+    """Whether whoever claimed a cell is gone: a process of this machine that is no more, or one that has not been heard
+    of for long, by the clock of the file system, which all machines share."""
     try:
-        return time.time() - path.stat().st_mtime > CLAIM_S
+        claimed, claimant = path.stat().st_mtime, path.read_text("utf-8", "replace")
     except FileNotFoundError:
         return False
+    match = re.match(r"process (\d+) ", claimant)
+    if match and PROCESSES and claimant == _claimant(int(match[1])) and not _lives(int(match[1])):
+        return True
+    return _clock(path.parent) - claimed > CLAIM_S
+
+
+def _claimant(pid: int) -> str:
+    """Return a process as claims name it: a number means the same process only on one machine and in one container."""
+    return f"process {pid} on {socket.gethostname()} {PROCESSES}\n"
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _clock(folder: Path) -> float:
+    """Return what time it is on the file system, whose clock may be another machine's."""
+    place = folder / f".clock.{socket.gethostname()}.{os.getpid()}"
+    place.touch()
+    try:
+        return place.stat().st_mtime
+    finally:
+        place.unlink(missing_ok=True)
