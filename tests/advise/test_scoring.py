@@ -1,6 +1,7 @@
 """Scores of a sweep's cells: what advise says of the same rows, what plug-ins find, and nothing lost by any of them."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -10,14 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from tiny_sd1 import tiny_checkpoint
 
 from clipskip.advise import Scoring, available, score_sweep
 from clipskip.advise.prompted import Question, measure
 from clipskip.errors import SpecError
 from clipskip.spec import Axis, LoraRef, Request, parse_columns
-from clipskip.sweep import Extras, Model, SweepFolder, draw_missing, plan_sweep, resolve
+from clipskip.sweep import Extras, Model, SweepFolder, draw_missing, load_model, open_model, plan_sweep, resolve
 from clipskip.sweep.history import Record, _read
-from clipskip.weights import Library
+from clipskip.weights import CheckpointFacts, Library, save_single_file
 
 REQUEST = Request(prompt="a red frog, swamp", loras=(LoraRef(name="ogre"),), seed=5, steps=4, width=64, height=64)
 ADVISE = Scoring(sources=("advise",))
@@ -118,6 +120,32 @@ def test_what_was_stopped_goes_on_and_asks_nothing_twice(model: Model, library: 
     assert heard == [] and record(folder).scores.summary == again
 
 
+def test_rows_of_each_model_of_an_axis_have_what_that_model_alone_says(
+    model: Model, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "models")
+    whole = tiny_checkpoint(vocabulary=49408, layers=12)
+    other = replace(whole, unet={name: one * 0.9 for name, one in whole.unet.items()})
+    save_single_file(other, tmp_path / "models" / "other.safetensors")
+    library = Library((tmp_path / "models",))
+    both, extras = planned(model, library, tmp_path / "both", axes=["model=tiny||other"])
+    opened: list[str] = []
+
+    def open(facts: CheckpointFacts) -> Model:
+        opened.append(facts.ref.name)
+        return load_model(facts.source.path)
+
+    summary = score_sweep(model, both, extras, ADVISE, open=open)
+    assert summary.missing == () and opened == ["other"], "each is opened once"
+    for name, rows in (("tiny", slice(0, 2)), ("other", slice(2, 4))):
+        itself = open_model(name, library=library)
+        alone, extras = planned(itself, library, tmp_path / name)
+        score_sweep(itself, alone, extras, ADVISE)
+        for name_of in ("guidance_kept", "picture_changed", "lora_uptake"):
+            assert values(both, name_of)[rows] == values(alone, name_of)
+    assert values(both, "guidance_kept")[:2] != values(both, "guidance_kept")[2:]
+
+
 class Brightness:
     label, unit, higher_is_better = "brightness", "levels", True
 
@@ -168,6 +196,31 @@ def test_a_plug_in_scores_each_picture_and_one_that_fails_loses_no_other_number(
     assert sum(line.startswith("fussy: no number for ") for line in summary.missing) == len(summary.missing) - 1 > 0
     (measured,) = [one for one in record(folder).scores.measures if one.name == "brightness"]
     assert (measured.label, measured.unit, measured.source) == ("brightness", "levels", "brightness")
+
+
+def test_a_package_that_is_installed_plugs_in_by_its_entry_point_alone(
+    model: Model, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    about = site / "warmth_of_pictures-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: warmth-of-pictures\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[clipskip.scores]\nwarmth = warmth_of_pictures:open_score\n")
+    (site / "warmth_of_pictures.py").write_text(
+        "class Warmth:\n    label, unit, higher_is_better = 'warmth', 'levels', True\n"
+        "    def __call__(self, picture, prompt):\n        return float(picture[..., 0].mean()) - float(picture[..., 2].mean())\n"
+        "def open_score():\n    return Warmth()\n"
+    )
+    monkeypatch.syspath_prepend(site)
+    assert "warmth" in available()
+    folder, extras = planned(model, library, tmp_path / "sweep", skips="1,2")
+    for _ in draw_missing(model, folder, extras):
+        pass
+    assert score_sweep(model, folder, extras, Scoring(sources=("warmth",))).missing == ()
+    for cell in record(folder).flat:
+        with Image.open(cell.path) as picture:
+            pixels = np.asarray(picture.convert("RGB"), np.float64)
+        assert dict(cell.scores) == {"warmth": pytest.approx(pixels[..., 0].mean() - pixels[..., 2].mean(), abs=1e-9)}
 
 
 @pytest.mark.usefixtures("plugins")

@@ -167,6 +167,21 @@ def test_the_grid_and_the_zip_hold_what_is_seen(own: Page, tmp_path: Path) -> No
 
 
 @needs_browser
+def test_the_row_that_is_seen_is_saved_as_an_animation_pixel_by_pixel(own: Page) -> None:
+    own.click("#arrange summary")
+    own.locator("#values label", has_text="Clip Skip 2").click()
+    with own.expect_download() as saved:
+        own.click("#save-animation")
+    with Image.open(saved.value.path()) as animated:
+        assert (animated.format, animated.size, getattr(animated, "n_frames", 1)) == ("WEBP", (64, 48), 2)
+        for frame, place in enumerate([(1, 0), (1, 2)]):
+            animated.seek(frame)
+            animated.load()
+            assert animated.info["duration"] == 700
+            np.testing.assert_array_equal(np.asarray(animated.convert("RGB")), 40 * (3 * place[0] + place[1]))
+
+
+@needs_browser
 def test_a_page_that_names_files_beside_it_saves_them_once_its_folder_is_chosen(
     browser: Browser, file: Path, tmp_path: Path
 ) -> None:
@@ -275,6 +290,7 @@ def varied(folder: Path) -> Path:
         "axes": axes,
         "measures": [measure],
         "summary": {"badges": [badge], "lines": ["Clip Skip 1 keeps most."]},
+        "left_out": ["pony, with LoRA: gnome is made for SD 1.x"],
     }
     path = folder / "index.html"
     names = [str(row["name"]) for row in rows]
@@ -298,6 +314,8 @@ def many(browser: Browser, tmp_path: Path) -> Iterator[Page]:
 @needs_browser
 def test_one_axis_is_across_one_down_seeds_lie_in_a_cell_and_the_rest_are_pages(many: Page) -> None:
     expect(many.locator("#grid tbody th")).to_have_text(["without LoRA", "LoRA 0.5", "LoRA 1"])
+    many.click("#left-out summary")
+    expect(many.locator("#left-out li")).to_have_text(["pony, with LoRA: gnome is made for SD 1.x."])
     expect(many.locator(".cell")).to_have_count(9)
     expect(many.locator(".cell").first.locator("img")).to_have_count(3)
     assert (many.text_content("#cell-settings") or "").endswith("row 17")

@@ -68,8 +68,9 @@ def test_a_sweep_is_drawn_scrubbed_flipped_compared_copied_and_found_again(page:
     assert {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["2", 1], "stop_at_clip_layer": -2}} in graph.values()
     page.get_by_role("button", name="Copy the draw.py for diffusers").click()
     assert "StableDiffusionPipeline" in clipboard(page)
+    page.click("#arrange summary")
     with page.expect_download() as saved:
-        page.locator("#links a", has_text="Animation").click()
+        page.click("#save-animation")
     with Image.open(saved.value.path()) as animated:
         assert (animated.format, getattr(animated, "n_frames", 1)) == ("WEBP", 2)
     check(page)

@@ -41,7 +41,7 @@ from clipskip.advise.verdict import KNOWN, Answer, Verdict, decide
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, Family, LoraRef, Render, Request
 from clipskip.sweep import Drawn, Extras, Model, find_model, resolve
-from clipskip.weights import FileKind, Library, TrainerConfig, identify, read_allowed, read_hints
+from clipskip.weights import CheckpointFacts, FileKind, Library, TrainerConfig, identify, read_allowed, read_hints
 from clipskip.weights.lora import Lora, tag_counts
 
 SCENES = (
@@ -239,12 +239,17 @@ def _training(model: Model, chances: Mapping[int, float], configs: Sequence[Trai
     return tuple(training_lines(best if known else family.value.default_skip, known, family, configs))
 
 
-def _on_file(model: Model, extras: Extras) -> Iterator[Evidence]:
-    source = model.facts.source
+def evidence_of_checkpoint(facts: CheckpointFacts) -> Iterator[Evidence]:
+    """What a checkpoint's file, and the notes beside it, say of the Clip Skip that it was trained at."""
+    source = facts.source
     yield from file_evidence(
-        source.name, hashes=(source.sha256,), metadata=model.facts.metadata, is_lora=False, family=model.facts.family
+        source.name, hashes=(source.sha256,), metadata=facts.metadata, is_lora=False, family=facts.family
     )
     yield from advised_evidence(source.name, read_hints(source.path))
+
+
+def _on_file(model: Model, extras: Extras) -> Iterator[Evidence]:
+    yield from evidence_of_checkpoint(model.facts)
     for lora in extras.loras.values():
         yield from file_evidence(lora.name, hashes=(), metadata=lora.metadata, is_lora=True, family=model.facts.family)
         yield from config_evidence(lora.name, configs_of(lora.path, lora.metadata), model.facts.family)

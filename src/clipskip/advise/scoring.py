@@ -15,16 +15,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from clipskip.advise.advice import evidence_without_drawing
+from clipskip.advise.advice import evidence_of_checkpoint, evidence_without_drawing
 from clipskip.advise.cells import ADVISE, SIGNS, References, measure_row, measures_of, row_rows, same_to_model
 from clipskip.advise.clip_score import Scorer
 from clipskip.advise.files import Evidence, combined
 from clipskip.advise.summary import ScoredSweep, summarize
 from clipskip.errors import ClipskipError, NotFound, SpecError
-from clipskip.spec import ClipSkip, EncoderSkips, LoraRef, Render
-from clipskip.sweep import Extras, Measure, Model, Summary, Sweep, SweepFolder, cell_id, write_scores
+from clipskip.spec import ClipSkip, EncoderSkips, FileRef, LoraRef, Render
+from clipskip.sweep import Extras, Measure, Model, Summary, Sweep, SweepFolder, cell_id, load_model, write_scores
 from clipskip.sweep.folder import pixels_of
 from clipskip.sweep.manifest import read_manifest
+from clipskip.weights import CheckpointFacts
 
 GROUP, CLIP = "clipskip.scores", "clip"
 SAVE_S = 5.0
@@ -94,20 +95,24 @@ def score_sweep(
     extras: Extras,
     wanted: Scoring,
     *,
+    open: Callable[[CheckpointFacts], Model] | None = None,
     tell: Callable[[int, int], None] = lambda done, most: None,
 ) -> Summary:
     """Measure what the folder's manifest does not have yet, write it there and into the page with its summary, and give that.
 
-    What cannot be measured is named in the summary's `missing`. Pictures are only read. `tell` hears of UNet evaluations and
+    What cannot be measured is named in the summary's `missing`. Pictures are only read. `open` opens the other models of a sweep
+    over several, one after the other; without it they are read from their files. `tell` hears of UNet evaluations and
     pictures as they are done, and how many there may be; where it raises, what is found so far is kept.
     """
     keeper = _Keeper(folder, wanted, tell)
     loras = _all_loras(folder.sweep)
     advised = ADVISE in wanted.sources or any(measure.source == ADVISE for measure in keeper.measures)
     known = evidence_without_drawing(model, replace(folder.sweep.base, loras=loras), extras) if advised else {}
+    if advised:
+        known |= {ref.name: tuple(evidence_of_checkpoint(facts)) for ref, facts in extras.models.items()}
     try:
         if ADVISE in wanted.sources:
-            _score_rows(model, keeper, extras, known, loras=loras)
+            _score_rows(_Models(model, extras, open), keeper, extras, known, loras=loras)
         for name in wanted.sources:
             if name != ADVISE:
                 _score_pictures(keeper, name)
@@ -175,8 +180,32 @@ class _Keeper:
         self._fresh, self._saved_at = {}, time.monotonic()
 
 
+class _Models:
+    """The models of a sweep's rows; of those besides the first, one is open at a time."""
+
+    def __init__(self, first: Model, extras: Extras, open: Callable[[CheckpointFacts], Model] | None) -> None:
+        self.first, self._extras, self._open = first, extras, open or self._read
+        self._other: Model | None = None
+
+    def facts(self, ref: FileRef) -> CheckpointFacts:
+        """The facts of a row's model."""
+        return self.first.facts if ref == self.first.facts.ref else self._extras.models[ref]
+
+    def of(self, ref: FileRef) -> Model:
+        """A row's model, open."""
+        if ref == self.first.facts.ref:
+            return self.first
+        if self._other is None or self._other.facts.ref != ref:
+            self._other = None
+            self._other = self._open(self._extras.models[ref])
+        return self._other
+
+    def _read(self, facts: CheckpointFacts) -> Model:
+        return load_model(facts.source.path, allow_pickle=self.first.allow_pickle)
+
+
 def _score_rows(
-    model: Model,
+    models: _Models,
     keeper: _Keeper,
     extras: Extras,
     known: Mapping[str, Sequence[Evidence]],
@@ -184,19 +213,18 @@ def _score_rows(
     loras: Sequence[LoraRef],
 ) -> None:
     """What advise measures, once for rows that are the same to it."""
-    sweep, depth = keeper.folder.sweep, model.facts.depth
-    best = {name: _best(evidence, depth) for name, evidence in known.items()}
-    references = References(model=best[model.facts.ref.name], loras={ref.hash: best[ref.name] for ref in loras})
+    sweep, depth = keeper.folder.sweep, models.first.facts.depth
+    own = {ref.hash: _best(known[ref.name], depth) for ref in loras}
     keeper.add_measures(measures_of([ref.name for ref in loras]))
     alike: dict[Render, list[int]] = {}
     for row in range(len(sweep.rows)):
         alike.setdefault(same_to_model(sweep.cell(row, 0)), []).append(row)
-    for first in keeper.rows_to_ask():
+    for first in sorted(keeper.rows_to_ask(), key=lambda row: sweep.cell(row, 0).model.name):
         render = sweep.cell(first, 0)
-        if render.model != model.facts.ref:
-            keeper.missing.append(f"{sweep.row_names[first]}: only rows of {model.facts.ref.name} are measured")
-            continue
+        facts = models.facts(render.model)
+        references = References(model=_best(known[facts.ref.name], facts.depth), loras=own)
         try:
+            model = models.of(facts.ref)
             found = measure_row(model, render, extras, skips=sweep.skips, references=references, tell=keeper.count)
         except ClipskipError as error:
             name = sweep.row_names[first]

@@ -24,6 +24,7 @@ from clipskip.image import (
     write_png,
 )
 from clipskip.spec import Start, render_infotext
+from clipskip.sweep.carried import carried_dialects, carried_forms
 from clipskip.sweep.manifest import MANIFEST, axes_of, read_manifest, write_manifest
 from clipskip.sweep.marks import marks_json, shown_marks
 from clipskip.sweep.plan import Sweep, file_name
@@ -137,6 +138,7 @@ def finish_folder(path: Path) -> None:
             place = path / (GRID if sheet == 1 else f"grid-{sheet}.png")
             names = [down[row] for row in rows]
             write_png(place, draw_grid(pixels, columns=across, rows=names, footer=shared), shared)
+    linked = sum(cell.path.stat().st_size for row in cells for cell in row if cell) > MOST_EMBEDDED
     page = write_page(
         cells,
         prompt=str(manifest["request"]["prompt"]),
@@ -145,8 +147,8 @@ def finish_folder(path: Path) -> None:
         name=path.name.removeprefix("sweep-"),
         depth=manifest["model"].get("depth"),
         trained=manifest["model"].get("trained_clip_skip"),
-        linked=sum(cell.path.stat().st_size for row in cells for cell in row if cell) > MOST_EMBEDDED,
-        more=_viewer_data(path, manifest),
+        linked=linked,
+        more=_viewer_data(path, manifest) | ({} if linked else {"forms": carried_forms(manifest)}),
     )
     write_bytes(path / PAGE, page.encode())
 
@@ -155,7 +157,13 @@ def _viewer_data(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:  # Any
     """Return what the viewer knows about a sweep besides its pictures, in the words of the API."""
     axes = [{"name": axis.kind.name, "label": axis.kind.label, "values": axis.values} for axis in axes_of(manifest)]
     scored: dict[str, Any] = {name: manifest[name] for name in ("measures", "summary") if name in manifest}
-    return {"rows": manifest["rows"], "axes": axes, "marks": marks_json(shown_marks(path)), **scored}
+    known = {
+        "rows": manifest["rows"],
+        "axes": axes,
+        "left_out": manifest.get("left_out", []),
+        "marks": marks_json(shown_marks(path)),
+    }
+    return {**known, "dialects": carried_dialects(manifest), **scored}
 
 
 def _cell(path: Path, said: dict[str, Any]) -> PageCell | None:  # Any: JSON

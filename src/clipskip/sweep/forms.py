@@ -3,8 +3,8 @@
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clipskip.errors import SpecError
@@ -89,14 +89,19 @@ class _Picture:
 
 def forms_of(request: Request, *, family: Family) -> tuple[Form, ...]:
     """Return the forms of a picture whose Clip Skip, seed and size are fixed."""
+    asked = asked_skip(request, family)
+    return row_forms(request, [asked.skip if asked else ClipSkip(family.default_skip)], family=family)[0]
+
+
+def row_forms(request: Request, skips: Sequence[Skip], *, family: Family) -> list[tuple[Form, ...]]:
+    """Return the forms of pictures that differ in their Clip Skip alone."""
     rules = Rules(emphasis=Emphasis.parse(request.emphasis))
     sampler, schedule = find_sampler(request.sampler, request.scheduler)
     read = read_prompt(request.prompt, steps=request.steps * sampler.order, rules=rules)
-    requested_skip = asked_skip(request, family)
-    skip = requested_skip.skip if requested_skip else ClipSkip(family.default_skip)
+    negative = asked_negative_skip(request, family)
     picture = _Picture(
         request=request, prompt=read.text.strip(), loras=(*read.loras, *request.loras), sampler=sampler.name,
-        schedule=schedule, skip=skip, negative=asked_negative_skip(request, family) or skip,
+        schedule=schedule, skip=skips[0], negative=negative or skips[0],
         width=request.width or 512, height=request.height or 512, family=family,
         embeddings=tuple(name for name, _ in request.embedding_hashes),
     )  # fmt: skip
@@ -104,7 +109,8 @@ def forms_of(request: Request, *, family: Family) -> tuple[Form, ...]:
         ("ComfyUI", "workflow.json", _comfy), ("diffusers", "draw.py", _diffusers), ("SwarmUI", "swarmui.json", _swarm),
         ("InvokeAI", "invokeai.json", _invoke), ("stable-diffusion.cpp", "draw.sh", _sdcpp),
     )  # fmt: skip
-    return tuple(_form(tool, file, write, picture) for tool, file, write in made)
+    pictures = [replace(picture, skip=skip, negative=negative or skip) for skip in skips]
+    return [tuple(_form(tool, file, write, one) for tool, file, write in made) for one in pictures]
 
 
 def _form(tool: str, file: str, write: Callable[[_Picture], str], picture: _Picture) -> Form:

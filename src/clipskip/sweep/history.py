@@ -63,6 +63,8 @@ class Record:
     axes: tuple[Axis, ...] = ()
     values: tuple[tuple[tuple[str, Value], ...], ...] = ()
     """For each row, (an axis' name, its value); an axis is left out where several of its values share the row."""
+    left_out: tuple[str, ...] = ()
+    """Combinations of the axes' values that cannot be drawn, and why."""
     cells: tuple[tuple[Cell, ...], ...]
     scores: Scores
     """What is measured in the cells, with its summary."""
@@ -236,6 +238,7 @@ def _record(id: str, folder: Path, manifest: dict[str, Any]) -> Record:
         rows=rows,
         axes=axes_of(manifest),
         values=tuple(tuple(row.get("values", {}).items()) for row in manifest["rows"]),
+        left_out=tuple(map(str, manifest.get("left_out", ()))),
         cells=cells,
         scores=scores_of(manifest),
     )

@@ -36,9 +36,7 @@ from clipskip.sweep import Studio
 ASSETS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 SERVED = {
     "reuse": '<button type="button" id="reuse">Draw more like it</button>',
-    "more": '<details id="dialects"><summary>Copy for another tool</summary><ul class="tools" id="tools"></ul></details>'
-    '<details id="forms"><summary>Workflow or code of this picture</summary><ul class="tools" id="form-list"></ul></details>'
-    '<button type="button" class="quiet" id="to-advice">Which should I use? ↓</button>',
+    "more": '<button type="button" class="quiet" id="to-advice">Which should I use? ↓</button>',
 }
 """What a server's page has in the viewer beyond a sweep's own page."""
 WRONG_TOKEN_S = 0.5

@@ -208,6 +208,7 @@ export function openForm(hear) {
         const found = await api.check(body(), checking.signal);
         tellDoubts(found.doubts);
         varying.told(found.axes);
+        at("axes-doubt").textContent = found.left_out.map((line) => `Left out: ${sentence(line)}`).join(" ");
         pictures = found.pictures;
         at("axes-error").textContent = "";
         count();
@@ -215,6 +216,7 @@ export function openForm(hear) {
         if (error.name === "AbortError") return;
         if (!(error instanceof ApiError)) throw error;
         tellDoubts([]);
+        at("axes-doubt").textContent = "";
         const name = fieldOf(error);
         if (["model", "loras", "prompt", "clip_skips", "width", "axes", "hires_scale", "hires_upscaler"].includes(name) && error.status) at(`${name}-error`).textContent = error.message;
       }

@@ -6,7 +6,7 @@ import { at, duration, h, plural, say } from "./dom.js";
 import { openMarking } from "./marking.js";
 import { openScoring } from "./scoring.js";
 import { openViewer } from "./viewer.js";
-import { openWinner } from "./winner.js";
+import { dialectsOf, formsOf, openWinner } from "./winner.js";
 
 const ENDED = new Set(["done", "cancelled", "failed", "interrupted"]);
 
@@ -15,7 +15,9 @@ export function openSweeps(hear) {
   let sweep = null, stop = () => {};
   const winner = openWinner({ reuse: (settings) => hear.reuse(settings) });
   const viewer = openViewer({
-    shown: (cell, column) => winner.show(sweep, cell, column),
+    shown: (cell) => winner.show(sweep, cell),
+    forms: formsOf,
+    dialects: dialectsOf,
     depth: (one) => one.model?.depth ?? hear.layers(one.model?.name) ?? 12,
     marked: (of, all, change) => marking.keep(of, all, change),
   });

@@ -1,9 +1,11 @@
 // What is taken away: the settings and the picture shown, the grid as it is seen, everything in one zip.
 
+import { animate } from "./animate.js";
 import { at, copy, h, say } from "./dom.js";
 import { MOST_SHOTS } from "./sheet.js";
 import { zip } from "./zip.js";
 
+const FRAME_MS = 700, QUALITY = 0.92, LOSSLESS = 1; // Chromium writes WebP without loss where the quality is 1
 const MOST_SIDE = 16000, MOST_PIXELS = 200e6, GAP = 8;
 const MOST_ZIPPED = 32767, MOST_BYTES = 4e9; // what a zip file counts with 16 and 32 bits: pictures with a text each, and bytes
 const LABEL = "16px system-ui, sans-serif", LABEL_PX = 16;
@@ -48,6 +50,7 @@ export function openExport(hear) {
   at("copy").addEventListener("click", () => copy(settings, at("copy")));
   at("save-png").addEventListener("click", () => act(at("save-png"), () => saveSheets(hear.view(), "image/png", "png")));
   at("save-webp").addEventListener("click", () => act(at("save-webp"), () => saveSheets(hear.view(), "image/webp", "webp")));
+  at("save-animation").addEventListener("click", () => act(at("save-animation"), () => saveAnimation(hear.view())));
   at("save-zip").addEventListener("click", () => act(at("save-zip"), () => saveZip(hear.view())));
   return { show };
 }
@@ -101,7 +104,7 @@ export function sheetSize({ cellWidth, cellHeight, left, top, columns, rows }) {
 async function saveSheets({ heads, lines, sweep }, type, ending) {
   const first = sweep.cells.flat().find((cell) => cell.image);
   if (!first) return;
-  const picture = await load(first.image), cellWidth = picture.naturalWidth ?? picture.width, cellHeight = picture.naturalHeight ?? picture.height;
+  const [cellWidth, cellHeight] = sizeOf(await load(first.image));
   const left = Math.min(220, 24 + Math.max(...lines.map((line) => line.name.length)) * 9), top = 2 * LABEL_PX;
   const { across, down } = sheetSize({ cellWidth, cellHeight, left, top, columns: heads.length, rows: lines.length });
   let number = 0;
@@ -112,12 +115,34 @@ async function saveSheets({ heads, lines, sweep }, type, ending) {
       canvas.width = left + across_here.length * (cellWidth + GAP);
       canvas.height = top + some.length * (cellHeight + GAP);
       await paint(canvas.getContext("2d"), { heads: across_here, lines: some.map((line) => ({ ...line, all: line.all.slice(i, i + across) })), sweep, cellWidth, cellHeight, left, top });
-      const blob = await new Promise((done) => { canvas.toBlob(done, type, 0.92); });
+      const blob = await encoded(canvas, type, QUALITY);
       const all = Math.ceil(lines.length / down) * Math.ceil(heads.length / across);
       save(blob, `sweep-${sweep.id ?? "grid"}${all > 1 ? `-${number}-of-${all}` : ""}.${ending}`);
     }
   }
 }
+
+/** A canvas as a file; a browser that does not write this type would write another. */
+async function encoded(canvas, type, quality) {
+  const blob = await new Promise((done) => { canvas.toBlob(done, type, quality); });
+  if (blob?.type !== type) throw new RangeError(`This browser does not write ${type.replace("image/", "").toUpperCase()} files: save a PNG instead.`);
+  return blob;
+}
+
+/** The pictures of the row that is shown, one after the other. */
+async function saveAnimation({ row, sweep }) {
+  const pictures = await Promise.all(row.places.filter((place) => place && sweep.cells[place[0]][place[1]].image).map(([r, c]) => load(sweep.cells[r][c].image)));
+  if (!pictures.length) return;
+  const canvas = document.createElement("canvas"), brush = canvas.getContext("2d", { alpha: false }), stills = [];
+  [canvas.width, canvas.height] = sizeOf(pictures[0]);
+  for (const picture of pictures) {
+    brush.drawImage(picture, 0, 0, canvas.width, canvas.height);
+    stills.push(new Uint8Array(await (await encoded(canvas, "image/webp", LOSSLESS)).arrayBuffer()));
+  }
+  save(animate(stills, { width: canvas.width, height: canvas.height, ms: FRAME_MS }), `sweep-${sweep.id ?? "row"}-row${row.places.find(Boolean)[0]}.webp`);
+}
+
+const sizeOf = (picture) => [picture.naturalWidth ?? picture.width, picture.naturalHeight ?? picture.height];
 
 async function paint(brush, { heads, lines, sweep, cellWidth, cellHeight, left, top }) {
   brush.fillStyle = "#fff";

@@ -1,27 +1,29 @@
 // The pictures of a sweep, wherever they are shown: on the page of a server, and in the one file that a sweep leaves.
 
 import { axesOf, SEED } from "./axes.js";
-import { at, h, say } from "./dom.js";
+import { at, h, plural, say, sentence } from "./dom.js";
 import { openExport } from "./export.js";
 import { drawMini } from "./layers.js";
 import { openMarks } from "./marks.js";
 import { openScores } from "./scores.js";
 import { MOST_SHOTS, openSheet } from "./sheet.js";
 import { openStage } from "./stage.js";
+import { openTools } from "./tools.js";
 
 const MODES = [["side", "Side by side"], ["one", "Flip"], ["wipe", "Wipe"], ["difference", "Difference"]];
 const PLAY_MS = 700, MOST_BUTTONS = 8, MOST_FETCHED = 60, NEAR = 6;
 
 /**
- * The viewer. `hear.shown(cell, column)` when another picture is shown; `hear.depth(sweep)` gives the layers of its model;
- * `hear.marked(sweep, marks)` keeps what somebody thinks of it.
+ * The viewer. `hear.shown(cell)` when another picture is shown; `hear.depth(sweep)` gives the layers of its model;
+ * `hear.marked(sweep, marks)` keeps what somebody thinks of it; `hear.forms` and `hear.dialects` are those of other tools.
  */
 export function openViewer(hear) {
   let sweep = null, space = null, shown = [0, 0], held = null, mode = "side", chosen = false, flipped = false;
   let across = 0, down = 0, together = false, starredOnly = false, hidden = [], laid = null;
   let previews = new Map(), fetched = new Map(), shape = "", timer = 0;
   const sheet = openSheet({ show: (place) => choose(place), describe }), stage = openStage();
-  const take = openExport({ view: () => ({ ...view(), sweep, nameOf, shown: seen() }) });
+  const take = openExport({ view: () => ({ ...view(), sweep, nameOf, row: view().lines[Math.max(0, view().rows.indexOf(space.on(seen())[down]))] }) });
+  const tools = openTools(hear);
   const scores = openScores({ changed: () => lay() });
   const marks = openMarks({
     shown: () => shown, held: () => held, sweep: () => sweep, cellAt, nameOf, seen: () => view().lines.flatMap((line) => line.places).filter((place) => place && cellAt(place).image),
@@ -89,12 +91,21 @@ export function openViewer(hear) {
     laid = null;
     scores.open(whole);
     marks.open(kept);
+    showLeftOut();
     const size = /Size: (\d+)x(\d+)/.exec(sweep.settings ?? "");
     shape = size ? `${size[1]}x${size[2]}` : "";
     reshape(...(size ? [Number(size[1]), Number(size[2])] : [1, 1]));
     stage.fit();
     at("compare").replaceChildren(h("legend", { class: "unseen", text: "How to compare" }), ...MODES.map(([name, text]) => option("mode", text, { checked: mode === name, pick: () => { mode = name; flipped = false; show(); } })));
     lay();
+  }
+
+  /** Combinations of the axes' values that are not there, and why. */
+  function showLeftOut() {
+    const lines = sweep.left_out ?? [], [summary, list] = at("left-out").children;
+    at("left-out").hidden = !lines.length;
+    summary.textContent = `Left out: ${plural(lines.length, "combination")} that cannot be drawn`;
+    list.replaceChildren(...lines.map((text) => h("li", { text: sentence(text) })));
   }
 
   /** The axis down at first: the second encoder, else the LoRA's, else the first that is not the seed. */
@@ -226,7 +237,8 @@ export function openViewer(hear) {
     marks.show(now);
     scores.show(cellAt(now));
     prefetch();
-    hear.shown(cellAt(now), sweep.columns[c]);
+    tools.show(sweep, cellAt(now), now);
+    hear.shown(cellAt(now));
   }
 
   function showLayer(column) {

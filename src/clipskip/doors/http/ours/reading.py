@@ -160,7 +160,7 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
         """Return a Clip Skip in every tool's numbers."""
         family, translation = Family.parse(body.family), body.translated()
         rows = [
-            {"tool": row.dialect.value, "number": row.number, "note": row.note}
+            {"tool": row.dialect.value, "label": row.dialect.label, "number": row.number, "note": row.note}
             for row in conversion_table(translation.skip, family=family, calls=body.steps)
         ]
         layers = [

@@ -90,7 +90,7 @@ def begin_scoring(studio: Studio, record: Record, wanted: Scoring) -> None:
                 raise _Stopped
 
         try:
-            score_sweep(model, folder, extras, wanted, tell=tell)
+            score_sweep(model, folder, extras, wanted, open=studio.models.open, tell=tell)
         except _Stopped:
             return
         yield from ()

@@ -147,6 +147,8 @@ class SweepView(SummaryView):
     """A sweep."""
 
     axes: list[AxisView]
+    left_out: list[str]
+    """Combinations of the axes' values that cannot be drawn, and why."""
     measures: list[Measure]
     """What the cells' scores measure."""
     summary: Summary | None
@@ -208,7 +210,14 @@ def view_sweep(record: Record, studio: Studio) -> SweepView:
     cells = [[view_cell(record, job, place, drawn=drawn) for place in row] for row in rows]
     summary_view = _summary(record, job, drawn, studio.history.shown_marks(record))
     measures, summary = list(record.scores.measures), record.scores.summary
-    return SweepView(**dict(summary_view), axes=view_axes(record.axes), measures=measures, summary=summary, cells=cells)
+    return SweepView(
+        **dict(summary_view),
+        axes=view_axes(record.axes),
+        left_out=list(record.left_out),
+        measures=measures,
+        summary=summary,
+        cells=cells,
+    )
 
 
 def view_summary(record: Record, studio: Studio) -> SummaryView:
