@@ -34,6 +34,34 @@ def test_settings_of_a_model_that_is_not_here_say_so_and_draw_nothing(page: Page
     page.fill("#height", "")
     expect(page.locator("#ask")).to_be_hidden()
     expect(page.locator("#width-doubt")).to_be_empty()
+    page.fill("#width", "512")
+    page.click("#start")
+    page.click("#ask-size")
+    expect(page.locator("#sweep")).to_be_visible(timeout=DRAWN_MS)
+    expect(page.locator("#cell-settings")).to_contain_text("Size: 128x128", timeout=DRAWN_MS)
+
+
+@needs_browser
+def test_settings_are_pasted_anywhere_on_the_page_and_other_text_into_a_field_stays_there(page: Page) -> None:
+    def paste(selector: str, text: str) -> None:
+        page.evaluate(
+            """([selector, text]) => {
+                const clipboardData = new DataTransfer();
+                clipboardData.setData("text/plain", text);
+                const pasted = new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true });
+                document.querySelector(selector).dispatchEvent(pasted);
+            }""",
+            [selector, text],
+        )
+
+    paste("#steps", GUIDE)
+    expect(page.locator("#notice")).to_be_hidden()
+    paste("#main", GUIDE)
+    expect(page.locator("#prompt")).to_have_value("best quality, swamp")
+    expect(page.locator("#steps")).to_have_value("30")
+    page.fill("#prompt", "")
+    paste("#prompt", GUIDE.replace("Steps: 30", "Steps: 31"))
+    expect(page.locator("#steps")).to_have_value("31")
 
 
 @needs_browser

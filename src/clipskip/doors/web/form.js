@@ -15,6 +15,7 @@ const HIRES = ["hires_scale", "hires_denoising_strength", "hires_steps"];
 const CHOICES = ["sampler", "scheduler"];
 const DEFAULTS = { clip_skips: "1-5", steps: 20, cfg_scale: 7, seed: "-1", sampler: "Euler a", scheduler: "Automatic" };
 const HIRES_DEFAULTS = { hires_upscaler: "Latent", hires_denoising_strength: 0.7 };
+const OWN_SIZE = "own size";
 const DOUBTED = ["model", "prompt", "loras", "width"], PAUSE_MS = 500;
 const SAME_FIELD = { clip_skip: "clip_skips", lora: "loras", cfg: "cfg_scale", size: "width", negative: "negative_prompt", embedding: "prompt", axis: "axes" };
 
@@ -232,9 +233,11 @@ export function openForm(hear) {
   function ask(doubts) {
     at("ask-doubts").replaceChildren(...doubts.map((one) => h("li", { text: sentence(one.text) })));
     at("ask").hidden = false;
-    at("ask-yes").focus();
+    at("ask-size").hidden = !doubts.some((one) => one.field === "width");
+    (at("ask-size").hidden ? at("ask-yes") : at("ask-size")).focus();
     return new Promise((answer) => {
       at("ask-yes").onclick = () => answer(true);
+      at("ask-size").onclick = () => { at("width").value = at("height").value = ""; keep(); answer(OWN_SIZE); };
       at("ask-no").onclick = () => answer(false);
       stopAsking = () => answer(false);
     }).finally(() => { at("ask").hidden = true; });
@@ -268,8 +271,7 @@ export function openForm(hear) {
     busy = true;
     count();
     try {
-      const asked = body(), { doubts } = await api.check(asked);
-      if (!tellDoubts(doubts).length || await ask(doubts)) await hear.start(asked);
+      await askAndStart();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       showError(error);
@@ -277,6 +279,14 @@ export function openForm(hear) {
       busy = false;
       count();
     }
+  }
+
+  /** Starts what nothing is odd about, or what is confirmed; without its size it is looked at once more. */
+  async function askAndStart() {
+    const asked = body(), { doubts } = await api.check(asked);
+    const answer = !tellDoubts(doubts).length || await ask(doubts);
+    if (answer === OWN_SIZE) await askAndStart();
+    else if (answer) await hear.start(asked);
   }
 
   /** Reads a settings text or a picture into the form; what was there can be had back. */

@@ -164,6 +164,14 @@ function listenToDrops() {
     if (file) dropped(file);
     else if (text) form.load(text);
   });
+  document.addEventListener("paste", (event) => {
+    if (event.defaultPrevented || event.target.closest?.("input, textarea, select")) return;
+    const file = event.clipboardData.files[0], text = event.clipboardData.getData("text");
+    if (!file && !text.trim()) return;
+    event.preventDefault();
+    if (file) dropped(file);
+    else form.load(text);
+  });
   at("picture").addEventListener("change", () => { if (at("picture").files[0]) dropped(at("picture").files[0]); });
 }
 
