@@ -1,5 +1,6 @@
 """A server on this machine that answers as Civitai's and Hugging Face's do, faults included."""
 
+import gzip
 import hashlib
 import json
 import struct
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 def lora_bytes(*, filler: int = 4096) -> bytes:
@@ -38,6 +39,14 @@ class StandIn:
     page_instead: bool = False
     cut_at: int | None = None
     redirect: str = ""
+    by_hash: str = ""
+    """A hash that it takes the file to have."""
+    chunked: bool = False
+    """Whether the file comes in chunks, without its length."""
+    gzipped: bool = False
+    """Whether it comes compressed, although nobody asked for that."""
+    wrong_range: bool = False
+    """Whether a request for the rest is answered with another piece."""
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
 
@@ -92,8 +101,10 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith("/api/v1/model-versions/by-hash/"):
             digits = path.rpartition("/")[2].lower()
             digest = hashlib.sha256(state.content).hexdigest()
-            if digest.startswith(digits):
+            if digest.startswith(digits) or digits == state.by_hash:
                 return self._json(200, {}, state.version)
+        if path == "/circle":
+            return self._redirect(f"{state.url}/circle")
         if path == "/api/download/models/19565":
             if state.statuses:
                 return self._json(*state.statuses.pop(0))
@@ -119,7 +130,14 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith("/api/models/owner/repo"):
             siblings = [{"rfilename": name} for name in ("README.md", "shrek.safetensors")]
             return self._json(200, {}, {"id": "owner/repo", "sha": "c" * 40, "siblings": siblings})
-        if path == "/owner/repo/resolve/main/shrek.safetensors":
+        if path.startswith("/api/models/owner/old"):
+            return self._redirect(f"{state.url}/hub{self.path.removeprefix('/hub').replace('owner/old', 'owner/repo')}")
+        if path.startswith("/owner/old/"):
+            return self._redirect(path.replace("/owner/old/", "/hub/owner/repo/"))
+        if unquote(path) in (
+            "/owner/repo/resolve/main/shrek.safetensors",
+            "/owner/repo/resolve/refs/pr/3/shrek.safetensors",
+        ):
             digest = hashlib.sha256(state.content).hexdigest()
             return self._content({"x-repo-commit": "c" * 40, "etag": f'"{digest}"'})
         repo = {} if path.startswith("/owner/repo/") else {"x-error-code": "RepoNotFound"}
@@ -134,7 +152,11 @@ class Handler(BaseHTTPRequestHandler):
             start = int(span.removeprefix("bytes=").partition("-")[0])
         body = state.content[start:]
         if start >= len(state.content):
-            return self._body(416, {}, b"")
+            return self._body(416, {"content-range": f"bytes */{len(state.content)}"}, b"")
+        if state.chunked or state.gzipped:
+            return self._encoded(state.content)
+        if start and state.wrong_range:
+            start, body = start + 7, body[7:]
         head = {"content-type": "application/octet-stream", "content-length": str(len(body)), **(headers or {})}
         if start:
             head["content-range"] = f"bytes {start}-{len(state.content) - 1}/{len(state.content)}"
@@ -143,6 +165,27 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         return self._body(206 if start else 200, head, body)
 
+    def _encoded(self, body: bytes) -> None:
+        """Send the file compressed, or in chunks."""
+        if self.state.gzipped:
+            body = gzip.compress(body)
+        self.send_response(200)
+        self.send_header("content-type", "application/octet-stream")
+        if self.state.gzipped:
+            self.send_header("content-encoding", "gzip")
+            self.send_header("content-length", str(len(body)))
+        else:
+            self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        cut, self.state.cut_at = self.state.cut_at, None
+        if self.state.chunked:
+            body = b"".join(
+                b"%x\r\n%b\r\n" % (len(body[at : at + 1000]), body[at : at + 1000]) for at in range(0, len(body), 1000)
+            )
+            body += b"0\r\n\r\n"
+        self.close_connection = cut is not None
+        self.wfile.write(body[:cut])
+
     def _redirect(self, to: str) -> None:
         self._body(307, {"location": to}, b"")
 
@@ -150,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
         self._body(status, {"content-type": "application/json", **headers}, json.dumps(content).encode())
 
     def _body(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response(status)
+        self.send_response_only(status)
         for name, value in {"content-length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()

@@ -129,6 +129,106 @@ def test_each_refusal_of_the_description_has_its_name(
     assert left(folder) == []
 
 
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_a_host_that_fails_once_is_asked_again(civitai: StandIn, folder: Path, status: int) -> None:
+    civitai.statuses, civitai.api_statuses, waits = [(status, {}, {})], [(status, {}, {})] * 2, []
+    assert get(folder, waits=waits).path.read_bytes() == civitai.content
+    assert waits == [1.0, 2.0, 1.0]
+
+
+def test_redirects_in_circles_end_with_one_line(civitai: StandIn, folder: Path) -> None:
+    civitai.redirect = f"{civitai.url}/circle"
+    with pytest.raises(FetchError, match="in circles"):
+        get(folder)
+    assert left(folder) == [] and len(civitai.requests) < 10
+
+
+@pytest.mark.parametrize("has_hash", [True, False])
+def test_another_piece_than_the_rest_is_not_appended(civitai: StandIn, folder: Path, has_hash: bool) -> None:
+    civitai.cut_at, civitai.wrong_range = 3000, True
+    if not has_hash:
+        civitai.file["hashes"] = {}
+    with pytest.raises(FetchError, match="run the same command to continue"):
+        get(folder)
+    assert get(folder).path.read_bytes() == civitai.content
+    assert "range" not in civitai.downloads[-1]
+
+
+@pytest.mark.parametrize("has_hash", [True, False])
+@pytest.mark.parametrize("rest", [b"", b"longer"])
+def test_a_part_of_another_file_is_thrown_away(civitai: StandIn, folder: Path, rest: bytes, has_hash: bool) -> None:
+    """Its size is the file's or larger, so that the host answers 416 to a request for the rest."""
+    if not has_hash:
+        civitai.file["hashes"] = {}
+    part = folder / "models/Lora/shrek.safetensors.part"
+    part.write_bytes(b"x" * len(civitai.content) + rest)
+    if not rest and not has_hash:
+        assert get(folder).notes, "of the same size and without a hash it cannot be told, which is said"
+        return
+    if not rest:
+        with pytest.raises(FetchError, match="was removed"):
+            get(folder)
+    assert get(folder).path.read_bytes() == civitai.content
+    assert left(folder) == ["shrek.civitai.info", "shrek.safetensors"]
+
+
+@pytest.mark.parametrize("how", ["chunked", "gzipped"])
+def test_a_file_may_come_in_chunks_or_compressed(civitai: StandIn, folder: Path, how: str) -> None:
+    setattr(civitai, how, True)
+    assert get(folder).path.read_bytes() == civitai.content
+
+
+@pytest.mark.parametrize("how", ["chunked", "gzipped"])
+def test_a_file_that_breaks_off_in_chunks_or_compressed_is_not_taken(civitai: StandIn, folder: Path, how: str) -> None:
+    setattr(civitai, how, True)
+    civitai.cut_at, civitai.file["hashes"] = 200, {}
+    with pytest.raises(FetchError, match="run the same command to continue"):
+        get(folder)
+    assert not (folder / "models/Lora/shrek.safetensors").exists()
+    assert get(folder).path.read_bytes() == civitai.content
+
+
+def test_a_file_without_a_hash_that_is_shorter_than_described_is_not_taken(civitai: StandIn, folder: Path) -> None:
+    civitai.file.update(hashes={}, sizeKB=99.0)
+    with pytest.raises(FetchError, match="of 101,376 bytes"):
+        get(folder)
+    assert left(folder) == ["shrek.safetensors.part"]
+
+
+def test_of_several_versions_with_one_hash_the_file_has_it(civitai: StandIn, folder: Path) -> None:
+    """Civitai answers with the oldest version of all that list a hash, rightly or by mistake: the file itself decides."""
+    digest, civitai.file["hashes"] = hashlib.sha256(civitai.content).hexdigest(), {}
+    assert fetch(by_hash(digest[:10]), library=Library((folder,))).path.read_bytes() == civitai.content
+    civitai.content = civitai.content[:-4] + b"\0\0\0\0"
+    other = hashlib.sha256(civitai.content).hexdigest()
+    civitai.content = civitai.content[:-4] + b"\1\1\1\1"
+    civitai.by_hash = other[:10]
+    with pytest.raises(FetchError, match=f"not {other[:10]}, and was removed"):
+        fetch(by_hash(other[:10]), library=Library((folder / "new",)))
+
+
+def test_a_download_link_says_which_of_several_files(civitai: StandIn, folder: Path) -> None:
+    civitai.file["metadata"] = {"format": "SafeTensor", "size": "pruned", "fp": "fp16"}
+    link = "https://civitai.com/api/download/models/19565?type=Model&format=SafeTensor&size={}&fp=fp16"
+    assert get(folder, link.format("pruned")).path.exists()
+    with pytest.raises(NotFound, match="no file with format safetensor, size full"):
+        get(folder / "new", link.format("full"))
+
+
+def test_a_429_names_a_time_by_its_own_clock(civitai: StandIn, folder: Path) -> None:
+    """Its clock is a year behind ours."""
+    told = {"retry-after": "Sat, 29 Nov 2025 10:00:09 GMT", "date": "Sat, 29 Nov 2025 10:00:00 GMT"}
+    civitai.statuses, waits = [(429, told, {})], []
+    assert get(folder, waits=waits).path.exists()
+    assert waits == [9.0]
+
+
+def test_a_429_without_a_time_is_waited_for_longer_each_time(civitai: StandIn, folder: Path) -> None:
+    civitai.statuses, waits = [(429, {}, {})] * 2, []
+    assert get(folder, waits=waits).path.exists()
+    assert waits == [5.0, 10.0]
+
+
 def test_a_404_that_passes_is_tried_again(civitai: StandIn, folder: Path) -> None:
     civitai.statuses = [(404, {}, {"error": "File not found"})]
     assert get(folder).path.exists()

@@ -33,6 +33,15 @@ def test_the_guides_link_is_fetched_listed_and_drawn_with(civitai: StandIn, fold
     assert "<lora:shrek:0.5>" in text
 
 
+@pytest.mark.parametrize(("option", "kind"), [("--model", "Checkpoint"), ("--vae", "VAE"), ("--refiner", "Checkpoint")])
+def test_models_vaes_and_refiners_may_be_links(civitai: StandIn, folder: Path, option: str, kind: str) -> None:
+    """What arrives here is a LoRA, which is said once it is looked into: the link was followed."""
+    civitai.version["model"]["type"] = kind  # type: ignore[index]
+    with pytest.raises(ClipskipError, match="LoRA"):
+        run("generate", "swamp", option, LINK, *SMALL, "--models-folder", str(folder))
+    assert len(civitai.downloads) == 1
+
+
 def test_a_link_without_a_connection_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPSKIP_CIVITAI", "http://127.0.0.1:9")
     monkeypatch.setattr("clipskip.fetch.web.time.sleep", lambda _: None)

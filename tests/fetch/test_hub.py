@@ -49,6 +49,22 @@ def test_a_repository_with_one_model_file_is_fetched_and_then_kept(
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "https://huggingface.co/owner/old/blob/main/shrek.safetensors",
+        "owner/old",
+        "owner/repo/shrek.safetensors@refs/pr/3",
+        "https://huggingface.co/owner/repo/blob/refs%2Fpr%2F3/shrek.safetensors",
+        "https://huggingface.co/owner/repo/resolve/refs/pr/3/shrek.safetensors?download=true",
+    ],
+)
+def test_a_renamed_repository_and_a_revision_with_slashes_are_found(hub: StandIn, text: str) -> None:
+    path = ask(text)
+    assert isinstance(path, Path), path
+    assert path.read_bytes() == hub.content
+
+
+@pytest.mark.parametrize(
     ("text", "changes", "said"),
     [
         ("owner/nothing", {}, "no repository owner/nothing"),

@@ -564,7 +564,8 @@ def _fetched(request: Request, folders: list[Path] | None, *, fetch: bool, allow
     """Return the request with the files of its links, and with `fetch` those of its names and hashes, fetched if need
     be."""
     if not fetch and not any(
-        name and parse_link(name) for name in (request.model, *(ref.name for ref in request.loras))
+        name and parse_link(name)
+        for name in (request.model, request.refiner, request.vae, *(ref.name for ref in request.loras))
     ):
         return request
     from clipskip.doors.fetching import with_fetched

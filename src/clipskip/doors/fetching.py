@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,6 +15,9 @@ from clipskip.prompt import read_prompt
 from clipskip.spec import Link, LoraRef, Request, by_hash, parse_bare, parse_link
 from clipskip.sweep import find_model
 from clipskip.weights import FileKind, Library
+
+TYPED = {"model": FileKind.CHECKPOINT, "refiner": FileKind.CHECKPOINT, "vae": FileKind.VAE}
+"""The settings, besides LoRAs, that may be links."""
 
 
 def run_fetch(
@@ -50,14 +54,16 @@ def with_fetched(request: Request, *, folders: Sequence[Path], may_fetch: bool, 
 
     What is on this machine is never looked for elsewhere.
     """
-    links = {text: link for text in _typed(request) if (link := parse_link(text))}
+    links = {text: link for text in typed(request) if (link := parse_link(text))}
     if not links and not may_fetch:
         return request
     library = Library.of_user(folders)
     with _Bar(library, allow_pickle=allow_pickle) as bar:
-        if request.model in links:
-            path = bar.get(links[request.model], FileKind.CHECKPOINT)
-            request = replace(request, model=str(path), model_hash=None)
+        for field, kind in TYPED.items():
+            if (name := getattr(request, field)) in links:
+                path = str(bar.get(links[name], kind))
+                given: dict[str, Any] = {field: path, f"{field}_hash": None}  # Any: fields of a Request
+                request = replace(request, **given)
         loras = tuple(
             replace(ref, name=str(bar.get(links[ref.name], FileKind.LORA))) if ref.name in links else ref
             for ref in request.loras
@@ -71,8 +77,9 @@ def with_fetched(request: Request, *, folders: Sequence[Path], may_fetch: bool, 
     return request
 
 
-def _typed(request: Request) -> list[str]:
-    return [request.model or "", *(ref.name for ref in request.loras)]
+def typed(request: Request) -> list[str]:
+    """Return what a request names files by, links among them."""
+    return [*(getattr(request, field) or "" for field in TYPED), *(ref.name for ref in request.loras)]
 
 
 def _named(request: Request, bar: "_Bar", failures: list[ClipskipError]) -> list[Path]:

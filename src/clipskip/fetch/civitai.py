@@ -7,14 +7,14 @@ kind, `files[].hashes` may be empty, sizes are floats in KiB, and an archived mo
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, final
 from urllib.parse import urlencode
 
 from clipskip.errors import ClipskipError, FetchError, NotFound, UnsafeFile
 from clipskip.fetch.remote import RemoteFile
-from clipskip.fetch.web import Refusal, Wait, Web, token_of
+from clipskip.fetch.web import IN_CIRCLES, Refusal, Wait, Web, token_of
 from clipskip.spec import CivitaiLink
 from clipskip.weights import FileKind
 
@@ -84,6 +84,7 @@ class Civitai:
             sha256=sha256 if has_hash else "",
             title=_title(card),
             card=card,
+            hash="" if _has(file, link.hash) else link.hash,
             notes=notes,
         )
 
@@ -104,7 +105,7 @@ class Civitai:
             answer = web.read_json(path)
             if isinstance(answer, Refusal):
                 refusal = answer if refusal is None or answer.status != 404 else refusal
-                if answer.status not in (404, 0):
+                if answer.status not in (404, 0, IN_CIRCLES) and answer.status < 500:
                     break
                 continue
             if not isinstance(answer, dict):
@@ -124,6 +125,7 @@ def refused(refusal: Refusal, what: str, hosts: list[str], *, has_token: bool) -
         400: f"Civitai does not understand {what}{quoted}; check the link",
         404: f"{where} have no {what}{quoted}: it was removed, is not published, or its host has a failure; check the link, "
         "or try again later",
+        IN_CIRCLES: f"{what} was not fetched: {where} sends the request in circles ({refusal.message}); try again later",
         410: f"{what} is archived on Civitai, and its file was removed{quoted}; look for another copy by its hash",
     }.get(refusal.status)
     if refusal.status == 401:
@@ -184,10 +186,15 @@ def _file_of(card: Card, link: CivitaiLink, *, allow_pickle: bool) -> Card:
         )
     candidates = [file for file in files if link.file_id is None or file.get("id") == link.file_id]
     if link.hash:
-        candidates = [file for file in candidates if link.hash in _digests(file)] or candidates
+        candidates = [file for file in candidates if _has(file, link.hash)] or candidates  # else seen when it is here
+    for name, value in link.picks:
+        candidates = [file for file in candidates if _trait(file, name) == value]
     if not candidates:
-        raise NotFound(f"{_title(card)} has no file with the number {link.file_id}; its page lists them", field="link")
-    if link.file_id is None and not link.hash:
+        told = (
+            f"the number {link.file_id}" if link.file_id else ", ".join(f"{name} {value}" for name, value in link.picks)
+        )
+        raise NotFound(f"{_title(card)} has no file with {told}; its page lists them", field="link")
+    if link.file_id is None and not link.hash and "type" not in dict(link.picks):
         candidates = [file for file in candidates if file.get("type") in MODEL_FILES] or candidates
     ordered = sorted(candidates, key=lambda file: (_is_pickle(file), not file.get("primary")))
     if _is_pickle(ordered[0]) and not allow_pickle:
@@ -199,10 +206,17 @@ def _file_of(card: Card, link: CivitaiLink, *, allow_pickle: bool) -> Card:
     return ordered[0]
 
 
-def _digests(file: Card) -> Iterator[str]:
+def _trait(file: Card, name: str) -> str:
+    """Return what a file is by one of the words in links to it: its type, or its format, size and precision."""
+    metadata = file.get("metadata")
+    said = file.get(name) if name == "type" else metadata.get(name) if isinstance(metadata, dict) else None
+    return str(said or "").lower()
+
+
+def _has(file: Card, digits: str) -> bool:
+    """Whether Civitai says that a file has this hash, whatever its kind."""
     hashes = file.get("hashes")
-    if isinstance(hashes, dict):
-        yield from (str(digits).lower() for digits in hashes.values())
+    return isinstance(hashes, dict) and any(str(known).lower().startswith(digits) for known in hashes.values())
 
 
 def _is_pickle(file: Card) -> bool:

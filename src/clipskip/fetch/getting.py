@@ -65,6 +65,7 @@ def fetch(
         was_here = place.exists()
         if not was_here:
             _download(civitai, file, place, progress=progress)
+            _check_hash(place, file)
         card = place.with_suffix(CARD_ENDING)
         if not card.exists():
             write_beside(card, json.dumps(file.card, indent=2, ensure_ascii=False))
@@ -82,6 +83,18 @@ def _download(civitai: Civitai, file: RemoteFile, place: Path, *, progress: Prog
         refusal = download(file, web, place, progress=progress)
     if refusal is not None:
         raise refused(refusal, file.title, [web.host], has_token=web.has_token)
+
+
+def _check_hash(place: Path, file: RemoteFile) -> None:
+    """Raise FetchError for a file that was asked for by a hash which it does not have."""
+    hashes = hash_file(place)
+    if file.hash and not hashes.matches(file.hash):
+        place.unlink()
+        raise FetchError(
+            f"{file.title} has the hashes {hashes.autov2} and {hashes.autov3}, not {file.hash}, and was removed; give the link of "
+            "the model",
+            field="link",
+        )
 
 
 def _place(file: RemoteFile, folder: Path) -> Path:

@@ -24,5 +24,12 @@ class RemoteFile:
     """Model and version, as people know them."""
     card: Mapping[str, object] = field(default_factory=dict)
     """The host's own description of the version: trigger words, base model, example pictures."""
+    hash: str = ""
+    """The hash by which it was asked for, where its host does not say that the file has it; empty where it does."""
     notes: tuple[str, ...] = ()
     """What the user should know: a hash that the host lacks, a scan that has not ended."""
+
+    @property
+    def least(self) -> int:
+        """The fewest bytes that it can have."""
+        return max(0, self.size - 1024) if self.is_rounded else self.size

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import final
 from urllib.parse import urlsplit
 
@@ -17,6 +19,8 @@ from clipskip.errors import FetchError
 AGENT = f"clipskip/{__version__}"
 """It is not a browser's, because Civitai redirects those to a page."""
 MOST_REDIRECTS = 5
+IN_CIRCLES = 310
+"""Our own status of an answer that only ever leads on."""
 TRIES = 3
 LONGEST_WAIT_S = 60.0
 SHORT_PAUSE_S = 2.0
@@ -34,6 +38,8 @@ class Refusal:
     deadline: str = ""
     """When early access ends, as the server writes it."""
     retry_after_s: float | None = None
+    total: int | None = None
+    """The size of the file, where a range beyond its end was asked for."""
 
 
 @final
@@ -113,7 +119,7 @@ class Web:
             if urlsplit(url).path.rstrip("/").endswith("/login"):
                 yield Refusal(status=401, message="it asks to sign in")
                 return
-        yield Refusal(status=0, message=f"more than {MOST_REDIRECTS} redirects")
+        yield Refusal(status=IN_CIRCLES, message=f"it was sent on more than {MOST_REDIRECTS} times")
 
     def _check_place(self, url: str) -> None:
         """Raise FetchError for a redirect that no model host makes: to a private address, or unencrypted."""
@@ -152,13 +158,26 @@ def _refusal(answer: httpx2.Response) -> Refusal | None:
         content = {}
     content = content if isinstance(content, dict) else {}
     parts = [part for name in ("error", "message") if isinstance(part := content.get(name), str)]
-    seconds = answer.headers.get("retry-after", "")
+    size = answer.headers.get("content-range", "").rpartition("/")[2]
     return Refusal(
         status=answer.status_code,
         message=": ".join(dict.fromkeys(parts))[:200],
         deadline=str(content.get("deadline", ""))[:40],
-        retry_after_s=float(seconds) if seconds.isdigit() else None,
+        retry_after_s=_retry_after_s(answer),
+        total=int(size) if size.isdigit() else None,
     )
+
+
+def _retry_after_s(answer: httpx2.Response) -> float | None:
+    """Return the seconds until the host wants to be asked again: a number, or a time by the host's own clock."""
+    text = answer.headers.get("retry-after", "").strip()
+    if text.isdigit():
+        return float(text)
+    try:
+        now = parsedate_to_datetime(answer.headers["date"]) if "date" in answer.headers else datetime.now(UTC)
+        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
+    except (TypeError, ValueError):
+        return None
 
 
 def _pause(refusal: Refusal, attempt: int) -> float | None:

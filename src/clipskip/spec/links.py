@@ -22,6 +22,7 @@ AIR = re.compile(
     re.IGNORECASE,
 )
 """https://developer.civitai.com/site/guide/air"""
+PICKS = ("type", "format", "size", "fp")
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -34,6 +35,8 @@ class CivitaiLink:
     file_id: int | None = None
     hash: str = ""
     """8, 10, 12 or 64 hex digits, in lower case."""
+    picks: tuple[tuple[str, str], ...] = ()
+    """Which of several files is meant, as a download link says it: ("format", "safetensor"), ("size", "pruned"), ("fp", "fp16")."""
     red: bool = False
     """Whether the link is to civitai.red, which also shows what civitai.com leaves out."""
 
@@ -127,14 +130,17 @@ def _parse_url(text: str) -> Link:
 def _civitai(text: str, path: list[str], query: str, host: str) -> CivitaiLink:
     """Parse /models/ID[/name][?modelVersionId=ID], /model-versions/ID, /api/download/models/ID[?fileId=ID],
     /api/v1/..."""
-    numbers = {name: _number(values[-1]) for name, values in parse_qs(query).items()}
+    asked = {name: values[-1] for name, values in parse_qs(query).items()}
+    numbers = {name: _number(value) for name, value in asked.items()}
     red = host.endswith(".red")
     number = next((_number(part) for part in path if part.isdigit()), None)
     file_id = numbers.get("fileId")
     if number is not None and path[:1] == ["models"]:
         return CivitaiLink(model_id=number, version_id=numbers.get("modelVersionId"), file_id=file_id, red=red)
     if number is not None and (path[:3] == ["api", "download", "models"] or "model-versions" in path):
-        return CivitaiLink(version_id=number, file_id=file_id, red=red)
+        said = {name: asked[name].lower() for name in PICKS if name in asked and asked[name] != "Model"}
+        picks = () if file_id else tuple(said.items())
+        return CivitaiLink(version_id=number, file_id=file_id, picks=picks, red=red)
     if number is not None and path[:3] == ["api", "v1", "models"]:
         return CivitaiLink(model_id=number, red=red)
     raise SpecError(
@@ -149,6 +155,8 @@ def _hub(text: str, path: list[str]) -> HubLink:
             f"{text[:120]!r} names no model: give a link such as https://huggingface.co/owner/repo", field="link"
         )
     repo, behind = "/".join(path[:2]), path[2:]
+    if behind[1:2] == ["refs"]:  # refs/pr/3, refs/convert/parquet: branches with slashes of their own
+        behind[1:4] = ["/".join(behind[1:4])]
     if not behind:
         return HubLink(repo=repo)
     if behind[0] in ("tree", "blob", "resolve", "raw") and len(behind) > 1 and _is_inside("/".join(behind[2:])):

@@ -167,7 +167,10 @@ def draw_on_cluster(
     folder.keep_begun(plan.extras.starts)
     folder.reopen()
     with _Connected(address):
-        pool = _actors(replace(plan, files=with_content(list(plan.files.values()))), workers, most=len(missing))
+        given = ray.put(
+            replace(plan, files=with_content(list(plan.files.values())))
+        )  # workers that are restarted need it
+        pool = _actors(given, workers, most=len(missing))
         try:
             for place, path in _Crew(folder, missing, pool, tally).draw():
                 yield Saved(index=indices[place], path=path, render=folder.sweep.cell(*place))
@@ -229,7 +232,7 @@ class _Handle(Protocol):
     draw: Any  # Ray's handle of a method
 
 
-def _actors(plan: Plan, workers: int | None, *, most: int) -> list[_Handle]:
+def _actors(plan: Any, workers: int | None, *, most: int) -> list[_Handle]:  # Ray's reference to it
     """Start the workers, one for each GPU of the cluster, or for each CPU."""
     resources = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
@@ -237,8 +240,7 @@ def _actors(plan: Plan, workers: int | None, *, most: int) -> list[_Handle]:
     share = max(1, cpus // count)
     options = {"num_gpus": 1} if gpus else {"num_cpus": share if count <= cpus else cpus / count}
     actor = ray.remote(max_restarts=-1, max_task_retries=RETRIES, **options)(Actor)
-    given = ray.put(plan)
-    return [actor.remote(given, 0 if gpus else share) for _ in range(count)]
+    return [actor.remote(plan, 0 if gpus else share) for _ in range(count)]
 
 
 @dataclass(slots=True)
