@@ -155,6 +155,21 @@ def test_a_clip_skip_that_is_overruled_is_said(client: TestClient) -> None:
     assert info["clipskip_notes"] == []
 
 
+@pytest.mark.parametrize("sent", [{"override_settings": {CLIP_SKIP: "2"}}, {"clip_skip": "2.0"}, {CLIP_SKIP: 2.0}])
+def test_a_clip_skip_may_come_as_text(client: TestClient, sent: dict[str, Any]) -> None:
+    assert drawn(client, **sent)[1]["clip_skip"] == 2
+
+
+def test_a_second_pass_of_a_size_needs_no_scale(client: TestClient) -> None:
+    sized = {"hr_resize_x": 96, "hr_resize_y": 128}
+    images, info = drawn(client, **HIRES | sized | {"hr_scale": 0})
+    assert (images, info["infotexts"]) == (
+        drawn(client, **HIRES | sized)[0],
+        drawn(client, **HIRES | sized)[1]["infotexts"],
+    )
+    assert size(images[0]) == (24, 32)
+
+
 def test_sd_nexts_name_of_clip_skip_counts_among_the_options_too(client: TestClient) -> None:
     assert drawn(client, override_settings={"clip_skip": 4})[1]["clip_skip"] == 4
 
@@ -235,6 +250,48 @@ def test_every_reason_is_told_at_once_and_logged(client: TestClient, caplog: pyt
     assert all(error["detail"] in answer.json()["detail"] for error in answer.json()["errors"])
     logged = [message for message in caplog.messages if message.startswith("422 POST /sdapi/v1/txt2img: ")]
     assert len(logged) == len(answer.json()["errors"]) >= len(named)
+
+
+WRONG_FILES = {
+    "prompt": "<lora:nope:1> <lora:nil:1> x", "styles": ["nil"], "refiner_checkpoint": "nil", "sampler_index": "nil",
+    "sampler_name": None, "scheduler": "nil", "enable_hr": True, "hr_upscaler": "nil", "hr_sampler_name": "nil",
+    "hr_prompt": "<lora:nought:1>", "clip_skip": 44, "override_settings": {"sd_vae": "nil", "samples_format": "bmp"},
+}  # fmt: skip
+WRONG_PICTURE = {
+    "init_images": ["@@"], "mask": "@@", "inpainting_fill": 9, "resize_mode": 7, "scheduler": "nil",
+    "mask_blur": 99, "prompt": "<lora:nil:1>",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong", "fields"),
+    [
+        ("txt2img", WRONG_FILES, {*WRONG_FILES, "sd_vae", "samples_format", "lora"}
+            - {"prompt", "override_settings", "hr_prompt", "enable_hr", "sampler_name"}),
+        ("img2img", WRONG_PICTURE, {*WRONG_PICTURE, "lora"} - {"prompt"}),
+        ("txt2img", {"script_name": "X/Y/Z plot", "script_args": [1], "prompt": "<lora:nil:1>", "tiling": True},
+            {"script_args", "lora", "tiling"}),
+    ],
+)  # fmt: skip
+def test_no_reason_hides_another(client: TestClient, path: str, wrong: dict[str, Any], fields: set[str]) -> None:
+    answer = post(client, path, **wrong)
+    assert set(reasons(answer)) == fields
+    missing = [word for word in ("nope", "nil", "nought") if f"<lora:{word}" in json.dumps(wrong)]
+    assert all(f"no LoRA called '{word}'" in answer.json()["detail"] for word in missing)
+
+
+def test_a_size_that_is_not_of_whole_cells_is_cut_and_said(client: TestClient) -> None:
+    images, info = drawn(client, width=70, height=64)
+    assert (images, info["width"]) == (drawn(client)[0], 64)
+    assert info["clipskip_notes"] == ["width 70 is drawn as 64, as A1111 draws it: sides are multiples of 8"]
+
+
+@pytest.mark.parametrize(
+    ("name", "a1111"), [("euler_a", "Euler a"), ("dpmpp_2m", "DPM++ 2M"), ("uni_pc", "UniPC bh1"), ("heun", "Heun")]
+)
+def test_other_tools_names_of_samplers_are_understood(client: TestClient, name: str, a1111: str) -> None:
+    images, info = drawn(client, sampler_name=name)
+    assert (images, info["sampler_name"]) == (drawn(client, sampler_name=a1111)[0], a1111)
 
 
 def test_styles_are_put_into_the_prompts_as_a1111_puts_them(client: TestClient) -> None:

@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 
 from clipskip.doors.cli import app
 from clipskip.doors.http import build_app
+from clipskip.doors.http.a1111 import extras
 from clipskip.image import read_infotext
 from clipskip.spec import parse_infotext
 from clipskip.sweep import Studio
@@ -80,6 +83,33 @@ def test_a_picture_is_enlarged_to_what_the_model_makes_of_it(client: TestClient)
     assert (
         "Postprocess upscaler: 4x-Sharp" in Image.open(io.BytesIO(base64.b64decode(answer["image"]))).info["parameters"]
     )
+
+
+def test_an_interruption_leaves_the_rest_to_lanczos_and_says_so(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As A1111 does (1.10 modules/upscaler_utils.py, modules/upscaler.py); the next picture is enlarged as ever."""
+    pixels, real = noise(24, 32), extras.upscale_with
+    begun, ended = threading.Event(), threading.Event()
+
+    def held(*args: Any, given_up: Any, **named: Any) -> Any:
+        """The model, which waits before its first tile."""
+        return real(*args, **named, given_up=lambda: (begun.set(), ended.wait(20), given_up())[-1])
+
+    monkeypatch.setattr(extras, "upscale_with", held)
+    body = {"image": sent(pixels), "upscaler_1": "4x-Sharp", "upscaling_resize": 2}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.post, "/sdapi/v1/extra-single-image", json=body)
+        assert begun.wait(20)
+        client.post("/sdapi/v1/interrupt")
+        ended.set()
+    image = asked.result().json()["image"]
+    plain = client.post("/sdapi/v1/extra-single-image", json=body | {"upscaler_1": "Lanczos"}).json()["image"]
+    assert np.array_equal(opened(image), opened(plain))
+    said = Image.open(io.BytesIO(base64.b64decode(image))).info["parameters"]
+    assert said == "Postprocess upscaler: 4x-Sharp, Postprocess upscale by: 2.0, Postprocess interrupted: Lanczos"
+    monkeypatch.undo()
+    assert client.post("/sdapi/v1/extra-single-image", json=body).json()["image"] != image
 
 
 def test_several_pictures_are_enlarged_and_mixed_with_another_upscaler(client: TestClient) -> None:

@@ -29,9 +29,9 @@ from clipskip.spec.infotext import Infotext, format_infotext, parse_infotext, qu
 from clipskip.spec.links import CivitaiLink, HubLink, Link, by_hash, parse_bare, parse_link
 from clipskip.spec.lora import LoraRef
 from clipskip.spec.numbering import Dialect
-from clipskip.spec.passes import LATENT, Hires, Mask, Start
+from clipskip.spec.passes import LATENT, LATENT_PX, Hires, Mask, Start
 from clipskip.spec.render import FIRST_FIELDS, FileRef, Render, Request
-from clipskip.spec.sampler_names import COMFY_SAMPLERS, SCHEDULES
+from clipskip.spec.sampler_names import COMFY_SAMPLERS, SCHEDULES, other_names
 from clipskip.spec.schedule import EncoderSkip, SkipSchedule, StepSkips
 from clipskip.spec.settings import (
     check_request,
@@ -62,6 +62,7 @@ __all__ = [
     "FIRST_FIELDS",
     "INPAINT_AREAS",
     "LATENT",
+    "LATENT_PX",
     "MASKED_CONTENT",
     "MASK_EDGES",
     "MASK_MODES",
@@ -108,6 +109,7 @@ __all__ = [
     "format_infotext",
     "from_dialect",
     "layers_read",
+    "other_names",
     "parse_bare",
     "parse_column",
     "parse_columns",

@@ -12,7 +12,7 @@ from clipskip.sweep.model import Advance, Drawn, Extras, Halt, Model, not_finite
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
 from clipskip.sweep.queue import ENDED, Job, Queue
-from clipskip.sweep.resolve import NO_PICTURES, Pictures, find_hires_upscaler, fix_seed, resolve, seeded
+from clipskip.sweep.resolve import NO_PICTURES, Pictures, fix_seed, resolve, seeded
 from clipskip.sweep.run import (
     Draws,
     Saved,
@@ -76,7 +76,6 @@ __all__ = [
     "draw_to",
     "drawing_now",
     "draws",
-    "find_hires_upscaler",
     "find_model",
     "finish_folder",
     "fix_seed",

@@ -109,15 +109,22 @@ def resolve(
     calls = request.steps * sampler.order
     prompt = read_prompt(request.prompt, steps=calls, rules=rules)
     hires = request.hires and _hires(request.hires, request, sampler=sampler.name, schedule=schedule)
-    upscaler = find_hires_upscaler(hires, library, allow_pickle=allow_pickle) if hires else None
+    upscaler = _hires_upscaler(hires, library, allow_pickle=allow_pickle) if hires else None
     noted = dict(request.lora_hashes)
 
     def find(tagged: Sequence[LoraRef]) -> FoundLoras:
-        return [
-            _find_lora(ref, library, noted.get(ref.name, ""), model=model, allow_pickle=allow_pickle, allow_path=typed)
-            for refs, typed in ((tagged, False), (request.loras, True))
-            for ref in refs
-        ]
+        loras, missing = list[tuple[LoraRef, Lora]](), list[str]()
+        for ref, typed in [*((ref, False) for ref in tagged), *((ref, True) for ref in request.loras)]:
+            try:
+                noted_hash = noted.get(ref.name, "")
+                loras.append(
+                    _find_lora(ref, library, noted_hash, model=model, allow_pickle=allow_pickle, allow_path=typed)
+                )
+            except NotFound as error:
+                missing.append(str(error))
+        if missing:
+            raise NotFound("; ".join(dict.fromkeys(missing)), field="lora")
+        return loras
 
     found = find(prompt.loras)
     again = None if hires is None or hires.loras is None else find(hires.loras)
@@ -211,7 +218,7 @@ def _hires(hires: Hires, request: Request, *, sampler: str, schedule: str) -> Hi
     )
 
 
-def find_hires_upscaler(hires: Hires, library: Library, *, allow_pickle: bool) -> UpscalerFile | None:
+def _hires_upscaler(hires: Hires, library: Library, *, allow_pickle: bool) -> UpscalerFile | None:
     """Return the upscaler model of the second pass; None where it needs none."""
     if hires.upscaler in (*LATENT_MODES, *UPSCALERS):
         return None

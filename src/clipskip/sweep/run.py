@@ -137,7 +137,7 @@ def plan_sweep(
     return replace(sweep, skips=tuple(skips)), extras
 
 
-def draws(model: Model, extras: Extras, open: Callable[[CheckpointFacts], Model]) -> Draws:
+def draws(model: Model, extras: Extras, open: Callable[[CheckpointFacts], Model]) -> Model | Several:
     """What draws a sweep: its model, and where an axis names others, those by turns."""
     return Several(model, open) if extras.models else model
 

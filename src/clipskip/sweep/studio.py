@@ -112,7 +112,7 @@ class Studio:
         halt = Halt(at_hand=at_hand)
 
         def drawing(model: Model) -> Iterator[Event]:
-            return model.draw(renders, extras, previews=True, halt=halt)
+            return draws(model, extras, self.models.open).draw(renders, extras, previews=True, halt=halt)
 
         return self.queue.put(Job(facts, drawing, total=len(renders), halt=halt))
 

@@ -5,17 +5,19 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 
 from clipskip.errors import SpecError
+from clipskip.image import LATENT_MODES, UPSCALERS
 from clipskip.sample import SAMPLERS, SCHEDULES
-from clipskip.spec import ClipSkip, parse_column, parse_skip
+from clipskip.spec import ClipSkip, Hires, parse_column, parse_skip
 from clipskip.spec import Request as Asked
 from clipskip.sweep import fix_seed
 
-Value = int | float | str
+Value = int | float | str | tuple[str, ...]
 Apply = Callable[[Asked, Value, Sequence[Value]], Asked]
 """Return the request with one value of an axis put in, given that value and all values of the axis."""
 
@@ -26,8 +28,10 @@ MENU = (
     "Clip skip",
 )  # fmt: skip
 """A1111's own menu of txt2img up to Clip skip, counted from 0: the numbers that its clients send."""
-CLIP_SKIP = "Clip skip"
+CLIP_SKIP, ORDER = "Clip skip", "Prompt order"
 MOST_VALUES = 64
+MOST_WORDS = 4
+"""Words whose orders are an axis."""
 MOST_STEPS = 150
 SEEDS = ("Seed", "Var. seed")
 """Axes on which -1 stands for a random seed."""
@@ -45,6 +49,8 @@ class AxisKind:
     """Whether the axis' name stands before its values on the sheet."""
     choices: tuple[str, ...] = ()
     """The values that may be chosen, where A1111 offers a menu."""
+    files: bool = False
+    """Whether A1111's menu offers files, which may be typed here too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +68,27 @@ class Axis:
         if self.kind.label == "Nothing":
             return ("",)
         start = f"{self.kind.label}: " if self.kind.named else ""
-        return tuple(f"{start}{round(v, 8) if isinstance(v, float) else v}" for v in self.values)
+        return tuple(f"{start}{_shown(value)}" for value in self.values)
+
+
+def _shown(value: Value) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return str(round(value, 8) if isinstance(value, float) else value)
 
 
 def _nothing(asked: Asked, _: Value, __: Sequence[Value]) -> Asked:
     return asked
+
+
+def _field(name: str) -> Apply:
+    """Return what sets a field of the request."""
+
+    def apply(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
+        changes: dict[str, Any] = {name: value}  # Any: a field of Request
+        return replace(asked, **changes)
+
+    return apply
 
 
 def _clip_skip(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
@@ -74,9 +96,9 @@ def _clip_skip(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
 
 
 def _steps(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
-    if not 1 <= int(value) <= MOST_STEPS:
+    if not isinstance(value, int) or not 1 <= value <= MOST_STEPS:
         raise SpecError(f"Steps {value} is out of range; use 1 to {MOST_STEPS}", field="script_args")
-    return replace(asked, steps=int(value))
+    return replace(asked, steps=value)
 
 
 def _replaced(asked: Asked, value: Value, values: Sequence[Value]) -> Asked:
@@ -94,6 +116,38 @@ def _replaced(asked: Asked, value: Value, values: Sequence[Value]) -> Asked:
     )
 
 
+def _reordered(asked: Asked, order: Value, _: Sequence[Value]) -> Asked:
+    """Apply Prompt order: put its words, in this order, into the places where they stand in the prompt."""
+    assert isinstance(order, tuple)
+    missing = next((word for word in order if not word or word not in asked.prompt), None)
+    if missing is not None:
+        raise SpecError(f"Prompt order looks for {missing[:60]!r}, which is not in the prompt", field="script_args")
+    places = sorted(order, key=asked.prompt.find)
+    parts, rest = [], asked.prompt
+    for word in places:
+        before, _, rest = rest.partition(word)
+        parts.append(before)
+    return replace(asked, prompt="".join(part + word for part, word in zip(parts, order, strict=True)) + rest)
+
+
+def _of_second_pass(label: str, field: str) -> Apply:
+    """Return what sets a field of the second pass."""
+
+    def apply(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
+        if asked.hires is None:
+            raise SpecError(f"{label} is of a second pass; send enable_hr true", field="script_args")
+        changes: dict[str, Any] = {field: value}  # Any: a field of Hires
+        if field == "upscaler":
+            changes["upscaler_hash"] = Hires().upscaler_hash
+        return replace(asked, hires=replace(asked.hires, **changes))
+
+    return apply
+
+
+def _checkpoint(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
+    return replace(asked, model=str(value), model_hash=None)
+
+
 def _vae(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
     """A file of /sdapi/v1/sd-vae; Automatic is the one beside the checkpoint, None the checkpoint's own."""
     name = str(value)
@@ -102,36 +156,55 @@ def _vae(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
 
 KINDS = (
     AxisKind(label="Nothing", kind=str, apply=_nothing),
-    AxisKind(label="Seed", kind=int, apply=lambda asked, value, _: replace(asked, seed=int(value))),
-    AxisKind(label="Var. seed", kind=int, apply=lambda asked, value, _: replace(asked, variation_seed=int(value))),
+    AxisKind(label="Seed", kind=int, apply=_field("seed")),
+    AxisKind(label="Var. seed", kind=int, apply=_field("variation_seed")),
     AxisKind(
         label="Var. strength",
         kind=float,
-        apply=lambda asked, value, _: replace(asked, variation_strength=float(value)),
+        apply=_field("variation_strength"),
     ),
     AxisKind(label="Steps", kind=int, apply=_steps),
-    AxisKind(label="CFG Scale", kind=float, apply=lambda asked, value, _: replace(asked, cfg_scale=float(value))),
+    AxisKind(label="CFG Scale", kind=float, apply=_field("cfg_scale")),
     AxisKind(label="Prompt S/R", kind=str, apply=_replaced, named=False),
     AxisKind(
         label="Sampler",
         kind=str,
-        apply=lambda asked, value, _: replace(asked, sampler=str(value)),
+        apply=_field("sampler"),
         named=False,
         choices=tuple(sampler.name for sampler in SAMPLERS),
     ),
     AxisKind(
         label="Schedule type",
         kind=str,
-        apply=lambda asked, value, _: replace(asked, scheduler=str(value)),
+        apply=_field("scheduler"),
         choices=("Automatic", *SCHEDULES),
     ),
-    AxisKind(label="Sigma Churn", kind=float, apply=lambda asked, value, _: replace(asked, s_churn=float(value))),
-    AxisKind(label="Sigma min", kind=float, apply=lambda asked, value, _: replace(asked, s_tmin=float(value))),
-    AxisKind(label="Sigma max", kind=float, apply=lambda asked, value, _: replace(asked, s_tmax=float(value))),
-    AxisKind(label="Sigma noise", kind=float, apply=lambda asked, value, _: replace(asked, s_noise=float(value))),
-    AxisKind(label="Eta", kind=float, apply=lambda asked, value, _: replace(asked, eta=float(value))),
+    AxisKind(label="Sigma Churn", kind=float, apply=_field("s_churn")),
+    AxisKind(label="Sigma min", kind=float, apply=_field("s_tmin")),
+    AxisKind(label="Sigma max", kind=float, apply=_field("s_tmax")),
+    AxisKind(label="Sigma noise", kind=float, apply=_field("s_noise")),
+    AxisKind(label="Eta", kind=float, apply=_field("eta")),
     AxisKind(label=CLIP_SKIP, kind=int, apply=_clip_skip),
-    AxisKind(label="VAE", kind=str, apply=_vae, named=False),
+    AxisKind(label="Prompt order", kind=str, apply=_reordered, named=False),
+    AxisKind(label="Checkpoint name", kind=str, apply=_checkpoint, named=False, files=True),
+    AxisKind(label="VAE", kind=str, apply=_vae, named=False, files=True),
+    AxisKind(label="Hires steps", kind=int, apply=_of_second_pass("Hires steps", "steps")),
+    AxisKind(
+        label="Hires sampler",
+        kind=str,
+        apply=_of_second_pass("Hires sampler", "sampler"),
+        choices=tuple(sampler.name for sampler in SAMPLERS),
+    ),
+    AxisKind(
+        label="Hires upscaler",
+        kind=str,
+        apply=_of_second_pass("Hires upscaler", "upscaler"),
+        choices=(*LATENT_MODES, *UPSCALERS),
+        files=True,
+    ),
+    AxisKind(label="Denoising", kind=float, apply=_of_second_pass("Denoising", "strength")),
+    AxisKind(label="Refiner switch at", kind=float, apply=_field("refiner_switch_at")),
+    AxisKind(label="RNG source", kind=str, apply=_field("rng"), choices=("GPU", "CPU", "NV")),
 )
 
 
@@ -142,12 +215,13 @@ def read_axis(
     kind = _kind(sent[0], name)
     if kind.label == "Nothing":
         return Axis(kind=kind, values=(0,), typed="")
-    texts = _menu_values(sent[2], kind, name) if kind.choices and not csv_mode else _typed_values(sent[1], name)
-    values = [value for text in texts for value in _values(text, kind, name)]
+    chosen = not csv_mode and (bool(sent[2]) if kind.files else bool(kind.choices))
+    texts = _menu_values(sent[2], kind, name) if chosen else _typed_values(sent[1], name)
+    values = _orders(texts) if kind.label == ORDER else [value for text in texts for value in _values(text, kind, name)]
     if not 1 <= len(values) <= MOST_VALUES:
         raise SpecError(f"{name} has {len(values)} values; give 1 to {MOST_VALUES}", field="script_args")
     if kind.label in SEEDS and fixed_seeds:
-        values = [fix_seed(int(value)) for value in values]
+        values = [fix_seed(value) for value in values if isinstance(value, int)]
     return Axis(kind=kind, values=tuple(values), typed=_joined(texts))
 
 
@@ -183,6 +257,15 @@ def _typed_values(sent: Any, name: str) -> list[str]:  # Any: as above
             f"{name} values are not comma-separated text ({error}); separate values by commas and quote those that hold one",
             field="script_args",
         ) from None
+
+
+def _orders(texts: Sequence[str]) -> list[Value]:
+    """Return every order of these words."""
+    if len(texts) > MOST_WORDS:
+        raise SpecError(
+            f"Prompt order has {len(texts)} values; {MOST_WORDS} have 24 orders and are the most", field="script_args"
+        )
+    return [*permutations(texts)]
 
 
 def _joined(values: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from clipskip.doors.http.a1111.options import Options
 from clipskip.doors.http.a1111.wish import read_lax
 from clipskip.doors.http.pictures import GONE_S, MOST_PICTURES, decoded, encoded
 from clipskip.doors.http.reasons import Reason, refusal
-from clipskip.errors import ClipskipError, NotFound, SpecError
+from clipskip.errors import Busy, ClipskipError, NotFound, SpecError
 from clipskip.image import (
     UPSCALERS,
     Upscaler,
@@ -35,7 +35,7 @@ from clipskip.sweep import Studio
 from clipskip.weights import find_upscaler, load_upscaler
 
 Pixels = NDArray[np.uint8]
-NONE = ("None", "")
+NONE, LANCZOS = ("None", ""), "Lanczos"
 Side = Annotated[int, Field(ge=1, le=8192)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -120,15 +120,15 @@ class BatchBody(ExtrasBody):
     imageList: Annotated[list[FileBody], Field(max_length=MOST_PICTURES)]
 
 
-def add_extras(routes: APIRouter, studio: Studio, options: Options) -> None:
-    """Add the routes that enlarge pictures."""
+def add_extras(routes: APIRouter, studio: Studio, options: Options, ended: threading.Event) -> None:
+    """Add the routes that enlarge pictures, until it is `ended`: then what is left is enlarged by Lanczos, as in A1111."""
     turn = threading.Lock()
 
     @routes.post("/extra-single-image", openapi_extra=taking(SingleBody))
     async def extra_single_image(request: Request) -> Json:
         """Enlarge a picture and keep the settings that it carries."""
         body = await read_lax(request, SingleBody)
-        shop = Shop(studio=studio, options=options, turn=turn, asker=request)
+        shop = Shop(studio=studio, options=options, turn=turn, ended=ended, asker=request)
         info, images = await _enlarged(body, {"image": body.image}, shop)
         return {"html_info": info, "image": images[0]}
 
@@ -136,7 +136,7 @@ def add_extras(routes: APIRouter, studio: Studio, options: Options) -> None:
     async def extra_batch_images(request: Request) -> Json:
         """Enlarge pictures, each with the settings that it carries."""
         body = await read_lax(request, BatchBody)
-        shop = Shop(studio=studio, options=options, turn=turn, asker=request)
+        shop = Shop(studio=studio, options=options, turn=turn, ended=ended, asker=request)
         sent = {f"imageList.{i}": file.data for i, file in enumerate(body.imageList)}
         info, images = await _enlarged(body, sent, shop)
         return {"html_info": info, "images": images}
@@ -150,6 +150,8 @@ class Shop:
     options: Options
     turn: threading.Lock
     """Held while pictures are enlarged: models take much memory, so requests are served one after the other."""
+    ended: threading.Event
+    """Set when somebody ends what is being enlarged."""
     asker: Request
 
     def upscaler(self, name: str, *, field: str, given_up: Callable[[], bool]) -> Upscaler:
@@ -175,16 +177,18 @@ async def _enlarged(body: ExtrasBody, sent: dict[str, str], shop: Shop) -> tuple
         raise refusal([Reason(field=name, why=f"{name}: face restoration is not here; send 0") for name in faces])
     given_up = threading.Event()
 
+    def given_up_or_ended() -> bool:
+        return given_up.is_set() or shop.ended.is_set()
+
     def make() -> list[tuple[Pixels, str]]:
         contents = {field: decoded(text, field=field) for field, text in sent.items()}
-        pictures = [(read_pixels(content, field=field), content, field) for field, content in contents.items()]
-        noted = ", ".join(f"{name}: {value}" for name, value in body.said.items())
+        pictures = [
+            (read_pixels(content, field=field), picture_infotext(content, field)) for field, content in contents.items()
+        ]
         with shop.turn:
-            used = [shop.upscaler(name, field=field, given_up=given_up.is_set) for field, name in body.used.items()]
-            return [
-                (body.enlarged(pixels, used), _with(noted, picture_infotext(content, field)))
-                for pixels, content, field in pictures
-            ]
+            shop.ended.clear()
+            used = [shop.upscaler(name, field=field, given_up=given_up_or_ended) for field, name in body.used.items()]
+            return [_made(body, pixels, used, text, shop) for pixels, text in pictures]
 
     made = asyncio.create_task(asyncio.to_thread(make))
     while not (await asyncio.wait({made}, timeout=GONE_S))[0]:
@@ -194,6 +198,18 @@ async def _enlarged(body: ExtrasBody, sent: dict[str, str], shop: Shop) -> tuple
     return info, await encoded(await made, writing_of(shop.options.all))
 
 
-def _with(noted: str, text: str | None) -> str:
-    """Return the settings that a picture carries with a note of what was done to it."""
-    return ", ".join(part for part in (text, noted) if part)
+def _made(
+    body: ExtrasBody, pixels: Pixels, used: Sequence[Upscaler], text: str | None, shop: Shop
+) -> tuple[Pixels, str]:
+    """Return a picture enlarged, and the settings that it carries with a note of what was done to it."""
+    notes = body.said
+    try:
+        larger = body.enlarged(pixels, used)
+    except Busy:
+        if not shop.ended.is_set():
+            raise
+        lanczos = upscale_by(LANCZOS)
+        assert lanczos is not None
+        larger, notes = body.enlarged(pixels, [lanczos]), notes | {"Postprocess interrupted": LANCZOS}
+    noted = ", ".join(f"{name}: {value}" for name, value in notes.items())
+    return larger, ", ".join(part for part in (text, noted) if part)

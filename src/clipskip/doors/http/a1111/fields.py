@@ -5,7 +5,8 @@ from typing import Any
 
 from clipskip.doors.http.reasons import Reason
 from clipskip.errors import SpecError
-from clipskip.sample import AUTOMATIC, find_sampler, find_schedule
+from clipskip.sample import AUTOMATIC, SAMPLERS, find_sampler, find_schedule
+from clipskip.spec import other_names
 
 OFF = ("false", "0", "")
 NEUTRAL: Mapping[str, tuple[str, ...]] = {
@@ -46,8 +47,12 @@ def refused_fields(sent: Mapping[str, Any]) -> Iterator[Reason]:  # Any: whateve
 def find_method(sampler: str, scheduler: str, *, begun: bool) -> tuple[str, str, bool]:
     """Return A1111's names of a sampling method and schedule type, and whether the type sent is one that the method leaves out.
 
-    DDIM and its kin visit their own timesteps whatever the type (A1111 1.10, modules/sd_samplers_timesteps.py).
+    Other tools' names of methods (euler_a, dpmpp_2m) are understood: A1111 would draw with DPM++ 2M instead, without a
+    word. DDIM and its kin visit their own timesteps whatever the type (A1111 1.10, modules/sd_samplers_timesteps.py).
     """
+    known = {name.casefold() for method in SAMPLERS for name in (method.name, *method.aliases)}
+    if sampler.casefold() not in known:
+        sampler, scheduler = other_names(sampler, scheduler or AUTOMATIC)
     try:
         method, schedule = find_sampler(sampler, scheduler or AUTOMATIC, begun=begun)
     except SpecError as error:

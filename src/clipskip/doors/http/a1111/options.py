@@ -8,8 +8,8 @@ from typing import Any, final
 from clipskip.doors.http.a1111.option_table import ALSO_NEUTRAL, FIXED, KEPT, Value
 from clipskip.doors.http.reasons import Reason
 from clipskip.errors import ClipskipError, NotFound, SkipOutOfRange, SpecError
-from clipskip.spec import ClipSkip, Hires, shown
-from clipskip.sweep import Studio, find_hires_upscaler
+from clipskip.spec import ClipSkip, shown
+from clipskip.sweep import Studio
 from clipskip.weights import CheckpointFacts, FileKind
 
 AUTOMATIC, NO_FILE = "Automatic", "None"
@@ -143,13 +143,6 @@ class Options:
                 field="hr_checkpoint_name",
             )
 
-    def check_upscaler(self, hires: Hires) -> None:
-        """Raise an error if there is no upscaler of the second pass' name."""
-        try:
-            find_hires_upscaler(hires, self._studio.library, allow_pickle=self._studio.allow_pickle)
-        except ClipskipError as error:
-            raise type(error)(str(error), field="hr_upscaler") from None
-
     def facts(self, model: Any) -> CheckpointFacts | None:  # Any: whatever the client sent
         """Return what is known of this model, or None if there is no such model."""
         try:
@@ -221,13 +214,14 @@ def _number(value: Any) -> float | None:  # Any: as above
 
 
 def read_skip(value: Any, *, field: str, depth: int | None) -> ClipSkip:  # Any: as above
-    """Read a Clip Skip as A1111's API takes it: a number, of which a fraction lies between two layers."""
+    """Read a Clip Skip: a number, or the text of one; a fraction lies between two layers."""
     deepest = depth or "the depth of the model's encoder"
     usable = f"use a number from 1 to {deepest}, where 1 is the last layer"
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    number = _number(value)
+    if number is None:
         raise SpecError(f"{field} is {str(value)[:40]!r}, which is not a number; {usable}", field=field)
     try:
-        skip = ClipSkip(value)
+        skip = ClipSkip(number)
         if depth is not None:
             skip.check(depth)
     except (SpecError, SkipOutOfRange, OverflowError):

@@ -114,8 +114,17 @@ def read_plot(args: Sequence[Any]) -> Plot:  # Any: whatever the client sent
 def plan_cells(studio: Studio, cells: Sequence[Asked]) -> tuple[CheckpointFacts, list[Render], Extras]:
     """Gather what all cells need."""
     planned = [studio.plan(cell) for cell in cells]
-    renders = [render for _, render, _ in planned]
-    return planned[0][0], renders, reduce(Extras.with_more, (extras for _, _, extras in planned))
+    first, models = planned[0][0], {facts.ref: facts for facts, _, _ in planned}
+    other = next((facts for facts in models.values() if facts.family is not first.family), None)
+    if other:
+        raise SpecError(
+            f"{other.ref.name} is {other.family.label} and {first.ref.name} is {first.family.label}, which read Clip Skip "
+            "otherwise; plot the checkpoints of one family",
+            field="script_args",
+        )
+    extras = reduce(Extras.with_more, (extras for _, _, extras in planned))
+    del models[first.ref]
+    return first, [render for _, render, _ in planned], replace(extras, models=models)
 
 
 def draw_sheets(plot: Plot, drawn: Sequence[Drawn]) -> list[Pixels]:

@@ -1,5 +1,7 @@
 """Progress of pictures for A1111's clients, and how they stop them."""
 
+import threading
+
 from fastapi import APIRouter
 
 from clipskip.doors.http.a1111.answers import Json
@@ -7,8 +9,8 @@ from clipskip.doors.http.ours import data_url
 from clipskip.sweep import Job, Studio
 
 
-def add_progress(routes: APIRouter, studio: Studio) -> None:
-    """Add the routes."""
+def add_progress(routes: APIRouter, studio: Studio, ended: threading.Event) -> None:
+    """Add the routes; an interruption also sets `ended`, for pictures that are being enlarged."""
 
     @routes.get("/progress")
     def progress(skip_current_image: bool = False) -> Json:
@@ -29,6 +31,7 @@ def add_progress(routes: APIRouter, studio: Studio) -> None:
 
         Sweeps go on.
         """
+        ended.set()
         job = studio.queue.running
         if job is not None and job.halt is not None:
             job.halt.ended.set()

@@ -1,7 +1,7 @@
 """Read what a body of A1111's asks for, or every reason why it is refused."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -18,13 +18,25 @@ from clipskip.doors.http.a1111.styles import Style, with_styles
 from clipskip.doors.http.pictures import MOST_PICTURES
 from clipskip.doors.http.reasons import Reason, log_line, reasons_of, refusal
 from clipskip.doors.http.strict import read_body
-from clipskip.errors import ClipskipError, SpecError
+from clipskip.errors import ClipskipError, FileError, LoraError, PromptError, SpecError
 from clipskip.sample import find_sampler
-from clipskip.spec import LATENT, PICTURE, SETTINGS, ClipSkip, EncoderSkips, Family, Hires, Request, request_from_text
+from clipskip.spec import (
+    LATENT,
+    LATENT_PX,
+    PICTURE,
+    SETTINGS,
+    ClipSkip,
+    EncoderSkips,
+    Family,
+    Hires,
+    Request,
+    request_from_text,
+)
 
 LOG = logging.getLogger("clipskip.http")
 PictureKind = TypeVar("PictureKind", bound=PictureBody)
 Kind = TypeVar("Kind", bound=LaxBody)
+Made = TypeVar("Made")
 A1111_NAMES = {row.key: row.a1111 for row in SETTINGS if row.a1111} | {
     "sampler": "sampler_name",
     "vae": "sd_vae",
@@ -56,6 +68,16 @@ SAME = ("", "none", "use same sampler", "use same scheduler", "use same checkpoi
 """Values that stand for the first pass' own setting in a hires pass."""
 REFINER_NOTE = "the script Refiner is obeyed, though A1111's API takes refiner_checkpoint and refiner_switch_at only"
 SAMPLING = ("sampler_name", "sampler_index", "scheduler")
+LORA = "lora"
+"""The field of LoRAs that are missing, of which both passes' prompts may have some."""
+LEFT_OUT = {
+    "sampler_name": ("sampler_name", "sampler_index"),
+    "sampler_index": ("sampler_index",),
+    "script_args": ("script_name",),
+    LORA: ("prompt", "styles", "hr_prompt"),
+    "size": ("width", "height"),
+}
+"""Fields without which the rest is read again, the first that was sent, by the field in the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +92,33 @@ class Wish(Generic[PictureKind]):
     """Fields that it sends and A1111 does not know, or ignores."""
     notes: tuple[str, ...] = ()
     """What is obeyed here and not in A1111."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent(Generic[PictureKind]):
+    """What is valid by itself of the fields that a client sent."""
+
+    kind: type[PictureKind]
+    fields: Mapping[str, Any]  # Any: whatever the client sent
+    taken: Mapping[str, Value]
+    """The options among them that are taken."""
+    ignored: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def reason(self, error: ClipskipError) -> Reason:
+        """Return the reason that an error gives, under the name by which the client sent the field."""
+        field = in_a1111s_words(error).field or ""
+        older = field == "sampler_name" and "sampler_name" not in self.fields and "sampler_index" in self.fields
+        return Reason.of(error, field="sampler_index" if older else field)
+
+    def without(self, field: str) -> "Sent[PictureKind] | None":
+        """Return the rest without the field that a reason names; None if it is not among them."""
+        names = LEFT_OUT.get(field, (field.partition(".")[0],))
+        gone = next((name for name in names if name in self.fields or name in self.taken), None)
+        if gone is None:
+            return None
+        fields = {name: value for name, value in self.fields.items() if name != gone}
+        return replace(self, fields=fields, taken={name: value for name, value in self.taken.items() if name != gone})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +138,40 @@ async def read_lax(request: HttpRequest, kind: type[Kind]) -> Kind:
         raise refusal(reasons_of(error.errors())) from None
 
 
-def read_wish(sent: Any, kind: type[PictureKind], shelf: Shelf) -> Wish[PictureKind]:  # Any: whatever the client sent
-    """Return what the body asks for. Raises one refusal with every reason against it."""
+def read_all(
+    sent: Any,  # Any: whatever the client sent
+    kind: type[PictureKind],
+    shelf: Shelf,
+    make: Callable[[Wish[PictureKind]], Made],
+) -> Made:
+    """Return what `make` makes of the body's wish. Raises one refusal with every reason against it.
+
+    A field that is refused is left out and the rest is read again, so that no reason hides another.
+    """
+    rest, reasons = _sorted(sent, kind, shelf)
+    while True:
+        try:
+            wish = _wish(rest, shelf)
+            made = make(wish)
+            break
+        except (SpecError, PromptError, FileError, LoraError) as error:
+            reason = rest.reason(error)
+            known = {earlier.why if reason.field == LORA else earlier.field for earlier in reasons}
+            reasons += [reason] if (reason.why if reason.field == LORA else reason.field) not in known else []
+            smaller = rest.without(reason.field)
+            if smaller is None:
+                raise refusal(reasons) from None
+            rest = smaller
+    if reasons:
+        raise refusal(reasons)
+    _log(wish)
+    return made
+
+
+def _sorted(
+    sent: Any, kind: type[PictureKind], shelf: Shelf
+) -> tuple[Sent[PictureKind], list[Reason]]:  # Any: as above
+    """Return what is valid by itself of what a client sent, and why the rest is refused."""
     if not isinstance(sent, dict):
         raise refusal([Reason(field="", why="the body is not a JSON object; send one")])
     given = {name: value for name, value in sent.items() if value is not None}
@@ -98,52 +179,63 @@ def read_wish(sent: Any, kind: type[PictureKind], shelf: Shelf) -> Wish[PictureK
     refined = refiner_of(scripts) if isinstance(scripts, dict) and "refiner_checkpoint" not in given else {}
     given |= refined
     body, reasons = _validated(given, kind)
-    reasons += [*refused_fields(given), *_sampling_reasons(body), *_script_reasons(body, txt2img=kind is PictureBody)]
     changes = shelf.options.read(body.override_settings)
-    reasons += changes.reasons
+    reasons += [*refused_fields(given), *_script_reasons(body, txt2img=kind is PictureBody), *changes.reasons]
     if body.count > MOST_PICTURES:
         why = f"batch_size {body.batch_size} x n_iter {body.n_iter} is {body.count} pictures; {MOST_PICTURES} is the most of one request"
         reasons.append(Reason(field="n_iter", why=why))
-    request, ignored = Request(prompt=""), list[str]()
-    notes: tuple[str, ...] = ()
-    options = {**DEFAULTS, **shelf.options.kept, **changes.taken}
-    try:
-        if body.refiner:
-            shelf.options.check_model(body.refiner, field="refiner_checkpoint")
-        request, ignored = _request(body, shelf, changes.taken)
-        if request.hires:
-            shelf.options.check_upscaler(request.hires)
-        if body.enable_hr and body.hr_checkpoint_name.casefold() not in SAME:
-            shelf.options.check_same_model(body.hr_checkpoint_name, request.model)
-        skip, notes = _top_level_skip(body, shelf, model=request.model)
-        if skip is not None and CLIP_SKIP not in changes.taken:
-            request = replace(request, clip_skip=skip, counted_by=None)
-        request, more = _as_the_family_has_it(request, shelf, options)
-        notes = (*notes, *more, *([REFINER_NOTE] if refined else []))
-    except ClipskipError as error:
-        error = in_a1111s_words(error)
-        if error.field not in {reason.field for reason in reasons}:
-            reasons.append(Reason.of(error, field=error.field or ""))
-    if reasons:
-        raise refusal(reasons)
-    known = {*kind.model_fields, *NEUTRAL, *SILENT}
-    ignored = [*(name for name in sent if name not in known), *changes.ignored, *ignored]
-    ignored += unheard(body.alwayson_scripts, given)
-    _log(ignored, notes)
+    unknown = (name for name in sent if name not in {*kind.model_fields, *NEUTRAL, *SILENT})
+    rest = Sent(
+        kind=kind,
+        fields={name: given[name] for name in body.model_fields_set},
+        taken=changes.taken,
+        ignored=(*unknown, *changes.ignored, *unheard(body.alwayson_scripts, given)),
+        notes=(REFINER_NOTE,) if refined else (),
+    )
+    return rest, reasons
+
+
+def _wish(sent: Sent[PictureKind], shelf: Shelf) -> Wish[PictureKind]:
+    """Return what the fields ask for. Raises an error for the first one that cannot be had."""
+    body, taken = sent.kind.model_validate(sent.fields), sent.taken
+    options = {**DEFAULTS, **shelf.options.kept, **taken}
+    request, ignored = _request(body, shelf, taken)
+    if body.refiner:
+        shelf.options.check_model(body.refiner, field="refiner_checkpoint")
+    if body.enable_hr and body.hr_checkpoint_name.casefold() not in SAME:
+        shelf.options.check_same_model(body.hr_checkpoint_name, request.model)
+    skip, notes = _top_level_skip(body, shelf, model=request.model, override=taken.get(CLIP_SKIP))
+    if skip is not None:
+        request = replace(request, clip_skip=skip, counted_by=None)
+    request, by_family = _as_the_family_has_it(request, shelf, options)
+    request, by_size = _in_whole_cells(request)
     return Wish(
         body=body,
         request=request,
         options=options,
-        ignored=tuple(told(ignored)),
-        notes=notes,
+        ignored=tuple(told([*sent.ignored, *ignored])),
+        notes=(*notes, *by_family, *by_size, *sent.notes),
     )
 
 
-def _log(ignored: list[str], notes: tuple[str, ...]) -> None:
+def _in_whole_cells(request: Request) -> tuple[Request, tuple[str, ...]]:
+    """Return the request at a size of whole latent cells, as A1111 cuts it, and what is to say of it."""
+    sides = {name: int(getattr(request, name) or 0) for name in ("width", "height")}
+    cut: dict[str, Any] = {  # Any: a Request's fields
+        name: px // LATENT_PX * LATENT_PX for name, px in sides.items() if px % LATENT_PX
+    }
+    notes = tuple(
+        f"{name} {sides[name]} is drawn as {px}, as A1111 draws it: sides are multiples of {LATENT_PX}"
+        for name, px in cut.items()
+    )
+    return replace(request, **cut), notes
+
+
+def _log(wish: Wish[PictureKind]) -> None:
     """Log in one line what is not as the client may think."""
-    ignored_note = [f"ignored, as A1111 does: {', '.join(told(ignored))}"] if ignored else []
-    if ignored_note or notes:
-        LOG.info("%s", log_line("; ".join([*ignored_note, *notes])))
+    ignored_note = [f"ignored, as A1111 does: {', '.join(wish.ignored)}"] if wish.ignored else []
+    if ignored_note or wish.notes:
+        LOG.info("%s", log_line("; ".join([*ignored_note, *wish.notes])))
 
 
 def _validated(given: Mapping[str, Any], kind: type[PictureKind]) -> tuple[PictureKind, list[Reason]]:  # Any: as above
@@ -156,26 +248,17 @@ def _validated(given: Mapping[str, Any], kind: type[PictureKind]) -> tuple[Pictu
     return kind.model_validate({name: value for name, value in given.items() if name not in bad}), reasons
 
 
-def _sampling_reasons(body: PictureBody) -> list[Reason]:
-    """Return why the sampling methods of the passes are refused."""
-    hires = _second_method(body) if body.enable_hr else (None, None)
-    passes = {"": (body.sampler, body.scheduler), "hr_": (hires[0] or body.sampler, hires[1] or body.scheduler)}
-    reasons: dict[str, Reason] = {}
-    for start, method in passes.items() if any(hires) else [("", passes[""])]:
-        try:
-            find_method(*method, begun=True)
-        except SpecError as error:
-            reasons.setdefault(str(error), Reason.of(error, field=f"{start}{error.field}"))
-    return list(reasons.values())
-
-
 def _second_method(body: PictureBody) -> tuple[str | None, str | None]:
     """Return sampling method and schedule type of a hires pass; None stands for the first pass' own."""
-    sampler, scheduler = body.hr_sampler_name, body.hr_scheduler
-    return (
-        None if sampler.casefold() in SAME else sampler,
-        None if scheduler.casefold() in SAME else scheduler,
-    )
+    sampler = None if body.hr_sampler_name.casefold() in SAME else body.hr_sampler_name
+    scheduler = None if body.hr_scheduler.casefold() in SAME else body.hr_scheduler
+    if sampler or scheduler:
+        try:
+            found = find_method(sampler or body.sampler, scheduler or body.scheduler, begun=True)
+        except SpecError as error:
+            raise SpecError(str(error), field=f"hr_{error.field}") from None
+        sampler = found[0] if sampler else None
+    return sampler, scheduler
 
 
 def _script_reasons(body: PictureBody, *, txt2img: bool) -> list[Reason]:
@@ -235,9 +318,10 @@ def _with_own_eta(request: Request, options: Mapping[str, Value]) -> Request:
 def _hires(body: PictureBody) -> Hires:
     """Return the second pass that the body asks for."""
     sampler, scheduler = _second_method(body)
+    sized = body.hr_resize_x or body.hr_resize_y  # the scale is not used then
     return Hires(
         upscaler=body.hr_upscaler or LATENT,
-        scale=body.hr_scale,
+        scale=Hires().scale if sized else body.hr_scale,
         width=body.hr_resize_x,
         height=body.hr_resize_y,
         steps=body.hr_second_pass_steps,
@@ -266,7 +350,9 @@ def _by_option(options: Mapping[str, Value]) -> dict[str, Any]:  # Any: a Reques
     return fields
 
 
-def _top_level_skip(body: PictureBody, shelf: Shelf, *, model: str | None) -> tuple[ClipSkip | None, tuple[str, ...]]:
+def _top_level_skip(
+    body: PictureBody, shelf: Shelf, *, model: str | None, override: Value
+) -> tuple[ClipSkip | None, tuple[str, ...]]:
     """Return the Clip Skip sent among the fields, where A1111 does not look for it; scripts that send it mean it."""
     sent: list[tuple[str, ClipSkip]] = []
     for name in (CLIP_SKIP, ALIAS):
@@ -275,9 +361,6 @@ def _top_level_skip(body: PictureBody, shelf: Shelf, *, model: str | None) -> tu
             sent.append((name, read_skip(value, field=name, depth=shelf.options.depth(model))))
     if not sent:
         return None, ()
-    override = next(
-        (body.override_settings[name] for name in (CLIP_SKIP, ALIAS) if name in body.override_settings), None
-    )
     if override is not None:
         differ = [name for name, skip in sent if skip.from_end != override]
         return None, tuple(f"{name} is overruled by the override_settings' Clip Skip {override}" for name in differ)
