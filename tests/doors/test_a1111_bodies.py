@@ -397,7 +397,7 @@ def test_options_that_a1111_has_not_are_left_out_and_said(client: TestClient) ->
     assert drawn(client, override_settings={"forge_preset": "sd"})[1]["clipskip_ignored"] == ["forge_preset"]
 
 
-@pytest.mark.parametrize("skip", [0, 13, -1, 0.5, 12.5, "2", True, None])
+@pytest.mark.parametrize("skip", [0, 13, -1, 0.5, 12.5, "two", "nan", True, None])
 def test_a_clip_skip_that_the_model_has_not_is_refused_with_its_range(client: TestClient, skip: Any) -> None:
     for answer in (
         client.post("/sdapi/v1/options", json={CLIP_SKIP: skip}),
