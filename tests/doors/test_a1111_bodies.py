@@ -155,11 +155,6 @@ def test_a_clip_skip_that_is_overruled_is_said(client: TestClient) -> None:
     assert info["clipskip_notes"] == []
 
 
-@pytest.mark.parametrize("sent", [{"override_settings": {CLIP_SKIP: "2"}}, {"clip_skip": "2.0"}, {CLIP_SKIP: 2.0}])
-def test_a_clip_skip_may_come_as_text(client: TestClient, sent: dict[str, Any]) -> None:
-    assert drawn(client, **sent)[1]["clip_skip"] == 2
-
-
 def test_a_second_pass_of_a_size_needs_no_scale(client: TestClient) -> None:
     sized = {"hr_resize_x": 96, "hr_resize_y": 128}
     images, info = drawn(client, **HIRES | sized | {"hr_scale": 0})
@@ -397,7 +392,7 @@ def test_options_that_a1111_has_not_are_left_out_and_said(client: TestClient) ->
     assert drawn(client, override_settings={"forge_preset": "sd"})[1]["clipskip_ignored"] == ["forge_preset"]
 
 
-@pytest.mark.parametrize("skip", [0, 13, -1, 0.5, 12.5, "two", "nan", True, None])
+@pytest.mark.parametrize("skip", [0, 13, -1, 0.5, 12.5, "2", True, None])
 def test_a_clip_skip_that_the_model_has_not_is_refused_with_its_range(client: TestClient, skip: Any) -> None:
     for answer in (
         client.post("/sdapi/v1/options", json={CLIP_SKIP: skip}),

@@ -105,7 +105,7 @@ def test_a_batch_counts_its_seeds_up(client: TestClient) -> None:
     assert np.array_equal(pixels(three[2]), pixels(draw(client, seed=7)["images"][0]))
 
 
-@pytest.mark.parametrize("skip", [0, 13, -1, 0.5, 12.5, "two", True, None, 10**30])
+@pytest.mark.parametrize("skip", [0, 13, -1, 0.5, 12.5, "2", True, None, 10**30])
 def test_a_clip_skip_that_is_none_of_the_models_is_refused(client: TestClient, skip: Any) -> None:
     answer = client.post("/sdapi/v1/txt2img", json=BODY | at(skip))
     assert answer.status_code == 422

@@ -214,14 +214,13 @@ def _number(value: Any) -> float | None:  # Any: as above
 
 
 def read_skip(value: Any, *, field: str, depth: int | None) -> ClipSkip:  # Any: as above
-    """Read a Clip Skip: a number, or the text of one; a fraction lies between two layers."""
+    """Read a Clip Skip: a number, of which a fraction lies between two layers. Text is refused, as A1111 fails at it."""
     deepest = depth or "the depth of the model's encoder"
     usable = f"use a number from 1 to {deepest}, where 1 is the last layer"
-    number = _number(value)
-    if number is None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise SpecError(f"{field} is {str(value)[:40]!r}, which is not a number; {usable}", field=field)
     try:
-        skip = ClipSkip(number)
+        skip = ClipSkip(value)
         if depth is not None:
             skip.check(depth)
     except (SpecError, SkipOutOfRange, OverflowError):
