@@ -1,5 +1,6 @@
 """A model, perhaps a prompt, LoRAs and pictures in; the Clip Skip to use, with everything that was measured, out."""
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from clipskip.advise.files import (
     layer_notes,
     training_lines,
 )
-from clipskip.advise.probe import Probe
+from clipskip.advise.probe import Probe, RowCounter
 from clipskip.advise.prompted import Prompted, Question, measure, phrases_of, prompted_rows
 from clipskip.advise.trained import (
     CANDIDATES,
@@ -105,7 +106,7 @@ class Wanted:
 
 
 def most_rows(model: Model, wanted: Wanted, render: Render) -> int:
-    """UNet evaluations that the advice takes at most."""
+    """Return how many UNet evaluations the advice takes at most."""
     rows = MOST * len(CANDIDATES) if wanted.images else 0
     if _asks_drawings(model, wanted):
         rows += DRAWINGS * DRAWING_ROWS
@@ -124,68 +125,91 @@ def advise(
     allow_pickle: bool = False,
     tell: Callable[[int, int], None] = lambda rows, most: None,
 ) -> Advice:
-    """Finds it out; `tell` hears of UNet evaluations as they are done, and how many there may be."""
-    began, rows = time.monotonic(), [0]
+    """Find out which Clip Skip to use. `tell` is called with the UNet evaluations done so far, and how many there may
+    be."""
+    began = time.monotonic()
     if wanted.clip and not wanted.request.prompt:
         raise SpecError("CLIP scores are of a prompt's pictures; give a prompt", field="clip")
     scorer = Scorer.open(wanted.clip) if wanted.clip else None
     asked = replace(wanted.request, seed=max(wanted.request.seed, 0), clip_skip=None)
     render, extras = resolve(asked, model.facts, library, allow_pickle=allow_pickle)
-    most = most_rows(model, wanted, render)
-
-    def count(done: int) -> None:
-        rows[0] += done
-        tell(rows[0], most)
-
-    given = (wanted.config,) if wanted.config else ()
-    said = [*_on_file(model, extras)]
-    said += config_evidence(render.loras[-1].name, given, model.facts.family) if render.loras else ()
-    measured = dict(_measured(model, wanted, render, extras, count=count))
+    counter = RowCounter(most_rows(model, wanted, render), tell)
+    measured = dict(_measured(model, wanted, render, extras, count=counter.add))
     if wanted.base and not wanted.images:
         measured[model.facts.ref.name] = _since(model, wanted.base, library, allow_pickle=allow_pickle)
-    about = {name: [one for one in said if one.about == name] for name in (model.facts.ref.name, *_names(render.loras))}
-    for name, trained in measured.items():
-        about[name].append(_as_evidence(name, trained))
-    chances = {name: combined(evidence, depth=model.facts.depth) for name, evidence in about.items()}
-    prompted = None
-    if wanted.request.prompt:
-        best = {name: max(found, key=found.__getitem__) for name, found in chances.items()}
-        question = Question(
-            render=render, extras=extras, skips=wanted.skips, reference=best[model.facts.ref.name],
-            lora_references={ref.hash: best[ref.name] for ref in render.loras},
-        )  # fmt: skip
-        prompted = measure(model, question, tell=count)
-    scores = _scores(model, scorer, render, extras, wanted.skips, count=count) if scorer else None
+    by_name = _evidence_by_name(model, wanted, render, extras, measured)
+    chances = {name: combined(evidence, depth=model.facts.depth) for name, evidence in by_name.items()}
+    prompted = _ask_prompt(model, wanted, render, extras, chances, counter) if wanted.request.prompt else None
+    scores = _scores(model, scorer, render, extras, wanted.skips, count=counter.add) if scorer else None
+    family, own_chances = model.facts.family, chances[model.facts.ref.name]
     loras = {name: chances[name] for name in _names(render.loras)}
-    configs = (*given, *(config for lora in extras.loras.values() for config in configs_of(lora.path, lora.metadata)))
-    evidence = tuple(one for found in about.values() for one in found)
+    configs = _configs(wanted, extras)
+    evidence = tuple(itertools.chain.from_iterable(by_name.values()))
     return Advice(
         model=model.facts.ref.name,
         hash=model.facts.ref.hash[:10],
-        family=model.facts.family.label,
+        family=family.label,
         depth=model.facts.depth,
-        verdict=decide(chances[model.facts.ref.name], loras, prompted, default=model.facts.family.value.default_skip),
+        verdict=decide(own_chances, loras, prompted, default=family.value.default_skip),
         evidence=evidence,
         contradictions=tuple(
-            f"{one.about}: {one.source} says {one.skip}, {other.source} says {other.skip}"
-            for one, other in contradictions(evidence)
+            f"{first.about}: {first.source} says {first.skip}, {second.source} says {second.skip}"
+            for first, second in contradictions(evidence)
         ),
-        model_chances=_listed(chances[model.facts.ref.name]),
-        lora_chances=tuple((name, _listed(found)) for name, found in loras.items()),
+        model_chances=_listed(own_chances),
+        lora_chances=tuple((name, _listed(by_skip)) for name, by_skip in loras.items()),
         measured=tuple(measured.items()),
         prompted=prompted,
         clip=scores,
-        notes=layer_notes(model.facts.family),
-        training=_training(model, chances[model.facts.ref.name], configs) if configs or loras else (),
-        rows=rows[0],
+        notes=layer_notes(family),
+        training=_training(model, own_chances, configs) if configs or loras else (),
+        rows=counter.rows,
         seconds=round(time.monotonic() - began, 2),
     )
+
+
+def _evidence_by_name(
+    model: Model, wanted: Wanted, render: Render, extras: Extras, measured: Mapping[str, Trained]
+) -> dict[str, list[Evidence]]:
+    """Return the evidence on the model and on each LoRA: what the files say, then what was measured."""
+    evidence = list(_on_file(model, extras))
+    if render.loras and wanted.config:
+        evidence += config_evidence(render.loras[-1].name, (wanted.config,), model.facts.family)
+    evidence += [_as_evidence(name, trained) for name, trained in measured.items()]
+    names = (model.facts.ref.name, *_names(render.loras))
+    return {name: [item for item in evidence if item.about == name] for name in names}
+
+
+def _ask_prompt(
+    model: Model,
+    wanted: Wanted,
+    render: Render,
+    extras: Extras,
+    chances: Mapping[str, Mapping[int, float]],
+    counter: RowCounter,
+) -> Prompted:
+    """Return what each Clip Skip does to the prompt, as shares of what the likeliest Clip Skips of training do."""
+    likeliest = {name: max(by_skip, key=by_skip.__getitem__) for name, by_skip in chances.items()}
+    question = Question(
+        render=render,
+        extras=extras,
+        skips=wanted.skips,
+        reference=likeliest[model.facts.ref.name],
+        lora_references={ref.hash: likeliest[ref.name] for ref in render.loras},
+    )
+    return measure(model, question, tell=counter.add)
+
+
+def _configs(wanted: Wanted, extras: Extras) -> tuple[TrainerConfig, ...]:
+    """Return the trainer's configs: the given one, and those beside the LoRAs."""
+    beside = (configs_of(lora.path, lora.metadata) for lora in extras.loras.values())
+    return (*((wanted.config,) if wanted.config else ()), *itertools.chain.from_iterable(beside))
 
 
 def advise_by_family(
     path: Path, asked: Request, *, measured: bool = False, allow_pickle: bool = False
 ) -> tuple[Advice, Family] | None:
-    """The answer for a checkpoint of a family that has one Clip Skip for all (SD 2.x; SDXL with Pony, Illustrious and NoobAI),
+    """Return the answer for a checkpoint of a family that has one Clip Skip for all (SD 2.x; SDXL with Pony, Illustrious and NoobAI),
     from its header alone. None for any other file, and where a prompt or LoRAs are to be measured on it, or `measured` asks for
     something else that takes an open model."""
     if asked.prompt or asked.loras or measured:
@@ -194,17 +218,17 @@ def advise_by_family(
     family = identity.family
     if identity.kind is not FileKind.CHECKPOINT or family not in (Family.SD2, Family.SDXL):
         return None
-    said = family_evidence(path.stem, family)
-    text = f"{said.source[0].upper()}{said.source[1:]}: it is the default there, so leave the setting alone"
+    own = family_evidence(path.stem, family)
+    text = f"{own.source[0].upper()}{own.source[1:]}: it is the default there, so leave the setting alone"
     return Advice(
         model=path.stem,
         hash="",
         family=family.label,
         depth=family.depth,
-        verdict=Verdict(answer=Answer.VALUE, skip=said.skip, sure=said.weight, text=text),
-        evidence=(said,),
+        verdict=Verdict(answer=Answer.VALUE, skip=own.skip, sure=own.weight, text=text),
+        evidence=(own,),
         contradictions=(),
-        model_chances=_listed(combined([said], depth=family.depth)),
+        model_chances=_listed(combined([own], depth=family.depth)),
         lora_chances=(),
         measured=(),
         prompted=None,
@@ -217,11 +241,11 @@ def advise_by_family(
 
 
 def evidence_without_drawing(model: Model, render: Render, extras: Extras) -> dict[str, tuple[Evidence, ...]]:
-    """What the files of a render, by their names, and the weights of its LoRAs say of the Clip Skip that each was trained at."""
+    """Return for each file of a render, by its name, what it and the weights of its LoRAs say of the Clip Skip of its training."""
     names = (model.facts.ref.name, *_names(render.loras))
     weights = [_as_evidence(name, trained) for name, trained in _footprints(model, render, extras)]
-    said = [*_on_file(model, extras), *weights]
-    return {name: tuple(evidence for evidence in said if evidence.about == name) for name in names}
+    evidence = [*_on_file(model, extras), *weights]
+    return {name: tuple(item for item in evidence if item.about == name) for name in names}
 
 
 def _names(loras: Sequence[LoraRef]) -> Iterator[str]:
@@ -233,7 +257,7 @@ def _listed(chances: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
 
 
 def _training(model: Model, chances: Mapping[int, float], configs: Sequence[TrainerConfig]) -> tuple[str, ...]:
-    """At the Clip Skip that the model was most probably trained at, or at its family's own."""
+    """Return lines on training at the Clip Skip that the model was most probably trained at, or at its family's own."""
     family, best = model.facts.family, max(chances, key=lambda skip: chances[skip])
     known = chances[best] >= KNOWN
     return tuple(training_lines(best if known else family.value.default_skip, known, family, configs))
@@ -259,7 +283,7 @@ def _on_file(model: Model, extras: Extras) -> Iterator[Evidence]:
 def _measured(
     model: Model, wanted: Wanted, render: Render, extras: Extras, *, count: Callable[[int], None]
 ) -> Iterator[tuple[str, Trained]]:
-    """What was trained at which Clip Skip: pictures tell of the last LoRA, or of the model where there is none."""
+    """Return what was trained at which Clip Skip: pictures tell of the last LoRA, or of the model where there is none."""
     if not wanted.images:
         yield from _footprints(model, render, extras)
     if wanted.images:
@@ -278,7 +302,7 @@ def _measured(
 
 
 def _footprints(model: Model, render: Render, extras: Extras) -> Iterator[tuple[str, Trained]]:
-    """What the weights of each LoRA say."""
+    """Return what the weights of each LoRA say."""
     for ref in render.loras:
         lora = extras.loras[ref.hash]
         with model.with_loras((ref,), extras) as reader:
@@ -288,14 +312,14 @@ def _footprints(model: Model, render: Render, extras: Extras) -> Iterator[tuple[
 
 
 def _since(model: Model, base: str, library: Library, *, allow_pickle: bool) -> Trained:
-    """What was trained since the base."""
+    """Return what was trained since the base."""
     path = find_model(base, hash=None, library=library)
     with model.with_loras((), Extras(loras={})) as reader:
         return by_difference(model.facts.source.path, path, reader, SCENES, skips=CANDIDATES, allow_pickle=allow_pickle)
 
 
 def _asks_drawings(model: Model, wanted: Wanted) -> bool:
-    """Whether the model's own drawings are asked: where there is nothing better, and its family has no one Clip Skip."""
+    """Return whether the model's own drawings are asked: where there is nothing better, and its family has no one Clip Skip."""
     return not (wanted.images or wanted.base or wanted.request.prompt) and model.facts.family not in FAMILIES
 
 
@@ -306,7 +330,7 @@ def _drawn_rows(render: Render) -> int:
 def _scores(
     model: Model, scorer: Scorer, render: Render, extras: Extras, skips: Sequence[int], *, count: Callable[[int], None]
 ) -> ClipScores:
-    """Draws the prompt at each Clip Skip, everything else the same."""
+    """Draw the prompt at each Clip Skip, everything else the same, and score the pictures."""
     renders = [replace(render, clip_skip=ClipSkip(skip), negative_clip_skip=None) for skip in skips]
     pictures: dict[int, NDArray[np.uint8]] = {}
     for event in model.draw(renders, extras):
@@ -335,7 +359,7 @@ def _as_evidence(name: str, trained: Trained) -> Evidence:
 
 
 def tag_texts(lora: Lora, prompt: str) -> tuple[str, ...]:
-    """Texts like the LoRA's training captions: its tags, as often as they were; else the prompt and common scenes."""
+    """Return texts like the LoRA's training captions: its tags, as often as they were; else the prompt and common scenes."""
     counts = tag_counts(lora.metadata)
     if not counts:
         return (*([prompt] if prompt else []), *SCENES)
@@ -345,7 +369,7 @@ def tag_texts(lora: Lora, prompt: str) -> tuple[str, ...]:
 
 
 def whole_skips(skips: Sequence[ClipSkip], *, depth: int) -> tuple[int, ...]:
-    """The layers to compare; SpecError for one between two layers or beyond the model's."""
+    """Return the layers to compare. Raises SpecError for one between two layers or beyond the model's."""
     for skip in skips:
         skip.check(depth)
         if skip.fraction:

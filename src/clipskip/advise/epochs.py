@@ -15,7 +15,7 @@ from clipskip.advise.advice import SCENES, evidence_without_drawing
 from clipskip.advise.chances import DRAWS, chances, spread_out
 from clipskip.advise.files import Evidence, combined, config_evidence, configs_of
 from clipskip.advise.measures import TINY, Answers, View, answers, view_rows, views_of
-from clipskip.advise.probe import Probe
+from clipskip.advise.probe import Probe, RowCounter
 from clipskip.advise.prompted import NEGATIVE, PROMPT
 from clipskip.advise.trained import HIGHEST, Captioned, read_pictures
 from clipskip.advise.verdict import Answer
@@ -113,7 +113,7 @@ class Comparison:
 
 
 def compared_rows(epochs: int, skips: int, *, pictures: bool) -> int:
-    """UNet evaluations that `compare` takes."""
+    """Return how many UNet evaluations `compare` takes."""
     looks = 4 * SEEDS * 2
     return 2 * view_rows(SEEDS) + looks * skips * (2 + epochs) + (LOOKS * (1 + skips * epochs) if pictures else 0)
 
@@ -126,67 +126,108 @@ def compare(
     allow_pickle: bool = False,
     tell: Callable[[int, int], None] = lambda rows, most: None,
 ) -> Comparison:
-    """Measures all epochs on the same latents; `tell` hears of UNet evaluations as they are done, and how many there will be."""
-    began, rows = time.monotonic(), [0]
+    """Measure all epochs on the same latents. `tell` is called with the UNet evaluations done so far, and how many there
+    will be."""
+    began = time.monotonic()
     most = compared_rows(len(wanted.epochs), len(wanted.skips), pictures=wanted.images is not None)
-
-    def count(done: int) -> None:
-        rows[0] += done
-        tell(rows[0], most)
-
-    loras = tuple(replace(wanted.strength, name=str(epoch.path)) for epoch in wanted.epochs)
-    asked = replace(wanted.request, seed=max(wanted.request.seed, 0), clip_skip=None, loras=loras)
-    if read_prompt(asked.prompt, steps=1).loras:
-        raise SpecError("epochs are compared alone: take the <lora:...> tags out of the prompt", field="prompt")
-    render, extras = resolve(asked, model.facts, library, allow_pickle=allow_pickle)
-    refs = render.loras
-    last = extras.loras[refs[-1].hash]
-    configs = ((wanted.config,) if wanted.config else ()) + configs_of(last.path, last.metadata)
-    prompt, source = (asked.prompt, "given") if asked.prompt else words_of(last, configs)
-    plain = replace(render, prompt=prompt, loras=())
-    said = evidence_without_drawing(model, replace(plain, loras=refs[-1:]), Extras(loras={last.hash: last}))
-    given = tuple(config_evidence(last.name, configs[:1] if wanted.config else (), model.facts.family))
-    model_chances = _chances(said[model.facts.ref.name], model)
-    lora_chances = _chances((*said[last.name], *given), model)
-    own, trained = (max(found, key=found.__getitem__) for found in (model_chances, lora_chances))
-    skips = tuple(sorted({*wanted.skips, trained}))
-    effects = _effects(model, plain, refs, extras, skips=skips, reference=own, lora=last, count=count)
-    at = [skips.index(skip) for skip in wanted.skips]
-    called, besides = effects.called(reference=skips.index(trained)), effects.besides()
-    error, seen = None, 0
-    if wanted.images is not None:
-        pictures, side = read_pictures(wanted.images, model)[:LOOKS], model.facts.native_px
-        square = replace(plain, width=side, height=side)
-        error = _errors(model, square, refs, extras, pictures, skips=wanted.skips, reference=own, count=count)
-        seen = len(pictures)
-    choice, chance = _choose(called[..., at], besides[..., at], error, skips=wanted.skips, trained=trained)
-    top = called[:, :, skips.index(trained)].mean(0).max()
+    counter = RowCounter(most, tell)
+    render, extras = _resolved(model, wanted, library, allow_pickle=allow_pickle)
+    known = _read_files(model, wanted, render, extras)
+    plain = replace(render, prompt=known.prompt, loras=())
+    skips = tuple(sorted({*wanted.skips, known.lora_skip}))
+    effects = _effects(
+        model, plain, render.loras, extras, skips=skips, reference=known.model_skip, lora=known.lora, count=counter.add
+    )
+    trained, asked = skips.index(known.lora_skip), [skips.index(skip) for skip in wanted.skips]
+    called, besides = effects.called(reference=trained), effects.besides()[..., asked]
+    most_added = max(float(called[:, :, trained].mean(0).max()), TINY)
+    called = called[..., asked]
+    pictures = read_pictures(wanted.images, model)[:LOOKS] if wanted.images is not None else ()
+    error = (
+        _errors(
+            model, plain, render.loras, extras, pictures,
+            skips=wanted.skips, reference=known.model_skip, count=counter.add,
+        )
+        if wanted.images is not None
+        else None
+    )  # fmt: skip
+    choice, chance = _choose(called, besides, error, skips=wanted.skips, trained=known.lora_skip)
     return Comparison(
         model=model.facts.ref.name,
         family=model.facts.family.label,
-        prompt=prompt,
-        prompt_source=source,
+        prompt=known.prompt,
+        prompt_source=known.prompt_source,
         epochs=wanted.epochs,
         skips=wanted.skips,
-        model_skip=own,
-        model_sure=model_chances[own],
-        lora_skip=trained,
-        evidence=(*said[model.facts.ref.name], *said[last.name], *given),
-        configs=configs,
-        uptake=_table(called[..., at].mean(0) / max(float(top), TINY)),
-        effect=_table(called[..., at].mean(0)),
-        besides=_table(besides[..., at].mean(0)),
+        model_skip=known.model_skip,
+        model_sure=known.model_sure,
+        lora_skip=known.lora_skip,
+        evidence=known.evidence,
+        configs=known.configs,
+        uptake=_table(called.mean(0) / most_added),
+        effect=_table(called.mean(0)),
+        besides=_table(besides.mean(0)),
         error=None if error is None else _table(np.expm1(error.mean(0))),
-        pictures=seen,
+        pictures=len(pictures),
         chance=_table(chance),
         choice=choice,
-        rows=rows[0],
+        rows=counter.rows,
         seconds=round(time.monotonic() - began, 2),
     )
 
 
+def _resolved(model: Model, wanted: Compared, library: Library, *, allow_pickle: bool) -> tuple[Render, Extras]:
+    """Return the request's render with every epoch as a LoRA at the strength that was asked for."""
+    loras = tuple(replace(wanted.strength, name=str(epoch.path)) for epoch in wanted.epochs)
+    asked = replace(wanted.request, seed=max(wanted.request.seed, 0), clip_skip=None, loras=loras)
+    if read_prompt(asked.prompt, steps=1).loras:
+        raise SpecError("epochs are compared alone: take the <lora:...> tags out of the prompt", field="prompt")
+    return resolve(asked, model.facts, library, allow_pickle=allow_pickle)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Known:
+    """What the files say before anything is measured."""
+
+    prompt: str
+    prompt_source: str
+    lora: Lora
+    """The last epoch."""
+    configs: tuple[TrainerConfig, ...]
+    evidence: tuple[Evidence, ...]
+    model_skip: int
+    """The Clip Skip that the model was most probably trained at."""
+    model_sure: float
+    lora_skip: int
+    """The Clip Skip that the LoRA was most probably trained at."""
+
+
+def _read_files(model: Model, wanted: Compared, render: Render, extras: Extras) -> _Known:
+    """Return what the files of the model and of the last epoch say."""
+    ref = render.loras[-1]
+    lora = extras.loras[ref.hash]
+    configs = ((wanted.config,) if wanted.config else ()) + configs_of(lora.path, lora.metadata)
+    prompt, source = (render.prompt, "given") if render.prompt else words_of(lora, configs)
+    alone = replace(render, prompt=prompt, loras=(ref,))
+    by_file = evidence_without_drawing(model, alone, Extras(loras={lora.hash: lora}))
+    given = config_evidence(lora.name, configs[:1] if wanted.config else (), model.facts.family)
+    of_model, of_lora = by_file[model.facts.ref.name], (*by_file[lora.name], *given)
+    model_chances, lora_chances = _chances(of_model, model), _chances(of_lora, model)
+    model_skip = max(model_chances, key=model_chances.__getitem__)
+    return _Known(
+        prompt=prompt,
+        prompt_source=source,
+        lora=lora,
+        configs=configs,
+        evidence=(*of_model, *of_lora),
+        model_skip=model_skip,
+        model_sure=model_chances[model_skip],
+        lora_skip=max(lora_chances, key=lora_chances.__getitem__),
+    )
+
+
 def words_of(lora: Lora, configs: Sequence[TrainerConfig]) -> tuple[str, str]:
-    """A prompt that calls the LoRA, and where it is from: its trigger words and the tags that most of its captions had."""
+    """Return a prompt that calls the LoRA, and where it is from: its trigger words and the tags that most of its captions had."""
     triggers = list(trigger_words(lora.metadata)) + [word for config in configs for word in config.words]
     counts = tag_counts(lora.metadata)
     tags = [tag for tag, _ in counts.most_common(PHRASES)] if counts else []
@@ -201,7 +242,7 @@ def words_of(lora: Lora, configs: Sequence[TrainerConfig]) -> tuple[str, str]:
 
 
 def everyday(lora: Lora, prompt: str) -> tuple[str, ...]:
-    """Prompts of common things that share no word with the LoRA's prompt, nor with what it was trained on."""
+    """Return prompts of common things that share no word with the LoRA's prompt, nor with what it was trained on."""
     counts = tag_counts(lora.metadata)
     words = set(re.findall(r"\w{4,}", " ".join([prompt, *(counts or ())]).lower()))
     apart = [scene for scene in SCENES if not words & set(re.findall(r"\w{4,}", scene))]
@@ -219,7 +260,7 @@ class _Effects:
     everyday_added: Sequence[Answers]
 
     def called(self, *, reference: int) -> Cells:
-        """How far each epoch moves the prediction in the direction that they have in common at the Clip Skip of column
+        """Return how far each epoch moves the prediction in the direction that they have in common at the Clip Skip of column
         `reference`, as a share of the guidance."""
         common = torch.stack([added[:, reference] for added in self.added]).mean(0)[:, None]
         length = common.norm(dim=-1).clamp_min(TINY)
@@ -227,14 +268,14 @@ class _Effects:
         return _cells(along, self.guidance.norm(dim=-1))
 
     def besides(self) -> Cells:
-        """How far each moves everyday prompts, as a share of their guidance."""
+        """Return how far each moves everyday prompts, as a share of their guidance."""
         return _cells([added.norm(dim=-1) for added in self.everyday_added], self.everyday_guidance.norm(dim=-1))
 
 
-def _cells(found: Sequence[Tensor], guidance: Tensor) -> Cells:
-    """[looks, epochs, skips], as shares of the looks' mean guidance at each Clip Skip."""
+def _cells(effects: Sequence[Tensor], guidance: Tensor) -> Cells:
+    """Return [looks, epochs, skips], as shares of the looks' mean guidance at each Clip Skip."""
     whole = guidance.square().mean(0).sqrt().clamp_min(TINY)
-    return (torch.stack(list(found), dim=1) / whole).double().numpy()
+    return (torch.stack(list(effects), dim=1) / whole).double().numpy()
 
 
 def _effects(
@@ -248,34 +289,34 @@ def _effects(
     lora: Lora,
     count: Callable[[int], None],
 ) -> _Effects:
-    """Asks the model about the same latents without and with each epoch."""
+    """Ask the model about the same latents without and with each epoch."""
     start = replace(render, clip_skip=ClipSkip(reference), negative_clip_skip=None)
     scenes = everyday(lora, render.prompt)
     renders = [replace(start, seed=render.seed + n) for n in range(SEEDS)]
     renders += [replace(start, prompt=scene, seed=render.seed + n) for n, scene in enumerate(scenes)]
     with model.with_loras((), extras) as reader:
         views: list[Sequence[View]] = []
-        for one in renders:
-            views.append(views_of(Probe.of(model, reader, one), seeds=[one.seed]))
+        for seeded in renders:
+            views.append(views_of(Probe.of(model, reader, seeded), seeds=[seeded.seed]))
             count(view_rows(1))
-        probes = [Probe.of(model, reader, one, count) for one in renders]
+        probes = [Probe.of(model, reader, seeded, count) for seeded in renders]
         plain = [_asked(probe, seen, skips, negative=True) for probe, seen in zip(probes, views, strict=True)]
-    if not all(bool(answer.isfinite().all()) for said in plain for answer in said.values()):
+    if not all(bool(answer.isfinite().all()) for by_text in plain for answer in by_text.values()):
         raise not_finite(start)
     added = []
     for ref in refs:
         with model.with_loras((ref,), extras) as reader:
-            probes = [Probe.of(model, reader, one, count) for one in renders]
-            said = [_asked(probe, seen, skips) for probe, seen in zip(probes, views, strict=True)]
-        added.append([there[PROMPT] - base[PROMPT] for there, base in zip(said, plain, strict=True)])
+            probes = [Probe.of(model, reader, seeded, count) for seeded in renders]
+            with_lora = [_asked(probe, seen, skips) for probe, seen in zip(probes, views, strict=True)]
+        added.append([there[PROMPT] - base[PROMPT] for there, base in zip(with_lora, plain, strict=True)])
         if not all(bool(effect.isfinite().all()) for effect in added[-1]):
             raise not_finite(replace(start, loras=(ref,)))
     guidance = [base[PROMPT] - base[NEGATIVE] for base in plain]
     return _Effects(
         guidance=torch.cat(guidance[:SEEDS]),
-        added=[torch.cat(one[:SEEDS]) for one in added],
+        added=[torch.cat(by_render[:SEEDS]) for by_render in added],
         everyday_guidance=torch.cat(guidance[SEEDS:]),
-        everyday_added=[torch.cat(one[SEEDS:]) for one in added],
+        everyday_added=[torch.cat(by_render[SEEDS:]) for by_render in added],
     )
 
 
@@ -297,38 +338,40 @@ def _errors(
     reference: int,
     count: Callable[[int], None],
 ) -> Cells:
-    """[pictures, epochs, skips]: the logarithm of the error of denoising each picture with each epoch, over that without it at
-    the Clip Skip `reference`.
+    """Return [pictures, epochs, skips]: the logarithm of the error of denoising each picture with each epoch, over that without
+    it at the Clip Skip `reference`.
 
     The same noise and noise levels for all, so that nothing else differs (see `by_pictures`)."""
 
-    def asked(loras: tuple[LoraRef, ...], skips: Sequence[int]) -> Cells:
+    square = replace(render, width=model.facts.native_px, height=model.facts.native_px)
+
+    def log_errors(loras: tuple[LoraRef, ...], skips: Sequence[int]) -> Cells:
         with model.with_loras(loras, extras) as reader:
-            probe = Probe.of(model, reader, render, count)
-            found = np.full((len(pictures), -(-LOOKS // len(pictures)), len(skips)), np.nan)
+            probe = Probe.of(model, reader, square, count)
+            losses = np.full((len(pictures), -(-LOOKS // len(pictures)), len(skips)), np.nan)
             for look in range(LOOKS):
                 turn, at = divmod(look, len(pictures))
                 picture = pictures[at]
                 noisy = probe.add_noise(picture.latent, HIGHEST * spread_out(look + 1), seed=look)
-                said = probe.predict(noisy.latent, noisy.timestep, probe.layers(picture.caption, skips))
-                found[at, turn] = (said - noisy.target.cpu()).square().mean(dim=(1, 2, 3)).double().log().numpy()
-        means: Cells = np.nanmean(found, axis=1)
+                predicted = probe.predict(noisy.latent, noisy.timestep, probe.layers(picture.caption, skips))
+                losses[at, turn] = (predicted - noisy.target.cpu()).square().mean(dim=(1, 2, 3)).double().log().numpy()
+        means: Cells = np.nanmean(losses, axis=1)
         return means
 
-    without = asked((), [reference])
-    found: Cells = np.stack([asked((ref,), skips) - without for ref in refs], axis=1)
-    return found
+    without = log_errors((), [reference])
+    ratios: Cells = np.stack([log_errors((ref,), skips) - without for ref in refs], axis=1)
+    return ratios
 
 
-def _chances(said: Sequence[Evidence], model: Model) -> dict[int, float]:
-    """By Clip Skip; where nothing says anything, the family's own and no certainty."""
-    return combined(said, depth=model.facts.depth) if said else {model.facts.family.value.default_skip: 0.0}
+def _chances(evidence: Sequence[Evidence], model: Model) -> dict[int, float]:
+    """Return the chance of each Clip Skip; where there is no evidence, the family's own without certainty."""
+    return combined(evidence, depth=model.facts.depth) if evidence else {model.facts.family.value.default_skip: 0.0}
 
 
 def _choose(
     called: Cells, besides: Cells, error: Cells | None, *, skips: Sequence[int], trained: int
 ) -> tuple[EpochChoice, NDArray[np.float64]]:
-    """The earliest epoch that nothing beats by more than noise, at the Clip Skip where it was trained if that is among them."""
+    """Return the earliest epoch that nothing beats by more than noise, at the Clip Skip where it was trained if that is among them."""
     epochs, columns = called.shape[1:]
     losses = besides - called if error is None else error
     flat = losses.reshape(len(losses), -1)
@@ -360,7 +403,7 @@ def _choose(
 
 
 def no_worse(losses: NDArray[np.float64], best: int) -> NDArray[np.float64]:
-    """[cells]: how probable it is that each one's mean is no higher than that of column `best` (Bayesian bootstrap, as in
+    """Return for each cell how probable it is that its mean is no higher than that of column `best` (Bayesian bootstrap, as in
     `chances`)."""
     shares = np.random.default_rng(1).dirichlet(np.ones(len(losses)), DRAWS)
     share: NDArray[np.float64] = ((shares @ (losses - losses[:, [best]])) <= 0).mean(axis=0)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,20 @@ CELLS = 2 * 64 * 64
 GPU_CELLS = 32 * 64 * 64
 
 
+@final
+class RowCounter:
+    """Counts UNet evaluations as they are done, and tells whoever follows."""
+
+    def __init__(self, most: int, tell: Callable[[int, int], None]) -> None:
+        self.rows = 0
+        self._most, self._tell = most, tell
+
+    def add(self, rows: int) -> None:
+        """Count evaluations that are done."""
+        self.rows += rows
+        self._tell(self.rows, self._most)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TextRows:
     """Texts of one length, or one text at several Clip Skips, as the UNet is given them."""
@@ -34,13 +49,13 @@ class TextRows:
 
     @classmethod
     def of(cls, vectors: Sequence[TextVectors]) -> "TextRows":
-        """A row for each text."""
-        beside = [one.added for one in vectors if one.added is not None]
-        return cls(tokens=torch.stack([one.tokens for one in vectors]), added=torch.stack(beside) if beside else None)
+        """Return a row for each text."""
+        beside = [text.added for text in vectors if text.added is not None]
+        return cls(tokens=torch.stack([text.tokens for text in vectors]), added=torch.stack(beside) if beside else None)
 
     @classmethod
     def joined(cls, parts: Sequence["TextRows"]) -> "TextRows":
-        """The rows of all of them."""
+        """Return the rows of all parts together."""
         beside = [part.added for part in parts if part.added is not None]
         return cls(tokens=torch.cat([part.tokens for part in parts]), added=torch.cat(beside) if beside else None)
 

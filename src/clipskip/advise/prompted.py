@@ -140,72 +140,98 @@ class Question:
 
 
 def phrases_of(prompt: str) -> tuple[str, ...]:
-    """The prompt's phrases: between commas that stand outside of brackets; of a sentence, its words of four letters or
+    """Return the prompt's phrases: between commas that stand outside of brackets; of a sentence, its words of four letters or
     more."""
     parts = [part.strip() for part in re.split(r",(?![^()\[\]]*[)\]])", prompt) if part.strip()]
     return tuple(dict.fromkeys(parts if len(parts) > 1 else re.findall(r"\w{4,}", prompt)))[:MOST_PHRASES]
 
 
 def without(prompt: str, phrase: str) -> str:
-    """The prompt without one of its phrases."""
+    """Return the prompt without one of its phrases."""
     pattern = rf"(?<!\w){re.escape(phrase)}(?!\w)" if re.match(r"\w", phrase) else re.escape(phrase)
     left = re.sub(pattern, "", prompt, count=1)
     return re.sub(r"\s*,(\s*,)+", ",", re.sub(r" {2,}", " ", left)).strip(" ,")
 
 
 def prompted_rows(render: Render, *, columns: int) -> int:
-    """UNet evaluations that `measure` takes for so many Clip Skips, those that shares are of among them."""
+    """Return how many UNet evaluations `measure` takes for so many Clip Skips, those that shares are of among them."""
     views, phrases, loras = 4 * SEEDS, len(phrases_of(render.prompt)), len(render.loras)
     return view_rows(SEEDS) + views * columns * (2 + phrases + (2 * bool(loras)) + 3 * loras)
 
 
 def measure(model: Model, question: Question, *, tell: Callable[[int], None] = lambda rows: None) -> Prompted:
-    """Asks the model; nothing is drawn to the end."""
+    """Ask the model what it makes of the prompt at each Clip Skip; nothing is drawn to the end."""
+    asked = _ask_model(model, question, tell)
+    predicted, layers, guidance = asked.predicted, asked.layers, asked.guidance
+    columns = [question.columns.index(skip) for skip in question.skips]
+    reference = question.columns.index(question.reference)
+    kept = share_kept(guidance, reference=reference)
+    size = size_beside(guidance, guidance[:, reference : reference + 1])
+    moved = measures.conditioning_distance(layers[PROMPT].tokens, layers[NEGATIVE].tokens, reference=reference)
+    guesses = guesses_of(asked.probe, asked.views, predicted[NEGATIVE] + question.render.cfg_scale * guidance)
+    changed = measures.change(guesses, reference=reference)
+    effects = [
+        Effect(name=phrase, predicted=predicted[PROMPT] - predicted[f"without {number}"])
+        for number, phrase in enumerate(phrases_of(question.render.prompt))
+    ]
+    loras, shifts = _loras(model, question, asked.views, tell=tell)
+    return Prompted(
+        skips=question.skips,
+        reference=question.reference,
+        guidance_kept=_numbers(kept, columns),
+        guidance_size=_numbers(size, columns),
+        conditioning_distance=_numbers(moved, columns),
+        contrast=_numbers(measures.contrast(guesses, reference=reference), columns),
+        detail=_numbers(measures.detail(guesses, reference=reference), columns),
+        change=_numbers(changed, columns),
+        broken_from=measures.broken_from(
+            question.skips, kept=kept[columns], moved=moved[columns], changed=changed[columns]
+        ),
+        phrases=tuple(_reaction(effect.name, size_beside(effect.predicted, guidance), columns) for effect in effects),
+        loras=loras,
+        pulls=tuple(_pull(first, second, columns) for first, second in combinations((*shifts, *effects), 2)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Asked:
+    """What the model predicts with all LoRAs, and of what."""
+
+    probe: Probe
+    views: tuple[View, ...]
+    layers: Mapping[str, TextRows]
+    """By the name of each text."""
+    predicted: Mapping[str, Answers]
+
+    @property
+    def guidance(self) -> Answers:
+        """The prompt's prediction less the negative prompt's."""
+        return self.predicted[PROMPT] - self.predicted[NEGATIVE]
+
+
+def _ask_model(model: Model, question: Question, tell: Callable[[int], None]) -> _Asked:
+    """Return the predictions with the prompt, without each of its phrases, and with the negative prompt. Raises SpecError
+    where nothing guides the picture."""
     render, columns = question.render, question.columns
-    phrases = phrases_of(render.prompt)
     texts = {PROMPT: render.prompt}
-    texts |= {f"without {n}": without(render.prompt, phrase) for n, phrase in enumerate(phrases)}
+    texts |= {f"without {n}": without(render.prompt, phrase) for n, phrase in enumerate(phrases_of(render.prompt))}
     with model.with_loras(render.loras, question.extras) as reader:
         start = replace(render, clip_skip=ClipSkip(question.reference), negative_clip_skip=None)
         probe = Probe.of(model, reader, start, tell)
         views = views_of(probe, seeds=[render.seed + n for n in range(SEEDS)])
         tell(view_rows(SEEDS))
         layers = {**probe.read(texts, columns), NEGATIVE: probe.negative(columns)}
-        said = answers(probe, views, layers)
-    if not all(bool(answer.isfinite().all()) for answer in said.values()):
+        predicted = answers(probe, views, layers)
+    if not all(bool(answer.isfinite().all()) for answer in predicted.values()):
         raise not_finite(start)
-    at = [columns.index(skip) for skip in question.skips]
-    reference = columns.index(question.reference)
-    guidance = said[PROMPT] - said[NEGATIVE]
-    if float(guidance.norm()) < LEAST_GUIDANCE * float(said[PROMPT].norm()):
+    asked = _Asked(probe=probe, views=views, layers=layers, predicted=predicted)
+    if float(asked.guidance.norm()) < LEAST_GUIDANCE * float(predicted[PROMPT].norm()):
         raise SpecError(
             "prompt and negative prompt are the same to this model: nothing guides the picture, and nothing can be measured "
             "of it; change one of them",
             field="negative_prompt",
         )
-    kept, size = (
-        share_kept(guidance, reference=reference),
-        size_beside(guidance, guidance[:, reference : reference + 1]),
-    )
-    effects = [Effect(name=phrase, predicted=said[PROMPT] - said[f"without {n}"]) for n, phrase in enumerate(phrases)]
-    moved = measures.conditioning_distance(layers[PROMPT].tokens, layers[NEGATIVE].tokens, reference=reference)
-    guesses = guesses_of(probe, views, said[NEGATIVE] + render.cfg_scale * guidance)
-    changed = measures.change(guesses, reference=reference)
-    loras, shifts = _loras(model, question, views, said=said, tell=tell)
-    return Prompted(
-        skips=question.skips,
-        reference=question.reference,
-        guidance_kept=_numbers(kept, at),
-        guidance_size=_numbers(size, at),
-        conditioning_distance=_numbers(moved, at),
-        contrast=_numbers(measures.contrast(guesses, reference=reference), at),
-        detail=_numbers(measures.detail(guesses, reference=reference), at),
-        change=_numbers(changed, at),
-        broken_from=measures.broken_from(question.skips, kept=kept[at], moved=moved[at], changed=changed[at]),
-        phrases=tuple(_reaction(one.name, size_beside(one.predicted, guidance), at) for one in effects),
-        loras=loras,
-        pulls=tuple(_pull(one, other, at) for one, other in combinations((*shifts, *effects), 2)),
-    )
+    return asked
 
 
 def _reaction(phrase: str, share: Curve, at: Sequence[int]) -> PhraseReaction:
@@ -213,23 +239,23 @@ def _reaction(phrase: str, share: Curve, at: Sequence[int]) -> PhraseReaction:
     return PhraseReaction(phrase=phrase, reaction=reaction, ignored=max(reaction) < IGNORED)
 
 
-def _pull(one: Effect, other: Effect, at: Sequence[int]) -> Pull:
+def _pull(first: Effect, second: Effect, at: Sequence[int]) -> Pull:
     texts = None
-    if one.conditioning is not None and other.conditioning is not None:
-        both = [effect.conditioning.flatten(1)[None] for effect in (one, other) if effect.conditioning is not None]
+    if first.conditioning is not None and second.conditioning is not None:
+        both = [conditioning.flatten(1)[None] for conditioning in (first.conditioning, second.conditioning)]
         texts = _numbers(agreement(*both), at) if all(bool(text.any()) for text in both) else None
     return Pull(
-        one=one.name,
-        other=other.name,
-        cosine=_numbers(agreement(one.predicted, other.predicted), at),
+        one=first.name,
+        other=second.name,
+        cosine=_numbers(agreement(first.predicted, second.predicted), at),
         in_conditioning=texts,
     )
 
 
 def _loras(
-    model: Model, question: Question, views: Sequence[View], *, said: Mapping[str, Answers], tell: Callable[[int], None]
+    model: Model, question: Question, views: Sequence[View], *, tell: Callable[[int], None]
 ) -> tuple[tuple[LoraUptake, ...], tuple[Effect, ...]]:
-    """Each LoRA alone, and what it adds to the prediction."""
+    """Return what each LoRA does alone, and what it adds to the prediction."""
     render, columns = question.render, question.columns
     if not render.loras:
         return (), ()
@@ -237,8 +263,8 @@ def _loras(
         probe = Probe.of(model, reader, render, tell)
         plain = {PROMPT: probe.layers(render.prompt, columns), NEGATIVE: probe.negative(columns)}
         base = answers(probe, views, plain)
-    found = [_alone(model, question, ref, views=views, plain=plain, base=base, tell=tell) for ref in render.loras]
-    return tuple(uptake for uptake, _ in found), tuple(effect for _, effect in found)
+    alone = [_alone(model, question, ref, views=views, plain=plain, base=base, tell=tell) for ref in render.loras]
+    return tuple(uptake for uptake, _ in alone), tuple(effect for _, effect in alone)
 
 
 def _alone(

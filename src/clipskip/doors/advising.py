@@ -1,7 +1,9 @@
 """The advise command: it measures with a progress bar and prints the verdict as text or JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -9,56 +11,82 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clipskip.advise import Advice, Answer, Wanted, advise, advise_by_family, whole_skips
 from clipskip.doors.advice_text import lines, plain
+from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, Dialect, Family, Request
 from clipskip.sweep import Model, find_model, load_model, resolve
 from clipskip.weights import Library, read_trainer_config, remember
 
 
-def run_advise(
-    request: Request,
-    skips: Sequence[ClipSkip],
-    *,
-    tool: str,
-    images: Path | None,
-    base: str | None,
-    clip: str | None,
-    trainer_config: Path | None,
-    folders: Sequence[Path],
-    allow_pickle: bool,
-    as_json: bool,
-    keep: bool = False,
-) -> str:
-    """Find out which Clip Skip to use, with progress on standard error, and return the answer."""
-    dialect = Dialect.parse(tool)
-    console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
-    path = find_model(request.model, hash=request.model_hash, library=library)
-    config = read_trainer_config(trainer_config) if trainer_config else None
-    measured = bool(images or base or clip or keep or config)
-    settled = advise_by_family(path, request, measured=measured, allow_pickle=allow_pickle)
-    if settled is not None:
-        return _printed(*settled, tool=dialect, as_json=as_json)
-    with console.status("Opening the model"):
-        model = load_model(path, allow_pickle=allow_pickle, prediction=request.prediction)
-    question = Wanted(
-        request=request,
-        skips=whole_skips(skips, depth=model.facts.depth),
-        images=images,
-        base=base,
-        config=config,
-        clip=clip,
-    )
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True
-    ) as bar:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What the command was asked, and how to answer."""
+
+    request: Request
+    skips: tuple[ClipSkip, ...]
+    """The layers to compare."""
+    dialect: Dialect
+    """The tool whose numbers the answer is in."""
+    images: Path | None
+    """A folder of pictures with captions."""
+    base: str | None
+    """The checkpoint that the model was made from."""
+    clip: str | None
+    """The CLIP model to score pictures with."""
+    trainer_config: Path | None
+    keep: bool
+    """Whether later pictures use the answer."""
+    plot: Path | None
+    """The SVG file to draw epochs into."""
+    folders: tuple[Path, ...]
+    allow_pickle: bool
+    as_json: bool
+
+
+@contextmanager
+def progress_of(console: Console, most: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar while the model is asked, and give the function that moves it. `most` is "at most " where it may end early."""
+    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("Asking the model")
 
-        def tell(rows: int, most: int) -> None:
-            bar.update(task, completed=rows, total=most, description=f"{rows} of at most {most} UNet evaluations")
+        def tell(rows: int, total: int) -> None:
+            bar.update(task, completed=rows, total=total, description=f"{rows} of {most}{total} UNet evaluations")
 
-        advice = advise(model, question, library, allow_pickle=allow_pickle, tell=tell)
-    if keep:
+        yield tell
+
+
+def open_asked(question: Question, path: Path, console: Console) -> Model:
+    """Open the model that is asked about."""
+    with console.status("Opening the model"):
+        return load_model(path, allow_pickle=question.allow_pickle, prediction=question.request.prediction)
+
+
+def run_advise(question: Question) -> str:
+    """Find out which Clip Skip to use, with progress on standard error, and return the answer."""
+    if question.plot is not None:
+        raise SpecError("--out draws the epochs of a LoRA; give several of one with --lora", field="out")
+    request, allow_pickle = question.request, question.allow_pickle
+    console, library = Console(stderr=True, highlight=False), Library.of_user(question.folders)
+    path = find_model(request.model, hash=request.model_hash, library=library)
+    config = read_trainer_config(question.trainer_config) if question.trainer_config else None
+    measured = bool(question.images or question.base or question.clip or question.keep or config)
+    settled = advise_by_family(path, request, measured=measured, allow_pickle=allow_pickle)
+    if settled is not None:
+        return _printed(question, *settled)
+    model = open_asked(question, path, console)
+    wanted = Wanted(
+        request=request,
+        skips=whole_skips(question.skips, depth=model.facts.depth),
+        images=question.images,
+        base=question.base,
+        config=config,
+        clip=question.clip,
+    )
+    with progress_of(console, "at most ") as tell:
+        advice = advise(model, wanted, library, allow_pickle=allow_pickle, tell=tell)
+    if question.keep:
         _keep(advice, model, request, library, console, allow_pickle=allow_pickle)
-    return _printed(advice, model.facts.family, tool=dialect, as_json=as_json)
+    return _printed(question, advice, model.facts.family)
 
 
 def _keep(
@@ -74,7 +102,7 @@ def _keep(
     console.print(f"Kept for pictures without a Clip Skip, in {path}", markup=False, soft_wrap=True)
 
 
-def _printed(advice: Advice, family: Family, *, tool: Dialect, as_json: bool) -> str:
-    if as_json:
+def _printed(question: Question, advice: Advice, family: Family) -> str:
+    if question.as_json:
         return json.dumps(plain(advice, family=family), indent=2, ensure_ascii=False)
-    return "\n".join(lines(advice, family=family, tool=tool))
+    return "\n".join(lines(advice, family=family, tool=question.dialect))

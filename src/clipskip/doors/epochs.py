@@ -1,4 +1,4 @@
-"""What stands behind --lora of the advise command: one LoRA, several, or the epochs of one, as files, a pattern or a folder."""
+"""The advise command for several files of one LoRA: it finds its epochs behind --lora and compares them."""
 
 import glob
 import json
@@ -7,22 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clipskip.advise import Compared, compare, whole_skips
+from clipskip.doors.advising import Question, open_asked, progress_of
 from clipskip.doors.epochs_text import epoch_lines, epoch_picture, plain_epochs
 from clipskip.errors import LoraError, NotFound, OutputError, SpecError
-from clipskip.spec import ClipSkip, Dialect, LoraRef, Request
-from clipskip.sweep import find_model, load_model
+from clipskip.spec import LoraRef
+from clipskip.sweep import find_model
 from clipskip.weights import FileKind, Library, read_allowed, read_trainer_config
 from clipskip.weights.lora import Epoch, order_epochs
 
 ENDINGS = (".safetensors", ".pt", ".bin", ".ckpt")
-"""Of files that are LoRAs where they stand among the words of a command."""
+"""A word of the command that ends so and is a file is a LoRA."""
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The prompt, and the files that a shell made of a pattern behind --lora; SpecError for two prompts."""
+    """Return the prompt, and the files that a shell made of a pattern behind --lora; SpecError for two prompts."""
     files = [word for word in words if word.lower().endswith(ENDINGS) and Path(word).is_file()]
     texts = [word for word in words if word not in files]
     if len(texts) > 1:
@@ -33,8 +33,8 @@ def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def spread(loras: Sequence[str], files: Sequence[str], *, allow_pickle: bool) -> tuple[list[str], bool]:
-    """Every LoRA by itself: patterns and folders become their files. Whether they must be epochs of one LoRA."""
-    found: list[str] = []
+    """Return every LoRA by itself, with the files of patterns and folders, and whether they must be epochs of one LoRA."""
+    spread_out: list[str] = []
     several = bool(files)
     for text in loras:
         ref = LoraRef.parse(text)
@@ -45,76 +45,63 @@ def spread(loras: Sequence[str], files: Sequence[str], *, allow_pickle: bool) ->
         elif not path.is_file() and set(ref.name) & {"*", "?"}:
             inside = sorted(glob.glob(str(path), recursive=True))
         else:
-            found.append(text)
+            spread_out.append(text)
             continue
         if not inside:
             raise NotFound(f"--lora {ref.name}: no LoRA file is there", field="lora")
         several = several or len(inside) > 1
-        found += [f"{name}{text[len(ref.name) :]}" for name in inside]
-    return [*found, *files], several
+        spread_out += [f"{name}{text[len(ref.name) :]}" for name in inside]
+    return [*spread_out, *files], several
 
 
-def epochs_among(
-    request: Request, folders: Sequence[Path], *, must: bool, allow_pickle: bool
-) -> tuple[Epoch, ...] | None:
-    """The request's LoRAs as epochs of one, in order; None where they are LoRAs of several trainings. With `must` that is an
-    error."""
-    if len(request.loras) < 2:
+def epochs_among(question: Question, *, must: bool) -> tuple[Epoch, ...] | None:
+    """Return the request's LoRAs as epochs of one, in order; None where they are LoRAs of several trainings. With `must` that is
+    an error."""
+    loras, allow_pickle = question.request.loras, question.allow_pickle
+    if len(loras) < 2:
         return None
-    library = Library.of_user(folders)
+    library = Library.of_user(question.folders)
     try:
-        paths = [library.find(ref.name, FileKind.LORA, allow_path=True) for ref in request.loras]
+        paths = [library.find(ref.name, FileKind.LORA, allow_path=True) for ref in loras]
         ordered = order_epochs([read_allowed(path, allow_pickle=allow_pickle)[0] for path in dict.fromkeys(paths)])
     except LoraError:
         if must:
             raise
         return None
-    if len({(ref.text_encoder, ref.unet) for ref in request.loras}) > 1:
+    if len({(ref.text_encoder, ref.unet) for ref in loras}) > 1:
         raise SpecError("epochs of one LoRA are compared at one strength; give all of them the same", field="lora")
     return ordered if len(ordered) > 1 else None
 
 
-def run_epochs(
-    request: Request,
-    epochs: tuple[Epoch, ...],
-    skips: Sequence[ClipSkip],
-    *,
-    tool: str,
-    images: Path | None,
-    config: Path | None,
-    out: Path | None,
-    folders: Sequence[Path],
-    allow_pickle: bool,
-    as_json: bool,
-) -> str:
-    """Compares them, with progress on standard error, and says what was found."""
-    dialect = Dialect.parse(tool)
-    console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
-    trainer = read_trainer_config(config) if config else None
-    path = find_model(request.model, hash=request.model_hash, library=library)
-    with console.status("Opening the model"):
-        model = load_model(path, allow_pickle=allow_pickle, prediction=request.prediction)
+def run_epochs(question: Question, epochs: tuple[Epoch, ...]) -> str:
+    """Compare the epochs, with progress on standard error, and return the answer."""
+    if question.base or question.clip or question.keep:
+        raise SpecError(
+            "--base, --clip and --remember are not for a comparison of epochs; leave them away", field="lora"
+        )
+    request = question.request
+    console, library = Console(stderr=True, highlight=False), Library.of_user(question.folders)
+    config = read_trainer_config(question.trainer_config) if question.trainer_config else None
+    model = open_asked(question, find_model(request.model, hash=request.model_hash, library=library), console)
     wanted = Compared(
         request=replace(request, loras=()),
         epochs=epochs,
         strength=request.loras[0],
-        skips=whole_skips(skips, depth=model.facts.depth),
-        images=images,
-        config=trainer,
+        skips=whole_skips(question.skips, depth=model.facts.depth),
+        images=question.images,
+        config=config,
     )
-    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("Asking the model")
+    with progress_of(console, "") as tell:
+        comparison = compare(model, wanted, library, allow_pickle=question.allow_pickle, tell=tell)
+    if question.plot is not None:
+        _write_plot(question.plot, epoch_picture(comparison))
+    if question.as_json:
+        return json.dumps(plain_epochs(comparison, family=model.facts.family), indent=2, ensure_ascii=False)
+    return "\n".join(epoch_lines(comparison, family=model.facts.family, tool=question.dialect))
 
-        def tell(rows: int, most: int) -> None:
-            bar.update(task, completed=rows, total=most, description=f"{rows} of {most} UNet evaluations")
 
-        found = compare(model, wanted, library, allow_pickle=allow_pickle, tell=tell)
-    if out is not None:
-        try:
-            out.write_text(epoch_picture(found), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"the plot cannot be written to {out}: {error.strerror or error}", field="out") from None
-    if as_json:
-        return json.dumps(plain_epochs(found, family=model.facts.family), indent=2, ensure_ascii=False)
-    return "\n".join(epoch_lines(found, family=model.facts.family, tool=dialect))
+def _write_plot(path: Path, svg: str) -> None:
+    try:
+        path.write_text(svg, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"the plot cannot be written to {path}: {error.strerror or error}", field="out") from None

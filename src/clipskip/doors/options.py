@@ -19,6 +19,7 @@ from clipskip.spec import (
     Request,
     Start,
     check_request,
+    parse_link,
     parse_skip,
     request_from_texts,
     with_values,
@@ -103,6 +104,24 @@ Clip = Annotated[
     str | None,
     typer.Option("--clip", help="A CLIP model to score pictures with: a folder, or its name on a hub."),
 ]
+Columns = Annotated[
+    str,
+    typer.Option(
+        "--clip-skip",
+        help="The columns: 1-5, 1,2,4, 1-3:0.5, 1-11 (+2), 1-5 [3] or 1,[1:2:0.5],2. 1 is the last layer.",
+    ),
+]
+Skips = Annotated[
+    str,
+    typer.Option("--clip-skip", help="The layers: 1-12, 1,2,4, 1-3:0.5, 1-11 (+2) or 1-5 [3]. 1 is the last layer."),
+]
+Skip = Annotated[
+    str | None,
+    typer.Option(
+        "--clip-skip", help="1 is the last layer, [1:2:0.5] changes half-way; the model's own when not given."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Typed = dict[str, Any]
 """Settings of the table that were typed, by key."""
 
@@ -224,3 +243,16 @@ def with_phrases(settings: tuple[PhraseSkip, ...], typed: list[str]) -> tuple[Ph
     """Return the phrases of the settings and those that were typed, which have precedence."""
     typed_phrases = tuple(PhraseSkip.parse(text) for text in typed)
     return (*(old for old in settings if old.phrase not in {new.phrase for new in typed_phrases}), *typed_phrases)
+
+
+def with_links_fetched(request: Request, folders: list[Path] | None, *, fetch: bool, allow_pickle: bool) -> Request:
+    """Return the request with the files of its links, and with `fetch` those of its names and hashes, fetched if need
+    be."""
+    if not fetch and not any(
+        name and parse_link(name)
+        for name in (request.model, request.refiner, request.vae, *(ref.name for ref in request.loras))
+    ):
+        return request
+    from clipskip.doors.fetching import with_fetched
+
+    return with_fetched(request, folders=folders or [], may_fetch=fetch, allow_pickle=allow_pickle)

@@ -10,8 +10,9 @@ from clipskip.prompt import read_prompt
 from clipskip.spec import Axis, LoraRef, Render, Request, combinations, parse_skip
 from clipskip.spec.axes import Value
 from clipskip.sweep.model import Extras
+from clipskip.sweep.picture_files import OWN_VAE
 from clipskip.sweep.plan import LoraRow, Point, Sweep, with_and_without
-from clipskip.sweep.resolve import OWN_VAE, Resolver
+from clipskip.sweep.resolve import Resolver
 
 REQUESTED = ("model", "vae", "embedding", "sampler", "scheduler", "steps", "prompt")
 """Axes on which other files are needed, a prompt may be read in another way, or a sampler take other settings: the request is
