@@ -1,6 +1,7 @@
 """A sweep on several machines: disjoint shares, claims, merging; the same bytes as from one process."""
 
 import os
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,26 @@ import pytest
 
 from clipskip.errors import NotFound, OutputError, SpecError
 from clipskip.spec import Axis, Request, parse_skips
-from clipskip.sweep import Model, Saved, Shard, SweepFolder, draw_missing, merge_folders, plan_sweep
-from clipskip.sweep.shard import CLAIM_S, claim, give_back
+from clipskip.sweep import (
+    CellMark,
+    Marks,
+    Measure,
+    Model,
+    Saved,
+    Shard,
+    SweepFolder,
+    cell_id,
+    draw_missing,
+    finish_folder,
+    merge_folders,
+    plan_sweep,
+    read_marks,
+    read_sweep,
+    read_workers,
+    write_marks,
+    write_scores,
+)
+from clipskip.sweep.shard import CLAIM_S, _claimant, claim, give_back, renew
 from clipskip.weights import Library
 
 ASKED = Request(prompt="a frog", steps=1, seed=3, width=64, height=64, model="tiny")
@@ -41,6 +60,65 @@ def test_shares_are_disjoint_and_merge_to_the_same_bytes(model: Model, library: 
     assert sum(map(len, names)) == len(set.union(*names)) == 9
     assert merge_folders(tmp_path / "merged", [part.path for part in parts]) == (9, 9)
     assert bytes_of(tmp_path / "merged") == bytes_of(whole.path)
+
+
+def test_merging_keeps_what_people_thought_and_what_was_measured(
+    model: Model, library: Library, tmp_path: Path
+) -> None:
+    parts = [draw(tmp_path / str(i), model, library, Shard(number=i, count=2)) for i in (1, 2)]
+    ids = [cell_id(path.name) for part in parts for path in sorted(part.path.glob("row*.png"))]
+    measure = Measure(name="taste", label="taste", unit="points", higher_is_better=True, source="me")
+    for number, part in enumerate(parts):
+        write_scores(part.path, measures=[measure], cells={ids[-number]: {"taste": float(number)}})
+    mine = (CellMark(star=True, note="green"), CellMark(name="best"))
+    write_marks(parts[0].path, Marks(name="reeds", winner=ids[0], cells=((ids[1], mine[0]),)), cells=ids)
+    write_marks(parts[1].path, Marks(name="swamp", note="try 3", winner=ids[2], cells=((ids[1], mine[1]),)), cells=ids)
+    for _ in range(2):  # merging again changes nothing
+        merge_folders(tmp_path / "merged", [part.path for part in parts])
+        marks = read_marks(tmp_path / "merged")
+        assert (marks.name, marks.winner, marks.note) == ("reeds", ids[0], "Also called: swamp\ntry 3")
+        assert marks.of(ids[1]) == CellMark(star=True, name="best", note="green") and marks.of(ids[2]).star
+        assert marks.revision == 1
+    finish_folder(tmp_path / "merged")
+    record = read_sweep(tmp_path / "merged")
+    assert {cell.id: dict(cell.scores) for cell in record.flat if cell.scores} == {
+        ids[0]: {"taste": 0.0}, ids[-1]: {"taste": 1.0},
+    }  # fmt: skip
+    assert record.scores.measures == (measure,)
+    assert len(read_workers(tmp_path / "merged")) == 1, "one process drew both"
+
+
+def test_a_claim_of_a_killed_process_of_this_machine_is_anybodys_at_once(
+    model: Model, library: Library, tmp_path: Path
+) -> None:
+    folder, _ = folder_at(tmp_path, model, library)
+    cell = folder.sweep.cell(0, 0)
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    assert list(claim(tmp_path, [cell])) == [cell]
+    (tmp_path / ".claims" / cell.key).write_text(_claimant(gone.pid))
+    assert list(claim(tmp_path, [cell])) == [cell] and list(claim(tmp_path, [cell])) == []
+
+
+def test_a_claim_that_is_renewed_stays(model: Model, library: Library, tmp_path: Path) -> None:
+    folder, _ = folder_at(tmp_path, model, library)
+    cell = folder.sweep.cell(0, 0)
+    assert list(claim(tmp_path, [cell])) == [cell]
+    old = time.time() - CLAIM_S - 1
+    os.utime(tmp_path / ".claims" / cell.key, (old, old))
+    renew(tmp_path, [cell])
+    assert list(claim(tmp_path, [cell])) == []
+
+
+def test_a_clock_that_is_wrong_takes_no_claim_away(
+    model: Model, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine whose clock is a day ahead measures a claim's age by the file system's."""
+    folder, _ = folder_at(tmp_path, model, library)
+    cell = folder.sweep.cell(0, 0)
+    assert list(claim(tmp_path, [cell])) == [cell]
+    monkeypatch.setattr(time, "time", lambda now=time.time: now() + 86_400)
+    assert list(claim(tmp_path, [cell])) == []
 
 
 def test_shares_of_one_folder_fill_it(model: Model, library: Library, tmp_path: Path) -> None:

@@ -166,12 +166,17 @@ def _tell_workers(workers: Iterable[Worker], console: Console) -> None:
         console.print(printable(text), markup=False)
 
 
-def _tell_end(folder: SweepFolder, console: Console, *, complete: bool) -> None:
-    """Print what is there, and what its pictures were drawn with where they may differ in their last bits."""
-    different = kinds(read_workers(folder.path))
+def _tell_kinds(folder: Path, console: Console) -> None:
+    """Print what pictures were drawn with, where it is of several kinds."""
+    different = kinds(read_workers(folder))
     if len(different) > 1:
-        text = f"drawn with {len(different)} kinds of devices, whose pictures may differ in the last bits: "
+        text = f"drawn with {len(different)} kinds of devices or versions, whose pictures may differ in the last bits: "
         console.print(printable(text + "; ".join(different)), style="yellow", markup=False)
+
+
+def _tell_end(folder: SweepFolder, console: Console, *, complete: bool) -> None:
+    """Print what is there now."""
+    _tell_kinds(folder.path, console)
     if not complete:
         console.print(printable(f"Stopped. The same command goes on from what is in {folder.path}."), markup=False)
     if folder.page.is_file():
@@ -202,6 +207,7 @@ def run_merge(into: Path, folders: Sequence[Path]) -> None:
     """Merge folders of one sweep, and make its grid and page."""
     there, count = merge_folders(into, folders)
     finish_folder(into)
+    _tell_kinds(into, Console(stderr=True, highlight=False))
     say(f"{there} of {count} pictures")
     say(f"grid  {(into / GRID).resolve()}")
     say(f"page  {(into / PAGE).resolve()}")

@@ -83,7 +83,7 @@ export const api = {
 /** Follows a sweep. `hear` has sweep, step, cell, end, lost; gives a function that stops. */
 export function follow(id, hear) {
   const source = new EventSource(`${sweepPath(id)}/events`);
-  for (const name of ["sweep", "step", "cell", "end"]) {
+  for (const name of ["sweep", "step", "cell", "progress", "end"]) {
     source.addEventListener(name, (event) => {
       if (name === "end") source.close();
       hear[name](JSON.parse(event.data));

@@ -69,6 +69,7 @@ export function openSweeps(hear) {
       sweep: (whole) => { if (sweep?.id === whole.id) take(whole); },
       step: (event) => step(event),
       cell: (event) => cellCame(event),
+      progress: (event) => { if (sweep) { Object.assign(sweep, event, { state: "running" }); showProgress(); } },
       end: (event) => end(event),
       lost: (forever) => { if (forever) at("sweep-error").textContent = "The server has gone away. Reload this page when it is back."; },
     });
@@ -118,13 +119,13 @@ export function openSweeps(hear) {
     at("progress").hidden = sweep.state === "done";
     at("bar").hidden = ended;
     at("bar").value = share;
-    at("cancel").hidden = ended;
+    at("cancel").hidden = ended || sweep.workers.length > 0;
     at("cancel").disabled = false;
     at("resume").hidden = !ended || sweep.state === "done";
     const left = sweep.eta_s ? `, about ${duration(sweep.eta_s)} left` : "";
     at("progress-text").textContent = {
       queued: "Waiting for its turn",
-      running: `${sweep.done} of ${plural(sweep.total, "picture")}${left}`,
+      running: `${sweep.done} of ${plural(sweep.total, "picture")}${left}${others(sweep.workers)}`,
       cancelled: `Cancelled: ${sweep.done} of ${plural(sweep.total, "picture")} kept`,
       interrupted: `Interrupted: ${sweep.done} of ${plural(sweep.total, "picture")} kept`,
       failed: "Failed",
@@ -176,6 +177,12 @@ export function openSweeps(hear) {
       watch(id);
     },
   };
+}
+
+/** Who else draws a sweep, and each one's pictures a second. */
+function others(workers) {
+  const each = workers.map((one) => `${one.name} ${one.per_second.toFixed(2)}`);
+  return workers.length ? `; pictures a second: ${each.join(", ")}` : "";
 }
 
 /** A sweep in one line: model, when, seed. */

@@ -11,15 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipskip.doors.http.ours.views import view_cell, view_sweep
-from clipskip.sweep import ENDED, Job, Record, Studio
+from clipskip.doors.http.ours.views import view_cell, view_sweep, view_worker
+from clipskip.sweep import ENDED, Job, Record, Studio, drawing_now, seconds_left
 
-LOOK_S, KEEP_ALIVE_S = 0.1, 15
+LOOK_S, OTHERS_S, KEEP_ALIVE_S = 0.1, 1.0, 15
 
 
 async def watch(record: Record, studio: Studio) -> AsyncIterator[str]:
-    """Yield sweep, then step and cell as they come, then sweep and end."""
-    watcher = Watcher(record, studio.queue.find(record.id))
+    """Yield sweep, then step and cell as they come, then sweep and end. A sweep that others draw has progress in the place
+    of steps."""
+    watcher: Watcher | OthersWatcher = Watcher(record, studio.queue.find(record.id))
+    if watcher.over:
+        watcher = OthersWatcher(record)
     yield await _sweep(record, studio)
     said_at = time.monotonic()
     while not watcher.over:
@@ -72,6 +75,36 @@ class Watcher:
     def _cell(self, job: Job, place: int) -> str:
         row, column = divmod(place, len(self._record.skips))
         cell = view_cell(self._record, job, place, drawn={place})
+        return _event("cell", {"row": row, "column": column, "cell": cell.model_dump()})
+
+
+class OthersWatcher:
+    """What one watcher has been sent of a sweep that other processes draw."""
+
+    def __init__(self, record: Record) -> None:
+        self._record, self._done = record, record.drawn
+        self._workers, self._looked = drawing_now(record.folder), time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        """Return whether nobody draws it."""
+        return not self._workers
+
+    def news(self) -> list[str]:
+        """Return the events of what changed since the last look, at most one look a second."""
+        if time.monotonic() - self._looked < OTHERS_S:
+            return []
+        self._looked, before, self._done = time.monotonic(), self._done, self._record.drawn
+        self._workers = drawing_now(self._record.folder)
+        new = sorted(self._done - before)
+        left = len(self._record.flat) - len(self._done)
+        workers = [view_worker(worker).model_dump() for worker in self._workers]
+        progress: dict[str, object] = {"eta_s": seconds_left(self._workers, left), "workers": workers}
+        return [self._cell(place) for place in new] + [_event("progress", progress)]
+
+    def _cell(self, place: int) -> str:
+        row, column = divmod(place, len(self._record.skips))
+        cell = view_cell(self._record, None, place, drawn={place})
         return _event("cell", {"row": row, "column": column, "cell": cell.model_dump()})
 
 

@@ -103,7 +103,7 @@ def _add_control(routes: APIRouter, studio: Studio, *, clip: str | None) -> None
         responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
     )
     def events(id: str) -> StreamingResponse:
-        """Send server-sent events: `sweep` (first and last), `step`, `cell`, `end`."""
+        """Send server-sent events: `sweep` (first and last), `step`, `cell`, `progress` (of a sweep that others draw), `end`."""
         record = studio.history.find(id)
         return StreamingResponse(watch(record, studio), media_type="text/event-stream")
 

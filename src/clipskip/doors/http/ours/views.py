@@ -7,7 +7,20 @@ from pydantic import BaseModel, ConfigDict
 
 from clipskip.errors import ClipskipError
 from clipskip.spec import Axis, ClipSkip, LoraRef, Skip
-from clipskip.sweep import GRID, PAGE, Job, Marks, Measure, Record, Studio, Summary
+from clipskip.sweep import (
+    ENDED,
+    GRID,
+    PAGE,
+    Job,
+    Marks,
+    Measure,
+    Record,
+    Studio,
+    Summary,
+    Worker,
+    drawing_now,
+    seconds_left,
+)
 
 State = Literal["queued", "running", "done", "cancelled", "failed", "interrupted"]
 JobState = Literal["none", "queued", "running", "done", "cancelled", "failed"]
@@ -115,6 +128,16 @@ class CellView(View):
     """By the name of the measure, for those that have been measured."""
 
 
+class WorkerView(View):
+    """A process outside this server that draws a sweep: of a cluster, or one of several shares."""
+
+    name: str
+    """Host and process."""
+    device: str
+    pictures: int
+    per_second: float
+
+
 class SummaryView(View):
     """A sweep without its cells."""
 
@@ -134,6 +157,8 @@ class SummaryView(View):
     total: int
     progress: float
     eta_s: float | None
+    workers: list[WorkerView]
+    """Who else draws it now; then its state is running, and it cannot be cancelled here."""
     error: ErrorView | None
     grid: str | None
     page: str | None
@@ -262,7 +287,8 @@ def _image(record: Record, place: int) -> str:
 def _summary(record: Record, job: Job | None, drawn: Collection[int], marks: Marks) -> SummaryView:
     done, total = len(drawn), len(record.flat)
     asked, base = record.request, f"/v1/sweeps/{record.id}"
-    state: State = job.state if job else "done" if done == total else "interrupted"
+    workers = () if done == total or (job and job.state not in ENDED) else drawing_now(record.folder)
+    state: State = "running" if workers else job.state if job else "done" if done == total else "interrupted"
     columns = zip(record.skips, record.labels, strict=True)
     return SummaryView(
         id=record.id,
@@ -281,8 +307,9 @@ def _summary(record: Record, job: Job | None, drawn: Collection[int], marks: Mar
         ],
         done=done,
         total=total,
-        progress=job.share if job and state == "running" else done / total,
-        eta_s=job.eta_s if job else None,
+        progress=job.share if job and state == "running" and not workers else done / total,
+        eta_s=seconds_left(workers, total - done) if workers else job.eta_s if job else None,
+        workers=[view_worker(worker) for worker in workers],
         error=view_error(job.error) if job and job.error else None,
         grid=f"{base}/grid.png" if record.has(GRID) else None,
         page=f"{base}/page.html" if record.has(PAGE) else None,
@@ -321,6 +348,13 @@ def view_axes(axes: Sequence[Axis]) -> list[AxisView]:
 def view_lora(lora: LoraRef) -> LoraView:
     """Return a LoRA at its strengths."""
     return LoraView(name=lora.name, text_encoder=lora.text_encoder, unet=lora.unet, hash=lora.hash)
+
+
+def view_worker(worker: Worker) -> WorkerView:
+    """Return a process that draws elsewhere."""
+    return WorkerView(
+        name=worker.name, device=worker.device, pictures=worker.pictures, per_second=round(worker.per_second, 4)
+    )
 
 
 def view_error(error: ClipskipError) -> ErrorView:
