@@ -10,6 +10,7 @@ from spec.test_graphs import PLAIN
 
 from clipskip.errors import SpecError
 from clipskip.image import infotexts_of
+from clipskip.sample import find_sampler, stable_diffusion
 from clipskip.spec import ClipSkip, LoraRef, Request, request_from_texts
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.settings import request_from_text
@@ -165,9 +166,30 @@ def test_swarmuis_refiner_is_read_where_it_swaps_steps_and_else_an_error() -> No
     refined = SWARM | {"refinermodel": "ref", "refinercontrolpercentage": 0.2, "refinermethod": "StepSwap"}
     asked = read({"sui_image_params": refined})
     assert (asked.refiner, asked.refiner_switch_at) == ("ref", 0.8)
-    with pytest.raises(SpecError, match="draws over its picture with the model ref"):
-        read({"sui_image_params": refined | {"refinermethod": "PostApply"}})
-    assert read({"sui_image_params": refined | {"refinermodel": "(Use Base)"}}).refiner is None
+    assert {"when the refiner takes over", "the refiner's noise"} <= {name for name, _ in asked.unused}
+    noisy = read({"sui_image_params": refined | {"refinermethod": "StepSwapNoisy"}})
+    assert noisy.refiner == "ref" and "the refiner's noise" not in {name for name, _ in noisy.unused}
+    for method in ("PostApply", "Other", ""):
+        with pytest.raises(SpecError, match="draws over its picture with the model ref"):
+            read({"sui_image_params": refined | {"refinermethod": method}})
+    for base in ("(Use Base)", SWARM["model"]):
+        own = read(
+            {"sui_image_params": refined | {"refinermodel": base, "refinermethod": "PostApply", "refinerupscale": 2}}
+        )
+        assert own.refiner is None
+        assert {"refinermethod", "refinercontrolpercentage", "refinerupscale"} <= {name for name, _ in own.unused}
+
+
+@pytest.mark.parametrize(("steps", "control", "end"), [(20, 0.2, 16), (30, 0.35, 20), (25, 0.5, 12)])
+def test_it_takes_over_at_the_step_that_swarmui_says(steps: int, control: float, end: int) -> None:
+    record = {
+        "sui_image_params": SWARM
+        | {"comfyuischeduler": "normal", "steps": steps, "refinermodel": "ref", "refinermethod": "StepSwapNoisy"}
+        | {"refinercontrolpercentage": control}
+    }
+    asked, table = read(record), stable_diffusion()
+    levels = find_sampler("Euler")[0].sigmas(steps, schedule="Normal")
+    assert [table.gone(level) >= asked.refiner_switch_at for level in levels[:-1]].index(True) == end
 
 
 def test_invokeais_refiner_is_read() -> None:

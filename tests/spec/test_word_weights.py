@@ -91,6 +91,12 @@ def test_a_lora_that_an_invokeai_prompt_calls_is_a_tag() -> None:
         ("2::a ::b::c", "(a:2) b::c"),
         (".5::a {b}::", "(a:0.5) (b:0.525)"),
         ("1::a::", "a"),
+        (
+            "1girl, 1.5::rain, night ::, 0.5::coat ::, black shoes",
+            "1girl, (rain, night:1.5) , (coat:0.5) , black shoes",
+        ),
+        ("{{{rain :: snow", "(rain:1.15762)  snow"),
+        ("-1::hat ::", "(hat:-1) "),
         ("mk2::a", "mk2::a"),
         ("1.2::a 0.5::b", "(a:1.2) (b:0.5)"),
     ],

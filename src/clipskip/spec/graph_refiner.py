@@ -60,7 +60,12 @@ def refining(
         second.take(key)
     for key in ("end_at_step", "return_with_leftover_noise"):
         first.take(key)
-    return Refining(model=name, switch_at=round(GONE * (end - 0.5) / (steps + EVEN[schedule]), 6))
+    return Refining(model=name, switch_at=switched_at(end, steps=steps, schedule=schedule))
+
+
+def switched_at(end: int, *, steps: int, schedule: str) -> float:
+    """Return the share of the noise that is gone at a step of an even schedule."""
+    return round(GONE * (end - 0.5) / (steps + EVEN[schedule]), 6)
 
 
 def _goes_on(graph: Graph, node: Node, first: Node, end: int) -> bool:

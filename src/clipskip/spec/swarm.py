@@ -4,10 +4,18 @@ import re
 from typing import Any
 
 from clipskip.errors import SpecError
+from clipskip.spec.fooocus import NOT_BY_NOISE
+from clipskip.spec.graph_refiner import EVEN, switched_at
 from clipskip.spec.reader import Record, Said, says_something
+from clipskip.spec.sampler_names import comfy_names
 
 USE_BASE = "(use base)"
 """What it has for a refiner's model where the base does that too."""
+SWAPS = {
+    "StepSwapNoisy": "",
+    "StepSwap": "SwarmUI ends the base's at once and gives the refiner its own; here it goes on with the base's",
+}
+"""Its ways to hand over at a step, with what is done otherwise here."""
 
 _TAG = re.compile(r"<(\w++)(?:\[[^\]<>]*\])?:([^<>]*)>")
 
@@ -48,19 +56,30 @@ def _without(tag: re.Match[str], loras: list[list[object]]) -> str:
 
 
 def _refined(found: dict[str, Any]) -> dict[str, Any]:
-    """A refiner of its own takes over for a share of the noise at the end (StepSwap); a second run over it is another thing."""
+    """A refiner of its own takes over at a step (StepSwapNoisy, StepSwap); a second run over the picture is another thing.
+
+    SwarmUI counts steps (WorkflowGeneratorSteps.cs) where this program goes by noise: the same on an even schedule.
+    """
     name = found.get("refinermodel")
     if not says_something(name):
         return found
-    if str(name).strip().lower() == USE_BASE:
+    if str(name).strip().lower() == USE_BASE or name == found.get("model"):
         del found["refinermodel"]
         return found
     method = str(found.pop("refinermethod", "PostApply"))
-    if method.lower() not in ("stepswap", "step-swap"):
+    if method not in SWAPS:
         raise SpecError(
             f"this SwarmUI record draws over its picture with the model {str(name)[:60]} ({method[:20]}), which cannot be "
-            "repeated; records whose refiner swaps steps (StepSwap) can",
+            "repeated; records whose refiner swaps steps (StepSwap, StepSwapNoisy) can",
             field="refiner",
         )
-    share = Said("refinercontrolpercentage", found.pop("refinercontrolpercentage", 0.2)).number()
-    return found | {"refiner_switch_at": 1 - share}
+    share = 1 - Said("refinercontrolpercentage", found.pop("refinercontrolpercentage", 0.2)).number()
+    steps = Said("steps", found.get("steps", 20)).whole()
+    scheduler = found.get("scheduler", found.get("comfyuischeduler", "normal"))
+    _, schedule = comfy_names(str(found.get("sampler", "euler")), str(scheduler))
+    end = round(steps * share)
+    if schedule in EVEN and 0 < end < steps:
+        found["refiner_switch_at"] = switched_at(end, steps=steps, schedule=schedule)
+    else:
+        found |= {"refiner_switch_at": share, "when the refiner takes over": f"at {share:g} {NOT_BY_NOISE}"}
+    return found | ({"the refiner's noise": SWAPS[method]} if SWAPS[method] else {})

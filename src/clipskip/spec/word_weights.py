@@ -1,8 +1,9 @@
 """Weights of words as NovelAI and InvokeAI write them, converted to A1111's (words:1.1).
 
-NovelAI: {words} multiplies by 1.05, [words] by 1 / 1.05 (its manual, "Strengthening and weakening"); round brackets are
-text. InvokeAI: (words)1.2, (words)++ and word+ multiply by 1.1 per plus and 0.9 per minus; brackets alone do nothing
-(compel's syntax).
+NovelAI: {words} multiplies by 1.05, [words] by 1 / 1.05, 1.5::words:: weighs by the number (from its model V4 on), and ::
+closes brackets too; round brackets are text (its manual, "Strengthening and weakening", whose own example is
+"1girl, 1.5::rain, night ::, 0.5::coat ::, black shoes"). InvokeAI: (words)1.2, (words)++ and word+ multiply by 1.1 per
+plus and 0.9 per minus; brackets alone do nothing (compel's syntax).
 """
 
 import re
@@ -25,7 +26,12 @@ _TAIL = re.compile(r"(:\s*[-+]?[.0-9]{1,20}\s*)\Z")
 
 
 def novelai_words(prompt: str) -> str:
-    """NovelAI's prompt with its weights as A1111 writes them."""
+    """NovelAI's prompt with its weights as A1111 writes them; SpecError for several prompts in one."""
+    if "|" in prompt:
+        raise SpecError(
+            "this NovelAI prompt has parts with | between them, which it mixes or chooses from; give the prompt itself",
+            field="prompt",
+        )
     pieces: Pieces = []
     brackets, at = list[str](), 0
     number: float | None = None
@@ -35,8 +41,9 @@ def novelai_words(prompt: str) -> str:
         if numbered:
             number, at = float(numbered[1]), numbered.end()
             continue
-        if number is not None and prompt.startswith("::", at):
+        if (number is not None or brackets) and prompt.startswith("::", at):
             number, at = None, at + 2
+            brackets.clear()
             continue
         if sign in "{[":
             brackets.append(sign)

@@ -54,7 +54,7 @@ class Saved:
 
 
 def open_model(
-    name: str | None = None,
+    name: str | os.PathLike[str] | None = None,
     *,
     hash: str | None = None,
     library: Library | None = None,
@@ -65,7 +65,8 @@ def open_model(
 
     A hash has precedence: the file with that content is used, whatever its name.
     """
-    path = find_model(name, hash=hash, library=library or Library.of_user())
+    asked = None if name is None else os.fspath(name)
+    path = find_model(asked, hash=hash, library=library or Library.of_user())
     return load_model(path, device=device, allow_pickle=allow_pickle)
 
 

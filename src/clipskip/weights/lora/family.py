@@ -33,6 +33,12 @@ SECOND_AXIS = (
     r"(lora_down(\.weight)?|lora_A(\.[\w-]+)?(\.weight)?|lora(_linear_layer)?\.down\.weight|hada_w1_b|diff|set_weight)"
 )
 """Parts whose second axis is the module's input width."""
+_OUTERMOST = re.compile(
+    r".*(down_blocks[._]0[._]attentions|up_blocks[._]3[._]attentions|input_blocks[._][12][._]1|output_blocks[._](9|10|11)[._]1)"
+)
+_TEXT_LAYER = re.compile(
+    r"(?:lora_te_|lycoris_te_|text_encoder\.|(?:text_encoders\.)?clip_[lh]\.).*encoder[._]layers[._]([0-9]{1,3})[._]"
+)
 STATED = (
     (r"sdxl|xl-v1|xl_base|pony|illustrious|noobai", Family.SDXL),
     (r"sd3|diffusion-3", Family.SD3),
@@ -87,7 +93,22 @@ def lora_family(shapes: Shapes, metadata: Mapping[str, str]) -> LoraFamily:
     if any(key.startswith(FIRST_OF_TWO) for key in shapes):
         return LoraFamily(family=Family.SDXL)
     widths = _widths(r".*self_attn[._][qkv]_proj", shapes)
-    return LoraFamily(family=next((ENCODER_IN[width] for width in widths if width in ENCODER_IN), None))
+    family = next((ENCODER_IN[width] for width in widths if width in ENCODER_IN), None)
+    return LoraFamily(family=family) if family else _by_names(shapes)
+
+
+def _by_names(shapes: Shapes) -> LoraFamily:
+    """Return the family that the names alone leave open, for files whose widths are no family's, or that have none.
+
+    SDXL's UNet has no attention in its outermost blocks; one text encoder with more than 12 layers is SD 2.x's.
+    """
+    layers = [int(match[1]) for key in shapes if (match := _TEXT_LAYER.match(key))]
+    if layers and max(layers) >= Family.SD1.depth:
+        return LoraFamily(family=Family.SD2)
+    if not any(map(_OUTERMOST.match, shapes)):
+        return LoraFamily()
+    first = layers and max(layers) == Family.SD1.depth - 1
+    return LoraFamily(family=Family.SD1) if first else LoraFamily(other="SD 1.x or SD 2.x")
 
 
 def stated_family(metadata: Mapping[str, str]) -> Family | None:
