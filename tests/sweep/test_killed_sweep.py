@@ -73,3 +73,22 @@ def test_cells_are_the_same_however_often_the_sweep_was_killed(kills: int, more:
             assert whole(out, more)[0] == undisturbed
             shutil.rmtree(out)
     assert whole(out, more)[0] == undisturbed
+
+
+def test_sigterm_gives_claimed_cells_back_though_ctrl_c_is_ignored(tmp_path: Path) -> None:
+    """A batch queue that preempts, and a script's `command &`, which ignores Ctrl-C."""
+    process = FRESH.Process(target=in_background, args=(tmp_path,))
+    process.start()
+    claims = tmp_path / ".claims"
+    while process.is_alive() and not (claims.is_dir() and list(claims.iterdir())):
+        time.sleep(0.002)
+    process.terminate()
+    process.join(60)
+    assert process.exitcode == 130
+    assert len(list(claims.iterdir())) == len(pictures(tmp_path)), "a claim stays with its picture alone"
+
+
+def in_background(out: Path) -> None:
+    """A share that pulls, begun where Ctrl-C is ignored; its pictures take a hundred steps."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sweep(out, ("--clip-skip", "1-8", "--steps", "100", "--shard", "auto"))

@@ -2,13 +2,14 @@
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
 from clipskip.advise import Scoring
 from clipskip.doors.measuring import measure_sweep
@@ -52,6 +53,7 @@ WHOLE = Shard()
 OUT = Path("clipskip-out")
 SPEED_S = 600.0
 """The last seconds whose speed the time left is reckoned by."""
+LOG_S = 60.0
 MOST_UNUSED, MOST_SHOWN = 40, 120
 """The most settings that are named as not used, and the most characters of each."""
 
@@ -140,7 +142,8 @@ def run_on_ray(
         events = draw_on_cluster(folder, plan, address=None if address == "local" else address, tally=tally)
         speed = partial(_speed, tally.workers)
         try:
-            complete = _show(events, console=console, pictures=len(sweep.places), speed=speed)
+            with closing(events):  # type: ignore[type-var]  # a generator
+                complete = _show(events, console=console, pictures=len(sweep.places), speed=speed)
         finally:
             _finish(folder)
         if complete and not tally.failed and scoring is not None:
@@ -190,10 +193,11 @@ def _tell_end(folder: SweepFolder, console: Console, *, complete: bool) -> None:
 
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """Let a batch queue's SIGTERM end the drawing as Ctrl-C does: claimed cells are given back."""
+    """Let a batch queue's SIGTERM end the drawing as Ctrl-C does, also where that is ignored, as of a script's `command &`:
+    claimed cells are given back."""
     before = signal.getsignal(signal.SIGTERM)
     try:
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     except ValueError:  # not the main thread
         yield
         return
@@ -279,6 +283,21 @@ def _ask(doubts: Sequence[Doubt], console: Console, *, yes: bool) -> None:
         raise SpecError("nothing was drawn, as you asked", field=doubts[0].field)
 
 
+class _Log:
+    """A line now and then for a batch queue's log, where no bar is shown."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._told = console, time.monotonic()
+
+    def tell(self, task: Task) -> None:
+        """Print how far it is, unless that was printed a moment ago."""
+        if self._console.is_terminal or time.monotonic() - self._told < LOG_S:
+            return
+        self._told = time.monotonic()
+        left = f", about {task.time_remaining / 60:.0f} min left" if task.time_remaining else ""
+        self._console.print(f"{task.description}{left}", markup=False)
+
+
 def _show(
     events: Iterator[Advance | Saved],
     *,
@@ -296,12 +315,14 @@ def _show(
     )
     with Progress(*columns, console=console, transient=True, speed_estimate_period=SPEED_S) as bar:
         task, done = bar.add_task(f"0 of {pictures} pictures", total=float(pictures)), 0
+        log = _Log(console)
         try:
             for event in events:
                 if isinstance(event, Saved):
                     done += 1
                     each = f", {now} a second" if (now := speed()) else ""
                     bar.update(task, completed=done, description=f"{done} of {pictures} pictures{each}")
+                    log.tell(bar.tasks[task])
                     if tell:
                         say(event.path)
                 else:

@@ -5,9 +5,11 @@ halved, so that one bad cell takes no other with it.
 """
 
 import hashlib
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -167,9 +169,8 @@ def draw_on_cluster(
     folder.keep_begun(plan.extras.starts)
     folder.reopen()
     with _Connected(address):
-        given = ray.put(
-            replace(plan, files=with_content(list(plan.files.values())))
-        )  # workers that are restarted need it
+        staged = with_content(list(plan.files.values()))
+        given = ray.put(replace(plan, files=staged))  # kept for workers that are started again
         pool = _actors(given, workers, most=len(missing))
         try:
             for place, path in _Crew(folder, missing, pool, tally).draw():
@@ -216,12 +217,15 @@ class _Connected:
 
     def __enter__(self) -> None:
         if self._owned:
+            handler = signal.getsignal(signal.SIGTERM)
             try:
                 ray.init(address=self._address, log_to_driver=False, include_dashboard=False, logging_level="error")
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise SpecError(
                     f"no Ray cluster answers at {self._address} ({str(error)[:200]}); check the address", field="ray"
                 ) from None
+            with suppress(ValueError):  # not the main thread
+                signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
 
     def __exit__(self, *_: object) -> None:
         if self._owned:
