@@ -24,6 +24,10 @@ PARTS = ("self_attn_q_proj", "self_attn_k_proj", "self_attn_v_proj", "self_attn_
 TYPED = ("word4242", "lora0123", "tag7 ogre")
 PATIENCE_MS = 280_000
 SERVE = "from clipskip.doors.cli import main; main()"
+LISTED = """async () => {
+    const all = await (await fetch("/v1/files")).json();
+    return all.reading ? 0 : all.loras.length;
+}"""
 LATENCY = """() => {
     window.spent = [];
     addEventListener("keydown", () => {
@@ -92,10 +96,8 @@ def look(page: Page, address: str, count: int) -> dict[str, float | list[float]]
     page.goto(address)
     page.wait_for_selector("#ready", state="attached", timeout=PATIENCE_MS)
     ready = time.perf_counter() - begun
-    page.wait_for_function(
-        "async (count) => { const all = await (await fetch('/v1/files')).json(); return !all.reading && all.loras.length >= count; }",
-        arg=count, timeout=PATIENCE_MS, polling=200,
-    )  # fmt: skip
+    while page.evaluate(LISTED) < count:
+        page.wait_for_timeout(200)
     whole = time.perf_counter() - begun
     page.wait_for_timeout(1500)
     page.evaluate(LATENCY)

@@ -100,7 +100,7 @@ def test_one_side_alone_makes_a_square_and_a_limit_is_said_in_words(page: Page) 
     expect(page.locator("#cell-settings")).to_contain_text("Size: 64x64", timeout=DRAWN_MS)
     page.fill("#steps", "151")
     page.click("#start")
-    expect(page.locator("#steps-error")).to_have_text("151 is too large; 150 is the most")
+    expect(page.locator("#steps-error")).to_have_text("151 is too large; 150 is the most.")
 
 
 @needs_browser

@@ -219,7 +219,7 @@ export function openForm(hear) {
         tellDoubts([]);
         at("axes-doubt").textContent = "";
         const name = fieldOf(error);
-        if (["model", "loras", "prompt", "clip_skips", "width", "axes", "hires_scale", "hires_upscaler"].includes(name) && error.status) at(`${name}-error`).textContent = error.message;
+        if (["model", "loras", "prompt", "clip_skips", "width", "axes", "hires_scale", "hires_upscaler"].includes(name) && error.status) at(`${name}-error`).textContent = sentence(error.message);
       }
     }, PAUSE_MS);
   }
@@ -255,7 +255,7 @@ export function openForm(hear) {
   /** Shows a refusal at the field that it names, else above the button. */
   function showError(error) {
     const id = fieldOf(error), line = id ? at(`${id}-error`) : null;
-    (line && at("form").contains(line) ? line : at("form-error")).textContent = error.message;
+    (line && at("form").contains(line) ? line : at("form-error")).textContent = sentence(error.message);
     const field = id === "loras" ? at("add-lora") : at(id);
     if (!line || !field) return;
     field.setAttribute("aria-invalid", "true");

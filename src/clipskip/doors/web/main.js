@@ -1,7 +1,7 @@
 // The page's start: which part is shown, what is dropped on it, and what the server is doing.
 
 import { ApiError, api } from "./api.js";
-import { at, closeNotice, h, notice } from "./dom.js";
+import { at, closeNotice, h, notice, sentence } from "./dom.js";
 import { openForm } from "./form.js";
 import { listenToHistory, showHistory } from "./history.js";
 import { drawLayers } from "./layers.js";
@@ -18,7 +18,8 @@ const form = openForm({
   async start(body) {
     const sweep = await api.start(body);
     sweeps.begin(sweep);
-    if (sweep.warnings.length) notice(sweep.warnings.join(" "));
+    closeNotice();
+    if (sweep.warnings.length) notice(sweep.warnings.map(sentence).join(" "));
     go(`#/sweep/${encodeURIComponent(sweep.id)}`);
     bringIntoView();
     at("main").focus({ preventScroll: true });
