@@ -44,8 +44,8 @@ class Firefox:
             port = free.getsockname()[1]
         (profile / "user.js").write_text(PREFERENCES.format(port=port, downloads=self.downloads))
         words = [PROGRAM, "--headless", "--marionette", "--no-remote", "--profile", str(profile)]
-        log = (place / "firefox.log").open("wb")
-        self._process = subprocess.Popen(words, stdout=log, stderr=log)
+        with (place / "firefox.log").open("wb") as log:
+            self._process = subprocess.Popen(words, stdout=log, stderr=log)
         self._socket = self._connected(port)
         self._socket.settimeout(PATIENCE_S)
         self._number = 0

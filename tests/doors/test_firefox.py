@@ -26,7 +26,7 @@ def text(firefox: Firefox, selector: str) -> str:
 def judge(firefox: Firefox) -> None:
     """Scrub, flip the row, hold, compare and star by the keys of the viewer."""
     firefox.run("document.activeElement.blur()")
-    firefox.press("ArrowLeft", "ArrowLeft")
+    firefox.press("ArrowLeft", "ArrowLeft", "ArrowDown")
     assert text(firefox, "#shown-name") == "Clip Skip 1, gnome"
     firefox.press("ArrowRight", "h", "ArrowUp")
     assert text(firefox, "#shown-name") == "Clip Skip 2, without LoRA"
