@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from clipskip.advise import Answer, Compared, Comparison, Wanted, advise, compare
 from clipskip.advise.advice import SCENES
-from clipskip.advise.epochs import _choose, compared_rows, everyday, no_worse, words_of
+from clipskip.advise.epoch_choice import choose_epoch, no_worse
+from clipskip.advise.epochs import compared_rows, everyday, words_of
 from clipskip.doors.advice_text import lines
 from clipskip.doors.cli import app
 from clipskip.doors.epochs import split_words, spread
@@ -141,7 +142,7 @@ def test_the_epoch_that_stands_out_is_chosen_at_its_clip_skip() -> None:
         cells([[0.3, 0.4], [1.0, 1.5], [2.8, 3.1]], 0.01),
         cells([[0.4, 0.4], [0.8, 0.8], [4.0, 4.3]], 0.01),
     )
-    choice, chance = _choose(called, besides, None, skips=(1, 2), trained=2)
+    choice, chance = choose_epoch(called, besides, None, skips=(1, 2), trained=2)
     assert (choice.answer, choice.epoch, choice.skip) == (Answer.VALUE, 1, 2)
     assert choice.sure == 0.6, "no surer than this without pictures"
     assert chance[1, 1] == 1
@@ -149,20 +150,20 @@ def test_the_epoch_that_stands_out_is_chosen_at_its_clip_skip() -> None:
 
 def test_differences_within_the_noise_choose_the_earliest_epoch_at_the_trained_clip_skip() -> None:
     called, besides = cells([[1.0, 1.0], [1.0, 1.0]], 0.3), cells([[0.2, 0.2], [0.2, 0.2]], 0.3)
-    choice, _ = _choose(called, besides, None, skips=(1, 2), trained=2)
+    choice, _ = choose_epoch(called, besides, None, skips=(1, 2), trained=2)
     assert (choice.answer, choice.epoch, choice.skip) == (Answer.NO_DIFFERENCE, 0, 2)
     assert len(choice.alike) == 4
 
 
 def test_a_lora_that_acts_on_every_prompt_alike_is_not_judged_without_pictures() -> None:
     called, besides = cells([[0.5, 0.5], [1.0, 1.0]], 0.01), cells([[0.6, 0.6], [1.1, 1.2]], 0.01)
-    choice, _ = _choose(called, besides, None, skips=(1, 2), trained=2)
+    choice, _ = choose_epoch(called, besides, None, skips=(1, 2), trained=2)
     assert choice.answer is Answer.NOT_KNOWN
 
 
 def test_pictures_decide_where_they_are_given() -> None:
     called, besides = cells([[0.5, 0.5], [1.0, 1.0]], 0.01), cells([[0.6, 0.6], [1.1, 1.2]], 0.01)
-    choice, _ = _choose(called, besides, cells([[-0.1, -0.3], [-0.1, -0.1]], 0.01), skips=(1, 2), trained=1)
+    choice, _ = choose_epoch(called, besides, cells([[-0.1, -0.3], [-0.1, -0.1]], 0.01), skips=(1, 2), trained=1)
     assert (choice.answer, choice.epoch, choice.skip) == (Answer.VALUE, 0, 2)
     assert choice.sure > 0.9
 

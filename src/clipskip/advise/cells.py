@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clipskip.advise import measures
-from clipskip.advise.measures import Answers, Curve, View, answers, guesses_of, share_kept, view_rows, views_of
+from clipskip.advise.measures import Answers, Curve, LatentView, answers, guesses_of, share_kept, view_rows, views_of
 from clipskip.advise.probe import Probe, TextRows
 from clipskip.advise.prompted import LEAST_GUIDANCE
 from clipskip.encode import TextReader, condition_all, one_text
@@ -142,7 +142,7 @@ def _uptakes(
     row: Render,
     extras: Extras,
     *,
-    views: Sequence[View],
+    views: Sequence[LatentView],
     columns: Sequence[Skip],
     own: Mapping[str, ClipSkip],
     whole: Answers,
@@ -171,7 +171,7 @@ def _uptakes(
 
 
 def _prompt_answers(
-    probe: Probe, reader: TextReader, row: Render, columns: Sequence[Skip], views: Sequence[View]
+    probe: Probe, reader: TextReader, row: Render, columns: Sequence[Skip], views: Sequence[LatentView]
 ) -> Answers:
     made = condition_all(reader, [row.at(skip) for skip in columns])
     text = TextRows.of([one.positive[0].schedule[0][1] for one in made])

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipskip.advise.advice import SCENES, evidence_without_drawing
-from clipskip.advise.chances import DRAWS, chances, spread_out
+from clipskip.advise.chances import spread_out
+from clipskip.advise.epoch_choice import Cells, EpochChoice, choose_epoch
 from clipskip.advise.files import Evidence, combined, config_evidence, configs_of
-from clipskip.advise.measures import TINY, Answers, View, answers, view_rows, views_of
+from clipskip.advise.measures import TINY, Answers, LatentView, answers, view_rows, views_of
 from clipskip.advise.probe import Probe, RowCounter
 from clipskip.advise.prompted import NEGATIVE, PROMPT
 from clipskip.advise.trained import HIGHEST, Captioned, read_pictures
-from clipskip.advise.verdict import Answer
 from clipskip.errors import SpecError
 from clipskip.prompt import read_prompt
 from clipskip.spec import ClipSkip, LoraRef, Render, Request
@@ -30,24 +30,9 @@ SEEDS = 2
 """Seeds of the prompt, and everyday prompts that do not call the LoRA: four noise levels of each are looked at."""
 LOOKS = 48
 """Looks at the captioned pictures."""
-ALIKE = 0.05
-"""An epoch and Clip Skip that is better than the best with at least this chance counts as no worse."""
-MODEST = 0.6
-"""Without pictures nothing is surer than this: what a LoRA adds is not yet what it was to learn."""
-SPECIFIC = 1.2
-"""A LoRA of which no epoch adds so many times what it changes besides acts on every prompt alike, as a style does."""
 PHRASES = 6
-FITS = "With it the model denoises the captioned pictures best"
-STANDS_OUT = "There what its prompt calls stands out most from what it changes besides"
-EVERYWHERE = (
-    "It acts on prompts that do not call it as much as on those that do, as styles do, so what it adds cannot be told from what it "
-    "spoils; captioned pictures of what it was to learn (--images) would tell"
-)
-
 Table = tuple[tuple[float, ...], ...]
 """A row for each epoch, a column for each Clip Skip."""
-Cells = NDArray[np.float64]
-"""[looks, epochs, skips]"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,21 +47,6 @@ class Compared:
     skips: tuple[int, ...]
     images: Path | None = None
     config: TrainerConfig | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochChoice:
-    """Which to use."""
-
-    answer: Answer
-    epoch: int
-    """Its place among the epochs, from 0; where nothing is known, where to start."""
-    skip: int
-    sure: float
-    """0 to 1: that nothing else is better by more than noise."""
-    alike: tuple[tuple[int, int], ...]
-    """(Place, Clip Skip) of all that the measure cannot tell from the best, itself among them."""
-    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,15 +113,10 @@ def compare(
     most_added = max(float(called[:, :, trained].mean(0).max()), TINY)
     called = called[..., asked]
     pictures = read_pictures(wanted.images, model)[:LOOKS] if wanted.images is not None else ()
-    error = (
-        _errors(
-            model, plain, render.loras, extras, pictures,
-            skips=wanted.skips, reference=known.model_skip, count=counter.add,
-        )
-        if wanted.images is not None
-        else None
-    )  # fmt: skip
-    choice, chance = _choose(called, besides, error, skips=wanted.skips, trained=known.lora_skip)
+    error = _errors(
+        model, plain, render.loras, extras, pictures, skips=wanted.skips, reference=known.model_skip, count=counter.add
+    )
+    choice, chance = choose_epoch(called, besides, error, skips=wanted.skips, trained=known.lora_skip)
     return Comparison(
         model=model.facts.ref.name,
         family=model.facts.family.label,
@@ -295,7 +260,7 @@ def _effects(
     renders = [replace(start, seed=render.seed + n) for n in range(SEEDS)]
     renders += [replace(start, prompt=scene, seed=render.seed + n) for n, scene in enumerate(scenes)]
     with model.with_loras((), extras) as reader:
-        views: list[Sequence[View]] = []
+        views: list[Sequence[LatentView]] = []
         for seeded in renders:
             views.append(views_of(Probe.of(model, reader, seeded), seeds=[seeded.seed]))
             count(view_rows(1))
@@ -321,7 +286,7 @@ def _effects(
 
 
 def _asked(
-    probe: Probe, views: Sequence[View], skips: Sequence[int], *, negative: bool = False
+    probe: Probe, views: Sequence[LatentView], skips: Sequence[int], *, negative: bool = False
 ) -> Mapping[str, Answers]:
     texts = {PROMPT: probe.layers(probe.render.prompt, skips)} | ({NEGATIVE: probe.negative(skips)} if negative else {})
     return answers(probe, views, texts)
@@ -337,12 +302,14 @@ def _errors(
     skips: Sequence[int],
     reference: int,
     count: Callable[[int], None],
-) -> Cells:
+) -> Cells | None:
     """Return [pictures, epochs, skips]: the logarithm of the error of denoising each picture with each epoch, over that without
-    it at the Clip Skip `reference`.
+    it at the Clip Skip `reference`. None without pictures.
 
     The same noise and noise levels for all, so that nothing else differs (see `by_pictures`)."""
 
+    if not pictures:
+        return None
     square = replace(render, width=model.facts.native_px, height=model.facts.native_px)
 
     def log_errors(loras: tuple[LoraRef, ...], skips: Sequence[int]) -> Cells:
@@ -366,48 +333,6 @@ def _errors(
 def _chances(evidence: Sequence[Evidence], model: Model) -> dict[int, float]:
     """Return the chance of each Clip Skip; where there is no evidence, the family's own without certainty."""
     return combined(evidence, depth=model.facts.depth) if evidence else {model.facts.family.value.default_skip: 0.0}
-
-
-def _choose(
-    called: Cells, besides: Cells, error: Cells | None, *, skips: Sequence[int], trained: int
-) -> tuple[EpochChoice, NDArray[np.float64]]:
-    """Return the earliest epoch that nothing beats by more than noise, at the Clip Skip where it was trained if that is among them."""
-    epochs, columns = called.shape[1:]
-    losses = besides - called if error is None else error
-    flat = losses.reshape(len(losses), -1)
-    chance = chances(flat)
-    best = int(flat.mean(0).argmin())
-    alike = [divmod(int(cell), columns) for cell in np.flatnonzero(no_worse(flat, best) >= ALIKE)]
-    epoch = min(row for row, _ in alike)
-    own = [column for row, column in alike if row == epoch]
-    column = next(
-        (at for at in own if skips[at] == trained), min(own, key=lambda at: float(losses[:, epoch, at].mean()))
-    )
-    sure = float(sum(chance[row * columns + at] for row, at in alike))
-    answer, text = Answer.VALUE, FITS if error is not None else STANDS_OUT
-    if len(alike) == epochs * columns:
-        answer, text = Answer.NO_DIFFERENCE, "What tells all of them apart is noise, so the earliest will do"
-    elif error is None and not bool((called.mean(0) >= SPECIFIC * besides.mean(0)).any()):
-        answer, text = Answer.NOT_KNOWN, EVERYWHERE
-    elif len(alike) > 1:
-        text += f"; {len(alike)} of {epochs * columns} cannot be told from the best, and this is the earliest of them"
-    choice = EpochChoice(
-        answer=answer,
-        epoch=epoch,
-        skip=skips[column],
-        sure=sure if error is not None else min(sure, MODEST),
-        alike=tuple((row, skips[at]) for row, at in alike),
-        text=text,
-    )
-    return choice, chance.reshape(epochs, columns)
-
-
-def no_worse(losses: NDArray[np.float64], best: int) -> NDArray[np.float64]:
-    """Return for each cell how probable it is that its mean is no higher than that of column `best` (Bayesian bootstrap, as in
-    `chances`)."""
-    shares = np.random.default_rng(1).dirichlet(np.ones(len(losses)), DRAWS)
-    share: NDArray[np.float64] = ((shares @ (losses - losses[:, [best]])) <= 0).mean(axis=0)
-    return share
 
 
 def _table(cells: NDArray[np.float64]) -> Table:

@@ -69,7 +69,7 @@ class WordLayers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layers:
+class LayerReading:
     """What `read_layers` found."""
 
     skips: tuple[int, ...]
@@ -106,7 +106,7 @@ class _Word:
 
 
 @torch.no_grad()
-def read_layers(reader: TextReader, text: str, *, encoder: int = 0, common: int = COMMON) -> Layers:
+def read_layers(reader: TextReader, text: str, *, encoder: int = 0, common: int = COMMON) -> LayerReading:
     """What each layer of one of the encoders makes of a text's words; PromptError for a long text, or one that only a sampler can combine.
 
     Weights in the text are left out: they come after the encoder and scale its vectors alike at every layer.
@@ -138,7 +138,7 @@ def read_layers(reader: TextReader, text: str, *, encoder: int = 0, common: int 
     turned = torch.cat([1 - (unit[:-1] * unit[1:]).sum(-1), torch.zeros(1, len(words))])
     nearest = alone.nearest(centred, is_end)
     starts = list(accumulate((one.whole.shape[1] for one in found), initial=0))
-    return Layers(
+    return LayerReading(
         skips=skips,
         tokens=sum(len(chunk.tokens) for chunk in chunks),
         likeness=tuple(_curve(row) for row in likeness),

@@ -27,7 +27,7 @@ Answers = Float[Tensor, "views skips numbers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class View:
+class LatentView:
     """A latent on the way from noise to a picture."""
 
     latent: Latent
@@ -35,7 +35,7 @@ class View:
     timestep: float
 
 
-def views_of(probe: Probe, *, seeds: Sequence[int]) -> tuple[View, ...]:
+def views_of(probe: Probe, *, seeds: Sequence[int]) -> tuple[LatentView, ...]:
     """Four latents on the way to each seed's picture, with the LoRAs that are merged now, at the render's Clip Skip."""
     sigmas = replace(find_sampler(SAMPLER)[0], trained=probe.levels).sigmas(STEPS)
     found = []
@@ -46,7 +46,7 @@ def views_of(probe: Probe, *, seeds: Sequence[int]) -> tuple[View, ...]:
             if step.number in SEEN:
                 sigma = float(sigmas[step.number])
                 seen = step.latent[0] / math.hypot(1, sigma)
-                found.append(View(latent=seen, timestep=probe.levels.timestep(sigma)))
+                found.append(LatentView(latent=seen, timestep=probe.levels.timestep(sigma)))
             if step.number == SEEN[-1]:
                 break
     return tuple(found)
@@ -57,7 +57,7 @@ def view_rows(seeds: int) -> int:
     return 2 * SEEN[-1] * seeds
 
 
-def answers(probe: Probe, views: Sequence[View], texts: Mapping[str, TextRows]) -> dict[str, Answers]:
+def answers(probe: Probe, views: Sequence[LatentView], texts: Mapping[str, TextRows]) -> dict[str, Answers]:
     """What the UNet predicts of each view with each text, by the text's name; texts of one length go together."""
     found: dict[str, Answers] = {}
     for length in sorted({text.tokens.shape[1] for text in texts.values()}):
@@ -69,7 +69,7 @@ def answers(probe: Probe, views: Sequence[View], texts: Mapping[str, TextRows]) 
 
 
 def guesses_of(
-    probe: Probe, views: Sequence[View], predicted: Answers
+    probe: Probe, views: Sequence[LatentView], predicted: Answers
 ) -> Float[Tensor, "views skips channels height width"]:
     """The clean picture, as a latent, that each prediction makes of its view."""
     return torch.stack(

@@ -12,7 +12,7 @@ from clipskip.advise import measures
 from clipskip.advise.measures import (
     Answers,
     Curve,
-    View,
+    LatentView,
     agreement,
     answers,
     distance,
@@ -198,7 +198,7 @@ class _Asked:
     """What the model predicts with all LoRAs, and of what."""
 
     probe: Probe
-    views: tuple[View, ...]
+    views: tuple[LatentView, ...]
     layers: Mapping[str, TextRows]
     """By the name of each text."""
     predicted: Mapping[str, Answers]
@@ -253,7 +253,7 @@ def _pull(first: Effect, second: Effect, at: Sequence[int]) -> Pull:
 
 
 def _loras(
-    model: Model, question: Question, views: Sequence[View], *, tell: Callable[[int], None]
+    model: Model, question: Question, views: Sequence[LatentView], *, tell: Callable[[int], None]
 ) -> tuple[tuple[LoraUptake, ...], tuple[Effect, ...]]:
     """Return what each LoRA does alone, and what it adds to the prediction."""
     render, columns = question.render, question.columns
@@ -272,7 +272,7 @@ def _alone(
     question: Question,
     ref: LoraRef,
     *,
-    views: Sequence[View],
+    views: Sequence[LatentView],
     plain: Mapping[str, TextRows],
     base: Mapping[str, Answers],
     tell: Callable[[int], None],

@@ -22,9 +22,19 @@ from clipskip.advise.files import Evidence, combined
 from clipskip.advise.summary import ScoredSweep, summarize
 from clipskip.errors import ClipskipError, NotFound, SpecError
 from clipskip.spec import ClipSkip, EncoderSkips, FileRef, LoraRef, Render
-from clipskip.sweep import Extras, Measure, Model, Summary, Sweep, SweepFolder, cell_id, load_model, write_scores
-from clipskip.sweep.folder import pixels_of
-from clipskip.sweep.manifest import read_manifest
+from clipskip.sweep import (
+    Extras,
+    Measure,
+    Model,
+    Summary,
+    Sweep,
+    SweepFolder,
+    cell_id,
+    load_model,
+    pixels_of,
+    read_manifest,
+    write_scores,
+)
 from clipskip.weights import CheckpointFacts
 
 GROUP, CLIP = "clipskip.scores", "clip"

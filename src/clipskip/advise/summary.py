@@ -11,8 +11,7 @@ from clipskip.advise.files import Evidence, combined
 from clipskip.advise.measures import SIGNS as ENOUGH
 from clipskip.advise.verdict import KNOWN, MOST_SURE
 from clipskip.spec import ClipSkip, LoraRef
-from clipskip.sweep import Badge, Group, Measure, PairedComparison, Summary, Sweep, name_row
-from clipskip.sweep.scores import SURE
+from clipskip.sweep import SURE, Badge, Group, Measure, PairedComparison, Summary, Sweep, name_row
 
 GONE = 0.1
 """A LoRA of which less than this share is taken up is called gone."""

@@ -3,8 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from clipskip.advise import Advice, Answer, LoraUptake, Prompted, Trained
-from clipskip.advise.verdict import MOST_SURE
+from clipskip.advise import MOST_SURE, Advice, Answer, LoraUptake, Prompted, Trained
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, Dialect, Family, conversion_table, to_dialect
 

@@ -73,7 +73,7 @@ def advise(
     of each LoRA is left at each Clip Skip, from where the picture falls apart, which phrases the model reacts to. Of a
     LoRA's epochs: what each adds and what it changes besides, and which to use.
     """
-    from clipskip.doors.advising import Question, run_advise
+    from clipskip.doors.advising import AdviseOptions, run_advise
     from clipskip.doors.epochs import epochs_among, run_epochs, split_words, spread
 
     text, files = split_words(prompt or [])
@@ -82,7 +82,7 @@ def advise(
         text if text or settings else "", settings=settings, loras=loras, negative_prompt=negative, model=model,
         seed=seed, prediction=prediction,
     )  # fmt: skip
-    question = Question(
+    options = AdviseOptions(
         request=o.with_links_fetched(request, models_folder, fetch=fetch, allow_pickle=allow_pickle),
         skips=parse_skips(clip_skip),
         dialect=Dialect.parse(tool),
@@ -96,5 +96,5 @@ def advise(
         allow_pickle=allow_pickle,
         as_json=as_json,
     )
-    epochs = epochs_among(question, must=of_one_training)
-    say(run_epochs(question, epochs) if epochs else run_advise(question))
+    epochs = epochs_among(options, must=of_one_training)
+    say(run_epochs(options, epochs) if epochs else run_advise(options))

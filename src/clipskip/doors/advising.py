@@ -18,7 +18,7 @@ from clipskip.weights import Library, read_trainer_config, remember
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class AdviseOptions:
     """What the command was asked, and how to answer."""
 
     request: Request
@@ -55,38 +55,38 @@ def progress_of(console: Console, most: str) -> Iterator[Callable[[int, int], No
         yield tell
 
 
-def open_asked(question: Question, path: Path, console: Console) -> Model:
+def open_asked(options: AdviseOptions, path: Path, console: Console) -> Model:
     """Open the model that is asked about."""
     with console.status("Opening the model"):
-        return load_model(path, allow_pickle=question.allow_pickle, prediction=question.request.prediction)
+        return load_model(path, allow_pickle=options.allow_pickle, prediction=options.request.prediction)
 
 
-def run_advise(question: Question) -> str:
+def run_advise(options: AdviseOptions) -> str:
     """Find out which Clip Skip to use, with progress on standard error, and return the answer."""
-    if question.plot is not None:
+    if options.plot is not None:
         raise SpecError("--out draws the epochs of a LoRA; give several of one with --lora", field="out")
-    request, allow_pickle = question.request, question.allow_pickle
-    console, library = Console(stderr=True, highlight=False), Library.of_user(question.folders)
+    request, allow_pickle = options.request, options.allow_pickle
+    console, library = Console(stderr=True, highlight=False), Library.of_user(options.folders)
     path = find_model(request.model, hash=request.model_hash, library=library)
-    config = read_trainer_config(question.trainer_config) if question.trainer_config else None
-    measured = bool(question.images or question.base or question.clip or question.keep or config)
+    config = read_trainer_config(options.trainer_config) if options.trainer_config else None
+    measured = bool(options.images or options.base or options.clip or options.keep or config)
     settled = advise_by_family(path, request, measured=measured, allow_pickle=allow_pickle)
     if settled is not None:
-        return _printed(question, *settled)
-    model = open_asked(question, path, console)
+        return _printed(options, *settled)
+    model = open_asked(options, path, console)
     wanted = Wanted(
         request=request,
-        skips=whole_skips(question.skips, depth=model.facts.depth),
-        images=question.images,
-        base=question.base,
+        skips=whole_skips(options.skips, depth=model.facts.depth),
+        images=options.images,
+        base=options.base,
         config=config,
-        clip=question.clip,
+        clip=options.clip,
     )
     with progress_of(console, "at most ") as tell:
         advice = advise(model, wanted, library, allow_pickle=allow_pickle, tell=tell)
-    if question.keep:
+    if options.keep:
         _keep(advice, model, request, library, console, allow_pickle=allow_pickle)
-    return _printed(question, advice, model.facts.family)
+    return _printed(options, advice, model.facts.family)
 
 
 def _keep(
@@ -102,7 +102,7 @@ def _keep(
     console.print(f"Kept for pictures without a Clip Skip, in {path}", markup=False, soft_wrap=True)
 
 
-def _printed(question: Question, advice: Advice, family: Family) -> str:
-    if question.as_json:
+def _printed(options: AdviseOptions, advice: Advice, family: Family) -> str:
+    if options.as_json:
         return json.dumps(plain(advice, family=family), indent=2, ensure_ascii=False)
-    return "\n".join(lines(advice, family=family, tool=question.dialect))
+    return "\n".join(lines(advice, family=family, tool=options.dialect))

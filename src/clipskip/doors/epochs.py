@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from clipskip.advise import Compared, compare, whole_skips
-from clipskip.doors.advising import Question, open_asked, progress_of
+from clipskip.doors.advising import AdviseOptions, open_asked, progress_of
 from clipskip.doors.epochs_text import epoch_lines, epoch_picture, plain_epochs
 from clipskip.errors import LoraError, NotFound, OutputError, SpecError
 from clipskip.spec import LoraRef
@@ -54,13 +54,13 @@ def spread(loras: Sequence[str], files: Sequence[str], *, allow_pickle: bool) ->
     return [*spread_out, *files], several
 
 
-def epochs_among(question: Question, *, must: bool) -> tuple[Epoch, ...] | None:
+def epochs_among(options: AdviseOptions, *, must: bool) -> tuple[Epoch, ...] | None:
     """Return the request's LoRAs as epochs of one, in order; None where they are LoRAs of several trainings. With `must` that is
     an error."""
-    loras, allow_pickle = question.request.loras, question.allow_pickle
+    loras, allow_pickle = options.request.loras, options.allow_pickle
     if len(loras) < 2:
         return None
-    library = Library.of_user(question.folders)
+    library = Library.of_user(options.folders)
     try:
         paths = [library.find(ref.name, FileKind.LORA, allow_path=True) for ref in loras]
         ordered = order_epochs([read_allowed(path, allow_pickle=allow_pickle)[0] for path in dict.fromkeys(paths)])
@@ -73,31 +73,31 @@ def epochs_among(question: Question, *, must: bool) -> tuple[Epoch, ...] | None:
     return ordered if len(ordered) > 1 else None
 
 
-def run_epochs(question: Question, epochs: tuple[Epoch, ...]) -> str:
+def run_epochs(options: AdviseOptions, epochs: tuple[Epoch, ...]) -> str:
     """Compare the epochs, with progress on standard error, and return the answer."""
-    if question.base or question.clip or question.keep:
+    if options.base or options.clip or options.keep:
         raise SpecError(
             "--base, --clip and --remember are not for a comparison of epochs; leave them away", field="lora"
         )
-    request = question.request
-    console, library = Console(stderr=True, highlight=False), Library.of_user(question.folders)
-    config = read_trainer_config(question.trainer_config) if question.trainer_config else None
-    model = open_asked(question, find_model(request.model, hash=request.model_hash, library=library), console)
+    request = options.request
+    console, library = Console(stderr=True, highlight=False), Library.of_user(options.folders)
+    config = read_trainer_config(options.trainer_config) if options.trainer_config else None
+    model = open_asked(options, find_model(request.model, hash=request.model_hash, library=library), console)
     wanted = Compared(
         request=replace(request, loras=()),
         epochs=epochs,
         strength=request.loras[0],
-        skips=whole_skips(question.skips, depth=model.facts.depth),
-        images=question.images,
+        skips=whole_skips(options.skips, depth=model.facts.depth),
+        images=options.images,
         config=config,
     )
     with progress_of(console, "") as tell:
-        comparison = compare(model, wanted, library, allow_pickle=question.allow_pickle, tell=tell)
-    if question.plot is not None:
-        _write_plot(question.plot, epoch_picture(comparison))
-    if question.as_json:
+        comparison = compare(model, wanted, library, allow_pickle=options.allow_pickle, tell=tell)
+    if options.plot is not None:
+        _write_plot(options.plot, epoch_picture(comparison))
+    if options.as_json:
         return json.dumps(plain_epochs(comparison, family=model.facts.family), indent=2, ensure_ascii=False)
-    return "\n".join(epoch_lines(comparison, family=model.facts.family, tool=question.dialect))
+    return "\n".join(epoch_lines(comparison, family=model.facts.family, tool=options.dialect))
 
 
 def _write_plot(path: Path, svg: str) -> None:

@@ -4,9 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
-from clipskip.advise.epochs import Comparison, Table
-from clipskip.advise.files import to_write, training_lines
-from clipskip.advise.verdict import KNOWN, MOST_SURE, Answer
+from clipskip.advise import KNOWN, MOST_SURE, Answer, Comparison, Table, to_write, training_lines
 from clipskip.doors.advice_text import number_in, row
 from clipskip.spec import Dialect, Family
 

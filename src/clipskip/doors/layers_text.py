@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from clipskip.advise.layers import Heard, Layers, WordLayers
+from clipskip.advise import Heard, LayerReading, WordLayers
 from clipskip.doors.advice_text import row
 
 HEARD_SHOWN = 2
@@ -13,7 +13,7 @@ HEARD_FROM = 0.1
 """The least share, at any Clip Skip, that is told of."""
 
 
-def layer_lines(layers: Layers, *, model: str, depth: int, notes: Sequence[str] = ()) -> Iterator[str]:
+def layer_lines(layers: LayerReading, *, model: str, depth: int, notes: Sequence[str] = ()) -> Iterator[str]:
     """Tables over Clip Skip."""
     words = len(layers.words)
     yield f"{model}: {depth} layers; Clip Skip 1 reads layer {depth}. {layers.tokens} tokens, {words} words and ends."
@@ -35,7 +35,7 @@ def layer_lines(layers: Layers, *, model: str, depth: int, notes: Sequence[str] 
         yield f"  {word.text:<26}" + ", ".join(_spans(layers.skips, [near[0].word for near in word.nearest]))
 
 
-def _neighbours(layers: Layers) -> list[float]:
+def _neighbours(layers: LayerReading) -> list[float]:
     return [layers.likeness[i][i + 1] for i in range(len(layers.skips) - 1)]
 
 
@@ -49,7 +49,7 @@ class _Row:
     values: Sequence[float]
 
 
-def _rows(layers: Layers) -> Iterator[_Row]:
+def _rows(layers: LayerReading) -> Iterator[_Row]:
     for word in layers.words:
         yield _Row(f"  {word.text}", word.context)
         yield from (_Row(f"    from {heard.word}", heard.share) for heard in _told(word))
@@ -79,7 +79,7 @@ STYLE = (
 )
 
 
-def layer_picture(layers: Layers, *, model: str, text: str) -> str:
+def layer_picture(layers: LayerReading, *, model: str, text: str) -> str:
     """An SVG: how alike the Clip Skips are, and what the words do to each other at each."""
     columns = len(layers.skips)
     square = [(f"Clip Skip {skip}", values) for skip, values in zip(layers.skips, layers.likeness, strict=True)]

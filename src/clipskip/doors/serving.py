@@ -17,8 +17,7 @@ from clipskip.doors.http import Access, Punctual, build_app
 from clipskip.doors.terminal import say
 from clipskip.doors.work import OUT
 from clipskip.errors import SpecError
-from clipskip.sweep import Studio, held
-from clipskip.sweep.folder import ensure_writable
+from clipskip.sweep import Studio, ensure_writable, held
 from clipskip.weights import Library
 
 GRACE_S = 3

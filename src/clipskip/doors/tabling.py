@@ -6,8 +6,7 @@ from pathlib import Path
 from clipskip.doors.terminal import say
 from clipskip.errors import SpecError
 from clipskip.image import write_bytes
-from clipskip.sweep import read_marks, read_sweep
-from clipskip.sweep.tabulate import FORMATS, as_csv, as_parquet, tabulate
+from clipskip.sweep import FORMATS, as_csv, as_parquet, read_marks, read_sweep, tabulate
 
 
 def write_table(folder: Path, *, format: str | None, out: Path | None) -> None:

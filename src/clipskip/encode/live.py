@@ -10,7 +10,7 @@ from clipskip.encode.reader import TextReader
 from clipskip.errors import SpecError, WrongKind
 from clipskip.networks import TextShape, tensors_of
 from clipskip.spec import Family, TextReading
-from clipskip.weights import TEXT_PARTS, EncoderFacts, Source, canonical
+from clipskip.weights import TEXT_PARTS, EncoderFacts, TensorSource, canonical
 
 HEAD_WIDTH = 64
 """Width of an attention head in every CLIP text encoder that Stable Diffusion uses."""
@@ -81,7 +81,7 @@ def _canonical_state(encoder: Weights, name: str) -> dict[str, Tensor]:
     return {ours: _taken(named[source.name], source) for ours, source in sources.items()}
 
 
-def _taken(tensor: Tensor, source: Source) -> Tensor:
+def _taken(tensor: Tensor, source: TensorSource) -> Tensor:
     """Return the part of a tensor that a canonical name stands for."""
     if source.third is not None:
         tensor = tensor.chunk(3)[source.third]

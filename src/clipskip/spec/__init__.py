@@ -1,6 +1,6 @@
 """What is wanted, as plain values without tensors; their text form is the infotext."""
 
-from clipskip.spec.axes import AXES, Axis, combinations
+from clipskip.spec.axes import AXES, Axis, Value, combinations
 from clipskip.spec.changes import parse_size, values_of, with_values
 from clipskip.spec.dialect import (
     Spelling,
@@ -98,6 +98,7 @@ __all__ = [
     "StepSkips",
     "TextReading",
     "Translation",
+    "Value",
     "asked_negative_skip",
     "asked_skip",
     "by_hash",

@@ -52,13 +52,11 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "comfy_loras": ("comfyuiloras",),
     "lora_names": ("uselora", "useloramodel", "loramodel"),
     "lora_strengths": ("loraalpha", "lorastrength", "loraweights"),
-    "hypernet": ("hypernet", "usehypernetworkmodel"),
-    "hypernet_strength": ("hypernetstrength", "hypernetworkstrength"),
-    "lora_networks": ("loranetworks",),
-    "embedding_names": ("useembeddingsmodel",),
+    "hypernet": ("hypernet",),
+    "hypernet_strength": ("hypernetstrength",),
 }  # fmt: skip
 """Spellings besides those in the table of settings, and of settings that are no rows there."""
-NEVER_TWO = frozenset({"model", "seed", "sampler", "size", "width", "height", "vae", "refiner"})
+NEVER_TWO = frozenset({"model", "seed", "sampler", "size", "width", "height"})
 """Settings where two values that disagree are an error, because each makes another picture."""
 GIVE_WAY = frozenset({"samplerindex", "ksamplername"})
 """A1111's API uses `sampler_name` where a body has both (1.10 modules/api/api.py text2imgapi); the other is TensorArt's
@@ -70,9 +68,7 @@ def plain(key: str) -> str:
     return re.sub(r"[\W_]+", "", key).lower()
 
 
-LISTS = frozenset(
-    {"hashes", "resources", "loras", "lora_names", "lora_strengths", "modules", "lora_networks", "embedding_names"}
-)
+LISTS = frozenset({"hashes", "resources", "loras", "lora_names", "lora_strengths", "modules"})
 """Settings that are lists, which may be empty."""
 
 

@@ -2,16 +2,28 @@
 
 from clipskip.sweep.delete import Deleted, delete_sweep
 from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
-from clipskip.sweep.folder import GRID, PAGE, SweepFolder, finish_folder
+from clipskip.sweep.drawn import Advance, Drawn, Extras, Halt
+from clipskip.sweep.folder import GRID, PAGE, SweepFolder, ensure_writable, finish_folder, pixels_of
 from clipskip.sweep.forms import Form, forms_of
 from clipskip.sweep.history import History, Record, read_sweep
 from clipskip.sweep.lock import held
-from clipskip.sweep.marks import CellMark, Choice, Marks, marks_json, read_marks, write_marks
+from clipskip.sweep.manifest import read_manifest
+from clipskip.sweep.marks import (
+    LONGEST_NAME,
+    LONGEST_NOTE,
+    MOST_CHOICES,
+    CellMark,
+    Choice,
+    Marks,
+    marks_json,
+    read_marks,
+    write_marks,
+)
 from clipskip.sweep.merge import merge_folders
-from clipskip.sweep.model import Advance, Drawn, Extras, Halt, Model, not_finite
+from clipskip.sweep.model import Model, not_finite
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
-from clipskip.sweep.queue import ENDED, Job, Queue
+from clipskip.sweep.queue import ENDED, Event, Job, Queue
 from clipskip.sweep.resolve import NO_PICTURES, Pictures, fix_seed, resolve, seeded
 from clipskip.sweep.run import (
     Draws,
@@ -27,16 +39,23 @@ from clipskip.sweep.run import (
     plan_sweep,
     save_picture,
 )
-from clipskip.sweep.scores import Badge, Group, Measure, PairedComparison, Scores, Summary, cell_id, write_scores
+from clipskip.sweep.scores import SURE, Badge, Group, Measure, PairedComparison, Scores, Summary, cell_id, write_scores
 from clipskip.sweep.shard import Shard
-from clipskip.sweep.studio import Studio
+from clipskip.sweep.studio import SCORES, Studio
+from clipskip.sweep.tabulate import FORMATS, as_csv, as_parquet, tabulate
 from clipskip.sweep.workers import Worker, drawing_now, kinds, read_workers, seconds_left
 
 __all__ = [
     "ENDED",
+    "FORMATS",
     "GRID",
+    "LONGEST_NAME",
+    "LONGEST_NOTE",
+    "MOST_CHOICES",
     "NO_PICTURES",
     "PAGE",
+    "SCORES",
+    "SURE",
     "Advance",
     "Badge",
     "CellMark",
@@ -45,6 +64,7 @@ __all__ = [
     "Doubt",
     "Drawn",
     "Draws",
+    "Event",
     "Extras",
     "Form",
     "Group",
@@ -67,6 +87,8 @@ __all__ = [
     "Sweep",
     "SweepFolder",
     "Worker",
+    "as_csv",
+    "as_parquet",
     "cell_id",
     "delete_sweep",
     "doubts_of",
@@ -76,6 +98,7 @@ __all__ = [
     "draw_to",
     "drawing_now",
     "draws",
+    "ensure_writable",
     "find_model",
     "finish_folder",
     "fix_seed",
@@ -89,7 +112,9 @@ __all__ = [
     "name_row",
     "not_finite",
     "open_model",
+    "pixels_of",
     "plan_sweep",
+    "read_manifest",
     "read_marks",
     "read_sweep",
     "read_workers",
@@ -97,6 +122,7 @@ __all__ = [
     "save_picture",
     "seconds_left",
     "seeded",
+    "tabulate",
     "warnings_of",
     "with_and_without",
     "write_marks",

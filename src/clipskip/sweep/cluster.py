@@ -17,8 +17,9 @@ from typing import Any, Protocol
 from clipskip.errors import ClipskipError, SpecError
 from clipskip.image import png_bytes, write_bytes
 from clipskip.spec import FileRef, Render, render_infotext
+from clipskip.sweep.drawn import Drawn, Extras
 from clipskip.sweep.folder import SweepFolder
-from clipskip.sweep.model import Drawn, Extras, Model
+from clipskip.sweep.model import Model
 from clipskip.sweep.run import Saved, draws, load_model
 from clipskip.sweep.staging import Staged, with_content
 from clipskip.sweep.workers import Telling, Worker, this_worker

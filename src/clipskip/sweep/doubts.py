@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from clipskip.prompt import ends_word, token_ids
 from clipskip.sample import AUTOMATIC, find_sampler, find_schedule
 from clipskip.spec import Render, Request
-from clipskip.sweep.model import Extras
+from clipskip.sweep.drawn import Extras
 from clipskip.sweep.resolve import noise_of
 from clipskip.weights import CheckpointFacts, hash_file
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, final
 
 from clipskip.errors import ClipskipError, DamagedFile, NotFound
-from clipskip.spec import Axis, LoraRef, Request, Skip
-from clipskip.spec.axes import Value
+from clipskip.spec import Axis, LoraRef, Request, Skip, Value
 from clipskip.sweep.folder import GRID, PAGE
 from clipskip.sweep.manifest import MANIFEST, axes_of, read_manifest, request_of
 from clipskip.sweep.marks import MARKS, Marks, read_marks, write_marks

@@ -1,7 +1,6 @@
 """An open model: from settings to finished pictures."""
 
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -45,13 +44,12 @@ from clipskip.sample import (
 from clipskip.spec import FileRef, Hires, LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once, shape_of
 from clipskip.sweep.begin import Openings
+from clipskip.sweep.drawn import Advance, Drawn, Extras, Halt
 from clipskip.sweep.second import Task, denoiser_calls, enlarged, second_loras, second_render, second_text
 from clipskip.weights import (
     Checkpoint,
     CheckpointFacts,
     Embedding,
-    UpscalerFile,
-    VAEFile,
     hash_file,
     is_pickle,
     load_checkpoint,
@@ -59,92 +57,11 @@ from clipskip.weights import (
     load_vae,
     read_again,
 )
-from clipskip.weights.lora import MOST_KEPT, Lora, is_merged, merged
+from clipskip.weights.lora import MOST_KEPT, is_merged, merged
 
 NumberedRender = tuple[tuple[int, ...], Render]
 """A render with its places among those asked for: the same picture is drawn once."""
 Waiting = list[Task]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Drawn:
-    """One finished picture."""
-
-    index: int
-    """Its place among the renders that were asked for."""
-    render: Render
-    pixels: NDArray[np.uint8]
-    """[height, width, 3]"""
-    half_done: int | None = None
-    """The step after which somebody stopped it; None for a finished picture."""
-
-
-@final
-class Halt:
-    """A signal from another thread while pictures are drawn: to end all of them, or to stop those at hand."""
-
-    def __init__(self, *, at_hand: int | None = None) -> None:
-        self.at_hand = at_hand
-        """How many pictures are left half done at once; None for all that are drawn together."""
-        self.ended, self._skipped = threading.Event(), threading.Event()
-
-    def skip(self) -> None:
-        """Stop the pictures at hand half done, and go on with the next."""
-        self._skipped.set()
-
-    def taken(self) -> bool:
-        """Whether to stop the pictures at hand now; a skip counts once."""
-        skipped = self._skipped.is_set()
-        self._skipped.clear()
-        return skipped or self.ended.is_set()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Advance:
-    """These pictures have finished a step."""
-
-    indices: tuple[int, ...]
-    step: int
-    """Counted from 1."""
-    steps: int
-    previews: tuple[NDArray[np.uint8], ...] = ()
-    """Rough previews [height / 8, width / 8, 3], one for each index; empty when not asked for."""
-    warnings: tuple[str, ...] = ()
-    """What the user should know about how the prompts were read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Extras:
-    """The files besides the checkpoint that renders use."""
-
-    loras: Mapping[str, Lora]
-    """By hash."""
-    embeddings: tuple[Embedding, ...] = ()
-    starts: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
-    """Pictures to begin at [height, width, 3], by the hash of their pixels."""
-    notes: tuple[str, ...] = ()
-    """What the user should know about settings that were filled in."""
-    vaes: Mapping[str, VAEFile] = field(default_factory=dict)
-    """By hash."""
-    upscalers: Mapping[str, UpscalerFile] = field(default_factory=dict)
-    """Models for second passes, by hash."""
-    refiner: CheckpointFacts | None = None
-    """The checkpoint that finishes the pictures."""
-    models: Mapping[FileRef, CheckpointFacts] = field(default_factory=dict)
-    """Checkpoints that an axis names besides the sweep's own."""
-
-    def with_more(self, other: "Extras") -> "Extras":
-        """Return these files together with those of another request for the same model."""
-        embeddings = {embedding.name: embedding for embedding in (*self.embeddings, *other.embeddings)}
-        return replace(
-            self,
-            loras={**self.loras, **other.loras},
-            embeddings=tuple(embeddings.values()),
-            notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
-            vaes={**self.vaes, **other.vaes},
-            upscalers={**self.upscalers, **other.upscalers},
-            models={**self.models, **other.models},
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from clipskip.errors import SpecError
-from clipskip.spec import Axis, Hires, LoraRef, Render, Skip, shared_infotext
-from clipskip.spec.axes import Value
+from clipskip.spec import Axis, Hires, LoraRef, Render, Skip, Value, shared_infotext
 
 MAX_CELLS = 100_000
 MAX_NAME = 60

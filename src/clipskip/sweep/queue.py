@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipskip.errors import Busy, ClipskipError
-from clipskip.sweep.model import Advance, Drawn, Halt, Model
+from clipskip.sweep.drawn import Advance, Drawn, Halt
+from clipskip.sweep.model import Model
 from clipskip.sweep.models import Models
 from clipskip.sweep.run import Saved
 from clipskip.weights import CheckpointFacts

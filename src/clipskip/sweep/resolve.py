@@ -27,7 +27,7 @@ from clipskip.spec import (
     check_request,
     skip_for,
 )
-from clipskip.sweep.model import Extras
+from clipskip.sweep.drawn import Extras
 from clipskip.sweep.picture_files import PictureFiles, find_files
 from clipskip.sweep.second import calls_of_passes, denoiser_calls
 from clipskip.weights import (

@@ -16,8 +16,9 @@ from clipskip.image import png_bytes, write_bytes
 from clipskip.networks import best_dtype
 from clipskip.sample import kept_memory
 from clipskip.spec import Axis, Render, Request, Skip, render_infotext
+from clipskip.sweep.drawn import Advance, Drawn, Extras
 from clipskip.sweep.folder import SweepFolder, ensure_writable
-from clipskip.sweep.model import Advance, Drawn, Extras, Model
+from clipskip.sweep.model import Model
 from clipskip.sweep.plan import Sweep, file_name
 from clipskip.sweep.resolve import NO_PICTURES, Pictures, check_skip, resolve
 from clipskip.sweep.second import calls_of_passes

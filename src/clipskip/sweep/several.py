@@ -6,7 +6,8 @@ from itertools import groupby
 from typing import final
 
 from clipskip.spec import Render
-from clipskip.sweep.model import Advance, Drawn, Extras, Halt, Model
+from clipskip.sweep.drawn import Advance, Drawn, Extras, Halt
+from clipskip.sweep.model import Model
 from clipskip.weights import CheckpointFacts
 
 

@@ -9,9 +9,10 @@ from clipskip.errors import Conflict, DamagedFile, NotFound
 from clipskip.spec import Axis, Render, Request, Skip
 from clipskip.sweep.delete import Deleted, delete_sweep
 from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
+from clipskip.sweep.drawn import Extras, Halt
 from clipskip.sweep.folder import SweepFolder, begun_in
 from clipskip.sweep.history import PREFIX, History, Record
-from clipskip.sweep.model import Extras, Halt, Model
+from clipskip.sweep.model import Model
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep
 from clipskip.sweep.queue import Event, Job, Queue, nothing

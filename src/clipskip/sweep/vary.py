@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from clipskip.errors import LoraError, SpecError, WrongKind
 from clipskip.prompt import read_prompt
-from clipskip.spec import Axis, LoraRef, Render, Request, combinations, parse_skip
-from clipskip.spec.axes import Value
-from clipskip.sweep.model import Extras
+from clipskip.spec import Axis, LoraRef, Render, Request, Value, combinations, parse_skip
+from clipskip.sweep.drawn import Extras
 from clipskip.sweep.picture_files import OWN_VAE
 from clipskip.sweep.plan import LoraRow, Point, Sweep, with_and_without
 from clipskip.sweep.resolve import Resolver

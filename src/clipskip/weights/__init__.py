@@ -16,7 +16,7 @@ from clipskip.weights.hashes import Hashes, cached_hashes, hash_file, known_hash
 from clipskip.weights.header import Header, TensorInfo, read_header
 from clipskip.weights.hints import SkipHint, civitai_ids, read_hints
 from clipskip.weights.identify import FileKind, Identity, check_loadable, identify
-from clipskip.weights.keys import TEXT_PARTS, Source, canonical
+from clipskip.weights.keys import TEXT_PARTS, TensorSource, canonical
 from clipskip.weights.library import LAYOUT, STARTER, Library, own_folder
 from clipskip.weights.pickles import is_pickle, read_allowed
 from clipskip.weights.remembered import RememberedSkip, answers_file, remember, remembered_for
@@ -46,9 +46,9 @@ __all__ = [
     "Prediction",
     "RememberedSkip",
     "SkipHint",
-    "Source",
     "SourceFile",
     "TensorInfo",
+    "TensorSource",
     "TextWeights",
     "TrainerConfig",
     "UpscalerFile",

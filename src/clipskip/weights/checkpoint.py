@@ -20,7 +20,7 @@ from clipskip.weights.facts import CheckpointFacts, EncoderFacts, Prediction, So
 from clipskip.weights.hashes import hash_file
 from clipskip.weights.header import read_header
 from clipskip.weights.identify import FileKind, Identity, check_loadable, identify, missing_tensors, stated_clip_skip
-from clipskip.weights.keys import TEXT_PARTS, Source, canonical
+from clipskip.weights.keys import TEXT_PARTS, TensorSource, canonical
 from clipskip.weights.pickles import read_allowed
 from clipskip.weights.prediction import NORM, PROBED, Stated, by_answer, by_spread
 from clipskip.weights.reading import convert_tensors, read_one_by_one, read_tensors
@@ -57,7 +57,7 @@ class _Opened:
 
     header: Header
     pickled: dict[str, Shaped[Tensor, "..."]] | None
-    parts: Mapping[str, Mapping[str, Source]]
+    parts: Mapping[str, Mapping[str, TensorSource]]
     identity: Identity
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor
 from clipskip.errors import DamagedFile, FileError, UnsafeFile, WrongKind
 from clipskip.weights.container import as_path, read_file_header
 from clipskip.weights.hashes import hash_file
-from clipskip.weights.keys import Source
+from clipskip.weights.keys import TensorSource
 from clipskip.weights.pickles import is_pickle, read_pickle
 from clipskip.weights.reading import all_finite, read_tensors
 
@@ -60,7 +60,7 @@ def load_embedding(path: str | Path, *, widths: Sequence[int], allow_pickle: boo
     else:
         header = read_file_header(file)
         _check_count(len(header.tensors), header.tensors, file)
-        sources = {name: Source(name=name, shape=info.shape) for name, info in header.tensors.items()}
+        sources = {name: TensorSource(name=name, shape=info.shape) for name, info in header.tensors.items()}
         tensors = read_tensors(header, sources, dtype=torch.float32)
     return Embedding(name=file.stem, vectors=_vectors(tensors, file, widths=widths), hash=hash_file(file).sha256[:12])
 

@@ -15,7 +15,7 @@ from clipskip.errors import FileError, WrongKind
 from clipskip.networks import lacking
 from clipskip.spec import Family
 from clipskip.weights.container import Header, open_model
-from clipskip.weights.keys import TEXT_PARTS, Source, canonical
+from clipskip.weights.keys import TEXT_PARTS, TensorSource, canonical
 from clipskip.weights.lora.family import LoraFamily, lora_family
 from clipskip.weights.prediction import NORM, stated_prediction
 from clipskip.weights.shapes import part_shape, text_depth, text_layers
@@ -200,7 +200,7 @@ def check_loadable(identity: Identity, *, refiner: bool = False) -> None:
         raise WrongKind(f"{name} {line}")
 
 
-def _variant(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> str:
+def _variant(header: Header, parts: Mapping[str, Mapping[str, TensorSource]]) -> str:
     names = {name.removeprefix("state_dict.") for name in header.tensors}
     if "edm_mean" in names and "edm_std" in names:
         return PLAYGROUND
@@ -248,7 +248,7 @@ def is_lora(header: Header) -> bool:
     return any(LORA.match(name) for name in header.tensors)
 
 
-def _kind(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> FileKind:
+def _kind(header: Header, parts: Mapping[str, Mapping[str, TensorSource]]) -> FileKind:
     names = header.tensors
     if is_lora(header):
         return FileKind.LORA
@@ -271,7 +271,7 @@ def _one_vector(header: Header) -> bool:
     return len(shapes) == 1 and len(shapes[0]) in (1, 2) and shapes[0][-1] in (768, 1024, 1280)
 
 
-def _family(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> Family | None:
+def _family(header: Header, parts: Mapping[str, Mapping[str, TensorSource]]) -> Family | None:
     text, unet = parts.get("text_encoder", {}), parts.get("unet", {})
     pipeline = str(header.configs.get("model_index", {}).get("_class_name", ""))
     names = "\n".join(header.tensors)
@@ -289,7 +289,7 @@ def _family(header: Header, parts: Mapping[str, Mapping[str, Source]]) -> Family
     return Family.SD1 if own or 768 in (cross, width) or (text and width in (0, cross)) else None
 
 
-def _cross(unet: Mapping[str, Source]) -> int:
+def _cross(unet: Mapping[str, TensorSource]) -> int:
     """Return the width of the text that a UNet takes; 0 where the tensors do not tell."""
     keys = (s.shape for name, s in unet.items() if name.endswith("attn2.to_k.weight"))
     return next((shape[1] for shape in keys if len(shape) == 2), 0)
@@ -323,7 +323,7 @@ def _likely(names: Iterable[str]) -> str:
     return ""
 
 
-def _encoder(part: str, sources: Mapping[str, Source], header: Header) -> EncoderSummary:
+def _encoder(part: str, sources: Mapping[str, TensorSource], header: Header) -> EncoderSummary:
     present = text_layers(sources)
     width = _axis(sources, "embeddings.token_embedding.weight", 1)
     stated = header.configs.get(part, {}).get("num_hidden_layers")
@@ -333,7 +333,7 @@ def _encoder(part: str, sources: Mapping[str, Source], header: Header) -> Encode
     return EncoderSummary(name=PARTS[part], layers=depth, width=width, missing_layers=missing)
 
 
-def _part(part: str, sources: Mapping[str, Source], header: Header) -> PartSummary:
+def _part(part: str, sources: Mapping[str, TensorSource], header: Header) -> PartSummary:
     infos = [header.tensors[name] for name in {source.name for source in sources.values()}]
     return PartSummary(
         name=PARTS[part],
@@ -344,7 +344,7 @@ def _part(part: str, sources: Mapping[str, Source], header: Header) -> PartSumma
     )
 
 
-def _missing(parts: Mapping[str, Mapping[str, Source]], header: Header, *, family: Family) -> Iterable[str]:
+def _missing(parts: Mapping[str, Mapping[str, TensorSource]], header: Header, *, family: Family) -> Iterable[str]:
     """Yield what a family's checkpoint lacks, each in a few words."""
     texts = TEXT_PARTS[: len(family.value.encoders)]
     for part in (*(texts[1:] if _variant(header, parts) == REFINER else texts), "unet", "vae"):
@@ -357,7 +357,7 @@ def _missing(parts: Mapping[str, Mapping[str, Source]], header: Header, *, famil
             yield from missing_tensors(part, parts[part], header, family=family)
 
 
-def missing_tensors(part: str, sources: Mapping[str, Source], header: Header, *, family: Family) -> list[str]:
+def missing_tensors(part: str, sources: Mapping[str, TensorSource], header: Header, *, family: Family) -> list[str]:
     """Return the tensors that a part lacks, and those whose shape does not fit the rest."""
     shapes = {name: source.shape for name, source in sources.items()}
     try:
@@ -374,7 +374,7 @@ def _lack(error: FileError, header: Header) -> str:
     return re.sub(r"^(is incomplete: it )?has no ", "", lack)
 
 
-def _axis(sources: Mapping[str, Source], name: str, axis: int) -> int:
+def _axis(sources: Mapping[str, TensorSource], name: str, axis: int) -> int:
     """Return the length of a tensor's axis; 0 where it is missing."""
     shape = sources[name].shape if name in sources else ()
     return shape[axis] if len(shape) > axis else 0

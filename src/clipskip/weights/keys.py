@@ -78,7 +78,7 @@ IGNORED = ("embeddings.position_ids", "logit_scale", "attn_mask")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class TensorSource:
     """The place in a file from which one canonical tensor is read."""
 
     name: str
@@ -119,7 +119,7 @@ def split_parts(names: Iterable[str]) -> dict[str, dict[str, str]]:
     return parts
 
 
-def canonical(shapes: Shapes) -> dict[str, dict[str, Source]]:
+def canonical(shapes: Shapes) -> dict[str, dict[str, TensorSource]]:
     """Return, for each part, the source of each tensor by its canonical name."""
     parts = split_parts(shapes)
     return {part: dict(_sources(part, names, shapes)) for part, names in parts.items()}
@@ -236,7 +236,7 @@ def openclip_modules(layers: int) -> dict[str, str]:
     return modules
 
 
-def _sources(part: str, names: Mapping[str, str], shapes: Shapes) -> Iterator[tuple[str, Source]]:
+def _sources(part: str, names: Mapping[str, str], shapes: Shapes) -> Iterator[tuple[str, TensorSource]]:
     if part.startswith("text_encoder"):
         yield from _text_sources(names, shapes)
     elif part == "unet":
@@ -245,17 +245,17 @@ def _sources(part: str, names: Mapping[str, str], shapes: Shapes) -> Iterator[tu
         for local, name in names.items():
             new = rename(local, modules) if ldm else local
             if new is not None:
-                yield new, Source(name=name, shape=shapes[name])
+                yield new, TensorSource(name=name, shape=shapes[name])
     else:
         ldm = any(re.match(r"(en|de)coder\.(mid\.|norm_out)", name) for name in names)
         modules = vae_modules(*vae_layout(names)) if ldm else {}
         for local, name in names.items():
             new = rename(local, modules) if ldm else _modern_vae(local)
             if new is not None:
-                yield new, Source(name=name, shape=_linear(new, shapes[name]))
+                yield new, TensorSource(name=name, shape=_linear(new, shapes[name]))
 
 
-def _text_sources(names: Mapping[str, str], shapes: Shapes) -> Iterator[tuple[str, Source]]:
+def _text_sources(names: Mapping[str, str], shapes: Shapes) -> Iterator[tuple[str, TensorSource]]:
     openclip = any(name.startswith("transformer.resblocks.") for name in names)
     layers = 1 + max(_indices(r"transformer\.resblocks\.([0-9][0-9]?)\.", names), default=-1)
     modules = openclip_modules(layers) if openclip else {}
@@ -267,17 +267,17 @@ def _text_sources(names: Mapping[str, str], shapes: Shapes) -> Iterator[tuple[st
         if joint:
             for third, letter in enumerate("qkv"):
                 new = f"encoder.layers.{joint[1]}.self_attn.{letter}_proj.{joint[2]}"
-                yield new, Source(name=name, shape=(shape[0] // 3, *shape[1:]), third=third)
+                yield new, TensorSource(name=name, shape=(shape[0] // 3, *shape[1:]), third=third)
         elif local == "positional_embedding":
-            yield "embeddings.position_embedding.weight", Source(name=name, shape=shape)
+            yield "embeddings.position_embedding.weight", TensorSource(name=name, shape=shape)
         elif local == "text_projection.weight":
-            yield local, Source(name=name, shape=shape)
+            yield local, TensorSource(name=name, shape=shape)
         elif local == "text_projection":
-            yield "text_projection.weight", Source(name=name, shape=shape[::-1], transposed=True)
+            yield "text_projection.weight", TensorSource(name=name, shape=shape[::-1], transposed=True)
         else:
             renamed = rename(local, modules) if openclip else local
             if renamed is not None:
-                yield renamed, Source(name=name, shape=shape)
+                yield renamed, TensorSource(name=name, shape=shape)
 
 
 def _modern_vae(name: str) -> str:

@@ -18,7 +18,7 @@ from clipskip.errors import ClipskipError
 from clipskip.networks import UNetShape, build_unet
 from clipskip.spec import Family
 from clipskip.weights.container import Header
-from clipskip.weights.keys import Source
+from clipskip.weights.keys import TensorSource
 from clipskip.weights.reading import read_tensors
 
 WORDS = {"v": "v", "v_prediction": "v", "v-prediction": "v", "epsilon": "epsilon", "eps": "epsilon"}
@@ -44,7 +44,7 @@ class Stated:
     source: str = ""
 
 
-def stated_prediction(header: Header, *, family: Family | None, norm: Source | None) -> Stated:
+def stated_prediction(header: Header, *, family: Family | None, norm: TensorSource | None) -> Stated:
     """Return a file's prediction by its metadata, a marking tensor, a .yaml beside it, its weights or its name.
 
     `norm` is the place of the tensor that tells SD 2.x's two kinds apart.
@@ -104,7 +104,7 @@ def _beside(path: Path) -> str:
     return WORDS[(match[1] or match[2]).lower()] if match else ""
 
 
-def _biases(header: Header, norm: Source | None) -> Float[Tensor, " channels"] | None:
+def _biases(header: Header, norm: TensorSource | None) -> Float[Tensor, " channels"] | None:
     if norm is None or header.tensors[norm.name].end == 0:  # a pickle, whose tensors are not read for this
         return None
     try:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clipskip.errors import DamagedFile, WrongKind
 from clipskip.weights.container import Header, TensorInfo, open_model, same_file
-from clipskip.weights.keys import Source
+from clipskip.weights.keys import TensorSource
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {
@@ -29,7 +29,7 @@ DTYPE_NAMES = MappingProxyType({dtype: name for name, dtype in DTYPES.items()})
 
 
 def read_tensors(
-    header: Header, sources: Mapping[str, Source], *, dtype: torch.dtype, device: str | torch.device = "cpu"
+    header: Header, sources: Mapping[str, TensorSource], *, dtype: torch.dtype, device: str | torch.device = "cpu"
 ) -> dict[str, Float[Tensor, "..."]]:
     """Read the tensors of a header under their canonical names, finite and converted; DamagedFile otherwise."""
     tensors = dict(read_one_by_one(header, sources, dtype=dtype, device=device))
@@ -37,11 +37,11 @@ def read_tensors(
 
 
 def read_one_by_one(
-    header: Header, sources: Mapping[str, Source], *, dtype: torch.dtype, device: str | torch.device = "cpu"
+    header: Header, sources: Mapping[str, TensorSource], *, dtype: torch.dtype, device: str | torch.device = "cpu"
 ) -> Iterator[tuple[str, Float[Tensor, "..."]]]:
     """Yield what `read_tensors` returns one by one in the file's order, so that only one tensor needs memory."""
 
-    def place(item: tuple[str, Source]) -> tuple[Path, int, str]:
+    def place(item: tuple[str, TensorSource]) -> tuple[Path, int, str]:
         info = header.tensors[item[1].name]
         return info.file, info.start, item[1].name
 
@@ -57,7 +57,7 @@ def read_one_by_one(
 
 def convert_tensors(
     state: dict[str, Tensor],
-    sources: Mapping[str, Source],
+    sources: Mapping[str, TensorSource],
     *,
     file: str,
     dtype: torch.dtype,
@@ -84,7 +84,7 @@ def _converted(piece: Shaped[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor
     return piece.to(dtype, memory_format=layout)
 
 
-def cut(raw: Shaped[Tensor, "..."], source: Source) -> Shaped[Tensor, "..."]:
+def cut(raw: Shaped[Tensor, "..."], source: TensorSource) -> Shaped[Tensor, "..."]:
     """Return the canonical tensor within a file's tensor; a part is copied, so that the rest can be freed."""
     if source.third is not None:
         raw = raw.chunk(3)[source.third].clone()

@@ -39,7 +39,7 @@ _WHOLE, _FRACTION = r"[+-]?\d{1,18}", r"[+-]?\d{1,18}(?:\.\d{0,18})?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AxisKind:
+class PlotAxisKind:
     """A kind of axis."""
 
     label: str
@@ -54,10 +54,10 @@ class AxisKind:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Axis:
+class PlotAxis:
     """One axis of a plot."""
 
-    kind: AxisKind
+    kind: PlotAxisKind
     values: tuple[Value, ...]
     typed: str
     """The values as the client sent them."""
@@ -155,66 +155,66 @@ def _vae(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
 
 
 KINDS = (
-    AxisKind(label="Nothing", kind=str, apply=_nothing),
-    AxisKind(label="Seed", kind=int, apply=_field("seed")),
-    AxisKind(label="Var. seed", kind=int, apply=_field("variation_seed")),
-    AxisKind(
+    PlotAxisKind(label="Nothing", kind=str, apply=_nothing),
+    PlotAxisKind(label="Seed", kind=int, apply=_field("seed")),
+    PlotAxisKind(label="Var. seed", kind=int, apply=_field("variation_seed")),
+    PlotAxisKind(
         label="Var. strength",
         kind=float,
         apply=_field("variation_strength"),
     ),
-    AxisKind(label="Steps", kind=int, apply=_steps),
-    AxisKind(label="CFG Scale", kind=float, apply=_field("cfg_scale")),
-    AxisKind(label="Prompt S/R", kind=str, apply=_replaced, named=False),
-    AxisKind(
+    PlotAxisKind(label="Steps", kind=int, apply=_steps),
+    PlotAxisKind(label="CFG Scale", kind=float, apply=_field("cfg_scale")),
+    PlotAxisKind(label="Prompt S/R", kind=str, apply=_replaced, named=False),
+    PlotAxisKind(
         label="Sampler",
         kind=str,
         apply=_field("sampler"),
         named=False,
         choices=tuple(sampler.name for sampler in SAMPLERS),
     ),
-    AxisKind(
+    PlotAxisKind(
         label="Schedule type",
         kind=str,
         apply=_field("scheduler"),
         choices=("Automatic", *SCHEDULES),
     ),
-    AxisKind(label="Sigma Churn", kind=float, apply=_field("s_churn")),
-    AxisKind(label="Sigma min", kind=float, apply=_field("s_tmin")),
-    AxisKind(label="Sigma max", kind=float, apply=_field("s_tmax")),
-    AxisKind(label="Sigma noise", kind=float, apply=_field("s_noise")),
-    AxisKind(label="Eta", kind=float, apply=_field("eta")),
-    AxisKind(label=CLIP_SKIP, kind=int, apply=_clip_skip),
-    AxisKind(label="Prompt order", kind=str, apply=_reordered, named=False),
-    AxisKind(label="Checkpoint name", kind=str, apply=_checkpoint, named=False, files=True),
-    AxisKind(label="VAE", kind=str, apply=_vae, named=False, files=True),
-    AxisKind(label="Hires steps", kind=int, apply=_of_second_pass("Hires steps", "steps")),
-    AxisKind(
+    PlotAxisKind(label="Sigma Churn", kind=float, apply=_field("s_churn")),
+    PlotAxisKind(label="Sigma min", kind=float, apply=_field("s_tmin")),
+    PlotAxisKind(label="Sigma max", kind=float, apply=_field("s_tmax")),
+    PlotAxisKind(label="Sigma noise", kind=float, apply=_field("s_noise")),
+    PlotAxisKind(label="Eta", kind=float, apply=_field("eta")),
+    PlotAxisKind(label=CLIP_SKIP, kind=int, apply=_clip_skip),
+    PlotAxisKind(label="Prompt order", kind=str, apply=_reordered, named=False),
+    PlotAxisKind(label="Checkpoint name", kind=str, apply=_checkpoint, named=False, files=True),
+    PlotAxisKind(label="VAE", kind=str, apply=_vae, named=False, files=True),
+    PlotAxisKind(label="Hires steps", kind=int, apply=_of_second_pass("Hires steps", "steps")),
+    PlotAxisKind(
         label="Hires sampler",
         kind=str,
         apply=_of_second_pass("Hires sampler", "sampler"),
         choices=tuple(sampler.name for sampler in SAMPLERS),
     ),
-    AxisKind(
+    PlotAxisKind(
         label="Hires upscaler",
         kind=str,
         apply=_of_second_pass("Hires upscaler", "upscaler"),
         choices=(*LATENT_MODES, *UPSCALERS),
         files=True,
     ),
-    AxisKind(label="Denoising", kind=float, apply=_of_second_pass("Denoising", "strength")),
-    AxisKind(label="Refiner switch at", kind=float, apply=_field("refiner_switch_at")),
-    AxisKind(label="RNG source", kind=str, apply=_field("rng"), choices=("GPU", "CPU", "NV")),
+    PlotAxisKind(label="Denoising", kind=float, apply=_of_second_pass("Denoising", "strength")),
+    PlotAxisKind(label="Refiner switch at", kind=float, apply=_field("refiner_switch_at")),
+    PlotAxisKind(label="RNG source", kind=str, apply=_field("rng"), choices=("GPU", "CPU", "NV")),
 )
 
 
 def read_axis(
     sent: Sequence[Any], name: str, *, csv_mode: bool, fixed_seeds: bool
-) -> Axis:  # Any: whatever the client sent
+) -> PlotAxis:  # Any: whatever the client sent
     """Read an axis from its type, its typed values and its values from a menu. Raises SpecError."""
     kind = _kind(sent[0], name)
     if kind.label == "Nothing":
-        return Axis(kind=kind, values=(0,), typed="")
+        return PlotAxis(kind=kind, values=(0,), typed="")
     chosen = not csv_mode and (bool(sent[2]) if kind.files else bool(kind.choices))
     texts = _menu_values(sent[2], kind, name) if chosen else _typed_values(sent[1], name)
     values = _orders(texts) if kind.label == ORDER else [value for text in texts for value in _values(text, kind, name)]
@@ -222,10 +222,10 @@ def read_axis(
         raise SpecError(f"{name} has {len(values)} values; give 1 to {MOST_VALUES}", field="script_args")
     if kind.label in SEEDS and fixed_seeds:
         values = [fix_seed(value) for value in values if isinstance(value, int)]
-    return Axis(kind=kind, values=tuple(values), typed=_joined(texts))
+    return PlotAxis(kind=kind, values=tuple(values), typed=_joined(texts))
 
 
-def _kind(sent: Any, name: str) -> AxisKind:  # Any: as above
+def _kind(sent: Any, name: str) -> PlotAxisKind:  # Any: as above
     label = sent
     if isinstance(sent, int) and not isinstance(sent, bool):
         label = MENU[sent] if 0 <= sent < len(MENU) else f"number {sent}"
@@ -236,7 +236,7 @@ def _kind(sent: Any, name: str) -> AxisKind:  # Any: as above
     return axis_kind
 
 
-def _menu_values(sent: Any, kind: AxisKind, name: str) -> list[str]:  # Any: as above
+def _menu_values(sent: Any, kind: PlotAxisKind, name: str) -> list[str]:  # Any: as above
     if not isinstance(sent, list) or not sent or not all(isinstance(one, str) for one in sent):
         raise SpecError(
             f"{name} values of {kind.label} come as a list of names in the third place of the axis; send them there, "
@@ -274,7 +274,7 @@ def _joined(values: Sequence[str]) -> str:
     return file.getvalue().strip()
 
 
-def _values(text: str, kind: AxisKind, name: str) -> list[Value]:
+def _values(text: str, kind: PlotAxisKind, name: str) -> list[Value]:
     """Return the values that one entry of a list stands for. Clip Skips are read as everywhere else in clipskip."""
     if kind.label != CLIP_SKIP:
         return _numbers(text, kind, name) if kind.kind is not str else [text]
@@ -287,7 +287,7 @@ def _values(text: str, kind: AxisKind, name: str) -> list[Value]:
         ) from None
 
 
-def _numbers(text: str, kind: AxisKind, name: str) -> list[Value]:
+def _numbers(text: str, kind: PlotAxisKind, name: str) -> list[Value]:
     """Return a number, or the numbers of a range: 1-5, 1-9 (+2) with a distance, 1-10 [4] with a count."""
     number = _WHOLE if kind.kind is int else _FRACTION
     if re.fullmatch(number, text):

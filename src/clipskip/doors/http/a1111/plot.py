@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipskip.doors.http.a1111.axes import KINDS, SEEDS, Axis, Value, read_axis
+from clipskip.doors.http.a1111.axes import KINDS, SEEDS, PlotAxis, Value, read_axis
 from clipskip.doors.http.pictures import MOST_PICTURES
 from clipskip.errors import SpecError
 from clipskip.image import draw_grid
@@ -35,9 +35,9 @@ MOST_MARGIN = 500
 class Plot:
     """A sheet of pictures: X runs across, Y down, and Z makes a block for each value."""
 
-    x: Axis
-    y: Axis
-    z: Axis
+    x: PlotAxis
+    y: PlotAxis
+    z: PlotAxis
     legend: bool
     cells_too: bool
     blocks_too: bool
@@ -61,7 +61,7 @@ class Plot:
         return [self._cell(asked, places[::-1]) for places in slowest_first]
 
     @property
-    def _axes(self) -> tuple[Axis, Axis, Axis]:
+    def _axes(self) -> tuple[PlotAxis, PlotAxis, PlotAxis]:
         return self.x, self.y, self.z
 
     def _cell(self, asked: Asked, places: Sequence[tuple[int, Value]]) -> Asked:

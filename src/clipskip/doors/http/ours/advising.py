@@ -15,8 +15,7 @@ from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import Busy, NotFound
 from clipskip.image import write_bytes
 from clipskip.spec import ClipSkip, LoraRef, Request, parse_skips
-from clipskip.sweep import ENDED, Advance, Job, Model, Record, Studio, find_model
-from clipskip.sweep.queue import Event
+from clipskip.sweep import ENDED, Advance, Event, Job, Model, Record, Studio, find_model
 
 ADVICE = "advice.json"
 """The file in a sweep's folder that holds its advice."""

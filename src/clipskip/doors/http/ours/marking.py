@@ -9,8 +9,7 @@ from clipskip.doors.http.ours.bodies import Body
 from clipskip.doors.http.ours.views import View
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import SpecError
-from clipskip.sweep import CellMark, Choice, Marks, Studio
-from clipskip.sweep.marks import LONGEST_NAME, LONGEST_NOTE, MOST_CHOICES
+from clipskip.sweep import LONGEST_NAME, LONGEST_NOTE, MOST_CHOICES, CellMark, Choice, Marks, Studio
 
 CellId = Annotated[str, StringConstraints(max_length=40)]
 MarkName = Annotated[str, StringConstraints(max_length=LONGEST_NAME)]

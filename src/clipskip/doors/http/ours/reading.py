@@ -61,6 +61,8 @@ def reading_routes(studio: Studio) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["reading"], route_class=StrictRoute)
     _add_state(routes, studio)
     _add_texts(routes, studio)
+    _add_skips(routes, studio)
+    _add_vectors(routes, studio)
     _add_files(routes, studio)
     return routes
 
@@ -146,6 +148,8 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
         asked = await asyncio.to_thread(lambda: _on_its_model(request_from_texts(texts), studio))
         return {"request": request_json(asked), "unused": [list(pair) for pair in asked.unused], "text": texts[0]}
 
+
+def _add_skips(routes: APIRouter, studio: Studio) -> None:
     @routes.post("/clip-skips")
     def clip_skips(body: ColumnsBody) -> Json:
         """Return the columns that a list stands for, each checked against the model."""
@@ -176,6 +180,8 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
             **first,
         }
 
+
+def _add_vectors(routes: APIRouter, studio: Studio) -> None:
     @routes.post(
         "/encode",
         response_class=Response,

@@ -11,9 +11,7 @@ from clipskip.doors.http.ours.bodies import Body, Name
 from clipskip.doors.http.ours.views import ErrorView, JobState, View, view_error
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import NotFound
-from clipskip.sweep import ENDED, Advance, Job, Measure, Model, Record, Studio, Summary
-from clipskip.sweep.queue import Event
-from clipskip.sweep.studio import SCORES
+from clipskip.sweep import ENDED, SCORES, Advance, Event, Job, Measure, Model, Record, Studio, Summary
 
 
 class ScoresBody(Body):

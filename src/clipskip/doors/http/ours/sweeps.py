@@ -26,15 +26,15 @@ from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import Busy, NotFound, SpecError
 from clipskip.image import animation
 from clipskip.spec import Axis, Family, Request, Skip, request_from_text
-from clipskip.sweep import GRID, PAGE, Record, Studio, forms_of
-from clipskip.sweep.manifest import read_manifest
-from clipskip.sweep.tabulate import as_csv, as_parquet, tabulate
+from clipskip.sweep import GRID, PAGE, Record, Studio, as_csv, as_parquet, forms_of, read_manifest, tabulate
 
 PAGE_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'"
 )
 """Policy of a sweep's own page, which carries its script, style and pictures, and requests nothing."""
 TABLES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
+PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {"schema": {"type": "string"}}}}}
+"""How a route that gives a picture is described."""
 KEPT = "private, max-age=86400, immutable"
 """Cache rule of a cell's picture: a sweep's id depends on everything that made it."""
 
@@ -42,12 +42,14 @@ KEPT = "private, max-age=86400, immutable"
 def sweep_routes(studio: Studio, *, clip: str | None = None) -> APIRouter:
     """Build the routes below /v1/sweeps."""
     routes = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], route_class=StrictRoute)
-    _add_control(routes, studio, clip=clip)
+    _add_start(routes, studio, clip=clip)
+    _add_control(routes, studio)
+    _add_pictures(routes, studio)
     _add_files(routes, studio)
     return routes
 
 
-def _add_control(routes: APIRouter, studio: Studio, *, clip: str | None) -> None:
+def _add_start(routes: APIRouter, studio: Studio, *, clip: str | None) -> None:
     @routes.post("", status_code=202)
     def start(body: SweepBody) -> StartedView:
         """Start a sweep. A sweep that was started before is opened again; its missing pictures are drawn, then
@@ -75,6 +77,8 @@ def _add_control(routes: APIRouter, studio: Studio, *, clip: str | None) -> None
             height=sweep.base.height,
         )
 
+
+def _add_control(routes: APIRouter, studio: Studio) -> None:
     @routes.get("")
     def sweeps(q: Annotated[str, Query(max_length=400)] = "") -> SweepsView:
         """List every sweep of the output folder, the newest first. With `q`, list those that have each of its words in their
@@ -108,10 +112,8 @@ def _add_control(routes: APIRouter, studio: Studio, *, clip: str | None) -> None
         return StreamingResponse(watch(record, studio), media_type="text/event-stream")
 
 
-def _add_files(routes: APIRouter, studio: Studio) -> None:
-    png: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {"schema": {"type": "string"}}}}}
-
-    @routes.get("/{id}/cells/{row}/{column}.png", response_class=FileResponse, responses=png)
+def _add_pictures(routes: APIRouter, studio: Studio) -> None:
+    @routes.get("/{id}/cells/{row}/{column}.png", response_class=FileResponse, responses=PNG)
     def cell(id: str, row: int, column: int) -> FileResponse:
         """Return one picture, with its settings in it."""
         drawn_cell = studio.history.find(id).cell(row, column)
@@ -147,7 +149,9 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
         name = {"Content-Disposition": f'inline; filename="sweep-{record.id}-row{row}.webp"'}
         return Response(animation([cell.path for cell in drawn]), media_type="image/webp", headers=name)
 
-    @routes.get("/{id}/grid.png", response_class=FileResponse, responses=png)
+
+def _add_files(routes: APIRouter, studio: Studio) -> None:
+    @routes.get("/{id}/grid.png", response_class=FileResponse, responses=PNG)
     def grid(id: str) -> FileResponse:
         """Return the labelled sheet."""
         return _file(studio.history.find(id), GRID, "image/png")
