@@ -2,20 +2,20 @@
 
 jaxtyping's own import hook wraps every function of a package and has every annotation checked: seconds of every start. This one
 wraps only functions and dataclasses whose annotations hold one of jaxtyping's arrays, has only those annotations checked (mypy
-checks the others), and builds a check when it is first needed.
+checks the others), and checks calls of the same sizes once.
 """
 
 import ast
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import update_wrapper
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from inspect import get_annotations
+from inspect import get_annotations, signature
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, get_args, get_origin
 
-from beartype import beartype
+from beartype.door import die_if_unbearable
 from jaxtyping import AbstractArray, jaxtyped
 
 ROOMS = tuple(f"clipskip.{room}" for room in ("networks", "weights", "encode", "sample", "image", "sweep", "advise"))
@@ -77,16 +77,45 @@ def _holds_array(annotation: Any) -> bool:
 
 
 def _checked(function: FunctionType, arrays: dict[str, Any]) -> Callable[..., Any]:
-    """The function, with these annotations alone checked: by beartype, for whom jaxtyping keeps the size of each name in a call."""
-    check: Callable[..., Any] | None = None
+    """The function, with these annotations alone checked, by beartype; jaxtyping keeps the size of each name in a call.
+
+    What is checked are sizes and kinds of numbers alone, so a call of the same ones as one before is right as that was. Most
+    calls are such ones, and each check of jaxtyping takes as long as a small layer of a network.
+    """
+    code, given_back = function.__code__, arrays.get("return")
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    slots = [(place, name) for place, name in enumerate(names) if name in arrays]
+    assert len(slots) == len(arrays.keys() - {"return"}), f"{function.__qualname__}: arrays as *args are not checked"
+    defaults = {name: parameter.default for name, parameter in signature(function).parameters.items()}
+    right = set[Any]()
+
+    def check(values: list[Any], sizes: Any) -> None:
+        if sizes not in right:
+            with jaxtyped("context"):
+                for name, value in zip([*(name for _, name in slots), "return"], values, strict=False):
+                    prefix = f"{function.__qualname__}() {name}: "
+                    die_if_unbearable(value, arrays[name], exception_prefix=prefix)
+            right.add(sizes)
 
     def checked(*args: Any, **kwargs: Any) -> Any:
-        nonlocal check
-        if check is None:
-            check = beartype(function)
-        with jaxtyped("context"):
-            return check(*args, **kwargs)
+        positional = min(len(args), code.co_argcount)
+        values = [args[place] if place < positional else kwargs.get(name, defaults[name]) for place, name in slots]
+        sizes = tuple(map(_sizes, values))
+        check(values, sizes)
+        value = function(*args, **kwargs)
+        if given_back is not None:
+            check([*values, value], (sizes, _sizes(value)))
+        return value
 
-    update_wrapper(checked, function)
-    function.__annotations__ = arrays
-    return checked
+    return update_wrapper(checked, function)
+
+
+def _sizes(value: Any) -> Any:
+    """Sizes and kinds of numbers of all arrays in a value: equal for two values that one annotation holds for alike."""
+    if hasattr(value, "shape"):
+        return type(value), value.shape, value.dtype
+    if isinstance(value, Mapping):
+        return type(value), tuple(map(_sizes, value.values()))
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(_sizes, value))
+    return type(value)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from clipskip.advise import Wanted, advise
+from clipskip.advise import Advice, Wanted, advise
 from clipskip.advise.prompted import Prompted, phrases_of, without
 from clipskip.doors.advice_text import lines, plain
 from clipskip.errors import NotFound, SpecError
@@ -22,6 +22,20 @@ PROMPT = "best quality, swamp, (fireflies, dancing:1.2), ogre"
 @pytest.fixture(scope="module")
 def wanted() -> Wanted:
     return Wanted(request=Request(prompt=PROMPT, loras=(LoraRef(name="ogre"),), seed=5), skips=(1, 2, 12))
+
+
+@pytest.fixture(scope="module")
+def told() -> list[tuple[int, int]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def advice(model: Model, library: Library, wanted: Wanted, told: list[tuple[int, int]]) -> Advice:
+    before = {name: value.clone() for name, value in model.reader.encoders[0].network.state_dict().items()}
+    advice = advise(model, wanted, library, tell=lambda rows, most: told.append((rows, most)))
+    after = model.reader.encoders[0].network.state_dict()
+    assert all(value.equal(before[name]) for name, value in after.items()), "the model is put back"
+    return advice
 
 
 def test_a_prompt_s_phrases_are_what_stands_between_its_commas() -> None:
@@ -45,10 +59,8 @@ def test_a_word_inside_another_stays() -> None:
 
 
 def test_advice_has_a_number_for_every_phrase_and_lora_at_every_clip_skip(
-    model: Model, library: Library, wanted: Wanted
+    model: Model, advice: Advice, told: list[tuple[int, int]]
 ) -> None:
-    heard = []
-    advice = advise(model, wanted, library, tell=lambda rows, most: heard.append((rows, most)))
     said = json.loads(json.dumps(plain(advice, family=model.facts.family)))
     prompted = said["prompted"]
     assert prompted["skips"] == [1, 2, 12]
@@ -61,20 +73,13 @@ def test_advice_has_a_number_for_every_phrase_and_lora_at_every_clip_skip(
     assert lora["whole"][2] == 0
     assert lora["by_unet"] == [0, 0, 0]
     assert lora["uptake"][1] == 1
-    assert heard[-1][0] == advice.rows <= heard[-1][1]
+    assert told[-1][0] == advice.rows <= told[-1][1]
     assert {row["tool"]: row["number"] for row in said["tools"]}["diffusers"] == "1"
 
 
-def test_the_text_says_the_value_in_the_tool_s_own_numbers(model: Model, library: Library, wanted: Wanted) -> None:
-    advice = advise(model, wanted, library)
+def test_the_text_says_the_value_in_the_tool_s_own_numbers(model: Model, advice: Advice) -> None:
     first = next(iter(lines(advice, family=model.facts.family, tool=Dialect.DIFFUSERS)))
     assert first.startswith("Clip Skip 1 in diffusers")
-
-
-def test_the_model_is_put_back_as_it_was(model: Model, library: Library, wanted: Wanted) -> None:
-    before = {name: value.clone() for name, value in model.reader.encoders[0].network.state_dict().items()}
-    advise(model, wanted, library)
-    assert all(value.equal(before[name]) for name, value in model.reader.encoders[0].network.state_dict().items())
 
 
 def test_a_negative_prompt_that_says_the_same_leaves_nothing_to_measure(

@@ -228,7 +228,11 @@ def measured(case: Case, folder: Path) -> tuple[Prompted, Mapping[Skip, Mapping[
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name} {case.prediction}")
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] if case.zero_snr else []) for case in CASES],
+    ids=lambda case: f"{case.name} {case.prediction}",
+)
 def test_what_is_measured_is_what_other_networks_give(case: Case, tmp_path: Path) -> None:
     found, cells, states = measured(case, tmp_path)
 

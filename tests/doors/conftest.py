@@ -12,8 +12,27 @@ from pathlib import Path
 import pytest
 import tiny_sdxl
 import torch
+from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, sync_playwright
 from web_page import CHROMIUM
+
+from clipskip.doors.http import build_app
+from clipskip.sweep import Studio
+from clipskip.weights import Library
+
+
+@pytest.fixture(scope="module")
+def studio(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """A studio on the tiny model, with an empty output folder."""
+    made = Studio(tmp_path_factory.mktemp("out"), library)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def client(studio: Studio) -> TestClient:
+    """A client of the studio's API."""
+    return TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
 
 
 @pytest.fixture(scope="session")

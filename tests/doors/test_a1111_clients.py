@@ -2,22 +2,19 @@
 
 import base64
 import io
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 import webuiapi
 from fastapi.testclient import TestClient
 from PIL import Image
+from served import served
 
 from clipskip.doors.http import build_app
 from clipskip.sweep import Studio
-from clipskip.weights import Library
 
 BODY = {
     "prompt": "a red frog",
@@ -30,27 +27,9 @@ BODY = {
 
 
 @pytest.fixture(scope="module")
-def studio(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    found = Studio(tmp_path_factory.mktemp("out"), library)
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def client(studio: Studio) -> TestClient:
-    return TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
-
-
-@pytest.fixture(scope="module")
 def port(studio: Studio) -> Iterator[int]:
-    server = uvicorn.Server(uvicorn.Config(build_app(studio), port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join(10)
+    with served(build_app(studio)) as found:
+        yield int(found.rpartition(":")[2])
 
 
 def draw(client: TestClient, **changes: Any) -> dict[str, Any]:

@@ -3,24 +3,21 @@
 import base64
 import io
 import json
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from sd_backend_client import A1111Webservice, DiffusionRequestBody, connect_to_backend
+from served import served
 
 from clipskip.doors.http import build_app
 from clipskip.image import decode_on_device, encode
 from clipskip.spec import parse_infotext
 from clipskip.sweep import Model, Studio
-from clipskip.weights import Library
 
 BODY = {
     "prompt": "a red frog",
@@ -31,18 +28,6 @@ BODY = {
     "sampler_name": "Euler",
     "override_settings": {"sd_model_checkpoint": "tiny"},
 }
-
-
-@pytest.fixture(scope="module")
-def studio(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    found = Studio(tmp_path_factory.mktemp("out"), library)
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def client(studio: Studio) -> TestClient:
-    return TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (16, 16), mode: str = "RGB") -> Image.Image:
@@ -206,17 +191,11 @@ def test_txt2img_takes_no_picture(client: TestClient) -> None:
 
 @pytest.fixture(scope="module")
 def backend(studio: Studio) -> Iterator[A1111Webservice]:
-    server = uvicorn.Server(uvicorn.Config(build_app(studio), port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    found = connect_to_backend(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}")
-    assert isinstance(found, A1111Webservice)
-    yield found
-    found.disconnect()
-    server.should_exit = True
-    thread.join(10)
+    with served(build_app(studio)) as address:
+        found = connect_to_backend(address)
+        assert isinstance(found, A1111Webservice)
+        yield found
+        found.disconnect()
 
 
 def asked(skip: int, **changes: Any) -> DiffusionRequestBody:

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,17 +16,9 @@ from clipskip.doors.http import build_app
 from clipskip.image import picture_infotext
 from clipskip.spec import parse_infotext
 from clipskip.sweep import Studio
-from clipskip.weights import Library
 
 BODY = {"prompt": "a red frog", "steps": 2, "width": 64, "height": 64, "seed": 5, "sampler_name": "Euler"}
 LONG = BODY | {"steps": 40, "width": 128, "height": 128, "batch_size": 1}
-
-
-@pytest.fixture(scope="module")
-def studio(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    found = Studio(tmp_path_factory.mktemp("out"), library)
-    yield found
-    found.close()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ import torch
 from fastapi.testclient import TestClient
 from safetensors.torch import save
 
-from clipskip.doors.http import build_app
 from clipskip.sweep import Studio
 from clipskip.weights import Library
 
@@ -67,11 +66,6 @@ def studio(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     found = Studio(tmp_path_factory.mktemp("out"), Library((models,)))
     yield found
     found.close()
-
-
-@pytest.fixture(scope="module")
-def client(studio: Studio) -> TestClient:
-    return TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
 
 
 def ended(client: TestClient, **changes: Any) -> tuple[str, str]:

@@ -1,7 +1,6 @@
 """Pages of others that the server's owner lets in, and the page that shows the API."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from clipskip.doors.http import Access, build_app
 from clipskip.doors.serving import Place
 from clipskip.errors import SpecError
 from clipskip.sweep import Studio
-from clipskip.weights import Library
 
 CHAT, OTHER = "https://chat.example", "https://evil.example"
 BODY = {
@@ -22,13 +20,6 @@ BODY = {
     "override_settings": {"sd_model_checkpoint": "tiny"},
 }
 SHARED = ("access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-methods")
-
-
-@pytest.fixture(scope="module")
-def studio(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    found = Studio(tmp_path_factory.mktemp("out"), library)
-    yield found
-    found.close()
 
 
 def client_of(studio: Studio, *origins: str, token: str | None = None) -> TestClient:

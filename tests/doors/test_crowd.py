@@ -4,8 +4,6 @@ import asyncio
 import io
 import json
 import socket
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,8 +11,8 @@ from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
 from PIL import Image
+from served import served
 
 from clipskip.doors.http import Access, build_app, guard
 from clipskip.sweep import Studio
@@ -27,14 +25,8 @@ ASKED = {"prompt": "a red frog", "model": "tiny", "steps": 4, "width": 64, "heig
 @pytest.fixture(scope="module")
 def address(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     studio = Studio(tmp_path_factory.mktemp("out"), library)
-    server = uvicorn.Server(uvicorn.Config(build_app(studio), port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
+    with served(build_app(studio)) as found:
+        yield found
     studio.close()
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
 from fastapi import HTTPException
+from served import served
 
 from clipskip.doors.http import Punctual, build_app
 from clipskip.doors.http.limits import PICTURE, SIGN_IN, USUAL
@@ -60,17 +60,8 @@ def serving(folder: Path) -> Iterator[str]:
     """A server's address."""
     (folder / "models").mkdir()
     studio = Studio(folder / "out", Library((folder / "models",)))
-    config = uvicorn.Config(
-        build_app(studio), http=Punctual, loop="asyncio", port=0, log_level="error", ws="none", lifespan="on"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
+    with served(build_app(studio), http=Punctual, loop="asyncio", lifespan="on") as found:
+        yield found
     studio.close()
 
 

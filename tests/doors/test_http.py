@@ -30,6 +30,14 @@ def client(studio: Studio) -> TestClient:
     return TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
 
 
+@pytest.fixture(scope="module")
+def idle(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A server for requests that draw nothing, one for all of their tests."""
+    studio = Studio(tmp_path_factory.mktemp("idle"), library, limit=2)
+    yield TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
+    studio.close()
+
+
 def finished(client: TestClient, id: str) -> dict[str, Any]:
     """The sweep once it has ended."""
     deadline = time.monotonic() + 60
@@ -37,7 +45,7 @@ def finished(client: TestClient, id: str) -> dict[str, Any]:
         found: dict[str, Any] = client.get(f"/v1/sweeps/{id}").json()
         if found["state"] not in ("queued", "running"):
             return found
-        time.sleep(0.02)
+        time.sleep(0.05)
     raise AssertionError("the sweep does not end")
 
 
@@ -135,18 +143,18 @@ def test_more_than_the_queue_holds_is_told_to_come_later(client: TestClient, stu
         ({"enable_hr": True}, 422, "enable_hr", "no such field"),
     ],
 )
-def test_a_bad_field_is_named(client: TestClient, changes: dict[str, Any], status: int, field: str, said: str) -> None:
-    answer = client.post("/v1/sweeps", json=SMALL | changes)
+def test_a_bad_field_is_named(idle: TestClient, changes: dict[str, Any], status: int, field: str, said: str) -> None:
+    answer = idle.post("/v1/sweeps", json=SMALL | changes)
     found = answer.json()
     assert (answer.status_code, found["field"].split(".")[0]) == (status, field)
     assert said.lower() in found["detail"].lower()
-    assert client.get("/v1/sweeps").json() == {"sweeps": []}
+    assert idle.get("/v1/sweeps").json() == {"sweeps": []}
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
-def test_a_number_that_is_none_is_refused(client: TestClient, number: str) -> None:
+def test_a_number_that_is_none_is_refused(idle: TestClient, number: str) -> None:
     body = f'{{"prompt": "frog", "cfg_scale": {number}}}'
-    answer = client.post("/v1/sweeps", content=body, headers={"content-type": "application/json"})
+    answer = idle.post("/v1/sweeps", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 422
 
 
@@ -159,23 +167,23 @@ def test_a_number_that_is_none_is_refused(client: TestClient, number: str) -> No
         {"host": "127.0.0.1.evil.example"},
     ],
 )
-def test_other_names_and_other_pages_are_turned_away(client: TestClient, headers: dict[str, str]) -> None:
-    assert client.get("/v1/status", headers=headers).status_code == 403
+def test_other_names_and_other_pages_are_turned_away(idle: TestClient, headers: dict[str, str]) -> None:
+    assert idle.get("/v1/status", headers=headers).status_code == 403
 
 
-def test_a_form_of_another_page_is_refused_by_its_type(client: TestClient) -> None:
-    answer = client.post("/v1/sweeps", content='{"prompt": "frog"}', headers={"content-type": "text/plain"})
+def test_a_form_of_another_page_is_refused_by_its_type(idle: TestClient) -> None:
+    answer = idle.post("/v1/sweeps", content='{"prompt": "frog"}', headers={"content-type": "text/plain"})
     assert answer.status_code == 422
 
 
-def test_a_body_too_large_is_refused_before_it_is_read(client: TestClient) -> None:
-    answer = client.post("/v1/sweeps", content=b"{}", headers={"content-length": str(2**31)})
+def test_a_body_too_large_is_refused_before_it_is_read(idle: TestClient) -> None:
+    answer = idle.post("/v1/sweeps", content=b"{}", headers={"content-length": str(2**31)})
     assert answer.status_code == 413
 
 
 @pytest.mark.parametrize("id", ["nothing", "..", "%2e%2e", "a/b", "é"])
-def test_a_sweep_that_is_not_there_is_not_found(client: TestClient, id: str) -> None:
-    assert client.get(f"/v1/sweeps/{id}").status_code == 404
+def test_a_sweep_that_is_not_there_is_not_found(idle: TestClient, id: str) -> None:
+    assert idle.get(f"/v1/sweeps/{id}").status_code == 404
 
 
 def test_a_pictures_settings_fill_the_form(client: TestClient) -> None:
@@ -185,34 +193,34 @@ def test_a_pictures_settings_fill_the_form(client: TestClient) -> None:
     assert (found["request"]["prompt"], found["request"]["clip_skip"], found["request"]["seed"]) == ("a red frog", 2, 5)
 
 
-def test_what_is_no_picture_and_no_settings_says_so(client: TestClient) -> None:
-    answer = client.post("/v1/settings", files={"file": ("x.png", b"\x89PNG\r\n\x1a\nbroken")})
+def test_what_is_no_picture_and_no_settings_says_so(idle: TestClient) -> None:
+    answer = idle.post("/v1/settings", files={"file": ("x.png", b"\x89PNG\r\n\x1a\nbroken")})
     assert answer.status_code == 422
     assert answer.json()["detail"]
 
 
-def test_each_answer_has_the_policy(client: TestClient) -> None:
+def test_each_answer_has_the_policy(idle: TestClient) -> None:
     for path in ("/", "/web/main.js", "/v1/status"):
-        answer = client.get(path)
+        answer = idle.get(path)
         assert answer.status_code == 200
         assert answer.headers["content-security-policy"].startswith("default-src 'none'")
         assert answer.headers["x-content-type-options"] == "nosniff"
-    assert client.get("/web/..%2fcli.py").status_code == 404
+    assert idle.get("/web/..%2fcli.py").status_code == 404
 
 
-def test_clip_skip_2_is_said_in_other_tools_numbers(client: TestClient) -> None:
-    found = client.post("/v1/dialects", json={"clip_skip": 2, "family": "sd1"}).json()
+def test_clip_skip_2_is_said_in_other_tools_numbers(idle: TestClient) -> None:
+    found = idle.post("/v1/dialects", json={"clip_skip": 2, "family": "sd1"}).json()
     numbers = {row["tool"]: row["number"] for row in found["rows"]}
     assert (numbers["diffusers"], found["layer"], found["depth"]) == ("1", 11, 12)
 
 
-def test_a_number_of_another_tool_is_translated_with_what_it_reads(client: TestClient) -> None:
-    found = client.post("/v1/dialects", json={"clip_skip": 1, "tool": "draw things", "family": "sdxl"}).json()
+def test_a_number_of_another_tool_is_translated_with_what_it_reads(idle: TestClient) -> None:
+    found = idle.post("/v1/dialects", json={"clip_skip": 1, "tool": "draw things", "family": "sdxl"}).json()
     assert found["clip_skip"] == "1/2" and "reads CLIP-L at 1 and OpenCLIP-bigG at 2" in found["remark"]
     assert [(one["encoder"], one["layer"]) for one in found["layers"]] == [("CLIP-L", 12), ("OpenCLIP-bigG", 31)]
-    found = client.post("/v1/dialects", json={"clip_skip": "[4:2:0.5]", "steps": 6}).json()
+    found = idle.post("/v1/dialects", json={"clip_skip": "[4:2:0.5]", "steps": 6}).json()
     assert {row["tool"]: row["number"] for row in found["rows"]}["reforge"] == "4,4,4,4,2"
-    refused = client.post("/v1/dialects", json={"clip_skip": 2, "family": "flux"})
+    refused = idle.post("/v1/dialects", json={"clip_skip": 2, "family": "flux"})
     assert refused.status_code == 422 and "means nothing on Flux" in refused.json()["detail"]
 
 
@@ -231,7 +239,7 @@ def measured(client: TestClient, id: str) -> dict[str, Any]:
         found: dict[str, Any] = client.get(f"/v1/sweeps/{id}/scores").json()
         if found["state"] not in ("queued", "running"):
             return found
-        time.sleep(0.02)
+        time.sleep(0.05)
     raise AssertionError("measuring does not end")
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
-import uvicorn
 from PIL import Image
+from served import served
 
 from clipskip.doors.http import Punctual, build_app
 from clipskip.image import picture_infotext
@@ -26,16 +25,11 @@ EXTRA = {"seed": 5, "steps": 2, "sampler": "Euler"}
 @pytest.fixture(scope="module")
 def client(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     studio = Studio(tmp_path_factory.mktemp("out"), library)
-    server = uvicorn.Server(uvicorn.Config(build_app(studio), http=Punctual, port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
-    with openai.OpenAI(base_url=address, api_key="none", max_retries=0) as found:
+    with (
+        served(build_app(studio), http=Punctual) as address,
+        openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as found,
+    ):
         yield found
-    server.should_exit = True
-    thread.join(10)
     studio.close()
 
 

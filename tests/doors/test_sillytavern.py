@@ -10,7 +10,6 @@ import json
 import os
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,8 +18,8 @@ from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
 from PIL import Image
+from served import served
 
 from clipskip.doors.http import Punctual, build_app
 from clipskip.sweep import Studio
@@ -47,14 +46,8 @@ SMALL = {"width": 64, "height": 64, "steps": 4}
 @pytest.fixture(scope="module")
 def address(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     studio = Studio(tmp_path_factory.mktemp("out"), library)
-    server = uvicorn.Server(uvicorn.Config(build_app(studio), http=Punctual, port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
+    with served(build_app(studio), http=Punctual) as found:
+        yield found
     studio.close()
 
 

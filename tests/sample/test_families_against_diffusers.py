@@ -93,8 +93,15 @@ def render(**settings: Any) -> Render:
     return Render(prompt="a (red:1.2) frog", model=FileRef(name="m"), **base | settings)
 
 
-@pytest.mark.parametrize("skip", ["2", "1", "3/7"])
-@pytest.mark.parametrize("negative", ["", "blurry"])
+@pytest.mark.parametrize(
+    ("skip", "negative"),
+    [
+        ("2", ""),
+        ("1", "blurry"),
+        ("3/7", "blurry"),
+        *(pytest.param(*both, marks=pytest.mark.slow) for both in (("2", "blurry"), ("1", ""), ("3/7", ""))),
+    ],
+)
 def test_sdxl_draws_what_diffusers_draws(skip: str, negative: str) -> None:
     parts = tiny_sdxl.sdxl()
     drawn, given = ours(parts, Family.SDXL, render(clip_skip=parse_skip(skip), negative_prompt=negative), "epsilon")
@@ -127,7 +134,7 @@ def test_sd2_draws_what_diffusers_draws(prediction: str, name: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("switch_at", [0.4, 0.75])
+@pytest.mark.parametrize("switch_at", [0.4, pytest.param(0.75, marks=pytest.mark.slow)])
 def test_a_refiner_takes_over_at_its_share_of_the_noise(switch_at: float) -> None:
     # The same with diffusers' UNets and scheduler: timestep 999 - 1000 x share is the first that the refiner is asked at.
     base, second = tiny_sdxl.sdxl(), tiny_sdxl.refiner()

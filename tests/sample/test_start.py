@@ -44,7 +44,7 @@ def test_a_run_from_a_picture_is_eulers_loop_over_the_last_levels(
     assert torch.allclose(found[-1].latent, x, atol=1e-4)  # the levels are interpolated in float32 here, not there
 
 
-@pytest.mark.parametrize("steps", range(1, 151))
+@pytest.mark.parametrize("steps", [*range(1, 13), 20, 33, 50, 100, 150])
 def test_there_is_always_a_first_level(steps: int) -> None:
     euler, _ = find_sampler("Euler")
     counted = [

@@ -21,8 +21,11 @@ def open_model(folder: Path, dtype: torch.dtype = torch.float16, *, name: str = 
     return load_model(tiny_sdxl.write(tiny_sdxl.sdxl(), folder / f"{name}.safetensors", dtype=dtype))
 
 
-def on_everything(model: Model, folder: Path) -> Lora:
+@pytest.fixture(scope="module")
+def on_everything(tmp_path_factory: pytest.TempPathFactory) -> Lora:
     """A LoRA on every matrix and convolution, with changed biases and norms."""
+    folder = tmp_path_factory.mktemp("loras")
+    model = open_model(folder)
     numbers, tensors = torch.Generator().manual_seed(3), {}
     for name in module_names(model.networks):
         weight = dict(model.networks[name.partition(".")[0]].named_modules())[name.partition(".")[2]].weight
@@ -54,9 +57,11 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("dtype", FORMS)
-def test_weights_that_are_read_again_are_those_that_were_there(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_weights_that_are_read_again_are_those_that_were_there(
+    tmp_path: Path, on_everything: Lora, dtype: torch.dtype
+) -> None:
     model = open_model(tmp_path, dtype)
-    lora, before, lay = on_everything(model, tmp_path), state(model), places(model)
+    lora, before, lay = on_everything, state(model), places(model)
     with merged(model.networks, [(lora, 0.7, 0.9)]):
         kept = state(model)
     assert same(before, state(model)) and not same(before, kept)
@@ -66,27 +71,27 @@ def test_weights_that_are_read_again_are_those_that_were_there(tmp_path: Path, d
     assert same(before, state(model)) and places(model) == lay and not model.is_spoiled
 
 
-def test_few_originals_are_kept_and_nothing_is_read(tmp_path: Path) -> None:
+def test_few_originals_are_kept_and_nothing_is_read(tmp_path: Path, on_everything: Lora) -> None:
     model = open_model(tmp_path)
-    lora, before = on_everything(model, tmp_path), state(model)
+    lora, before = on_everything, state(model)
     size = sum(tensor.nbytes for tensor in before.values())
     with merged(model.networks, [(lora, 1.0, 1.0)], originals=model.originals, most_kept=size):
         model.facts.source.path.unlink()
     assert same(before, state(model))
 
 
-def test_weights_that_are_read_again_come_back_when_drawing_fails(tmp_path: Path) -> None:
+def test_weights_that_are_read_again_come_back_when_drawing_fails(tmp_path: Path, on_everything: Lora) -> None:
     model = open_model(tmp_path)
-    lora, before = on_everything(model, tmp_path), state(model)
+    lora, before = on_everything, state(model)
     loras = merged(model.networks, [(lora, 1.0, 1.0)], originals=model.originals, most_kept=0)
     with pytest.raises(KeyboardInterrupt), loras:
         raise KeyboardInterrupt
     assert same(before, state(model))
 
 
-def test_a_model_whose_file_changed_meanwhile_is_not_used_again(tmp_path: Path) -> None:
+def test_a_model_whose_file_changed_meanwhile_is_not_used_again(tmp_path: Path, on_everything: Lora) -> None:
     model = open_model(tmp_path)
-    lora = on_everything(model, tmp_path)
+    lora = on_everything
     loras = merged(model.networks, [(lora, 1.0, 1.0)], originals=model.originals, most_kept=0)
     with pytest.raises(DamagedFile, match="changed while it was in use"), loras:
         os.utime(model.facts.source.path, ns=(1, 1))
