@@ -310,3 +310,21 @@ def test_a_size_that_other_inputs_change_is_read_or_asked_for(latent: Json, size
     else:
         asked = read(graph)
         assert (asked.width, asked.height) == size
+
+
+@pytest.mark.parametrize("kind", ["SetClipHooks", "ConditioningSetProperties", "LoraLoaderBlockWeight //Inspire"])
+def test_loras_for_some_steps_texts_or_blocks_are_refused_by_name(kind: str) -> None:
+    hook = node("CreateHookLora", lora_name="x.safetensors", strength_model=1, strength_clip=1)
+    graph = with_nodes(n51=hook)
+    if kind == "SetClipHooks":
+        graph["6"]["inputs"]["clip"] = ["50", 0]
+        graph["50"] = node(kind, clip=["10", 0], hooks=["51", 0], apply_to_conds=True, schedule_clip=False)
+    elif kind == "ConditioningSetProperties":
+        graph["3"]["inputs"]["positive"] = ["50", 0]
+        graph["50"] = node(kind, cond_NEW=["6", 0], strength=1.0, hooks=["51", 0])
+    else:
+        graph["3"]["inputs"]["model"] = ["50", 0]
+        weights = {"lora_name": "x", "strength_model": 1, "strength_clip": 1, "block_vector": "1,0,0"}
+        graph["50"] = node(kind, model=["4", 0], clip=["4", 1], **weights)
+    with pytest.raises(SpecError, match=kind):
+        read(graph)

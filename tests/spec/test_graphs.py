@@ -584,3 +584,25 @@ def test_lcm_is_drawn_where_the_model_is_sampled_so() -> None:
     assert (read(lcm).sampler, read(lcm).prediction) == ("LCM", None)
     with pytest.raises(SpecError, match="not sampled so"):
         read(with_nodes({"sampler_name": "lcm"}))
+
+
+@pytest.mark.parametrize(
+    ("config", "skip", "prediction"),
+    [
+        ("v1-inference.yaml", 1, None), ("v1-inference_clip_skip_2.yaml", 2, None), ("anything_v3.yaml", 2, None),
+        ("v1-inference_clip_skip_2_fp16.yaml", 2, None), ("v2-inference-v.yaml", 1, "v"),
+    ],
+)  # fmt: skip
+def test_a_loaders_config_may_set_the_clip_skip_and_the_prediction(
+    config: str, skip: int, prediction: str | None
+) -> None:
+    """ComfyUI comes with configs whose text encoder is read at layer -2; CLIPSetLastLayer has precedence."""
+    graph = with_nodes(n4=node("CheckpointLoader", ckpt_name="m.safetensors", config_name=config))
+    assert read(graph).clip_skip == ClipSkip(2)
+    for place in ("6", "7"):
+        graph[place]["inputs"]["clip"] = ["4", 1]
+    asked = read(graph)
+    assert (asked.clip_skip, asked.prediction, asked.unused[1:]) == (ClipSkip(skip), prediction, ())
+    assert (asked.counted_by is None) is (skip == 2)
+    with pytest.raises(SpecError, match=r"config 'mine\.yaml'"):
+        read(with_nodes(n4=node("CheckpointLoader", ckpt_name="m.safetensors", config_name="mine.yaml")))

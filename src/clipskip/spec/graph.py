@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipskip.spec.graph_files import check_checkpoints, checkpoint_of, loras_on, vae_of
+from clipskip.spec.graph_files import check_checkpoints, checkpoint_of, config_of, loras_on, vae_of
 from clipskip.spec.graph_refiner import refining
 from clipskip.spec.graph_ways import way, words_of
 from clipskip.spec.nodes import Graph, Node, back_from, broken, is_sampler, number_of, word_of
@@ -117,7 +117,7 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
         width=width,
         height=height,
         emphasis=positive.emphasis,
-        prediction=said,
+        prediction=said or config_of(models[-1])[1],
         unused=(*graph.unused(), *_notes(sampled)),
     )
 
@@ -237,13 +237,15 @@ def _drop(node: Node, key: str, truths: tuple[object, ...]) -> None:
 
 
 def _sets_skip(way_to_clip: tuple[Node, ...]) -> bool:
-    return any(key in node.inputs for node in way_to_clip for key in SKIPS)
+    set_by_node = any(key in node.inputs for node in way_to_clip for key in SKIPS)
+    return set_by_node or config_of(way_to_clip[-1])[0] is not None
 
 
 def _clip_skip(way: tuple[Node, ...]) -> ClipSkip:
-    """The nearest CLIPSetLastLayer before the encoder counts; without one it is the last layer."""
-    said = [said for node in way for key in SKIPS if (said := node.take(key))]
-    return ClipSkip.from_comfy(said[0].whole()) if said else ClipSkip(1)
+    """The nearest CLIPSetLastLayer before the encoder counts, then the loader's config; without both it is the last layer."""
+    said = [said.whole() for node in way for key in SKIPS if (said := node.take(key))]
+    layer, _ = config_of(way[-1])
+    return ClipSkip.from_comfy(next((number for number in (*said, layer) if number is not None), -1))
 
 
 def _size(graph: Graph, node: Node, made: Size) -> Size:

@@ -1,5 +1,7 @@
 """The files that a ComfyUI graph draws with: checkpoint, LoRAs, VAE."""
 
+from collections.abc import Mapping
+
 from clipskip.spec.graph_loras import loras_of
 from clipskip.spec.lora import LoraRef
 from clipskip.spec.nodes import Graph, Node, back_from, broken, is_sampler, word_of
@@ -15,6 +17,32 @@ def checkpoint_of(node: Node) -> str:
             f"has {shown(value)[:40]!r} for ckpt_name, which is not a name; choose a checkpoint", field="model"
         )
     return stem(value)
+
+
+CONFIGS: Mapping[str, tuple[int | None, str | None]] = {
+    "anything_v3": (-2, None), "v1-inference": (None, None), "v1-inference_fp16": (None, None),
+    "v1-inference_clip_skip_2": (-2, None), "v1-inference_clip_skip_2_fp16": (-2, None), "v1-inpainting-inference": (None, None),
+    "v2-inference": (None, None), "v2-inference_fp32": (None, None), "v2-inference-v": (None, "v"),
+    "v2-inference-v_fp32": (None, "v"), "v2-inpainting-inference": (None, None), "Default": (None, None),
+}  # fmt: skip
+"""The configs that come with ComfyUI for its loader with a config: the layer of the text encoder (CLIPSetLastLayer's number)
+and what the model predicts, where they say so (comfy/sd.py load_checkpoint)."""
+
+
+def config_of(node: Node) -> tuple[int | None, str | None]:
+    """What a loader's config says of the text encoder's layer and the prediction; SpecError for a config that is not known."""
+    said = node.take("config_name")
+    if said is None:
+        return None, None
+    name = said.name()
+    found = CONFIGS.get(name.removesuffix(".yaml"))
+    if found is None:
+        raise broken(
+            f"loads its checkpoint with the config {name[:60]!r}, which may set the Clip Skip; configs that come with ComfyUI are "
+            "known",
+            field="clip_skip",
+        )
+    return found
 
 
 def check_checkpoints(models: tuple[Node, ...], clip: tuple[Node, ...]) -> None:

@@ -61,6 +61,11 @@ def loras_of(graph: Graph, node: Node, passed: tuple[Node, ...] = ()) -> list[Lo
 def _check_inputs(node: Node, stacks: list[str]) -> None:
     """An error for LoRAs that a node chooses by chance, and for those that come over a link which is no stack."""
     known = (*stacks, *TAGGED.get(node.kind, ()))
+    if "block_vector" in node.inputs and "lora_name" in node.inputs:
+        raise broken(
+            f"weighs the blocks of its LoRA apart with {node.kind}, which cannot be repeated; LoraLoader can",
+            field="lora",
+        )
     for key, value in node.inputs.items():
         if "lora" not in key.lower() or key in known:
             continue

@@ -93,6 +93,7 @@ def _check_known(graph: Graph, node: Node) -> None:
     """An error for a node that is not repeated, and for one that has a LoRA or a Clip Skip in a way that is not known."""
     if (what := NOT_REPEATED.get(node.kind)) or node.kind.startswith("ModelMerge") or node.kind.startswith("CLIPMerge"):
         raise _refused(graph, "draws with", node, what or "a merge of models", field="model")
+    _check_hooks(node)
     if loads_loras(node) or "stop_at_clip_layer" in node.inputs:
         return
     lora = next((key for key, value in node.inputs.items() if "lora" in key.lower() and _names_file(value)), None)
@@ -101,6 +102,15 @@ def _check_known(graph: Graph, node: Node) -> None:
     for key, value in node.inputs.items():
         if plain(key) in ("clipskip", "stopatcliplayer", "clipstopatlayer") and says_something(value):
             raise broken(f"sets Clip Skip with {node.kind}, which is not known; CLIPSetLastLayer is", field="clip_skip")
+
+
+def _check_hooks(node: Node) -> None:
+    """An error for hooks, which add LoRAs and other weights to one text or some of the steps."""
+    if is_link(node.inputs.get("hooks")):
+        raise broken(
+            f"adds hooks (LoRAs or weights for one text or some steps) with {node.kind}, which cannot be repeated; take them out",
+            field="lora",
+        )
 
 
 def _names_file(value: object) -> bool:
@@ -124,6 +134,7 @@ def words_of(graph: Graph, start: Node, side: str) -> Words:
         if id(node) in passed or "ckpt_name" in node.inputs:
             break
         passed.add(id(node))
+        _check_hooks(node)
         here = graph.onward(node, "CONDITIONING", side=side if output < 2 else "")
     raise broken(f"makes its {name} of no text; graphs with CLIPTextEncode can be repeated", field="prompt")
 
