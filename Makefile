@@ -52,9 +52,10 @@ release: .venv/dev
 	rm -rf dist build/wheel-venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
 	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m build --wheel --outdir dist packaging/core
 	$(BIN)/python -m twine check --strict dist/*
 	$(PYTHON) -m venv build/wheel-venv
-	build/wheel-venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	build/wheel-venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/clipskip-*.whl
 	cd build && HOME=$$(mktemp -d) wheel-venv/bin/clipskip generate "swamp, frog" --steps 2 --seed 1 --out wheel-venv/tried.png
 
 clean:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from clipskip.doors.http.ours import RefusalView
 from clipskip.doors.http.ours.bodies import AdviseBody
 
 SCRIPT = Path(__file__).parents[2] / "integrations/a1111/scripts/clip_skip.py"
@@ -108,7 +109,8 @@ def test_the_button_asks_the_server_and_says_what_it_answers(script: Any) -> Non
         def do_POST(self) -> None:
             heard.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))))
             refused = len(heard) == 2
-            answer = {"message": "no such model"} if refused else {"verdict": {"skip": 2, "text": "trained at 2"}}
+            verdict = {"verdict": {"skip": 2, "text": "trained at 2"}}
+            answer = RefusalView.of("no such model", "model").model_dump() if refused else verdict
             self.send_response(422 if refused else 200)
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -269,5 +270,13 @@ def test_an_example_workflow_s_links_meet_sockets_of_their_type_and_it_has_a_pic
 
 
 def test_the_registry_is_told_what_it_wants() -> None:
+    """The rules of https://docs.comfy.org/registry/specifications, as they stood in November 2026."""
     project = tomllib.loads((PACK / "pyproject.toml").read_text())
-    assert project["project"]["dependencies"] == ["clipskip"] and project["tool"]["comfy"]["DisplayName"] == "Clip Skip"
+    about, comfy = project["project"], project["tool"]["comfy"]
+    assert re.fullmatch(r"[a-z](?:[._-]?[a-z0-9])*", about["name"]) and len(about["name"]) < 100
+    assert "comfyui" not in about["name"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", about["version"])
+    assert about["license"].keys() <= {"file", "text"} and about["urls"]["Repository"].startswith("https://github.com/")
+    assert comfy["PublisherId"] and comfy["DisplayName"] == "Clip Skip"
+    assert comfy.keys() <= {"PublisherId", "DisplayName", "Icon", "Banner", "requires-comfyui", "includes"}
+    assert re.fullmatch(r">=\d+\.\d+\.\d+", comfy["requires-comfyui"])

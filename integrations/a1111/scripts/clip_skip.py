@@ -127,7 +127,7 @@ def ask(prompt, negative, server=SERVER, token=""):
             verdict = json.load(answer)["verdict"]
     except urllib.error.HTTPError as error:
         try:
-            return json.load(error)["message"]
+            return json.load(error)["detail"]
         except (ValueError, KeyError):
             return f"clipskip at {server} answered {error.code}"
     except (OSError, ValueError, KeyError) as error:

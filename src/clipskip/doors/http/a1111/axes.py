@@ -27,7 +27,7 @@ MENU = (
     "Sigma max", "Sigma noise", "Schedule type", "Schedule min sigma", "Schedule max sigma", "Schedule rho", "Eta",
     "Clip skip",
 )  # fmt: skip
-"""A1111's own menu of txt2img up to Clip skip, counted from 0: the numbers that its clients send."""
+"""The menu of A1111 1.9 for txt2img up to Clip skip, counted from 0: the numbers that its clients send."""
 CLIP_SKIP, ORDER = "Clip skip", "Prompt order"
 MOST_VALUES = 64
 MOST_WORDS = 4
