@@ -31,7 +31,7 @@ def test_the_core_requires_what_the_package_does_but_for_the_web_parts() -> None
 
 def test_nodes_and_pipelines_work_without_the_web_parts() -> None:
     """Their own tests once more, where these libraries cannot be imported."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "without_web", "-p", "no:cacheprovider", *TRIED, "-k", THESE]
+    command = [sys.executable, "-m", "pytest", "-p", "without_web", "-p", "no:cacheprovider", *TRIED, "-k", THESE]
     environment = ENVIRONMENT | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
