@@ -11,13 +11,14 @@ from clipskip.spec.settings import request_from_text
 LINE = "a\nSteps: 2, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 64x64"
 READ = [
     f"{LINE}, Clip skip: 2\x1d", f"{LINE}, Clip skip: \u00a02", LINE.replace("\n", "\r\n"), LINE.replace("\n", "\r"),
-    f"{LINE}, Sampler: \x07\x07", f"{LINE}, Model: \u202egpj.exe", f"{LINE}, Model: a\x9b31m", f"{LINE}, Model: \x1b[31mred",
+    LINE.replace("Euler a", "\x07\x07"), f"{LINE}, Model: \u202egpj.exe", f"{LINE}, Model: a\x9b31m", f"{LINE}, Model: \x1b[31mred",
     f"{LINE}, VAE: ../../../etc/passwd", f"{LINE}, Model: |cat /etc/passwd", f'{LINE}, Lora hashes: ""', "Steps: 2",
     '{"extraMetadata": "{\\"prompt\\": \\"a\\", \\"resources\\": {}}", "1": {"class_type": "X"}}',
     '{"prompt": "a", "cfgScale": 7, "modules": [1, [2]]}', '{"prompt": "\\ud800", "seed": 1}',
     "a\n-b\nSteps: 2, Guidance Scale: 2, Seed Mode: y, LoRA Model: a", "Include in Image: a; Generator: x; ;;; : ;",
 ]  # fmt: skip
 REFUSED = [
+    f"{LINE}, Sampler: \x07\x07",
     f"{LINE}, Clip skip: \u0662", f"{LINE}, Clip skip: \uff12", f"{LINE}, Clip skip: 1e0", f"{LINE}, Clip skip: inf",
     LINE.replace("64x64", "99999999999x64"), LINE.replace("64x64", "\u0666\u0664x64"), LINE.replace("5", "9" * 5000),
     LINE.replace("7", "nan"), LINE.replace("Steps: 2", "Steps: -2"), LINE.replace("Steps: 2", "Steps: \uff12"),

@@ -253,3 +253,19 @@ def test_a_clip_skip_deeper_than_any_encoder_is_kept_for_the_model_to_refuse() -
     assert asked.clip_skip is not None
     with pytest.raises(SkipOutOfRange):
         asked.clip_skip.check(12)
+
+
+def test_fooocus_own_weighing_is_told_of_where_words_are_weighed() -> None:
+    assert "the mean of weighed words" in unused(read(FOOOCUS, prompt="a (fox:1.2)"))
+    assert "the mean of weighed words" not in unused(read(FOOOCUS, prompt=r"a fox \(red\)"))
+
+
+def test_a_size_that_is_only_a_ratio_is_an_error() -> None:
+    record = {key: value for key, value in SWARM["sui_image_params"].items() if key not in ("width", "height")}
+    with pytest.raises(SpecError, match="aspect ratio 2:3"):
+        read({"sui_image_params": record})
+
+
+def test_two_vaes_of_a_record_are_an_error() -> None:
+    with pytest.raises(SpecError, match="disagree"):
+        read(TENSORART, vae="kl-f8", sdVae="other")

@@ -52,7 +52,7 @@ def test_draw_things_record_is_read_whole() -> None:
 
 
 def test_its_clip_skip_that_is_left_out_is_1() -> None:
-    asked = read({key: value for key, value in DRAW_THINGS.items() if key != "clip_skip"})
+    asked = read({key: value for key, value in DRAW_THINGS.items() if key not in ("clip_skip", "v2")})
     assert (asked.clip_skip, asked.counted_by) == (ClipSkip(1), Dialect.DRAWTHINGS)
 
 
@@ -363,3 +363,41 @@ def test_civitais_generator_says_what_its_graph_was_made_of() -> None:
 def test_a_resource_of_civitai_without_a_type_is_an_error() -> None:
     with pytest.raises(SpecError, match="without a type"):
         read(CIVITAI, extra={}, **{"1": {"class_type": "X", "inputs": {}}})
+
+
+def test_what_draw_things_says_in_its_second_form_alone_is_read() -> None:
+    record = {key: value for key, value in DRAW_THINGS.items() if key not in ("lora", "clip_skip")}
+    second = {"clipSkip": 2, "loras": [{"file": "ogre_lora_f16.ckpt", "weight": 0.6, "mode": "all"}]}
+    asked = read(record | {"v2": second})
+    assert (asked.loras, asked.clip_skip) == ((lora("ogre_lora_f16", 0.6),), ClipSkip(2))
+    with pytest.raises(SpecError, match="disagree"):
+        read(DRAW_THINGS | {"v2": {"clipSkip": 3}})
+
+
+EASY: Json = {
+    "prompt": "a fox, easy",
+    "seed": 5,
+    "use_stable_diffusion_model": "m",
+    "sampler_name": "euler_a",
+    "clip_skip": False,
+}
+
+
+def test_easy_diffusions_files_are_read_or_an_error() -> None:
+    asked = read(EASY | {"use_lora_model": "ogre", "lora_alpha": 0.5, "use_embeddings_model": ["easy"]})
+    assert (asked.loras, asked.unused) == ((lora("ogre", 0.5),), ())
+    assert (
+        read(EASY | {"use_hypernetwork_model": "h", "hypernetwork_strength": 0.5}).prompt
+        == "a fox, easy<hypernet:h:0.5>"
+    )
+    with pytest.raises(SpecError, match="names the embedding 'other"):
+        read(EASY | {"use_embeddings_model": ["other.pt"]})
+
+
+def test_the_info_of_an_api_answer_has_what_it_says_in_its_parameters() -> None:
+    info = {
+        "prompt": "a fox", "seed": 5, "sampler_name": "Euler a", "clip_skip": 2, "steps": 20, "cfg_scale": 7, "width": 512, "height": 512,
+        "sd_model_name": "m", "extra_generation_params": {"Schedule type": "Karras", "Lora hashes": "ogre: 0123456789ab"},
+    }  # fmt: skip
+    asked = read(info)
+    assert (asked.scheduler, asked.lora_hashes, asked.unused) == ("Karras", (("ogre", "0123456789ab"),), ())

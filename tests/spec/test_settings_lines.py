@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, Request, parse_infotext
 from clipskip.spec.settings import request_from_text
 
@@ -102,3 +103,43 @@ def test_additional_networks_are_loras() -> None:
 def test_the_version_of_another_program_is_told_of() -> None:
     assert request_from_text(f"{BLOCK}, Version: v1.10.1").unused == (("Version", "v1.10.1"),)
     assert request_from_text(f"{BLOCK}, Version: clipskip 0.1.0").unused == ()
+
+
+FULL = "a fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 512x768, Model: foxmix, Clip skip: 2"
+
+
+@pytest.mark.parametrize("again", ["Seed: 6", "Clip skip: 3", "Size: 640x768", "Model: other", "Sampler: Heun"])
+def test_a_key_that_stands_twice_and_disagrees_is_an_error(again: str) -> None:
+    with pytest.raises(SpecError, match=f"{again.partition(':')[0]}.*disagree"):
+        request_from_text(f"{FULL}, {again}")
+
+
+def test_another_key_that_stands_twice_is_named_with_its_earlier_value() -> None:
+    asked = request_from_text(f"{FULL}, Tiling: True, Tiling: False, Seed: 5, CFG scale: 9")
+    assert asked.unused == (
+        ("Tiling", "False"),
+        ("Tiling, which stands twice", "True"),
+        ("CFG scale, which stands twice", "7"),
+    )
+    assert asked.cfg_scale == 9
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FULL.replace("\nNegative prompt:", ", Negative prompt:"),
+        FULL.replace("Negative", "negative"),
+        FULL.replace("Negative prompt:", "**Negative prompt:**"),
+    ],
+)
+def test_a_negative_prompt_that_is_part_of_the_prompt_is_told_of(text: str) -> None:
+    asked = request_from_text(text)
+    assert asked.negative_prompt == "" and "blurry" in asked.prompt
+    assert [name for name, _ in asked.unused] == ["a negative prompt inside the prompt"]
+
+
+def test_sdnexts_list_of_loras_is_what_the_prompt_has_tags_of() -> None:
+    tagged = FULL.replace("a fox", "a fox <lora:ogre:0.8> <lora:ink:1>")
+    assert request_from_text(f'{tagged}, LoRA networks: "ogre, ink", App: SD.Next').unused == (("App", "SD.Next"),)
+    with pytest.raises(SpecError, match="names the LoRA 'gnome'"):
+        request_from_text(f'{tagged}, LoRA networks: "ogre, gnome", App: SD.Next')

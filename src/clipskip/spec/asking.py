@@ -79,7 +79,7 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
     if prompt is None:
         prompt, negative = (source.words(reader.text(side)) for side in ("prompt", "negative_prompt"))
     model, digits, family = _model(reader)
-    files = read_files(reader, prompt)
+    files = read_files(reader, prompt, negative)
     if own := reader.take("comfy_loras"):
         files.loras += [LoraRef.parse(part) for part in own.text().split(",")]
     sampler, schedule = _sampler(reader, source)
@@ -335,5 +335,5 @@ def _phrases(reader: Reader) -> tuple[PhraseSkip, ...]:
 
 def _hypernet(reader: Reader) -> str:
     """Return a hypernetwork as a tag of the prompt, as in A1111."""
-    name, strength = reader.name("hypernet"), reader.name("hypernet_strength")
-    return f"<hypernet:{name}:{strength or '1.0'}>" if name else ""
+    name, strength = reader.name("hypernet"), reader.take("hypernet_strength")
+    return f"<hypernet:{name}:{strength.number() if strength else 1.0:g}>" if name else ""

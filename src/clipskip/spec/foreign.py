@@ -58,7 +58,7 @@ MARKS: tuple[tuple[Source, frozenset[str]], ...] = (
     (A1111, frozenset({"cfgscale", "overridesettings", "samplerindex", "resources", "civitairesources", "modelhash"})),
 )
 """Keys that only one tool's records have, as `plain` spells them; the first that fits counts."""
-UNWRAPPED = ("sui_image_params", "meta", "image", "override_settings")
+UNWRAPPED = ("sui_image_params", "meta", "image", "override_settings", "extra_generation_params")
 """Keys under which tools keep a record's settings: SwarmUI, Civitai's lists, InvokeAI 2, A1111's API."""
 APP = "invoke-ai/InvokeAI"
 MOST_LINES = 2_000
@@ -70,6 +70,12 @@ DREAM_OPTIONS = {
     "-steps": "steps", "-seed": "seed", "-width": "width", "-height": "height", "-cfg_scale": "cfg_scale",
     "-sampler": "sampler",
 }  # fmt: skip
+MEAN_RESTORED = (
+    "the mean of weighed words",
+    "Fooocus restores a text's mean after weighing its words, ComfyUI and this program do not: pictures differ in detail",
+)
+"""Its modules/patch_clip.py, encode_token_weights_fooocus."""
+_WEIGHT = re.compile(r"(?<!\\)\(")
 _AIR = re.compile(r"urn:air:[a-z0-9_]{1,20}:([a-z0-9_]{1,20}):civitai:[0-9]{1,12}@([0-9]{1,12})")
 """Civitai's name of a file: its kind and the number of its version."""
 _NEGATIVE_WORDS = re.compile(r"\[([^\[\]]*)\]")
@@ -112,6 +118,8 @@ def _read(record: Record) -> Request:
             field="settings",
         )
     asked = read_request(Reader(record), source)
+    if source is FOOOCUS and _WEIGHT.search(f"{asked.prompt} {asked.negative_prompt}"):
+        return replace(asked, unused=(*asked.unused, MEAN_RESTORED))
     if source is SWARMUI and asked.clip_skip is None:
         return replace(asked, clip_skip=ClipSkip(1), counted_by=Dialect.COMFYUI)
     return asked

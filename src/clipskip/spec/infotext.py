@@ -49,6 +49,8 @@ class Infotext:
     """The JSON of "Hashes" and of Civitai's fields."""
     bare: Mapping[str, str] = field(default_factory=dict)
     """The fields without that JSON and its pieces."""
+    twice: tuple[tuple[str, str, str], ...] = ()
+    """Each key that stands twice with different values: the key, and both values. A1111 takes the later one."""
     rest: tuple[tuple[str, str], ...] = ()
     """Lines that are neither prompt nor settings: those behind the settings, and settings inside the prompt."""
 
@@ -159,6 +161,7 @@ def _infotext(prompt: list[str], negative: list[str], settings: str, rest: tuple
         hashes={k: v for k, v in hashes.items() if isinstance(v, str)} if isinstance(hashes, dict) else {},
         lists=lists,
         bare=_fields(_pairs(bare)),
+        twice=tuple(_twice(_pairs(bare))),
         rest=rest,
     )
 
@@ -212,6 +215,16 @@ def _fields(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         else:
             fields[key] = value
     return fields
+
+
+def _twice(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Yield each key that comes again with another value, with both."""
+    seen: dict[str, str] = {}
+    for key, raw in pairs:
+        if raw and seen.get(key, raw) != raw:
+            yield key, seen[key], raw
+        if raw:
+            seen[key] = raw
 
 
 def quote(value: object) -> object:

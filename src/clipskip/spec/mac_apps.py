@@ -6,9 +6,10 @@ settings) and Mochi Diffusion's captions.
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from clipskip.errors import SpecError
-from clipskip.spec.reader import Record, Said, plain
+from clipskip.spec.reader import Record, Said, disagree, plain, says_something
 from clipskip.spec.sampler_names import other_names
 
 NAMES: Mapping[str, str] = {
@@ -31,11 +32,35 @@ _PAIR = re.compile(r"([A-Z][A-Za-z ]{2,30}): (.*)", re.DOTALL)
 def draw_things(record: Record) -> Record:
     """Draw Things' JSON: short names for prompts and guidance, LoRAs by file, the noise by the seed's mode."""
     found = {NAMES.get(key, key): value for key, value in record.items()}
+    found = _with_v2(found)
     if "lora" in found:
         found["loras"] = _loras(found.pop("lora"))
     mode = found.get("seed_mode")
     if isinstance(mode, str) and plain(mode) in NOISE:
         found["rng"] = NOISE[plain(found.pop("seed_mode"))]
+    return found
+
+
+def _with_v2(found: dict[str, Any]) -> dict[str, Any]:
+    """What its app says again in `v2`, in the app's own words, where the record says it there alone."""
+    second = found.get("v2")
+    if not isinstance(second, dict):
+        return found
+    loras = second.get("loras")
+    if not says_something(found.get("lora")) and says_something(loras) and isinstance(loras, list):
+        found["lora"] = [
+            {("model" if key == "file" else key): value for key, value in entry.items()}
+            if isinstance(entry, dict)
+            else entry
+            for entry in loras
+        ]
+    if says_something(second.get("clipSkip")):
+        if not says_something(found.get("clip_skip")):
+            found["clip_skip"] = second["clipSkip"]
+        elif str(found["clip_skip"]) != str(second["clipSkip"]):
+            raise disagree(
+                Said("clip_skip", found["clip_skip"]), Said("v2 clipSkip", second["clipSkip"]), field="clip_skip"
+            )
     return found
 
 

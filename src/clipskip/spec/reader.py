@@ -52,11 +52,13 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "comfy_loras": ("comfyuiloras",),
     "lora_names": ("uselora", "useloramodel", "loramodel"),
     "lora_strengths": ("loraalpha", "lorastrength", "loraweights"),
-    "hypernet": ("hypernet",),
-    "hypernet_strength": ("hypernetstrength",),
+    "hypernet": ("hypernet", "usehypernetworkmodel"),
+    "hypernet_strength": ("hypernetstrength", "hypernetworkstrength"),
+    "lora_networks": ("loranetworks",),
+    "embedding_names": ("useembeddingsmodel",),
 }  # fmt: skip
 """Spellings besides those in the table of settings, and of settings that are no rows there."""
-NEVER_TWO = frozenset({"model", "seed", "sampler", "size", "width", "height"})
+NEVER_TWO = frozenset({"model", "seed", "sampler", "size", "width", "height", "vae", "refiner"})
 """Settings where two values that disagree are an error, because each makes another picture."""
 GIVE_WAY = frozenset({"samplerindex", "ksamplername"})
 """A1111's API uses `sampler_name` where a body has both (1.10 modules/api/api.py text2imgapi); the other is TensorArt's
@@ -68,7 +70,9 @@ def plain(key: str) -> str:
     return re.sub(r"[\W_]+", "", key).lower()
 
 
-LISTS = frozenset({"hashes", "resources", "loras", "lora_names", "lora_strengths", "modules"})
+LISTS = frozenset(
+    {"hashes", "resources", "loras", "lora_names", "lora_strengths", "modules", "lora_networks", "embedding_names"}
+)
 """Settings that are lists, which may be empty."""
 
 

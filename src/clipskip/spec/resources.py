@@ -46,7 +46,7 @@ class Files:
     embedding_hashes: dict[str, str] = field(default_factory=dict)
 
 
-def read_files(reader: Reader, prompt: str) -> Files:
+def read_files(reader: Reader, prompt: str, negative: str) -> Files:
     """Return the files in a record's lists, without LoRAs that the prompt's tags name."""
     files = Files()
     for name, digits in _hash_lists(reader, "lora_hashes"):
@@ -62,7 +62,29 @@ def read_files(reader: Reader, prompt: str) -> Files:
     files.loras += [lora for lora in _numbered(reader) if lora not in files.loras]
     tags = {name.strip() for name in _TAG.findall(prompt)}
     files.loras = [lora for lora in files.loras if lora.name not in tags]
+    _check_named(reader, tags | {lora.name for lora in files.loras}, f"{prompt} {negative}")
     return files
+
+
+def _check_named(reader: Reader, loras: set[str], prompt: str) -> None:
+    """SpecError for a LoRA or an embedding of a list without weights that nothing else of the record has."""
+    for said in reader.all("lora_networks"):
+        for entry in entries(said):
+            name = str(entry).partition(":")[0].strip()
+            if name not in loras and stem(name) not in {stem(lora) for lora in loras}:
+                raise SpecError(
+                    f"settings: {said.key} names the LoRA {name[:60]!r}, and the prompt has no tag of it: add <lora:{name[:60]}:1> "
+                    "with its weight, or leave it out",
+                    field="lora",
+                )
+    for said in reader.all("embedding_names"):
+        for entry in entries(said):
+            if stem(str(entry)).lower() not in prompt.lower():
+                raise SpecError(
+                    f"settings: {said.key} names the embedding {str(entry)[:60]!r}, which no prompt has; put it into one, or leave it "
+                    "out",
+                    field="prompt",
+                )
 
 
 def stem(name: str) -> str:
@@ -78,6 +100,8 @@ def entries(said: Said) -> list[object]:
     """Return the entries of a list, which a text file joins with commas."""
     if isinstance(said.value, list):
         return said.value
+    if isinstance(said.value, int | float) and not isinstance(said.value, bool):
+        return [said.value]
     if not isinstance(said.value, str):
         said.nonsense("a list")
     parts = said.value.strip().strip("[]").split(",")

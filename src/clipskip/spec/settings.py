@@ -17,7 +17,7 @@ from clipskip.spec.mac_apps import draw_things_fields
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires
 from clipskip.spec.plain import write_value, write_values
-from clipskip.spec.reader import Reader, plain, shown
+from clipskip.spec.reader import NEVER_TWO, SPELLINGS, Reader, Said, disagree, plain, shown
 from clipskip.spec.render import FileRef, Render, Request
 from clipskip.spec.sampler_names import is_comfy
 from clipskip.spec.skip import ClipSkip
@@ -145,15 +145,34 @@ def request_from_infotext(infotext: Infotext) -> Request:
     """
     if not infotext.fields:
         return Request(prompt=infotext.prompt, negative_prompt=infotext.negative_prompt, unused=infotext.rest)
+    twice = tuple(_said_twice(infotext))
     source, record, prompt, negative = _told_by(infotext)
     reader = Reader(record)
     version = reader.key("Version")
     asked = read_request(reader, source, prompt=prompt, negative=negative)
     version_note = [("Version", version.value)] if version and not version.value.startswith("clipskip") else []
     counted = asked.counted_by or _counted_by(version.value if version else "", infotext.fields)
-    request = replace(asked, counted_by=counted, unused=(*asked.unused, *version_note, *infotext.rest))
+    told = (*version_note, *twice, *_inner_negative(infotext), *infotext.rest)
+    request = replace(asked, counted_by=counted, unused=(*asked.unused, *told))
     _check(request)
     return request
+
+
+def _said_twice(infotext: Infotext) -> Iterator[tuple[str, str]]:
+    """Yield the earlier values of keys that stand twice, where A1111 drops them; SpecError where each makes another picture."""
+    for key, earlier, later in infotext.twice:
+        if any(plain(key) in SPELLINGS[field] for field in (*NEVER_TWO, "clip_skip")):
+            field = next(field for field in (*NEVER_TWO, "clip_skip") if plain(key) in SPELLINGS[field])
+            raise disagree(Said(key, earlier), Said(key, later), field=field)
+        yield f"{key}, which stands twice", shown(earlier)
+
+
+def _inner_negative(infotext: Infotext) -> Iterator[tuple[str, str]]:
+    """Yield a negative prompt that stands where A1111 does not see it, so that it is part of the prompt."""
+    at = infotext.prompt.lower().find("negative prompt:")
+    ours = infotext.fields.get("Version", "").startswith("clipskip")
+    if at >= 0 and not infotext.negative_prompt and not ours:
+        yield "a negative prompt inside the prompt", shown(infotext.prompt[at:])
 
 
 def _told_by(infotext: Infotext) -> tuple[Source, Mapping[str, object], str, str]:

@@ -29,6 +29,12 @@ def swarm(record: Record) -> Record:
             found[key] = _TAG.sub(lambda tag: _without(tag, loras), found[key]).strip()
     if loras:
         found["loras"] = [*_pairs_of(found), *loras]
+    ratio = found.get("aspectratio")
+    if says_something(ratio) and ratio != "Custom" and not found.keys() & {"width", "height"}:
+        raise SpecError(
+            f"this SwarmUI record has the aspect ratio {str(ratio)[:20]} without a width and a height; give the size",
+            field="size",
+        )
     return _refined(found)
 
 
