@@ -1,6 +1,7 @@
 """A name finds one file of the user's folders, however they are laid out, and never one outside them."""
 
 import os
+import time
 import unicodedata
 from pathlib import Path
 
@@ -241,3 +242,46 @@ def test_links_in_circles_end_and_a_file_linked_twice_is_one(tmp_path: Path) -> 
     library = Library((tmp_path,))
     assert library.find("one", LORA).resolve() == tmp_path / "a" / "one.safetensors"
     assert len(library.files(LORA)) < 6
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("69528490df", "Civitai"), ("19565", "Civitai"), ("owner/repo", "Hugging Face"), ("a/b/x.safetensors@v1", "Hugging Face"),
+        ("owner/x.safetensors", ""), ("nothing", ""), ("e3b0c44298fc", ""),
+    ],
+)  # fmt: skip
+def test_what_is_not_here_may_be_fetched_by_a_command_that_the_error_names(
+    tmp_path: Path, name: str, host: str
+) -> None:
+    with pytest.raises(NotFound) as said:
+        Library((tmp_path,)).find(name, FileKind.LORA)
+    assert (f"clipskip fetch {name}, looks for it on {host}" in str(said.value)) == bool(host)
+    assert ("--fetch" in str(said.value)) == bool(host)
+    with pytest.raises(NotFound) as said:
+        Library((tmp_path,), names_only=True).find(name, FileKind.LORA)
+    assert "--fetch" not in str(said.value), "a server fetches nothing for a name"
+
+
+@pytest.mark.slow
+def test_a_thousand_files_are_searched_for_a_hash_and_five_thousand_listed_in_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once their hashes are remembered, by size, time and inode; in processor time."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "models" / "loras"
+    folder.mkdir(parents=True)
+    name = "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"
+    for number in range(1000):
+        save_file({name: torch.tensor([[float(number), 1.0]])}, folder / f"{number}.safetensors")
+    digest = hash_file(folder / "777.safetensors").sha256
+    assert Library((tmp_path / "models",)).find_hash(digest, FileKind.LORA)
+    started = time.process_time()
+    path = Library((tmp_path / "models",)).find_hash(digest, FileKind.LORA)
+    assert path == folder / "777.safetensors"
+    assert time.process_time() - started < 1
+    for number in range(1000, 5000):
+        (folder / f"{number}.safetensors").hardlink_to(folder / "0.safetensors")
+    started = time.process_time()
+    assert len(Library((tmp_path / "models",)).files(FileKind.LORA)) == 5000
+    assert time.process_time() - started < 1

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import platformdirs
 
-from clipskip.errors import NotFound
+from clipskip.errors import NotFound, SpecError
+from clipskip.spec import HubLink, parse_bare
 from clipskip.weights.catalog import Catalog, FileFacts, Tell
 from clipskip.weights.hashes import Progress, autov1, hash_file, known_hashes
 from clipskip.weights.identify import FileKind
@@ -227,7 +228,20 @@ class Library:
         if self.names_only and any(fold(link.stem) == fold(Path(name).stem) for link in self.left_alone):
             hint = "a link of that name leads out of the model folders, so it is not followed"
         what = "model" if kind is FileKind.CHECKPOINT else str(kind)
-        return f"no {what} called {name[:120]!r} in {places}; {hint}"
+        fetch = "" if self.names_only else _where_else(name)
+        return f"no {what} called {name[:120]!r} in {places}; {hint}{fetch}"
+
+
+def _where_else(name: str) -> str:
+    """Return the command that would get what a name means elsewhere: a hash, a version's number, owner/repo."""
+    try:
+        link = parse_bare(name)
+    except SpecError:  # the hash of an empty file
+        return ""
+    if link is None or (isinstance(link, HubLink) and not link.file and Path(name).suffix.lower() in (*SAFE, *PICKLED)):
+        return ""
+    host = "Hugging Face" if isinstance(link, HubLink) else "Civitai"
+    return f"; --fetch, or clipskip fetch {name[:120]}, looks for it on {host}"
 
 
 def own_folder() -> Path:
