@@ -341,3 +341,51 @@ def _told_once(ended: tuple[int, str]) -> None:
     code, said = ended
     assert code == 2 and said.count("\n") == 1, said
     assert said.count("incomplete") == 1 and said.count("download it again") == 1 and said.count("odd.safetensors") == 1
+
+
+# What is not read is named, by the command line and by the API alike; the page shows the API's list
+
+
+LINE = "Steps: 1, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 64x64"
+SMALL = {"prompt": "a frog", "steps": 1, "seed": 5, "width": 64, "height": 64}
+NODES = {
+    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "starter"}},
+    "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 4}},
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a frog", "clip": ["4", 1]}},
+    "8": {"class_type": "FreeU_V2", "inputs": {"model": ["4", 0], "b1": 1.3}},
+    "3": {
+        "class_type": "KSampler",
+        "inputs": {
+            "seed": 7, "steps": 1, "cfg": 7, "sampler_name": "euler", "scheduler": "normal", "denoise": 0.5, "model": ["8", 0],
+            "positive": ["6", 0], "negative": ["6", 0], "latent_image": ["5", 0],
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("record", "named"),
+    [
+        (f"a frog\n{LINE}, Tiling: True, ADetailer model: face\nTemplate: a frog", ["Tiling", "ADetailer model", "Template"]),
+        (json.dumps(NODES), ["EmptyLatentImage batch_size", "FreeU_V2", "KSampler denoise"]),
+        (
+            json.dumps(SMALL | {"sampler_name": "Euler a", "cfg_scale": 7, "n_iter": 3, "alwayson_scripts": {"x": 1}}),
+            ["n_iter", "alwayson_scripts"],
+        ),
+        (
+            json.dumps({"sui_image_params": SMALL | {"cfgscale": 7, "refinerupscale": 2, "swarm_version": "1"}}),
+            ["refinerupscale", "swarm_version"],
+        ),
+    ],
+    ids=["a text", "a graph", "an API body", "SwarmUI"],
+)  # fmt: skip
+def test_what_is_not_read_is_named_by_every_door(
+    record: str, named: list[str], command: Callable[..., tuple[int, str]], client: TestClient, tmp_path: Path
+) -> None:
+    (tmp_path / "settings.txt").write_text(record, "utf-8")
+    code, said = command("generate", "--settings", "settings.txt", "--model", str(STARTER), "--yes", "--out", "out")
+    assert code == 0, said
+    words = " ".join(said.split())
+    answer = client.post("/v1/settings", json={"text": record}).json()
+    assert [name for name, _ in answer["unused"]] == named
+    assert all(name in words for name in named), words

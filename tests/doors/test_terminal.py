@@ -78,6 +78,7 @@ def test_a_files_own_words_are_printed_without_their_controls(command, tmp_path:
         (("nothing",), "'nothing'"),
         (("inspect",), "FILE"),
         (("generate", "a", "--cfg", "much"), "'much'"),
+        (("generate", "a", "--seed", "5", "--seed", "much"), "'much'"),
         (("generate", "a", "--count", "0"), "0"),
         (("generate", "a", "--out", ""), "it is empty"),
     ],

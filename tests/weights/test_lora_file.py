@@ -9,6 +9,7 @@ from lora_tools import TO_K, Q, kohya, low_rank, write, write_kohya
 from torch import Tensor
 
 from clipskip.errors import DamagedFile, FileError, LoraError, NotFound, UnsafeFile, WrongKind
+from clipskip.spec import Family
 from clipskip.weights.lora import load_lora
 
 GOOD = low_rank(torch.ones(32, 32), 4)
@@ -43,6 +44,15 @@ def test_broken_parts_are_named(parts: dict[str, Tensor], told: str, tmp_path: P
         load_lora(write_kohya(tmp_path / "broken.safetensors", {Q: parts}))
     assert "broken.safetensors" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_parts_without_a_rank_are_refused_and_noted(shape: tuple[int, ...], tmp_path: Path) -> None:
+    parts = {"lora_up.weight": torch.ones(shape), "lora_down.weight": torch.ones(shape)}
+    file = write_kohya(tmp_path / "flat.safetensors", {Q: parts})
+    with pytest.raises(LoraError, match=r"flat\.safetensors: the parts of .* have no rank"):
+        load_lora(file, family=Family.SD1)
+    assert "cannot be used" in load_lora(file, family=None).warnings[0]
 
 
 def test_the_same_weights_named_twice_are_refused(tmp_path: Path) -> None:
@@ -133,7 +143,7 @@ def test_factors_of_different_ranks_are_an_error_and_told_by_inspect(tmp_path: P
     parts = {"lora_up.weight": torch.ones(32, 4), "lora_down.weight": torch.ones(8, 32)}
     file = write_kohya(tmp_path / "uneven.safetensors", {Q: parts, TO_K: GOOD})
     with pytest.raises(
-        LoraError, match=r"uneven\.safetensors: the parts of 'text_encoder.*q_proj' have different ranks"
+        LoraError, match=r"uneven\.safetensors: the parts of 'text_encoder.*q_proj' have no rank or different ranks"
     ):
         load_lora(file)
     assert "different ranks, so it cannot be used" in load_lora(file, family=None).warnings[0]

@@ -69,11 +69,14 @@ def _one_line(error: typer.TyperException, message: str) -> str:
     words = " ".join(message.split()).rstrip(".").replace("Input should be", "it should be")
     words = re.sub(r", unable to [^;]*$", "", words)
     names = getattr(getattr(error, "param", None), "opts", ())
-    for word, after in pairwise([*sys.argv[1:], ""]):
-        name, equals, value = word.partition("=")
-        if name in names and "Invalid value" in message:
-            words += f", not '{printable(value if equals else after, limit=80)}'"
-            break
+    typed = [
+        value if equals else after
+        for word, after in pairwise([*sys.argv[1:], ""])
+        for name, equals, value in (word.partition("="),)
+        if name in names
+    ]
+    if typed and "Invalid value" in message:
+        words += f", not '{printable(typed[-1], limit=80)}'"  # of an option that is given twice the last one counts
     return printable(words, limit=400)
 
 

@@ -63,9 +63,9 @@ class LoraModule:
     def agrees(self) -> bool:
         """Whether the factors of a plain LoRA match: up's second side and down's first are both its rank."""
         up, down = self.parts.get("up"), self.parts.get("down")
-        if up is None or down is None or "mid" in self.parts or min(up.dim(), down.dim()) < 2:
+        if up is None or down is None or "mid" in self.parts:
             return True
-        return up.shape[1] == down.shape[0]
+        return min(up.dim(), down.dim()) >= 2 and up.shape[1] == down.shape[0]
 
     @property
     def changes_bias(self) -> bool:

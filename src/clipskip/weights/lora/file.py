@@ -89,9 +89,11 @@ def load_lora(
     modules = {name: _module(header, name, parts, tensors, config) for name, parts in keys.modules.items()}
     mismatched = [name for name, module in modules.items() if not module.agrees]
     if mismatched and family:
-        raise LoraError(f"{header.path.name}: the parts of {few(mismatched)} have different ranks; get another copy")
+        raise LoraError(
+            f"{header.path.name}: the parts of {few(mismatched)} have no rank or different ranks; get another copy"
+        )
     rank_warning = (
-        (f"the parts of {few(mismatched)} have different ranks, so it cannot be used; get another copy",)
+        (f"the parts of {few(mismatched)} have no rank or different ranks, so it cannot be used; get another copy",)
         if mismatched
         else ()
     )

@@ -238,7 +238,7 @@ def _check_fit(lora: Lora, used: Sequence[LoraModule], named_modules: Mapping[st
         more = f", nor do {len(misfits) - 1} more" if len(misfits) > 1 else ""
         family = f"; it was made for {lora.family.label}" if lora.family.label else ""
         raise LoraError(
-            f"LoRA {lora.name!r} does not fit: {misfit.name} ({misfit.kind.name}) has {parts}, {model_has}{more}{family}",
+            f"LoRA {lora.name!r} does not fit: {misfit.name} ({misfit.kind.name}) has {parts or 'no shape'}, {model_has}{more}{family}",
             field="lora",
         )
 
