@@ -1,18 +1,25 @@
 """The script for A1111 and Forge on a stand-in of its documented interface: Script, AlwaysVisible, on_before_ui, AxisOption."""
 
 import importlib.util
+import io
 import json
 import sys
 import threading
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
+from fastapi.testclient import TestClient
 
+from clipskip.doors.http import build_app
 from clipskip.doors.http.ours import RefusalView
 from clipskip.doors.http.ours.bodies import AdviseBody
+from clipskip.sweep import Studio
+from clipskip.weights import Library
 
 SCRIPT = Path(__file__).parents[2] / "integrations/a1111/scripts/clip_skip.py"
 
@@ -127,6 +134,21 @@ def test_the_button_asks_the_server_and_says_what_it_answers(script: Any) -> Non
     assert path == "/v1/advise" and body["prompt"] == "an ogre " and body["model"] == "anything-v4.0.safetensors"
     assert body["loras"] == [{"name": "ogre", "text_encoder": 0.5, "unet": 0.8}]
     assert "start it with `clipskip serve`" in script.ask("an ogre", "", place)
+
+
+def test_the_button_says_why_the_server_itself_refuses(
+    script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    studio = Studio(tmp_path, Library((tmp_path,)))
+    client = TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
+
+    def over_there(request: Any, timeout: int) -> Any:
+        answer = client.post("/v1/advise", content=request.data, headers={"content-type": "application/json"})
+        raise HTTPError(request.full_url, answer.status_code, "", Message(), io.BytesIO(answer.content))
+
+    monkeypatch.setattr(script.urllib.request, "urlopen", over_there)
+    assert script.ask("an ogre", "").startswith("no model called 'anything-v4.0.safetensors' in the model folders")
+    studio.close()
 
 
 def test_what_the_button_sends_is_what_the_server_takes(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
