@@ -3,12 +3,14 @@
 import copy
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spec.test_graph_loras import APPLY, CR_STACK, EASY_STACK, MANAGER, STACKER, loaded, power_prompt, wildcards
 from spec.test_graphs import EFFICIENT, PARTS, PLAIN, POWER, advanced, node, with_nodes
 from spec.test_records_page import EASY, LINE, NOVELAI, TOOLS
 
@@ -32,6 +34,9 @@ GRAPHS = {
     "guided": advanced(node("CFGGuider", model=["4", 0], positive=["6", 0], negative=["7", 0], cfg=6.5)),
     "efficient": EFFICIENT,
     "power": with_nodes({"model": ["30", 0]}, n30=POWER),
+    "power prompt": power_prompt(),
+    "wildcards": wildcards(),
+    **{stack["class_type"]: loaded(n30=APPLY, n31=stack) for stack in (CR_STACK, STACKER, EASY_STACK, MANAGER)},
 }
 KNOWN = {name for names in SPELLINGS.values() for name in names}
 SETTINGS = st.sampled_from(
@@ -85,6 +90,33 @@ def test_a_key_that_is_put_into_a_record_comes_out(tool: str, key: str, value: o
         assert told(after, name) or changes(before, after) or same or not says_something(put[name]), (put, after.unused)
 
 
+def entries(record: Any) -> Iterator[Json]:
+    """Every object inside of a record's lists and objects, each of which says something of a file."""
+    for value in record.values() if isinstance(record, dict) else record:
+        if isinstance(value, dict):
+            yield value
+        if isinstance(value, dict | list):
+            yield from entries(value)
+
+
+@pytest.mark.parametrize("tool", [tool for tool, record in RECORDS.items() if any(entries(record))])
+@QUICK
+@given(data=st.data(), key=st.text(min_size=1, max_size=8), value=VALUES)
+def test_a_key_that_is_put_inside_an_entry_comes_out(tool: str, data: st.DataObject, key: str, value: object) -> None:
+    """Of a LoRA in a list, of the model's own object."""
+    record = copy.deepcopy(RECORDS[tool])
+    before = read(record)
+    inner = data.draw(st.sampled_from(list(entries(record))))
+    was = inner.get(key)
+    inner[key] = value
+    after = read(record)
+    assert before is not None
+    if after is not None and says_something(value) and value != was:
+        shown = any(key in f"{name} {text}" for name, text in after.unused)
+        shortened = any(text.endswith("...") or "\\" in text for _, text in after.unused)
+        assert shown or shortened or changes(before, after), (key, value, after.unused)
+
+
 @pytest.mark.parametrize("name", GRAPHS)
 @QUICK
 @given(data=st.data(), value=VALUES)
@@ -136,6 +168,19 @@ def test_a_field_that_is_put_into_a_settings_text_comes_out(label: str, value: s
     except ClipskipError:
         return
     assert told(after, label) or changes(before, after) or str(LINE.get(label)) == value or plain(label) in KNOWN
+
+
+@QUICK
+@given(label=st.sampled_from(sorted(set(LINE) | {"Tiling", "Token merging ratio"})), value=WORDS)
+def test_a_field_that_stands_twice_in_a_settings_text_comes_out(label: str, value: str) -> None:
+    text = f"a swamp\nNegative prompt: lowres\n{line(LINE | {'Tiling': 'True', 'Token merging ratio': 0.5})}, {label}: {value}"
+    earlier = str((LINE | {"Tiling": "True", "Token merging ratio": 0.5})[label])
+    try:
+        after = request_from_text(text)
+    except ClipskipError as error:
+        assert error.field
+        return
+    assert earlier == value or told(after, f"{label}, which stands twice"), after.unused
 
 
 @pytest.mark.parametrize("record", [EASY, NOVELAI], ids=["easy", "novelai"])
