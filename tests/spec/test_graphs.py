@@ -358,6 +358,21 @@ def test_efficient_loader_is_read() -> None:
     }
 
 
+def test_its_texts_are_those_of_the_outputs_that_are_linked() -> None:
+    graph = copy.deepcopy(EFFICIENT)
+    graph["2"]["inputs"] |= {"positive": ["1", 2], "negative": ["1", 1]}
+    assert (read(graph).prompt, read(graph).negative_prompt) == ("blurry", "a fox")
+
+
+def test_a_clip_skip_may_come_over_a_link() -> None:
+    graph = with_nodes(n60=node("PrimitiveInt", value=-3))
+    graph["10"]["inputs"]["stop_at_clip_layer"] = ["60", 0]
+    assert read(graph).clip_skip == ClipSkip(3)
+    graph["60"] = node("SomebodysMath", a=-3, b=1)
+    with pytest.raises(SpecError, match="SomebodysMath"):
+        read(graph)
+
+
 def test_weights_that_a_node_reads_as_a1111_does_are_read_so() -> None:
     graph = copy.deepcopy(EFFICIENT)
     graph["1"]["inputs"]["weight_interpretation"] = "A1111"

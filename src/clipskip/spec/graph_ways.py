@@ -27,6 +27,12 @@ NOT_REPEATED: Mapping[str, str] = {
 ENCODED = (("text", "text_g", "text_l"), ("populated_text",), ("prompt",), ("prompt_g", "prompt_l"))
 """Inputs that hold the texts of nodes which encode them."""
 
+LOADERS_SIDES: Mapping[tuple[str, int], str] = {
+    ("Efficient Loader", 1): "positive",
+    ("Efficient Loader", 2): "negative",
+}
+"""Which text the outputs of a loader with both texts are, whatever side they are linked to."""
+
 _DYNAMIC = re.compile(r"\bBREAK\b|\{[^{}]*\|[^{}]*\}|__[\w./*-]+__")
 """What Impact Pack makes more of than the text: parts that are encoded apart, choices, wildcards."""
 
@@ -49,6 +55,8 @@ def way(graph: Graph, start: Node, key: str, kind: str) -> tuple[Node, ...]:
         if any(node is other for other in gone):
             raise broken(f"takes its {kind} in a circle through {node.kind}")
         gone.append(node)
+        for key in ("stop_at_clip_layer", "clip_skip"):
+            graph.settle(node, key)
         if "ckpt_name" in node.inputs:
             graph.settle(node, "ckpt_name")
             _check_loader(node)
@@ -126,7 +134,7 @@ def words_of(graph: Graph, start: Node, side: str) -> Words:
     while here is not None:
         node, output = here
         if "ckpt_name" in node.inputs and side in node.inputs:
-            return _loader_words(graph, node, side)
+            return _loader_words(graph, node, LOADERS_SIDES.get((node.kind, output), side))
         if what := NOT_REPEATED.get(node.kind):
             raise _refused(graph, f"makes its {name} with", node, what, field="prompt")
         if words := _encoded(graph, node, name):
