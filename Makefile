@@ -38,9 +38,10 @@ fix: .venv/dev
 docs: .venv/dev
 	$(BIN)/python docs/render_help.py > docs/commands.md
 
-# Full-size benchmarks against the peers on the same weights (builds a 2.1 GB random checkpoint; half an hour and more).
+# Full-size benchmarks against the peers on the same weights (builds random checkpoints, 4 GB and 14 GB; an hour and more).
 bench: .venv/dev
 	$(BIN)/python benchmarks/bench.py --folder build/bench
+	$(BIN)/python benchmarks/bench.py --folder build/bench --family sdxl
 
 # The documentation as a site, in build/site.
 site: .venv/dev

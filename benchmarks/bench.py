@@ -1,6 +1,6 @@
-"""Ours beside its peers on the same full-size random SD 1.x weights, texts, noise and steps; results, table and plot.
+"""Ours beside its peers on the same full-size random weights, texts, noise and steps; results, table and plot.
 
-    python benchmarks/bench.py --folder build/bench [--minutes 25] [--rounds 3] [--only step] [--fresh]
+    python benchmarks/bench.py --folder build/bench [--family sdxl] [--minutes 25] [--rounds 3] [--only step] [--fresh]
 
 Every run is a process of its own and leaves a JSON file, so that a stopped benchmark goes on where it was; runs that
 would pass the time budget are left out and named. The peers take turns within a round. Then benchmarks/results.json,
@@ -10,6 +10,7 @@ the table in benchmarks/README.md and benchmarks/growth.svg are written from wha
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,13 +19,18 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from fullsize import build_checkpoint, build_lora
-from report import write_report
+from fullsize_sdxl import build_sdxl
+from report import REFERENCE, write_report
+
+from clipskip.sample import free_bytes
 
 HERE = Path(__file__).parent
 PYTHON = sys.executable
-GUESSES = {"step": 60, "sweep": 120, "growth": 40, "starter": 30, "prepare": 400}
+GUESSES = {"step": 60, "sweep": 120, "growth": 40, "starter": 30, "prepare": 400, "sdxl-step": 150, "sdxl-sweep": 400}
 """Seconds that a kind of run is taken to need before one of them has been seen."""
+SDXL_PX, SDXL_FLOAT32_GB = 1024, 18
 LONGEST = 900
 
 
@@ -38,6 +44,8 @@ class Job:
     turn: int = 0
     path: Path | None = None
     """A folder of packages that only this program imports."""
+    needs_gb: float = 0
+    """Memory without which it is left out."""
 
 
 @dataclass(kw_only=True)
@@ -60,6 +68,11 @@ class Bench:
         label, file = f"{job.kind} {job.name} {job.turn}", self.file(job)
         if file.exists():
             return
+        free_gb = free_bytes(torch.device("cpu")) / 1e9
+        if free_gb < job.needs_gb:
+            self.left_out.append(label)
+            print(f"{label}: left out, it needs {job.needs_gb:.0f} GB of memory and {free_gb:.0f} are free", flush=True)
+            return
         left = self.until - time.time()
         if left < self.expected(job):
             self.left_out.append(label)
@@ -80,7 +93,7 @@ def measure(job: Job) -> dict[str, object]:
     env = dict(os.environ, HF_HUB_OFFLINE="1")
     if job.path is not None:
         env["PYTHONPATH"] = str(job.path)
-    start = time.perf_counter()
+    start, load = time.perf_counter(), os.getloadavg()[0]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(job.command, stdout=log, stderr=subprocess.STDOUT, env=env)
         while (done := os.wait4(process.pid, os.WNOHANG))[0] == 0:
@@ -94,7 +107,9 @@ def measure(job: Job) -> dict[str, object]:
     if process.returncode:
         return {"failed": text.strip()[-600:] or f"exit {process.returncode}", "whole_s": round(whole_s, 1)}
     told = [json.loads(line[7:]) for line in text.splitlines() if line.startswith("RESULT ")]
-    return {"whole_s": round(whole_s, 3), "peak_gb": done[2].ru_maxrss / 1e6, **(told[-1] if told else {})}
+    steps = [float(number) for number in re.findall(r"step_s=([\d.]+)", text)]
+    facts = {"whole_s": round(whole_s, 3), "peak_gb": done[2].ru_maxrss / 1e6, "load_before": round(load, 2)}
+    return facts | ({"steps_s": steps} if steps else {}) | (told[-1] if told else {})
 
 
 def main() -> None:
@@ -103,6 +118,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=25, help="time for the measuring, preparation included")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=("step", "sweep", "growth", "starter"), help="one kind of measurement")
+    parser.add_argument("--family", choices=("sd1", "sdxl"), default="sd1")
+    parser.add_argument("--size", type=int, default=SDXL_PX, help="pixels a side on SDXL")
     parser.add_argument("--starter", action="store_true", help="the embedded starter as the model: to try this out")
     parser.add_argument(
         "--sdcpp", action="store_true", help="build stable-diffusion.cpp too: ten minutes, a C++ compiler"
@@ -116,9 +133,12 @@ def main() -> None:
         shutil.rmtree(folder / "results", ignore_errors=True)
     if not asked.report:
         bench = Bench(folder=folder, until=time.time() + 60 * asked.minutes)
-        jobs = [*prepare(folder, asked.starter, asked.sdcpp), *plan(folder, asked.rounds, asked.starter)]
+        if asked.family == "sdxl":
+            jobs = plan_sdxl(folder / "sdxl", asked.rounds, asked.size)
+        else:
+            jobs = [*prepare(folder, asked.starter, asked.sdcpp), *plan(folder, asked.rounds, asked.starter)]
         for job in jobs:
-            if job.kind == "prepare" or asked.only in (None, job.kind):
+            if job.kind == "prepare" or asked.only in (None, job.kind.removeprefix("sdxl-")):
                 bench.run(job)
         print("left out:", ", ".join(bench.left_out) or "nothing", flush=True)
     write_report(folder, asked.out)
@@ -163,7 +183,7 @@ def plan(folder: Path, rounds: int, starter: bool) -> list[Job]:
         for turn in range(rounds)
         for name, (script, path) in programs.items()
     ]
-    common = [str(checkpoint), str(lora), "2", "1-5"]
+    common = [str(checkpoint), str(lora), "2", "1-5", str(size)]
     sweeps = [
         Job(kind="sweep", name="clipskip", command=[PYTHON, str(HERE / "run_clipskip.py"), *common]),
         Job(
@@ -184,6 +204,45 @@ def plan(folder: Path, rounds: int, starter: bool) -> list[Job]:
         for name in ("open-read", "open-clipskip", "open-diffusers")
     ]
     return steps + starting(rounds) + opening + sweeps + growing + once
+
+
+def plan_sdxl(folder: Path, rounds: int, size: int) -> list[Job]:
+    """SDXL: a guided step and a sweep, ours from the single file, diffusers from the same weights as its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    diffusers_folder, file = build_sdxl(folder / "random-sdxl")
+    lora = build_lora(folder / "random-lora.safetensors", file, rank=16)
+    inputs = Job(kind="prepare", name=f"sdxl-inputs-{size}", command=worker("prepare.py", file, folder, size, "inputs"))
+    programs = {
+        "clipskip": "step_clipskip.py",
+        "diffusers-bfloat16": "step_diffusers.py",
+        "floor": "floor.py",
+        "diffusers-float32": "step_diffusers.py",
+    }
+    steps = [
+        Job(
+            kind="sdxl-step",
+            name=name,
+            turn=turn,
+            command=worker(script, file, folder, size, name),
+            needs_gb=SDXL_FLOAT32_GB if name == REFERENCE else 0,
+        )
+        for turn in range(rounds)
+        for name, script in programs.items()
+        if not (turn and name == "diffusers-float32")
+    ]
+    common = [str(lora), "2", "1-3", str(size)]
+    sweeps = [
+        Job(
+            kind="sdxl-sweep",
+            name=name,
+            command=[PYTHON, str(HERE / script), str(model), *common, *dtype, "with-lora"],
+        )
+        for name, script, model, dtype in (
+            ("clipskip", "run_clipskip.py", file, []),
+            ("diffusers-bfloat16", "run_diffusers.py", diffusers_folder, ["bfloat16"]),
+        )
+    ]
+    return [inputs, *steps[: len(programs) - 1], *sweeps, *steps[len(programs) - 1 :]]
 
 
 def starting(rounds: int) -> list[Job]:

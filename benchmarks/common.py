@@ -34,7 +34,7 @@ class Task:
         return self.folder / self.checkpoint.stem
 
     def inputs(self) -> dict[str, Tensor]:
-        """`noise` [1, 4, h, w], `positive` and `negative` [1, 77, width]."""
+        """`noise` [1, 4, h, w], `positive` and `negative` [1, 77, width], on SDXL `pooled` and `negative_pooled` too."""
         return load_file(self.folder / INPUTS)
 
     def finish(self, steps_s: Sequence[float], latent: Tensor, **more: object) -> None:

@@ -2,23 +2,25 @@
 
 import json
 import time
+from pathlib import Path
 
 import torch
 from common import parse_task
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipskip.networks import UNet, best_dtype
-from clipskip.weights import load_checkpoint
+from clipskip.weights import read_facts
 
 SIDE, ROUNDS = 4096, 5
 
 
-def flop(task_checkpoint: object, size_px: int) -> int:
+def flop(checkpoint: Path, size_px: int) -> int:
     """Of one guided step, on shapes alone."""
-    shape = load_checkpoint(task_checkpoint, dtype=torch.float16).unet_shape
+    shape = read_facts(checkpoint).unet
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         cells, text = torch.empty(2, 4, size_px // 8, size_px // 8), torch.empty(2, 77, shape.cross_attention_dim)
-        UNet(shape)(cells, torch.empty(()), text)
+        beside = torch.empty(2, shape.added_width) if shape.added_width else None
+        UNet(shape)(cells, torch.empty(()), text, added=beside)
     return counter.get_total_flops()
 
 

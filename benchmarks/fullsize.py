@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from clipskip.weights import read_header
-from clipskip.weights.keys import canonical
+from clipskip.weights.keys import TEXT_PARTS, canonical
 
 SHAPES = Path(__file__).parents[1] / "tests" / "golden" / "sd15-single-file.json"
 
@@ -46,7 +46,9 @@ def build_checkpoint(path: Path, *, seed: int = 0) -> Path:
 def lora_targets(checkpoint: Path) -> Iterator[tuple[str, int, int]]:
     """kohya's name, rows and columns of every matrix of the text encoder's layers and the UNet's transformer blocks."""
     parts = canonical(read_header(checkpoint).shapes)
-    for prefix, part in (("lora_te_text_model_", "text_encoder"), ("lora_unet_", "unet")):
+    texts = ("lora_te1", "lora_te2") if "text_encoder_2" in parts else ("lora_te",)
+    prefixes = [*zip((f"{name}_text_model_" for name in texts), TEXT_PARTS, strict=False), ("lora_unet_", "unet")]
+    for prefix, part in prefixes:
         for name, source in parts[part].items():
             inside = "encoder.layers." in name or "transformer_blocks." in name
             if inside and name.endswith(".weight") and len(source.shape) == 2:

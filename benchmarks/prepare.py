@@ -17,6 +17,8 @@ def main() -> None:
         save_folder(load_checkpoint(task.checkpoint, dtype=torch.float16), folder)
     made = prompt_embeds(open_text_encoder(task.checkpoint), PROMPT, NEGATIVE, clip_skip=ClipSkip(CLIP_SKIP))
     texts = {"positive": made["prompt_embeds"], "negative": made["negative_prompt_embeds"]}
+    if "pooled_prompt_embeds" in made:
+        texts |= {"pooled": made["pooled_prompt_embeds"], "negative_pooled": made["negative_pooled_prompt_embeds"]}
     write_inputs(task.folder / INPUTS, {name: text.float().contiguous() for name, text in texts.items()}, task.size_px)
 
 

@@ -23,28 +23,40 @@ NAMES = {
     "floor": "floor: the step's FLOP at the measured matmul rate",
 }
 STYLE = "text{font:12px sans-serif;fill:#222}.s{stroke:#222;fill:none}.m{stroke:#36c;fill:none}.mt{fill:#36c}"
-Results = dict[str, dict[str, list[dict[str, object]]]]
+Runs = dict[str, list[dict[str, object]]]
+"""The runs of one kind of measurement, by the program's name."""
+Kinds = dict[str, dict[str, object]]
+"""By kind of measurement: `date`, `machine`, `runs`, and `latents`, the distance of each program's from the reference's."""
 Points = Sequence[tuple[float, float]]
 
 
 def write_report(folder: Path, out: Path) -> None:
-    """From every result in the folder."""
-    found: Results = defaultdict(lambda: defaultdict(list))
+    """From every result in the folder, and those of other kinds that were measured before."""
+    found: dict[str, Runs] = defaultdict(lambda: defaultdict(list))
     for path in sorted((folder / "results").glob("*.json")):
         result = json.loads(path.read_text())
-        found[result["kind"]][result["name"]].append(result)
-    raw = {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), "runs": found}
+        if result["kind"] != "prepare":
+            found[result["kind"]][result["name"]].append(result)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps(raw, indent=1) + "\n")
-    text = "\n\n".join(part for part in sections(found, folder, str(raw["date"])) if part)
+    results, today = out / "results.json", datetime.now(UTC).date().isoformat()
+    kinds: Kinds = json.loads(results.read_text()) if results.exists() else {}
+    for kind, runs in found.items():
+        place = folder / "sdxl" if kind.startswith("sdxl") else folder
+        latents = differences(place, runs) if kind.endswith("step") else {}
+        kinds[kind] = {"date": today, "machine": machine(), "runs": runs, "latents": latents}
+    results.write_text(json.dumps({kind: kinds[kind] for kind in sorted(kinds)}, indent=1) + "\n")
+    text = "\n\n".join(part for part in sections(kinds, folder) if part)
     readme = out / "README.md"
     before = readme.read_text() if readme.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
     block = f"{BEGIN}\n{text}\n{END}"
     readme.write_text(re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: block, before, flags=re.DOTALL))
-    growth = found.get("growth")
-    if growth:
+    if growth := runs_of(kinds, "growth"):
         (out / "growth.svg").write_text(plot(growth))
     print(text)
+
+
+def runs_of(kinds: Kinds, kind: str) -> Runs:
+    return kinds[kind]["runs"] if kind in kinds else {}
 
 
 def machine() -> str:
@@ -60,38 +72,55 @@ def machine() -> str:
     )
 
 
-def sections(found: Results, folder: Path, date: str) -> list[str]:
+def sections(kinds: Kinds, folder: Path) -> list[str]:
     """The README's parts."""
-    head = f"Measured {date} on {machine()}. Medians; ratios are within one run, in which the programs took turns."
     return [
-        head,
-        step_table(found["step"], folder),
-        sweep_table(found["sweep"]),
-        starter_table(found["starter"]),
-        growth_text(found["growth"]),
+        "Medians; ratios are within one run, in which the programs took turns. Load is the machine's before each began.",
+        step_table(kinds, "step", "A guided step and a decoded picture, 512x512"),
+        step_table(kinds, "sdxl-step", "SDXL: a guided step and a decoded picture, 1024x1024"),
+        sweep_table(
+            kinds, "sweep", "Ten pictures, Clip Skip 1 to 5 without and with a LoRA, two steps each, whole command"
+        ),
+        sweep_table(
+            kinds, "sdxl-sweep", "SDXL: Clip Skip 1 to 3 with a LoRA, 1024x1024, two steps each, whole command"
+        ),
+        starter_table(kinds),
+        growth_text(runs_of(kinds, "growth")),
         failures(folder),
     ]
 
 
-def step_table(steps: dict[str, list[dict[str, object]]], folder: Path) -> str:
-    """Seconds per guided step and per decoded picture, and how far the latents are from float32."""
+def measured(kinds: Kinds, kind: str) -> str:
+    """When and where a kind was measured, and under what load."""
+    entry = kinds[kind]
+    loads = [run["load_before"] for runs in entry["runs"].values() for run in runs if "load_before" in run]
+    load = f" Load {min(loads):.1f} to {max(loads):.1f}." if loads else ""
+    return f"{entry['date']} on {entry['machine']}.{load}"
+
+
+def step_table(kinds: Kinds, kind: str, title: str) -> str:
+    """Seconds per guided step and per decoded picture, and how far the latents are from the reference's."""
+    steps, latents = runs_of(kinds, kind), kinds.get(kind, {}).get("latents", {})
     if "clipskip" not in steps:
         return ""
     ours, decoding = seconds(steps["clipskip"]), decode_s(steps["clipskip"])
+    reference = NAMES[reference_of(steps)]
     lines = [
-        "### A guided step and a decoded picture",
+        f"### {title}",
         "",
-        "| | s / step | to ours | s / decoded picture | to ours | peak memory, GB | latents from float32 | runs |",
+        measured(kinds, kind),
+        "",
+        f"| | s / step | to ours | s / decoded picture | to ours | peak memory, GB | latents from {reference} | runs |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, title in NAMES.items():
+    for name, row in NAMES.items():
         if name in steps:
             runs, once = steps[name], decode_s(steps[name])
             decoded = f"{once:.2f} | {once / decoding:.2f}" if once else " | "
             peak = "" if name == "floor" else f"{statistics.median(r['peak_gb'] for r in runs):.1f}"
             lines.append(
-                f"| {title} | {seconds(runs):.2f} | {seconds(runs) / ours:.2f} | {decoded} | {peak} "
-                f"| {difference(folder, name)} | {len(runs)} |"
+                f"| {row} | {seconds(runs):.2f} | {seconds(runs) / ours:.2f} | {decoded} | {peak} "
+                f"| {latents.get(name, '')} | {len(runs)} |"
             )
     if "floor" in steps:
         f = steps["floor"][-1]
@@ -101,6 +130,11 @@ def step_table(steps: dict[str, list[dict[str, object]]], folder: Path) -> str:
             f"{f['float32_gflop_per_s']:.0f} in float32.",
         ]
     return "\n".join(lines)
+
+
+def reference_of(runs: Runs) -> str:
+    """The most exact of diffusers' runs."""
+    return next((name for name in (REFERENCE, "diffusers-bfloat16") if name in runs), REFERENCE)
 
 
 def seconds(runs: list[dict[str, object]]) -> float:
@@ -113,30 +147,40 @@ def decode_s(runs: list[dict[str, object]]) -> float | None:
     return statistics.median(found) if found else None
 
 
-def difference(folder: Path, name: str) -> str:
-    """The relative distance of the final latents from diffusers' in float32."""
-    ours, exact = folder / f"{name}.npy", folder / f"{REFERENCE}.npy"
-    if not (ours.exists() and exact.exists()) or name == REFERENCE:
-        return ""
-    a, b = np.load(ours), np.load(exact)
-    return f"{np.linalg.norm(a - b) / np.linalg.norm(b):.4f}" if a.shape == b.shape else "another shape"
+def differences(folder: Path, runs: Runs) -> dict[str, str]:
+    """The relative distance of each program's final latents from the reference's, where both are there."""
+    reference = reference_of(runs)
+    latents = {name: np.load(folder / f"{name}.npy") for name in runs if (folder / f"{name}.npy").exists()}
+    exact = latents.pop(reference, None)
+    if exact is None:
+        return {}
+    return {
+        name: f"{np.linalg.norm(latent - exact) / np.linalg.norm(exact):.4f}"
+        for name, latent in latents.items()
+        if latent.shape == exact.shape
+    }
 
 
-def sweep_table(sweeps: dict[str, list[dict[str, object]]]) -> str:
-    """The whole command."""
+def sweep_table(kinds: Kinds, kind: str, title: str) -> str:
+    """The whole command, and its steps where they were timed."""
+    sweeps = runs_of(kinds, kind)
     if not sweeps:
         return ""
     ours = sweeps["clipskip"][0] if "clipskip" in sweeps else None
-    lines = ["### Ten pictures, Clip Skip 1 to 5 without and with a LoRA, two steps each, whole command", ""]
-    lines += ["| | s | to ours | peak memory, GB |", "|---|---|---|---|"]
+    lines = [f"### {title}", "", measured(kinds, kind), ""]
+    lines += ["| | s | to ours | s / step after the first | to ours | peak memory, GB |", "|---|---|---|---|---|---|"]
     for name, runs in sweeps.items():
         ratio = f"{runs[0]['whole_s'] / ours['whole_s']:.2f}" if ours else ""
-        lines.append(f"| {NAMES[name]} | {runs[0]['whole_s']:.0f} | {ratio} | {runs[0]['peak_gb']:.1f} |")
+        step = " | "
+        if "steps_s" in runs[0]:
+            step = f"{seconds(runs):.2f} | {seconds(runs) / seconds(sweeps['clipskip']):.2f}"
+        lines.append(f"| {NAMES[name]} | {runs[0]['whole_s']:.0f} | {ratio} | {step} | {runs[0]['peak_gb']:.1f} |")
     return "\n".join(lines)
 
 
-def starter_table(starter: dict[str, list[dict[str, object]]]) -> str:
+def starter_table(kinds: Kinds) -> str:
     """Whole commands from a cold process."""
+    starter = runs_of(kinds, "starter")
     titles = {
         "help": "`clipskip --help`",
         "first-picture": "the starter's first picture, 20 steps",
@@ -150,11 +194,11 @@ def starter_table(starter: dict[str, list[dict[str, object]]]) -> str:
         for name, title in titles.items()
         if name in starter
     ]
-    head = ["### Whole commands from a cold process", "", "| | s | peak memory, GB |", "|---|---|---|"]
-    return "\n".join([*head, *rows]) if rows else ""
+    head = ["### Whole commands from a cold process", "", *([measured(kinds, "starter"), ""] if rows else [])]
+    return "\n".join([*head, "| | s | peak memory, GB |", "|---|---|---|", *rows]) if rows else ""
 
 
-def growth_text(growth: dict[str, list[dict[str, object]]]) -> str:
+def growth_text(growth: Runs) -> str:
     """The plot's place."""
     picture = "![Time and memory by cells and by pixels](growth.svg)"
     return f"### How cost grows\n\n{picture}\n\nOne step a cell; loading is left out." if growth else ""
@@ -167,7 +211,7 @@ def failures(folder: Path) -> str:
     return "\n".join(["### Failed", "", *lines]) if lines else ""
 
 
-def plot(growth: dict[str, list[dict[str, object]]]) -> str:
+def plot(growth: Runs) -> str:
     """Two panels: by cells at the native size, by pixels for one cell; seconds in ink, gigabytes in blue."""
     runs = [run for found in growth.values() for run in found]
     native = max({run["size_px"] for run in runs}, key=lambda px: sum(run["size_px"] == px for run in runs))

@@ -1,8 +1,9 @@
-"""Ours: the sweep of `benchmarks/sweep.py`, in a process of its own; prints seconds per guided step."""
+"""Ours: a sweep without and with a LoRA in a process of its own; prints seconds per guided step after the first."""
 
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from clipskip.spec import LoraRef, Request, parse_skips
@@ -11,8 +12,8 @@ from clipskip.weights import Library
 
 
 def main() -> None:
-    """Draws every Clip Skip without and with the LoRA."""
-    checkpoint, lora, steps, skips = sys.argv[1:]
+    """Draws every Clip Skip without and with the LoRA, or with it alone where one more word is given."""
+    checkpoint, lora, steps, skips, size_px, *only = sys.argv[1:]
     model = open_model(checkpoint)
     request = Request(
         prompt="best quality, swamp, fireflies, ogre, reeds",
@@ -20,10 +21,12 @@ def main() -> None:
         loras=(LoraRef(name=lora),),
         steps=int(steps),
         seed=5,
-        width=512,
-        height=512,
+        width=int(size_px),
+        height=int(size_px),
     )
     sweep, extras = plan_sweep(request, parse_skips(skips), model.facts, Library.of_user())
+    if only:
+        sweep = replace(sweep, rows=sweep.rows[1:])
     with tempfile.TemporaryDirectory() as out:
         folder, last = SweepFolder.create(Path(out), sweep), time.perf_counter()
         for event in draw_missing(model, folder, extras):

@@ -164,10 +164,18 @@ def test_a_refiner_alone_is_refused(run) -> None:
     assert code == 2 and err.count("\n") == 1 and "is SDXL's refiner" in err
 
 
-def test_a_refiner_and_a_hires_pass_are_refused_together(run) -> None:
-    words = ("--refiner", "refiner", "--refiner-switch-at", "0.5", "--hires-scale", "2")
-    code, _, err = run("generate", "a frog", "--model", "pony", *words, *DRAW)
-    assert code == 2 and "a refiner and a hires pass cannot be drawn together" in err
+def test_a_refiner_beside_a_hires_pass_takes_over_in_the_pass_that_is_asked_for(run) -> None:
+    words = ("--refiner", "refiner", "--refiner-switch-at", "0.5", "--hires-scale", "2", "--seed", "1")
+    pictures = set()
+    for number, more in enumerate([(), ("--hires-refiner", "first pass"), ("--hires-refiner", "both passes")]):
+        code, out, err = run("generate", "a frog", "--model", "pony", *words, *more, *DRAW, "--out", f"p{number}")
+        assert code == 0, err
+        made = Path(out.split()[-1])
+        assert (f"Hires refiner: {more[1]}" if more else "Refiner switch at: 0.5") in read_infotext(made)
+        pictures.add(np.asarray(Image.open(made)).tobytes())
+    assert len(pictures) == 3
+    code, _, err = run("generate", "a frog", "--model", "pony", *words, "--hires-refiner", "third", *DRAW)
+    assert code == 2 and "use one of first pass, second pass, both passes" in err
 
 
 def test_a_refiner_finishes_a_picture_and_its_settings_say_so(run, models: Path) -> None:

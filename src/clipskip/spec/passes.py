@@ -11,6 +11,7 @@ from clipskip.spec.table import (
     MASK_EDGES,
     MASK_MODES,
     MASKED_CONTENT,
+    REFINED_PASSES,
     RESIZE_MODES,
     START,
     check,
@@ -101,6 +102,8 @@ class Hires:
     negative_prompt: str | None = None
     loras: tuple[LoraRef, ...] | None = None
     """The LoRAs of the second pass's own prompt; None means the picture's."""
+    refined: str = REFINED_PASSES[1]
+    """The pass in which a refiner takes over; each begins with the model itself, as in A1111."""
 
     def __post_init__(self) -> None:
         check(self, HIRES)
@@ -111,6 +114,10 @@ class Hires:
         tags = [lora.tag for lora in self.loras or ()]
         prompt = self.prompt if self.loras is None else " ".join(filter(None, [self.prompt, *tags]))
         return replace(self, prompt=prompt, loras=None)
+
+    def refines(self, *, second: bool) -> bool:
+        """Whether a refiner takes over in the second pass, or else in the first."""
+        return self.refined != REFINED_PASSES[0 if second else 1]
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Return the enlarged size, in pixels, of a picture of this size, before anything is cut off."""

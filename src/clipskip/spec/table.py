@@ -22,6 +22,7 @@ MASK_MODES = ("Inpaint masked", "Inpaint not masked")
 INPAINT_AREAS = ("Whole picture", "Only masked")
 """A1111's API numbers each of these from 0, in this order."""
 MASK_EDGES = ("Hard", "Soft")
+REFINED_PASSES = ("first pass", "second pass", "both passes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +189,9 @@ HIRES = (
     Setting(name="strength", long_name="denoising_strength", part="hires", kind=float, low=0, high=1,
         label="Denoising strength", option="--hires-denoise", a1111="denoising_strength",
         help="How much the second pass draws anew.",
+    ),
+    Setting(name="refined", long_name="refiner", part="hires", kind=str, choices=REFINED_PASSES, label="Hires refiner",
+        a1111="hires_fix_refiner_pass", help="The pass in which a refiner takes over.",
     ),
 )  # fmt: skip
 START = (

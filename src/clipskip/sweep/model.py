@@ -112,12 +112,14 @@ class Model:
 
     def _refined(self, batch: Waiting, size: int, extras: Extras) -> Refiner | None:
         """Return the refiner for these pictures, if they have one."""
-        if extras.refiner is None or batch[0].render.refiner is None:
+        if extras.refiner is None or not batch[0].refined:
             return None
         model = self.refiner(extras.refiner)
         reader = replace(model.reader, embeddings=extras.embeddings)
-        renders = [picture.render for picture in self._filled(batch, size)]
-        conditionings = condition_all(reader, renders, calls=denoiser_calls)
+        before = [second_text(task.render) for task in batch if task.steps_before]
+        renders = [task.picture.render for task in batch]
+        texts = condition_all(reader, renders, calls=denoiser_calls, second=before)
+        conditionings = texts + [texts[-1]] * (len(self._filled(batch, size)) - len(batch))
         return Refiner(unet=model.unet, prediction=model.facts.prediction, conditionings=conditionings)
 
     @cached_property
@@ -406,7 +408,7 @@ def _together(task: Task) -> tuple[object, ...]:
     alone = find_sampler(render.sampler, render.scheduler)[0].alone
     how = None if begin is None else (begin.strength, begin.every_step, begin.latent.shape, begin.drawn is None)
     hires = task.render.hires
-    after = hires and (hires.steps, hires.strength)
+    after = hires and (hires.steps, hires.strength, hires.refined)
     alone_render = render if alone else None
     texts = shape_of(task.picture.conditioning), render.cfg_scale == 1
     return (*(getattr(render, name) for name in TOGETHER), render.prediction, how, after, alone_render, texts)

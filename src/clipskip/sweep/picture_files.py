@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from clipskip.errors import NotFound, SpecError, WrongKind
+from clipskip.errors import NotFound, WrongKind
 from clipskip.image import LATENT_MODES, UPSCALERS
 from clipskip.prompt import Rules, missing_embeddings, read_prompt
 from clipskip.spec import FileRef, Hires, LoraRef, Request
@@ -237,8 +237,6 @@ def _find_refiner(
     """Return the checkpoint that finishes the picture; an error for one that cannot."""
     if request.refiner is None and request.refiner_hash is None:
         return None
-    if request.hires is not None:
-        raise SpecError("a refiner and a hires pass cannot be drawn together; leave one of them out", field="refiner")
     by_hash = library.find_hash(request.refiner_hash, FileKind.CHECKPOINT) if request.refiner_hash else None
     path = by_hash or library.find(request.refiner or request.refiner_hash or "", FileKind.CHECKPOINT)
     facts = read_facts(path, allow_pickle=allow_pickle, refiner=True)

@@ -100,7 +100,7 @@ def resolve(
         loras=files.loras_by_hash,
         embeddings=files.embeddings,
         starts=pictures,
-        notes=tuple(filter(None, (note, files.unused_vae, prediction_note))),
+        notes=tuple(filter(None, (note, files.unused_vae, prediction_note, _idle(render)))),
         vaes={files.vae.ref.hash: files.vae} if files.vae else {},
         upscalers={files.upscaler.ref.hash: files.upscaler} if files.upscaler else {},
         refiner=files.refiner,
@@ -177,6 +177,17 @@ def _hires(hires: Hires, request: Request, *, sampler: str, schedule: str) -> Hi
         prompt=None if own_prompt is None else own_prompt.text.strip(),
         loras=None if own_prompt is None else tuple(own_prompt.loras),
         negative_prompt=None if negative in (None, request.negative_prompt.strip()) else negative.strip(),
+    )
+
+
+def _idle(render: Render) -> str | None:
+    """Return a note on a refiner that never takes over."""
+    hires = render.hires
+    if render.refiner is None or hires is None or hires.strength or hires.refines(second=False):
+        return None
+    return (
+        f"the refiner {render.refiner.name} does nothing: it takes over in the second pass, which has no steps at a "
+        "denoising strength of 0; ask for --hires-refiner 'first pass'"
     )
 
 

@@ -45,6 +45,12 @@ class Task:
         hires = self.render.hires
         return hires_steps(self.render, hires) if hires and hires.strength and not self.steps_before else 0
 
+    @property
+    def refined(self) -> bool:
+        """Whether a refiner takes over in this pass."""
+        hires = self.render.hires
+        return self.render.refiner is not None and (hires is None or hires.refines(second=self.steps_before > 0))
+
 
 def denoiser_calls(render: Render) -> int:
     """Return how often the UNet is called for a picture, which prompt editing counts."""

@@ -39,7 +39,7 @@ KEPT: Mapping[str, Value] = {
     "training_xattention_optimizations": False,
     "training_enable_tensorboard": False, "training_tensorboard_save_images": False,
     "training_tensorboard_flush_every": 120.0, "sd_checkpoints_limit": 1, "sd_checkpoints_keep_in_cpu": True,
-    "sd_checkpoint_cache": 0, "upcast_attn": False, "hires_fix_refiner_pass": "second pass", "sd3_enable_t5": False,
+    "sd_checkpoint_cache": 0, "upcast_attn": False, "sd3_enable_t5": False,
     "sd_vae_checkpoint_cache": 0, "sd_vae_overrides_per_model_preferences": True, "auto_vae_precision_bfloat16": False,
     "auto_vae_precision": True, "img2img_editor_height": 720, "img2img_sketch_default_brush_color": "#ffffff",
     "img2img_inpaint_mask_brush_color": "#ffffff", "img2img_inpaint_sketch_default_brush_color": "#ffffff",

@@ -8,12 +8,13 @@ from typing import Any, final
 from clipskip.doors.http.a1111.option_table import ALSO_NEUTRAL, FIXED, KEPT, Value
 from clipskip.doors.http.reasons import Reason
 from clipskip.errors import ClipskipError, NotFound, SkipOutOfRange, SpecError
-from clipskip.spec import ClipSkip, shown
+from clipskip.spec import REFINED_PASSES, ClipSkip, shown
 from clipskip.sweep import Studio
 from clipskip.weights import CheckpointFacts, FileKind
 
 AUTOMATIC, NO_FILE = "Automatic", "None"
 """Values of the VAE option: the file beside the checkpoint, if there is one; and the checkpoint's own VAE."""
+REFINED = "hires_fix_refiner_pass"
 CLIP_SKIP, MODEL, MODEL_HASH = "CLIP_stop_at_last_layers", "sd_model_checkpoint", "sd_checkpoint_hash"
 OBEYED: dict[str, Value] = {
     MODEL: "",
@@ -38,6 +39,7 @@ OBEYED: dict[str, Value] = {
     "sdxl_crop_left": 0,
     "initial_noise_multiplier": 1.0,
     "inpainting_mask_weight": 1.0,
+    REFINED: REFINED_PASSES[1],
 }
 """Options that count here with A1111's own defaults, such as Clip Skip 1 and noise drawn on the GPU."""
 DEFAULTS: Mapping[str, Value] = {**KEPT, **FIXED, **OBEYED}
@@ -46,6 +48,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "emphasis": ("Original", "No norm", "Ignore", "None"),
     "sd_noise_schedule": ("Default", "Zero Terminal SNR"),
     "samples_format": ("png", "jpg", "jpeg", "webp"),
+    REFINED: REFINED_PASSES,
 }
 RANGES: dict[str, tuple[float, float]] = {
     "eta_noise_seed_delta": (0, 2**32),

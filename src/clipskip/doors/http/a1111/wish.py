@@ -11,7 +11,17 @@ from pydantic import ValidationError
 from clipskip.doors.http.a1111.bodies import ImageBody, LaxBody, PictureBody
 from clipskip.doors.http.a1111.fields import NEUTRAL, SILENT, find_method, refused_fields
 from clipskip.doors.http.a1111.option_table import Value
-from clipskip.doors.http.a1111.options import ALIAS, AUTOMATIC, CLIP_SKIP, DEFAULTS, MODEL, Options, read_skip, told
+from clipskip.doors.http.a1111.options import (
+    ALIAS,
+    AUTOMATIC,
+    CLIP_SKIP,
+    DEFAULTS,
+    MODEL,
+    REFINED,
+    Options,
+    read_skip,
+    told,
+)
 from clipskip.doors.http.a1111.plot import NAME as PLOT
 from clipskip.doors.http.a1111.scripts import NONE, refiner_of, refused_scripts, unheard
 from clipskip.doors.http.a1111.styles import Style, with_styles
@@ -299,7 +309,9 @@ def _request(body: PictureBody, shelf: Shelf, overrides: Mapping[str, Value]) ->
     if "clip_skip" in changes:
         changes["counted_by"] = None
     if "enable_hr" in given and not isinstance(body, ImageBody):
-        changes["hires"] = _hires(body) if body.enable_hr else None
+        changes["hires"] = _hires(body, str((options | dict(overrides))[REFINED])) if body.enable_hr else None
+    elif base.hires and REFINED in overrides:
+        changes["hires"] = replace(base.hires, refined=str(overrides[REFINED]))
     request = _with_own_eta(replace(base, **changes), options | dict(overrides))
     prompt, negative = with_styles(request.prompt, request.negative_prompt, body.styles, shelf.styles)
     return replace(request, prompt=prompt, negative_prompt=negative), ignored
@@ -315,7 +327,7 @@ def _with_own_eta(request: Request, options: Mapping[str, Value]) -> Request:
     return replace(request, eta=float(str(eta)))
 
 
-def _hires(body: PictureBody) -> Hires:
+def _hires(body: PictureBody, refined: str) -> Hires:
     """Return the second pass that the body asks for."""
     sampler, scheduler = _second_method(body)
     sized = body.hr_resize_x or body.hr_resize_y  # the scale is not used then
@@ -330,6 +342,7 @@ def _hires(body: PictureBody) -> Hires:
         scheduler=scheduler,
         prompt=body.hr_prompt or None,
         negative_prompt=body.hr_negative_prompt or None,
+        refined=refined,
     )
 
 
