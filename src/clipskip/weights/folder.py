@@ -17,11 +17,11 @@ LIBRARIES = ("diffusers", "transformers", "stable_diffusion", "onnxruntime")
 READ = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 """Components whose weights are listed; others (safety checker, image encoder) are never used."""
 CLASS = re.compile(
-    r"(StableDiffusion|Flux|Chroma|Lumina|PixArt|Sana|Hunyuan|Kolors|AuraFlow|QwenImage|ZImage|Wan|LatentConsistency)\w*Pipeline"
+    r"(StableDiffusion|StableUnCLIP|Flux|Chroma|Lumina|PixArt|Sana|Hunyuan|Kolors|AuraFlow|QwenImage|ZImage|Wan|LatentConsistency)\w*Pipeline"
     r"|\w*(UNet2DConditionModel|Transformer2DModel|Transformer3DModel|AutoencoderKL\w*|AutoencoderTiny|ConsistencyDecoderVAE)"
     r"|(CLIP|T5|Qwen|Gemma|Llama|Siglip|Bert|ChatGLM)\w*(Model|ModelWithProjection|EncoderModel|Tokenizer|TokenizerFast"
     r"|ImageProcessor|FeatureExtractor|ForConditionalGeneration|ForCausalLM)"
-    r"|\w*(Scheduler|SafetyChecker)|StableDiffusion\w*Watermarker"
+    r"|\w*(Scheduler|SafetyChecker)|StableDiffusion\w*Watermarker|StableUnCLIPImageNormalizer"
 )
 """Class names that a model_index may contain. None of them is imported here: the list keeps unknown code out."""
 

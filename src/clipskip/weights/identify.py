@@ -19,6 +19,7 @@ from clipskip.weights.keys import TEXT_PARTS, TensorSource, canonical
 from clipskip.weights.lora.family import LoraFamily, lora_family
 from clipskip.weights.prediction import NORM, stated_prediction
 from clipskip.weights.shapes import part_shape, text_depth, text_layers
+from clipskip.weights.variant import REFINER, UNCLIP, UNDRAWN, axis_length, cross_width, variant_of
 
 PARTS = {"text_encoder": "text encoder", "text_encoder_2": "second text encoder", "unet": "UNet", "vae": "VAE"}
 LORA = re.compile(
@@ -37,6 +38,10 @@ OTHERS = (
     (r"image_proj|ip_adapter", "an IP-Adapter"),
     (r".*\.?motion_modules\.", "a motion module"),
     (r"(text_encoders?\.)?(t5xxl|encoder\.block\.0\.layer)", "a T5 text encoder"),
+    (
+        r"model_ema\.diffusion_model",
+        "a checkpoint whose UNet is there as EMA weights alone (model_ema.), which has to be converted",
+    ),
 )
 """What files of other kinds are likely to be."""
 DEPTHS = {(768, False): 12, (1024, False): 24, (1280, False): 32, (768, True): 12, (1024, True): 23, (1280, True): 32}
@@ -46,23 +51,8 @@ DEPTHS = {(768, False): 12, (1024, False): 24, (1280, False): 32, (768, True): 1
 DRAWN = (Family.SD1, Family.SD2, Family.SDXL)
 """The families whose checkpoints can draw."""
 
-
 NUMBERS = {"I64": "<i8", "I32": "<i4", "F32": "<f4", "F16": "<f2"}
 """Types that position numbers are stored in."""
-PLAYGROUND, COSXL, REFINER = "Playground v2.5 (EDM)", "CosXL (EDM)", "refiner"
-CHANNELS = {9: "inpainting", 8: "instruct-pix2pix", 5: "depth-guided", 7: "upscaling"}
-"""The kind of UNet by its number of input channels."""
-REFINER_CROSS = 1280
-"""Width of the text that SDXL's refiner takes: OpenCLIP bigG's alone."""
-UNDRAWN = {
-    PLAYGROUND: "is Playground v2.5, trained at EDM's noise levels on latents of its own scale, which are not supported; "
-    "give an SDXL checkpoint without edm_mean and edm_std",
-    COSXL: "is a CosXL checkpoint, trained at EDM's noise levels, which are not supported; give an SDXL checkpoint "
-    "without edm_vpred.sigma_max",
-    REFINER: "is SDXL's refiner, which finishes pictures that a base model began; give it with --refiner, and a base model with "
-    "--model",
-}
-"""Why checkpoints of a known family do not draw a picture from text alone."""
 
 
 class FileKind(StrEnum):
@@ -149,7 +139,7 @@ def identify(header: Header) -> Identity:
     if kind is FileKind.UNKNOWN and family is not None and not family.usable:
         kind = FileKind.CHECKPOINT
     mapped = {source.name for sources in parts.values() for source in sources.values()}
-    variant = _variant(header, parts)
+    variant = variant_of(header, parts)
     stated = stated_prediction(header, family=family, norm=None if variant else parts.get("unet", {}).get(NORM))
     whole = kind is FileKind.CHECKPOINT and family in DRAWN
     return Identity(
@@ -198,20 +188,6 @@ def check_loadable(identity: Identity, *, refiner: bool = False) -> None:
         line = UNDRAWN.get(identity.variant, over)
     if line is not None:
         raise WrongKind(f"{name} {line}")
-
-
-def _variant(header: Header, parts: Mapping[str, Mapping[str, TensorSource]]) -> str:
-    names = {name.removeprefix("state_dict.") for name in header.tensors}
-    if "edm_mean" in names and "edm_std" in names:
-        return PLAYGROUND
-    if "edm_vpred.sigma_max" in names:
-        return COSXL
-    unet = parts.get("unet", {})
-    channels = _axis(unet, "conv_in.weight", 1)
-    second = _axis(parts.get("text_encoder_2", {}), "embeddings.token_embedding.weight", 1)
-    if "add_embedding.linear_1.weight" in unet and _cross(unet) in (REFINER_CROSS, second):
-        return REFINER
-    return CHANNELS.get(channels, f"unusual ({channels} input channels)" if channels > 4 else "")
 
 
 def stated_zero_snr(header: Header) -> bool:
@@ -279,20 +255,16 @@ def _family(header: Header, parts: Mapping[str, Mapping[str, TensorSource]]) -> 
         return Family.SD3
     if re.search(r"double_blocks\.0|single_transformer_blocks\.0|distilled_guidance", names) or "Flux" in pipeline:
         return Family.FLUX
-    cross = _cross(unet)
-    width = _axis(text, "embeddings.token_embedding.weight", 1)
+    if variant_of(header, parts) == UNCLIP:
+        return Family.SD2
+    cross = cross_width(unet)
+    width = axis_length(text, "embeddings.token_embedding.weight", 1)
     if "text_encoder_2" in parts or "add_embedding.linear_1.weight" in unet or cross in (1280, 2048):
         return Family.SDXL
     if 1024 in (cross, width) or any("resblocks" in source.name for source in text.values()):
         return Family.SD2
     own = header.metadata.get("modelspec.architecture", "").startswith("stable-diffusion-v1")
     return Family.SD1 if own or 768 in (cross, width) or (text and width in (0, cross)) else None
-
-
-def _cross(unet: Mapping[str, TensorSource]) -> int:
-    """Return the width of the text that a UNet takes; 0 where the tensors do not tell."""
-    keys = (s.shape for name, s in unet.items() if name.endswith("attn2.to_k.weight"))
-    return next((shape[1] for shape in keys if len(shape) == 2), 0)
 
 
 def _other_family(family: Family | None) -> str:
@@ -325,7 +297,7 @@ def _likely(names: Iterable[str]) -> str:
 
 def _encoder(part: str, sources: Mapping[str, TensorSource], header: Header) -> EncoderSummary:
     present = text_layers(sources)
-    width = _axis(sources, "embeddings.token_embedding.weight", 1)
+    width = axis_length(sources, "embeddings.token_embedding.weight", 1)
     stated = header.configs.get(part, {}).get("num_hidden_layers")
     usual = stated if type(stated) is int and 0 < stated < 100 else DEPTHS.get((width, header.is_folder), 0)
     depth = max(text_depth(sources), usual)
@@ -347,7 +319,7 @@ def _part(part: str, sources: Mapping[str, TensorSource], header: Header) -> Par
 def _missing(parts: Mapping[str, Mapping[str, TensorSource]], header: Header, *, family: Family) -> Iterable[str]:
     """Yield what a family's checkpoint lacks, each in a few words."""
     texts = TEXT_PARTS[: len(family.value.encoders)]
-    for part in (*(texts[1:] if _variant(header, parts) == REFINER else texts), "unet", "vae"):
+    for part in (*(texts[1:] if variant_of(header, parts) == REFINER else texts), "unet", "vae"):
         if part not in parts:
             yield f"the {PARTS[part]}"
             continue
@@ -372,9 +344,3 @@ def _lack(error: FileError, header: Header) -> str:
     lack = str(error).removeprefix(f"{header.path.name} ").removesuffix("; download it again")
     lack = re.sub(r"is damaged: (\S+) has the shape (.+)", r"\1 of a sound shape (it has \2)", lack)
     return re.sub(r"^(is incomplete: it )?has no ", "", lack)
-
-
-def _axis(sources: Mapping[str, TensorSource], name: str, axis: int) -> int:
-    """Return the length of a tensor's axis; 0 where it is missing."""
-    shape = sources[name].shape if name in sources else ()
-    return shape[axis] if len(shape) > axis else 0
