@@ -5,7 +5,6 @@ stays so for every later call. Else each picture would be made twice.
 """
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipskip.networks import VAE
-from clipskip.sample import give_back, has_room
+from clipskip.sample import has_room
 
 Latent = Float[Tensor, "batch channels height width"]
 
@@ -25,9 +24,6 @@ SHARE = 0.5
 """The share of free memory that decoding may take before it works in tiles."""
 LIVE = 4
 """How many maps of the last-but-one width decoding holds at once at full size: input, norm, output, shortcut."""
-LARGE = 96 * 96
-"""Latent cells beyond which a CPU gives freed memory back between the sizes of a decoding. A size's maps fit none of the
-holes that the size before it left: at 1024 x 1024 they would lie beside a gigabyte of them."""
 
 
 def decode(vae: VAE, latent: Latent) -> NDArray[np.uint8]:
@@ -46,14 +42,8 @@ def decode_on_device(vae: VAE, latent: Latent) -> UInt8[Tensor, "batch height_px
     little in tone from a decoding in one piece; the seams are blended.
     """
     scaled = (latent / vae.shape.scaling_factor).to(dtype=vae.dtype, device=vae.device)
-    large = vae.device.type == "cpu" and latent[0, 0].numel() > LARGE
-    if large:
-        give_back(vae.device)
-    between = partial(give_back, vae.device) if large else None
     whole = has_room(vae.device, decoding_bytes(vae, latent.shape) / SHARE)
-    pixels = (
-        vae.decode(scaled, between=between) if whole or max(latent.shape[2:]) <= TILE else decode_tiles(vae, scaled)
-    )
+    pixels = vae.decode(scaled) if whole or max(latent.shape[2:]) <= TILE else decode_tiles(vae, scaled)
     if _overflows(vae, pixels):
         vae.float()
         return decode_on_device(vae, latent)

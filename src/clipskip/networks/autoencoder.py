@@ -1,6 +1,6 @@
 """Stable Diffusion's VAE (Kingma and Welling 2014; Rombach et al. 2022, section 3.1), named as in diffusers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import final
 
@@ -58,9 +58,9 @@ class VAE(nn.Module):
         mean, log_variance = moments.chunk(2, 1)
         return mean, (log_variance.float().clamp(*LOG_VARIANCES) / 2).exp()
 
-    def decode(self, latents: Maps, *, between: Callable[[], None] | None = None) -> OtherMaps:
-        """Return the pictures of unscaled latents, in float32; `between` is called after each size."""
-        result: OtherMaps = self.decoder(self.post_quant_conv(_last(latents)), between=between)
+    def decode(self, latents: Maps) -> OtherMaps:
+        """Return the pictures of unscaled latents, in float32."""
+        result: OtherMaps = self.decoder(self.post_quant_conv(_last(latents)))
         return result
 
 
@@ -109,12 +109,10 @@ class Decoder(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=NORM_EPS)
         self.conv_out = nn.Conv2d(widths[-1], shape.in_channels, 3, padding=1)
 
-    def forward(self, x: Maps, *, between: Callable[[], None] | None = None) -> OtherMaps:
+    def forward(self, x: Maps) -> OtherMaps:
         x = self.mid_block(self.conv_in(x))
         for block in self.up_blocks:
             x = block(x)
-            if between is not None:
-                between()
         return exactly(self.conv_out, silu(self.conv_norm_out(x), inplace=True))
 
 
