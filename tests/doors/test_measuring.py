@@ -1,6 +1,8 @@
 """What the command line takes as scores, and what it says of them."""
 
 import io
+import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -21,14 +23,20 @@ def test_scores_are_names_with_commas_and_a_clip_model_asks_for_its_own() -> Non
         build_scoring("clip", None)
 
 
-def test_scores_of_a_share_are_refused_before_anything_is_drawn(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_share_that_completes_a_sweep_measures_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     from clipskip.doors.cli import app
 
-    monkeypatch.setattr("sys.argv", ["clipskip", "sweep", "x", "--seed", "5", "--shard", "1/2", "--scores", "advise"])
-    assert run(app) == 2
-    assert "run the command again with --scores when all is drawn" in capsys.readouterr().err
+    size = ["--size", "64x64", "--steps", "2", "--yes"]
+    asked = ["clipskip", "sweep", "x", "--clip-skip", "1-2", "--seed", "5", *size, "--scores", "advise"]
+    measured = []
+    for share in ("1/2", "2/2"):
+        monkeypatch.setattr("sys.argv", [*asked, "--shard", share, "--out", str(tmp_path / "out")])
+        assert run(app) == 0
+        cells = json.loads((tmp_path / "out" / "manifest.json").read_text())["cells"]
+        measured.append(["guidance_kept" in (cell or {}).get("scores", {}) for cell in cells[0]])
+    assert measured == [[False, False], [True, True]]
 
 
 def test_what_was_measured_is_said_and_what_was_not_is_named(

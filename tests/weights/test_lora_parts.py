@@ -126,6 +126,6 @@ def test_a_single_number_where_a_matrix_belongs_is_refused_by_name(
     )
     whole = next(kind for kind in kinds if scalar in kind)
     parts = {part: torch.tensor(1.0) if part == scalar else torch.ones(32, 32) for part in whole}
-    lora = load_lora(write_kohya(tmp_path / "flat.safetensors", {Q: parts}))
-    with pytest.raises(LoraError, match=r"layers\.0\.self_attn\.q_proj"), merged(models, [(lora, 1.0, 1.0)]):
+    file = write_kohya(tmp_path / "flat.safetensors", {Q: parts})
+    with pytest.raises(LoraError, match=r"layers\.0\.self_attn\.q_proj"), merged(models, [(load_lora(file), 1.0, 1.0)]):
         pass
