@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from clipskip.advise import Answer, Compared, Comparison, Wanted, advise, compare
 from clipskip.advise.advice import SCENES
+from clipskip.advise.comparison import compared_rows, everyday, words_of
 from clipskip.advise.epoch_choice import choose_epoch, no_worse
-from clipskip.advise.epochs import compared_rows, everyday, words_of
 from clipskip.doors.advice_text import lines
 from clipskip.doors.cli import app
-from clipskip.doors.epochs import split_words, spread
+from clipskip.doors.epochs_command import split_words, spread
 from clipskip.doors.epochs_text import epoch_lines, epoch_picture, plain_epochs
 from clipskip.errors import NotFound, SpecError
 from clipskip.spec import Dialect, Family, LoraRef, Request

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from clipskip.doors.http import build_app
 from clipskip.doors.http.a1111.bodies import ImageBody, PictureBody
 from clipskip.doors.http.a1111.fields import NEUTRAL, SILENT
-from clipskip.doors.http.a1111.options import DEFAULTS
+from clipskip.doors.http.a1111.kept_options import DEFAULTS
 from clipskip.image import picture_infotext
 from clipskip.spec import parse_infotext
 from clipskip.sweep import Studio

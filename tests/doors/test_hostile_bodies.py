@@ -16,7 +16,7 @@ from fastapi import HTTPException
 from served import served
 
 from clipskip.doors.http import Punctual, build_app
-from clipskip.doors.http.limits import PICTURE, SIGN_IN, USUAL
+from clipskip.doors.http.request_limits import PICTURE, SIGN_IN, USUAL
 from clipskip.doors.http.strict import read_json
 from clipskip.doors.http.words import in_words
 from clipskip.sweep import Studio
@@ -220,7 +220,7 @@ def test_headers_that_come_in_time_are_answered_though_the_answer_takes_longer(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Punctual, "headers_s", 0.1)
-    monkeypatch.setattr("clipskip.doors.http.ours.reading.SAMPLERS", Slow())
+    monkeypatch.setattr("clipskip.doors.http.ours.reading_api.SAMPLERS", Slow())
     begun = time.monotonic()
     assert httpx2.get(f"{address}/v1/samplers", timeout=10).status_code == 200
     assert time.monotonic() - begun > 0.3

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from clipskip.doors.reading import read_aloud
+from clipskip.doors.prompt_command import read_aloud
 from clipskip.errors import SpecError
 
 
@@ -72,7 +72,7 @@ def test_a_tag_cannot_name_a_file_outside_the_folders(models: Path) -> None:
 
 def test_without_folders_and_tags_it_loads_no_torch() -> None:
     code = (
-        "import sys; from clipskip.doors.reading import read_aloud;"
+        "import sys; from clipskip.doors.prompt_command import read_aloud;"
         "read_aloud('a (cat:1.2)', steps=9, negative=False, clip_skip=None, as_json=False);"
         "assert 'torch' not in sys.modules"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clipskip.doors.http.ours.library import Shelf, small_preview
+from clipskip.doors.http.ours.listings import Shelf, small_preview
 from clipskip.errors import NotFound
 from clipskip.weights import FileKind, Library
 

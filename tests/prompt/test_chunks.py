@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from clipskip.errors import PromptError
 from clipskip.prompt import CHUNK, END, START, Chunk, token_ids
-from clipskip.prompt.attention import parse_attention
+from clipskip.prompt.brackets import parse_attention
 from clipskip.prompt.chunks import Chunked, Slot, chunk_segments, name_embeddings
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,9 +8,9 @@ import pytest
 
 from clipskip.encode import vectors_at
 from clipskip.prompt import extract_tags, read_prompt, token_pieces
-from clipskip.prompt.attention import parse_attention
+from clipskip.prompt.brackets import parse_attention
 from clipskip.prompt.composition import parse_composition
-from clipskip.prompt.schedule import parse_schedule
+from clipskip.prompt.edits import parse_schedule
 from clipskip.prompt.tags import lora_refs
 from clipskip.spec import LoraRef
 

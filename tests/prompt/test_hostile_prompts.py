@@ -7,9 +7,9 @@ import pytest
 
 from clipskip.errors import ClipskipError
 from clipskip.prompt import describe, extract_tags, read_prompt, strip_comments, token_ids
-from clipskip.prompt.attention import parse_attention
+from clipskip.prompt.brackets import parse_attention
 from clipskip.prompt.composition import parse_composition
-from clipskip.prompt.schedule import parse_schedule
+from clipskip.prompt.edits import parse_schedule
 
 SIZE = 100_000
 READERS: dict[str, Callable[[str], object]] = {

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from clipskip.errors import PromptError
 from clipskip.prompt import BREAK
-from clipskip.prompt.attention import parse_attention
+from clipskip.prompt.brackets import parse_attention
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from clipskip.errors import PromptError
 from clipskip.prompt import BREAK, CHUNK, extract_tags, token_ids
-from clipskip.prompt.attention import parse_attention
+from clipskip.prompt.brackets import parse_attention
 from clipskip.prompt.chunks import chunk_segments, name_embeddings
 from clipskip.prompt.composition import parse_composition
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clipskip.encode import vectors_at
 from clipskip.errors import PromptError, SpecError
-from clipskip.prompt.schedule import parse_schedule
+from clipskip.prompt.edits import parse_schedule
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

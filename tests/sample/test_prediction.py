@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clipskip.networks import UNet
-from clipskip.sample.prediction import agreement_with_noise, prediction_doubt
+from clipskip.sample.prediction_check import agreement_with_noise, prediction_doubt
 from clipskip.sweep import Model, open_model
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clipskip.spec import Dialect, Family
 from clipskip.spec.dialect import markdown_table, nothing_table, which_number_table
-from clipskip.spec.reader import SPELLINGS, plain
+from clipskip.spec.record_reader import SPELLINGS, plain
 from clipskip.spec.settings import ENCODERS, FRACTION, NEGATIVE_SKIP
 
 PAGE = Path(__file__).parents[2] / "docs" / "clip-skip-in-every-tool.md"

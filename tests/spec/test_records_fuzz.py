@@ -17,7 +17,7 @@ from spec.test_records_page import EASY, LINE, NOVELAI, TOOLS
 from clipskip.errors import ClipskipError
 from clipskip.spec import Request
 from clipskip.spec.foreign import UNWRAPPED
-from clipskip.spec.reader import SPELLINGS, plain, says_something
+from clipskip.spec.record_reader import SPELLINGS, plain, says_something
 from clipskip.spec.settings import request_from_text
 
 Json = dict[str, Any]

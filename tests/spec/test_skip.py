@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipskip.doors.http.a1111.axes import read_axis
+from clipskip.doors.http.a1111.plot_axes import read_axis
 from clipskip.errors import SkipOutOfRange, SpecError
 from clipskip.spec import ClipSkip, parse_columns, parse_skips
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipskip.errors import SkipOutOfRange, SpecError
-from clipskip.prompt.schedule import parse_schedule
+from clipskip.prompt.edits import parse_schedule
 from clipskip.spec import ClipSkip, FileRef, PhraseSkip, Render, Skip, SkipSchedule, parse_columns, parse_skip
 
 CALM = settings(deadline=None, derandomize=True, max_examples=100)

@@ -15,7 +15,7 @@ from clipskip.networks import UNetShape, tensors_of
 from clipskip.spec.family import Family
 from clipskip.weights import load_checkpoint, load_text, read_facts
 from clipskip.weights.container import Header
-from clipskip.weights.shapes import unet_shape
+from clipskip.weights.shape_reader import unet_shape
 
 ONE = torch.ones(1)
 

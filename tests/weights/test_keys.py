@@ -10,7 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from clipskip.networks import TextShape, UNetShape, VAEShape, tensors_of
 from clipskip.weights.keys import canonical, ldm_names, split_parts
-from clipskip.weights.reading import cut
+from clipskip.weights.tensors import cut
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sd15-single-file.json"
 SD15 = {name: tuple(shape) for name, shape in json.loads(GOLDEN.read_text())["tensors"].items()}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from clipskip.errors import LoraError, WrongKind
 from clipskip.spec import Family
 from clipskip.weights.lora import load_lora, module_names, sd1_table
-from clipskip.weights.lora.family import lora_family
+from clipskip.weights.lora.detect import lora_family
 from clipskip.weights.lora.names import name_table, sd1_names, sdxl_names, sdxl_table
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clipskip.errors import ClipskipError, LoraError
 from clipskip.weights.lora import load_lora, merged
-from clipskip.weights.lora.keys import NAMED
+from clipskip.weights.lora.key_map import NAMED
 
 STRENGTH = 0.5
 TOKENS = "text_encoder.embeddings.token_embedding"

@@ -12,8 +12,8 @@ from lora_tools import CONV, TO_K, TO_OUT, Q, kohya, low_rank, write, write_kohy
 from clipskip.spec import Family
 from clipskip.weights import FileKind, Library, read_header
 from clipskip.weights.lora import LoraReport, inspect_lora, outline_lora
-from clipskip.weights.lora.metadata import plain, tag_counts, trained_skip
 from clipskip.weights.lora.report import text_dead_from
+from clipskip.weights.lora.trainer_metadata import plain, tag_counts, trained_skip
 
 LAST = "text_encoder.encoder.layers.11.mlp.fc2"
 PARTS = low_rank(torch.ones(32, 32), 4) | {"alpha": torch.tensor(2.0)}

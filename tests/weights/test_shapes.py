@@ -10,7 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from clipskip.errors import DamagedFile, WrongKind
 from clipskip.networks import TextShape, UNetShape, VAEShape, tensors_of
 from clipskip.weights.container import Header
-from clipskip.weights.shapes import native_px, text_shape, unet_shape, vae_shape
+from clipskip.weights.shape_reader import native_px, text_shape, unet_shape, vae_shape
 
 SD1_TEXT = TextShape(depth=12, width=768, heads=12, mlp_width=3072)
 SD1_UNET = UNetShape(

@@ -1,8 +1,8 @@
 """An open model, a prompt, LoRAs and pictures in; what each Clip Skip does to them, in numbers, and which to use, out."""
 
 from clipskip.advise.advice import Advice, Wanted, advise, advise_by_family, most_rows, whole_skips
+from clipskip.advise.comparison import Compared, Comparison, Table, compare
 from clipskip.advise.epoch_choice import EpochChoice
-from clipskip.advise.epochs import Compared, Comparison, Table, compare
 from clipskip.advise.files import FAMILIES, Evidence, layer_notes, to_write, training_lines
 from clipskip.advise.layers import Heard, LayerReading, WordLayers, read_layers
 from clipskip.advise.prompted import LoraUptake, PhraseReaction, Prompted, Pull

@@ -74,7 +74,7 @@ def advise(
     LoRA's epochs: what each adds and what it changes besides, and which to use.
     """
     from clipskip.doors.advising import AdviseOptions, run_advise
-    from clipskip.doors.epochs import epochs_among, run_epochs, split_words, spread
+    from clipskip.doors.epochs_command import epochs_among, run_epochs, split_words, spread
 
     text, files = split_words(prompt or [])
     loras, of_one_training = spread(lora or [], files, allow_pickle=allow_pickle)

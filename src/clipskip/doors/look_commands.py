@@ -64,7 +64,7 @@ def prompt(
     Tokens, chunks, weights, LoRAs, what is cut or unknown, what changes at which step, and which of your LoRAs and
     embeddings it uses.
     """
-    from clipskip.doors.reading import read_aloud
+    from clipskip.doors.prompt_command import read_aloud
 
     folders = models_folder or []
     text_read = read_aloud(

@@ -3,12 +3,12 @@
 from clipskip.encode.conditioning import Conditioning, TextVectors, VectorSchedule, WeightedSchedule, splice, vectors_at
 from clipskip.encode.embeds import PromptEmbeds, encode_layers, encode_text, one_text, prompt_embeds, text_tensors
 from clipskip.encode.emphasis import emphasise
+from clipskip.encode.encoder_run import EncoderRun
 from clipskip.encode.layer import last_layer_needed, layers_read, read_layer
+from clipskip.encode.layer_summary import LayerSummary, summarize_layers
 from clipskip.encode.live import EncoderSettings, read_encoders
 from clipskip.encode.phrases import check_phrase
 from clipskip.encode.reader import EncoderReading, TextReader, open_text_encoder
-from clipskip.encode.run import EncoderRun
-from clipskip.encode.summary import LayerSummary, summarize_layers
 from clipskip.encode.texts import SecondPass, condition, condition_all
 
 __all__ = [

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipskip.encode.conditioning import TextVectors
+from clipskip.encode.encoder_run import EncoderRun
 from clipskip.encode.reader import TextReader
-from clipskip.encode.run import EncoderRun
 from clipskip.errors import PromptError
 from clipskip.prompt import Prompt, read_prompt
 from clipskip.spec import ClipSkip, Skip

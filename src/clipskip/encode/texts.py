@@ -7,9 +7,9 @@ import torch
 
 from clipskip.encode.added import added_vector
 from clipskip.encode.conditioning import Conditioning, TextVectors, VectorSchedule, WeightedSchedule, splice
+from clipskip.encode.encoder_run import EncoderRun
 from clipskip.encode.phrases import check_phrase
 from clipskip.encode.reader import TextReader
-from clipskip.encode.run import EncoderRun
 from clipskip.prompt import Emphasis, Prompt, Rules, read_prompt
 from clipskip.spec import PhraseSkip, Render, Skip
 

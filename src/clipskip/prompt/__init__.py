@@ -1,8 +1,9 @@
 """A prompt's text to its parts, schedule and weighted chunks of tokens, as A1111 reads them."""
 
-from clipskip.prompt.attention import BREAK
+from clipskip.prompt.brackets import BREAK
 from clipskip.prompt.chunks import CHUNK, Chunk
 from clipskip.prompt.comfy import missing_embeddings
+from clipskip.prompt.prompt_report import PromptReport, describe, report_lines
 from clipskip.prompt.reading import (
     DEFAULT_RULES,
     Emphasis,
@@ -13,7 +14,6 @@ from clipskip.prompt.reading import (
     read_prompt,
     strip_comments,
 )
-from clipskip.prompt.report import PromptReport, describe, report_lines
 from clipskip.prompt.tags import LORA_KINDS, extract_tags
 from clipskip.prompt.tokens import END, START, common_words, ends_word, readable, token_ids, token_pieces
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clipskip.errors import PromptError
-from clipskip.prompt.attention import BREAK
+from clipskip.prompt.brackets import BREAK
 from clipskip.prompt.tokens import COMMA, END, START, token_ids
 
 CHUNK = 75

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 from clipskip.errors import PromptError, SpecError
-from clipskip.prompt.attention import parse_attention
+from clipskip.prompt.brackets import parse_attention
 from clipskip.prompt.chunks import CHUNK, Chunk, Chunked, EmbeddingNames, chunk_segments, name_embeddings
 from clipskip.prompt.comfy import read_comfy
 from clipskip.prompt.composition import parse_composition
+from clipskip.prompt.edits import parse_schedule
 from clipskip.prompt.limits import check_text
-from clipskip.prompt.schedule import parse_schedule
 from clipskip.prompt.tags import extract_tags, lora_refs
 from clipskip.spec import LoraRef
 

@@ -3,7 +3,7 @@
 from clipskip.sample.denoise import TOGETHER, Denoiser, Picture, Refiner, Step, sample, trained_levels
 from clipskip.sample.memory import free_bytes, give_back, has_room, is_out_of_memory, kept_memory
 from clipskip.sample.noise import PictureLatent, PictureNoise
-from clipskip.sample.prediction import prediction_doubt
+from clipskip.sample.prediction_check import prediction_doubt
 from clipskip.sample.samplers import AUTOMATIC, SAMPLERS, Sampler, find_sampler, find_schedule
 from clipskip.sample.schedules import SCHEDULES
 from clipskip.sample.sigmas import NoiseTable, stable_diffusion

@@ -32,7 +32,6 @@ from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import LATENT, LATENT_PX, Hires, Mask, Start
 from clipskip.spec.render import FIRST_FIELDS, FileRef, Render, Request
 from clipskip.spec.sampler_names import COMFY_SAMPLERS, SCHEDULES, other_names
-from clipskip.spec.schedule import EncoderSkip, SkipSchedule, StepSkips
 from clipskip.spec.settings import (
     check_request,
     render_infotext,
@@ -43,6 +42,7 @@ from clipskip.spec.settings import (
     with_defaults,
 )
 from clipskip.spec.skip import ClipSkip, parse_skips, shown
+from clipskip.spec.skip_schedule import EncoderSkip, SkipSchedule, StepSkips
 from clipskip.spec.table import (
     INPAINT_AREAS,
     MASK_EDGES,

@@ -11,13 +11,13 @@ from clipskip.spec.family import Family
 from clipskip.spec.lora import LoraRef
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires, Mask, Start
-from clipskip.spec.reader import Reader, Said, disagree, plain, shown
+from clipskip.spec.record_reader import Reader, Said, disagree, plain, shown
 from clipskip.spec.reforge import denoiser_calls, read_dynamic
 from clipskip.spec.render import Request
 from clipskip.spec.resources import Files, read_files, read_modules, stem
 from clipskip.spec.sampler_names import AUTOMATIC, comfy_text_names, other_names, takes_no_schedule
-from clipskip.spec.schedule import MOST_CALLS
 from clipskip.spec.skip import ClipSkip
+from clipskip.spec.skip_schedule import MOST_CALLS
 from clipskip.spec.table import HIRES, MASK, PICTURE, START
 
 Read = TypeVar("Read")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from clipskip.errors import SkipOutOfRange, SpecError
-from clipskip.spec.schedule import EncoderSkip, parse_encoder_skip
 from clipskip.spec.skip import MOST_COLUMNS, ClipSkip, parse_span, shown
+from clipskip.spec.skip_schedule import EncoderSkip, parse_encoder_skip
 
 ENCODERS = ("CLIP-L", "OpenCLIP-bigG")
 """SDXL's encoders, in the order in which their vectors are joined."""

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from clipskip.errors import SpecError
-from clipskip.spec.reader import Record, Said, plain, says_something
+from clipskip.spec.record_reader import Record, Said, plain, says_something
 from clipskip.spec.resources import NO_FILE
 
 PERFORMANCE = {"speed": 30, "quality": 60}

@@ -19,7 +19,7 @@ from clipskip.spec.graph import read_graph
 from clipskip.spec.mac_apps import draw_things, draw_things_names, mochi, mochi_names
 from clipskip.spec.nodes import is_graph
 from clipskip.spec.numbering import Dialect
-from clipskip.spec.reader import SPELLINGS, Reader, Said, plain, shown
+from clipskip.spec.record_reader import SPELLINGS, Reader, Said, plain, shown
 from clipskip.spec.render import Request
 from clipskip.spec.sampler_names import comfy_names
 from clipskip.spec.skip import ClipSkip

@@ -14,7 +14,7 @@ from clipskip.spec.graph_refiner import refining
 from clipskip.spec.graph_ways import way, words_of
 from clipskip.spec.nodes import Graph, Node, back_from, broken, is_sampler, number_of, word_of
 from clipskip.spec.numbering import Dialect
-from clipskip.spec.reader import Said, shown
+from clipskip.spec.record_reader import Said, shown
 from clipskip.spec.render import Request
 from clipskip.spec.sampler_names import comfy_names
 from clipskip.spec.skip import ClipSkip

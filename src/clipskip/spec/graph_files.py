@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from clipskip.spec.graph_loras import loras_of
 from clipskip.spec.lora import LoraRef
 from clipskip.spec.nodes import Graph, Node, back_from, broken, is_sampler, word_of
-from clipskip.spec.reader import shown
+from clipskip.spec.record_reader import shown
 from clipskip.spec.resources import stem
 
 

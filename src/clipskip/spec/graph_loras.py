@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from clipskip.spec.nodes import TAGGED, Graph, Node, broken, is_link, number_of
-from clipskip.spec.reader import Said, shown
+from clipskip.spec.record_reader import Said, shown
 from clipskip.spec.resources import stem
 
 Loaded = tuple[str, float, float]

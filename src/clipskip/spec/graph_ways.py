@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from clipskip.errors import SpecError
 from clipskip.spec.graph_loras import DISABLED, loads_loras, takes_tags, without_tags
 from clipskip.spec.nodes import TAGGED, Graph, Link, Node, broken, is_link
-from clipskip.spec.reader import plain, says_something, shown
+from clipskip.spec.record_reader import plain, says_something, shown
 
 EMPHASIS = "ComfyUI"
 MOST_HOPS = 20

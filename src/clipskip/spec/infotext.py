@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import islice
 
 from clipskip.errors import SpecError
-from clipskip.spec.reader import SPELLINGS, plain
+from clipskip.spec.record_reader import SPELLINGS, plain
 
 NEGATIVE = "Negative prompt:"
 LONGEST_NAME = 40

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipskip.errors import SpecError
-from clipskip.spec.reader import Record, Said, disagree, plain, says_something
+from clipskip.spec.record_reader import Record, Said, disagree, plain, says_something
 from clipskip.spec.sampler_names import other_names
 
 NAMES: Mapping[str, str] = {

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, final
 
 from clipskip.errors import SpecError
-from clipskip.spec.reader import Said, says_something, shown
+from clipskip.spec.record_reader import Said, says_something, shown
 
 Link = tuple["Node", int]
 """A node, and the number of one of its outputs."""

@@ -7,8 +7,8 @@ with each call, or a list of values of which the last repeats; all are moved int
 import re
 
 from clipskip.errors import SpecError
-from clipskip.spec.schedule import MOST_CALLS, EncoderSkip, StepSkips
 from clipskip.spec.skip import ClipSkip, shown
+from clipskip.spec.skip_schedule import MOST_CALLS, EncoderSkip, StepSkips
 
 LEAST, MOST = 2, 12
 TWO_CALLS = frozenset({"dpm++ sde", "dpm++ 2s a", "heun", "dpm2", "dpm2 a", "restart"})

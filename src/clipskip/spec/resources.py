@@ -7,7 +7,7 @@ from typing import Any
 
 from clipskip.errors import SpecError
 from clipskip.spec.lora import LoraRef
-from clipskip.spec.reader import Reader, Said, says_something
+from clipskip.spec.record_reader import Reader, Said, says_something
 
 Record = Mapping[str, Any]  # JSON
 

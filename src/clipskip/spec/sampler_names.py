@@ -1,6 +1,6 @@
 """Every tool's names of samplers and schedule types, translated to A1111's."""
 
-from clipskip.spec.reader import plain
+from clipskip.spec.record_reader import plain
 
 AUTOMATIC = "Automatic"
 COMFY_SAMPLERS = {

@@ -17,7 +17,7 @@ from clipskip.spec.mac_apps import draw_things_fields
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires
 from clipskip.spec.plain import write_value, write_values
-from clipskip.spec.reader import NEVER_TWO, SPELLINGS, Reader, Said, disagree, plain, shown
+from clipskip.spec.record_reader import NEVER_TWO, SPELLINGS, Reader, Said, disagree, plain, shown
 from clipskip.spec.render import FileRef, Render, Request
 from clipskip.spec.sampler_names import is_comfy
 from clipskip.spec.skip import ClipSkip

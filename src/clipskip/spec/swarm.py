@@ -6,7 +6,7 @@ from typing import Any
 from clipskip.errors import SpecError
 from clipskip.spec.fooocus import NOT_BY_NOISE
 from clipskip.spec.graph_refiner import EVEN, switched_at
-from clipskip.spec.reader import Record, Said, says_something
+from clipskip.spec.record_reader import Record, Said, says_something
 from clipskip.spec.sampler_names import comfy_names
 
 USE_BASE = "(use base)"

@@ -19,7 +19,7 @@ from clipskip.sweep.marks import (
     read_marks,
     write_marks,
 )
-from clipskip.sweep.merge import merge_folders
+from clipskip.sweep.merging import merge_folders
 from clipskip.sweep.model import Model, not_finite
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without

@@ -21,10 +21,10 @@ from clipskip.weights.library import LAYOUT, STARTER, Library, own_folder
 from clipskip.weights.pickles import is_pickle, read_allowed
 from clipskip.weights.remembered import RememberedSkip, answers_file, remember, remembered_for
 from clipskip.weights.save import save_folder, save_single_file
-from clipskip.weights.shapes import native_px, unet_shape, vae_shape
+from clipskip.weights.shape_reader import native_px, unet_shape, vae_shape
 from clipskip.weights.trainer import TrainerConfig, config_of, configs_beside, read_trainer_config
 from clipskip.weights.upscaler import UpscalerFile, find_upscaler, load_upscaler, upscaler_name
-from clipskip.weights.vae import VAEFile, beside, find_fitting, load_vae
+from clipskip.weights.vae_file import VAEFile, beside, find_fitting, load_vae
 from clipskip.weights.walking import LibraryFile
 
 __all__ = [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipskip.weights.lora.metadata import plain
+from clipskip.weights.lora.trainer_metadata import plain
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 NOTES = (".json", ".metadata.json", ".civitai.info", ".cm-info.json")

@@ -23,8 +23,8 @@ from clipskip.weights.identify import FileKind, Identity, check_loadable, identi
 from clipskip.weights.keys import TEXT_PARTS, TensorSource, canonical
 from clipskip.weights.pickles import read_allowed
 from clipskip.weights.prediction import NORM, PROBED, Stated, by_answer, by_spread
-from clipskip.weights.reading import convert_tensors, read_one_by_one, read_tensors
-from clipskip.weights.shapes import native_px, text_shape, unet_shape, vae_shape
+from clipskip.weights.shape_reader import native_px, text_shape, unet_shape, vae_shape
+from clipskip.weights.tensors import convert_tensors, read_one_by_one, read_tensors
 
 State = dict[str, Float[Tensor, "..."]]
 

@@ -13,7 +13,7 @@ from clipskip.weights.container import as_path, read_file_header
 from clipskip.weights.hashes import hash_file
 from clipskip.weights.keys import TensorSource
 from clipskip.weights.pickles import is_pickle, read_pickle
-from clipskip.weights.reading import all_finite, read_tensors
+from clipskip.weights.tensors import all_finite, read_tensors
 
 CHUNK = 75
 """Tokens that the text encoder reads at a time, besides start and end."""

@@ -13,8 +13,8 @@ from clipskip.weights.embedding import WIDTHS
 from clipskip.weights.identify import FileKind, identify
 from clipskip.weights.keys import canonical
 from clipskip.weights.lora.change import LoraModule
-from clipskip.weights.lora.family import lora_family
-from clipskip.weights.lora.keys import read_keys
+from clipskip.weights.lora.detect import lora_family
+from clipskip.weights.lora.key_map import read_keys
 from clipskip.weights.lora.kinds import kind_of
 from clipskip.weights.lora.names import table_of
 

@@ -3,7 +3,7 @@
 import os
 
 from clipskip.weights.container import Header, Stamp, TensorInfo, as_path, read_file_header
-from clipskip.weights.folder import read_folder_header
+from clipskip.weights.diffusers_folder import read_folder_header
 
 __all__ = ["Header", "Stamp", "TensorInfo", "read_header"]
 

@@ -16,9 +16,9 @@ from clipskip.networks import lacking
 from clipskip.spec import Family
 from clipskip.weights.container import Header, open_model
 from clipskip.weights.keys import TEXT_PARTS, TensorSource, canonical
-from clipskip.weights.lora.family import LoraFamily, lora_family
+from clipskip.weights.lora.detect import LoraFamily, lora_family
 from clipskip.weights.prediction import NORM, stated_prediction
-from clipskip.weights.shapes import part_shape, text_depth, text_layers
+from clipskip.weights.shape_reader import part_shape, text_depth, text_layers
 from clipskip.weights.variant import REFINER, UNCLIP, UNDRAWN, axis_length, cross_width, variant_of
 
 PARTS = {"text_encoder": "text encoder", "text_encoder_2": "second text encoder", "unet": "UNet", "vae": "VAE"}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from clipskip.errors import DamagedFile, UnsafeFile, WrongKind
 from clipskip.weights.container import Header, Stamp, TensorInfo, open_model, pickle_kind, zip_sizes
 from clipskip.weights.header import read_header
-from clipskip.weights.reading import DTYPE_NAMES
+from clipskip.weights.tensors import DTYPE_NAMES
 
 NESTED = ("state_dict", "string_to_param", "params_ema", "params")
 """Where a checkpoint, an embedding of A1111 and an upscaler of Real-ESRGAN have their tensors."""

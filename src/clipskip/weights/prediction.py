@@ -19,7 +19,7 @@ from clipskip.networks import UNetShape, build_unet
 from clipskip.spec import Family
 from clipskip.weights.container import Header
 from clipskip.weights.keys import TensorSource
-from clipskip.weights.reading import read_tensors
+from clipskip.weights.tensors import read_tensors
 
 WORDS = {"v": "v", "v_prediction": "v", "v-prediction": "v", "epsilon": "epsilon", "eps": "epsilon"}
 """Spellings in metadata and diffusers' schedulers."""

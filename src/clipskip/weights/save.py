@@ -18,7 +18,7 @@ from clipskip.prompt import END, START, token_pieces
 from clipskip.weights.checkpoint import Checkpoint
 from clipskip.weights.facts import Prediction
 from clipskip.weights.keys import ldm_names
-from clipskip.weights.shapes import TEXT_HEADS, UNET_GROUPS, UNET_HEADS, VAE_GROUPS, VAE_SCALE
+from clipskip.weights.shape_reader import TEXT_HEADS, UNET_GROUPS, UNET_HEADS, VAE_GROUPS, VAE_SCALE
 
 READABLE = 0o644
 """safetensors writes 0600, which nobody else in a shared folder can read."""

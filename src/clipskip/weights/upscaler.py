@@ -17,7 +17,7 @@ from clipskip.weights.hashes import hash_file
 from clipskip.weights.identify import FileKind
 from clipskip.weights.library import Library
 from clipskip.weights.pickles import read_allowed
-from clipskip.weights.reading import all_finite
+from clipskip.weights.tensors import all_finite
 from clipskip.weights.walking import LibraryFile
 
 A1111_NAMES = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipskip.errors import FileError
-from clipskip.weights.folder import INDEX
+from clipskip.weights.diffusers_folder import INDEX
 
 SAFE, PICKLED = (".safetensors",), (".ckpt", ".pt", ".pth", ".bin")
 MOST_FILES = 100_000

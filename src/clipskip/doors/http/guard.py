@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clipskip.doors.http.access import Access
-from clipskip.doors.http.limits import PICTURE, limits_of
 from clipskip.doors.http.ours import RefusalView
+from clipskip.doors.http.request_limits import PICTURE, limits_of
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "

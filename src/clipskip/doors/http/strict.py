@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
-from clipskip.doors.http.limits import MOST_DEPTH, USUAL, Limits, limits_of
+from clipskip.doors.http.request_limits import MOST_DEPTH, USUAL, Limits, limits_of
 
 MOST_DIGITS = 40
 """The most digits of a whole number; the largest that any field takes has 20."""

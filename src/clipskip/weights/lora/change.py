@@ -31,7 +31,7 @@ class LoraModule:
     """Canonical full name: `unet.down_blocks.0...` or `text_encoder.encoder.layers.0...`."""
     kind: Kind
     parts: Mapping[str, Tensor]
-    """The tensors by the part names of `keys.py`, in the file's dtype."""
+    """The tensors by the part names of `key_map.py`, in the file's dtype."""
     scale: float
     """The factor on the change, besides the strength."""
     rank: int | None

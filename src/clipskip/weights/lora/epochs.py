@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clipskip.errors import LoraError
 from clipskip.weights.container import Header
-from clipskip.weights.lora.metadata import plain
+from clipskip.weights.lora.trainer_metadata import plain
 
 NAMES = (
     re.compile(r"(?P<stem>.*?)\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-save-(?P<steps>\d+)-(?P<epoch>\d+)-\d+"),

@@ -19,12 +19,12 @@ from clipskip.weights.container import Header, as_path, open_model
 from clipskip.weights.hashes import hash_file
 from clipskip.weights.lora.adapter import AdapterConfig, read_adapter
 from clipskip.weights.lora.change import LoraModule
-from clipskip.weights.lora.family import LoraFamily, lora_family
-from clipskip.weights.lora.keys import DOUBLE, KeyMap, read_keys
+from clipskip.weights.lora.detect import LoraFamily, lora_family
+from clipskip.weights.lora.key_map import DOUBLE, KeyMap, read_keys
 from clipskip.weights.lora.kinds import kind_of
 from clipskip.weights.lora.names import NameTable, table_of
 from clipskip.weights.pickles import read_allowed
-from clipskip.weights.reading import all_finite, check_unchanged
+from clipskip.weights.tensors import all_finite, check_unchanged
 
 NAMED = 3
 """The number of keys that a message names; others are counted."""

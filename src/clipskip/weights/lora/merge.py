@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from clipskip.errors import LoraError
 from clipskip.weights.lora.change import LoraModule
 from clipskip.weights.lora.file import Lora, few
-from clipskip.weights.lora.fit import check_embeddings
+from clipskip.weights.lora.misfits import check_embeddings
 from clipskip.weights.lora.names import TEXT, TEXT_2, UNET
 
 Weighted = tuple[Lora, float, float]

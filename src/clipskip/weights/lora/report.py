@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from clipskip.spec import Family
 from clipskip.weights.container import Header
-from clipskip.weights.lora import metadata as notes
-from clipskip.weights.lora.family import LoraFamily, lora_family, stated_family, text_width
+from clipskip.weights.lora import trainer_metadata as notes
+from clipskip.weights.lora.detect import LoraFamily, lora_family, stated_family, text_width
 from clipskip.weights.lora.file import Lora, few, load_lora
-from clipskip.weights.lora.keys import read_keys
+from clipskip.weights.lora.key_map import read_keys
 from clipskip.weights.lora.names import NameTable, table_of
 
 TAGS = 100

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from clipskip.doors.http.a1111.answers import Json, writing_of
 from clipskip.doors.http.a1111.bodies import LaxBody, Name, Picture, taking
-from clipskip.doors.http.a1111.options import Options
+from clipskip.doors.http.a1111.kept_options import Options
 from clipskip.doors.http.a1111.wish import read_lax
 from clipskip.doors.http.pictures import GONE_S, MOST_PICTURES, decoded, encoded
 from clipskip.doors.http.reasons import Reason, refusal

@@ -8,7 +8,7 @@ import torch
 from fastapi import APIRouter, HTTPException, Request
 
 from clipskip.doors.http.a1111.answers import Json
-from clipskip.doors.http.a1111.options import MODEL, Options
+from clipskip.doors.http.a1111.kept_options import MODEL, Options
 from clipskip.doors.http.pictures import awaited
 from clipskip.sample import free_bytes
 from clipskip.spec import Request as Asked

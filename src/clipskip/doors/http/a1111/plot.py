@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipskip.doors.http.a1111.axes import KINDS, SEEDS, PlotAxis, Value, read_axis
+from clipskip.doors.http.a1111.plot_axes import KINDS, SEEDS, PlotAxis, Value, read_axis
 from clipskip.doors.http.pictures import MOST_PICTURES
 from clipskip.errors import SpecError
 from clipskip.image import draw_grid

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Request
 from clipskip.doors.http.a1111.answers import Json, answer, info_of, infotext_of, writing_of
 from clipskip.doors.http.a1111.bodies import ImageBody, PictureBody, PngInfoBody, taking
 from clipskip.doors.http.a1111.extras import add_extras
+from clipskip.doors.http.a1111.kept_options import Options, told
 from clipskip.doors.http.a1111.lists import add_lists
 from clipskip.doors.http.a1111.machine import add_machine
-from clipskip.doors.http.a1111.options import Options, told
 from clipskip.doors.http.a1111.order import Order, order_by
 from clipskip.doors.http.a1111.plot import draw_sheets, sheet_infotext
 from clipskip.doors.http.a1111.progress import add_progress

@@ -10,8 +10,7 @@ from pydantic import ValidationError
 
 from clipskip.doors.http.a1111.bodies import ImageBody, LaxBody, PictureBody
 from clipskip.doors.http.a1111.fields import NEUTRAL, SILENT, find_method, refused_fields
-from clipskip.doors.http.a1111.option_table import Value
-from clipskip.doors.http.a1111.options import (
+from clipskip.doors.http.a1111.kept_options import (
     ALIAS,
     AUTOMATIC,
     CLIP_SKIP,
@@ -22,6 +21,7 @@ from clipskip.doors.http.a1111.options import (
     read_skip,
     told,
 )
+from clipskip.doors.http.a1111.option_table import Value
 from clipskip.doors.http.a1111.plot import NAME as PLOT
 from clipskip.doors.http.a1111.scripts import NONE, refiner_of, refused_scripts, unheard
 from clipskip.doors.http.a1111.styles import Style, with_styles

@@ -1,13 +1,13 @@
 """Our own API: sweeps, prompts, settings, files and advice as JSON."""
 
-from clipskip.doors.http.ours.advising import advise_routes
+from clipskip.doors.http.ours.advice_api import advise_routes
 from clipskip.doors.http.ours.bodies import MOST_CHARACTERS, Body, Layer, Name, SessionBody, Text, skip_of
 from clipskip.doors.http.ours.events import data_url
-from clipskip.doors.http.ours.fetching import fetch_routes
-from clipskip.doors.http.ours.marking import marking_routes
-from clipskip.doors.http.ours.reading import reading_routes
-from clipskip.doors.http.ours.scoring import scoring_routes
-from clipskip.doors.http.ours.sweeps import sweep_routes
+from clipskip.doors.http.ours.fetch_api import fetch_routes
+from clipskip.doors.http.ours.marks_api import marking_routes
+from clipskip.doors.http.ours.reading_api import reading_routes
+from clipskip.doors.http.ours.scores_api import scoring_routes
+from clipskip.doors.http.ours.sweeps_api import sweep_routes
 from clipskip.doors.http.ours.views import ErrorView, RefusalView
 
 __all__ = [

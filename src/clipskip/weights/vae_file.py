@@ -15,7 +15,7 @@ from clipskip.weights.hashes import hash_file
 from clipskip.weights.identify import identify
 from clipskip.weights.keys import canonical
 from clipskip.weights.pickles import read_allowed
-from clipskip.weights.reading import convert_tensors, read_tensors
+from clipskip.weights.tensors import convert_tensors, read_tensors
 
 BESIDE = (".vae.safetensors", ".vae.pt", ".vae.ckpt")
 """Endings that, after a checkpoint's stem, name the VAE that belongs to it, as A1111 looks for it."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from clipskip.errors import PromptError
-from clipskip.prompt.attention import BREAK, parse_attention
+from clipskip.prompt.brackets import BREAK, parse_attention
 from clipskip.prompt.chunks import CHUNK, Chunk
 from clipskip.prompt.comfy import missing_embeddings
 from clipskip.prompt.composition import parse_composition
+from clipskip.prompt.edits import is_literal
 from clipskip.prompt.reading import DEFAULT_RULES, Emphasis, Entry, PromptPart, Rules, read_parts
-from clipskip.prompt.schedule import is_literal
 from clipskip.prompt.tags import Tag, check_lora_tag, extract_tags, lora_refs
 from clipskip.prompt.tokens import ends_word, readable
 from clipskip.spec import LoraRef

@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from clipskip.advise import Scoring
 from clipskip.doors.http.ours.bodies import SweepBody
 from clipskip.doors.http.ours.events import watch
-from clipskip.doors.http.ours.scoring import begin_scoring
+from clipskip.doors.http.ours.scores_api import begin_scoring
 from clipskip.doors.http.ours.views import (
     CheckView,
     ColumnView,

@@ -26,11 +26,11 @@ from clipskip.doors.http.ours.bodies import (
     SettingsBody,
     request_json,
 )
-from clipskip.doors.http.ours.library import WEBP, Shelf, small_preview
+from clipskip.doors.http.ours.listings import WEBP, Shelf, small_preview
 from clipskip.doors.http.ours.views import skip_json
 from clipskip.doors.http.strict import StrictRoute, read_body
 from clipskip.doors.looking import look_at
-from clipskip.doors.reading import read_words
+from clipskip.doors.prompt_command import read_words
 from clipskip.encode import summarize_layers, text_tensors
 from clipskip.errors import ClipskipError, NotFound, SpecError
 from clipskip.image import LATENT_MODES, UPSCALERS, infotexts_of

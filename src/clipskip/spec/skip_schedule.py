@@ -22,7 +22,7 @@ _WRITTEN = "write [1:2:0.5] (1, then 2 after half of the steps), [1:2:10] (after
 class SkipSchedule:
     """A Clip Skip that changes while the picture is drawn, in A1111's editing syntax: [1:2:0.5] or [1|2].
 
-    It counts denoiser calls as prompt editing does (prompt/schedule.py): a sampler of second order has two per step.
+    It counts denoiser calls as prompt editing does (prompt/edits.py): a sampler of second order has two per step.
     """
 
     skips: tuple["ClipSkip | SkipSchedule", ...]
