@@ -14,8 +14,8 @@ def advise(
     prompt: Annotated[
         list[str] | None,
         typer.Argument(
-            help="The prompt; without one only what model and LoRAs were trained at is asked. Files here are further LoRAs, as a "
-            "shell puts them behind --lora out/epoch-*.safetensors."
+            help="The prompt. Without one, the answer is only what the model and LoRAs were trained at. Files here are further "
+            "LoRAs, as a shell expands --lora out/epoch-*.safetensors."
         ),
     ] = None,
     *,
@@ -24,44 +24,44 @@ def advise(
         list[str] | None,
         typer.Option(
             "--lora",
-            help="LoRA as name, name:0.8 or name:text_encoder:unet. Repeat for several. Epochs of one LoRA, as files, a pattern or a "
+            help="LoRA as name, name:0.8 or name:text_encoder:unet. Repeatable. Epochs of one LoRA, given as files, a pattern or a "
             "folder, are compared.",
         ),
     ] = None,
     trainer_config: Annotated[
         Path | None,
         typer.Option(
-            help="kohya's or OneTrainer's config that the LoRA was trained with; those beside the LoRA are found."
+            help="Config of kohya or OneTrainer that the LoRA was trained with; configs beside the LoRA are found."
         ),
     ] = None,
     settings: o.Settings = None,
     model: o.ModelName = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of pictures with captions (x.png beside x.txt): the most certain measure."),
+        typer.Option(help="Folder of pictures with captions (x.png beside x.txt), which give the most certain answer."),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="The checkpoint that the model was made from, to see what was trained since.")
+        str | None, typer.Option(help="Checkpoint that the model was made from, to compare the two.")
     ] = None,
     clip: Annotated[
         str | None,
         typer.Option(
-            help="Also draw the prompt at each Clip Skip and score it by this CLIP model: a folder, or its name on a hub."
+            help="Also draw the prompt at each Clip Skip and score it with this CLIP model: a folder, or a name on Hugging Face."
         ),
     ] = None,
-    clip_skip: Annotated[str, typer.Option("--clip-skip", help="The layers to compare: 1-6, 1-12 or 1,2.")] = "1-6",
-    tool: Annotated[str, typer.Option("--for", help="The tool whose numbers the answer is in.")] = "a1111",
+    clip_skip: Annotated[str, typer.Option("--clip-skip", help="Clip Skips to compare: 1-6, 1-12 or 1,2.")] = "1-6",
+    tool: Annotated[str, typer.Option("--for", help="Tool whose numbering the answer uses.")] = "a1111",
     seed: o.Seed = None,
     prediction: o.Prediction = None,
     models_folder: o.Folders = None,
     remember: Annotated[
         bool,
         typer.Option(
-            "--remember", help="Keep the answer beside the checkpoint: later pictures without a Clip Skip use it."
+            "--remember", help="Keep the answer beside the checkpoint, for later pictures without a Clip Skip."
         ),
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Of epochs: also draw them, the SVG file to write.")
+        Path | None, typer.Option("--out", "-o", help="When epochs are compared: SVG file to draw a plot into.")
     ] = None,
     fetch: o.Fetch = False,
     allow_pickle: o.Pickle = False,
@@ -69,9 +69,9 @@ def advise(
 ) -> None:
     """Recommend a Clip Skip, with the reasons and how sure they are.
 
-    From what the files say and from measurements: what model and LoRAs were trained at, how much of the guidance and
-    of each LoRA is left at each Clip Skip, from where the picture falls apart, which phrases the model reacts to. Of a
-    LoRA's epochs: what each adds and what it changes besides, and which to use.
+    The answer comes from what the files say and from measurements: what the model and LoRAs were trained at, how much of
+    the guidance and of each LoRA is left at each Clip Skip, where the picture falls apart, and which phrases the model
+    reacts to. For a LoRA's epochs it says what each adds, what it changes besides, and which to use.
     """
     from clipskip.doors.advising import AdviseOptions, run_advise
     from clipskip.doors.epochs_command import epochs_among, run_epochs, split_words, spread

@@ -33,34 +33,34 @@ def main() -> None:
 def serve(
     *,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but this machine's own needs a token.")
+        str, typer.Option(help="Address to listen on; any other than this machine's own needs a token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port; 0 takes any free one.", min=0, max=65535)] = 7861,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.", min=0, max=65535)] = 7861,
     token: Annotated[
         str | None,
         typer.Option(envvar="CLIPSKIP_TOKEN", help="Require this token from every client.", show_envvar=True),
     ] = None,
     auth: Annotated[
-        str | None, typer.Option(help="Require user:password, as A1111 with --api-auth.", envvar="CLIPSKIP_AUTH")
+        str | None, typer.Option(help="Require user:password, like A1111's --api-auth.", envvar="CLIPSKIP_AUTH")
     ] = None,
     cors_allow_origins: Annotated[
         str | None,
-        typer.Option(help="Origins of pages that may read the answers: http://localhost:3000,https://chat.example"),
+        typer.Option(help="Origins of web pages that may call the API: http://localhost:3000,https://chat.example"),
     ] = None,
     clip: o.Clip = None,
     out: Annotated[Path | None, o.Out] = None,
     models_folder: o.Folders = None,
     follow_links_to: Annotated[
         list[Path] | None,
-        typer.Option(help="Another folder that links in the model folders may lead to. Repeatable."),
+        typer.Option(help="Folder outside the model folders that links in them may point to. Repeatable."),
     ] = None,
     allow_fetch: Annotated[
         bool, typer.Option(help="Let clients fetch models from Civitai and Hugging Face by POST /v1/fetch.")
     ] = False,
     allow_pickle: o.Pickle = False,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in your browser.")] = False,
 ) -> None:
-    """Open the page for comparing Clip Skips, and an HTTP API, on this machine."""
+    """Serve the page for comparing Clip Skips, and the HTTP API."""
     heap.share()  # before anything starts a thread
     from clipskip.doors.serving import Place, run_server
 
@@ -89,10 +89,10 @@ def fetch(
     models_folder: o.Folders = None,
     allow_pickle: o.Pickle = False,
 ) -> None:
-    """Fetch models from Civitai and Hugging Face, verified, into the folder of their kind.
+    """Fetch models from Civitai or Hugging Face, verify them, and file them by kind.
 
-    With --settings also the model, LoRAs and embeddings that a settings text or picture names. Tokens are read from
-    CIVITAI_API_TOKEN and HF_TOKEN.
+    With --settings, the model, LoRAs and embeddings are fetched that a settings text or picture names. Tokens are read
+    from CIVITAI_API_TOKEN and HF_TOKEN.
     """
     from clipskip.doors.fetching import run_fetch
 

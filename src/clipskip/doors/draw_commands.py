@@ -36,25 +36,29 @@ def sweep(
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", help="Repeat each cell with this many seeds.", min=1, max=1000)
+        int | None, typer.Option("--seeds", help="Repeat each cell with this many seeds, counting up.", min=1, max=1000)
     ] = None,
     scores: Annotated[
         str | None,
         typer.Option(
             "--scores",
-            help="What to measure in each cell when it is drawn: advise (guidance kept, LoRA uptake, breakage), clip, or the "
+            help="What to measure in each drawn cell: advise (guidance kept, LoRA uptake, breakage), clip, or the "
             "names of installed plug-ins, separated by commas.",
         ),
     ] = None,
     clip: o.Clip = None,
     shard: Annotated[
         str | None,
-        typer.Option("--shard", help="Draw only share i/n of the cells (1/3), or auto: those that nobody has claimed."),
+        typer.Option(
+            "--shard",
+            help="Draw only share i/n of the cells (1/3); auto draws cells that no other machine has claimed.",
+        ),
     ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
-            "--ray", help="Draw on the Ray cluster at this address; local is this machine, auto a running cluster."
+            "--ray",
+            help="Draw on the Ray cluster at this address; local starts one on this machine, auto finds a running one.",
         ),
     ] = None,
     out: Annotated[Path | None, o.Out] = None,
@@ -109,7 +113,7 @@ def sweep(
 
 
 def merge(
-    into: Annotated[Path, typer.Argument(help="The folder to make.")],
+    into: Annotated[Path, typer.Argument(help="Folder to create.")],
     folders: Annotated[
         list[Path], typer.Argument(help="Folders of the same sweep, drawn as shards on several machines.")
     ],
@@ -123,11 +127,9 @@ def merge(
 def table(
     folder: Annotated[Path, typer.Argument(help="A sweep's folder.")],
     format: Annotated[
-        str | None, typer.Option("--format", help="csv or parquet; by default what the file's name says, else csv.")
+        str | None, typer.Option("--format", help="csv or parquet; by default the file name's ending, else csv.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file to write; CSV is printed when not given.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; without it, CSV is printed.")] = None,
 ) -> None:
     """Write a sweep as a table: settings, scores and marks of every cell, one row each."""
     from clipskip.doors.tabling import write_table
@@ -151,7 +153,7 @@ def generate(
     init: o.Init = None,
     mask: o.MaskFile = None,
     typed: o.Typed,
-    count: Annotated[int, typer.Option(help="Number of pictures, with rising seeds.", min=1, max=1000)] = 1,
+    count: Annotated[int, typer.Option(help="Number of pictures, with seeds counting up.", min=1, max=1000)] = 1,
     out: Annotated[Path | None, o.Out] = None,
     models_folder: o.Folders = None,
     fetch: o.Fetch = False,

@@ -12,19 +12,19 @@ from clipskip.spec import Dialect, Family, Skip, conversion_table, layers_read, 
 
 
 def encode(
-    prompt: Annotated[str, typer.Argument(help="The text, in A1111's language.")],
+    prompt: Annotated[str, typer.Argument(help="The prompt, in A1111's language.")],
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The safetensors file to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Safetensors file to write.")],
     clip_skip: o.Skips = "1-12",
     model: o.ModelName = None,
     encoder: o.Encoder = None,
     models_folder: o.Folders = None,
     allow_pickle: o.Pickle = False,
 ) -> None:
-    """Write a prompt's conditioning at every Clip Skip.
+    """Write a prompt's conditioning at every Clip Skip to a file.
 
-    One tensor clip_skip_N [tokens, width] for each Clip Skip, from one pass of the text encoder; SDXL's two encoders
-    are concatenated, and its pooled vector is added.
+    The file has a tensor clip_skip_N [tokens, width] for each Clip Skip, all from one pass of the text encoder. For SDXL
+    the two encoders are concatenated, and the pooled vector is a tensor of its own.
     """
     from clipskip.doors.looking import encode_to
 
@@ -40,7 +40,8 @@ def inspect(
 ) -> None:
     """Show what a model file is.
 
-    Family, layers x width, hashes, data types, Clip Skip of training, missing parts; for a LoRA also what it changes.
+    It prints the family, layers x width, hashes, data types, the Clip Skip of training and missing parts; for a LoRA also
+    what it changes.
     """
     from clipskip.doors.looking import inspect_file
 
@@ -49,20 +50,20 @@ def inspect(
 
 def prompt(
     text: Annotated[str, typer.Argument(help="The prompt, in A1111's language.")],
-    steps: Annotated[int, typer.Option(help="Number of denoiser calls, which prompt editing counts.")] = 20,
-    negative: Annotated[bool, typer.Option("--negative", help="Read it as a negative prompt.")] = False,
+    steps: Annotated[int, typer.Option(help="Number of denoiser calls, by which prompt editing counts.")] = 20,
+    negative: Annotated[bool, typer.Option("--negative", help="Read the text as a negative prompt.")] = False,
     clip_skip: Annotated[
-        str | None, typer.Option("--clip-skip", help="Also show which steps read which layer: [1:2:0.5].")
+        str | None, typer.Option("--clip-skip", help="Also show which layer each step reads: [1:2:0.5].")
     ] = None,
-    tool: Annotated[str, typer.Option("--as", help="The tool whose rules apply: a1111 or comfyui.")] = "a1111",
+    tool: Annotated[str, typer.Option("--as", help="Tool whose rules apply: a1111 or comfyui.")] = "a1111",
     models_folder: o.Folders = None,
     allow_pickle: o.Pickle = False,
     as_json: o.Json = False,
 ) -> None:
     """Show how a prompt is read.
 
-    Tokens, chunks, weights, LoRAs, what is cut or unknown, what changes at which step, and which of your LoRAs and
-    embeddings it uses.
+    It prints tokens, chunks, weights and LoRAs, what is cut or unknown, what changes at which step, and which of your
+    LoRAs and embeddings the prompt uses.
     """
     from clipskip.doors.prompt_command import read_aloud
 
@@ -74,19 +75,19 @@ def prompt(
 
 
 def layers(
-    prompt: Annotated[str, typer.Argument(help="The text, in A1111's language.")],
+    prompt: Annotated[str, typer.Argument(help="The prompt, in A1111's language.")],
     *,
     model: o.ModelName = None,
     encoder: o.Encoder = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also draw it: the SVG file to write.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="SVG file to draw a plot into.")] = None,
     models_folder: o.Folders = None,
     allow_pickle: o.Pickle = False,
     as_json: o.Json = False,
 ) -> None:
     """Show what each layer makes of a prompt.
 
-    How alike the Clip Skips are, how much each word has taken in from the others, and which words of the vocabulary it
-    is nearest to.
+    It prints how similar the Clip Skips are, how much each word has taken in from the others, and which words of the
+    vocabulary each is nearest to.
     """
     from clipskip.doors.looking import tell_layers
 
@@ -98,17 +99,15 @@ def layers(
 
 
 def dialect(
-    number: Annotated[str, typer.Argument(help="The tool's number, as in 2, or -2 for ComfyUI; 2/5 for two encoders.")],
-    source: Annotated[
-        str, typer.Option("--from", help="The tool that the number is from; clipskip itself by default.")
-    ] = "clipskip",
+    number: Annotated[str, typer.Argument(help="The tool's number: 2, -2 for ComfyUI, 2/5 for two encoders.")],
+    source: Annotated[str, typer.Option("--from", help="Tool that the number is from.")] = "clipskip",
     target: Annotated[
-        str | None, typer.Option("--to", help="The tool to translate it for; all tools by default.")
+        str | None, typer.Option("--to", help="Tool to translate the number for; by default all tools.")
     ] = None,
-    family: Annotated[str, typer.Option(help="sd1, sd2 or sdxl.")] = "sd1",
+    family: Annotated[str, typer.Option(help="Family of the model: sd1, sd2 or sdxl.")] = "sd1",
     steps: Annotated[
         int | None,
-        typer.Option(help="Number of the picture's denoiser calls, to write a schedule step by step.", min=1, max=300),
+        typer.Option(help="Number of denoiser calls, to write a schedule step by step.", min=1, max=300),
     ] = None,
     as_json: o.Json = False,
 ) -> None:

@@ -41,15 +41,15 @@ VaeName = Annotated[
     str | None,
     typer.Option(
         "--vae",
-        help="VAE by name, path or hash; by default X.vae.safetensors beside X, else the model's own (None).",
+        help="VAE by name, path or hash; None is the model's own. By default X.vae.safetensors beside checkpoint X, else the model's own.",
     ),
 ]
 Loras = Annotated[
     list[str] | None,
-    typer.Option("--lora", help="LoRA as name, name:0.8 or name:text_encoder:unet. Repeat for several."),
+    typer.Option("--lora", help="LoRA as name, name:0.8 or name:text_encoder:unet. Repeatable."),
 ]
 Prediction = Annotated[
-    str | None, typer.Option(help="What the model predicts, epsilon or v; by default what its file says.")
+    str | None, typer.Option(help="What the model predicts; by default, what its file says. [epsilon or v]")
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed; -1 draws one.")]
 NegativeSkip = Annotated[
@@ -58,14 +58,14 @@ NegativeSkip = Annotated[
 ]
 PhraseSkips = Annotated[
     list[str] | None,
-    typer.Option("--phrase-skip", help='Clip Skip of one phrase of the prompt: "red frog=4". Repeat for several.'),
+    typer.Option("--phrase-skip", help='Clip Skip of one phrase of the prompt: "red frog=4". Repeatable.'),
 ]
 RefinerName = Annotated[
     str | None,
-    typer.Option("--refiner", help="A checkpoint that finishes the picture, by name, path or hash."),
+    typer.Option("--refiner", help="Checkpoint that finishes the picture (SDXL's refiner), by name, path or hash."),
 ]
 Encoder = Annotated[
-    str | None, typer.Option(help="Only this one of SDXL's text encoders: L (CLIP-L) or G (OpenCLIP bigG).")
+    str | None, typer.Option(help="Read only one of SDXL's text encoders: L (CLIP-L) or G (OpenCLIP bigG).")
 ]
 
 
@@ -76,49 +76,54 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
-Out = typer.Option("--out", parser=_folder, metavar="PATH", help="Folder for the pictures; clipskip-out by default.")
+Out = typer.Option("--out", parser=_folder, metavar="PATH", help="Folder for the pictures; by default clipskip-out.")
 Folders = Annotated[
     list[Path] | None,
-    typer.Option("--models-folder", help="Folder of your models; CLIPSKIP_MODELS does the same. Repeatable."),
+    typer.Option("--models-folder", help="Folder with your models, also set by CLIPSKIP_MODELS. Repeatable."),
 ]
 Fetch = Annotated[
     bool,
     typer.Option(
-        "--fetch", help="Fetch what names and hashes mean from Civitai or Hugging Face; links are always fetched."
+        "--fetch", help="Also fetch files given by name or hash from Civitai or Hugging Face; links are always fetched."
     ),
 ]
 Yes = Annotated[
     bool,
-    typer.Option("--yes", help="Draw without asking when files differ from those of the settings, or the size is odd."),
+    typer.Option(
+        "--yes", help="Draw without asking, also where files differ from those in the settings or the size is doubtful."
+    ),
 ]
 Pickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Also read .ckpt and .pt files (weights only, never code).")
 ]
 Init = Annotated[
-    Path | None, typer.Option("--init", help="A picture to begin at instead of noise alone (A1111's img2img).")
+    Path | None, typer.Option("--init", help="Picture to start from, instead of noise alone (A1111's img2img).")
 ]
 MaskFile = Annotated[
-    Path | None, typer.Option("--mask", help="With --init: draw only where this picture is white (A1111's inpainting).")
+    Path | None,
+    typer.Option("--mask", help="With --init: redraw only where this picture is white (A1111's inpainting)."),
 ]
 Clip = Annotated[
     str | None,
-    typer.Option("--clip", help="A CLIP model to score pictures with: a folder, or its name on a hub."),
+    typer.Option("--clip", help="CLIP model that scores pictures: a folder, or a name on Hugging Face."),
 ]
 Columns = Annotated[
     str,
     typer.Option(
         "--clip-skip",
-        help="The columns: 1-5, 1,2,4, 1-3:0.5, 1-11 (+2), 1-5 [3] or 1,[1:2:0.5],2. 1 is the last layer.",
+        help="Clip Skips, one column each: 1-5, 1,2,4, 1-3:0.5, 1-11 (+2), 1-5 [3] or 1,[1:2:0.5],2. 1 is the last layer.",
     ),
 ]
 Skips = Annotated[
     str,
-    typer.Option("--clip-skip", help="The layers: 1-12, 1,2,4, 1-3:0.5, 1-11 (+2) or 1-5 [3]. 1 is the last layer."),
+    typer.Option(
+        "--clip-skip", help="Clip Skips to write: 1-12, 1,2,4, 1-3:0.5, 1-11 (+2) or 1-5 [3]. 1 is the last layer."
+    ),
 ]
 Skip = Annotated[
     str | None,
     typer.Option(
-        "--clip-skip", help="1 is the last layer, [1:2:0.5] changes half-way; the model's own when not given."
+        "--clip-skip", help="Clip Skip: 1 is the last layer, [1:2:0.5] changes half-way. By default the model's own."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

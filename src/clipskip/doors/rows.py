@@ -14,7 +14,7 @@ SIZES = {
     "--hires-size": (
         "hires_width",
         "hires_height",
-        "Width x height of the second pass in place of a scale: 1024x1536; 0 for one side follows the other.",
+        "Width x height of the second pass, instead of a scale: 1024x1536. A side of 0 follows the other.",
     ),
 }
 """Options that set two settings at once."""
@@ -45,10 +45,10 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 def help_of(row: Setting) -> str:
     """Return a row's help, with its range or choices."""
     if row.choices:
-        return f"{row.help} {', '.join(row.choices[:-1])} or {row.choices[-1]}."
+        return f"{row.help} [{', '.join(row.choices[:-1])} or {row.choices[-1]}]"
     if row.kind is str or row.high == MAX_SEED:
         return row.help
-    return f"{row.help} {row.low} to {row.high}."
+    return f"{row.help} [{row.low} to {row.high}]"
 
 
 def _parameter(row: Setting) -> inspect.Parameter:
