@@ -77,13 +77,13 @@ def prompt_embeds(
     negative prompt too, unless that has its own. `2/5` or `EncoderSkips` gives SDXL's encoders one each; None is the
     family's default. `loras` change the text encoder only here: draw inside `with_loras` to have them in the UNet too.
     """
-    with _merged(_parts(pipe, unet=False), _load(pipe, loras)):
+    with _merged(_lora_modules(pipe, unet=False), _load(pipe, loras)):
         embeds = embeds_of(
             read_pipeline(pipe),
             prompt,
             negative_prompt,
-            clip_skip=_skip(clip_skip),
-            negative_clip_skip=_skip(negative_clip_skip),
+            clip_skip=_parse_skip(clip_skip),
+            negative_clip_skip=_parse_skip(negative_clip_skip),
         )
     return _for_unet(pipe, embeds)
 
@@ -96,7 +96,7 @@ def with_loras(pipe: Pipe, loras: Sequence[LoraRef]) -> Iterator[None]:
     Each LoRA is a file, given by its path, and merged with its own alphas; diffusers' `load_lora_weights` uses other
     scales where alphas differ between modules.
     """
-    with _merged(_parts(pipe), _load(pipe, loras)):
+    with _merged(_lora_modules(pipe), _load(pipe, loras)):
         yield
 
 
@@ -157,7 +157,7 @@ class PipelineDrawer:
         assert not previews, "a pipeline gives no previews"
         for index, render in enumerate(renders):
             weighted = [(extras.loras[ref.hash], ref.text_encoder, ref.unet) for ref in render.loras]
-            with _merged(_parts(self.pipe), weighted):
+            with _merged(_lora_modules(self.pipe), weighted):
                 yield Drawn(index=index, render=render, pixels=self._pixels(render, extras.embeddings))
 
     def _pixels(self, render: Render, embeddings: tuple[Embedding, ...]) -> Any:  # Any: an array of numpy
@@ -274,7 +274,7 @@ def _encoders(pipe: Pipe) -> list[nn.Module]:
     return [getattr(pipe, part) for part in TEXT_PARTS if getattr(pipe, part, None) is not None]
 
 
-def _parts(pipe: Pipe, *, unet: bool = True) -> dict[str, nn.Module]:
+def _lora_modules(pipe: Pipe, *, unet: bool = True) -> dict[str, nn.Module]:
     """Return the modules that LoRAs change, by the names that LoRAs use."""
     family_of(pipe)
     named = zip(TEXT_PARTS, _encoders(pipe), strict=False)
@@ -283,7 +283,7 @@ def _parts(pipe: Pipe, *, unet: bool = True) -> dict[str, nn.Module]:
 
 
 def _load(pipe: Pipe, refs: Sequence[LoraRef]) -> list[tuple[Lora, float, float]]:
-    table, family = name_table(module_names(_parts(pipe))) if refs else None, family_of(pipe)
+    table, family = name_table(module_names(_lora_modules(pipe))) if refs else None, family_of(pipe)
     return [(load_lora(ref.name, family=family, table=table), ref.text_encoder, ref.unet) for ref in refs]
 
 
@@ -291,7 +291,7 @@ def _merged(parts: dict[str, nn.Module], loras: Sequence[tuple[Lora, float, floa
     return merged(parts, loras) if loras else nullcontext()
 
 
-def _skip(value: Number | None) -> Skip | None:
+def _parse_skip(value: Number | None) -> Skip | None:
     if value is None or isinstance(value, ClipSkip | EncoderSkips):
         return value
     return value if not isinstance(value, str | int | float) else parse_skip(str(value))

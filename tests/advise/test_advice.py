@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from clipskip.advise import Advice, Wanted, advise
 from clipskip.advise.prompted import Prompted, phrases_of, without
-from clipskip.doors.advice_text import lines, plain
+from clipskip.doors.advice_text import advice_json, lines
 from clipskip.errors import NotFound, SpecError
 from clipskip.prompt import token_ids
 from clipskip.spec import ClipSkip, Dialect, Family, LoraRef, Request
@@ -61,7 +61,7 @@ def test_a_word_inside_another_stays() -> None:
 def test_advice_has_a_number_for_every_phrase_and_lora_at_every_clip_skip(
     model: Model, advice: Advice, told: list[tuple[int, int]]
 ) -> None:
-    said = json.loads(json.dumps(plain(advice, family=model.facts.family)))
+    said = json.loads(json.dumps(advice_json(advice, family=model.facts.family)))
     prompted = said["prompted"]
     assert prompted["skips"] == [1, 2, 12]
     assert prompted["guidance_kept"][1] == 1

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from clipskip.advise import Answer, Compared, Comparison, Wanted, advise, compare
 from clipskip.advise.advice import SCENES
-from clipskip.advise.comparison import compared_rows, everyday, words_of
+from clipskip.advise.comparison import calling_prompt, compared_rows, everyday
 from clipskip.advise.epoch_choice import choose_epoch, no_worse
 from clipskip.doors.advice_text import lines
 from clipskip.doors.cli import app
@@ -94,11 +94,11 @@ def test_as_many_evaluations_are_made_as_were_announced(found: Comparison, heard
 
 
 def test_without_a_prompt_the_lora_s_own_words_call_it(epochs: Path) -> None:
-    prompt, source = words_of(load_lora(epochs / "ogre.safetensors"), ())
+    prompt, source = calling_prompt(load_lora(epochs / "ogre.safetensors"), ())
     assert (prompt, source[:17]) == ("ogre, swamp (b)".replace("(b)", r"\(b\)"), "its trigger words")
     wordless = load_lora(epochs / "ogre.safetensors")
     with pytest.raises(SpecError, match="give a prompt that does"):
-        words_of(replace(wordless, metadata={}), ())
+        calling_prompt(replace(wordless, metadata={}), ())
 
 
 def test_everyday_prompts_share_no_word_with_what_the_lora_was_trained_on(epochs: Path) -> None:

@@ -18,7 +18,7 @@ from clipskip.advise.prompted import Question, measure
 from clipskip.errors import SpecError
 from clipskip.spec import Axis, LoraRef, Request, parse_columns
 from clipskip.sweep import Extras, Model, SweepFolder, draw_missing, load_model, open_model, plan_sweep, resolve
-from clipskip.sweep.history import Record, _read
+from clipskip.sweep.history import Record, _read_record
 from clipskip.weights import CheckpointFacts, Library, save_single_file
 
 REQUEST = Request(prompt="a red frog, swamp", loras=(LoraRef(name="ogre"),), seed=5, steps=4, width=64, height=64)
@@ -36,7 +36,7 @@ def planned(
 
 
 def record(folder: SweepFolder) -> Record:
-    found = _read(folder.path)
+    found = _read_record(folder.path)
     assert found is not None
     return found
 

@@ -15,7 +15,7 @@ from clipskip.encode import (
     emphasise,
     encode_layers,
     last_layer_needed,
-    layers_read,
+    layer_indices,
     prompt_embeds,
     read_layer,
     vectors_at,
@@ -105,7 +105,7 @@ def test_the_pass_stops_at_the_last_layer_that_any_skip_reads(reader: TextReader
 )
 def test_a_fraction_needs_both_its_layers(skips: tuple[float, ...], layers: tuple[int, ...]) -> None:
     wanted = [ClipSkip(n) for n in skips]
-    assert layers_read(wanted, depth=12) == layers
+    assert layer_indices(wanted, depth=12) == layers
     assert last_layer_needed(wanted, depth=12) == layers[-1]
 
 

@@ -10,7 +10,7 @@ import torch
 
 from clipskip.sample import Picture, PictureNoise
 from clipskip.sample.brownian import BrownianPath
-from clipskip.sample.noise import draws, paths, slerp, source
+from clipskip.sample.noise import paths, slerp, source, step_noise
 from clipskip.sample.philox import normals
 
 FOLDER = Path(__file__).parents[1] / "golden"
@@ -93,7 +93,7 @@ def test_ensd_changes_the_step_noises_and_not_the_first(picture: Build) -> None:
 
 
 def test_a_batchs_step_noise_is_each_pictures_own(picture: Build) -> None:
-    both = draws([noise(picture(seed=1)), noise(picture(seed=2))], device=CPU)(1.0, 0.5)
+    both = step_noise([noise(picture(seed=1)), noise(picture(seed=2))], device=CPU)(1.0, 0.5)
     assert torch.equal(both[1], noise(picture(seed=2)).next())
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clipskip.spec import Dialect, Family
 from clipskip.spec.dialect import markdown_table, nothing_table, which_number_table
-from clipskip.spec.record_reader import SPELLINGS, plain
+from clipskip.spec.record_reader import SPELLINGS, plain_key
 from clipskip.spec.settings import ENCODERS, FRACTION, NEGATIVE_SKIP
 
 PAGE = Path(__file__).parents[2] / "docs" / "clip-skip-in-every-tool.md"
@@ -35,7 +35,7 @@ def test_every_tool_and_every_spelling_is_named() -> None:
     assert all(
         name in page for name in (ENCODERS, FRACTION, NEGATIVE_SKIP, "Clip skip", "CLiP-skip", "Clip Skip", "clipSkip")
     )
-    named = {plain(name) for name in re.findall(r"\w+", page)}
+    named = {plain_key(name) for name in re.findall(r"\w+", page)}
     assert set(SPELLINGS["clip_skip"]) <= named
 
 

@@ -17,7 +17,7 @@ from spec.test_records_page import EASY, LINE, NOVELAI, TOOLS
 from clipskip.errors import ClipskipError
 from clipskip.spec import Request
 from clipskip.spec.foreign import UNWRAPPED
-from clipskip.spec.record_reader import SPELLINGS, plain, says_something
+from clipskip.spec.record_reader import SPELLINGS, plain_key, says_something
 from clipskip.spec.settings import request_from_text
 
 Json = dict[str, Any]
@@ -86,7 +86,7 @@ def test_a_key_that_is_put_into_a_record_comes_out(tool: str, key: str, value: o
         return
     put = value if isinstance(value, dict) and key in UNWRAPPED else {key: value}
     for name in put:
-        same = plain(name) in KNOWN and not changes(before, after)
+        same = plain_key(name) in KNOWN and not changes(before, after)
         assert told(after, name) or changes(before, after) or same or not says_something(put[name]), (put, after.unused)
 
 
@@ -167,7 +167,7 @@ def test_a_field_that_is_put_into_a_settings_text_comes_out(label: str, value: s
         after = request_from_text(text)
     except ClipskipError:
         return
-    assert told(after, label) or changes(before, after) or str(LINE.get(label)) == value or plain(label) in KNOWN
+    assert told(after, label) or changes(before, after) or str(LINE.get(label)) == value or plain_key(label) in KNOWN
 
 
 @QUICK

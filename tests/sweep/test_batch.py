@@ -108,7 +108,7 @@ def test_a_gpus_batch_is_what_its_free_memory_holds(
     (render,), _ = renders(own, library, 1)
     chip: Any = Chip(own.unet)
     # 4096 cells x 32 channels x 2 bytes x 2 rows x 40 maps; four fifths of the memory, and no more than fills the chip.
-    assert batch.picture_bytes(chip, 64 * 64) == 20_971_520
+    assert batch.drawing_bytes(chip, 64 * 64) == 20_971_520
     assert batch.pictures_at_once(chip, replace(render, width=512, height=512)) == pictures
 
 

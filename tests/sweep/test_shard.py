@@ -29,7 +29,7 @@ from clipskip.sweep import (
     write_marks,
     write_scores,
 )
-from clipskip.sweep.shard import CLAIM_S, _claimant, claim, give_back, renew
+from clipskip.sweep.shard import CLAIM_S, _claimant, claim, release, renew
 from clipskip.weights import Library
 
 ASKED = Request(prompt="a frog", steps=1, seed=3, width=64, height=64, model="tiny")
@@ -134,7 +134,7 @@ def test_claimed_cells_are_left_to_whoever_claimed_them(model: Model, library: L
     events = draw_missing(model, folder, extras, shard=Shard.parse("auto"))  # type: ignore[arg-type]
     drawn = [event.render for event in events if isinstance(event, Saved)]
     assert drawn == cells[4:]
-    give_back(tmp_path, cells[:2])
+    release(tmp_path, cells[:2])
     events = draw_missing(model, folder, extras, shard=Shard.parse("auto"))  # type: ignore[arg-type]
     drawn = [event.render for event in events if isinstance(event, Saved)]
     assert set(drawn) == {*cells[:2], *cells[4:]}, "those that are there are told of too"

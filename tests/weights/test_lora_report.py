@@ -13,7 +13,7 @@ from clipskip.spec import Family
 from clipskip.weights import FileKind, Library, read_header
 from clipskip.weights.lora import LoraReport, inspect_lora, outline_lora
 from clipskip.weights.lora.report import text_dead_from
-from clipskip.weights.lora.trainer_metadata import plain, tag_counts, trained_skip
+from clipskip.weights.lora.trainer_metadata import plain_line, tag_counts, trained_skip
 
 LAST = "text_encoder.encoder.layers.11.mlp.fc2"
 PARTS = low_rank(torch.ones(32, 32), 4) | {"alpha": torch.tensor(2.0)}
@@ -107,7 +107,7 @@ def test_nonsense_in_the_tags_is_never_an_error(text: str, tmp_path: Path) -> No
 def test_markup_stays_text_and_control_characters_go(tmp_path: Path) -> None:
     found = report(tmp_path, {"ss_output_name": "<script>alert(1)</script>\x1b[31m\nred"})
     assert found.alias == "<script>alert(1)</script> [31m red"
-    assert len(plain("a" * 10**6)) == 200
+    assert len(plain_line("a" * 10**6)) == 200
 
 
 def test_the_hash_in_the_metadata_is_checked(tmp_path: Path) -> None:

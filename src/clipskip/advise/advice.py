@@ -156,8 +156,8 @@ def advise(
             f"{first.about}: {first.source} says {first.skip}, {second.source} says {second.skip}"
             for first, second in contradictions(evidence)
         ),
-        model_chances=_listed(own_chances),
-        lora_chances=tuple((name, _listed(by_skip)) for name, by_skip in loras.items()),
+        model_chances=_sorted_chances(own_chances),
+        lora_chances=tuple((name, _sorted_chances(by_skip)) for name, by_skip in loras.items()),
         measured=tuple(measured.items()),
         prompted=prompted,
         clip=scores,
@@ -228,7 +228,7 @@ def advise_by_family(
         verdict=Verdict(answer=Answer.VALUE, skip=own.skip, sure=own.weight, text=text),
         evidence=(own,),
         contradictions=(),
-        model_chances=_listed(combined([own], depth=family.depth)),
+        model_chances=_sorted_chances(combined([own], depth=family.depth)),
         lora_chances=(),
         measured=(),
         prompted=None,
@@ -252,7 +252,7 @@ def _names(loras: Sequence[LoraRef]) -> Iterator[str]:
     return (ref.name for ref in loras)
 
 
-def _listed(chances: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
+def _sorted_chances(chances: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
     return tuple((skip, round(chance, 4)) for skip, chance in chances.items())
 
 

@@ -172,7 +172,7 @@ def _read_files(model: Model, wanted: Compared, render: Render, extras: Extras) 
     ref = render.loras[-1]
     lora = extras.loras[ref.hash]
     configs = ((wanted.config,) if wanted.config else ()) + configs_of(lora.path, lora.metadata)
-    prompt, source = (render.prompt, "given") if render.prompt else words_of(lora, configs)
+    prompt, source = (render.prompt, "given") if render.prompt else calling_prompt(lora, configs)
     alone = replace(render, prompt=prompt, loras=(ref,))
     by_file = evidence_without_drawing(model, alone, Extras(loras={lora.hash: lora}))
     given = config_evidence(lora.name, configs[:1] if wanted.config else (), model.facts.family)
@@ -191,7 +191,7 @@ def _read_files(model: Model, wanted: Compared, render: Render, extras: Extras) 
     )
 
 
-def words_of(lora: Lora, configs: Sequence[TrainerConfig]) -> tuple[str, str]:
+def calling_prompt(lora: Lora, configs: Sequence[TrainerConfig]) -> tuple[str, str]:
     """Return a prompt that calls the LoRA, and where it is from: its trigger words and the tags that most of its captions had."""
     triggers = list(trigger_words(lora.metadata)) + [word for config in configs for word in config.words]
     counts = tag_counts(lora.metadata)
@@ -265,14 +265,14 @@ def _effects(
             views.append(views_of(Probe.of(model, reader, seeded), seeds=[seeded.seed]))
             count(view_rows(1))
         probes = [Probe.of(model, reader, seeded, count) for seeded in renders]
-        plain = [_asked(probe, seen, skips, negative=True) for probe, seen in zip(probes, views, strict=True)]
+        plain = [_ask_unet(probe, seen, skips, negative=True) for probe, seen in zip(probes, views, strict=True)]
     if not all(bool(answer.isfinite().all()) for by_text in plain for answer in by_text.values()):
         raise not_finite(start)
     added = []
     for ref in refs:
         with model.with_loras((ref,), extras) as reader:
             probes = [Probe.of(model, reader, seeded, count) for seeded in renders]
-            with_lora = [_asked(probe, seen, skips) for probe, seen in zip(probes, views, strict=True)]
+            with_lora = [_ask_unet(probe, seen, skips) for probe, seen in zip(probes, views, strict=True)]
         added.append([there[PROMPT] - base[PROMPT] for there, base in zip(with_lora, plain, strict=True)])
         if not all(bool(effect.isfinite().all()) for effect in added[-1]):
             raise not_finite(replace(start, loras=(ref,)))
@@ -285,7 +285,7 @@ def _effects(
     )
 
 
-def _asked(
+def _ask_unet(
     probe: Probe, views: Sequence[LatentView], skips: Sequence[int], *, negative: bool = False
 ) -> Mapping[str, Answers]:
     texts = {PROMPT: probe.layers(probe.render.prompt, skips)} | ({NEGATIVE: probe.negative(skips)} if negative else {})

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from clipskip.spec import ClipSkip, Dialect, Family, to_dialect
-from clipskip.weights import SkipHint, TrainerConfig, config_of, configs_beside
+from clipskip.weights import SkipHint, TrainerConfig, configs_beside, parse_config
 from clipskip.weights.lora import trained_skip, unused_skips
 
 STATED, HASHED, BASED, NAMED = 0.9, 0.97, 0.75, 0.7
@@ -200,7 +200,7 @@ class ToWrite:
 
 def configs_of(path: Path, metadata: Mapping[str, str]) -> tuple[TrainerConfig, ...]:
     """The configs that a LoRA was trained with, as far as they are in its metadata or lie beside it."""
-    inside = config_of(metadata.get("ot_config", ""), path)
+    inside = parse_config(metadata.get("ot_config", ""), path)
     return (*([inside] if inside else ()), *configs_beside(path, output_name=metadata.get("ss_output_name", "")))
 
 

@@ -181,7 +181,7 @@ def _words_of(chunk: Chunk, at: int) -> Iterator[_Word]:
     yield _Word(text="(end)", chunk=at, first=len(chunk.tokens) + 1, last=len(chunk.tokens) + 1)
 
 
-def _skips(reading: EncoderReading) -> tuple[int, ...]:
+def _readable_skips(reading: EncoderReading) -> tuple[int, ...]:
     return tuple(range(1 + reading.depth - reading.network.shape.depth, reading.depth + 1))
 
 
@@ -191,7 +191,10 @@ def _as_read(
     """h[0] to h[depth] as each Clip Skip reads them."""
     depth, norm = reading.depth, reading.final_norm
     return torch.stack(
-        [read_layer(states, ClipSkip(skip), depth=depth, final_norm=norm).float().cpu() for skip in _skips(reading)]
+        [
+            read_layer(states, ClipSkip(skip), depth=depth, final_norm=norm).float().cpu()
+            for skip in _readable_skips(reading)
+        ]
     )
 
 
@@ -227,7 +230,7 @@ class _Heard:
         found = torch.cat(parts, dim=1)
         moved = (found[:, 1:] - found[:, :1]).norm(dim=-1)
         depth, steps = reading.depth, (plain[1:] - plain[:-1]).norm(dim=-1) / plain[:-1].norm(dim=-1).clamp_min(TINY)
-        written = torch.stack([steps[depth - skip, [word.last for word in words]] for skip in _skips(reading)])
+        written = torch.stack([steps[depth - skip, [word.last for word in words]] for skip in _readable_skips(reading)])
         return cls(words=words, whole=found[:, 0], context=moved[:, 0], each=moved[:, 1:], written=written)
 
     def strongest(self, word: int, length: Float[Tensor, " skips"]) -> tuple[Heard, ...]:
@@ -273,7 +276,7 @@ class _Alone:
     """
 
     def __init__(self, reading: EncoderReading, known: Sequence[int], *, shared: int) -> None:
-        self.skips = _skips(reading)
+        self.skips = _readable_skips(reading)
         self._known = list(known)
         device = reading.device
         dtype = best_dtype(device)

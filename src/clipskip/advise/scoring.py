@@ -262,7 +262,7 @@ def _score_pictures(keeper: _Keeper, name: str) -> None:
     if not waiting:
         return
     try:
-        score = _open(name, clip=keeper.wanted.clip)
+        score = _open_score(name, clip=keeper.wanted.clip)
         measure = _measure(score, name=measure_name, source=name)
     except Exception as error:  # whatever a plug-in raises, the pictures are there
         keeper.missing.append(f"{name}: cannot be opened: {_words(error)}")
@@ -303,7 +303,7 @@ def _all_loras(sweep: Sweep) -> tuple[LoraRef, ...]:
     return tuple({ref.hash: ref for row in (*sweep.rows, sweep.loras) for ref in row}.values())
 
 
-def _open(name: str, *, clip: str | None) -> Score:
+def _open_score(name: str, *, clip: str | None) -> Score:
     if name == CLIP:
         assert clip is not None
         return ClipScore(scorer=Scorer.open(clip))

@@ -220,19 +220,19 @@ def _lines(table: ScoredSweep, groups: Sequence[Group], comparisons: Sequence[Pa
         if name in told
     ]  # fmt: skip
     worth = [one for one in of_group if one[3] or one[1].source != ADVISE]
-    yield from (_line(table, *one) for one in worth[:MOST_LINES])
+    yield from (_comparison_line(table, *one) for one in worth[:MOST_LINES])
     if len(worth) > MOST_LINES:
         yield f"{len(worth) - MOST_LINES} more such lines can be made of the manifest's groups and comparisons."
 
 
-def _line(
+def _comparison_line(
     table: ScoredSweep, rows: str, measure: Measure, several: Sequence[Group], compared: Sequence[PairedComparison]
 ) -> str:
     anchor = _anchor(measure, several)
     best = _best(measure, several) if anchor is None else next(group for group in several if group.column == anchor)
-    spread = "" if best.spread is None else f" ± {_shown(best.spread, measure)} over {best.count} seeds"
+    spread = "" if best.spread is None else f" ± {_measure_text(best.spread, measure)} over {best.count} seeds"
     where = table.sweep.columns[best.column]
-    start = f"{measure.label}, {rows}: best at {where} ({_shown(best.mean, measure)}{spread})"
+    start = f"{measure.label}, {rows}: best at {where} ({_measure_text(best.mean, measure)}{spread})"
     if not compared:
         return f"{start}; one seed says nothing of chance."
     if anchor is not None:
@@ -242,17 +242,19 @@ def _line(
     said = []
     if sure:
         worst = max(one.corrected for one in sure)
-        said.append(f"the difference is more than chance at {_skips(table, sure)} (corrected p {worst:.3g} at most)")
+        said.append(
+            f"the difference is more than chance at {_skip_names(table, sure)} (corrected p {worst:.3g} at most)"
+        )
     if rest:
-        said.append(f"no more than chance at {_skips(table, rest)}")
+        said.append(f"no more than chance at {_skip_names(table, rest)}")
     return f"{start}: {', '.join(said)}."
 
 
-def _skips(table: ScoredSweep, compared: Sequence[PairedComparison]) -> str:
+def _skip_names(table: ScoredSweep, compared: Sequence[PairedComparison]) -> str:
     return ", ".join(str(table.sweep.skips[one.other]) for one in compared)
 
 
-def _shown(value: float, measure: Measure) -> str:
+def _measure_text(value: float, measure: Measure) -> str:
     return f"{value:.0%}" if measure.unit == "share" else f"{value:.4g}"
 
 

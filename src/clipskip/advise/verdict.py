@@ -41,7 +41,7 @@ class Verdict:
 def decide(model: Chances, loras: Mapping[str, Chances], prompted: Prompted | None, *, default: int) -> Verdict:
     """The verdict; `default` is where the model's family starts."""
     trained, sure = _most(model)
-    if prompted is not None and _alike(prompted):
+    if prompted is not None and _skips_alike(prompted):
         text = "Every Clip Skip that was asked about guides this prompt alike" + _ignored(prompted)
         return Verdict(answer=Answer.NO_DIFFERENCE, skip=trained if sure >= KNOWN else default, sure=1.0, text=text)
     if sure < KNOWN and not any(_most(one)[1] >= KNOWN for one in loras.values()):
@@ -88,7 +88,7 @@ def _most(chances: Chances) -> tuple[int, float]:
     return best, chances[best]
 
 
-def _alike(prompted: Prompted) -> bool:
+def _skips_alike(prompted: Prompted) -> bool:
     both = zip(prompted.guidance_kept, prompted.guidance_size, strict=True)
     return all(abs(kept - 1) < ALIKE and abs(size - 1) < ALIKE for kept, size in both)
 

@@ -13,7 +13,7 @@ AGAINST = -0.2
 """A cosine with a phrase that is worth a line."""
 
 
-def plain(advice: Advice, *, family: Family) -> dict[str, object]:
+def advice_json(advice: Advice, *, family: Family) -> dict[str, object]:
     """Everything, and the verdict's number in every tool that has one."""
     tools = [
         {"tool": row.dialect.value, "number": row.number, "note": row.note}
@@ -83,7 +83,7 @@ def _prompted(prompted: Prompted) -> Iterator[str]:
     if prompted.broken_from is not None:
         yield f"The picture is likely to fall apart from Clip Skip {prompted.broken_from} on."
     for lora in prompted.loras:
-        yield from _lora(lora)
+        yield from _lora_lines(lora)
     yield "Reaction to each phrase, of the whole guidance; the bar is the largest:"
     for phrase in prompted.phrases:
         mark = "ignored at every Clip Skip" if phrase.ignored else bar(max(phrase.reaction))
@@ -98,7 +98,7 @@ def _prompted(prompted: Prompted) -> Iterator[str]:
                 yield row("    in the conditioning", [f"{cosine:+.2f}" for cosine in pull.in_conditioning])
 
 
-def _lora(lora: LoraUptake) -> Iterator[str]:
+def _lora_lines(lora: LoraUptake) -> Iterator[str]:
     yield row(f"{lora.name}: taken up", [f"{share:.0%}" for share in lora.uptake])
     yield row("  its effect, of the guidance", [f"{share:.0%}" for share in lora.whole])
     yield row("  by the text encoder", [f"{share:.0%}" for share in lora.by_text])

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clipskip.advise import Advice, Answer, Wanted, advise, advise_by_family, whole_skips
-from clipskip.doors.advice_text import lines, plain
+from clipskip.doors.advice_text import advice_json, lines
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, Dialect, Family, Request
 from clipskip.sweep import Model, find_model, load_model, resolve
@@ -104,5 +104,5 @@ def _keep(
 
 def _printed(options: AdviseOptions, advice: Advice, family: Family) -> str:
     if options.as_json:
-        return json.dumps(plain(advice, family=family), indent=2, ensure_ascii=False)
+        return json.dumps(advice_json(advice, family=family), indent=2, ensure_ascii=False)
     return "\n".join(lines(advice, family=family, tool=options.dialect))

@@ -80,14 +80,14 @@ def epoch_picture(found: Comparison) -> str:
     width = LEFT + len(panels) * (WIDE + LEFT) + GAP
     height = TOP + TALL + 58 + 18 * -(-len(found.epochs) // 3)
     parts = [
-        f'<text class="t" x="{GAP // 2}" y="24">{escape(_short(f"{len(found.epochs)} epochs: {found.prompt}"))}</text>',
-        f'<text x="{GAP // 2}" y="44">{escape(_short(f"{found.choice.text}."))}</text>',
+        f'<text class="t" x="{GAP // 2}" y="24">{escape(_cut(f"{len(found.epochs)} epochs: {found.prompt}"))}</text>',
+        f'<text x="{GAP // 2}" y="44">{escape(_cut(f"{found.choice.text}."))}</text>',
     ]
     for number, (title, table, form) in enumerate(panels):
         parts += _panel(found, title, table, form=form, x=LEFT + number * (WIDE + LEFT))
     for number, epoch in enumerate(found.epochs):
         x, y = GAP // 2 + number % 3 * 300, TOP + TALL + 56 + 18 * (number // 3)
-        text = escape(_short(f"{epoch.label} ({epoch.name})", 42))
+        text = escape(_cut(f"{epoch.label} ({epoch.name})", 42))
         parts.append(
             f'<path class="f" d="M{x} {y - 4}h18" stroke="{_colour(found, number)}"/><text class="n" x="{x + 24}" y="{y}">{text}</text>'
         )
@@ -130,5 +130,5 @@ def _colour(found: Comparison, number: int) -> str:
     )
 
 
-def _short(text: str, most: int = 110) -> str:
+def _cut(text: str, most: int = 110) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"

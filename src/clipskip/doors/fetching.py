@@ -41,7 +41,7 @@ def run_fetch(
             except ClipskipError as error:
                 failures.append(error)
         if request is not None:
-            paths += _named(request, bar, failures)
+            paths += _fetch_named(request, bar, failures)
     for path in paths:
         say(path)
     if failures:
@@ -71,7 +71,7 @@ def with_fetched(request: Request, *, folders: Sequence[Path], may_fetch: bool, 
         request = replace(request, loras=loras)
         if may_fetch:
             failures: list[ClipskipError] = []
-            _named(request, bar, failures)
+            _fetch_named(request, bar, failures)
             if failures:
                 raise failures[0]
     return request
@@ -82,7 +82,7 @@ def typed(request: Request) -> list[str]:
     return [*(getattr(request, field) or "" for field in TYPED), *(ref.name for ref in request.loras)]
 
 
-def _named(request: Request, bar: "_Bar", failures: list[ClipskipError]) -> list[Path]:
+def _fetch_named(request: Request, bar: "_Bar", failures: list[ClipskipError]) -> list[Path]:
     """Return the files that a request names by name or hash, fetching those that are not here."""
     paths = []
     noted = dict(request.lora_hashes)

@@ -27,7 +27,7 @@ def layer_lines(layers: LayerReading, *, model: str, depth: int, notes: Sequence
     yield row("the layer moves a word by", _percents(layers.written))
     yield ""
     yield "What the other words do to each word's vector, of its length (0%: it says what it says alone):"
-    for told in _rows(layers):
+    for told in _word_rows(layers):
         yield row(told.name, _percents(told.values))
     yield ""
     yield f"The nearest of {layers.compared} common words, each said alone, by Clip Skip:"
@@ -49,7 +49,7 @@ class _Row:
     values: Sequence[float]
 
 
-def _rows(layers: LayerReading) -> Iterator[_Row]:
+def _word_rows(layers: LayerReading) -> Iterator[_Row]:
     for word in layers.words:
         yield _Row(f"  {word.text}", word.context)
         yield from (_Row(f"    from {heard.word}", heard.share) for heard in _told(word))
@@ -83,10 +83,10 @@ def layer_picture(layers: LayerReading, *, model: str, text: str) -> str:
     """An SVG: how alike the Clip Skips are, and what the words do to each other at each."""
     columns = len(layers.skips)
     square = [(f"Clip Skip {skip}", values) for skip, values in zip(layers.skips, layers.likeness, strict=True)]
-    words = [(told.name[2:], told.values) for told in _rows(layers)]
+    words = [(told.name[2:], told.values) for told in _word_rows(layers)]
     width = LABEL + columns * CELL + 2 * PAD
     parts, y = [], PAD
-    parts.append(f'<text class="t" x="{PAD}" y="{y + 12}">{escape(_short(text, 90))}</text>')
+    parts.append(f'<text class="t" x="{PAD}" y="{y + 12}">{escape(_cut_word(text, 90))}</text>')
     parts.append(f'<text x="{PAD}" y="{y + 30}">{escape(model)}</text>')
     y += 54
     for title, rows, percent in (
@@ -111,7 +111,7 @@ def layer_picture(layers: LayerReading, *, model: str, text: str) -> str:
 
 
 def _picture_row(name: str, values: Sequence[float], *, y: int, percent: bool) -> Iterator[str]:
-    yield f'<text x="{PAD}" y="{y + 15}" xml:space="preserve">{escape(_short(name, 26))}</text>'
+    yield f'<text x="{PAD}" y="{y + 15}" xml:space="preserve">{escape(_cut_word(name, 26))}</text>'
     for i, value in enumerate(values):
         x, strength = PAD + LABEL + i * CELL, min(max(value, 0.0), 1.0)
         said = f"{value:.0%}" if percent else f"{value:.2f}"
@@ -121,5 +121,5 @@ def _picture_row(name: str, values: Sequence[float], *, y: int, percent: bool) -
         )
 
 
-def _short(text: str, most: int) -> str:
+def _cut_word(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -61,7 +61,7 @@ class Inspected:
         """The results as lines for a terminal."""
         rows = [("file", str(self.path)), *_identity_lines(self.identity)]
         if self.identity.kind is FileKind.EMBEDDING:
-            rows += [("vectors", _vectors(info.shape)) for info in self.header.tensors.values()]
+            rows += [("vectors", _vector_line(info.shape)) for info in self.header.tensors.values()]
         if self.hashes is not None:
             digits = _hash_names(self.hashes, self.identity.kind)
             rows.append(("hashes", ", ".join(f"{name} {text}" for name, text in digits)))
@@ -102,10 +102,10 @@ def _shortened(value: object) -> object:
     if isinstance(value, list | tuple):
         short = [_shortened(inner) for inner in value[:MOST_ENTRIES]]
         return [*short, f"… ({len(value) - MOST_ENTRIES:,} more)"] if len(value) > MOST_ENTRIES else short
-    return value if isinstance(value, str | int | float | None) else _shortened(_plain(value))
+    return value if isinstance(value, str | int | float | None) else _shortened(_json_value(value))
 
 
-def _vectors(shape: tuple[int, ...]) -> str:
+def _vector_line(shape: tuple[int, ...]) -> str:
     """Return an embedding's size, and the models whose text encoder has that width."""
     if len(shape) not in (1, 2):
         return " x ".join(map(str, shape))
@@ -158,7 +158,7 @@ def _trained_at(identity: Identity) -> str:
     return f"Clip Skip {identity.trained_clip_skip}" + (f" ({why})" if why else "")
 
 
-def _plain(value: object) -> object:
+def _json_value(value: object) -> object:
     """Return a JSON value for what JSON lacks: paths, enums, families."""
     label = getattr(value, "label", None)
     return label if isinstance(label, str) else str(value)

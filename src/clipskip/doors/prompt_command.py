@@ -83,9 +83,9 @@ def read_words(
         raise SpecError(f"the rules of {tool[:40]!r} for prompts are unknown; use {' or '.join(RULES)}", field="as")
     names = () if negative or rules.comfy else _lora_names(text)
     searches = bool(names or folders or os.environ.get("CLIPSKIP_MODELS"))
-    files = find_files(text, names, folders=folders, allow_pickle=allow_pickle) if searches else None
+    files = find_prompt_files(text, names, folders=folders, allow_pickle=allow_pickle) if searches else None
     report = describe(text, steps=steps, negative=negative, embeddings=files.embeddings if files else None, rules=rules)
-    return Reading(report=report, files=files, stretches=read_skip(clip_skip, steps=steps) if clip_skip else ())
+    return Reading(report=report, files=files, stretches=skip_by_step(clip_skip, steps=steps) if clip_skip else ())
 
 
 def read_aloud(
@@ -119,7 +119,9 @@ def _lora_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def find_files(text: str, loras: Sequence[str], *, folders: Sequence[Path], allow_pickle: bool = False) -> PromptFiles:
+def find_prompt_files(
+    text: str, loras: Sequence[str], *, folders: Sequence[Path], allow_pickle: bool = False
+) -> PromptFiles:
     """Find the LoRAs of these names, and the embeddings whose names are among a prompt's words."""
     from clipskip.weights import FileKind, Library, count_vectors
 
@@ -162,7 +164,7 @@ def _file_fields(report: PromptReport, files: PromptFiles | None) -> dict[str, o
     }
 
 
-def read_skip(text: str, *, steps: int) -> tuple[tuple[int, int, Skip], ...]:
+def skip_by_step(text: str, *, steps: int) -> tuple[tuple[int, int, Skip], ...]:
     """Return first and last step, counted from 1, of each Clip Skip in a typed one."""
     ends = [(min(until + 1, steps), skip) for until, skip in parse_skip(text).over(steps)]
     firsts = [1, *(end + 1 for end, _ in ends)]

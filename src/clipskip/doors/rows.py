@@ -24,7 +24,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Add an option for each row of the table to the command, whose `typed` receives what was typed, by key."""
     own = inspect.signature(command, eval_str=True).parameters.values()
     options = [_parameter(row) for row in SETTINGS if row.flag not in SIZES]
-    options += [_size(flag, text) for flag, (_, _, text) in SIZES.items()]
+    options += [_size_option(flag, text) for flag, (_, _, text) in SIZES.items()]
     flags = {_name(row.flag): row.key for row in SETTINGS if row.flag not in SIZES}
 
     @wraps(command)
@@ -57,7 +57,7 @@ def _parameter(row: Setting) -> inspect.Parameter:
     return inspect.Parameter(_name(row.flag), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _size(flag: str, text: str) -> inspect.Parameter:
+def _size_option(flag: str, text: str) -> inspect.Parameter:
     annotation = Annotated[str | None, typer.Option(flag, help=text)]
     return inspect.Parameter(_name(flag), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

@@ -33,7 +33,7 @@ from clipskip.sweep import (
     doubts_of,
     draw_missing,
     draw_to,
-    draws,
+    drawing_models,
     find_model,
     finish_folder,
     held,
@@ -76,7 +76,7 @@ def run_sweep(
     if shard != WHOLE and request.seed == -1:
         raise SpecError("shards of a sweep must agree on its seed; give one with --seed", field="seed")
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
-    model = _open(request, library, console, allow_pickle=allow_pickle)
+    model = _open_model(request, library, console, allow_pickle=allow_pickle)
     sweep, extras = plan_sweep(
         request, skips, model.facts, library, axes=axes, pictures=pictures, allow_pickle=allow_pickle
     )
@@ -98,7 +98,9 @@ def _draw(model: Model, folder: SweepFolder, extras: Extras, shard: Shard, conso
     """Draw this process's cells, then the grid and the page; a shard makes those only when the whole sweep is there."""
     pictures = sum(shard.has(folder.sweep.cell(row, column)) for row, column in folder.sweep.places)
     try:
-        drawer = draws(model, extras, lambda facts: load_model(facts.source.path, allow_pickle=model.allow_pickle))
+        drawer = drawing_models(
+            model, extras, lambda facts: load_model(facts.source.path, allow_pickle=model.allow_pickle)
+        )
         return _show(draw_missing(drawer, folder, extras, shard=shard), console=console, pictures=pictures)
     finally:
         if shard == WHOLE or folder.whole:
@@ -235,7 +237,7 @@ def run_generate(
 ) -> bool:
     """Draw `count` pictures with seeds counting up. Returns False if it was interrupted."""
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
-    model = _open(request, library, console, allow_pickle=allow_pickle)
+    model = _open_model(request, library, console, allow_pickle=allow_pickle)
     base, extras = resolve(request, model.facts, library, pictures=pictures, allow_pickle=allow_pickle)
     _warn(request, model, extras, console)
     _ask(doubts_of(request, base, model.facts, extras), console, yes=yes)
@@ -243,7 +245,7 @@ def run_generate(
     return _show(events, console=console, pictures=count, tell=True)
 
 
-def _open(request: Request, library: Library, console: Console, *, allow_pickle: bool) -> Model:
+def _open_model(request: Request, library: Library, console: Console, *, allow_pickle: bool) -> Model:
     """Open the model that the request names, and print which settings of a settings text are not used."""
     _tell_unused(request, console)
     with console.status("Opening the model"):

@@ -4,7 +4,7 @@ from clipskip.encode.conditioning import Conditioning, TextVectors, VectorSchedu
 from clipskip.encode.embeds import PromptEmbeds, encode_layers, encode_text, one_text, prompt_embeds, text_tensors
 from clipskip.encode.emphasis import emphasise
 from clipskip.encode.encoder_run import EncoderRun
-from clipskip.encode.layer import last_layer_needed, layers_read, read_layer
+from clipskip.encode.layer import last_layer_needed, layer_indices, read_layer
 from clipskip.encode.layer_summary import LayerSummary, summarize_layers
 from clipskip.encode.live import EncoderSettings, read_encoders
 from clipskip.encode.phrases import check_phrase
@@ -30,7 +30,7 @@ __all__ = [
     "encode_layers",
     "encode_text",
     "last_layer_needed",
-    "layers_read",
+    "layer_indices",
     "one_text",
     "open_text_encoder",
     "prompt_embeds",

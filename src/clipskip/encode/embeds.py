@@ -34,7 +34,7 @@ def encode_text(reader: TextReader, text: str, skips: Sequence[Skip]) -> dict[Sk
         reader.check(skip)
     prompt = one_text(reader, text)
     run = EncoderRun(reader, [prompt], skips)
-    return {skip: _vectors(run, prompt, skip) for skip in skips}
+    return {skip: _text_vectors(run, prompt, skip) for skip in skips}
 
 
 def text_tensors(texts: Mapping[Skip, TextVectors]) -> dict[str, Tensor]:
@@ -74,10 +74,10 @@ def prompt_embeds(
     for at in skips:
         reader.check(at)
     run = EncoderRun(reader, texts, skips)
-    vectors = [_vectors(run, text, at) for text, at in zip(texts[:2], skips, strict=True)]
+    vectors = [_text_vectors(run, text, at) for text, at in zip(texts[:2], skips, strict=True)]
     longest = max(len(side.tokens) for side in vectors)
     padded = [
-        torch.cat([side.tokens, _vectors(run, texts[2], at).tokens.repeat((longest - len(side.tokens)) // 77, 1)])
+        torch.cat([side.tokens, _text_vectors(run, texts[2], at).tokens.repeat((longest - len(side.tokens)) // 77, 1)])
         for side, at in zip(vectors, skips, strict=True)
     ]
     pooled = [side.pooled for side in vectors]
@@ -89,7 +89,7 @@ def prompt_embeds(
     return embeds
 
 
-def _vectors(run: EncoderRun, prompt: Prompt, skip: Skip) -> TextVectors:
+def _text_vectors(run: EncoderRun, prompt: Prompt, skip: Skip) -> TextVectors:
     return run.schedule(prompt.parts[0].schedule, prompt.emphasis, skip=skip)[0][1]
 
 

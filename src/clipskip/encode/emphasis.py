@@ -41,7 +41,7 @@ def emphasise(
     return weighted * ratio[:, None, None]
 
 
-def stretch(
+def apply_weights(
     vectors: Float[Tensor, "texts chunks tokens width"],
     weights: Float[Tensor, "texts chunks tokens"],
     *,

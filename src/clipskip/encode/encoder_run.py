@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipskip.encode.conditioning import TextVectors, VectorSchedule
-from clipskip.encode.emphasis import emphasise, from_empty, stretch
+from clipskip.encode.emphasis import apply_weights, emphasise, from_empty
 from clipskip.encode.layer import read_layer
 from clipskip.encode.phrases import phrase_places
 from clipskip.encode.reader import EncoderReading, TextReader
@@ -79,7 +79,7 @@ class EncoderRun:
             if emphasis in (Emphasis.ORIGINAL, Emphasis.NO_NORM):
                 plain, original, often = vectors, emphasis is Emphasis.ORIGINAL, list(counts.values())
                 vectors = emphasise(plain, weights, counts=often, restore_mean=original)
-                stretches += [stretch(plain, weights, counts=often)] if original else []
+                stretches += [apply_weights(plain, weights, counts=often)] if original else []
             encoded.append(vectors)
         joined = torch.cat(encoded, -1).flatten(1, 2) if len(encoded) > 1 else encoded[0].flatten(1, 2)
         pooled: Sequence[Tensor | None] = self._pooled(rows[:, 0]) or [None] * len(texts)

@@ -13,10 +13,10 @@ States = Sequence[Float[Tensor, "batch tokens width"]] | Mapping[int, Float[Tens
 
 def last_layer_needed(skips: Iterable[ClipSkip], *, depth: int) -> int:
     """Return the k of the last h[k] that any of these skips reads; SkipOutOfRange where the depth is too small."""
-    return max(layers_read(skips, depth=depth))
+    return max(layer_indices(skips, depth=depth))
 
 
-def layers_read(skips: Iterable[ClipSkip], *, depth: int) -> tuple[int, ...]:
+def layer_indices(skips: Iterable[ClipSkip], *, depth: int) -> tuple[int, ...]:
     """Return the k of each h[k] that any of these skips reads, in rising order."""
     checked = [skip.check(depth) for skip in skips]
     return tuple(sorted({depth + 1 - n for skip in checked for n in (skip.shallow, skip.deep)}))

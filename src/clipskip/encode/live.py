@@ -56,7 +56,7 @@ def read_encoders(
     states, facts = [], []
     for part, rule, encoder, encoder_settings in zip(TEXT_PARTS, rules, encoders, known, strict=False):
         state = _canonical_state(encoder, rule.name)
-        shape = _shape(state, rule, encoder_settings)
+        shape = _encoder_shape(state, rule, encoder_settings)
         states.append({name: _as(state[name], dtype) for name in tensors_of(shape) if name in state})
         facts.append(EncoderFacts(part=part, shape=shape, rule=rule))
     return TextReader.build(states, facts, family=family)
@@ -88,7 +88,7 @@ def _taken(tensor: Tensor, source: TensorSource) -> Tensor:
     return tensor.T.contiguous() if source.transposed else tensor
 
 
-def _shape(state: Mapping[str, Tensor], rule: TextReading, settings: EncoderSettings) -> TextShape:
+def _encoder_shape(state: Mapping[str, Tensor], rule: TextReading, settings: EncoderSettings) -> TextShape:
     tokens = state.get("embeddings.token_embedding.weight")
     positions = state.get("embeddings.position_embedding.weight")
     mlp, projection = state.get("encoder.layers.0.mlp.fc1.weight"), state.get("text_projection.weight")

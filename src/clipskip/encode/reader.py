@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clipskip.encode.layer import layers_read
+from clipskip.encode.layer import layer_indices
 from clipskip.errors import PromptError, SkipOutOfRange, SpecError
 from clipskip.networks import TextEncoder, build_text_encoder
 from clipskip.spec import ClipSkip, EncoderSkip, Family, Skip, TextReading, skip_for
@@ -55,7 +55,7 @@ class EncoderReading:
     def layers(self, skips: Iterable[ClipSkip]) -> tuple[int, ...]:
         """Return the k of each h[k] to keep, in rising order; SkipOutOfRange for one that the encoder or its file
         lacks."""
-        needed, stored = layers_read(skips, depth=self.depth), self.network.shape.depth
+        needed, stored = layer_indices(skips, depth=self.depth), self.network.shape.depth
         if needed[-1] > stored:
             raise SkipOutOfRange(
                 f"clip skip {self.depth + 1 - needed[-1]} needs layer {needed[-1]}, and this file holds {stored} of the "

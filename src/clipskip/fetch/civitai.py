@@ -59,7 +59,7 @@ class Civitai:
         Errors say why there is none: no such model, archived, flagged by a scan, a pickle, another kind.
         """
         web, card = self._version(link)
-        actual_kind = _kind_of(card)
+        actual_kind = _kind_on_card(card)
         if kind is not None and actual_kind is not kind:
             raise FetchError(
                 f"{_title(card)} is {_a(actual_kind)} on Civitai, but {_a(kind)} was asked for; give it with "
@@ -161,7 +161,7 @@ def _newest(model: Card, link: CivitaiLink) -> Card:
     return {"modelId": model.get("id"), "model": name, **versions[0]}
 
 
-def _kind_of(card: Card) -> FileKind:
+def _kind_on_card(card: Card) -> FileKind:
     model = card.get("model")
     name = str(model.get("type", "")) if isinstance(model, dict) else ""
     kind = KINDS.get(name.lower())

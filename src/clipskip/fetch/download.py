@@ -71,7 +71,7 @@ def _received(file: RemoteFile, web: Web, part: Path, *, start: int, progress: P
             return None  # all of it is here already
         _check_content(answer, file)
         encoded = answer.headers.get("content-encoding", "identity") != "identity"
-        first, total = _span(answer, start)
+        first, total = _content_range(answer, start)
         if first not in (0, start) or (first and encoded):
             raise _AnotherFile
         if first == 0 and answer.status_code == 206 and start == 0 and total and total != _length(answer):
@@ -147,7 +147,7 @@ def _check_content(answer: httpx2.Response, file: RemoteFile) -> None:
         )
 
 
-def _span(answer: httpx2.Response, start: int) -> tuple[int, int]:
+def _content_range(answer: httpx2.Response, start: int) -> tuple[int, int]:
     """Return the place of the answer's first byte in the file, and the size of the file; 0 where it is not told."""
     if answer.status_code != 206:
         return 0, _length(answer)

@@ -37,11 +37,11 @@ def fetch_from_hub(link: HubLink, *, allow_pickle: bool = False) -> Path:
             )
         raise FetchError(f"{link} is not a model file; name a .safetensors file of the repository", field="link")
     if link.file:
-        return _asked(link, lambda: Path(hf_hub_download(link.repo, link.file, revision=link.revision or None)))
-    return _asked(link, lambda: _whole(link))
+        return _ask_hub(link, lambda: Path(hf_hub_download(link.repo, link.file, revision=link.revision or None)))
+    return _ask_hub(link, lambda: _download(link))
 
 
-def _whole(link: HubLink) -> Path:
+def _download(link: HubLink) -> Path:
     names = HfApi().list_repo_files(link.repo, revision=link.revision or None)
     if INDEX in names:
         return Path(snapshot_download(link.repo, revision=link.revision or None, allow_patterns=list(FOLDER_FILES)))
@@ -56,7 +56,7 @@ def _whole(link: HubLink) -> Path:
     )
 
 
-def _asked(link: HubLink, ask: Callable[[], Path]) -> Path:
+def _ask_hub(link: HubLink, ask: Callable[[], Path]) -> Path:
     """Return the result of `ask`, with each of its errors in our words."""
     try:
         return ask()

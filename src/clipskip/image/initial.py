@@ -21,7 +21,7 @@ OPAQUE = 128
 
 def read_pixels(content: bytes, *, field: str) -> NDArray[np.uint8]:
     """Return the pixels [height, width, 3] of a PNG, JPEG or WebP, upright and on white where it is transparent."""
-    return np.asarray(_read(content, _on_white, field=field))
+    return np.asarray(_read_upright(content, _on_white, field=field))
 
 
 def read_mask(content: bytes, *, field: str, soft: bool = False) -> NDArray[np.uint8]:
@@ -30,12 +30,12 @@ def read_mask(content: bytes, *, field: str, soft: bool = False) -> NDArray[np.u
     Where the mask is transparent in parts, its opaque pixels are white (A1111's create_binary_mask); with `soft`, each
     is as white as it is opaque.
     """
-    return np.asarray(_read(content, _opaque_softly if soft else _opaque, field=field))
+    return np.asarray(_read_upright(content, _opaque_softly if soft else _opaque, field=field))
 
 
 def read_opacity(content: bytes, *, field: str) -> NDArray[np.uint8]:
     """Return pixels [height, width, 3] that are white where a picture is opaque and black where it is transparent."""
-    return np.asarray(_read(content, _opacity, field=field))
+    return np.asarray(_read_upright(content, _opacity, field=field))
 
 
 def _opacity(picture: Image.Image) -> Image.Image:
@@ -67,7 +67,7 @@ def _lets_light_through(picture: Image.Image) -> bool:
     return picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema() != (255, 255)
 
 
-def _read(content: bytes, convert: Callable[[Image.Image], Image.Image], *, field: str) -> Image.Image:
+def _read_upright(content: bytes, convert: Callable[[Image.Image], Image.Image], *, field: str) -> Image.Image:
     """Read a picture, turned upright and converted."""
     try:
         with warnings.catch_warnings():

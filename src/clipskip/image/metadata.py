@@ -149,7 +149,7 @@ def read_infotexts(path: Path) -> tuple[str, ...]:
     """Return the settings as `read_infotext` does, followed by any other settings in the picture."""
     path = Path(path)
     try:
-        content = _read(path)
+        content = _read_bytes(path)
     except FileNotFoundError:
         raise NotFound(
             f"{path} does not exist; give a picture or a text file with settings", field="settings"
@@ -193,7 +193,7 @@ def picture_infotext(content: bytes, name: str) -> str | None:
     return next(iter(_read_picture(Path(name), content)), None)
 
 
-def _read(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise WrongKind(

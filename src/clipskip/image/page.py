@@ -79,10 +79,10 @@ def _sweep_data(
         "id": name,
         "prompt": prompt,
         "settings": next((cell.settings for row in cells for cell in row if cell), ""),
-        "columns": [{"label": label, "clip_skip": _number(label)} for label in columns],
+        "columns": [{"label": label, "clip_skip": _label_value(label)} for label in columns],
         "rows": [{"name": text} for text in rows],
         "cells": [
-            [_cell(cell, r, label, linked=linked) for cell, label in zip(row, columns, strict=True)]
+            [_cell_json(cell, r, label, linked=linked) for cell, label in zip(row, columns, strict=True)]
             for r, row in enumerate(cells)
         ],
     }
@@ -130,7 +130,7 @@ def _viewer() -> Traversable:
     return files("clipskip.image") / "viewer"
 
 
-def _number(label: str) -> int | float | str:
+def _label_value(label: str) -> int | float | str:
     """Return the Clip Skip of a column's label as JSON has it."""
     text = label.removeprefix("Clip Skip ")
     if not re.fullmatch(r"\d+(\.\d+)?", text):
@@ -138,7 +138,7 @@ def _number(label: str) -> int | float | str:
     return int(text) if text.isdigit() else float(text)
 
 
-def _cell(cell: PageCell | None, row: int, label: str, *, linked: bool) -> dict[str, Any]:
+def _cell_json(cell: PageCell | None, row: int, label: str, *, linked: bool) -> dict[str, Any]:
     id = (cell and cell.id) or f"{row}.{label}"
     if cell is None:
         return {"id": id, "state": "waiting", "image": None, "settings": None}

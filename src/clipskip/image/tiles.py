@@ -41,8 +41,8 @@ def enlarge_by_tiles(
             tile = pixels[y : y + tile_px, x : x + tile_px]
             larger = _enlarged(tile, enlarge, device)
             scale = larger.shape[0] // tile.shape[0]
-            row = _joined(row, larger, at=x * scale, whole=width * scale, overlap=overlap_px * scale, axis=1)
-        whole = _joined(whole, row, at=y * scale, whole=height * scale, overlap=overlap_px * scale, axis=0)
+            row = _append_tile(row, larger, at=x * scale, whole=width * scale, overlap=overlap_px * scale, axis=1)
+        whole = _append_tile(whole, row, at=y * scale, whole=height * scale, overlap=overlap_px * scale, axis=0)
     return whole
 
 
@@ -60,7 +60,7 @@ def _enlarged(tile: Pixels, enlarge: Enlarge, device: torch.device) -> Pixels:
     return found
 
 
-def _joined(before: Pixels, tile: Pixels, *, at: int, whole: int, overlap: int, axis: int) -> Pixels:
+def _append_tile(before: Pixels, tile: Pixels, *, at: int, whole: int, overlap: int, axis: int) -> Pixels:
     """The pixels so far with one more tile along an axis, into which the first ones fade over the overlap."""
     if at == 0:
         before = np.zeros((*tile.shape[:axis], whole, *tile.shape[axis + 1 :]), np.uint8)

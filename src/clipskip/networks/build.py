@@ -38,7 +38,7 @@ def lacking(tensors: Sizes, shape: Shape) -> list[str]:
 
 def build_text_encoder(state: Mapping[str, Tensor], shape: TextShape) -> TextEncoder:
     """Return the encoder with these weights, which are not copied."""
-    _check(state, shape, "text encoder")
+    _check_weights(state, shape, "text encoder")
     encoder = _empty(shape)
     assert isinstance(encoder, TextEncoder)
     encoder.load_state_dict(dict(state), assign=True)
@@ -51,7 +51,7 @@ def build_unet(state: dict[str, Tensor], shape: UNetShape, *, dtype: torch.dtype
     Empties `state`: each tensor moves into the UNet, so that none is held twice. A tensor that already has the right
     dtype, device and layout becomes the UNet's own without a copy.
     """
-    _check(state, shape, "UNet")
+    _check_weights(state, shape, "UNet")
     unet = _empty(shape)
     assert isinstance(unet, UNet)
     moved = {name: _placed(state.pop(name).to(device=device, dtype=dtype)) for name in list(state)}
@@ -61,7 +61,7 @@ def build_unet(state: dict[str, Tensor], shape: UNetShape, *, dtype: torch.dtype
 
 def build_vae(state: Mapping[str, Tensor], shape: VAEShape) -> VAE:
     """Return the VAE with these weights, in their own dtype and on their own device; only convolutions are copied."""
-    _check(state, shape, "VAE")
+    _check_weights(state, shape, "VAE")
     vae = _empty(shape)
     assert isinstance(vae, VAE)
     vae.load_state_dict({name: _placed(value) for name, value in state.items()}, assign=True)
@@ -76,7 +76,7 @@ def _empty(shape: Shape) -> nn.Module:
         return UNet(shape) if isinstance(shape, UNetShape) else VAE(shape)
 
 
-def _check(state: Mapping[str, Tensor], shape: Shape, network: str) -> None:
+def _check_weights(state: Mapping[str, Tensor], shape: Shape, network: str) -> None:
     """Raise DamagedFile for weights that are not exactly this network's, naming what is wrong."""
     unknown = sorted(state.keys() - tensors_of(shape).keys())
     problems = {

@@ -45,7 +45,7 @@ class UNet(nn.Module):
         super().__init__()
         self.shape = shape
         widths, first = shape.block_out_channels, shape.block_out_channels[0]
-        skips = _skips(shape)
+        skips = _skip_channels(shape)
         self.conv_in = nn.Conv2d(shape.in_channels, first, 3, padding=1)
         self.time_embedding = TimeEmbedding(first)
         if shape.added_width:
@@ -195,7 +195,7 @@ def waves(numbers: Float[Tensor, "*numbers"], width: int) -> Float[Tensor, "coun
     return torch.cat([angles.cos(), angles.sin()], 1)
 
 
-def _skips(shape: UNetShape) -> list[int]:
+def _skip_channels(shape: UNetShape) -> list[int]:
     """Return the channels of each map that the way down keeps for the way up, in order."""
     widths = shape.block_out_channels
     maps_per_level = shape.layers_per_block + 1

@@ -39,13 +39,15 @@ class Piece:
 def read_comfy(text: str, embeddings: Mapping[str, int]) -> Chunked:
     """Return the chunks of a prompt, given how many vectors each embedding has; unknown embeddings are left out."""
     check_text(text)
-    names = {_plain(name): name for name in embeddings}
-    return _fill([piece for words, weight in segments(text) for piece in _pieces(words, weight, names, embeddings)])
+    names = {_embedding_key(name): name for name in embeddings}
+    return _fill(
+        [piece for words, weight in segments(text) for piece in _embedding_pieces(words, weight, names, embeddings)]
+    )
 
 
 def missing_embeddings(text: str, known: Iterable[str]) -> tuple[str, ...]:
     """Return the embeddings that a prompt calls and that do not exist."""
-    names = {_plain(name): name for name in known}
+    names = {_embedding_key(name): name for name in known}
     calls = (part for words, _ in segments(text) for part in _CALL.split(words) if part.startswith(_IDENTIFIER))
     written = (call.removeprefix(_IDENTIFIER) for call in calls if not _find(call, names)[0])
     return tuple(dict.fromkeys(name.split()[0].strip(",") for name in written))
@@ -97,13 +99,13 @@ def _item(item: str, weight: float) -> tuple[str, float, bool]:
     inner, colon, number = item[1:-1].rpartition(":")
     if colon and inner:
         try:
-            return inner, _checked(float(number), number), True
+            return inner, _checked_weight(float(number), number), True
         except ValueError:
             pass
-    return item[1:-1], _checked(weight * ROUND, "the product of brackets"), True
+    return item[1:-1], _checked_weight(weight * ROUND, "the product of brackets"), True
 
 
-def _checked(weight: float, written: str) -> float:
+def _checked_weight(weight: float, written: str) -> float:
     if not math.isfinite(weight):
         raise PromptError(
             f"the prompt's weight {written[:20]!r} is not a finite number; write one such as 1.2", field="prompt"
@@ -111,7 +113,7 @@ def _checked(weight: float, written: str) -> float:
     return weight
 
 
-def _pieces(words: str, weight: float, names: Mapping[str, str], known: Mapping[str, int]) -> Iterator[Piece]:
+def _embedding_pieces(words: str, weight: float, names: Mapping[str, str], known: Mapping[str, int]) -> Iterator[Piece]:
     """Yield the embeddings in some text and the text between them."""
     for part in _CALL.split(words):
         text = part
@@ -129,13 +131,15 @@ def _find(call: str, names: Mapping[str, str]) -> tuple[str, str]:
     if not written:
         raise PromptError("the prompt says 'embedding:' without a name; write it as embedding:name", field="prompt")
     behind = " ".join(words)
-    if name := names.get(_plain(written)):
+    if name := names.get(_embedding_key(written)):
         return name, behind
     bare = written.strip(",")
-    return names.get(_plain(bare), ""), f"{written[len(bare) :]} {behind}" if len(bare) < len(written) else behind
+    return names.get(_embedding_key(bare), ""), f"{written[len(bare) :]} {behind}" if len(bare) < len(
+        written
+    ) else behind
 
 
-def _plain(name: str) -> str:
+def _embedding_key(name: str) -> str:
     """Return an embedding's name without folders and ending, in lower case."""
     return re.sub(r"\.(?:safetensors|pt|bin)$", "", name.replace("\\", "/").rpartition("/")[2].casefold())
 

@@ -90,7 +90,7 @@ def parse_schedule(
     if hires_steps is not None and not old_timelines:
         check_steps(hires_steps, "hires_steps")
         timeline = _Timeline(steps=hires_steps, fraction_offset=1.0, step_offset=steps)
-    program = _read(text)
+    program = _read_program(text)
     if program is None:
         return [(timeline.steps, text)]
     whens = {at: timeline.step(group.when) for at, group in program.groups.items() if group.when is not None}
@@ -108,10 +108,10 @@ def parse_schedule(
 
 def is_literal(text: str) -> bool:
     """Whether the grammar does not cover this prompt, so that its edits are taken as text."""
-    return _read(text) is None
+    return _read_program(text) is None
 
 
-def _read(text: str) -> _Program | None:
+def _read_program(text: str) -> _Program | None:
     """Read the prompt; None where the grammar does not cover it."""
     program = _Program(_TOKEN.findall(text))
     if sum(map(len, program.tokens)) != len(text):

@@ -198,7 +198,7 @@ def _language_notes(text: str, parts: tuple[PromptPart, ...], rules: Rules, *, n
             )
     if fancy := _FANCY.search(text):
         yield (
-            f"{_shown(fancy[0])} is read as written; A1111 first converts curly quotes, full-width letters, ligatures "
+            f"{_safe_line(fancy[0])} is read as written; A1111 first converts curly quotes, full-width letters, ligatures "
             "and HTML entities to plain characters: write the plain form to get its picture"
         )
     if rules.emphasis is Emphasis.NONE:
@@ -213,24 +213,25 @@ def _language_notes(text: str, parts: tuple[PromptPart, ...], rules: Rules, *, n
 def _text_notes(parts: tuple[PartReport, ...]) -> Iterator[str]:
     for text in (text for part in parts for text in part.texts):
         if not text.steps:
-            yield f"{_shown(text.text)} is never used: the last step comes before it would be"
+            yield f"{_safe_line(text.text)} is never used: the last step comes before it would be"
         for number, chunk in enumerate(text.chunks[:-1], 1):
             last = chunk.tokens[-1].id if chunk.used == CHUNK else None
             if last is not None and not ends_word(last):
-                yield f"a word is cut in two between chunks {number} and {number + 1} of {_shown(text.text)}"
+                yield f"a word is cut in two between chunks {number} and {number + 1} of {_safe_line(text.text)}"
 
 
 def report_lines(report: PromptReport) -> list[str]:
     """Return the report as lines of text."""
     lines = [
-        f"LoRA {_shown(lora.name)}: text encoder {lora.text_encoder:g}, U-Net {lora.unet:g}" for lora in report.loras
+        f"LoRA {_safe_line(lora.name)}: text encoder {lora.text_encoder:g}, U-Net {lora.unet:g}"
+        for lora in report.loras
     ]
     for number, part in enumerate(report.parts, 1):
         if len(report.parts) > 1 or part.weight != 1:
             lines.append(f"part {number} of {len(report.parts)}, weight {part.weight:g}")
         for text in part.texts:
             stretches = ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in text.steps) or "none"
-            lines.append(f'steps {stretches}: "{_shown(text.text)}" ({text.count} of {text.limit} tokens)')
+            lines.append(f'steps {stretches}: "{_safe_line(text.text)}" ({text.count} of {text.limit} tokens)')
             for at, chunk in enumerate(text.chunks, 1):
                 lines += [f"  chunk {at}, {chunk.used} of {CHUNK}", *(f"    {line}" for line in _token_lines(chunk))]
     lines += [f"refused: {why}" for why in report.unknown]
@@ -241,14 +242,14 @@ def _token_lines(chunk: ChunkReport) -> Iterator[str]:
     """Yield a line for each run of tokens of one weight: each token's spelling and id, or an embedding's vectors."""
     for weight, run in groupby(chunk.tokens, key=lambda token: token.weight):
         shown = (
-            f"{_shown(token.text.rstrip())}{'' if token.text.endswith(' ') else '+'} {token.id}"
+            f"{_safe_line(token.text.rstrip())}{'' if token.text.endswith(' ') else '+'} {token.id}"
             if token.id is not None
-            else f"<{_shown(token.text)}> {token.vectors} vectors"
+            else f"<{_safe_line(token.text)}> {token.vectors} vectors"
             for token in run
         )
         yield f"x{weight:.4g}: {', '.join(shown)}"
 
 
-def _shown(text: str) -> str:
+def _safe_line(text: str) -> str:
     """Return the text on one line, safe to print."""
     return repr(text if len(text) <= 200 else f"{text[:197]}...")[1:-1]

@@ -157,18 +157,22 @@ def read_parts(
 ) -> tuple[PromptPart, ...]:
     """Read the parts of a prompt without comments and tags."""
     if rules.comfy:
-        return (PromptPart(weight=1.0, schedule=_entries([(steps, text)], {text: read_comfy(text, embeddings or {})})),)
-    composition = [(text, 1.0)] if negative else _checked(parse_composition(text))
+        return (
+            PromptPart(
+                weight=1.0, schedule=_prompt_entries([(steps, text)], {text: read_comfy(text, embeddings or {})})
+            ),
+        )
+    composition = [(text, 1.0)] if negative else _checked_composition(parse_composition(text))
     schedules = [
         (weight, parse_schedule(part, steps, hires_steps=rules.hires_steps, old_timelines=rules.old_timelines))
         for part, weight in composition
     ]
     texts = [variant for _, schedule in schedules for _, variant in schedule]
     read = _chunk_all(texts, name_embeddings(embeddings or {}), rules)
-    return tuple(PromptPart(weight=weight, schedule=_entries(schedule, read)) for weight, schedule in schedules)
+    return tuple(PromptPart(weight=weight, schedule=_prompt_entries(schedule, read)) for weight, schedule in schedules)
 
 
-def _checked(composition: list[tuple[str, float]]) -> list[tuple[str, float]]:
+def _checked_composition(composition: list[tuple[str, float]]) -> list[tuple[str, float]]:
     """Return the composition; PromptError where it cannot be drawn."""
     if len(composition) > MAX_PARTS:
         raise PromptError(
@@ -213,7 +217,7 @@ def _chunk_all(texts: list[str], names: EmbeddingNames, rules: Rules) -> dict[st
     return read
 
 
-def _entries(schedule: list[tuple[int, str]], read: Mapping[str, Chunked]) -> tuple[Entry, ...]:
+def _prompt_entries(schedule: list[tuple[int, str]], read: Mapping[str, Chunked]) -> tuple[Entry, ...]:
     """Return the schedule with its chunks; all texts get one length, because A1111 encodes them together."""
     longest = max(len(read[text].chunks) for _, text in schedule)
     padding = {text: (Chunk(),) * (longest - len(read[text].chunks)) for _, text in schedule}

@@ -1,7 +1,7 @@
 """The steps from noise to latent, for a UNet, its conditioning and a render."""
 
 from clipskip.sample.denoise import TOGETHER, Denoiser, Picture, Refiner, Step, sample, trained_levels
-from clipskip.sample.memory import free_bytes, give_back, has_room, is_out_of_memory, kept_memory
+from clipskip.sample.memory import empty_cache, free_bytes, has_room, is_out_of_memory, kept_memory
 from clipskip.sample.noise import PictureLatent, PictureNoise
 from clipskip.sample.prediction_check import prediction_doubt
 from clipskip.sample.samplers import AUTOMATIC, SAMPLERS, Sampler, find_sampler, find_schedule
@@ -24,10 +24,10 @@ __all__ = [
     "Sampler",
     "Step",
     "check_start",
+    "empty_cache",
     "find_sampler",
     "find_schedule",
     "free_bytes",
-    "give_back",
     "has_room",
     "is_out_of_memory",
     "kept_memory",

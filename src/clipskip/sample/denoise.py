@@ -13,7 +13,7 @@ from torch import Tensor
 from clipskip.encode import Conditioning, TextVectors, vectors_at
 from clipskip.errors import SpecError
 from clipskip.networks import Memory, UNet
-from clipskip.sample.noise import Latent, PictureNoise, draws, paths
+from clipskip.sample.noise import Latent, PictureNoise, paths, step_noise
 from clipskip.sample.ode import AddedNoise, Model, Steps
 from clipskip.sample.samplers import Sampler, find_sampler
 from clipskip.sample.sigmas import NoiseTable, stable_diffusion
@@ -116,7 +116,7 @@ def sample(
     sampler, schedule = find_sampler(render.sampler, render.scheduler, begun=bool(begins))
     sampler = replace(sampler, trained=trained_levels(render, sdxl=_is_sdxl(pictures[0])))
     way = _way(sampler, schedule, render, begins)
-    noises = [PictureNoise(p.render, index=p.index, shape=_shape(p.start)) for p in pictures]
+    noises = [PictureNoise(p.render, index=p.index, shape=_latent_shape(p.start)) for p in pictures]
     first = torch.stack([noise.first() for noise in noises]).to(unet.device)
     kept = Kept.of(begins, first, before=sampler.unit_scale)
     model = Denoiser(unet, pictures, table=sampler.table, prediction=prediction, rows=rows, kept=kept)
@@ -147,7 +147,7 @@ def _way(sampler: Sampler, schedule: str, render: Render, begins: Sequence[Begin
 def _moves(sampler: Sampler, model: Model, x: Latent, way: Way, noises: Sequence[PictureNoise]) -> Steps:
     """Return the sampler's moves with the noise that the renders ask for."""
     render, device = noises[0].render, x.device
-    drawn = paths(noises, way.whole, device=device) if sampler.brownian else draws(noises, device=device)
+    drawn = paths(noises, way.whole, device=device) if sampler.brownian else step_noise(noises, device=device)
     size = render.s_noise if sampler.scales_noise or sampler.churns else 1.0
     added = AddedNoise(
         eta=sampler.eta or 0.0 if render.eta is None else render.eta,
@@ -164,7 +164,7 @@ def _unmoved(latent: Latent, kept: Kept | None) -> Step:
     return Step(number=1, total=1, latent=latent, denoised=latent)
 
 
-def _shape(begin: Begin | None) -> tuple[int, int, int] | None:
+def _latent_shape(begin: Begin | None) -> tuple[int, int, int] | None:
     """Return the size of the latent that a picture begins at; None where the render gives it."""
     if begin is None:
         return None
@@ -250,7 +250,7 @@ class Denoiser:
         rows = [
             row
             for picture, (conditioning, cfg) in enumerate(zip(self._conditionings, self._cfg, strict=True))
-            for row in _rows(picture, conditioning, cfg=cfg, call=self._calls)
+            for row in _weighted_rows(picture, conditioning, cfg=cfg, call=self._calls)
         ]
         key = tuple(id(row.text) for row in rows)
         if key not in self._batches:
@@ -258,7 +258,7 @@ class Denoiser:
         return self._batches[key]
 
 
-def _rows(picture: int, conditioning: Conditioning, *, cfg: float, call: int) -> list[Row]:
+def _weighted_rows(picture: int, conditioning: Conditioning, *, cfg: float, call: int) -> list[Row]:
     """Return each text with a weight at this call; at a guidance of 1 the negative prompt has none."""
     parts = [
         Row(picture=picture, share=cfg * part.weight, text=vectors_at(part.schedule, call))

@@ -25,11 +25,11 @@ def free_bytes(device: torch.device) -> int:
 def has_room(device: torch.device, needed: float) -> bool:
     """Whether so many bytes can still be allocated, after giving back kept memory if need be."""
     if needed > free_bytes(device):
-        give_back(device)
+        empty_cache(device)
     return needed <= free_bytes(device)
 
 
-def give_back(device: torch.device) -> None:
+def empty_cache(device: torch.device) -> None:
     """Give back to the system the memory that the device's allocator keeps for later."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -64,8 +64,8 @@ def source(rng: str, seed: int) -> Callable[[Shape], PictureLatent]:
     if rng == "CPU":
         generator = torch.Generator().manual_seed(seed)
         return lambda shape: torch.randn(shape, generator=generator)
-    draws = iter(range(2**32))
-    return lambda shape: torch.from_numpy(normals(seed, next(draws), int(np.prod(shape)))).reshape(shape)
+    counter = iter(range(2**32))
+    return lambda shape: torch.from_numpy(normals(seed, next(counter), int(np.prod(shape)))).reshape(shape)
 
 
 def slerp(noise: PictureLatent, other: PictureLatent, *, strength: float) -> PictureLatent:
@@ -83,7 +83,7 @@ def slerp(noise: PictureLatent, other: PictureLatent, *, strength: float) -> Pic
     return ours.unsqueeze(1) * noise + theirs.unsqueeze(1) * other
 
 
-def draws(noises: Sequence[PictureNoise], *, device: torch.device) -> StepNoise:
+def step_noise(noises: Sequence[PictureNoise], *, device: torch.device) -> StepNoise:
     """Return the step noise of ancestral samplers: each picture's next draw."""
     return lambda sigma, sigma_next: torch.stack([noise.next() for noise in noises]).to(device)
 

@@ -222,11 +222,11 @@ def find_sampler(name: str, scheduler: str = AUTOMATIC, *, begun: bool = False) 
     theirs is Automatic, but for those that take one where a picture is `begun` at another. Raises SpecError for an
     unknown name, or for a name and a schedule type that disagree.
     """
-    sampler, schedule = _named(name, scheduler)
+    sampler, schedule = _sampler_row(name, scheduler)
     return sampler, AUTOMATIC if sampler.leaves_schedule(begun=begun) else schedule
 
 
-def _named(name: str, scheduler: str) -> tuple[Sampler, str]:
+def _sampler_row(name: str, scheduler: str) -> tuple[Sampler, str]:
     schedule = find_schedule(scheduler)
     spelled = name.strip().casefold()
     by_name = {n.casefold(): s for s in SAMPLERS for n in (s.name, *s.aliases)}
@@ -247,14 +247,14 @@ def _named(name: str, scheduler: str) -> tuple[Sampler, str]:
 
 def find_schedule(name: str) -> str:
     """Return A1111's name of a schedule type, in upper or lower case and with the words joined in any way."""
-    plain = {_joined(n): n for n in (AUTOMATIC, *SCHEDULES)}
-    if _joined(name) not in plain:
+    plain = {_sampler_key(n): n for n in (AUTOMATIC, *SCHEDULES)}
+    if _sampler_key(name) not in plain:
         ours = ", ".join((AUTOMATIC, *SCHEDULES))
         raise SpecError(f"the schedule type {name!r} is unknown; use one of {ours}", field="scheduler")
-    return plain[_joined(name)]
+    return plain[_sampler_key(name)]
 
 
-def _joined(name: str) -> str:
+def _sampler_key(name: str) -> str:
     return name.casefold().replace(" ", "").replace("_", "")
 
 

@@ -11,8 +11,8 @@ from clipskip.spec.family import Family
 from clipskip.spec.lora import LoraRef
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires, Mask, Start
-from clipskip.spec.record_reader import Reader, Said, disagree, plain, shown
-from clipskip.spec.reforge import denoiser_calls, read_dynamic
+from clipskip.spec.record_reader import Reader, Said, disagree, one_line, plain_key
+from clipskip.spec.reforge import read_dynamic, reforge_calls
 from clipskip.spec.render import Request
 from clipskip.spec.resources import Files, read_files, read_modules, stem
 from clipskip.spec.sampler_names import AUTOMATIC, comfy_text_names, other_names, takes_no_schedule
@@ -78,7 +78,7 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
     apart."""
     if prompt is None:
         prompt, negative = (source.words(reader.text(side)) for side in ("prompt", "negative_prompt"))
-    model, digits, family = _model(reader)
+    model, digits, family = _read_model(reader)
     files = read_files(reader, prompt, negative)
     if own := reader.take("comfy_loras"):
         files.loras += [LoraRef.parse(part) for part in own.text().split(",")]
@@ -107,23 +107,23 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
         refiner=refiner,
         refiner_hash=refiner_hash,
         loras=tuple(files.loras),
-        clip_skip=_clip_skip(reader, source, family, calls=denoiser_calls(sampler, asked.get("steps", MOST_CALLS))),
+        clip_skip=_read_clip_skip(reader, source, family, calls=reforge_calls(sampler, asked.get("steps", MOST_CALLS))),
         counted_by=source.counted_by,
-        negative_clip_skip=_skip(negative_skip, A1111, None) if negative_skip else None,
+        negative_clip_skip=_read_skip(negative_skip, A1111, None) if negative_skip else None,
         phrase_skips=_phrases(reader),
         sampler=sampler,
         scheduler=schedule,
         width=width,
         height=height,
-        hires=_checked(_hires, reader),
-        start=_checked(_start, reader),
+        hires=_read_checked(_read_hires, reader),
+        start=_read_checked(_read_start, reader),
         lora_hashes=tuple(files.lora_hashes.items()),
         embedding_hashes=tuple(files.embedding_hashes.items()),
         unused=tuple(reader.left()),
     )
 
 
-def _checked(read: Callable[[Reader], Read], reader: Reader) -> Read:
+def _read_checked(read: Callable[[Reader], Read], reader: Reader) -> Read:
     try:
         return read(reader)
     except SpecError as error:
@@ -131,7 +131,7 @@ def _checked(read: Callable[[Reader], Read], reader: Reader) -> Read:
         raise type(error)(f"settings: {told}", field=error.field) from None
 
 
-def _hires(reader: Reader) -> Hires | None:
+def _read_hires(reader: Reader) -> Hires | None:
     """Return the second pass that a text describes or that a body of A1111's API switches on."""
     switch = reader.take("enable_hires")
     noted = reader.has("hires_denoising_strength") and any(reader.has(sign) for sign in HIRES_SIGNS)
@@ -146,7 +146,7 @@ def _hires(reader: Reader) -> Hires | None:
     return Hires(**unsaid | reader.rows(HIRES), upscaler_hash=reader.name("hires_upscaler_hash") or "")
 
 
-def _start(reader: Reader) -> Start | None:
+def _read_start(reader: Reader) -> Start | None:
     """Return the start picture that a text describes."""
     digits = reader.name("init_hash")
     if digits is None:
@@ -160,7 +160,7 @@ def _start(reader: Reader) -> Start | None:
 def _check_hires_model(reader: Reader, model: str | None) -> None:
     """SpecError for a second pass that another checkpoint draws."""
     said = reader.take("hires_model")
-    if said is None or plain(said.name()) == "usesamecheckpoint":
+    if said is None or plain_key(said.name()) == "usesamecheckpoint":
         return
     title = _TITLE.fullmatch(said.name().strip())
     if title is None or stem(title[1]) != model:
@@ -175,9 +175,9 @@ def _refiner(reader: Reader) -> tuple[str | None, str | None]:
     """Return name and hash of the refiner, which A1111 writes as name [hash]."""
     said = reader.take("refiner")
     if said is not None and isinstance(said.value, dict):
-        name, inner = _named(reader, said)
+        name, inner = _read_file_name(reader, said)
         return stem(name), inner.get("hash")
-    if said is None or plain(said.name()) in NO_VAE:
+    if said is None or plain_key(said.name()) in NO_VAE:
         return None, None
     title = _TITLE.fullmatch(said.name().strip()) or said.nonsense("a name")
     return stem(title[1]), title[2] and title[2].lower()
@@ -185,23 +185,23 @@ def _refiner(reader: Reader) -> tuple[str | None, str | None]:
 
 def _vae(reader: Reader, said: Said) -> str | None:
     """Return a VAE's name; None for the words that mean the checkpoint's own."""
-    name = _named(reader, said)[0] if isinstance(said.value, dict) else said.name()
-    return None if plain(name) in NO_VAE else stem(name)
+    name = _read_file_name(reader, said)[0] if isinstance(said.value, dict) else said.name()
+    return None if plain_key(name) in NO_VAE else stem(name)
 
 
-def _model(reader: Reader) -> tuple[str | None, str | None, str | None]:
+def _read_model(reader: Reader) -> tuple[str | None, str | None, str | None]:
     """Return the checkpoint's name and hash, and InvokeAI's word for its family."""
     said = reader.take("model")
     if said is None or not isinstance(said.value, dict):
         title = _TITLE.fullmatch(said.name()) if said else None
         digits = reader.name("model_hash")
         return (stem(title[1]) if title else None), (digits or title[2] if title else digits), None
-    name, inner = _named(reader, said)
+    name, inner = _read_file_name(reader, said)
     family, digits = inner.get("base", inner.get("base_model")), inner.get("hash")
     return stem(name), digits or reader.name("model_hash"), family
 
 
-def _named(reader: Reader, said: Said) -> tuple[str, dict[str, str]]:
+def _read_file_name(reader: Reader, said: Said) -> tuple[str, dict[str, str]]:
     """Return a file's name from an object, and what else of it is used: its family, and a valid hash."""
     inner = dict(said.value)
     first = next((key for key in ("name", "model_name", "modelFileName", "label") if inner.get(key)), None)
@@ -218,12 +218,12 @@ def _named(reader: Reader, said: Said) -> tuple[str, dict[str, str]]:
 
 def _same_hash(reader: Reader, digits: str | None, files: Files) -> str | None:
     """Return the model's hash; a different one in a list is left over."""
-    if digits and files.model_hash and not _alike(digits, files.model_hash):
+    if digits and files.model_hash and not _same_name(digits, files.model_hash):
         reader.leave("hashes model", files.model_hash)
     return digits or files.model_hash
 
 
-def _alike(a: str, b: str) -> bool:
+def _same_name(a: str, b: str) -> bool:
     short, long = sorted((a.lower(), b.lower()), key=len)
     return long.startswith(short)
 
@@ -260,20 +260,20 @@ def read_size(reader: Reader) -> tuple[int | None, int | None]:
         size.nonsense("width x height, as in 512x768")
     for side, pixels in zip(sides, match.groups(), strict=True):
         if side and side.whole() != int(pixels):
-            raise disagree(size, side, field=plain(side.key))
+            raise disagree(size, side, field=plain_key(side.key))
     return int(match[1]), int(match[2])
 
 
-def _clip_skip(reader: Reader, source: Source, family: str | None, *, calls: int) -> Skip | None:
+def _read_clip_skip(reader: Reader, source: Source, family: str | None, *, calls: int) -> Skip | None:
     """Return the Clip Skip in any spelling; SpecError where two of them disagree."""
     said = reader.all("clip_skip")
-    skips = {entry.key: _skip(entry, source, family) for entry in said}
-    written = {entry.key: shown(entry.value) for entry in said}
-    exacts = [(exact, _skip(exact, A1111, None)) for exact in reader.all("exact_clip_skip")]
+    skips = {entry.key: _read_skip(entry, source, family) for entry in said}
+    written = {entry.key: one_line(entry.value) for entry in said}
+    exacts = [(exact, _read_skip(exact, A1111, None)) for exact in reader.all("exact_clip_skip")]
     for exact, skip in (*exacts, *_dynamic(reader, calls)):
         begins = ClipSkip(skip.first.shallow)
         skips = {name: skip if whole == begins else whole for name, whole in skips.items()}
-        skips[exact.key], written[exact.key] = skip, shown(exact.value)
+        skips[exact.key], written[exact.key] = skip, one_line(exact.value)
     if len(set(skips.values())) > 1:
         told = " and ".join(f"{name} {written[name][:40]}" for name in skips)
         raise SpecError(f"settings: {told} disagree; leave one of them", field="clip_skip")
@@ -293,18 +293,18 @@ def _dynamic(reader: Reader, calls: int) -> Iterator[tuple[Said, Skip]]:
             raise type(error)(f"settings: {said.key[:60]}: {error}", field="clip_skip") from None
 
 
-def _skip(said: Said, source: Source, family: str | None) -> Skip:
+def _read_skip(said: Said, source: Source, family: str | None) -> Skip:
     """Return a Clip Skip from the tool's number, a schedule of ours, or Easy Diffusion's switch."""
     value = said.value
     plainly = isinstance(value, int | float | str) and (source.switch or not isinstance(value, bool))
     if not plainly:
         raise SpecError(
-            f"settings: {said.key[:60]} {shown(value)[:40]} is not a number; use 1 (the last layer) or more",
+            f"settings: {said.key[:60]} {one_line(value)[:40]} is not a number; use 1 (the last layer) or more",
             field="clip_skip",
         )
     text = str(value).strip()
     try:
-        if plain(said.key) == "clipstopatlayer":
+        if plain_key(said.key) == "clipstopatlayer":
             return ClipSkip.from_dialect(said.whole(), Dialect.COMFYUI)
         if source.dialect is not Dialect.A1111:
             return ClipSkip.from_dialect(said.whole(), source.dialect, family=_family(family))

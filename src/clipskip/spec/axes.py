@@ -133,7 +133,7 @@ def _values(text: str, kind: AxisKind) -> list[Value]:
     kept = [part for part in parts if part and not part.startswith("SKIP:")]
     if kind.kind == "text":
         return list(kept)
-    read = _number(kind)
+    read = _number_parser(kind)
     values: list[Value] = []
     for index, part in enumerate(kept):
         if part == "..":  # SwarmUI: 1, 2, .., 10
@@ -141,13 +141,13 @@ def _values(text: str, kind: AxisKind) -> list[Value]:
                 raise SpecError(f"axis {kind.name}: .. stands between numbers, as in 1, 2, .., 10", field="axis")
             values += _filled(values[-2:], read(kept[index + 1]), kind)
         else:
-            values += _span(part, kind) or [read(part)]
+            values += _value_span(part, kind) or [read(part)]
         if len(values) > MOST_VALUES:
             raise SpecError(f"axis {kind.name} has more than {MOST_VALUES:,} values; use fewer", field="axis")
     return values
 
 
-def _number(kind: AxisKind) -> Callable[[str], int | float]:
+def _number_parser(kind: AxisKind) -> Callable[[str], int | float]:
     def read(text: str) -> int | float:
         if not re.fullmatch(r"[+-]?\d{1,20}" if kind.kind == "whole" else NUMBER, text):
             what = "a whole number" if kind.kind == "whole" else "a number"
@@ -160,7 +160,7 @@ def _number(kind: AxisKind) -> Callable[[str], int | float]:
     return read
 
 
-def _span(text: str, kind: AxisKind) -> list[Value]:
+def _value_span(text: str, kind: AxisKind) -> list[Value]:
     """Return the values of 1-5, 1-9 (+2), 1-10 [4] (A1111) or 0.2..1.0 (in steps of its last digit); empty for other
     texts."""
     match = re.fullmatch(rf"({NUMBER})\s*(-|\.\.)\s*({NUMBER})\s*(?:\(\s*({NUMBER})\s*\)|\[\s*(\d{{1,5}})\s*\])?", text)
@@ -170,14 +170,14 @@ def _span(text: str, kind: AxisKind) -> list[Value]:
     if match[5]:
         count = int(match[5])
         numbers = [low + (high - low) * i / max(1, count - 1) for i in range(min(count, MOST_VALUES + 1))]
-        return [_plain(number, kind) for number in numbers]
+        return [_axis_value(number, kind) for number in numbers]
     digits = max(len(part.partition(".")[2]) for part in (match[1], match[3])) if match[2] == ".." else 0
     step = abs(float(match[4])) if match[4] else 10.0**-digits
     if not step:
         raise SpecError(f"axis {kind.name}: the step of {text[:40]!r} is 0; give a larger step", field="axis")
     count = math.floor(abs(high - low) / step + 1e-9) + 1
     sign = 1 if high >= low else -1
-    return [_plain(low + sign * step * i, kind) for i in range(min(count, MOST_VALUES + 1))]
+    return [_axis_value(low + sign * step * i, kind) for i in range(min(count, MOST_VALUES + 1))]
 
 
 def _filled(last: Sequence[Value], end: int | float, kind: AxisKind) -> list[Value]:
@@ -190,8 +190,8 @@ def _filled(last: Sequence[Value], end: int | float, kind: AxisKind) -> list[Val
             field="axis",
         )
     count = math.ceil((end - start) / step - 1e-9)
-    return [_plain(start + step * i, kind) for i in range(1, min(count, MOST_VALUES + 1))]
+    return [_axis_value(start + step * i, kind) for i in range(1, min(count, MOST_VALUES + 1))]
 
 
-def _plain(number: float, kind: AxisKind) -> Value:
+def _axis_value(number: float, kind: AxisKind) -> Value:
     return round(number) if kind.kind == "whole" else round(number, 9)

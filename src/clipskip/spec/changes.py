@@ -23,11 +23,11 @@ def with_values(request: Request, values: Mapping[str, Any]) -> Request:  # Any:
 
     A setting of the second pass adds one. Settings of a start picture or of a mask need that picture or mask.
     """
-    changed = replace(request, **_named(PICTURE, values))
-    if second := _named(HIRES, values):
+    changed = replace(request, **_changed_values(PICTURE, values))
+    if second := _changed_values(HIRES, values):
         second |= {"upscaler_hash": ""} if "upscaler" in second else {}
         changed = replace(changed, hires=replace(changed.hires or Hires(), **second))
-    first, mask = _named(START, values), _named(MASK, values)
+    first, mask = _changed_values(START, values), _changed_values(MASK, values)
     start = changed.start
     if start is None and (first or mask):
         raise SpecError(
@@ -41,7 +41,7 @@ def with_values(request: Request, values: Mapping[str, Any]) -> Request:  # Any:
     return changed
 
 
-def _named(rows: tuple[Setting, ...], values: Mapping[str, Any]) -> dict[str, Any]:  # Any: as above
+def _changed_values(rows: tuple[Setting, ...], values: Mapping[str, Any]) -> dict[str, Any]:  # Any: as above
     return {row.name: values[row.key] for row in rows if row.key in values}
 
 

@@ -103,24 +103,24 @@ def parse_skip(text: str) -> Skip:
 
 def parse_columns(text: str) -> tuple[Skip, ...]:
     """Parse the Clip Skips of a sweep as users type them: "1-5", "1,[1:2:0.5],2", "1-11 (+2)", "2/5,2/1-32"."""
-    return tuple(dict.fromkeys(skip for part in _parts(text) for skip in parse_column(part)))
+    return tuple(dict.fromkeys(skip for part in _comma_parts(text) for skip in parse_column(part)))
 
 
 def parse_column(text: str) -> Sequence[Skip]:
     """Parse one part of a list, 3 or 1-5 or 2/1-32: either encoder may have a range."""
     if (sides := split_encoders(text)) is None:
-        return _span(text)
-    l_skips, g_skips = map(_span, sides)
+        return _skip_span(text)
+    l_skips, g_skips = map(_skip_span, sides)
     if len(l_skips) * len(g_skips) > MOST_COLUMNS:
         raise SpecError(f"clip skips {shown(text.strip())} are more than {MOST_COLUMNS}; use fewer", field="clip_skip")
     return [EncoderSkips.of(l_skip, g_skip) for l_skip, g_skip in product(l_skips, g_skips)]
 
 
-def _span(text: str) -> Sequence[EncoderSkip]:
+def _skip_span(text: str) -> Sequence[EncoderSkip]:
     return parse_span(text) or (parse_encoder_skip(text),)
 
 
-def _parts(text: str) -> Iterator[str]:
+def _comma_parts(text: str) -> Iterator[str]:
     """Yield the parts between commas, keeping "L=2,G=5" together."""
     parts = iter(text.split(","))
     for part in parts:

@@ -162,13 +162,13 @@ class Family(Enum):
     @classmethod
     def parse(cls, name: str) -> "Family":
         """Parse the family that a user typed: sd1, "SD 1.5", sdxl, pony."""
-        plain = _plain(name)
+        plain = _family_key(name)
         for family in cls:
-            if plain in (_plain(family.label), family.name.lower(), *family.value.names):
+            if plain in (_family_key(family.label), family.name.lower(), *family.value.names):
                 return family
         known = ", ".join(family.name.lower() for family in cls)
         raise SpecError(f"the family {name!r} is unknown; use one of {known}", field="family")
 
 
-def _plain(name: str) -> str:
+def _family_key(name: str) -> str:
     return re.sub(r"[\W_]", "", name).lower()

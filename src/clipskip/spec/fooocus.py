@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from clipskip.errors import SpecError
-from clipskip.spec.record_reader import Record, Said, plain, says_something
+from clipskip.spec.record_reader import Record, Said, plain_key, says_something
 from clipskip.spec.resources import NO_FILE
 
 PERFORMANCE = {"speed": 30, "quality": 60}
@@ -29,7 +29,7 @@ def fooocus(record: Record) -> Record:
     found = dict(record)
     for key in ("Performance", "performance"):
         preset = found.get(key)
-        if isinstance(preset, str) and not {plain(name) for name in found} & {"steps"}:
+        if isinstance(preset, str) and not {plain_key(name) for name in found} & {"steps"}:
             if preset.lower() not in PERFORMANCE:
                 raise SpecError(
                     f"this Fooocus record draws with performance {preset[:40]!r}, which adds a LoRA that it does not name; "
@@ -41,7 +41,7 @@ def fooocus(record: Record) -> Record:
     slots = [match for key in record if (match := _SLOT.fullmatch(key))]
     loras = [[found.pop(slot[0]), found.pop(f"w{slot[1]}", 1.0)] for slot in slots]
     if named := [pair for pair in loras if str(pair[0]).lower() not in NO_FILE]:
-        found["loras"] = [*_listed(found), *named]
+        found["loras"] = [*_lora_list(found), *named]
     if "base_clip_skip" in found:
         found["clipstopatlayer"] = found.pop("base_clip_skip")
     return _refined(untagged(found))
@@ -71,7 +71,7 @@ def _unpacked(entry: object) -> object:
     return entry
 
 
-def _listed(found: dict[str, Any]) -> list[object]:
+def _lora_list(found: dict[str, Any]) -> list[object]:
     loras = found.get("loras") or []
     if not isinstance(loras, list):
         Said("loras", loras).nonsense("a list of names with their weights")
@@ -93,7 +93,7 @@ def untagged(found: dict[str, Any]) -> dict[str, Any]:
     for key in ("prompt", "Prompt", "negative_prompt", "Negative Prompt", "Negative"):
         if isinstance(found.get(key), str):
             found[key] = _TAG.sub(taken, found[key]).strip()
-    return found | {"loras": [*_listed(found), *tagged]} if tagged else found
+    return found | {"loras": [*_lora_list(found), *tagged]} if tagged else found
 
 
 def _refined(found: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from clipskip.spec.graph import read_graph
 from clipskip.spec.mac_apps import draw_things, draw_things_names, mochi, mochi_names
 from clipskip.spec.nodes import is_graph
 from clipskip.spec.numbering import Dialect
-from clipskip.spec.record_reader import SPELLINGS, Reader, Said, plain, shown
+from clipskip.spec.record_reader import SPELLINGS, Reader, Said, one_line, plain_key
 from clipskip.spec.render import Request
 from clipskip.spec.sampler_names import comfy_names
 from clipskip.spec.skip import ClipSkip
@@ -89,11 +89,11 @@ def read_record(text: str) -> Request | None:
         record = _lines(text) or _dream(text) or mochi(text)
     if record is None:
         return None
-    asked = _read(record)
-    return replace(asked, unused=(*asked.unused, ("text after the record", shown(rest)))) if rest else asked
+    asked = _read_record(record)
+    return replace(asked, unused=(*asked.unused, ("text after the record", one_line(rest)))) if rest else asked
 
 
-def _read(record: Record) -> Request:
+def _read_record(record: Record) -> Request:
     if graph := _graph_in(record):
         beside = Reader({key: value for key, value in record.items() if key != graph})
         made = read_size(beside)
@@ -112,7 +112,7 @@ def _read(record: Record) -> Request:
     record = _flat(record)
     if source in PREPARED:
         record = PREPARED[source](record)
-    if not {plain(key) for key in record} & {"prompt", "positiveprompt"}:
+    if not {plain_key(key) for key in record} & {"prompt", "positiveprompt"}:
         raise SpecError(
             "this JSON is no record of a tool that is known: it has no prompt; paste the settings text",
             field="settings",
@@ -134,7 +134,7 @@ def _civitai_graph(record: Record) -> Request | None:
     if not nodes or told is None:
         return None
     beside = {key: value for key, value in record.items() if key not in nodes and key != "extraMetadata"}
-    kinds = ", ".join(dict.fromkeys(shown(node["class_type"]) for node in nodes.values()))
+    kinds = ", ".join(dict.fromkeys(one_line(node["class_type"]) for node in nodes.values()))
     resources = told.get("resources", [])
     if isinstance(resources, list):
         airs = {match[2]: match[1] for match in _AIR.finditer(json.dumps([nodes, beside]))}
@@ -144,7 +144,7 @@ def _civitai_graph(record: Record) -> Request | None:
             else entry
             for entry in resources
         ]
-    return _read({**told, "resources": resources, "graph's nodes": kinds, **beside})
+    return _read_record({**told, "resources": resources, "graph's nodes": kinds, **beside})
 
 
 def _graph_in(record: Record) -> str:
@@ -158,7 +158,7 @@ def _graph_in(record: Record) -> str:
 def _source(record: Record) -> Source:
     """Whose record it is."""
     names = {
-        plain(key)
+        plain_key(key)
         for part in (record, *(record.get(key) for key in UNWRAPPED))
         if isinstance(part, dict)
         for key in part
@@ -284,7 +284,7 @@ def _novelai(record: Record) -> Record:
     if inner is not None:
         beside = {key: value for key, value in record.items() if key not in ("Comment", "Description", "Software")}
         record = {**beside, "prompt": record.get("Description", ""), "uc": "", **inner}
-    if "Source" in record and not {plain(key) for key in record} & set(SPELLINGS["model"]):
+    if "Source" in record and not {plain_key(key) for key in record} & set(SPELLINGS["model"]):
         record = {("model" if key == "Source" else key): value for key, value in record.items()}
     return record
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipskip.spec.graph_files import check_checkpoints, checkpoint_of, config_of, loras_on, vae_of
+from clipskip.spec.graph_files import check_checkpoints, checkpoint_of, loader_config, loras_on, vae_of
 from clipskip.spec.graph_refiner import refining
-from clipskip.spec.graph_ways import way, words_of
+from clipskip.spec.graph_ways import texts_of, way
 from clipskip.spec.nodes import Graph, Node, back_from, broken, is_sampler, number_of, word_of
 from clipskip.spec.numbering import Dialect
-from clipskip.spec.record_reader import Said, shown
+from clipskip.spec.record_reader import Said, one_line
 from clipskip.spec.render import Request
 from clipskip.spec.sampler_names import comfy_names
 from clipskip.spec.skip import ClipSkip
@@ -80,16 +80,16 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
     graph = Graph(record)
     sampled = _sampled(graph, _first_sampler(graph))
     models = way(graph, sampled.model, "model", "MODEL")
-    positive = words_of(graph, sampled.model, "positive")
-    negative = words_of(graph, sampled.model, "negative") if "negative" in sampled.model.inputs else None
-    skip = _clip_skip(positive.clip)
-    below = _clip_skip(negative.clip) if negative else skip
+    positive = texts_of(graph, sampled.model, "positive")
+    negative = texts_of(graph, sampled.model, "negative") if "negative" in sampled.model.inputs else None
+    skip = _graph_skip(positive.clip)
+    below = _graph_skip(negative.clip) if negative else skip
     above_set = _sets_skip(positive.clip)
     below_set = _sets_skip(negative.clip) if negative else above_set
     check_checkpoints(models, positive.clip)
     if negative:
         check_checkpoints(models, negative.clip)
-    width, height = _size(graph, sampled.node, made)
+    width, height = _latent_size(graph, sampled.node, made)
     number, said = sampled.seed, _prediction(models, sampled.sampler)
     loras = loras_on(graph, models, positive.clip)
     base, words = checkpoint_of(models[-1]), (positive, negative)
@@ -117,7 +117,7 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
         width=width,
         height=height,
         emphasis=positive.emphasis,
-        prediction=said or config_of(models[-1])[1],
+        prediction=said or loader_config(models[-1])[1],
         unused=(*graph.unused(), *_notes(sampled)),
     )
 
@@ -131,7 +131,7 @@ def _prediction(models: tuple[Node, ...], sampler: str) -> str | None:
         raise broken("samples with lcm and a model that is not sampled so (ModelSamplingDiscrete lcm)", field="sampler")
     if found and found[0] not in PREDICTIONS:
         raise broken(
-            f"samples with the model as {shown(found[0])[:40]!r}; {' and '.join(PREDICTIONS)} can be repeated",
+            f"samples with the model as {one_line(found[0])[:40]!r}; {' and '.join(PREDICTIONS)} can be repeated",
             field="model",
         )
     return PREDICTIONS[found[0]] if found else None
@@ -238,17 +238,17 @@ def _drop(node: Node, key: str, truths: tuple[object, ...]) -> None:
 
 def _sets_skip(way_to_clip: tuple[Node, ...]) -> bool:
     set_by_node = any(key in node.inputs for node in way_to_clip for key in SKIPS)
-    return set_by_node or config_of(way_to_clip[-1])[0] is not None
+    return set_by_node or loader_config(way_to_clip[-1])[0] is not None
 
 
-def _clip_skip(way: tuple[Node, ...]) -> ClipSkip:
+def _graph_skip(way: tuple[Node, ...]) -> ClipSkip:
     """The nearest CLIPSetLastLayer before the encoder counts, then the loader's config; without both it is the last layer."""
     said = [said.whole() for node in way for key in SKIPS if (said := node.take(key))]
-    layer, _ = config_of(way[-1])
+    layer, _ = loader_config(way[-1])
     return ClipSkip.from_comfy(next((number for number in (*said, layer) if number is not None), -1))
 
 
-def _size(graph: Graph, node: Node, made: Size) -> Size:
+def _latent_size(graph: Graph, node: Node, made: Size) -> Size:
     """The size of the empty latent, or of the picture that the graph begins with; SpecError where it is not known."""
     here = graph.link(node, "latent_image")
     passed: set[int] = set()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from clipskip.spec.graph_loras import loras_of
 from clipskip.spec.lora import LoraRef
 from clipskip.spec.nodes import Graph, Node, back_from, broken, is_sampler, word_of
-from clipskip.spec.record_reader import shown
+from clipskip.spec.record_reader import one_line
 from clipskip.spec.resources import stem
 
 
@@ -14,7 +14,7 @@ def checkpoint_of(node: Node) -> str:
     value = said.value.get("content") if said and isinstance(said.value, dict) else said and said.value
     if not isinstance(value, str):
         raise broken(
-            f"has {shown(value)[:40]!r} for ckpt_name, which is not a name; choose a checkpoint", field="model"
+            f"has {one_line(value)[:40]!r} for ckpt_name, which is not a name; choose a checkpoint", field="model"
         )
     return stem(value)
 
@@ -29,7 +29,7 @@ CONFIGS: Mapping[str, tuple[int | None, str | None]] = {
 and what the model predicts, where they say so (comfy/sd.py load_checkpoint)."""
 
 
-def config_of(node: Node) -> tuple[int | None, str | None]:
+def loader_config(node: Node) -> tuple[int | None, str | None]:
     """What a loader's config says of the text encoder's layer and the prediction; SpecError for a config that is not known."""
     said = node.take("config_name")
     if said is None:

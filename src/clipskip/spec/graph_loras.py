@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from clipskip.spec.nodes import TAGGED, Graph, Node, broken, is_link, number_of
-from clipskip.spec.record_reader import Said, shown
+from clipskip.spec.record_reader import Said, one_line
 from clipskip.spec.resources import stem
 
 Loaded = tuple[str, float, float]
@@ -118,7 +118,7 @@ def _power(node: Node) -> Iterator[Loaded]:
         said = node.take(key)
         if said is None or not isinstance(said.value, dict) or "lora" not in said.value:
             raise broken(
-                f"has {shown(node.inputs[key])[:40]} for {key} of {node.kind}, which names no LoRA", field="lora"
+                f"has {one_line(node.inputs[key])[:40]} for {key} of {node.kind}, which names no LoRA", field="lora"
             )
         entry = dict(said.value)
         file, unet = Said(key, entry.pop("lora")).name(), Said(f"{key} strength", entry.pop("strength", 1)).number()
@@ -183,7 +183,9 @@ def _managed(node: Node) -> Iterator[Loaded]:
         return
     entries = said.value.get("__value__") if isinstance(said.value, dict) else said.value
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise broken(f"has {shown(said.value)[:40]} for loras of {node.kind}, which is no list of LoRAs", field="lora")
+        raise broken(
+            f"has {one_line(said.value)[:40]} for loras of {node.kind}, which is no list of LoRAs", field="lora"
+        )
     node.take("text")  # the same list as it is typed
     for entry in entries:
         rest = dict(entry)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from clipskip.spec.graph_files import checkpoint_of
-from clipskip.spec.graph_ways import Words, way, words_of
+from clipskip.spec.graph_ways import Words, texts_of, way
 from clipskip.spec.nodes import Graph, Node, back_from, broken, is_sampler
 
 EVEN = {"Normal": -1, "SGM Uniform": 0, "Simple": 0, "DDIM": 0}
@@ -39,8 +39,8 @@ def refining(
     name = checkpoint_of(way(graph, second, "model", "MODEL")[-1])
     if name == base:
         return None
-    positive = words_of(graph, second, "positive")
-    negative = words_of(graph, second, "negative") if "negative" in second.inputs else None
+    positive = texts_of(graph, second, "positive")
+    negative = texts_of(graph, second, "negative") if "negative" in second.inputs else None
     told = [one and one.text for one in (*words, positive, negative)]
     if told[:2] != told[2:]:
         raise broken(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from clipskip.errors import SpecError
 from clipskip.spec.graph_loras import DISABLED, loads_loras, takes_tags, without_tags
 from clipskip.spec.nodes import TAGGED, Graph, Link, Node, broken, is_link
-from clipskip.spec.record_reader import plain, says_something, shown
+from clipskip.spec.record_reader import one_line, plain_key, says_something
 
 EMPHASIS = "ComfyUI"
 MOST_HOPS = 20
@@ -108,7 +108,7 @@ def _check_known(graph: Graph, node: Node) -> None:
     if lora or "lora" in node.kind.lower():
         raise broken(f"loads LoRAs with {node.kind}, which is not known; LoraLoader is", field="lora")
     for key, value in node.inputs.items():
-        if plain(key) in ("clipskip", "stopatcliplayer", "clipstopatlayer") and says_something(value):
+        if plain_key(key) in ("clipskip", "stopatcliplayer", "clipstopatlayer") and says_something(value):
             raise broken(f"sets Clip Skip with {node.kind}, which is not known; CLIPSetLastLayer is", field="clip_skip")
 
 
@@ -125,7 +125,7 @@ def _names_file(value: object) -> bool:
     return not isinstance(value, list) and says_something(value) and str(value).lower() not in ("none", "false", "0")
 
 
-def words_of(graph: Graph, start: Node, side: str) -> Words:
+def texts_of(graph: Graph, start: Node, side: str) -> Words:
     """The one text that is encoded for a side, and the way to its text encoder."""
     key = side if side in start.inputs else "conditioning"
     here = graph.link(start, key)
@@ -182,7 +182,7 @@ def _emphasis(node: Node, side: str = "") -> str:
     parser = node.take("parser")
     if parser is not None and parser.value not in ("A1111", "comfy"):
         raise broken(
-            f"reads its prompt with the parser {shown(parser.value)[:40]}; A1111 and comfy can be repeated",
+            f"reads its prompt with the parser {one_line(parser.value)[:40]}; A1111 and comfy can be repeated",
             field="prompt",
         )
     if parser is not None and parser.value == "A1111":

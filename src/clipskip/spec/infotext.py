@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import islice
 
 from clipskip.errors import SpecError
-from clipskip.spec.record_reader import SPELLINGS, plain
+from clipskip.spec.record_reader import SPELLINGS, plain_key
 
 NEGATIVE = "Negative prompt:"
 LONGEST_NAME = 40
@@ -106,7 +106,7 @@ def _count(lines: list[str]) -> int:
 def _goes_on(line: str) -> bool:
     """Whether a line behind the settings continues them, which it does when it starts with a known setting."""
     first = next(_pairs(line.strip()), None)
-    return first is not None and line.strip().startswith(first[0]) and plain(first[0]) in KNOWN
+    return first is not None and line.strip().startswith(first[0]) and plain_key(first[0]) in KNOWN
 
 
 def _settings_from(lines: list[str]) -> tuple[str, list[tuple[str, str]]]:
@@ -155,8 +155,8 @@ def _infotext(prompt: list[str], negative: list[str], settings: str, rest: tuple
     lists, bare = _json_fields(settings)
     hashes = lists.get("Hashes")
     return Infotext(
-        prompt=_joined(prompt),
-        negative_prompt=_joined(negative),
+        prompt=_join_lines(prompt),
+        negative_prompt=_join_lines(negative),
         fields=_fields(_pairs(settings)),
         hashes={k: v for k, v in hashes.items() if isinstance(v, str)} if isinstance(hashes, dict) else {},
         lists=lists,
@@ -185,7 +185,7 @@ def _json_fields(settings: str) -> tuple[dict[str, object], str]:
     return lists, "".join([*kept, settings[at:]])
 
 
-def _joined(lines: list[str]) -> str:
+def _join_lines(lines: list[str]) -> str:
     """Join lines; leading empty ones vanish, as in A1111."""
     start = next((i for i, line in enumerate(lines) if line), len(lines))
     return "\n".join(lines[start:])
@@ -251,7 +251,7 @@ def format_infotext(infotext: Infotext) -> str:
     same = {
         "prompt": _stripped(read.prompt) == _stripped(infotext.prompt),
         "negative_prompt": _stripped(read.negative_prompt) == _stripped(infotext.negative_prompt),
-        "settings": _whole(read) == _whole(infotext) and read.hashes == infotext.hashes,
+        "settings": _whole_fields(read) == _whole_fields(infotext) and read.hashes == infotext.hashes,
     }
     for name, kept in same.items():
         if not kept:
@@ -269,7 +269,7 @@ def compose(infotext: Infotext) -> str:
     An empty prompt keeps its line, because sd-prompt-reader looks for line breaks before its labels.
     """
     negative = f"\n{NEGATIVE} {infotext.negative_prompt}" if infotext.negative_prompt else ""
-    pairs = [f"{key}: {_quoted(value)}" for key, value in with_sizes(_whole(infotext))]
+    pairs = [f"{key}: {_quoted(value)}" for key, value in with_sizes(_whole_fields(infotext))]
     if infotext.hashes:
         pairs.append(_hashes_pair(infotext.hashes))
     return f"{infotext.prompt}{negative}" + (f"\n{', '.join(pairs)}" if pairs else "")
@@ -283,14 +283,14 @@ def hide_labels(prompt: str) -> str:
     return _LABELS.sub(lambda match: match[0].lower(), prompt)
 
 
-def _whole(infotext: Infotext) -> dict[str, str]:
+def _whole_fields(infotext: Infotext) -> dict[str, str]:
     """Return the fields without the pieces that A1111's grammar makes of the hashes."""
-    pieces = _pieces(_hashes_pair(infotext.hashes))
+    pieces = _hash_pieces(_hashes_pair(infotext.hashes))
     return {key: value for key, value in infotext.fields.items() if pieces.get(key) != value}
 
 
 @lru_cache(maxsize=256)
-def _pieces(hashes: str) -> Mapping[str, str]:
+def _hash_pieces(hashes: str) -> Mapping[str, str]:
     """Return what A1111's grammar makes of the hashes, which are the same in all cells of a sweep's row."""
     return _fields(_pairs(hashes))
 

@@ -68,11 +68,11 @@ class _Reading:
 
     def free(self, at: int) -> Parsed:
         match = _FREE.match(self.text, at)
-        return ([(_plain(match[0]), 1.0)], match.end()) if match else None
+        return ([(_unescaped(match[0]), 1.0)], match.end()) if match else None
 
     def word(self, at: int) -> Parsed:
         match = _WORD.match(self.text, at)
-        return ([(_plain(match[0]), 1.0)], match.end()) if match else None
+        return ([(_unescaped(match[0]), 1.0)], match.end()) if match else None
 
     def lora(self, at: int) -> Parsed:
         match = _LORA.match(self.text, at)
@@ -145,7 +145,7 @@ def _weighed(pieces: Pieces, written: str) -> Pieces:
     return weighed
 
 
-def _plain(words: str) -> str:
+def _unescaped(words: str) -> str:
     return _ESCAPED.sub(r"\1", words)
 
 

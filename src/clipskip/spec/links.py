@@ -131,9 +131,9 @@ def _civitai(text: str, path: list[str], query: str, host: str) -> CivitaiLink:
     """Parse /models/ID[/name][?modelVersionId=ID], /model-versions/ID, /api/download/models/ID[?fileId=ID],
     /api/v1/..."""
     asked = {name: values[-1] for name, values in parse_qs(query).items()}
-    numbers = {name: _number(value) for name, value in asked.items()}
+    numbers = {name: _id_in(value) for name, value in asked.items()}
     red = host.endswith(".red")
-    number = next((_number(part) for part in path if part.isdigit()), None)
+    number = next((_id_in(part) for part in path if part.isdigit()), None)
     file_id = numbers.get("fileId")
     if number is not None and path[:1] == ["models"]:
         return CivitaiLink(model_id=number, version_id=numbers.get("modelVersionId"), file_id=file_id, red=red)
@@ -170,9 +170,9 @@ def _parse_air(text: str) -> Link:
     if match and source == "civitai" and match["id"].isdigit() and (match["version"] or "0").isdigit():
         version, file_id = match["version"], match["file"]
         return CivitaiLink(
-            model_id=_number(match["id"]),
-            version_id=_number(version) if version else None,
-            file_id=_number(file_id) if file_id else None,
+            model_id=_id_in(match["id"]),
+            version_id=_id_in(version) if version else None,
+            file_id=_id_in(file_id) if file_id else None,
         )
     if match and source == "huggingface" and REPO.fullmatch(match["id"]):
         return HubLink(repo=match["id"], revision=match["version"] or "")
@@ -182,7 +182,7 @@ def _parse_air(text: str) -> Link:
     )
 
 
-def _number(text: str) -> int | None:
+def _id_in(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipskip.errors import SpecError
-from clipskip.spec.record_reader import Record, Said, disagree, plain, says_something
+from clipskip.spec.record_reader import Record, Said, disagree, plain_key, says_something
 from clipskip.spec.sampler_names import other_names
 
 NAMES: Mapping[str, str] = {
@@ -36,8 +36,8 @@ def draw_things(record: Record) -> Record:
     if "lora" in found:
         found["loras"] = _loras(found.pop("lora"))
     mode = found.get("seed_mode")
-    if isinstance(mode, str) and plain(mode) in NOISE:
-        found["rng"] = NOISE[plain(found.pop("seed_mode"))]
+    if isinstance(mode, str) and plain_key(mode) in NOISE:
+        found["rng"] = NOISE[plain_key(found.pop("seed_mode"))]
     return found
 
 

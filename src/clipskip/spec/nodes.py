@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, final
 
 from clipskip.errors import SpecError
-from clipskip.spec.record_reader import Said, says_something, shown
+from clipskip.spec.record_reader import Said, one_line, says_something
 
 Link = tuple["Node", int]
 """A node, and the number of one of its outputs."""
@@ -70,7 +70,7 @@ class Node:
     """One node: its class, and inputs that are values or links [node, output]."""
 
     def __init__(self, name: str, record: Mapping[str, Any]) -> None:
-        self.name, self.kind = name, shown(record.get("class_type"))
+        self.name, self.kind = name, one_line(record.get("class_type"))
         inputs = record.get("inputs")
         self.inputs: dict[str, Any] = dict(inputs) if isinstance(inputs, dict) else {}  # Any: JSON
         self.off = record.get("mode") in (MUTED, BYPASSED)
@@ -99,7 +99,7 @@ class Node:
 
 
 def _value(value: object) -> str:
-    return f"of node {shown(value[0])}" if is_link(value) else shown(value)  # type: ignore[index]  # a list
+    return f"of node {one_line(value[0])}" if is_link(value) else one_line(value)  # type: ignore[index]  # a list
 
 
 def is_link(value: object) -> bool:
@@ -127,11 +127,11 @@ class Graph:
         if said is None:
             return None
         if not is_link(said.value):
-            raise broken(f"has {shown(said.value)[:40]!r} for {key} of {node.kind}, which is not a link")
+            raise broken(f"has {one_line(said.value)[:40]!r} for {key} of {node.kind}, which is not a link")
         found = self.nodes.get(str(said.value[0]))
         if found is None:
             raise broken(
-                f"takes {key} of {node.kind} from node {shown(said.value[0])[:20]}, which is not in it: muted and removed "
+                f"takes {key} of {node.kind} from node {one_line(said.value[0])[:20]}, which is not in it: muted and removed "
                 "nodes are left out; queue it again whole"
             )
         if found.off:
@@ -229,14 +229,14 @@ class Graph:
         if node.kind == SHOWS_TEXT:
             return "text"
         kinds = (int, float) if key not in WORDS else (str,)
-        fits = [name for name, value in node.inputs.items() if _fits(value, kinds)]
+        fits = [name for name, value in node.inputs.items() if _is_kind(value, kinds)]
         if "populated_text" in fits and key in TEXTS:
             return "populated_text"
         other = [name for name, value in node.inputs.items() if isinstance(value, str) and value not in ("", *CONTROLS)]
         return fits[0] if len(fits) == 1 and (key in WORDS or not other) else None
 
 
-def _fits(value: object, kinds: tuple[type, ...]) -> bool:
+def _is_kind(value: object, kinds: tuple[type, ...]) -> bool:
     return is_link(value) or (isinstance(value, kinds) and not isinstance(value, bool) and value not in CONTROLS)
 
 
@@ -272,5 +272,5 @@ def number_of(graph: Graph, node: Node, key: str) -> Said | None:
 def word_of(node: Node, key: str) -> str | None:
     said = node.take(key)
     if said is not None and not isinstance(said.value, str):
-        raise broken(f"has {shown(said.value)[:40]!r} for {key} of {node.kind}, which is not a name", field=key)
+        raise broken(f"has {one_line(said.value)[:40]!r} for {key} of {node.kind}, which is not a name", field=key)
     return said.value if said else None

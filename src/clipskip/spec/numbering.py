@@ -87,7 +87,7 @@ def value_of(l_from_end: float, g_from_end: float, dialect: Dialect, family: Fam
 def _of_number(value: Value | None, number: float | None, dialect: Dialect, family: Family, *, last: int) -> float:
     """Return the n of a number, checked."""
     row = numbering(dialect, family)
-    subject = f"{dialect.label} {_short(value)} on {family.label}"
+    subject = f"{dialect.label} {_short_value(value)} on {family.label}"
     if number is None or not isfinite(number):
         raise SkipOutOfRange(f"{subject} is not a number; use {row.range}", field="clip_skip")
     if not number.is_integer() and not row.fractions:
@@ -106,7 +106,7 @@ def _remark(value: Value | None, n: float, dialect: Dialect, family: Family) -> 
     """Return a remark on what the user may not expect of this value."""
     row = numbering(dialect, family)
     l_from_end, g_from_end = row.read(n)
-    subject, remarks = f"{dialect.label} {_short(value)} on {family.label}", list[str]()
+    subject, remarks = f"{dialect.label} {_short_value(value)} on {family.label}", list[str]()
     if l_from_end != g_from_end:
         remarks.append(f"{subject} reads CLIP-L at {l_from_end:g} and OpenCLIP-bigG at {g_from_end:g}: {row.why}")
     elif l_from_end != n or row.fixed:
@@ -124,7 +124,7 @@ def _tidy(n: float) -> float:
     return int(n) if float(n).is_integer() else round(n, 12)
 
 
-def _short(value: Value | None) -> str:
+def _short_value(value: Value | None) -> str:
     text = f"{value:.12g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 40 else f"{text[:40]}..."
 
@@ -146,7 +146,7 @@ def _of_word(value: Value | None, dialect: Dialect, family: Family) -> int:
         if word == name.casefold():
             return number
     raise SpecError(
-        f"{dialect.label} {_short(value)} on {family.label} is not one of its values; use {row.range}"
+        f"{dialect.label} {_short_value(value)} on {family.label} is not one of its values; use {row.range}"
         + (f" ({row.limits})" if row.limits else ""),
         field="clip_skip",
     )

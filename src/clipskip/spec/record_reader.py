@@ -65,7 +65,7 @@ GIVE_WAY = frozenset({"samplerindex", "ksamplername"})
 second name of its sampler, in ComfyUI's words."""
 
 
-def plain(key: str) -> str:
+def plain_key(key: str) -> str:
     """Return a key without what tools disagree on: case, spaces, hyphens, underscores."""
     return re.sub(r"[\W_]+", "", key).lower()
 
@@ -76,13 +76,13 @@ LISTS = frozenset(
 """Settings that are lists, which may be empty."""
 
 
-def _spellings() -> dict[str, tuple[str, ...]]:
-    rows = {row.key: tuple(plain(name) for name in (row.label, row.key, row.a1111) if name) for row in SETTINGS}
+def _spelling_table() -> dict[str, tuple[str, ...]]:
+    rows = {row.key: tuple(plain_key(name) for name in (row.label, row.key, row.a1111) if name) for row in SETTINGS}
     both = {field: (*rows.get(field, ()), *OTHER_SPELLINGS.get(field, ())) for field in (*rows, *OTHER_SPELLINGS)}
     return {field: tuple(dict.fromkeys(names)) for field, names in both.items()}
 
 
-SPELLINGS: Mapping[str, tuple[str, ...]] = _spellings()
+SPELLINGS: Mapping[str, tuple[str, ...]] = _spelling_table()
 """The spellings of each setting in any tool's texts and JSON, as `plain` writes them; the first in a record counts."""
 SINGLE = frozenset(name for field in SPELLINGS.keys() - LISTS for name in SPELLINGS[field])
 """Spellings of settings that are single values, so that an empty list counts as none."""
@@ -127,8 +127,8 @@ class Said:
     def number(self) -> float:
         """Return the value as a finite number, which may be written as text."""
         value = self.value
-        plain = not isinstance(value, bool) and isinstance(value, int | float | str)
-        if not plain or not (isinstance(value, float) or _NUMBER.fullmatch(str(value).strip())):
+        is_plain = not isinstance(value, bool) and isinstance(value, int | float | str)
+        if not is_plain or not (isinstance(value, float) or _NUMBER.fullmatch(str(value).strip())):
             self.nonsense("a number")
         number = float(value)
         if not math.isfinite(number):
@@ -138,7 +138,7 @@ class Said:
     def nonsense(self, wanted: str) -> NoReturn:
         """Raise the error that the value is not what it should be."""
         field = re.sub(r"\W", "_", self.key.lower())[:40]
-        raise SpecError(f"settings: {self.key[:60]} {shown(self.value)[:40]!r} is not {wanted}", field=field)
+        raise SpecError(f"settings: {self.key[:60]} {one_line(self.value)[:40]!r} is not {wanted}", field=field)
 
 
 @final
@@ -149,11 +149,11 @@ class Reader:
         self._record = record
         self._keys: dict[str, list[str]] = {}
         for key in record:
-            self._keys.setdefault(plain(key), []).append(key)
+            self._keys.setdefault(plain_key(key), []).append(key)
         self._waiting = {
             key: None
             for key, value in record.items()
-            if says_something(value) or (value in ([], {}) and plain(key) in SINGLE)
+            if says_something(value) or (value in ([], {}) and plain_key(key) in SINGLE)
         }
         self._more: list[tuple[str, str]] = []
 
@@ -171,9 +171,9 @@ class Reader:
         """
         entries = self.all(field)
         for other in entries[1:]:
-            if _alike(field, other.value, entries[0].value):
+            if _mean_same(field, other.value, entries[0].value):
                 continue
-            if field in NEVER_TWO and plain(other.key) not in GIVE_WAY:
+            if field in NEVER_TWO and plain_key(other.key) not in GIVE_WAY:
                 raise disagree(entries[0], other, field=field)
             self._waiting[other.key] = None
         return entries[0] if entries else None
@@ -195,11 +195,11 @@ class Reader:
     def leave(self, name: str, value: object) -> None:
         """Record something inside a taken key that nothing here uses."""
         if says_something(value):
-            self._more.append((name, shown(value)))
+            self._more.append((name, one_line(value)))
 
     def left(self) -> Iterator[tuple[str, str]]:
         """Yield what nobody took."""
-        yield from ((key, shown(self._record[key])) for key in self._waiting)
+        yield from ((key, one_line(self._record[key])) for key in self._waiting)
         yield from self._more
 
     def has(self, field: str) -> bool:
@@ -238,13 +238,13 @@ class Reader:
 
 def disagree(first: Said, second: Said, *, field: str) -> SpecError:
     """Return the error for two keys that contradict each other."""
-    told = " and ".join(f"{said.key[:60]} {shown(said.value)[:40]}" for said in (first, second))
+    told = " and ".join(f"{said.key[:60]} {one_line(said.value)[:40]}" for said in (first, second))
     return SpecError(f"settings: {told} disagree; leave one of them", field=field)
 
 
-def _alike(field: str, first: object, second: object) -> bool:
+def _mean_same(field: str, first: object, second: object) -> bool:
     """Whether two values mean the same; models' names are compared as they are looked up."""
-    texts = [shown(value).strip() for value in (first, second)]
+    texts = [one_line(value).strip() for value in (first, second)]
     if field == "model":
         texts = [re.sub(r"\s*\[[0-9a-fA-F]{8,64}\]$", "", text).replace("\\", "/").rpartition("/")[2] for text in texts]
         texts = [re.sub(r"\.(safetensors|ckpt)$", "", text, flags=re.IGNORECASE) for text in texts]
@@ -256,7 +256,7 @@ def says_something(value: object) -> bool:
     return value is not None and value != "" and value != [] and value != {}
 
 
-def shown(value: object) -> str:
+def one_line(value: object) -> str:
     """Return a value on one line, as in its record, shortened."""
     try:
         text = value if isinstance(value, str) else _JSON.encode(value)

@@ -42,7 +42,7 @@ def _within(value: int) -> int:
     return min(max(value, LEAST), MOST)
 
 
-def denoiser_calls(sampler: str, steps: int) -> int:
+def reforge_calls(sampler: str, steps: int) -> int:
     """Return how often reForge calls the denoiser for a picture."""
     return steps * (2 if sampler.casefold() in TWO_CALLS else 1)
 

@@ -58,7 +58,7 @@ def read_files(reader: Reader, prompt: str, negative: str) -> Files:
     for said in reader.all("resources"):
         for entry in entries(said):
             _read_resource(reader, said, entry, files)
-    files.loras += [*_listed(reader, files), *_addnet(reader)]
+    files.loras += [*_listed_loras(reader, files), *_addnet(reader)]
     files.loras += [lora for lora in _numbered(reader) if lora not in files.loras]
     tags = {name.strip() for name in _TAG.findall(prompt)}
     files.loras = [lora for lora in files.loras if lora.name not in tags]
@@ -175,7 +175,7 @@ def _read_resource(reader: Reader, said: Said, entry: object, files: Files) -> N
     kind = str(item.take("type", "modelType") or "").lower().replace("_", "").replace(" ", "")
     name = item.file()
     if kind in LORA_KINDS:
-        files.loras.append(_lora(name, item.number(WEIGHTS), item.number(("strengthClip",))))
+        files.loras.append(_lora_ref(name, item.number(WEIGHTS), item.number(("strengthClip",))))
         if digits := item.word(HASHES):
             files.lora_hashes.setdefault(name, digits)
     elif kind in MODEL_KINDS:
@@ -194,7 +194,7 @@ def _read_resource(reader: Reader, said: Said, entry: object, files: Files) -> N
     item.leave()
 
 
-def _listed(reader: Reader, files: Files) -> Iterator[LoraRef]:
+def _listed_loras(reader: Reader, files: Files) -> Iterator[LoraRef]:
     """Yield LoRAs from InvokeAI's list of models, Fooocus' triples, and SwarmUI's and Easy Diffusion's separate
     lists."""
     names: list[object] = []
@@ -215,17 +215,17 @@ def _listed(reader: Reader, files: Files) -> Iterator[LoraRef]:
         )
     for at, name in enumerate(names):
         weight = Said(weights[at][0].key, weights[at][1]).number() if weights else 1.0
-        yield _lora(str(name), weight)
+        yield _lora_ref(str(name), weight)
 
 
 def _invoke_lora(reader: Reader, said: Said, entry: Record, files: Files) -> LoraRef:
     item = _Item(reader, said.key, entry)
     model = item.take("model", "lora") if isinstance(entry.get("model", entry.get("lora")), dict) else None
     if model is None:
-        lora = _lora(item.file(), item.number(WEIGHTS))
+        lora = _lora_ref(item.file(), item.number(WEIGHTS))
     else:
         inner = _Item(reader, f"{said.key} model", model)
-        lora = _lora(inner.file(), item.number(WEIGHTS))
+        lora = _lora_ref(inner.file(), item.number(WEIGHTS))
         inner.leave()
     if digits := item.word(HASHES):
         files.lora_hashes.setdefault(lora.name, digits)
@@ -236,7 +236,7 @@ def _invoke_lora(reader: Reader, said: Said, entry: Record, files: Files) -> Lor
 def _triple(reader: Reader, said: Said, entry: list[object], files: Files) -> LoraRef:
     if not 2 <= len(entry) <= 3 or not isinstance(entry[0], str):
         Said(said.key, entry).nonsense("a name with its weight")
-    lora = _lora(entry[0], Said(said.key, entry[1]).number())
+    lora = _lora_ref(entry[0], Said(said.key, entry[1]).number())
     if len(entry) == 3 and isinstance(entry[2], str) and entry[2]:
         files.lora_hashes.setdefault(lora.name, entry[2])
     elif len(entry) == 3:
@@ -252,10 +252,10 @@ def _numbered(reader: Reader) -> Iterator[LoraRef]:
         if not colon:
             said.nonsense("a name with its weight, as in name : 0.5")
         if name.strip().lower() not in NO_FILE:
-            yield _lora(name.strip(), Said(said.key, weight.strip()).number())
+            yield _lora_ref(name.strip(), Said(said.key, weight.strip()).number())
     for match, said in reader.matching(_OLD_FOOOCUS):
         if match[1].lower() not in NO_FILE:
-            yield _lora(match[1], said.number())
+            yield _lora_ref(match[1], said.number())
 
 
 def _addnet(reader: Reader) -> Iterator[LoraRef]:
@@ -281,7 +281,7 @@ def _addnet(reader: Reader) -> Iterator[LoraRef]:
             yield LoraRef(name=stem(name), text_encoder=te, unet=unet)
 
 
-def _lora(name: str, unet: float | None, text_encoder: float | None = None) -> LoraRef:
+def _lora_ref(name: str, unet: float | None, text_encoder: float | None = None) -> LoraRef:
     if not name:
         raise SpecError("settings: a LoRA has no name", field="lora")
     unet = 1.0 if unet is None else unet

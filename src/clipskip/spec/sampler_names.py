@@ -1,6 +1,6 @@
 """Every tool's names of samplers and schedule types, translated to A1111's."""
 
-from clipskip.spec.record_reader import plain
+from clipskip.spec.record_reader import plain_key
 
 AUTOMATIC = "Automatic"
 COMFY_SAMPLERS = {
@@ -82,4 +82,4 @@ def takes_no_schedule(sampler: str, *, begun: bool) -> bool:
     """Whether a sampler visits its own timesteps, so that a schedule type beside it says nothing; where a picture is `begun`
     at another, fewer do."""
     names = OWN_TIMES - SPACED_BY_SCHEDULE if begun else OWN_TIMES
-    return plain(sampler) in {plain(name) for name in names}
+    return plain_key(sampler) in {plain_key(name) for name in names}

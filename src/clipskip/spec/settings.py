@@ -17,7 +17,7 @@ from clipskip.spec.mac_apps import draw_things_fields
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires
 from clipskip.spec.plain import write_value, write_values
-from clipskip.spec.record_reader import NEVER_TWO, SPELLINGS, Reader, Said, disagree, plain, shown
+from clipskip.spec.record_reader import NEVER_TWO, SPELLINGS, Reader, Said, disagree, one_line, plain_key
 from clipskip.spec.render import FileRef, Render, Request
 from clipskip.spec.sampler_names import is_comfy
 from clipskip.spec.skip import ClipSkip
@@ -52,7 +52,7 @@ def request_from_text(text: str) -> Request:
         raise SpecError("the settings are empty; paste the whole block, prompt first", field="settings")
     record = read_record(text)
     if record is not None:
-        _check(record)
+        _check_numbers(record)
         return record
     infotext = parse_infotext(text.replace("\r\n", "\n").replace("\r", "\n"))
     if infotext.fields and not infotext.prompt and not infotext.negative_prompt and not infotext.hashes:
@@ -72,7 +72,7 @@ def request_from_texts(texts: Sequence[str]) -> Request:
         try:
             other = request_from_text(text)
         except SpecError as error:
-            differences.append(("other settings in the picture", f"{shown(text)[:60]} ({error})"))
+            differences.append(("other settings in the picture", f"{one_line(text)[:60]} ({error})"))
         else:
             if first:
                 asked = _with_hashes(asked, other)
@@ -103,7 +103,7 @@ def _differing(asked: Request, other: Request) -> Iterator[tuple[str, str]]:
     for name in ("prompt",) if other == bare else COMPARED:
         first, second = getattr(asked, name), getattr(other, name)
         if second is not None and first != second and str(first).split() != str(second).split():
-            yield f"{name.replace('_', ' ')} in the picture's other settings", shown(str(second))
+            yield f"{name.replace('_', ' ')} in the picture's other settings", one_line(str(second))
 
 
 def with_defaults(infotext: Infotext) -> Infotext:
@@ -154,17 +154,17 @@ def request_from_infotext(infotext: Infotext) -> Request:
     counted = asked.counted_by or _counted_by(version.value if version else "", infotext.fields)
     told = (*version_note, *twice, *_inner_negative(infotext), *infotext.rest)
     request = replace(asked, counted_by=counted, unused=(*asked.unused, *told))
-    _check(request)
+    _check_numbers(request)
     return request
 
 
 def _said_twice(infotext: Infotext) -> Iterator[tuple[str, str]]:
     """Yield the earlier values of keys that stand twice, where A1111 drops them; SpecError where each makes another picture."""
     for key, earlier, later in infotext.twice:
-        if any(plain(key) in SPELLINGS[field] for field in (*NEVER_TWO, "clip_skip")):
-            field = next(field for field in (*NEVER_TWO, "clip_skip") if plain(key) in SPELLINGS[field])
+        if any(plain_key(key) in SPELLINGS[field] for field in (*NEVER_TWO, "clip_skip")):
+            field = next(field for field in (*NEVER_TWO, "clip_skip") if plain_key(key) in SPELLINGS[field])
             raise disagree(Said(key, earlier), Said(key, later), field=field)
-        yield f"{key}, which stands twice", shown(earlier)
+        yield f"{key}, which stands twice", one_line(earlier)
 
 
 def _inner_negative(infotext: Infotext) -> Iterator[tuple[str, str]]:
@@ -172,7 +172,7 @@ def _inner_negative(infotext: Infotext) -> Iterator[tuple[str, str]]:
     at = infotext.prompt.lower().find("negative prompt:")
     ours = infotext.fields.get("Version", "").startswith("clipskip")
     if at >= 0 and not infotext.negative_prompt and not ours:
-        yield "a negative prompt inside the prompt", shown(infotext.prompt[at:])
+        yield "a negative prompt inside the prompt", one_line(infotext.prompt[at:])
 
 
 def _told_by(infotext: Infotext) -> tuple[Source, Mapping[str, object], str, str]:
@@ -203,17 +203,17 @@ def _counted_by(version: object, fields: Mapping[str, str]) -> Dialect | None:
         "1": Dialect.A1111,
     }  # fmt: skip
     tool = next((dialect for mark, dialect in marks.items() if text.startswith(mark)), None)
-    typed = any(plain(name) == "clipskip" for name in fields)
+    typed = any(plain_key(name) == "clipskip" for name in fields)
     return tool or (None if typed else Dialect.A1111)
 
 
-def _check(request: Request) -> None:
+def _check_numbers(request: Request) -> None:
     """Raise SpecError, worded for a settings text, for numbers that no picture can have."""
     try:
         check_request(request)
     except SpecError as error:
-        shown = f"Size {request.width}x{request.height}: " if error.field in ("width", "height", "size") else ""
-        raise type(error)(f"settings: {shown}{error}", field=error.field) from None
+        size = f"Size {request.width}x{request.height}: " if error.field in ("width", "height", "size") else ""
+        raise type(error)(f"settings: {size}{error}", field=error.field) from None
 
 
 def check_request(request: Request) -> None:

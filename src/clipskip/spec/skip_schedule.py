@@ -184,7 +184,7 @@ def parse_encoder_skip(text: str) -> EncoderSkip:
         )
     tokens = deque(_TOKEN.findall(text.strip()))
     try:
-        skip = _read(tokens)
+        skip = _read_skip(tokens)
     except (IndexError, ValueError):
         skip = None
     if skip is None or tokens:
@@ -201,21 +201,21 @@ def _read_steps(text: str) -> EncoderSkip:
     return StepSkips.of([ClipSkip.parse(value) for value in values])
 
 
-def _read(tokens: deque[str]) -> ClipSkip | SkipSchedule:
+def _read_skip(tokens: deque[str]) -> ClipSkip | SkipSchedule:
     """Read and remove a Clip Skip from the start of the tokens; IndexError or ValueError where there is none."""
     token = tokens.popleft().strip() or tokens.popleft()
     if token in ("]", ":", "|"):
         raise ValueError
     if token != "[":
         return ClipSkip.parse(token)
-    skips = [_read(tokens)]
+    skips = [_read_skip(tokens)]
     while (mark := _mark(tokens)) == "|":
-        skips.append(_read(tokens))
+        skips.append(_read_skip(tokens))
     if mark == "]":
         if len(skips) == 1:
             raise ValueError
         return SkipSchedule(skips=tuple(skips))
-    skips.append(_read(tokens))
+    skips.append(_read_skip(tokens))
     if len(skips) > 2 or _mark(tokens) != ":":
         raise ValueError
     when = tokens.popleft().strip()

@@ -47,15 +47,15 @@ class Dialect(Enum):
     @classmethod
     def parse(cls, name: str) -> "Dialect":
         """Parse the tool that a user named: a1111, ComfyUI, "SD.Next", sd.cpp."""
-        plain = _plain(name)
+        plain = _tool_key(name)
         for dialect in cls:
-            if plain in (_plain(dialect.value), _plain(dialect.label), *OTHER_NAMES.get(dialect, ())):
+            if plain in (_tool_key(dialect.value), _tool_key(dialect.label), *OTHER_NAMES.get(dialect, ())):
                 return dialect
         known = ", ".join(dialect.value for dialect in cls)
         raise SpecError(f"the tool {name[:40]!r} is unknown; use one of {known}", field="dialect")
 
 
-def _plain(name: str) -> str:
+def _tool_key(name: str) -> str:
     return re.sub(r"[\W_]", "", name).lower()
 
 

@@ -37,11 +37,11 @@ def pictures_at_once(unet: UNet, render: Render, *, begins: Begin | None = None)
     cells = render.width * render.height // 64 if begins is None else math.prod(begins.latent.shape[1:])
     if unet.device.type == "cpu":
         return 1 if cells > CPU_CELLS else CPU_PICTURES
-    fitting = int(SHARE * free_bytes(unet.device)) // picture_bytes(unet, cells)
+    fitting = int(SHARE * free_bytes(unet.device)) // drawing_bytes(unet, cells)
     return max(1, min(fitting, GPU_CELLS // cells))
 
 
-def picture_bytes(unet: UNet, cells: int) -> int:
+def drawing_bytes(unet: UNet, cells: int) -> int:
     """Estimate the bytes that a picture with so many latent cells takes while it is drawn."""
     return ROWS * LIVE * cells * unet.shape.block_out_channels[0] * unet.dtype.itemsize
 

@@ -12,7 +12,7 @@ Json = dict[str, Any]  # Any: JSON
 
 def carried_forms(manifest: Json) -> Json:
     """Return the forms of every cell. They are much alike, so each line of text is kept once and named by its number."""
-    skips = _skips(manifest)
+    skips = _manifest_skips(manifest)
     numbers: dict[str, int] = {}
     names: list[list[str]] = []
     rows: list[list[list[list[Any]]] | None] = []  # Any: two lists of lines' numbers, and an error
@@ -25,7 +25,7 @@ def carried_forms(manifest: Json) -> Json:
 
 def carried_dialects(manifest: Json) -> list[list[Json]]:
     """Return each column's Clip Skip in every tool's numbers; none for those that are not one number."""
-    skips = _skips(manifest)
+    skips = _manifest_skips(manifest)
     tables = (conversion_table(skip, family=_family(manifest)) if isinstance(skip, ClipSkip) else () for skip in skips)
     return [
         [
@@ -51,7 +51,7 @@ def _packed(form: Form, numbers: dict[str, int]) -> list[Any]:
     return [lines, notes, form.error]
 
 
-def _skips(manifest: Json) -> list[Skip]:
+def _manifest_skips(manifest: Json) -> list[Skip]:
     return [parse_skip(str(column["clip_skip"])) for column in manifest["columns"]]
 
 

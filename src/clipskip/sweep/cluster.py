@@ -20,7 +20,7 @@ from clipskip.spec import FileRef, Render, render_infotext
 from clipskip.sweep.drawn import Drawn, Extras
 from clipskip.sweep.folder import SweepFolder
 from clipskip.sweep.model import Model
-from clipskip.sweep.run import Saved, draws, load_model
+from clipskip.sweep.run import Saved, drawing_models, load_model
 from clipskip.sweep.staging import Staged, with_content
 from clipskip.sweep.workers import Telling, Worker, this_worker
 from clipskip.weights import CheckpointFacts, read_facts
@@ -95,7 +95,7 @@ class Actor:
         self._plan, self._other = plan, dict[FileRef, Model]()
         self._model = load_model(self._here(plan.model), allow_pickle=plan.allow_pickle)
         self._extras = self._opened(plan.extras)
-        self._drawer = draws(self._model, self._extras, self._open)
+        self._drawer = drawing_models(self._model, self._extras, self._open)
         self._worker = this_worker(self._model.device, self._model.unet.dtype)
 
     def draw(self, cells: Sequence[Cell]) -> Finished:
@@ -266,7 +266,7 @@ class _Crew:
         self._folder, self._tally, self._telling = folder, tally, Telling(folder.path)
         self._left = dict(missing)
         self._waiting = deque(
-            _pieces(missing, most=max(1, min(MOST_PIECE, len(missing) // (PIECES_EACH * len(actors)))))
+            _work_pieces(missing, most=max(1, min(MOST_PIECE, len(missing) // (PIECES_EACH * len(actors)))))
         )
         self._idle, self._busy = list(actors), dict[Any, _Piece]()  # by Ray's reference to the result
         self._slowest_s, self._reason = 0.0, "its worker died"
@@ -346,7 +346,7 @@ class _Crew:
             self._tally.failed.append(Failed(place=place, reason=_cause(error)))
 
 
-def _pieces(cells: Sequence[Cell], *, most: int) -> Iterator[list[Cell]]:
+def _work_pieces(cells: Sequence[Cell], *, most: int) -> Iterator[list[Cell]]:
     """Yield pieces of work, each of one checkpoint, VAE, LoRA set and prompt, so that these are opened, merged and read
     once."""
     groups: dict[tuple[object, ...], list[Cell]] = {}

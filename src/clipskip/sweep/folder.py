@@ -130,7 +130,7 @@ def finish_folder(path: Path) -> None:
         )
     across = [str(column["label"]) for column in manifest["columns"]]
     down = [str(row["name"]) for row in manifest["rows"]]
-    cells = [[_cell(path / Path(cell["file"]).name, cell) for cell in row] for row in manifest["cells"]]
+    cells = [[_page_cell(path / Path(cell["file"]).name, cell) for cell in row] for row in manifest["cells"]]
     shared = str(manifest["settings"])
     for sheet, rows in enumerate(_sheets(cells), start=1):
         pixels = [[pixels_of(cell.path) if cell else None for cell in cells[row]] for row in rows]
@@ -166,7 +166,7 @@ def _viewer_data(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:  # Any
     return {**known, "dialects": carried_dialects(manifest), **scored}
 
 
-def _cell(path: Path, said: dict[str, Any]) -> PageCell | None:  # Any: JSON
+def _page_cell(path: Path, said: dict[str, Any]) -> PageCell | None:  # Any: JSON
     settings = str(said["settings"])
     whole = is_whole(path, settings)
     return (

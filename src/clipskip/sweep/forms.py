@@ -144,7 +144,7 @@ def _notes(picture: _Picture, tool: str) -> Iterator[str]:
         yield f"the noise here was {picture.request.rng}'s; {tool} draws its own, so the picture differs"
 
 
-def _number(skip: Skip, picture: _Picture, dialect: Dialect) -> int:
+def _tool_number(skip: Skip, picture: _Picture, dialect: Dialect) -> int:
     """Return a whole Clip Skip in a tool's numbers."""
     number = str(to_dialect(skip, dialect, family=picture.family))
     if not re.fullmatch(r"-?\d+", number):
@@ -178,11 +178,18 @@ def _comfy(picture: _Picture) -> str:
         model, clip = [node, 0], [node, 1]
     if asked.vae:
         vae = [add("VAELoader", vae_name=asked.vae), 0]
-    above = [add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=_number(picture.skip, picture, Dialect.COMFYUI)), 0]
+    above = [
+        add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=_tool_number(picture.skip, picture, Dialect.COMFYUI)),
+        0,
+    ]
     below = above
     if picture.negative != picture.skip:
         below = [
-            add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=_number(picture.negative, picture, Dialect.COMFYUI)),
+            add(
+                "CLIPSetLastLayer",
+                clip=clip,
+                stop_at_clip_layer=_tool_number(picture.negative, picture, Dialect.COMFYUI),
+            ),
             0,
         ]
     latent = add("EmptyLatentImage", width=picture.width, height=picture.height, batch_size=1)
@@ -276,12 +283,12 @@ def _diffusers(picture: _Picture) -> str:
     return CODE.format(
         scheduler=scheduler, pipeline="StableDiffusionPipeline", model=f"{asked.model}.safetensors", options=options,
         loras="\n".join([*loras, ""]), prompt=picture.prompt, negative=asked.negative_prompt,
-        skip=_whole(picture.skip), negative_skip=_whole(picture.negative), steps=asked.steps, cfg=f"{asked.cfg_scale:g}",
+        skip=_whole_skip(picture.skip), negative_skip=_whole_skip(picture.negative), steps=asked.steps, cfg=f"{asked.cfg_scale:g}",
         width=picture.width, height=picture.height, seed=asked.seed,
     )  # fmt: skip
 
 
-def _whole(skip: Skip) -> int:
+def _whole_skip(skip: Skip) -> int:
     if not isinstance(skip, ClipSkip) or skip.fraction:
         raise SpecError(f"this code takes only whole Clip Skips, not {skip}; choose a whole one", field="clip_skip")
     return skip.shallow
@@ -299,7 +306,7 @@ def _sdcpp(picture: _Picture) -> str:
     tags = "".join(f"<lora:{lora.name}:{_one_weight(lora, 'stable-diffusion.cpp'):g}>" for lora in picture.loras)
     words: Mapping[str, object] = {
         "-M": "img_gen", "-m": f"{asked.model}.safetensors", "-p": f"{picture.prompt} {tags}".strip(), "-n": asked.negative_prompt,
-        "--clip-skip": _number(picture.skip, picture, Dialect.SDCPP), "--sampling-method": sampler, "--scheduler": schedule,
+        "--clip-skip": _tool_number(picture.skip, picture, Dialect.SDCPP), "--sampling-method": sampler, "--scheduler": schedule,
         "--steps": asked.steps, "--cfg-scale": f"{asked.cfg_scale:g}", "--seed": asked.seed, "-W": picture.width,
         "-H": picture.height, "--rng": "cpu", "-o": "picture.png",
     }  # fmt: skip
@@ -322,7 +329,7 @@ def _swarm(picture: _Picture) -> str:
     record: dict[str, object] = {
         "prompt": _embedded(picture.prompt, picture), "negativeprompt": _embedded(asked.negative_prompt, picture), "model": asked.model,
         "seed": asked.seed, "steps": asked.steps, "cfgscale": asked.cfg_scale, "width": picture.width, "height": picture.height,
-        "sampler": sampler, "scheduler": schedule, "clipstopatlayer": _number(picture.skip, picture, Dialect.SWARMUI),
+        "sampler": sampler, "scheduler": schedule, "clipstopatlayer": _tool_number(picture.skip, picture, Dialect.SWARMUI),
     }  # fmt: skip
     if picture.loras:
         record |= {
@@ -359,7 +366,7 @@ def _invoke(picture: _Picture) -> str:
         "generation_mode": "txt2img", "positive_prompt": picture.prompt, "negative_prompt": asked.negative_prompt,
         "width": picture.width, "height": picture.height, "seed": asked.seed, "rand_device": "cpu", "cfg_scale": asked.cfg_scale,
         "steps": asked.steps, "scheduler": f"{scheduler}_k" if karras else scheduler,
-        "clip_skip": _number(picture.skip, picture, Dialect.INVOKEAI),
+        "clip_skip": _tool_number(picture.skip, picture, Dialect.INVOKEAI),
         "model": {"name": asked.model, "base": base, "type": "main"},
         "loras": [
             {"model": {"name": lora.name, "base": base, "type": "lora"}, "weight": _one_weight(lora, "InvokeAI")}

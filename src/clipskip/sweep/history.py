@@ -108,7 +108,7 @@ class History:
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self._records = Remembered[Record | None](lambda path: _read(path.parent))
+        self._records = Remembered[Record | None](lambda path: _read_record(path.parent))
         self._marks = Remembered[Marks](lambda path: read_marks(path.parent))
         self._digests = Remembered[str](lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
 
@@ -194,7 +194,7 @@ class Remembered(Generic[Made]):
         return kept[1]
 
 
-def _read(folder: Path) -> Record | None:
+def _read_record(folder: Path) -> Record | None:
     """Return the content of a folder's manifest; None where it cannot be read."""
     manifest = read_manifest(folder)
     id = folder.name.removeprefix(PREFIX)

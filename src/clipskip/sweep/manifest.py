@@ -59,7 +59,7 @@ def request_of(manifest: dict[str, Any]) -> tuple[Request, tuple[Skip, ...]]:
         asked = manifest["request"]
         loras = tuple(LoraRef(**lora) for lora in manifest.get("loras", manifest["rows"][-1]["loras"]))
         skips = tuple(parse_skip(str(column["clip_skip"])) for column in manifest["columns"])
-        negative, hires = asked["negative_clip_skip"], _hires(asked.get("hires"))
+        negative, hires = asked["negative_clip_skip"], _load_hires(asked.get("hires"))
         request = Request(
             **{name: asked[name] for name in PLAIN if name in asked or name in FIRST_FIELDS},
             model=manifest["model"]["name"],
@@ -70,7 +70,7 @@ def request_of(manifest: dict[str, Any]) -> tuple[Request, tuple[Skip, ...]]:
             vae_hash=asked["vae"]["hash"] if asked.get("vae") else None,
             refiner=asked["refiner"]["name"] if asked.get("refiner") else None,
             refiner_hash=asked["refiner"]["hash"] if asked.get("refiner") else None,
-            start=_start(asked.get("start")),
+            start=_load_start(asked.get("start")),
             hires=hires and hires.with_tags,
             negative_clip_skip=None if negative is None else parse_skip(negative),
             phrase_skips=tuple(PhraseSkip.parse(text) for text in asked["phrase_skips"]),
@@ -110,11 +110,15 @@ def _manifest(sweep: Sweep, model: CheckpointFacts | None) -> dict[str, Any]:
             "trained_clip_skip": model.trained_clip_skip if model else None,
         },
         "request": _request(base),
-        **({"axes": list(map(str, sweep.axes)), "loras": [_lora(lora) for lora in sweep.loras]} if sweep.axes else {}),
+        **(
+            {"axes": list(map(str, sweep.axes)), "loras": [_lora_entry(lora) for lora in sweep.loras]}
+            if sweep.axes
+            else {}
+        ),
         **({"left_out": list(sweep.left_out)} if sweep.left_out else {}),
-        "columns": [{"clip_skip": _number(skip), "label": label} for skip, label in columns],
-        "rows": [_row(name, row, point) for row, name, point in rows],
-        "cells": [[_cell(sweep.cell(r, c), r) for c in range(len(sweep.skips))] for r in range(len(sweep.rows))],
+        "columns": [{"clip_skip": _skip_json(skip), "label": label} for skip, label in columns],
+        "rows": [_row_entry(name, row, point) for row, name, point in rows],
+        "cells": [[_cell_entry(sweep.cell(r, c), r) for c in range(len(sweep.skips))] for r in range(len(sweep.rows))],
     }
 
 
@@ -128,32 +132,32 @@ def _request(base: Render) -> dict[str, Any]:
     }
 
 
-def _hires(saved: dict[str, Any] | None) -> Hires | None:
+def _load_hires(saved: dict[str, Any] | None) -> Hires | None:
     if saved is None:
         return None
     loras = saved["loras"]
     return Hires(**saved | {"loras": None if loras is None else tuple(LoraRef(**lora) for lora in loras)})
 
 
-def _start(saved: dict[str, Any] | None) -> Start | None:
+def _load_start(saved: dict[str, Any] | None) -> Start | None:
     if saved is None:
         return None
     return Start(**saved | {"mask": saved["mask"] and Mask(**saved["mask"])})
 
 
-def _cell(render: Render, row: int) -> dict[str, str]:
+def _cell_entry(render: Render, row: int) -> dict[str, str]:
     return {"file": file_name(render, row=row), "settings": render_infotext(render)}
 
 
-def _row(name: str, loras: LoraRow, point: Point) -> dict[str, Any]:
+def _row_entry(name: str, loras: LoraRow, point: Point) -> dict[str, Any]:
     values = {axis.kind.name: value for axis, value in point}
-    return {"name": name, "loras": [_lora(lora) for lora in loras], **({"values": values} if values else {})}
+    return {"name": name, "loras": [_lora_entry(lora) for lora in loras], **({"values": values} if values else {})}
 
 
-def _lora(lora: LoraRef) -> dict[str, Any]:
+def _lora_entry(lora: LoraRef) -> dict[str, Any]:
     return {"name": lora.name, "text_encoder": lora.text_encoder, "unet": lora.unet, "hash": lora.hash}
 
 
-def _number(skip: Skip) -> float | str:
+def _skip_json(skip: Skip) -> float | str:
     """Return a Clip Skip as JSON has it: a number, or the schedule's text."""
     return skip.from_end if isinstance(skip, ClipSkip) else str(skip)

@@ -25,7 +25,7 @@ class CellMark:
     note: str = ""
 
     def __post_init__(self) -> None:
-        _check(self.name, self.note)
+        _check_lengths(self.name, self.note)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Marks:
     choices: tuple[Choice, ...] = ()
 
     def __post_init__(self) -> None:
-        _check(self.name, self.note)
+        _check_lengths(self.name, self.note)
         if len(self.choices) > MOST_CHOICES:
             raise SpecError(
                 f"the marks have {len(self.choices)} comparisons; keep at most {MOST_CHOICES}", field="choices"
@@ -150,7 +150,7 @@ def _marks(content: Mapping[str, Any]) -> Marks:  # Any: JSON
     )
 
 
-def _check(name: str, note: str) -> None:
+def _check_lengths(name: str, note: str) -> None:
     if len(name) > LONGEST_NAME or len(note) > LONGEST_NOTE:
         raise SpecError(
             f"a name has at most {LONGEST_NAME} characters and a note {LONGEST_NOTE:,}; shorten it",

@@ -116,7 +116,7 @@ def _both(first: Marks, second: Marks) -> Marks:
     return Marks(
         revision=first.revision,
         name=first.name or second.name,
-        note=_joined([first.note, f"Also called: {second.name}" if named else "", second.note]),
+        note=_join_notes([first.note, f"Also called: {second.name}" if named else "", second.note]),
         winner=first.winner or second.winner,
         cells=tuple((dict(first.cells) | marks).items()),
         choices=tuple(dict.fromkeys((*first.choices, *second.choices))),
@@ -130,11 +130,11 @@ def _both_of(first: CellMark | None, second: CellMark) -> CellMark:
     return CellMark(
         star=first.star or second.star,
         name=first.name or second.name,
-        note=_joined([first.note, f"Also called: {second.name}" if named else "", second.note]),
+        note=_join_notes([first.note, f"Also called: {second.name}" if named else "", second.note]),
     )
 
 
-def _joined(notes: Iterable[str]) -> str:
+def _join_notes(notes: Iterable[str]) -> str:
     """Return the notes one below the other, each once."""
     joined = ""
     for note in notes:

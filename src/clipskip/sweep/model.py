@@ -33,9 +33,9 @@ from clipskip.sample import (
     PictureLatent,
     Refiner,
     Step,
+    empty_cache,
     find_sampler,
     free_bytes,
-    give_back,
     is_out_of_memory,
     kept_memory,
     prediction_doubt,
@@ -239,7 +239,7 @@ class Model:
         with self.with_loras(refs, drawing.extras) as reader:
             for _, alike in groupby(read(reader), key=_together):
                 yield from self._draw_waiting(list(alike), drawing)
-            yield from _drawn(finished(drawing.decodings, wait=True))
+            yield from _drawn_of(finished(drawing.decodings, wait=True))
 
     def _draw_waiting(self, waiting: Waiting, drawing: Drawing) -> Iterator[Advance | Drawn]:
         """Draw the pictures in batches that suit the device; when memory runs out, repeat the batch at half the
@@ -267,7 +267,7 @@ class Model:
             yield _advance(
                 batch, step, preview(self._colours, step.denoised[: len(batch)]) if drawing.previews else None
             )
-            yield from _drawn(finished(drawing.decodings))
+            yield from _drawn_of(finished(drawing.decodings))
             if drawing.halt.taken() and step.number < step.total:
                 at_hand = drawing.halt.at_hand
                 batch, latents, half_done = batch[:at_hand], step.denoised[:at_hand], step.number
@@ -280,11 +280,11 @@ class Model:
             elif is_sound:
                 self._decode(task, latent, drawing, half_done=half_done)
             del waiting[0]
-            yield from _drawn(finished(drawing.decodings))
+            yield from _drawn_of(finished(drawing.decodings))
         for _, alike in groupby(again, key=_together):
             yield from self._draw_waiting(list(alike), drawing)
         if not all(sound):
-            yield from _drawn(finished(drawing.decodings, wait=True))
+            yield from _drawn_of(finished(drawing.decodings, wait=True))
             raise not_finite(batch[sound.index(False)].render)
 
     def _filled(self, batch: Waiting, size: int) -> list[Picture]:
@@ -322,7 +322,7 @@ class Model:
 
     def _halved(self, size: int, render: Render) -> int:
         """Return the next size to try after memory ran out; SpecError when a single picture is too large."""
-        give_back(self.device)
+        empty_cache(self.device)
         if size == 1:
             raise SpecError(
                 f"a picture of {render.width} x {render.height} does not fit into the free memory "
@@ -364,7 +364,7 @@ def not_finite(render: Render) -> SpecError:
     )
 
 
-def _drawn(decodings: Iterable[Decoding]) -> Iterator[Drawn]:
+def _drawn_of(decodings: Iterable[Decoding]) -> Iterator[Drawn]:
     """Yield a picture for each place that asked for it."""
     for decoding in decodings:
         pixels = decoding.pixels.numpy()

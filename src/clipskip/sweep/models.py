@@ -10,7 +10,7 @@ import torch
 
 from clipskip.encode import TextReader, TextVectors, encode_text, open_text_encoder
 from clipskip.errors import DamagedFile
-from clipskip.sample import free_bytes, give_back
+from clipskip.sample import empty_cache, free_bytes
 from clipskip.spec import Skip
 from clipskip.sweep.model import Model
 from clipskip.sweep.run import find_model, load_model
@@ -82,7 +82,7 @@ class Models:
             self._reader = None
         gc.collect()
         for device in devices:
-            give_back(device)
+            empty_cache(device)
 
     def encode(self, facts: CheckpointFacts, text: str, skips: Sequence[Skip]) -> dict[Skip, TextVectors]:
         """Encode a text at each Clip Skip."""
@@ -107,4 +107,4 @@ class Models:
                 return
             del self._open[next(iter(self._open))]
             gc.collect()
-            give_back(device)
+            empty_cache(device)

@@ -75,7 +75,7 @@ class PictureFiles:
         )
 
 
-def find_files(
+def find_picture_files(
     request: Request,
     model: CheckpointFacts,
     library: Library,

@@ -28,7 +28,7 @@ from clipskip.spec import (
     skip_for,
 )
 from clipskip.sweep.drawn import Extras
-from clipskip.sweep.picture_files import PictureFiles, find_files
+from clipskip.sweep.picture_files import PictureFiles, find_picture_files
 from clipskip.sweep.second import calls_of_passes, denoiser_calls
 from clipskip.weights import (
     CheckpointFacts,
@@ -87,14 +87,14 @@ def resolve(
         prompt=prompt.text,
         sampler=sampler.name,
         scheduler=schedule,
-        hires=request.hires and _hires(request.hires, request, sampler=sampler.name, schedule=schedule),
+        hires=request.hires and _resolve_hires(request.hires, request, sampler=sampler.name, schedule=schedule),
     )
-    files = find_files(
+    files = find_picture_files(
         request, model, library, tagged=prompt.loras, rules=rules, calls=calls, allow_pickle=allow_pickle
     )
     skip, note = _skip_of(request, model, files)
     render = _render(request, model, files, skip=skip, noise=noise_of(request, sampler))
-    _check(render, model, files.embeddings, pictures=pictures)
+    _check_drawable(render, model, files.embeddings, pictures=pictures)
     prediction_note = None if request.prediction else model.prediction_note
     return render, Extras(
         loras=files.loras_by_hash,
@@ -164,7 +164,7 @@ def _render(
     )
 
 
-def _hires(hires: Hires, request: Request, *, sampler: str, schedule: str) -> Hires:
+def _resolve_hires(hires: Hires, request: Request, *, sampler: str, schedule: str) -> Hires:
     """Return the second pass with its prompt read, and without settings that equal the first's."""
     second_sampler, second_schedule = find_sampler(hires.sampler or sampler, hires.scheduler or AUTOMATIC, begun=True)
     given_schedule = second_schedule if hires.scheduler or second_schedule != AUTOMATIC else None
@@ -219,7 +219,9 @@ def _check_start(request: Request, pictures: Pictures) -> None:
             )
 
 
-def _check(render: Render, model: CheckpointFacts, embeddings: tuple[Embedding, ...], *, pictures: Pictures) -> None:
+def _check_drawable(
+    render: Render, model: CheckpointFacts, embeddings: tuple[Embedding, ...], *, pictures: Pictures
+) -> None:
     """Raise the errors that drawing would raise later."""
     sampler, schedule = find_sampler(render.sampler, render.scheduler)
     check_start(render)

@@ -23,7 +23,7 @@ from clipskip.sweep.plan import Sweep, file_name
 from clipskip.sweep.resolve import NO_PICTURES, Pictures, check_skip, resolve
 from clipskip.sweep.second import calls_of_passes
 from clipskip.sweep.several import Several
-from clipskip.sweep.shard import RENEW_S, Shard, claim, give_back, renew
+from clipskip.sweep.shard import RENEW_S, Shard, claim, release, renew
 from clipskip.sweep.vary import varied
 from clipskip.sweep.workers import Clock, this_worker
 from clipskip.weights import CheckpointFacts, FileKind, Library, load_checkpoint, read_facts
@@ -139,7 +139,7 @@ def plan_sweep(
     return replace(sweep, skips=tuple(skips)), extras
 
 
-def draws(model: Model, extras: Extras, open: Callable[[CheckpointFacts], Model]) -> Model | Several:
+def drawing_models(model: Model, extras: Extras, open: Callable[[CheckpointFacts], Model]) -> Model | Several:
     """What draws a sweep: its model, and where an axis names others, those by turns."""
     return Several(model, open) if extras.models else model
 
@@ -161,7 +161,7 @@ def draw_sweep(
     allowed = model.allow_pickle if allow_pickle is None else allow_pickle
     sweep, extras = plan_sweep(request, skips, model.facts, library, axes=axes, allow_pickle=allowed)
     into = SweepFolder.create(folder, sweep, model=model.facts)
-    drawer = draws(model, extras, lambda facts: load_model(facts.source.path, allow_pickle=allowed))
+    drawer = drawing_models(model, extras, lambda facts: load_model(facts.source.path, allow_pickle=allowed))
     for _ in draw_missing(drawer, into, extras):
         pass
     into.finish()
@@ -266,7 +266,7 @@ def _draw_claimed(
                     told = time.monotonic()
                 yield event
         finally:
-            give_back(folder.path, left)
+            release(folder.path, left)
 
 
 def _draw_cells(

@@ -166,15 +166,15 @@ def changing(folder: Path) -> FileLock:
 
 def _summary(content: Mapping[str, Any]) -> Summary:  # Any: JSON
     return Summary(
-        badges=_parts(Badge, content["badges"]),
-        groups=_parts(Group, content["groups"]),
-        comparisons=_parts(PairedComparison, content["comparisons"]),
+        badges=_score_parts(Badge, content["badges"]),
+        groups=_score_parts(Group, content["groups"]),
+        comparisons=_score_parts(PairedComparison, content["comparisons"]),
         lines=tuple(map(str, content["lines"])),
         missing=tuple(map(str, content["missing"])),
     )
 
 
-def _parts(kind: type[Part], items: Sequence[Mapping[str, Any]]) -> tuple[Part, ...]:  # Any: JSON
+def _score_parts(kind: type[Part], items: Sequence[Mapping[str, Any]]) -> tuple[Part, ...]:  # Any: JSON
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # each kind is a dataclass
     parts = []
     for item in items:

@@ -69,7 +69,7 @@ def claim(folder: Path, renders: Iterable[Render]) -> Iterator[Render]:
         ) from None
 
 
-def give_back(folder: Path, renders: Iterable[Render]) -> None:
+def release(folder: Path, renders: Iterable[Render]) -> None:
     """Let others draw these cells."""
     for render in renders:
         (folder / CLAIMS / render.key).unlink(missing_ok=True)

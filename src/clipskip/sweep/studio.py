@@ -17,7 +17,7 @@ from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep
 from clipskip.sweep.queue import Event, Job, Queue, nothing
 from clipskip.sweep.resolve import NO_PICTURES, Pictures, resolve
-from clipskip.sweep.run import draw_missing, draws, plan_sweep
+from clipskip.sweep.run import draw_missing, drawing_models, plan_sweep
 from clipskip.weights import CheckpointFacts, Library
 
 SCORES = "scores:"
@@ -113,7 +113,7 @@ class Studio:
         halt = Halt(at_hand=at_hand)
 
         def drawing(model: Model) -> Iterator[Event]:
-            return draws(model, extras, self.models.open).draw(renders, extras, previews=True, halt=halt)
+            return drawing_models(model, extras, self.models.open).draw(renders, extras, previews=True, halt=halt)
 
         return self.queue.put(Job(facts, drawing, total=len(renders), halt=halt))
 
@@ -167,7 +167,7 @@ def _drawing(
 ) -> Callable[[Model], Iterator[Event]]:
     def draw(model: Model) -> Iterator[Event]:
         try:
-            yield from draw_missing(draws(model, extras, models.open), folder, extras, previews=previews)
+            yield from draw_missing(drawing_models(model, extras, models.open), folder, extras, previews=previews)
         finally:
             if any(folder.path.glob("row*.png")):
                 folder.finish()

@@ -46,7 +46,7 @@ def tabulate(record: Record, marks: Marks) -> SweepTable:
     for row, cells in enumerate(record.cells):
         on = {lora.name: lora for lora in record.rows[row][1]}
         shared = (*_settings(cells[0].settings), *_strengths([on.get(name) for name in loras]))
-        rows += [tuple(_row(record, marks, row, column, shared)) for column in range(len(cells))]
+        rows += [tuple(_table_row(record, marks, row, column, shared)) for column in range(len(cells))]
     return SweepTable(columns=columns, rows=tuple(rows))
 
 
@@ -55,7 +55,7 @@ def as_csv(table: SweepTable) -> str:
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow([_guarded(column.name) for column in table.columns])
-    writer.writerows([_field(value) for value in row] for row in table.rows)
+    writer.writerows([_table_value(value) for value in row] for row in table.rows)
     return file.getvalue()
 
 
@@ -115,7 +115,7 @@ def _score_columns(record: Record) -> Iterator[Column]:
     return (Column(name=f"score.{measure.name}", kind=float) for measure in record.scores.measures)
 
 
-def _row(record: Record, marks: Marks, row: int, column: int, shared: Sequence[Value]) -> Iterator[Value]:
+def _table_row(record: Record, marks: Marks, row: int, column: int, shared: Sequence[Value]) -> Iterator[Value]:
     cell, skip = record.cells[row][column], record.skips[column]
     yield from (row, column, cell.id, cell.path.name, cell.drawn, record.rows[row][0], str(skip))
     yield float(skip.from_end) if isinstance(skip, ClipSkip) else None
@@ -142,7 +142,7 @@ def _strengths(loras: Sequence[LoraRef | None]) -> Iterator[float]:
         yield from (lora.text_encoder, lora.unet) if lora else (0.0, 0.0)
 
 
-def _field(value: Value) -> str | int | float:
+def _table_value(value: Value) -> str | int | float:
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -64,7 +64,7 @@ def varied(request: Request, axes: Sequence[Axis], resolve: Resolver, check: Che
         points=tuple(rows.values()) if axes else (),
         axes=axes,
         loras=base.loras,
-        left_out=(*plans.left_out, *(_line(*one) for one in failed.values())),
+        left_out=(*plans.left_out, *(_left_out_line(*one) for one in failed.values())),
     )
     return sweep, extras.with_more(plans.extras)
 
@@ -99,7 +99,7 @@ class _Plans:
                 raise
             words = read_prompt(wanted.prompt, steps=wanted.steps).text
             render, more = self._resolve(replace(wanted, prompt=words, loras=()))
-            self.left_out.append(f"{_named(asked)}, with LoRA: {error}")
+            self.left_out.append(f"{_point_name(asked)}, with LoRA: {error}")
         self._check(render)
         self.extras = self.extras.with_more(more)
         return render
@@ -141,13 +141,13 @@ def _lora_rows(loras: LoraRow, combination: Point) -> tuple[LoraRow, ...]:
     return (tuple(lora for lora in loras if lora.name in names),)
 
 
-def _named(point: Point) -> str:
+def _point_name(point: Point) -> str:
     return ", ".join(axis.name(value) or f"LoRA {value}" for axis, value in point)
 
 
-def _line(first: Point, why: Exception, count: int) -> str:
+def _left_out_line(first: Point, why: Exception, count: int) -> str:
     more = f" and {count - 1} more" if count > 1 else ""
-    return f"{_named(first)}{more}: {why}"
+    return f"{_point_name(first)}{more}: {why}"
 
 
 def _requested(request: Request, combination: Point, *, base: Render) -> Request:

@@ -104,13 +104,13 @@ class Clock:
 
 def read_workers(folder: Path) -> tuple[Worker, ...]:
     """Return all processes that have drawn in a sweep's folder."""
-    return tuple(worker for worker, _ in _read(folder))
+    return tuple(worker for worker, _ in _read_notes(folder))
 
 
 def drawing_now(folder: Path) -> tuple[Worker, ...]:
     """Return those that were heard of a moment ago."""
     now = time.time()
-    return tuple(worker for worker, heard in _read(folder) if not worker.ended and abs(now - heard) < SILENT_S)
+    return tuple(worker for worker, heard in _read_notes(folder) if not worker.ended and abs(now - heard) < SILENT_S)
 
 
 def kinds(workers: Iterable[Worker]) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ def seconds_left(workers: Iterable[Worker], pictures: int) -> float | None:
     return pictures / pace if pace else None
 
 
-def _read(folder: Path) -> Iterator[tuple[Worker, float]]:
+def _read_notes(folder: Path) -> Iterator[tuple[Worker, float]]:
     """Yield each process with the time of its last word; files that cannot be read are nobody's."""
     for path in sorted((folder / WORKERS).glob("*.json")):
         with suppress(OSError, ValueError, TypeError):

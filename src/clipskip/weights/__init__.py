@@ -22,7 +22,7 @@ from clipskip.weights.pickles import is_pickle, read_allowed
 from clipskip.weights.remembered import RememberedSkip, answers_file, remember, remembered_for
 from clipskip.weights.save import save_folder, save_single_file
 from clipskip.weights.shape_reader import native_px, unet_shape, vae_shape
-from clipskip.weights.trainer import TrainerConfig, config_of, configs_beside, read_trainer_config
+from clipskip.weights.trainer import TrainerConfig, configs_beside, parse_config, read_trainer_config
 from clipskip.weights.upscaler import UpscalerFile, find_upscaler, load_upscaler, upscaler_name
 from clipskip.weights.vae_file import VAEFile, beside, find_fitting, load_vae
 from clipskip.weights.walking import LibraryFile
@@ -60,7 +60,6 @@ __all__ = [
     "check_encoders",
     "check_loadable",
     "civitai_ids",
-    "config_of",
     "configs_beside",
     "count_vectors",
     "find_fitting",
@@ -76,6 +75,7 @@ __all__ = [
     "load_vae",
     "native_px",
     "own_folder",
+    "parse_config",
     "read_again",
     "read_allowed",
     "read_facts",

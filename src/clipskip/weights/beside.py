@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipskip.weights.lora.trainer_metadata import plain
+from clipskip.weights.lora.trainer_metadata import plain_line
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 NOTES = (".json", ".metadata.json", ".civitai.info", ".cm-info.json")
@@ -87,22 +87,22 @@ def _from_note(note: Note) -> Beside:
     if isinstance(activation, str) and activation.strip():
         words = activation.split("||")[0].split(",")
     return Beside(
-        title=_line(note.get("ModelName") or note.get("model_name") or (model.get("name") if isinstance(model, dict) else "")),
-        base=_line(note.get("base_model") or note.get("baseModel") or note.get("BaseModel") or note.get("sd version")),
+        title=_one_line(note.get("ModelName") or note.get("model_name") or (model.get("name") if isinstance(model, dict) else "")),
+        base=_one_line(note.get("base_model") or note.get("baseModel") or note.get("BaseModel") or note.get("sd version")),
         words=_words(words),
         weight=_weight(note.get("preferred weight"), tips.get("strength")),
-        clip_skip=_skip(tips.get("clip_skip")),
+        clip_skip=_skip_beside(tips.get("clip_skip")),
     )  # fmt: skip
 
 
-def _line(value: object) -> str:
-    return plain(value) if isinstance(value, str) and value not in ("Unknown", "Other") else ""
+def _one_line(value: object) -> str:
+    return plain_line(value) if isinstance(value, str) and value not in ("Unknown", "Other") else ""
 
 
 def _words(value: object) -> tuple[str, ...]:
     """Return the trigger words; one text may hold a whole list of tags."""
     texts = [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
-    words = (plain(word) for text in texts for word in text.split(","))
+    words = (plain_line(word) for text in texts for word in text.split(","))
     return tuple(dict.fromkeys(word for word in words if word))[:MOST_WORDS]
 
 
@@ -111,7 +111,7 @@ def _weight(*values: object) -> float | None:
     return next((float(value) for value in values if isinstance(value, int | float) and 0 < abs(value) <= 100), None)
 
 
-def _skip(value: object) -> int | None:
+def _skip_beside(value: object) -> int | None:
     """Return a Clip Skip in A1111's numbers, which some users of LoRA Manager write with a minus."""
     return abs(value) if type(value) is int and 1 <= abs(value) <= 12 else None
 

@@ -89,7 +89,7 @@ class Catalog:
             chunk = unread[start : start + TOGETHER]
             for number, path in enumerate(chunk, start + 1):
                 stamp, beside = stamps[path]
-                self._known[path] = stamp, _read(path, beside)
+                self._known[path] = stamp, _read_facts(path, beside)
                 tell(len(stamps) - len(unread) + number, len(stamps))
             self._remember(chunk)
         return {path: self._known[path][1] for path in stamps}
@@ -101,7 +101,7 @@ class Catalog:
     def _recall(self, stamps: Mapping[Path, str]) -> None:
         """Take over what the cache has about these files in their present state."""
         names, wanted = {os.fsencode(path): path for path in stamps}, [os.fsencode(path) for path in stamps]
-        with suppress(sqlite3.Error, OSError), closing(_open(self._file)) as connection:
+        with suppress(sqlite3.Error, OSError), closing(_open_store(self._file)) as connection:
             for start in range(0, len(wanted), MOST_ASKED):
                 chunk = wanted[start : start + MOST_ASKED]
                 rows = connection.execute(
@@ -117,7 +117,7 @@ class Catalog:
         rows = [(os.fsencode(path), self._known[path][0], _code(), _to_json(self._known[path][1])) for path in paths]
         for _ in range(2):
             try:
-                with closing(_open(self._file)) as connection, connection:
+                with closing(_open_store(self._file)) as connection, connection:
                     connection.executemany("insert or replace into facts_1 values (?, ?, ?, ?)", rows)
                     return
             except sqlite3.OperationalError:
@@ -138,7 +138,7 @@ def _code() -> str:
     return digest.hexdigest()[:16]
 
 
-def _open(store: Path) -> sqlite3.Connection:
+def _open_store(store: Path) -> sqlite3.Connection:
     store.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(store, timeout=10)
     connection.execute("create table if not exists facts_1 (path text primary key, stamp text, code text, facts text)")
@@ -152,7 +152,7 @@ def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[str, frozenset[str]]]:
     for path in paths:
         folder, name = os.path.split(path)  # as text: thousands of paths take a tenth of the time
         if folder not in folders:
-            folders[folder] = _entries(folder)
+            folders[folder] = _entries_by_name(folder)
         near = folders[folder]
         beside = [other for other in names_beside(name) if other in near]
         stamps = [_stamp(near.get(entry)) for entry in (name, *beside)]
@@ -162,7 +162,7 @@ def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[str, frozenset[str]]]:
     return stamps_of
 
 
-def _entries(folder: str) -> dict[str, "os.DirEntry[str]"]:
+def _entries_by_name(folder: str) -> dict[str, "os.DirEntry[str]"]:
     try:
         with os.scandir(folder or ".") as entries:
             return {entry.name: entry for entry in entries}
@@ -178,7 +178,7 @@ def _stamp(file: "Path | os.DirEntry[str] | None") -> str:
     return "gone" if about is None else f"{about.st_size}:{about.st_mtime_ns}:{about.st_ino}"
 
 
-def _read(path: Path, beside: frozenset[str]) -> FileFacts:
+def _read_facts(path: Path, beside: frozenset[str]) -> FileFacts:
     return replace(
         _of_header(path), beside=read_beside(path, beside), size=path.stat().st_size if path.is_file() else 0
     )

@@ -104,8 +104,8 @@ def load_checkpoint(
     With `refiner`, a model that only finishes pictures is accepted. Pickles (.ckpt, .pt) need `allow_pickle`. Raises an
     error that names what is wrong.
     """
-    opened = _open(as_path(path), allow_pickle=allow_pickle)
-    _check(opened.identity, refiner=refiner)
+    opened = _open_checkpoint(as_path(path), allow_pickle=allow_pickle)
+    _check_kind(opened.identity, refiner=refiner)
     encoders, unet, vae = _networks(opened)
     with ThreadPoolExecutor(1) as beside:
         source = beside.submit(source_file, opened.header)
@@ -123,8 +123,8 @@ def read_facts(path: str | os.PathLike[str], *, allow_pickle: bool = False, refi
 
     Weights are not read, except those of an SD 2.x UNet whose prediction nothing else tells.
     """
-    opened = _open(as_path(path), allow_pickle=allow_pickle)
-    _check(opened.identity, refiner=refiner)
+    opened = _open_checkpoint(as_path(path), allow_pickle=allow_pickle)
+    _check_kind(opened.identity, refiner=refiner)
     encoders, unet, vae = _networks(opened)
     return _facts(opened, source_file(opened.header), encoders, unet, vae, stated=_stated(opened, unet))
 
@@ -186,7 +186,7 @@ def load_text(
     allow_pickle: bool = False,
 ) -> TextWeights:
     """Load only the text encoders of a file, which may lack the rest; this reads a twentieth of it."""
-    opened = _open(as_path(path), allow_pickle=allow_pickle)
+    opened = _open_checkpoint(as_path(path), allow_pickle=allow_pickle)
     identity = opened.identity
     if identity.kind is not FileKind.TEXT_ENCODER and not (identity.kind is FileKind.CHECKPOINT and identity.variant):
         check_loadable(identity)
@@ -247,12 +247,12 @@ def plain_name(stem: str) -> str:
     return re.sub(r"[,:\"'\x00-\x1f\x7f]+", "_", stem).strip("_ ") or "model"
 
 
-def _open(path: Path, *, allow_pickle: bool) -> _Opened:
+def _open_checkpoint(path: Path, *, allow_pickle: bool) -> _Opened:
     header, pickled = read_allowed(path, allow_pickle=allow_pickle)
     return _Opened(header=header, pickled=pickled, parts=canonical(header.shapes), identity=identify(header))
 
 
-def _check(identity: Identity, *, refiner: bool) -> None:
+def _check_kind(identity: Identity, *, refiner: bool) -> None:
     check_loadable(identity, refiner=refiner)
     if identity.missing:
         raise _incomplete(identity.path, list(identity.missing))

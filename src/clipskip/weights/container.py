@@ -106,10 +106,10 @@ class Header:
 
 def read_file_header(path: Path) -> Header:
     """Read the header of one safetensors file; each way of not being one has its own error."""
-    with open_model(path) as file:
+    with open_model_file(path) as file:
         stamp = Stamp.of(path)
         start = file.read(512)
-        check_start(path, start, size=stamp.size)
+        check_beginning(path, start, size=stamp.size)
         file.seek(8)
         length = int.from_bytes(start[:8], "little")
         table = _parse(path, file.read(length))
@@ -130,7 +130,7 @@ def read_file_header(path: Path) -> Header:
     )
 
 
-def open_model(path: Path) -> BinaryIO:
+def open_model_file(path: Path) -> BinaryIO:
     """Open the file for reading, or raise the error that says why that is impossible."""
     try:
         mode = path.stat().st_mode
@@ -148,7 +148,7 @@ def open_model(path: Path) -> BinaryIO:
         raise FileError(f"{str(path)!r} cannot be opened: {reason}; check the path and the disk") from None
 
 
-def check_start(path: Path, start: bytes, *, size: int) -> None:
+def check_beginning(path: Path, start: bytes, *, size: int) -> None:
     """Raise the error that says what a file is, unless one that starts so can be safetensors."""
     if size == 0:
         raise DamagedFile(f"{path.name} is not a model: 0 bytes; download it again")
@@ -197,9 +197,9 @@ def zip_sizes(path: Path) -> dict[str, int]:
         ) from None
 
 
-def read_json(path: Path, *, limit: int) -> Mapping[str, object]:
+def read_json_file(path: Path, *, limit: int) -> Mapping[str, object]:
     """Return the JSON object in a small file."""
-    with open_model(path) as file:
+    with open_model_file(path) as file:
         text = file.read(limit + 1)
     if len(text) > limit:
         raise DamagedFile(

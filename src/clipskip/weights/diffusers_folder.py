@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from clipskip.errors import DamagedFile, FileError, UnsafeFile, WrongKind
-from clipskip.weights.container import Header, Stamp, TensorInfo, read_file_header, read_json
+from clipskip.weights.container import Header, Stamp, TensorInfo, read_file_header, read_json_file
 
 JSON_LIMIT = 1_000_000
 INDEX_LIMIT = 20_000_000
@@ -34,7 +34,7 @@ def read_folder_header(path: Path) -> Header:
             f"{path} is a folder without {INDEX}; "
             f"give a .safetensors file, or a diffusers folder (the one that holds {INDEX})"
         )
-    index = read_json(index_path, limit=JSON_LIMIT)
+    index = read_json_file(index_path, limit=JSON_LIMIT)
     components = check_index(index, path)
     configs: dict[str, Mapping[str, object]] = {"model_index": index}
     tensors: dict[str, TensorInfo] = {}
@@ -43,7 +43,7 @@ def read_folder_header(path: Path) -> Header:
     for component in components:
         file = path / component / ("scheduler_config.json" if component == "scheduler" else "config.json")
         if component in (*READ, "scheduler") and os.path.isfile(file):
-            configs[component] = read_json(file, limit=JSON_LIMIT)
+            configs[component] = read_json_file(file, limit=JSON_LIMIT)
         for part in weight_files(path / component) if component in READ else ():
             header = read_file_header(part)
             tensors |= {f"{component}/{name}": info for name, info in header.tensors.items()}
@@ -64,7 +64,7 @@ def check_index(index: Mapping[str, object], path: Path) -> tuple[str, ...]:
     pipeline = index.get("_class_name")
     if not isinstance(pipeline, str) or not CLASS.fullmatch(pipeline):
         raise UnsafeFile(
-            f"{path.name}/{INDEX} names the pipeline {_short(pipeline)}, which is not one of diffusers' own; "
+            f"{path.name}/{INDEX} names the pipeline {_short_text(pipeline)}, which is not one of diffusers' own; "
             "its code is not run: use the model as a .safetensors file"
         )
     components = []
@@ -75,7 +75,7 @@ def check_index(index: Mapping[str, object], path: Path) -> tuple[str, ...]:
         if not known or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             what = ".".join(str(part) for part in entry)
             raise UnsafeFile(
-                f"{path.name}/{INDEX} asks for {_short(what)} as {_short(name)}, which is not a known component; "
+                f"{path.name}/{INDEX} asks for {_short_text(what)} as {_short_text(name)}, which is not a known component; "
                 "its code is not run: use the model as a .safetensors file"
             )
         components.append(name)
@@ -122,7 +122,7 @@ def _preference(name: str) -> tuple[int, str]:
 
 
 def _shards(folder: Path, index: str) -> tuple[Path, ...]:
-    table = read_json(folder / index, limit=INDEX_LIMIT).get("weight_map")
+    table = read_json_file(folder / index, limit=INDEX_LIMIT).get("weight_map")
     if not isinstance(table, dict) or not table:
         raise DamagedFile(f"{folder.name}/{index} has no weight_map; download it again")
     names = sorted({str(name) for name in table.values()})
@@ -131,7 +131,7 @@ def _shards(folder: Path, index: str) -> tuple[Path, ...]:
     )
     if outside is not None:
         raise UnsafeFile(
-            f"{folder.name}/{index} points to {_short(outside)}, which is not a safetensors file in the same folder; download it again"
+            f"{folder.name}/{index} points to {_short_text(outside)}, which is not a safetensors file in the same folder; download it again"
         )
     missing = [n for n in names if not (folder / n).is_file()]
     if missing:
@@ -141,5 +141,5 @@ def _shards(folder: Path, index: str) -> tuple[Path, ...]:
     return tuple(folder / name for name in names)
 
 
-def _short(text: object) -> str:
+def _short_text(text: object) -> str:
     return repr(str(text)[:80])

@@ -62,7 +62,9 @@ def load_embedding(path: str | Path, *, widths: Sequence[int], allow_pickle: boo
         _check_count(len(header.tensors), header.tensors, file)
         sources = {name: TensorSource(name=name, shape=info.shape) for name, info in header.tensors.items()}
         tensors = read_tensors(header, sources, dtype=torch.float32)
-    return Embedding(name=file.stem, vectors=_vectors(tensors, file, widths=widths), hash=hash_file(file).sha256[:12])
+    return Embedding(
+        name=file.stem, vectors=_read_vectors(tensors, file, widths=widths), hash=hash_file(file).sha256[:12]
+    )
 
 
 def count_vectors(path: str | Path, *, allow_pickle: bool = False) -> int:
@@ -92,7 +94,7 @@ def _check_count(count: int, names: Mapping[str, object], file: Path) -> None:
         )
 
 
-def _vectors(
+def _read_vectors(
     tensors: Mapping[str, Tensor], file: Path, *, widths: Sequence[int]
 ) -> tuple[Float[Tensor, "vectors _width"], ...]:
     """Return the vectors of each encoder, in equal number."""

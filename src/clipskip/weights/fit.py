@@ -56,23 +56,23 @@ def _fit_lora(file: Header, parts: Mapping[str, Sizes], family: Family | None) -
     if keys.unknown:
         return Fit(False, f"{len(keys.unknown)} of its keys name nothing in this model")
     shapes = {f"{part}.{name}": size for part, sizes in parts.items() for name, size in sizes.items()}
-    misfits = list(_misfits(file, keys.modules, shapes))
+    misfits = list(_misfitting(file, keys.modules, shapes))
     more = f", nor do {len(misfits) - 1} more" if len(misfits) > 1 else ""
     return Fit(False, f"{misfits[0]}{more}") if misfits else Fit(True)
 
 
-def _misfits(file: Header, modules: Mapping[str, Mapping[str, str]], shapes: Sizes) -> Iterator[str]:
+def _misfitting(file: Header, modules: Mapping[str, Mapping[str, str]], shapes: Sizes) -> Iterator[str]:
     for name, keys in modules.items():
         weight = shapes.get(f"{name}.weight")
         sizes = {part: file.tensors[key].shape for part, key in keys.items()}
         if weight is None:
             yield f"this model has no {name}"
-        elif not _fits(name, sizes, weight, shapes.get(f"{name}.bias")):
+        elif not _fits_sizes(name, sizes, weight, shapes.get(f"{name}.bias")):
             stored = ", ".join(f"{part} {list(size)}" for part, size in sizes.items() if size)
             yield f"{name} has {stored}, where the model's weight is {list(weight)}"
 
 
-def _fits(name: str, sizes: Sizes, weight: tuple[int, ...], bias: tuple[int, ...] | None) -> bool:
+def _fits_sizes(name: str, sizes: Sizes, weight: tuple[int, ...], bias: tuple[int, ...] | None) -> bool:
     kind = kind_of(sizes)
     if isinstance(kind, str):
         return False

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import platformdirs
 
 from clipskip.errors import DamagedFile
-from clipskip.weights.container import Stamp, open_model
+from clipskip.weights.container import Stamp, open_model_file
 
 BLOCK = 4 * 2**20
 Progress = Callable[[str, int, int], None]
@@ -55,14 +55,14 @@ class Hashes:
 
 def autov1(path: Path) -> str:
     """Return the 8-digit hash, from 64 KiB of the file."""
-    with open_model(path) as file:
+    with open_model_file(path) as file:
         file.seek(0x100000)
         return hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
 
 
 def hash_file(path: Path, *, cache: Path | None = None, progress: Progress | None = None) -> Hashes:
     """Return all hashes of a file, from the cache while its path, size, time and inode stay the same."""
-    open_model(path).close()  # for its errors
+    open_model_file(path).close()  # for its errors
     where = path.resolve()
     stamp = Stamp.of(where)
     store = cache_file() if cache is None else cache
@@ -90,7 +90,7 @@ def known_hashes(paths: Iterable[Path], *, cache: Path | None = None) -> dict[Pa
     """Return the hashes of those files that are in the cache, with one query."""
     path_of = {os.fsencode(path.resolve() if os.path.islink(path) else path): path for path in paths}
     hashes_of: dict[Path, Hashes] = {}
-    with suppress(sqlite3.Error, OSError), closing(_open(cache_file() if cache is None else cache)) as connection:
+    with suppress(sqlite3.Error, OSError), closing(_open_store(cache_file() if cache is None else cache)) as connection:
         for row in connection.execute("select path, size, mtime_ns, inode, sha256, data_sha256, autov1 from hashes_1"):
             if row[0] not in path_of or [_digits(value) for value in row[4:]] != [64, 64, 8]:
                 continue
@@ -108,7 +108,7 @@ def cache_file() -> Path:
 
 def _compute(path: Path, size: int, progress: Progress | None) -> Hashes:
     whole, data, piece = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-    with open_model(path) as file, ThreadPoolExecutor(1) as beside:
+    with open_model_file(path) as file, ThreadPoolExecutor(1) as beside:
         data_start = _data_start(file.read(9), size)
         file.seek(0)
         at = 0
@@ -135,7 +135,7 @@ def _blocks(file: BinaryIO) -> Iterator[memoryview]:
         yield buffer[:count]
 
 
-def _open(store: Path) -> sqlite3.Connection:
+def _open_store(store: Path) -> sqlite3.Connection:
     store.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(store, timeout=10, isolation_level=None)
     connection.execute("pragma synchronous = off")  # a cache: what a power cut loses is computed again
@@ -148,7 +148,7 @@ def _open(store: Path) -> sqlite3.Connection:
 
 def _look_up(store: Path, path: Path, stamp: Stamp) -> Hashes | None:
     """Return the cached hashes, or None; a cache that cannot be read counts as empty."""
-    with suppress(sqlite3.Error, OSError), closing(_open(store)) as connection:
+    with suppress(sqlite3.Error, OSError), closing(_open_store(store)) as connection:
         row = connection.execute(
             "select sha256, data_sha256, autov1 from hashes_1 "
             "where path = ? and size = ? and mtime_ns = ? and inode = ?",
@@ -177,7 +177,7 @@ def _remember(store: Path, path: Path, stamp: Stamp, hashes: Hashes) -> None:
     )
     for _ in range(2):
         try:
-            with closing(_open(store)) as connection:
+            with closing(_open_store(store)) as connection:
                 connection.execute("insert or replace into hashes_1 values (?, ?, ?, ?, ?, ?, ?)", row)
                 return
         except sqlite3.OperationalError:

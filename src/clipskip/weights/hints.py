@@ -40,7 +40,7 @@ def civitai_ids(note: Path) -> tuple[int | None, int | None]:
 
 
 def _tips(note: Note) -> Iterator[SkipHint]:
-    number = _number(read_tips(note).get("clip_skip"))
+    number = _hinted_skip(read_tips(note).get("clip_skip"))
     if number is not None:
         yield SkipHint(clip_skip=number, source="the usage tips in LoRA Manager")
 
@@ -49,7 +49,7 @@ def _card(note: Note) -> Iterator[SkipHint]:
     images = note.get("images")
     metas = [image.get("meta") for image in images if isinstance(image, dict)] if isinstance(images, list) else []
     skips = (
-        _number(value)
+        _hinted_skip(value)
         for meta in metas
         if isinstance(meta, dict)
         for name, value in meta.items()
@@ -60,12 +60,12 @@ def _card(note: Note) -> Iterator[SkipHint]:
     description = note.get("description")
     text = re.sub(r"<[^<>]*>", "", description[:LONGEST]) if isinstance(description, str) else ""
     match = SAID.search(text)
-    advised = _number(match[1]) if match else None
+    advised = _hinted_skip(match[1]) if match else None
     if advised is not None:
         yield SkipHint(clip_skip=advised, source="its description on Civitai")
 
 
-def _number(value: object) -> int | None:
+def _hinted_skip(value: object) -> int | None:
     """Return a whole number of 1 to 12, whatever the sign and type that it is written with."""
     text = str(value).strip().removesuffix(".0") if isinstance(value, str | int | float) else ""
     number = abs(int(text)) if re.fullmatch(r"-?[0-9]{1,3}", text) else 0

@@ -14,7 +14,7 @@ import numpy as np
 from clipskip.errors import FileError, WrongKind
 from clipskip.networks import lacking
 from clipskip.spec import Family
-from clipskip.weights.container import Header, open_model
+from clipskip.weights.container import Header, open_model_file
 from clipskip.weights.keys import TEXT_PARTS, TensorSource, canonical
 from clipskip.weights.lora.detect import LoraFamily, lora_family
 from clipskip.weights.prediction import NORM, stated_prediction
@@ -133,7 +133,7 @@ class Identity:
 def identify(header: Header) -> Identity:
     """Identify a file by its header."""
     parts = canonical(header.shapes)
-    kind = _kind(header, parts)
+    kind = _file_kind(header, parts)
     lora = lora_family(header.shapes, header.metadata) if kind is FileKind.LORA else LoraFamily()
     family = lora.family if kind is FileKind.LORA else _family(header, parts)
     if kind is FileKind.UNKNOWN and family is not None and not family.usable:
@@ -224,7 +224,7 @@ def is_lora(header: Header) -> bool:
     return any(LORA.match(name) for name in header.tensors)
 
 
-def _kind(header: Header, parts: Mapping[str, Mapping[str, TensorSource]]) -> FileKind:
+def _file_kind(header: Header, parts: Mapping[str, Mapping[str, TensorSource]]) -> FileKind:
     names = header.tensors
     if is_lora(header):
         return FileKind.LORA
@@ -279,7 +279,7 @@ def _position_notes(header: Header) -> Iterator[str]:
         kind = NUMBERS.get(info.dtype)
         if not name.endswith("embeddings.position_ids") or kind is None or not 0 < info.end - info.start < 4096:
             continue
-        with open_model(info.file) as file:
+        with open_model_file(info.file) as file:
             file.seek(info.start)
             numbers = np.frombuffer(file.read(info.end - info.start), dtype=kind)
         wrong = int((numbers != np.arange(len(numbers))).sum())

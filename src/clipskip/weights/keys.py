@@ -213,14 +213,14 @@ def vae_modules(levels: int, layers: int) -> dict[str, str]:
         modules |= {f"{side}.norm_out": f"{side}.conv_norm_out"}
         modules |= {f"{side}.mid.attn_1.{a}": f"{side}.mid_block.attentions.0.{b}" for a, b in VAE_ATTENTION.items()}
         for i in (0, 1):
-            modules |= _joined(f"{side}.mid.block_{i + 1}", f"{side}.mid_block.resnets.{i}", VAE_RESNET)
+            modules |= _joined_names(f"{side}.mid.block_{i + 1}", f"{side}.mid_block.resnets.{i}", VAE_RESNET)
     for level in range(levels):
         up = levels - 1 - level
         for layer in range(layers + 1):
-            modules |= _joined(
+            modules |= _joined_names(
                 f"encoder.down.{level}.block.{layer}", f"encoder.down_blocks.{level}.resnets.{layer}", VAE_RESNET
             )
-            modules |= _joined(
+            modules |= _joined_names(
                 f"decoder.up.{level}.block.{layer}", f"decoder.up_blocks.{up}.resnets.{layer}", VAE_RESNET
             )
         modules[f"encoder.down.{level}.downsample.conv"] = f"encoder.down_blocks.{level}.downsamplers.0.conv"
@@ -232,7 +232,7 @@ def openclip_modules(layers: int) -> dict[str, str]:
     """Return CLIPTextModel's module by OpenCLIP's; the joint in_proj is no single module and is left out."""
     modules = {"token_embedding": "embeddings.token_embedding", "ln_final": "final_layer_norm"}
     for i in range(layers):
-        modules |= _joined(f"transformer.resblocks.{i}", f"encoder.layers.{i}", OPENCLIP_LAYER)
+        modules |= _joined_names(f"transformer.resblocks.{i}", f"encoder.layers.{i}", OPENCLIP_LAYER)
     return modules
 
 
@@ -292,10 +292,10 @@ def _linear(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _resnet(theirs: str, ours: str) -> dict[str, str]:
-    return _joined(theirs, ours, RESNET)
+    return _joined_names(theirs, ours, RESNET)
 
 
-def _joined(theirs: str, ours: str, table: Mapping[str, str]) -> dict[str, str]:
+def _joined_names(theirs: str, ours: str, table: Mapping[str, str]) -> dict[str, str]:
     return {f"{theirs}.{a}": f"{ours}.{b}" for a, b in table.items()}
 
 

@@ -89,7 +89,7 @@ class Library:
         def of_kind(kind: FileKind) -> Iterator[LibraryFile]:
             for folder in self.folders:
                 yield from sorted_files[folder, kind]
-                yield from (file for file in loose[folder] if _kind_of(file, facts[file.path]) is kind)
+                yield from (file for file in loose[folder] if _kind_in_library(file, facts[file.path]) is kind)
 
         return {kind: [(file, facts[file.path]) for file in of_kind(kind)] for kind in LAYOUT}
 
@@ -139,7 +139,7 @@ class Library:
         candidates = [file for file in self.files(kind) if not file.path.is_dir()]
         likely_stem, unknown = fold(Path(likely).name), []
         ordered = sorted(
-            candidates, key=lambda f: (likely_stem not in (fold(f.stem), fold(f.path.name)), _size(f.path))
+            candidates, key=lambda f: (likely_stem not in (fold(f.stem), fold(f.path.name)), _size_bytes(f.path))
         )
         hashes = known_hashes(file.path for file in ordered)
         for path in (file.path for file in ordered):
@@ -158,7 +158,7 @@ class Library:
         """Find a file by name, trying exact spellings in all folders before other cases and Unicode forms."""
         for plain in (str, fold):
             for folder in self.folders:
-                hits = [file for file in self._below(folder, kind) if plain(name) in map(plain, _spellings(file))]
+                hits = [file for file in self._below(folder, kind) if plain(name) in map(plain, _file_names(file))]
                 chosen = self._choose(hits, name, kind)
                 if chosen is not None:
                     return chosen
@@ -201,7 +201,7 @@ class Library:
     def _kept(self, files: Sequence[LibraryFile], kind: FileKind) -> Iterator[LibraryFile]:
         """Yield the files of a kind, judged by their headers."""
         facts = self.facts(files)
-        return (file for file in files if _kind_of(file, facts[file.path]) is kind)
+        return (file for file in files if _kind_in_library(file, facts[file.path]) is kind)
 
     def _choose(self, hits: Sequence[LibraryFile], name: str, kind: FileKind) -> Path | None:
         """Return the file that is meant: safetensors before pickles, then files of the kind; NotFound where several
@@ -254,7 +254,7 @@ def fold(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def _spellings(file: LibraryFile) -> tuple[str, ...]:
+def _file_names(file: LibraryFile) -> tuple[str, ...]:
     """Return every name by which a file can be found."""
     bare = file.name[: -len(file.path.suffix)] if file.is_weights else file.name
     return file.name, bare, Path(file.name).name, file.stem
@@ -288,7 +288,7 @@ def _sorted_by_kind(folder: Path) -> bool:
     return any(os.path.isdir(folder / part) for parts in LAYOUT.values() for part in parts)
 
 
-def _kind_of(file: LibraryFile, facts: FileFacts) -> FileKind | None:
+def _kind_in_library(file: LibraryFile, facts: FileFacts) -> FileKind | None:
     return facts.kind or _pickled_kind(file.path)
 
 
@@ -296,8 +296,8 @@ def _pickled_kind(path: Path) -> FileKind | None:
     """Return the likely kind of a pickle, which is not opened for this, by its size; None for a damaged file."""
     if path.suffix.lower() not in PICKLED:
         return None
-    return FileKind.EMBEDDING if _size(path) < LARGEST_EMBEDDING else FileKind.CHECKPOINT
+    return FileKind.EMBEDDING if _size_bytes(path) < LARGEST_EMBEDDING else FileKind.CHECKPOINT
 
 
-def _size(path: Path) -> int:
+def _size_bytes(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0

@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from clipskip.errors import DamagedFile, UnsafeFile, WrongKind
-from clipskip.weights.container import Header, Stamp, TensorInfo, open_model, pickle_kind, zip_sizes
+from clipskip.weights.container import Header, Stamp, TensorInfo, open_model_file, pickle_kind, zip_sizes
 from clipskip.weights.header import read_header
 from clipskip.weights.tensors import DTYPE_NAMES
 
@@ -63,7 +63,7 @@ def _tensors(content: Mapping[object, object]) -> Iterator[tuple[str, Tensor]]:
 
 def _unpickle(path: Path) -> dict[object, object]:
     """Return the content of a pickle of tensors, without running code from it."""
-    with open_model(path) as file:
+    with open_model_file(path) as file:
         start = file.read(512)
     if start[:4] == b"PK\x03\x04":
         _check_zip(path)
@@ -127,7 +127,7 @@ def is_pickle(path: Path) -> bool:
     """Whether the file is a pickle, whatever its name; a folder is not."""
     if path.is_dir():
         return False
-    with open_model(path) as file:
+    with open_model_file(path) as file:
         start = file.read(512)
     plausible = start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
     return not plausible and pickle_kind(path, start) is not None

@@ -46,7 +46,7 @@ def answers_file(source: SourceFile) -> Path:
 def remembered_for(source: SourceFile, loras: Iterable[str]) -> RememberedSkip | None:
     """Return the answer for this checkpoint with LoRAs of these hashes, or None."""
     key = source.ref.hash, tuple(sorted(set(loras)))
-    return next((answer for answer in _read(answers_file(source)) if (answer.model, answer.loras) == key), None)
+    return next((answer for answer in _read_answers(answers_file(source)) if (answer.model, answer.loras) == key), None)
 
 
 def remember(source: SourceFile, loras: Iterable[str], *, clip_skip: int, sure: float, why: str) -> Path:
@@ -59,7 +59,7 @@ def remember(source: SourceFile, loras: Iterable[str], *, clip_skip: int, sure: 
         )
     hashes = tuple(sorted(set(loras)))
     own = source.ref.hash
-    kept = [answer for answer in _read(path) if (answer.model, answer.loras) != (own, hashes)]
+    kept = [answer for answer in _read_answers(path) if (answer.model, answer.loras) != (own, hashes)]
     new = RememberedSkip(
         model=own, loras=hashes, clip_skip=clip_skip, sure=round(sure, 4), why=why, date=date.today().isoformat()
     )
@@ -78,7 +78,7 @@ def remember(source: SourceFile, loras: Iterable[str], *, clip_skip: int, sure: 
     return path
 
 
-def _read(path: Path) -> list[RememberedSkip]:
+def _read_answers(path: Path) -> list[RememberedSkip]:
     """Return the answers in a file; those that cannot be read are left out."""
     content = read_note(path)
     answers = content.get("answers") if content.get("format") == FORMAT else None

@@ -40,8 +40,8 @@ def text_shape(
 ) -> TextShape:
     """Return a text encoder's dimensions by its canonical tensors, with a projection where `rule` needs one."""
     name = header.path.name
-    vocabulary, width = _shape(tensors, "embeddings.token_embedding.weight", 2, name)
-    positions = _shape(tensors, "embeddings.position_embedding.weight", 2, name)[0]
+    vocabulary, width = _tensor_shape(tensors, "embeddings.token_embedding.weight", 2, name)
+    positions = _tensor_shape(tensors, "embeddings.position_embedding.weight", 2, name)[0]
     depth = text_depth(tensors)
     if not depth:
         raise DamagedFile(f"{name} has no text encoder layer; download it again")
@@ -68,7 +68,9 @@ def text_shape(
         vocabulary=vocabulary,
         mlp_width=mlp,
         activation=activation,
-        projection=_shape(tensors, "text_projection.weight", 2, name)[0] if rule is not None and rule.pooled else 0,
+        projection=_tensor_shape(tensors, "text_projection.weight", 2, name)[0]
+        if rule is not None and rule.pooled
+        else 0,
     )
 
 
@@ -90,15 +92,15 @@ def unet_shape(tensors: Shapes, header: Header, *, row: FamilyRow = SD1) -> UNet
     _refuse_unusual(config, name)
     layout = unet_layout(tensors)
     levels = range(len(layout.attention))
-    channels = tuple(_shape(tensors, f"down_blocks.{i}.resnets.0.conv1.weight", 4, name)[0] for i in levels)
+    channels = tuple(_tensor_shape(tensors, f"down_blocks.{i}.resnets.0.conv1.weight", 4, name)[0] for i in levels)
     cross = next((s[1] for key, s in tensors.items() if key.endswith(".attn2.to_k.weight") and len(s) == 2), 0)
     if not channels or not cross:
         raise DamagedFile(f"{name}: its UNet has no {'cross-attention' if channels else 'blocks'}; download it again")
     heads = config.get("num_attention_heads") or config.get("attention_head_dim") or header.metadata.get(UNET_HEADS)
     projection = next((s for key, s in tensors.items() if key.endswith(".attentions.0.proj_in.weight")), ())
     return UNetShape(
-        in_channels=_shape(tensors, "conv_in.weight", 4, name)[1],
-        out_channels=_shape(tensors, "conv_out.weight", 4, name)[0],
+        in_channels=_tensor_shape(tensors, "conv_in.weight", 4, name)[1],
+        out_channels=_tensor_shape(tensors, "conv_out.weight", 4, name)[0],
         block_out_channels=channels,
         layers_per_block=layout.layers_per_block,
         cross_attention_dim=cross,
@@ -117,13 +119,13 @@ def vae_shape(tensors: Shapes, header: Header, *, row: FamilyRow = SD1) -> VAESh
     name, config = header.path.name, header.configs.get("vae", {})
     levels, layers = vae_layout(tensors)
     channels = tuple(
-        _shape(tensors, f"encoder.down_blocks.{i}.resnets.0.conv1.weight", 4, name)[0] for i in range(levels)
+        _tensor_shape(tensors, f"encoder.down_blocks.{i}.resnets.0.conv1.weight", 4, name)[0] for i in range(levels)
     )
     if not channels:
         raise DamagedFile(f"{name}: its VAE has no blocks; download it again")
     return VAEShape(
-        in_channels=_shape(tensors, "encoder.conv_in.weight", 4, name)[1],
-        latent_channels=_shape(tensors, "decoder.conv_in.weight", 4, name)[1],
+        in_channels=_tensor_shape(tensors, "encoder.conv_in.weight", 4, name)[1],
+        latent_channels=_tensor_shape(tensors, "decoder.conv_in.weight", 4, name)[1],
         block_out_channels=channels,
         layers_per_block=layers,
         norm_num_groups=_groups(config.get("norm_num_groups") or header.metadata.get(VAE_GROUPS), channels, name),
@@ -161,7 +163,7 @@ def _refuse_unusual(config: Mapping[str, object], name: str) -> None:
         )
 
 
-def _shape(tensors: Shapes, key: str, dimensions: int, name: str) -> tuple[int, ...]:
+def _tensor_shape(tensors: Shapes, key: str, dimensions: int, name: str) -> tuple[int, ...]:
     shape = tensors.get(key)
     if shape is None:
         raise DamagedFile(f"{name} is incomplete: it has no {key}; download it again")

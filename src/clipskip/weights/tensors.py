@@ -12,7 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from clipskip.errors import DamagedFile, WrongKind
-from clipskip.weights.container import Header, TensorInfo, open_model, same_file
+from clipskip.weights.container import Header, TensorInfo, open_model_file, same_file
 from clipskip.weights.keys import TensorSource
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
@@ -46,9 +46,9 @@ def read_one_by_one(
         return info.file, info.start, item[1].name
 
     for path, in_file in groupby(sorted(sources.items(), key=place), key=lambda item: place(item)[0]):
-        with open_model(path) as file:
+        with open_model_file(path) as file:
             for name, sources_of_tensor in groupby(in_file, key=lambda item: item[1].name):
-                raw = _read(file, header.tensors[name], name)
+                raw = _read_tensor(file, header.tensors[name], name)
                 for canonical, source in sources_of_tensor:
                     piece = cut(raw, source)
                     yield canonical, finite(_converted(piece, dtype), name, file=path.name, before=piece).to(device)
@@ -118,7 +118,7 @@ def check_unchanged(header: Header) -> None:
         raise DamagedFile(f"{changed.name} changed while it was being read; try again when it is complete")
 
 
-def _read(file: BinaryIO, info: TensorInfo, name: str) -> Shaped[Tensor, "..."]:
+def _read_tensor(file: BinaryIO, info: TensorInfo, name: str) -> Shaped[Tensor, "..."]:
     if info.dtype not in DTYPES:
         raise WrongKind(f"{info.file.name}: {name} is stored as {info.dtype}; only floating-point weights can be used")
     raw = torch.empty(info.end - info.start, dtype=torch.uint8)

@@ -91,7 +91,7 @@ def read_trainer_config(path: Path) -> TrainerConfig:
         raise WrongKind(
             f"{path.name} is no text; give a trainer's config, .toml or .json", field="trainer_config"
         ) from None
-    config = config_of(text, path)
+    config = parse_config(text, path)
     if config is None:
         raise WrongKind(
             f"{path.name} is not a config of kohya's sd-scripts, of its GUI or of OneTrainer", field="trainer_config"
@@ -99,7 +99,7 @@ def read_trainer_config(path: Path) -> TrainerConfig:
     return config
 
 
-def config_of(text: str, path: Path) -> TrainerConfig | None:
+def parse_config(text: str, path: Path) -> TrainerConfig | None:
     """The config in a text; None where it is none."""
     try:
         values = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
@@ -151,7 +151,7 @@ def _configs_in(folder: Path) -> Iterator[TrainerConfig]:
 def _kohya(values: Values, path: Path, *, gui: bool) -> TrainerConfig | None:
     if not values.keys() & KOHYA:
         return None
-    number = _number(values.get("clip_skip"))
+    number = _int_or_none(values.get("clip_skip"))
     family = None
     if gui:
         number = number or None
@@ -177,7 +177,7 @@ def _onetrainer(values: Values, path: Path) -> TrainerConfig | None:
     return TrainerConfig(
         path=path,
         tool=Dialect.ONETRAINER,
-        values=tuple(_number(values.get(name)) or 0 for name in names),
+        values=tuple(_int_or_none(values.get(name)) or 0 for name in names),
         family=family,
         output=re.sub(r"\.(safetensors|ckpt)$", "", output.replace("\\", "/").rpartition("/")[2]),
     )
@@ -194,7 +194,7 @@ def _class_tokens(values: Values) -> Iterator[str]:
                 yield words
 
 
-def _number(value: object) -> int | None:
+def _int_or_none(value: object) -> int | None:
     """A whole number, which the GUI also writes as text."""
     text = str(value).strip().removesuffix(".0") if isinstance(value, str | int | float) else ""
     return int(text) if not isinstance(value, bool) and re.fullmatch(r"-?[0-9]{1,3}", text) else None

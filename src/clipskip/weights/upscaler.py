@@ -68,7 +68,7 @@ def find_upscaler(name: str, library: Library, *, hash: str = "", allow_pickle: 
         header, _ = read_allowed(path, allow_pickle=allow_pickle)
     except FileError as error:
         raise type(error)(str(error), field="hires_upscaler") from None
-    _kind_of({name: torch.empty(info.shape, device="meta") for name, info in header.tensors.items()}, path)
+    _architecture_of({name: torch.empty(info.shape, device="meta") for name, info in header.tensors.items()}, path)
     ref = FileRef(name=A1111_NAMES.get(path.stem, path.stem), hash=hash_file(path).autov2)
     return UpscalerFile(ref=ref, path=path, allow_pickle=allow_pickle)
 
@@ -94,7 +94,7 @@ def load_upscaler(file: UpscalerFile, *, device: torch.device) -> Enlarge:
             f"{path.name} is damaged: {spoiled} holds NaN or Inf; download it again", field="hires_upscaler"
         )
     try:
-        model = _kind_of(floats, path).load(floats)
+        model = _architecture_of(floats, path).load(floats)
     except (RuntimeError, KeyError, ValueError) as error:
         line = " ".join(str(error).split())[:160]
         raise DamagedFile(
@@ -110,7 +110,7 @@ def load_upscaler(file: UpscalerFile, *, device: torch.device) -> Enlarge:
     return torch.inference_mode()(model)  # type: ignore[no-any-return]  # spandrel's descriptor, which can be called
 
 
-def _kind_of(state: dict[str, Shaped[Tensor, "..."]], path: Path) -> Any:  # Any: spandrel's Architecture
+def _architecture_of(state: dict[str, Shaped[Tensor, "..."]], path: Path) -> Any:  # Any: spandrel's Architecture
     """The architecture that has tensors of these names and sizes; WrongKind where none has."""
     spandrel = _spandrel(path)
     names = spandrel.canonicalize_state_dict(state)

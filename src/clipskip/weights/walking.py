@@ -60,7 +60,7 @@ def walk(root: Path, bounds: Bounds, *, deep: bool = True) -> Iterator[LibraryFi
     skipped = len(os.path.join(home, ""))
     while waiting:
         place = waiting.pop()
-        entries = _entries(place)
+        entries = _sorted_entries(place)
         if any(entry.name == INDEX and not _leads_to(entry.is_dir) for entry in entries):
             yield LibraryFile(path=Path(place), name=place[skipped:].replace(os.sep, "/") or home.name)
             continue
@@ -79,7 +79,7 @@ def walk(root: Path, bounds: Bounds, *, deep: bool = True) -> Iterator[LibraryFi
         waiting += reversed(inner)
 
 
-def _entries(place: str) -> list["os.DirEntry[str]"]:
+def _sorted_entries(place: str) -> list["os.DirEntry[str]"]:
     """Return a folder's entries by name; empty where it cannot be read. Entries know their kind without another
     look."""
     try:

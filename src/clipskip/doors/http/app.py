@@ -83,7 +83,7 @@ def build_app(
     app.add_middleware(Guard, access=access, origins=frozenset(origins))
     app.add_exception_handler(ClipskipError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _plain)
+    app.add_exception_handler(HTTPException, _answer_fault)
     app.add_exception_handler(Exception, _broken)
     _add_page(app)
     _add_description(app)
@@ -133,7 +133,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     return _error(request, 422, reasons_of(error.errors()))
 
 
-async def _plain(request: Request, error: Exception) -> JSONResponse:
+async def _answer_fault(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return _error(request, error.status_code, [Reason(field="", why=str(error.detail))], headers=error.headers)
 

@@ -60,13 +60,13 @@ def read_json(content: bytes, limits: Limits = USUAL) -> Any:  # Any: as above
             object_pairs_hook=_once,
             parse_constant=lambda text: _refuse(f"{text} is not a JSON number; send a finite one"),
             parse_float=_finite,
-            parse_int=_whole,
+            parse_int=_parse_int,
         )
     except UnicodeDecodeError:
         _refuse("the body is not UTF-8")
     except json.JSONDecodeError as error:
         _refuse(f"the body is not JSON: {error.msg} at character {error.pos}")
-    _check(value)
+    _check_text(value)
     return value
 
 
@@ -108,24 +108,24 @@ def _finite(text: str) -> float:
     return value
 
 
-def _whole(text: str) -> int:
+def _parse_int(text: str) -> int:
     if len(text) > MOST_DIGITS:
         _refuse(f"{text[:12]}... is too large a number")
     return int(text)
 
 
-def _check(value: object) -> None:
+def _check_text(value: object) -> None:
     """Refuse text that cannot be written as UTF-8 without NUL."""
     if isinstance(value, str):
         if "\0" in value or not (value.isascii() or _is_text(value)):
             _refuse("a text holds half a character or NUL; send it again as UTF-8")
     elif isinstance(value, dict):
         for name, inner in value.items():
-            _check(name)
-            _check(inner)
+            _check_text(name)
+            _check_text(inner)
     elif isinstance(value, list):
         for inner in value:
-            _check(inner)
+            _check_text(inner)
 
 
 def _is_text(value: str) -> bool:

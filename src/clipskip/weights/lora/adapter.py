@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipskip.errors import ClipskipError
-from clipskip.weights.container import Header, read_json
+from clipskip.weights.container import Header, read_json_file
 
 METADATA = "lora_adapter_metadata"
 NEIGHBOUR = "adapter_config.json"
@@ -70,6 +70,6 @@ def read_adapter(header: Header) -> AdapterConfig | None:
 
 def _read_neighbour(path: Path) -> AdapterConfig | None:
     try:
-        return AdapterConfig(settings=read_json(path, limit=JSON_LIMIT), source=path.name)
+        return AdapterConfig(settings=read_json_file(path, limit=JSON_LIMIT), source=path.name)
     except ClipskipError:
         return None

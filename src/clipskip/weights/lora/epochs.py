@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clipskip.errors import LoraError
 from clipskip.weights.container import Header
-from clipskip.weights.lora.trainer_metadata import plain
+from clipskip.weights.lora.trainer_metadata import plain_line
 
 NAMES = (
     re.compile(r"(?P<stem>.*?)\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-save-(?P<steps>\d+)-(?P<epoch>\d+)-\d+"),
@@ -88,11 +88,11 @@ def _saved(header: Header) -> _Saved:
     session = metadata.get("ss_session_id", "").strip()
     return _Saved(
         header=header,
-        stem=plain(metadata.get("ss_output_name", "")) or (groups.get("stem") or "" if match else name),
+        stem=plain_line(metadata.get("ss_output_name", "")) or (groups.get("stem") or "" if match else name),
         session=session,
-        began=_number(metadata.get("ss_training_started_at")) if session else 0.0,
-        epoch=_whole(metadata.get("ss_epoch"), groups.get("epoch")),
-        steps=_whole(metadata.get("ss_steps"), groups.get("steps")),
+        began=_order_number(metadata.get("ss_training_started_at")) if session else 0.0,
+        epoch=_first_int(metadata.get("ss_epoch"), groups.get("epoch")),
+        steps=_first_int(metadata.get("ss_steps"), groups.get("steps")),
     )
 
 
@@ -117,11 +117,11 @@ def _check_one_lora(saved: Sequence[_Saved]) -> None:
             )
 
 
-def _whole(*texts: str | None) -> int | None:
+def _first_int(*texts: str | None) -> int | None:
     """The first that is a whole number."""
     numbers = (int(text) for text in texts if text and re.fullmatch(r"[0-9]{1,12}", text.strip()))
     return next(numbers, None)
 
 
-def _number(text: str | None) -> float:
+def _order_number(text: str | None) -> float:
     return float(text) if text and re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})?", text.strip()) else 0.0

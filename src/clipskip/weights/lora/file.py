@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clipskip.errors import DamagedFile, LoraError, WrongKind
 from clipskip.spec import Family
-from clipskip.weights.container import Header, as_path, open_model
+from clipskip.weights.container import Header, as_path, open_model_file
 from clipskip.weights.hashes import hash_file
 from clipskip.weights.lora.adapter import AdapterConfig, read_adapter
 from clipskip.weights.lora.change import LoraModule
@@ -104,7 +104,7 @@ def load_lora(
         metadata=header.metadata,
         modules=MappingProxyType(modules),
         embeddings=MappingProxyType(
-            {name: _vectors(header, name, parts, tensors) for name, parts in keys.embeddings.items()}
+            {name: _embedding_vectors(header, name, parts, tensors) for name, parts in keys.embeddings.items()}
         ),
         unknown=keys.unknown,
         family=own,
@@ -150,7 +150,7 @@ def other_family(name: str, own: str, model: Family) -> LoraError:
 
 def _read_all(header: Header) -> tuple[dict[str, Tensor], str]:
     """Return every tensor and the sha256 of everything after the header, from one reading of the file."""
-    with open_model(header.path) as file:
+    with open_model_file(header.path) as file:
         data = file.read()
     try:
         tensors = safetensors.torch.load(data)
@@ -216,7 +216,7 @@ def _module(
     )
 
 
-def _vectors(
+def _embedding_vectors(
     header: Header, name: str, keys: Mapping[str, str], tensors: Mapping[str, Tensor]
 ) -> tuple[Float[Tensor, "vectors _width"], ...]:
     """Return a bundled embedding's vectors for each encoder: one set, or clip_l and clip_g."""

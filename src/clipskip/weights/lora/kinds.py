@@ -92,7 +92,7 @@ def _trim(shape: Shape) -> Shape:
     return shape[:2] if all(side == 1 for side in shape[2:]) else shape
 
 
-def _rows(tensor: Float[Tensor, "..."]) -> Float[Tensor, "rows columns"]:
+def _as_rows(tensor: Float[Tensor, "..."]) -> Float[Tensor, "rows columns"]:
     return tensor.flatten(1)
 
 
@@ -123,8 +123,8 @@ def _lora_fits(parts: Parts, shape: Shape) -> bool:
     return same_shape((up.shape[0], down.shape[1], *kernel), shape) and (bias is None or bias.shape == shape[:1])
 
 
-def _lora(parts: Parts, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    up, down = _rows(parts["up"]), _rows(parts["down"])
+def _lora_change(parts: Parts, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    up, down = _as_rows(parts["up"]), _as_rows(parts["down"])
     if "mid" in parts:
         return torch.einsum("pqkl,op,qi->oikl", parts["mid"], up, down).reshape(weight.shape)
     return (up @ down).reshape(weight.shape)
@@ -135,7 +135,7 @@ def _lora(parts: Parts, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 def _hada_half(parts: Parts, half: int) -> Float[Tensor, "..."]:
     a, b, core = parts[f"hada_w{half}_a"], parts[f"hada_w{half}_b"], parts.get(f"hada_t{half}")
-    return _rows(a) @ _rows(b) if core is None else _tucker(core, a, b)
+    return _as_rows(a) @ _as_rows(b) if core is None else _tucker(core, a, b)
 
 
 def _tucker(core: Tensor, a: Tensor, b: Tensor) -> Float[Tensor, "out in *kernel"]:
@@ -184,7 +184,7 @@ def _kron_half(parts: Parts, half: int) -> Float[Tensor, "..."]:
     a, b = parts[f"lokr_w{half}_a"], parts[f"lokr_w{half}_b"]
     if half == 2 and "lokr_t2" in parts:
         return _tucker(parts["lokr_t2"], a, b)
-    return (_rows(a) @ _rows(b)).reshape(a.shape[0], *b.shape[1:])
+    return (_as_rows(a) @ _as_rows(b)).reshape(a.shape[0], *b.shape[1:])
 
 
 def _lokr_fits(parts: Parts, shape: Shape) -> bool:
@@ -195,7 +195,7 @@ def _lokr_fits(parts: Parts, shape: Shape) -> bool:
 
 
 def _lokr(parts: Parts, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    small, large = _rows(_kron_half(parts, 1)), _kron_half(parts, 2).contiguous()
+    small, large = _as_rows(_kron_half(parts, 1)), _kron_half(parts, 2).contiguous()
     return torch.kron(small.reshape(*small.shape, *[1] * (large.dim() - 2)), large).reshape(weight.shape)
 
 
@@ -243,8 +243,8 @@ def _glora_fits(parts: Parts, shape: Shape) -> bool:
 
 def _glora(parts: Parts, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     left, right, up, down = _glora_factors(parts)
-    mixed = torch.einsum("oi...,ir,rj->oj...", weight, _rows(left), _rows(right))
-    return mixed + (_rows(up) @ _rows(down)).reshape(weight.shape)
+    mixed = torch.einsum("oi...,ir,rj->oj...", weight, _as_rows(left), _as_rows(right))
+    return mixed + (_as_rows(up) @ _as_rows(down)).reshape(weight.shape)
 
 
 # IA3: a factor for each input or output; the parts hold what is added to 1.
@@ -283,7 +283,7 @@ KINDS = (
         may=("mid", "up_bias"),
         rank=_first("down"),
         fits=_lora_fits,
-        delta=_lora,
+        delta=_lora_change,
     ),
     Kind(
         name="LoHa",

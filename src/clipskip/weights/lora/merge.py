@@ -225,7 +225,7 @@ def _check_fit(lora: Lora, used: Sequence[LoraModule], named_modules: Mapping[st
         raise LoraError(
             f"LoRA {lora.name!r} does not fit: this model has no {few(m.name for m in absent)}{family}", field="lora"
         )
-    misfits = [module for module in used if not _fits(module, _module(named_modules, module.name))]
+    misfits = [module for module in used if not _fits_module(module, _module(named_modules, module.name))]
     if misfits:
         misfit = misfits[0]
         parts = ", ".join(f"{part} {list(value.shape)}" for part, value in misfit.parts.items() if value.dim())
@@ -269,7 +269,7 @@ def _check_depth(
         )
 
 
-def _fits(change: LoraModule, module: nn.Module) -> bool:
+def _fits_module(change: LoraModule, module: nn.Module) -> bool:
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if not isinstance(weight, nn.Parameter) or (change.changes_bias and not hasattr(module, "bias")):
         return False

@@ -115,7 +115,7 @@ def name_table(names: Iterable[str]) -> NameTable:
         )
     for name in names:
         part, _, local = name.partition(".")
-        for spelling in _spellings(part, local, ldm if part == UNET else openclip):
+        for spelling in _module_spellings(part, local, ldm if part == UNET else openclip):
             spellings[part, "."][spelling] = name
             joined = spelling.replace(".", "_")
             if spellings[part, "_"].setdefault(joined, name) != name:
@@ -125,7 +125,7 @@ def name_table(names: Iterable[str]) -> NameTable:
     return NameTable(spellings=MappingProxyType(spellings), ambiguous=frozenset(ambiguous))
 
 
-def _spellings(part: str, local: str, first: Mapping[str, str]) -> Iterator[str]:
+def _module_spellings(part: str, local: str, first: Mapping[str, str]) -> Iterator[str]:
     """Yield the ways in which files write one module, with dots; `first` has the names of the part's publishers."""
     if part == UNET:
         yield local

@@ -160,7 +160,7 @@ def outline_lora(header: Header, *, table: NameTable | None = None) -> LoraOutli
     names, tags, skip = list(keys.modules), notes.tag_counts(metadata), notes.trained_skip(metadata, family.family)
     downs = (header.tensors[parts["down"]].shape for parts in keys.modules.values() if "down" in parts)
     return LoraOutline(
-        alias=notes.plain(metadata.get("ss_output_name") or header.path.stem),
+        alias=notes.plain_line(metadata.get("ss_output_name") or header.path.stem),
         family=family.label or None,
         width=text_width(header.shapes),
         rank=max((shape[0] for shape in downs if shape), default=None),
@@ -191,17 +191,17 @@ def report_lora(lora: Lora, *, depth: int | None = None) -> LoraReport:
     tags = notes.tag_counts(lora.metadata)
     skip = notes.trained_skip(lora.metadata, lora.family.family)
     return LoraReport(
-        name=notes.plain(lora.name),
-        alias=notes.plain(lora.alias),
+        name=notes.plain_line(lora.name),
+        alias=notes.plain_line(lora.alias),
         hash=lora.hash,
-        kinds=tuple(Counter(_kind(module.kind.name, module.parts) for module in modules).most_common()),
+        kinds=tuple(Counter(_change_kind(module.kind.name, module.parts) for module in modules).most_common()),
         ranks=tuple(sorted(Counter(module.rank for module in scaled if module.rank is not None).items())),
         alphas=tuple(sorted(Counter(m.alpha for m in scaled).items(), key=lambda item: item[0] or 0.0)),
         text_layers=tuple(layers),
         text_other=tuple(other),
         text_2=second,
         unet_blocks=_blocks(name for name in lora.modules if name.startswith("unet.")),
-        embeddings=tuple(notes.plain(name) for name in lora.embeddings),
+        embeddings=tuple(notes.plain_line(name) for name in lora.embeddings),
         depth=depth,
         text_dead_from=text_dead_from(layers, depth=depth) if layers and not other and not second else None,
         trained_clip_skip=skip.clip_skip,
@@ -237,7 +237,7 @@ def _second(names: Iterable[str]) -> tuple[str, ...]:
     return (*_spans(tuple(layers)), *sorted({name for name in second if not name.startswith("encoder.layers.")}))
 
 
-def _kind(name: str, parts: Mapping[str, object]) -> str:
+def _change_kind(name: str, parts: Mapping[str, object]) -> str:
     return f"{name} with DoRA" if {"dora_scale", "magnitude"} & parts.keys() else name
 
 
@@ -267,7 +267,7 @@ def _warnings(lora: Lora) -> Iterator[str]:
     text = lora.metadata.get("sshs_model_hash", "").strip().lower()
     if text and not (len(text) >= 10 and lora.sha256.startswith(text)):
         yield (
-            f"sshs_model_hash says {notes.plain(text[:12])}, its content is {lora.hash}: "
+            f"sshs_model_hash says {notes.plain_line(text[:12])}, its content is {lora.hash}: "
             "the file was changed after training; A1111 and Civitai may know it by the other hash"
         )
     yield from notes.skip_warnings(lora.metadata, lora.family.family)
@@ -282,7 +282,7 @@ def _unread(unknown: tuple[str, ...], family: LoraFamily) -> Iterator[str]:
     """Yield a warning about keys that name nothing in a model of its family."""
     if unknown:
         family_name = family.label if family.family else "SD 1.x"
-        yield f"{len(unknown)} keys name nothing in an {family_name} model: {few(map(notes.plain, unknown))}"
+        yield f"{len(unknown)} keys name nothing in an {family_name} model: {few(map(notes.plain_line, unknown))}"
 
 
 def _other_family(metadata: Mapping[str, str], family: LoraFamily) -> Iterator[str]:
@@ -290,7 +290,7 @@ def _other_family(metadata: Mapping[str, str], family: LoraFamily) -> Iterator[s
     if family.by_weights and stated is not None and stated is not family.family:
         value = metadata.get("ss_base_model_version") or metadata.get("modelspec.architecture", "")
         name = "ss_base_model_version" if metadata.get("ss_base_model_version") else "modelspec.architecture"
-        yield f"{name} says {notes.plain(value)!r}, its weights are {family.label}'s"
+        yield f"{name} says {notes.plain_line(value)!r}, its weights are {family.label}'s"
 
 
 def _network_warnings(lora: Lora) -> Iterator[str]:
@@ -302,18 +302,18 @@ def _network_warnings(lora: Lora) -> Iterator[str]:
     expected = ALGORITHMS.get(algorithm.lower())
     allowed = {*(expected or ()), *(("norm", "full") if network.startswith("lycoris") else ())}
     if expected is not None and kinds - allowed:
-        yield f"ss_network_module says {notes.plain(algorithm)!r}, the file contains {', '.join(sorted(kinds - allowed))}"
+        yield f"ss_network_module says {notes.plain_line(algorithm)!r}, the file contains {', '.join(sorted(kinds - allowed))}"
     for setting, argument, values, word in (
         ("ss_network_dim", "conv_dim", {m.rank for m in lora.modules.values()}, "ranks"),
         ("ss_network_alpha", "conv_alpha", {m.alpha for m in lora.modules.values()}, "alphas"),
     ):
-        stated = {_number(lora.metadata.get(setting)), _number(arguments.get(argument))} - {None}
+        stated = {_float_or_none(lora.metadata.get(setting)), _float_or_none(arguments.get(argument))} - {None}
         stored = {float(value) for value in values if value is not None}
-        if stated and _number(lora.metadata.get(setting)) is not None and stored and stored - stated:
-            yield f"{setting} says {lora.metadata[setting].strip()[:20]}, the file's {word} are {_listed(stored)}"
+        if stated and _float_or_none(lora.metadata.get(setting)) is not None and stored and stored - stated:
+            yield f"{setting} says {lora.metadata[setting].strip()[:20]}, the file's {word} are {_number_list(stored)}"
 
 
-def _number(text: object) -> float | None:
+def _float_or_none(text: object) -> float | None:
     """Return the number in a setting; None for "Dynamic", which resized LoRAs have, and for anything else."""
     try:
         return float(str(text)[:20])
@@ -321,6 +321,6 @@ def _number(text: object) -> float | None:
         return None
 
 
-def _listed(numbers: set[float]) -> str:
+def _number_list(numbers: set[float]) -> str:
     listed = sorted(numbers)
     return ", ".join(f"{n:g}" for n in listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

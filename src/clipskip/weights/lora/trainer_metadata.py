@@ -31,7 +31,7 @@ class TrainedSkip:
     """The metadata that tells it, or why none does."""
 
 
-def plain(text: object, *, limit: int = LIMIT) -> str:
+def plain_line(text: object, *, limit: int = LIMIT) -> str:
     """Return one line of printable text, at most `limit` long and without control characters. Markup stays text."""
     line = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * limit])
     line = " ".join(line.split())
@@ -61,14 +61,14 @@ def trained_skip(metadata: Mapping[str, str], family: Family | None = None) -> T
 
 def unused_skips(metadata: Mapping[str, str]) -> list[str]:
     """Return what SDXL's metadata says of Clip Skip, which its trainers ignore."""
-    return [f"{name} = {plain(metadata[name], limit=20)!r} is not used" for name in SKIPS if metadata.get(name)]
+    return [f"{name} = {plain_line(metadata[name], limit=20)!r} is not used" for name in SKIPS if metadata.get(name)]
 
 
 def _trained_sd2(metadata: Mapping[str, str]) -> TrainedSkip:
     text = metadata.get("ss_clip_skip", "").strip()
     number = 1 if text in ("", "None") else int(text[:4]) if text.isascii() and text.isdecimal() else 0
     if not 1 <= number < DEEPEST_SKIP:
-        return TrainedSkip(clip_skip=None, source=f"ss_clip_skip = {plain(text, limit=20)!r} is not a Clip Skip")
+        return TrainedSkip(clip_skip=None, source=f"ss_clip_skip = {plain_line(text, limit=20)!r} is not a Clip Skip")
     if not text:
         return TrainedSkip(clip_skip=2, source="SD 2.x is trained at 2 unless its trainer says otherwise")
     return TrainedSkip(
@@ -83,10 +83,10 @@ def skip_warnings(metadata: Mapping[str, str], family: Family | None = None) -> 
     stated = {name: metadata[name].strip() for name in SKIPS if metadata.get(name, "").strip()}
     for name, text in stated.items():
         if text != "None" and not (text.isascii() and text.isdecimal() and 1 <= int(text[:4]) <= DEEPEST_SKIP):
-            yield f"{name} is {plain(text, limit=40)!r}, which is not a Clip Skip of 1 to {DEEPEST_SKIP}"
+            yield f"{name} is {plain_line(text, limit=40)!r}, which is not a Clip Skip of 1 to {DEEPEST_SKIP}"
     numbers = {name: "1" if text == "None" else text for name, text in stated.items()}
     if len(set(numbers.values())) > 1:
-        yield f"it states two Clip Skips: {' and '.join(f'{n} {plain(t, limit=40)!r}' for n, t in stated.items())}"
+        yield f"it states two Clip Skips: {' and '.join(f'{n} {plain_line(t, limit=40)!r}' for n, t in stated.items())}"
 
 
 def tag_counts(metadata: Mapping[str, str]) -> Counter[str] | None:
@@ -101,28 +101,30 @@ def tag_counts(metadata: Mapping[str, str]) -> Counter[str] | None:
                 raw[tag] += count
     counts: Counter[str] = Counter()
     for tag, count in raw.most_common(MOST_TAGS):
-        counts[plain(tag)] += count
+        counts[plain_line(tag)] += count
     return counts
 
 
 def folders(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """Return the training folders, which kohya's users name `repeats_trigger words`."""
-    return tuple(plain(name) for name in islice(_json(metadata, "ss_tag_frequency") or (), MOST_FOLDERS))
+    return tuple(plain_line(name) for name in islice(_json(metadata, "ss_tag_frequency") or (), MOST_FOLDERS))
 
 
 def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """Return the trigger words that its author states."""
-    text = plain(metadata.get("modelspec.trigger_phrase", ""))
+    text = plain_line(metadata.get("modelspec.trigger_phrase", ""))
     return tuple(word for part in text.split(",") if (word := part.strip()))
 
 
 def base_model(metadata: Mapping[str, str]) -> str | None:
     """Return the base model in its trainer's words."""
-    parts = [plain(metadata[n]) for n in ("ss_base_model_version", "modelspec.architecture") if metadata.get(n)][:1]
+    parts = [plain_line(metadata[n]) for n in ("ss_base_model_version", "modelspec.architecture") if metadata.get(n)][
+        :1
+    ]
     name = metadata.get("ss_sd_model_name")
     digits = metadata.get("ss_new_sd_model_hash", "")[:10] or metadata.get("ss_sd_model_hash", "")
     if name:
-        parts.append(plain(name) + (f" [{plain(digits, limit=16)}]" if digits else ""))
+        parts.append(plain_line(name) + (f" [{plain_line(digits, limit=16)}]" if digits else ""))
     return ", ".join(parts) or None
 
 

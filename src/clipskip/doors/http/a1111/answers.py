@@ -27,7 +27,7 @@ def writing_of(options: Mapping[str, Value]) -> Writing:
     )
 
 
-def infotext_of(drawn: Drawn) -> str:
+def settings_text(drawn: Drawn) -> str:
     """Return a picture's settings text. A picture that was interrupted also says after which step."""
     text = render_infotext(drawn.render)
     if drawn.half_done is None:
@@ -67,7 +67,7 @@ def info_of(wish: Wish[PictureBody], base: Render, drawn: Sequence[Drawn]) -> Js
         "denoising_strength": begun.strength if begun else None,
         "extra_generation_params": {},
         "index_of_first_image": 0,
-        "infotexts": [infotext_of(drawing) for drawing in drawn],
+        "infotexts": [settings_text(drawing) for drawing in drawn],
         "styles": wish.body.styles,
         "job_timestamp": datetime.now().strftime("%Y%m%d%H%M%S"),
         "clip_skip": base.clip_skip.first.from_end,

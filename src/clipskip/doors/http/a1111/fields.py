@@ -38,7 +38,7 @@ SILENT = frozenset(
 def refused_fields(sent: Mapping[str, Any]) -> Iterator[Reason]:  # Any: whatever the client sent
     """Yield why fields are refused that would change the picture in A1111 and cannot here."""
     for name, neutral in NEUTRAL.items():
-        if name in sent and plain(sent[name]) not in neutral:
+        if name in sent and table_text(sent[name]) not in neutral:
             usual = neutral[0] or "nothing"
             why = f"{name} is {str(sent[name])[:60]!r}, which this server cannot do; send {usual} or leave it out"
             yield Reason(field=name, why=why)
@@ -62,7 +62,7 @@ def find_method(sampler: str, scheduler: str, *, begun: bool) -> tuple[str, str,
     return method.name, schedule, idle
 
 
-def plain(value: Any) -> str:  # Any: as above
+def table_text(value: Any) -> str:  # Any: as above
     """Return a value as the tables write it: 1.0 and "1" become 1, and anything empty becomes nothing."""
     if isinstance(value, bool):
         return str(value).casefold()

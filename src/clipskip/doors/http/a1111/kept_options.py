@@ -161,7 +161,7 @@ class Options:
     def _checked(self, name: str, value: Any, sent: Mapping[str, Any]) -> Value:  # Any: as above
         if name == CLIP_SKIP:
             depth = self.depth(sent.get(MODEL) or self._set.get(MODEL))
-            return read_skip(value, field=name, depth=depth).from_end
+            return skip_option(value, field=name, depth=depth).from_end
         if name == MODEL:
             if value:
                 self._studio.library.find(as_kind(name, value, ""), FileKind.CHECKPOINT)
@@ -192,7 +192,7 @@ def as_kind(name: str, value: Any, like: Value) -> Any:  # Any: whatever the cli
             return switch
     elif isinstance(like, int | float):
         wanted = "a whole number" if isinstance(like, int) else "a number"
-        number = _number(value)
+        number = _option_number(value)
         if number is not None and not (isinstance(like, int) and number % 1):
             return int(number) if isinstance(like, int) else number
     elif isinstance(like, list):
@@ -206,7 +206,7 @@ def as_kind(name: str, value: Any, like: Value) -> Any:  # Any: whatever the cli
     raise SpecError(f"the option {name} is {str(value)[:60]!r}; give {wanted}")
 
 
-def _number(value: Any) -> float | None:  # Any: as above
+def _option_number(value: Any) -> float | None:  # Any: as above
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -216,7 +216,7 @@ def _number(value: Any) -> float | None:  # Any: as above
     return number if abs(number) < 1e15 else None
 
 
-def read_skip(value: Any, *, field: str, depth: int | None) -> ClipSkip:  # Any: as above
+def skip_option(value: Any, *, field: str, depth: int | None) -> ClipSkip:  # Any: as above
     """Read a Clip Skip: a number, of which a fraction lies between two layers. Text is refused, as A1111 fails at it."""
     deepest = depth or "the depth of the model's encoder"
     usable = f"use a number from 1 to {deepest}, where 1 is the last layer"

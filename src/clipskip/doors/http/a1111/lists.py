@@ -40,7 +40,7 @@ def _add_models(routes: APIRouter, studio: Studio) -> None:
     @routes.get("/sd-models")
     def sd_models() -> list[Json]:
         """List the checkpoints. A hash is null until the file has been used."""
-        return [_model(file) for file in studio.library.files(FileKind.CHECKPOINT)]
+        return [_model_entry(file) for file in studio.library.files(FileKind.CHECKPOINT)]
 
     @routes.get("/sd-vae")
     def sd_vae() -> list[Json]:
@@ -67,7 +67,7 @@ def _add_styles(routes: APIRouter, studio: Studio) -> None:
         return [asdict(style) for style in read_styles(studio.library.folders).values()]
 
 
-def _model(file: LibraryFile) -> Json:
+def _model_entry(file: LibraryFile) -> Json:
     hashes = cached_hashes(file.path) if file.path.is_file() else None
     return {
         "title": f"{file.name} [{hashes.autov2}]" if hashes else file.name,

@@ -107,11 +107,11 @@ def _begun(body: ImageBody, options: Mapping[str, Value]) -> Begun | None:
         )
     sent = [read_pixels(decoded(text, field="init_images"), field="init_images") for text in body.init_images]
     pictures |= {hash_pixels(pixels): pixels for pixels in sent}
-    starts = tuple(_start(body, pixels, mask, options) for pixels in sent)
+    starts = tuple(_start_of(body, pixels, mask, options) for pixels in sent)
     return Begun(starts=starts, pictures=pictures) if starts else None
 
 
-def _start(body: ImageBody, pixels: Pixels, mask: Mask | None, options: Mapping[str, Value]) -> Start:
+def _start_of(body: ImageBody, pixels: Pixels, mask: Mask | None, options: Mapping[str, Value]) -> Start:
     """Return where a picture begins."""
     same = body.resize_mode in (1, 2) and (mask is None or not mask.cropped) and _same_shape(body, pixels)
     noise = body.initial_noise_multiplier

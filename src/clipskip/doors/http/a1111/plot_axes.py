@@ -68,10 +68,10 @@ class PlotAxis:
         if self.kind.label == "Nothing":
             return ("",)
         start = f"{self.kind.label}: " if self.kind.named else ""
-        return tuple(f"{start}{_shown(value)}" for value in self.values)
+        return tuple(f"{start}{_plot_label(value)}" for value in self.values)
 
 
-def _shown(value: Value) -> str:
+def _plot_label(value: Value) -> str:
     if isinstance(value, tuple):
         return ", ".join(value)
     return str(round(value, 8) if isinstance(value, float) else value)
@@ -81,7 +81,7 @@ def _nothing(asked: Asked, _: Value, __: Sequence[Value]) -> Asked:
     return asked
 
 
-def _field(name: str) -> Apply:
+def _setter(name: str) -> Apply:
     """Return what sets a field of the request."""
 
     def apply(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
@@ -91,7 +91,7 @@ def _field(name: str) -> Apply:
     return apply
 
 
-def _clip_skip(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
+def _set_clip_skip(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
     return replace(asked, clip_skip=parse_skip(str(value)), counted_by=None)
 
 
@@ -156,35 +156,35 @@ def _vae(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
 
 KINDS = (
     PlotAxisKind(label="Nothing", kind=str, apply=_nothing),
-    PlotAxisKind(label="Seed", kind=int, apply=_field("seed")),
-    PlotAxisKind(label="Var. seed", kind=int, apply=_field("variation_seed")),
+    PlotAxisKind(label="Seed", kind=int, apply=_setter("seed")),
+    PlotAxisKind(label="Var. seed", kind=int, apply=_setter("variation_seed")),
     PlotAxisKind(
         label="Var. strength",
         kind=float,
-        apply=_field("variation_strength"),
+        apply=_setter("variation_strength"),
     ),
     PlotAxisKind(label="Steps", kind=int, apply=_steps),
-    PlotAxisKind(label="CFG Scale", kind=float, apply=_field("cfg_scale")),
+    PlotAxisKind(label="CFG Scale", kind=float, apply=_setter("cfg_scale")),
     PlotAxisKind(label="Prompt S/R", kind=str, apply=_replaced, named=False),
     PlotAxisKind(
         label="Sampler",
         kind=str,
-        apply=_field("sampler"),
+        apply=_setter("sampler"),
         named=False,
         choices=tuple(sampler.name for sampler in SAMPLERS),
     ),
     PlotAxisKind(
         label="Schedule type",
         kind=str,
-        apply=_field("scheduler"),
+        apply=_setter("scheduler"),
         choices=("Automatic", *SCHEDULES),
     ),
-    PlotAxisKind(label="Sigma Churn", kind=float, apply=_field("s_churn")),
-    PlotAxisKind(label="Sigma min", kind=float, apply=_field("s_tmin")),
-    PlotAxisKind(label="Sigma max", kind=float, apply=_field("s_tmax")),
-    PlotAxisKind(label="Sigma noise", kind=float, apply=_field("s_noise")),
-    PlotAxisKind(label="Eta", kind=float, apply=_field("eta")),
-    PlotAxisKind(label=CLIP_SKIP, kind=int, apply=_clip_skip),
+    PlotAxisKind(label="Sigma Churn", kind=float, apply=_setter("s_churn")),
+    PlotAxisKind(label="Sigma min", kind=float, apply=_setter("s_tmin")),
+    PlotAxisKind(label="Sigma max", kind=float, apply=_setter("s_tmax")),
+    PlotAxisKind(label="Sigma noise", kind=float, apply=_setter("s_noise")),
+    PlotAxisKind(label="Eta", kind=float, apply=_setter("eta")),
+    PlotAxisKind(label=CLIP_SKIP, kind=int, apply=_set_clip_skip),
     PlotAxisKind(label="Prompt order", kind=str, apply=_reordered, named=False),
     PlotAxisKind(label="Checkpoint name", kind=str, apply=_checkpoint, named=False, files=True),
     PlotAxisKind(label="VAE", kind=str, apply=_vae, named=False, files=True),
@@ -203,8 +203,8 @@ KINDS = (
         files=True,
     ),
     PlotAxisKind(label="Denoising", kind=float, apply=_of_second_pass("Denoising", "strength")),
-    PlotAxisKind(label="Refiner switch at", kind=float, apply=_field("refiner_switch_at")),
-    PlotAxisKind(label="RNG source", kind=str, apply=_field("rng"), choices=("GPU", "CPU", "NV")),
+    PlotAxisKind(label="Refiner switch at", kind=float, apply=_setter("refiner_switch_at")),
+    PlotAxisKind(label="RNG source", kind=str, apply=_setter("rng"), choices=("GPU", "CPU", "NV")),
 )
 
 
@@ -212,7 +212,7 @@ def read_axis(
     sent: Sequence[Any], name: str, *, csv_mode: bool, fixed_seeds: bool
 ) -> PlotAxis:  # Any: whatever the client sent
     """Read an axis from its type, its typed values and its values from a menu. Raises SpecError."""
-    kind = _kind(sent[0], name)
+    kind = _axis_kind(sent[0], name)
     if kind.label == "Nothing":
         return PlotAxis(kind=kind, values=(0,), typed="")
     chosen = not csv_mode and (bool(sent[2]) if kind.files else bool(kind.choices))
@@ -222,10 +222,10 @@ def read_axis(
         raise SpecError(f"{name} has {len(values)} values; give 1 to {MOST_VALUES}", field="script_args")
     if kind.label in SEEDS and fixed_seeds:
         values = [fix_seed(value) for value in values if isinstance(value, int)]
-    return PlotAxis(kind=kind, values=tuple(values), typed=_joined(texts))
+    return PlotAxis(kind=kind, values=tuple(values), typed=_join_values(texts))
 
 
-def _kind(sent: Any, name: str) -> PlotAxisKind:  # Any: as above
+def _axis_kind(sent: Any, name: str) -> PlotAxisKind:  # Any: as above
     label = sent
     if isinstance(sent, int) and not isinstance(sent, bool):
         label = MENU[sent] if 0 <= sent < len(MENU) else f"number {sent}"
@@ -268,7 +268,7 @@ def _orders(texts: Sequence[str]) -> list[Value]:
     return [*permutations(texts)]
 
 
-def _joined(values: Sequence[str]) -> str:
+def _join_values(values: Sequence[str]) -> str:
     file = io.StringIO()
     csv.writer(file).writerow(values)
     return file.getvalue().strip()

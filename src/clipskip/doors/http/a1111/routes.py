@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from clipskip.doors.http.a1111.answers import Json, answer, info_of, infotext_of, writing_of
+from clipskip.doors.http.a1111.answers import Json, answer, info_of, settings_text, writing_of
 from clipskip.doors.http.a1111.bodies import ImageBody, PictureBody, PngInfoBody, taking
 from clipskip.doors.http.a1111.extras import add_extras
 from clipskip.doors.http.a1111.kept_options import Options, told
@@ -17,7 +17,7 @@ from clipskip.doors.http.a1111.order import Order, order_by
 from clipskip.doors.http.a1111.plot import draw_sheets, sheet_infotext
 from clipskip.doors.http.a1111.progress import add_progress
 from clipskip.doors.http.a1111.styles import read_styles
-from clipskip.doors.http.a1111.wish import Shelf, Wish, read_all, read_lax
+from clipskip.doors.http.a1111.wish import Lookups, Wish, read_all, read_lax
 from clipskip.doors.http.pictures import decoded, draw_renders, encoded
 from clipskip.doors.http.reasons import Reason, refusal
 from clipskip.doors.http.strict import StrictRoute, read_body
@@ -40,12 +40,12 @@ def a1111_routes(studio: Studio) -> APIRouter:
 
 
 def _add_pictures(routes: APIRouter, studio: Studio, options: Options) -> None:
-    def shelf() -> Shelf:
-        return Shelf(options=options, styles=read_styles(studio.library.folders))
+    def lookups() -> Lookups:
+        return Lookups(options=options, styles=read_styles(studio.library.folders))
 
     async def order_of(request: Request, kind: type[PictureBody]) -> Order:
         order = await asyncio.to_thread(
-            read_all, await read_body(request), kind, shelf(), partial(order_by, studio=studio)
+            read_all, await read_body(request), kind, lookups(), partial(order_by, studio=studio)
         )
         if not order.wish.body.override_settings_restore_afterwards:
             options.set(order.wish.body.override_settings)
@@ -93,7 +93,7 @@ async def _answered(order: Order, studio: Studio, asker: Request) -> Json:
     writing = writing_of(wish.options)
     if body.save_images:
         await asyncio.to_thread(_save, drawn, studio, wish)
-    pictures = [(drawing.pixels, infotext_of(drawing)) for drawing in drawn] if body.send_images else []
+    pictures = [(drawing.pixels, settings_text(drawing)) for drawing in drawn] if body.send_images else []
     info = info_of(wish, order.renders[0], drawn) | {"clipskip_warnings": list(order.warnings)}
     return answer(await encoded(pictures, writing), info, order.parameters)
 
@@ -121,7 +121,7 @@ async def _plotted(order: Order, studio: Studio, asker: Request) -> Json:
         "all_negative_prompts": [asked[drawing.index].negative_prompt for drawing in drawn],
     }
     if plot.cells_too:
-        pictures += [(drawing.pixels, infotext_of(drawing)) for drawing in drawn]
+        pictures += [(drawing.pixels, settings_text(drawing)) for drawing in drawn]
     encoding = encoded(pictures if body.send_images else [], writing_of(wish.options))
     return answer(await encoding, info, body.model_dump())
 
@@ -131,7 +131,7 @@ def _save(drawn: list[Drawn], studio: Studio, wish: Wish[Any]) -> None:  # Any: 
     writing = writing_of(wish.options)
     for drawing in drawn:
         if drawing.half_done is None or wish.options["save_incomplete_images"]:
-            content = writing.content(drawing.pixels, infotext_of(drawing))
+            content = writing.content(drawing.pixels, settings_text(drawing))
             save_picture(drawing.render, studio.history.out, content=content, suffix=writing.format.suffix)
 
 

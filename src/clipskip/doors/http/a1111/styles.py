@@ -27,10 +27,10 @@ def read_styles(folders: Sequence[Path]) -> dict[str, Style]:
     """Return the styles by name: of each folder's own styles.csv, and of the file beside a folder called models, as
     A1111 has it."""
     places = [place for folder in folders for place in (folder, *([folder.parent] if folder.name == "models" else []))]
-    return {style.name: style for place in reversed(places) for style in _read(place / FILE)}
+    return {style.name: style for place in reversed(places) for style in _read_styles(place / FILE)}
 
 
-def _read(path: Path) -> list[Style]:
+def _read_styles(path: Path) -> list[Style]:
     """Return the styles of a file, or none if there is no such file or it is not a table of styles."""
     try:
         if path.stat().st_size > MOST_BYTES:

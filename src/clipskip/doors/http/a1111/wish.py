@@ -18,7 +18,7 @@ from clipskip.doors.http.a1111.kept_options import (
     MODEL,
     REFINED,
     Options,
-    read_skip,
+    skip_option,
     told,
 )
 from clipskip.doors.http.a1111.option_table import Value
@@ -132,8 +132,8 @@ class Sent(Generic[PictureKind]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shelf:
-    """What the names in a body are looked up in."""
+class Lookups:
+    """The options and styles that a body may name."""
 
     options: Options
     styles: Mapping[str, Style]
@@ -151,17 +151,17 @@ async def read_lax(request: HttpRequest, kind: type[Kind]) -> Kind:
 def read_all(
     sent: Any,  # Any: whatever the client sent
     kind: type[PictureKind],
-    shelf: Shelf,
+    lookups: Lookups,
     make: Callable[[Wish[PictureKind]], Made],
 ) -> Made:
     """Return what `make` makes of the body's wish. Raises one refusal with every reason against it.
 
     A field that is refused is left out and the rest is read again, so that no reason hides another.
     """
-    rest, reasons = _sorted(sent, kind, shelf)
+    rest, reasons = _sorted(sent, kind, lookups)
     while True:
         try:
-            wish = _wish(rest, shelf)
+            wish = _wish(rest, lookups)
             made = make(wish)
             break
         except (SpecError, PromptError, FileError, LoraError) as error:
@@ -179,7 +179,7 @@ def read_all(
 
 
 def _sorted(
-    sent: Any, kind: type[PictureKind], shelf: Shelf
+    sent: Any, kind: type[PictureKind], lookups: Lookups
 ) -> tuple[Sent[PictureKind], list[Reason]]:  # Any: as above
     """Return what is valid by itself of what a client sent, and why the rest is refused."""
     if not isinstance(sent, dict):
@@ -189,7 +189,7 @@ def _sorted(
     refined = refiner_of(scripts) if isinstance(scripts, dict) and "refiner_checkpoint" not in given else {}
     given |= refined
     body, reasons = _validated(given, kind)
-    changes = shelf.options.read(body.override_settings)
+    changes = lookups.options.read(body.override_settings)
     reasons += [*refused_fields(given), *_script_reasons(body, txt2img=kind is PictureBody), *changes.reasons]
     if body.count > MOST_PICTURES:
         why = f"batch_size {body.batch_size} x n_iter {body.n_iter} is {body.count} pictures; {MOST_PICTURES} is the most of one request"
@@ -205,19 +205,19 @@ def _sorted(
     return rest, reasons
 
 
-def _wish(sent: Sent[PictureKind], shelf: Shelf) -> Wish[PictureKind]:
+def _wish(sent: Sent[PictureKind], lookups: Lookups) -> Wish[PictureKind]:
     """Return what the fields ask for. Raises an error for the first one that cannot be had."""
     body, taken = sent.kind.model_validate(sent.fields), sent.taken
-    options = {**DEFAULTS, **shelf.options.kept, **taken}
-    request, ignored = _request(body, shelf, taken)
+    options = {**DEFAULTS, **lookups.options.kept, **taken}
+    request, ignored = _request(body, lookups, taken)
     if body.refiner:
-        shelf.options.check_model(body.refiner, field="refiner_checkpoint")
+        lookups.options.check_model(body.refiner, field="refiner_checkpoint")
     if body.enable_hr and body.hr_checkpoint_name.casefold() not in SAME:
-        shelf.options.check_same_model(body.hr_checkpoint_name, request.model)
-    skip, notes = _top_level_skip(body, shelf, model=request.model, override=taken.get(CLIP_SKIP))
+        lookups.options.check_same_model(body.hr_checkpoint_name, request.model)
+    skip, notes = _top_level_skip(body, lookups, model=request.model, override=taken.get(CLIP_SKIP))
     if skip is not None:
         request = replace(request, clip_skip=skip, counted_by=None)
-    request, by_family = _as_the_family_has_it(request, shelf, options)
+    request, by_family = _as_the_family_has_it(request, lookups, options)
     request, by_size = _in_whole_cells(request)
     return Wish(
         body=body,
@@ -280,9 +280,9 @@ def _script_reasons(body: PictureBody, *, txt2img: bool) -> list[Reason]:
     return reasons
 
 
-def _request(body: PictureBody, shelf: Shelf, overrides: Mapping[str, Value]) -> tuple[Request, list[str]]:
+def _request(body: PictureBody, lookups: Lookups, overrides: Mapping[str, Value]) -> tuple[Request, list[str]]:
     """The request: an infotext's, with the body's own fields over it, and over both the overrides; and what is left out."""
-    options = {**DEFAULTS, **shelf.options.kept}
+    options = {**DEFAULTS, **lookups.options.kept}
     base = Request(prompt="", **_by_option(options))
     ignored: list[str] = []
     given = set(PictureBody.model_fields)
@@ -309,11 +309,11 @@ def _request(body: PictureBody, shelf: Shelf, overrides: Mapping[str, Value]) ->
     if "clip_skip" in changes:
         changes["counted_by"] = None
     if "enable_hr" in given and not isinstance(body, ImageBody):
-        changes["hires"] = _hires(body, str((options | dict(overrides))[REFINED])) if body.enable_hr else None
+        changes["hires"] = _hires_of(body, str((options | dict(overrides))[REFINED])) if body.enable_hr else None
     elif base.hires and REFINED in overrides:
         changes["hires"] = replace(base.hires, refined=str(overrides[REFINED]))
     request = _with_own_eta(replace(base, **changes), options | dict(overrides))
-    prompt, negative = with_styles(request.prompt, request.negative_prompt, body.styles, shelf.styles)
+    prompt, negative = with_styles(request.prompt, request.negative_prompt, body.styles, lookups.styles)
     return replace(request, prompt=prompt, negative_prompt=negative), ignored
 
 
@@ -327,7 +327,7 @@ def _with_own_eta(request: Request, options: Mapping[str, Value]) -> Request:
     return replace(request, eta=float(str(eta)))
 
 
-def _hires(body: PictureBody, refined: str) -> Hires:
+def _hires_of(body: PictureBody, refined: str) -> Hires:
     """Return the second pass that the body asks for."""
     sampler, scheduler = _second_method(body)
     sized = body.hr_resize_x or body.hr_resize_y  # the scale is not used then
@@ -364,14 +364,14 @@ def _by_option(options: Mapping[str, Value]) -> dict[str, Any]:  # Any: a Reques
 
 
 def _top_level_skip(
-    body: PictureBody, shelf: Shelf, *, model: str | None, override: Value
+    body: PictureBody, lookups: Lookups, *, model: str | None, override: Value
 ) -> tuple[ClipSkip | None, tuple[str, ...]]:
     """Return the Clip Skip sent among the fields, where A1111 does not look for it; scripts that send it mean it."""
     sent: list[tuple[str, ClipSkip]] = []
     for name in (CLIP_SKIP, ALIAS):
         value = getattr(body, name)
         if value is not None:
-            sent.append((name, read_skip(value, field=name, depth=shelf.options.depth(model))))
+            sent.append((name, skip_option(value, field=name, depth=lookups.options.depth(model))))
     if not sent:
         return None, ()
     if override is not None:
@@ -384,13 +384,13 @@ def _top_level_skip(
 
 
 def _as_the_family_has_it(
-    request: Request, shelf: Shelf, options: Mapping[str, Value]
+    request: Request, lookups: Lookups, options: Mapping[str, Value]
 ) -> tuple[Request, tuple[str, ...]]:
     """The request with the Clip Skip that A1111 reads this model at, and what is to say of it.
 
     A1111 reads SD 2.x and SDXL at their own 2 whatever is set; 1.10's sdxl_clip_l_skip sets CLIP-L's alone.
     """
-    facts, skip = shelf.options.facts(request.model), request.clip_skip
+    facts, skip = lookups.options.facts(request.model), request.clip_skip
     if facts is None or facts.family is Family.SD1 or request.counted_by or not isinstance(skip, ClipSkip):
         return request, ()
     own = ClipSkip(facts.family.value.default_skip)

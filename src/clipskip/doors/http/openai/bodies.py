@@ -87,7 +87,7 @@ class GenerationBody(Asking):
     """Accepted and without effect: nothing is filtered here."""
 
 
-def _number(value: Any) -> Any:  # Any: a form's text
+def _form_number(value: Any) -> Any:  # Any: a form's text
     """Return a form's text as a number, if it is one: forms hold text alone."""
     if not isinstance(value, str):
         return value
@@ -109,8 +109,8 @@ class EditForm(Asking):
     input_fidelity: Literal["low"] | None = None
     strength: Annotated[float, Field(ge=0, le=1)] = 0.75
     """A1111's denoising strength: how much is drawn anew."""
-    clip_skip: Annotated[Layer | None, BeforeValidator(_number)] = None
-    negative_clip_skip: Annotated[Layer | None, BeforeValidator(_number)] = None
+    clip_skip: Annotated[Layer | None, BeforeValidator(_form_number)] = None
+    negative_clip_skip: Annotated[Layer | None, BeforeValidator(_form_number)] = None
 
 
 class ModelBody(Body):

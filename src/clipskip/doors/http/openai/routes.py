@@ -33,7 +33,7 @@ ANSWERS: dict[int | str, Json] = {200: {"content": {"application/json": {}, EVEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Order:
+class ImageOrder:
     """The pictures that a body asks for, with the files they need."""
 
     body: Asking
@@ -80,13 +80,13 @@ def _add_images(routes: APIRouter, studio: Studio) -> None:
         return await _answered(order, studio, request)
 
 
-def _planned(body: Asking, studio: Studio) -> Order:
+def _planned(body: Asking, studio: Studio) -> ImageOrder:
     facts = studio.models.facts(body.model)
     facts, base, extras = studio.plan(body.request(depth=facts.depth))
-    return Order(body=body, kind="image_generation", facts=facts, renders=seeded(base, body.n or 1), extras=extras)
+    return ImageOrder(body=body, kind="image_generation", facts=facts, renders=seeded(base, body.n or 1), extras=extras)
 
 
-def _planned_edit(body: EditForm, sent: Mapping[str, bytes], studio: Studio) -> Order:
+def _planned_edit(body: EditForm, sent: Mapping[str, bytes], studio: Studio) -> ImageOrder:
     """Return the order of pictures that begin at the one that was sent, at its own size if none is asked for."""
     pixels = read_pixels(sent["image"], field="image")
     pictures, mask = {hash_pixels(pixels): pixels}, None
@@ -101,7 +101,7 @@ def _planned_edit(body: EditForm, sent: Mapping[str, bytes], studio: Studio) -> 
     asked = body.request(depth=facts.depth, usual=(_side(width), _side(height)))
     start = Start(hash=hash_pixels(pixels), strength=body.strength, mask=mask)
     facts, base, extras = studio.plan(replace(asked, start=start), pictures)
-    return Order(body=body, kind="image_edit", facts=facts, renders=seeded(base, body.n or 1), extras=extras)
+    return ImageOrder(body=body, kind="image_edit", facts=facts, renders=seeded(base, body.n or 1), extras=extras)
 
 
 def _side(pixels: int) -> int:
@@ -131,7 +131,7 @@ async def _sent_pictures(form: FormData) -> dict[str, bytes]:
     return {name: await file.read() for name, file in files}
 
 
-async def _answered(order: Order, studio: Studio, asker: Request) -> Json | Response:
+async def _answered(order: ImageOrder, studio: Studio, asker: Request) -> Json | Response:
     """Answer with the pictures, all at once or as events."""
     job = studio.draw(order.facts, order.renders, order.extras)
     if order.body.stream:
@@ -145,7 +145,7 @@ def _with_settings(drawn: Sequence[Drawn]) -> list[tuple[Pixels, str]]:
     return [(drawing.pixels, render_infotext(drawing.render)) for drawing in drawn]
 
 
-async def _events(order: Order, job: Job, studio: Studio, asker: Request) -> AsyncIterator[str]:
+async def _events(order: ImageOrder, job: Job, studio: Studio, asker: Request) -> AsyncIterator[str]:
     """Yield up to `partial_images` previews of the first picture, evenly spread over its steps, then each picture."""
     try:
         async for event in _looks(order, job):
@@ -158,7 +158,7 @@ async def _events(order: Order, job: Job, studio: Studio, asker: Request) -> Asy
         yield _event(f"{order.kind}.completed", {"b64_json": image} | order.about)
 
 
-async def _looks(order: Order, job: Job) -> AsyncIterator[str]:
+async def _looks(order: ImageOrder, job: Job) -> AsyncIterator[str]:
     wanted, first = order.body.partial_images or 0, order.renders[0]
     shown = 0
     while shown < wanted and not job.ended.is_set() and 0 not in job.done:
@@ -181,18 +181,18 @@ def _add_models(routes: APIRouter, studio: Studio) -> None:
     def models() -> Json:
         """List the checkpoints."""
         files = {file.stem: file for file in reversed(studio.library.files(FileKind.CHECKPOINT))}
-        return {"object": "list", "data": [_model(file).model_dump() for file in reversed(files.values())]}
+        return {"object": "list", "data": [_model_body(file).model_dump() for file in reversed(files.values())]}
 
     @routes.get("/models/{id}")
     def model(id: Name) -> ModelBody:
         """Return one checkpoint."""
         for file in studio.library.files(FileKind.CHECKPOINT):
             if file.stem == id:
-                return _model(file)
+                return _model_body(file)
         raise NotFound(f"there is no model {id[:80]!r}; GET /v1/models lists them", field="model")
 
 
-def _model(file: LibraryFile) -> ModelBody:
+def _model_body(file: LibraryFile) -> ModelBody:
     return ModelBody(id=file.stem, created=int(Path(file.path).stat().st_mtime))
 
 

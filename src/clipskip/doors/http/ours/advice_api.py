@@ -8,8 +8,9 @@ from typing import Any
 from fastapi import APIRouter
 
 from clipskip.advise import Advice, Wanted, advise, advise_by_family, whole_skips
-from clipskip.doors.advice_text import plain
+from clipskip.doors.advice_text import advice_json
 from clipskip.doors.http.ours.bodies import AdviseBody
+from clipskip.doors.http.ours.scores_api import MeasuringStopped
 from clipskip.doors.http.ours.views import AdviceView, view_error
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import Busy, NotFound
@@ -39,7 +40,7 @@ def advise_routes(studio: Studio) -> APIRouter:
         path = find_model(request.model, hash=None, library=studio.library)
         settled = advise_by_family(path, request, allow_pickle=studio.allow_pickle)
         if settled is not None:
-            return plain(settled[0], family=settled[1])
+            return advice_json(settled[0], family=settled[1])
         facts, _, _ = studio.plan(request)
         wanted = Wanted(request=request, skips=whole_skips(parse_skips(body.clip_skips), depth=facts.depth))
         results: list[Advice] = []
@@ -54,13 +55,9 @@ def advise_routes(studio: Studio) -> APIRouter:
             raise job.error
         if not results:
             raise Busy("the server is closing; ask again when it is back")
-        return plain(results[0], family=facts.family)
+        return advice_json(results[0], family=facts.family)
 
     return routes
-
-
-class _Stopped(Exception):
-    """Measuring was cancelled."""
 
 
 def _add_kept(routes: APIRouter, studio: Studio) -> None:
@@ -70,12 +67,12 @@ def _add_kept(routes: APIRouter, studio: Studio) -> None:
         record = studio.history.find(id)
         if not record.has(ADVICE):
             studio.queue.put(_job(record, studio))
-        return _view(record, studio)
+        return _advice_view(record, studio)
 
     @routes.get("/sweeps/{id}/advice")
     def advice(id: str) -> AdviceView:
         """Return how far finding out is, and its result."""
-        return _view(studio.history.find(id), studio)
+        return _advice_view(studio.history.find(id), studio)
 
     @routes.delete("/sweeps/{id}/advice")
     def cancel(id: str) -> AdviceView:
@@ -85,7 +82,7 @@ def _add_kept(routes: APIRouter, studio: Studio) -> None:
         if job is None:
             raise NotFound(f"nothing is being measured of the sweep {id}; begin with POST", field="sweep")
         studio.queue.cancel(job)
-        return _view(record, studio)
+        return _advice_view(record, studio)
 
 
 def _id(record: Record) -> str:
@@ -106,13 +103,13 @@ def _job(record: Record, studio: Studio) -> Job:
         def tell(rows: int, most: int) -> None:
             job.take(Advance(indices=(0,), step=rows, steps=most))
             if job.stop.is_set():
-                raise _Stopped
+                raise MeasuringStopped
 
         try:
             advice = advise(model, wanted, studio.library, allow_pickle=studio.allow_pickle, tell=tell)
-        except _Stopped:
+        except MeasuringStopped:
             return
-        text = json.dumps(plain(advice, family=facts.family), ensure_ascii=False)
+        text = json.dumps(advice_json(advice, family=facts.family), ensure_ascii=False)
         write_bytes(record.folder / ADVICE, text.encode())
         yield from ()
 
@@ -120,7 +117,7 @@ def _job(record: Record, studio: Studio) -> Job:
     return job
 
 
-def _view(record: Record, studio: Studio) -> AdviceView:
+def _advice_view(record: Record, studio: Studio) -> AdviceView:
     job = studio.queue.find(_id(record))
     advice = json.loads((record.folder / ADVICE).read_text("utf-8")) if record.has(ADVICE) else None
     running = job is not None and job.state not in ENDED

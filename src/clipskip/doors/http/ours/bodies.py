@@ -79,7 +79,7 @@ class LoraBody(Body):
     hash: Annotated[str, StringConstraints(max_length=64)] = ""
 
 
-def _field(row: Setting) -> Any:  # Any: pydantic's annotations
+def _setting_field(row: Setting) -> Any:  # Any: pydantic's annotations
     """Return a settings row as a field that may be left out; null clears what a settings block says."""
     if row.choices:
         return Literal[row.choices]
@@ -89,7 +89,7 @@ def _field(row: Setting) -> Any:  # Any: pydantic's annotations
     return Annotated[row.kind, Field(ge=low, le=row.high)]
 
 
-FIELDS: dict[str, Any] = {row.key: (_field(row) | None, None) for row in SETTINGS}  # Any: as above
+FIELDS: dict[str, Any] = {row.key: (_setting_field(row) | None, None) for row in SETTINGS}  # Any: as above
 SettingsFields: Any = create_model("SettingsFields", __base__=Body, **FIELDS)
 
 

@@ -129,7 +129,7 @@ def _common(file: LibraryFile, facts: FileFacts, kind: FileKind) -> Json:
     }
 
 
-def _model(facts: FileFacts, hashes: Hashes | None) -> Json:
+def _model_json(facts: FileFacts, hashes: Hashes | None) -> Json:
     missing = [f"missing: {name}" for name in facts.missing]
     return {
         "hash": hashes.autov2 if hashes else None,
@@ -138,7 +138,7 @@ def _model(facts: FileFacts, hashes: Hashes | None) -> Json:
     }
 
 
-def _lora(facts: FileFacts, hashes: Hashes | None) -> Json:
+def _lora_json(facts: FileFacts, hashes: Hashes | None) -> Json:
     return {
         "hash": hashes.autov3 if hashes else None,
         "alias": facts.alias or None,
@@ -167,8 +167,8 @@ def _embedding(facts: FileFacts, hashes: Hashes | None) -> Json:
 
 
 LISTS: dict[FileKind, tuple[str, Describe]] = {
-    FileKind.CHECKPOINT: ("models", _model),
-    FileKind.LORA: ("loras", _lora),
+    FileKind.CHECKPOINT: ("models", _model_json),
+    FileKind.LORA: ("loras", _lora_json),
     FileKind.EMBEDDING: ("embeddings", _embedding),
     FileKind.UPSCALER: ("upscalers", _upscaler),
 }

@@ -84,12 +84,12 @@ def marking_routes(studio: Studio) -> APIRouter:
     @routes.get("/{id}/marks")
     def marks(id: str) -> MarksView:
         """Return a sweep's name, notes, stars, winner, and the result of blind comparisons of its pictures."""
-        return _view(studio.history.marks(studio.history.find(id)))
+        return _marks_view(studio.history.marks(studio.history.find(id)))
 
     @routes.put("/{id}/marks")
     def mark(id: str, body: MarksBody) -> MarksView:
         """Replace all marks by these. 409 if somebody else has changed them since that revision."""
-        return _view(studio.history.mark(studio.history.find(id), body.marks()))
+        return _marks_view(studio.history.mark(studio.history.find(id), body.marks()))
 
     @routes.delete("/{id}/folder")
     def delete(id: str, confirm: str) -> DeletedView:
@@ -105,7 +105,7 @@ def marking_routes(studio: Studio) -> APIRouter:
     return routes
 
 
-def _view(marks: Marks) -> MarksView:
+def _marks_view(marks: Marks) -> MarksView:
     return MarksView(
         revision=marks.revision,
         name=marks.name,

@@ -38,7 +38,7 @@ class AvailableView(View):
     """advise; clip if the server has a CLIP model; and the installed plug-ins."""
 
 
-class _Stopped(Exception):
+class MeasuringStopped(Exception):
     """Measuring was cancelled."""
 
 
@@ -57,12 +57,12 @@ def scoring_routes(studio: Studio, *, clip: str | None) -> APIRouter:
         wanted = Scoring(sources=tuple(body.scores), clip=clip)
         record = studio.history.find(id)
         begin_scoring(studio, record, wanted)
-        return _view(record, studio)
+        return _scores_view(record, studio)
 
     @routes.get("/sweeps/{id}/scores")
     def progress(id: str) -> ScoresView:
         """Return how far measuring is, and its result."""
-        return _view(studio.history.find(id), studio)
+        return _scores_view(studio.history.find(id), studio)
 
     @routes.delete("/sweeps/{id}/scores")
     def cancel(id: str) -> ScoresView:
@@ -72,7 +72,7 @@ def scoring_routes(studio: Studio, *, clip: str | None) -> APIRouter:
         if job is None:
             raise NotFound(f"nothing is being measured of the sweep {id}; begin with POST", field="sweep")
         studio.queue.cancel(job)
-        return _view(record, studio)
+        return _scores_view(record, studio)
 
     return routes
 
@@ -85,11 +85,11 @@ def begin_scoring(studio: Studio, record: Record, wanted: Scoring) -> None:
         def tell(done: int, most: int) -> None:
             job.take(Advance(indices=(0,), step=done, steps=most))
             if job.stop.is_set():
-                raise _Stopped
+                raise MeasuringStopped
 
         try:
             score_sweep(model, folder, extras, wanted, open=studio.models.open, tell=tell)
-        except _Stopped:
+        except MeasuringStopped:
             return
         yield from ()
 
@@ -97,7 +97,7 @@ def begin_scoring(studio: Studio, record: Record, wanted: Scoring) -> None:
     studio.queue.put(job)
 
 
-def _view(record: Record, studio: Studio) -> ScoresView:
+def _scores_view(record: Record, studio: Studio) -> ScoresView:
     job = studio.queue.find(SCORES + record.id)
     record = studio.history.find(record.id)
     running = job is not None and job.state not in ENDED

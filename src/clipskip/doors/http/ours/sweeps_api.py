@@ -197,7 +197,7 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
 
 def _wanted(body: SweepBody, studio: Studio) -> tuple[Request, tuple[Skip, ...]]:
     """Return what is asked, and its columns."""
-    asked = _asked(body)
+    asked = _request_of(body)
     depth = studio.facts(asked).depth
     if "negative_clip_skip" in body.model_fields_set:
         asked = replace(asked, negative_clip_skip=body.negative(depth=depth), negative_counted_by=None)
@@ -208,7 +208,7 @@ def _axes(body: SweepBody) -> tuple[Axis, ...]:
     return tuple(Axis.parse(text) for text in body.axes)
 
 
-def _asked(body: SweepBody) -> Request:
+def _request_of(body: SweepBody) -> Request:
     """Return the settings block's request with the body's own fields over it."""
     asked = request_from_text(body.settings) if body.settings else None
     if asked is None and body.prompt is None:

@@ -229,7 +229,7 @@ class SweepsView(View):
 def view_sweep(record: Record, studio: Studio) -> SweepView:
     """Return a sweep with its cells."""
     job = studio.queue.find(record.id)
-    drawn = _drawn(record, job)
+    drawn = _drawn_view(record, job)
     width = len(record.skips)
     rows = [range(start, start + width) for start in range(0, len(record.cells) * width, width)]
     cells = [[view_cell(record, job, place, drawn=drawn) for place in row] for row in rows]
@@ -248,10 +248,10 @@ def view_sweep(record: Record, studio: Studio) -> SweepView:
 def view_summary(record: Record, studio: Studio) -> SummaryView:
     """Return a sweep without its cells."""
     job = studio.queue.find(record.id)
-    return _summary(record, job, _drawn(record, job), studio.history.shown_marks(record))
+    return _summary(record, job, _drawn_view(record, job), studio.history.shown_marks(record))
 
 
-def _drawn(record: Record, job: Job | None) -> Collection[int]:
+def _drawn_view(record: Record, job: Job | None) -> Collection[int]:
     """Return the places of the cells that are done."""
     return set(job.done) if job and job.state == "running" else record.drawn
 
@@ -299,7 +299,7 @@ def _summary(record: Record, job: Job | None, drawn: Collection[int], marks: Mar
         negative_prompt=asked.negative_prompt,
         seed=asked.seed,
         settings=record.settings,
-        model=_model(record),
+        model=_model_view(record),
         columns=[ColumnView(clip_skip=skip_json(skip), label=label) for skip, label in columns],
         rows=[
             RowView(name=name, loras=[view_lora(lora) for lora in loras], values=dict(values))
@@ -330,7 +330,7 @@ def _thumbnail(record: Record, drawn: Collection[int], marks: Marks) -> str | No
     return _image(record, max(drawn, key=rank if marks.ids else None)) if drawn else None
 
 
-def _model(record: Record) -> ModelView:
+def _model_view(record: Record) -> ModelView:
     return ModelView(
         name=record.request.model or "",
         hash=record.request.model_hash or "",
