@@ -621,3 +621,125 @@ def test_a_loaders_config_may_set_the_clip_skip_and_the_prediction(
     assert (asked.counted_by is None) is (skip == 2)
     with pytest.raises(SpecError, match=r"config 'mine\.yaml'"):
         read(with_nodes(n4=node("CheckpointLoader", ckpt_name="m.safetensors", config_name="mine.yaml")))
+
+
+@pytest.mark.parametrize(
+    ("place", "key"),
+    [
+        ("3", "seed"), ("3", "steps"), ("3", "cfg"), ("3", "sampler_name"), ("3", "scheduler"), ("3", "latent_image"),
+        ("5", "width"), ("5", "height"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("wrong", [None, "", "gone", ["40", 0]])
+def test_what_comfyui_draws_nothing_without_is_never_a_default(place: str, key: str, wrong: object) -> None:
+    """ComfyUI answers `Required input is missing` (execution.py validate_inputs). Node 40 holds nothing."""
+    graph = with_nodes(n40=node("Note", value=""))
+    graph[place]["inputs"][key] = wrong
+    if wrong == "gone":
+        del graph[place]["inputs"][key]
+    with pytest.raises(SpecError) as caught:
+        read(graph)
+    assert caught.value.field in (key, "size", "settings")
+
+
+@pytest.mark.parametrize(
+    ("place", "key"),
+    [("33", "noise_seed"), ("32", "steps"), ("32", "scheduler"), ("31", "sampler_name"), ("34", "cfg"), ("3", "noise")],
+)
+def test_a_custom_sampler_without_a_setting_is_refused(place: str, key: str) -> None:
+    graph = advanced(node("CFGGuider", model=["4", 0], positive=["6", 0], negative=["7", 0], cfg=6.5))
+    graph = copy.deepcopy(graph)
+    del graph[place]["inputs"][key]
+    with pytest.raises(SpecError, match="ComfyUI draws nothing"):
+        read(graph)
+    assert read(advanced(node("BasicGuider", model=["4", 0], conditioning=["6", 0]))).cfg_scale == 1.0
+
+
+def test_names_of_a_custom_sampler_may_come_over_a_link() -> None:
+    graph = PLAIN | PARTS | {"3": node("SamplerCustom", **CUSTOM)}
+    graph |= {"31": node("KSamplerSelect", sampler_name=["41", 0]), "41": node("PrimitiveString", value="dpmpp_sde")}
+    graph["32"] = node("BasicScheduler", model=["4", 0], scheduler=["42", 0], steps=25, denoise=1.0)
+    asked = read(graph | {"42": node("PrimitiveString", value="exponential")})
+    assert (asked.sampler, asked.scheduler) == ("DPM++ SDE", "Exponential")
+
+
+@pytest.mark.parametrize("seed", [-1, ["40", 0]])
+def test_a_seed_that_a_node_drew_by_chance_is_refused(seed: object) -> None:
+    graph = with_nodes({"seed": seed}, n40=node("Seed (rgthree)", seed=-1))
+    with pytest.raises(SpecError, match="drew one by chance"):
+        read(graph)
+
+
+CONTEXT = node(
+    "Context (rgthree)", model=["4", 0], clip=["10", 0], vae=["4", 2], positive=["6", 0], negative=["7", 0], latent=["5", 0],
+    seed=["41", 0],
+)  # fmt: skip
+SEED = node("Seed (rgthree)", seed=77)
+EMPTY, MERGED = node("Context (rgthree)", images=["9", 0]), node("Context Merge Big (rgthree)", ctx_03=["40", 0])
+
+
+def in_context(name: str, outputs: dict[str, int], **nodes: Json) -> Json:
+    """The plain graph, whose sampler takes its inputs from a context."""
+    return with_nodes({key: [name, output] for key, output in outputs.items()}, n40=CONTEXT, n41=SEED, **nodes)
+
+
+OUT = {"model": 1, "positive": 4, "negative": 5, "latent_image": 6, "seed": 8}
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes"),
+    [
+        ("40", {}),
+        ("42", {"n42": node("Context Big (rgthree)", base_ctx=["40", 0])}),
+        ("42", {"n42": node("Context Switch (rgthree)", ctx_02=["40", 0], ctx_05=["50", 0]), "n50": node("Context (rgthree)")}),
+        ("42", {"n42": node("Context Merge (rgthree)", ctx_01=["40", 0], ctx_02=["50", 0]), "n50": EMPTY}),
+        ("42", {"n42": node("Context (rgthree)", base_ctx=["50", 0]), "n50": MERGED}),
+    ],
+)  # fmt: skip
+def test_rgthrees_contexts_are_read_like_the_links_that_they_hold(name: str, nodes: Json) -> None:
+    asked = read(in_context(name, OUT, **nodes))
+    assert (asked.seed, asked.clip_skip, asked.width, asked.height) == (77, ClipSkip(2), 512, 768)
+    assert (asked.prompt, asked.negative_prompt, asked.model) == ("1girl, #1 fan, red dress", "dog", "m")
+    assert asked.unused == ()
+
+
+def test_a_context_on_top_of_another_counts_and_what_is_foreign_to_it_is_named() -> None:
+    top = node("Context Big (rgthree)", base_ctx=["40", 0], seed=["43", 0], steps=["44", 0], note="mine")
+    graph = in_context("42", OUT | {"steps": 9}, n42=top, n43=node("INTConstant", value=5), n44=node("Int", value=33))
+    asked = read(graph)
+    assert (asked.seed, asked.steps) == (5, 33)
+    assert asked.unused == (("Seed (rgthree)", "seed 77"), ("Context Big (rgthree)", "note mine"))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "told"),
+    [
+        ({"n42": node("Context (rgthree)", base_ctx=["42", 0])}, "circle"),
+        ({"n42": node("Context (rgthree)", base_ctx=["50", 0]), "n50": node("easy pipeIn")}, "easy pipeIn"),
+        ({"n42": node("Context (rgthree)", base_ctx="40")}, "not a link"),
+        ({"n42": {**CONTEXT, "mode": 4}}, "muted or bypassed"),
+        ({"n42": node("Context (rgthree)", model=["4", 0])}, "ComfyUI draws nothing"),
+    ],
+)  # fmt: skip
+def test_a_context_that_does_not_hold_what_is_drawn_with_is_refused(nodes: Json, told: str) -> None:
+    with pytest.raises(SpecError, match=told):
+        read(in_context("42", OUT, **nodes))
+
+
+def test_merges_of_merges_of_contexts_are_read_in_no_time() -> None:
+    nodes = {"n100": node("Context (rgthree)")}
+    nodes |= {
+        f"n{at}": node("Context Merge (rgthree)", ctx_01=[str(at - 1), 0], ctx_02=[str(at - 1), 0])
+        for at in range(101, 250)
+    }
+    with pytest.raises(SpecError, match="seed"):
+        read(in_context("249", OUT, **nodes))
+
+
+def test_a_sampler_in_a_pipe_is_refused_by_its_nodes_names() -> None:
+    graph = {
+        "1": node("easy fullLoader", ckpt_name="m"),
+        "2": node("easy preSampling", pipe=["1", 0], sampler_name="euler"),
+    }
+    with pytest.raises(SpecError, match="easy preSampling"):
+        read(graph)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spec.test_graph_loras import APPLY, CR_STACK, EASY_STACK, MANAGER, STACKER, loaded, power_prompt, wildcards
-from spec.test_graphs import EFFICIENT, PARTS, PLAIN, POWER, advanced, node, with_nodes
+from spec.test_graphs import EFFICIENT, OUT, PARTS, PLAIN, POWER, advanced, in_context, node, with_nodes
 from spec.test_records_page import EASY, LINE, NOVELAI, TOOLS
 
 from clipskip.errors import ClipskipError
@@ -33,6 +33,7 @@ GRAPHS = {
     "custom": PLAIN | PARTS,
     "guided": advanced(node("CFGGuider", model=["4", 0], positive=["6", 0], negative=["7", 0], cfg=6.5)),
     "efficient": EFFICIENT,
+    "context": in_context("40", OUT),
     "power": with_nodes({"model": ["30", 0]}, n30=POWER),
     "power prompt": power_prompt(),
     "wildcards": wildcards(),

@@ -7,9 +7,10 @@ would change the model, the text encoder or the words, the graph is refused.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from clipskip.spec.graph_files import check_checkpoints, checkpoint_of, loader_config, loras_on, vae_of
+from clipskip.spec.graph_pipes import without_contexts
 from clipskip.spec.graph_refiner import refining
 from clipskip.spec.graph_ways import texts_of, way
 from clipskip.spec.nodes import Graph, Node, back_from, broken, is_sampler, number_of, word_of
@@ -20,6 +21,7 @@ from clipskip.spec.sampler_names import comfy_names
 from clipskip.spec.skip import ClipSkip
 
 Size = tuple[int | None, int | None]
+Needed = TypeVar("Needed")
 SIGMAS: Mapping[str, str] = {
     "KarrasScheduler": "karras", "ExponentialScheduler": "exponential", "PolyexponentialScheduler": "polyexponential",
     "SDTurboScheduler": "turbo", "AlignYourStepsScheduler": "align_your_steps",
@@ -61,9 +63,9 @@ class Sampled:
     node: Node
     model: Node
     """The node whose input `model` is the model."""
-    seed: Said | None
-    steps: Said | None
-    cfg: Said | None
+    seed: int
+    steps: int
+    cfg: float
     sampler: str
     scheduler: str
     custom: bool
@@ -77,7 +79,7 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
 
     `made` is the size of the picture that it made, for graphs that do not say it.
     """
-    graph = Graph(record)
+    graph = Graph(without_contexts(record))
     sampled = _sampled(graph, _first_sampler(graph))
     models = way(graph, sampled.model, "model", "MODEL")
     positive = texts_of(graph, sampled.model, "positive")
@@ -90,7 +92,7 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
     if negative:
         check_checkpoints(models, negative.clip)
     width, height = _latent_size(graph, sampled.node, made)
-    number, said = sampled.seed, _prediction(models, sampled.sampler)
+    said = _prediction(models, sampled.sampler)
     loras = loras_on(graph, models, positive.clip)
     base, words = checkpoint_of(models[-1]), (positive, negative)
     finish = refining(graph, sampled.node, base=base, words=words, schedule=sampled.scheduler)
@@ -109,11 +111,11 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
         counted_by=None if above_set else Dialect.COMFYUI,
         negative_clip_skip=None if (below, below_set) == (skip, above_set) else below,
         negative_counted_by=None if below_set else Dialect.COMFYUI,
-        steps=sampled.steps.whole() if sampled.steps else 20,
+        steps=sampled.steps,
         sampler=sampled.sampler,
         scheduler=sampled.scheduler,
-        cfg_scale=sampled.cfg.number() if sampled.cfg else 1.0,
-        seed=number.whole() if number else -1,
+        cfg_scale=sampled.cfg,
+        seed=sampled.seed,
         width=width,
         height=height,
         emphasis=positive.emphasis,
@@ -156,20 +158,25 @@ def _first_sampler(graph: Graph) -> Node:
     for node in found:
         if not any(other in found for other, _ in back_from(graph, node)):
             return node
-    raise broken("has no KSampler; text-to-image graphs with one can be repeated")
+    others = dict.fromkeys(node.kind for node in graph.nodes.values() if node.inputs.keys() & {"sampler_name", "pipe"})
+    told = f"; it samples in {', '.join(others)[:80]}, whose pipes are not known" if others else ""
+    raise broken(f"has no KSampler{told}; text-to-image graphs with one can be repeated")
 
 
 def _sampled(graph: Graph, node: Node) -> Sampled:
     """The settings of a KSampler, a SamplerCustom or a SamplerCustomAdvanced."""
     for key, truths in PLAIN_TRUTHS.items():
         _drop(node, key, truths)
-    model, seed = node, number_of(graph, node, "seed") or number_of(graph, node, "noise_seed")
+    model, noise = node, node
     if guider := graph.link(node, "guider") if "guider" in node.inputs else None:
         model = guider[0]
         if model.kind not in ("CFGGuider", "BasicGuider"):
             raise broken(f"guides with {model.kind}; CFGGuider and BasicGuider can be repeated")
-        if noise := graph.link(node, "noise"):
-            seed = number_of(graph, noise[0], "noise_seed") or seed
+        if source := graph.link(node, "noise"):
+            noise = source[0]
+    seed = _needed(number_of(graph, noise, "seed") or number_of(graph, noise, "noise_seed"), "seed", noise).whole()
+    if seed < 0:
+        raise broken(f"has the seed {seed}, for which a node drew one by chance; put in the one it drew", field="seed")
     rest: dict[str, Any] = {}
     if "sampler_name" in node.inputs:
         for key in ("sampler_name", "scheduler"):
@@ -185,13 +192,14 @@ def _sampled(graph: Graph, node: Node) -> Sampled:
     else:
         name = _custom_sampler(graph, node, rest)
         steps, schedule = _custom_sigmas(graph, node)
-    sampler, kind = comfy_names(name or "euler", schedule or "normal")
+    cfg = None if model.kind == "BasicGuider" else _needed(number_of(graph, model, "cfg"), "cfg", model)
+    sampler, kind = comfy_names(_needed(name, "sampler_name", node), _needed(schedule, "scheduler", node))
     return Sampled(
         node=node,
         model=model,
         seed=seed,
-        steps=steps,
-        cfg=number_of(graph, model, "cfg"),
+        steps=_needed(steps, "steps", node).whole(),
+        cfg=cfg.number() if cfg else 1.0,
         sampler=sampler,
         scheduler=kind,
         custom="sampler_name" not in node.inputs,
@@ -199,7 +207,14 @@ def _sampled(graph: Graph, node: Node) -> Sampled:
     )
 
 
-def _custom_sampler(graph: Graph, node: Node, rest: dict[str, Any]) -> str:
+def _needed(said: Needed | None, key: str, node: Node) -> Needed:
+    """What a node says for an input that ComfyUI runs no graph without; SpecError where it says nothing."""
+    if said is None:
+        raise broken(f"has no {key} for {node.kind}, without which ComfyUI draws nothing; give it whole", field=key)
+    return said
+
+
+def _custom_sampler(graph: Graph, node: Node, rest: dict[str, Any]) -> str | None:
     found = graph.link(node, "sampler")
     if found is None:
         raise broken("has a sampler node without a sampler", field="sampler")
@@ -209,10 +224,11 @@ def _custom_sampler(graph: Graph, node: Node, rest: dict[str, Any]) -> str:
         return name
     if chosen.kind != "KSamplerSelect":
         raise broken(f"samples with {chosen.kind}; KSamplerSelect can be repeated", field="sampler")
-    return word_of(chosen, "sampler_name") or "euler"
+    graph.settle(chosen, "sampler_name")
+    return word_of(chosen, "sampler_name")
 
 
-def _custom_sigmas(graph: Graph, node: Node) -> tuple[Said | None, str]:
+def _custom_sigmas(graph: Graph, node: Node) -> tuple[Said | None, str | None]:
     """Steps and schedule of a custom sampler; nodes that change the sigmas on the way are named."""
     found = graph.link(node, "sigmas")
     passed: set[int] = set()
@@ -227,7 +243,8 @@ def _custom_sigmas(graph: Graph, node: Node) -> tuple[Said | None, str]:
     _drop(source, "denoise", PLAIN_TRUTHS["denoise"])
     if isinstance(source.inputs.get("model"), list):
         source.take("model")
-    return number_of(graph, source, "steps"), SIGMAS.get(source.kind) or word_of(source, "scheduler") or "normal"
+    graph.settle(source, "scheduler")
+    return number_of(graph, source, "steps"), SIGMAS.get(source.kind) or word_of(source, "scheduler")
 
 
 def _drop(node: Node, key: str, truths: tuple[object, ...]) -> None:
@@ -251,6 +268,8 @@ def _graph_skip(way: tuple[Node, ...]) -> ClipSkip:
 def _latent_size(graph: Graph, node: Node, made: Size) -> Size:
     """The size of the empty latent, or of the picture that the graph begins with; SpecError where it is not known."""
     here = graph.link(node, "latent_image")
+    if here is None and None in made:
+        _needed(here, "latent_image", node)
     passed: set[int] = set()
     kind = "LATENT"
     scaled = False
@@ -307,5 +326,5 @@ def _size_of(graph: Graph, source: Node, made: Size, *, scaled: bool) -> Size | 
     if others or scaled:
         return made
     sides = [graph.value(source, f"{prefix}{side}") for side in ("width", "height")]
-    width, height = (side.whole() if side else None for side in sides)
+    width, height = (_needed(side, name, source).whole() for side, name in zip(sides, ("width", "height"), strict=True))
     return width, height
