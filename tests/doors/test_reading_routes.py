@@ -160,6 +160,17 @@ def test_settings_name_all_that_is_not_used(client: TestClient) -> None:
     said = client.post("/v1/settings", json={"text": text}).json()
     assert said["request"]["seed"] == 3 and said["request"]["clip_skip"] == 2
     assert said["unused"] == [["Tiling", "True"], ["Template", "a {red|blue} fox"]]
+    assert said["left_out"] == [
+        "CFG scale (7 is used)",
+        "sampler (Euler a is used)",
+        "model (the one for prompts without a model is used)",
+    ]
+
+
+def test_a_sweep_of_settings_says_what_it_does_not_use_of_them(client: TestClient) -> None:
+    text = "a fox\nSteps: 1, Seed: 3, Size: 64x64, Model: tiny, Tiling: True"
+    answer = client.post("/v1/sweeps", json={"settings": text, "clip_skips": [1]}).json()
+    assert answer["warnings"] == ["not used of the settings: Tiling: True"]
 
 
 @pytest.mark.parametrize("skip", [{}, [], {"a": 1}, "2\x1d3", True, 1e300])

@@ -389,3 +389,4 @@ def test_what_is_not_read_is_named_by_every_door(
     answer = client.post("/v1/settings", json={"text": record}).json()
     assert [name for name, _ in answer["unused"]] == named
     assert all(name in words for name in named), words
+    assert all(told in words for told in answer["left_out"] if not told.startswith("model"))

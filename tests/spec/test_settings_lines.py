@@ -1,6 +1,7 @@
 """The settings line is found wherever it stands, and the lines around it are told of."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,24 @@ def test_sdnexts_list_of_loras_is_what_the_prompt_has_tags_of() -> None:
     assert request_from_text(f'{tagged}, LoRA networks: "ogre, ink", App: SD.Next').unused == (("App", "SD.Next"),)
     with pytest.raises(SpecError, match="names the LoRA 'gnome'"):
         request_from_text(f'{tagged}, LoRA networks: "ogre, gnome", App: SD.Next')
+
+
+@pytest.mark.parametrize(
+    ("record", "left_out"),
+    [
+        (FULL, ()),
+        ("a fox", ()),
+        ("a fox\nSteps: 20, Sampler: Euler a, CFG scale: 7", ("seed", "size", "model")),
+        ("a fox\nSteps: 20, Seed: 5, Clip skip: 2, Hashes: {\"model\": \"0123456789\"}", ("CFG scale", "sampler", "size")),
+        ('{"positive_prompt": "a fox", "scheduler": "euler"}', ("seed", "steps", "CFG scale", "size", "model")),
+        ('{"prompt": "a fox", "override_settings": {"CLIP_stop_at_last_layers": 2}, "width": 64, "seed": 5}',
+         ("steps", "CFG scale", "sampler", "size", "model")),
+    ],
+)  # fmt: skip
+def test_what_a_record_leaves_out_is_said_with_what_is_used(record: str, left_out: tuple[str, ...]) -> None:
+    """A1111's paste leaves its page's own values there, so that a text without them is no error."""
+    asked = request_from_text(record)
+    assert asked.left_out == left_out
+    assert [told.partition(" (")[0] for told in asked.defaulted] == list(left_out)
+    given = replace(asked, seed=5, width=64, height=64, model="m")
+    assert not {"seed", "size", "model"} & {told.partition(" (")[0] for told in given.defaulted}

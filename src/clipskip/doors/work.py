@@ -258,6 +258,9 @@ def _tell_unused(request: Request, console: Console) -> None:
         more = f"; and {len(unused) - MOST_UNUSED:,} more" if len(unused) > MOST_UNUSED else ""
         shown = "; ".join(unused[:MOST_UNUSED])
         console.print(f"Not used of these settings: {shown}{more}", style="yellow", markup=False)
+    if request.defaulted:
+        text = f"Left out of these settings: {', '.join(request.defaulted)}"
+        console.print(printable(text), style="yellow", markup=False)
 
 
 def _tell_left_out(sweep: Sweep, console: Console) -> None:

@@ -78,6 +78,7 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
     apart."""
     if prompt is None:
         prompt, negative = (source.words(reader.text(side)) for side in ("prompt", "negative_prompt"))
+    left_out = tuple(_left_out(reader, source))
     model, digits, family = _read_model(reader)
     files = read_files(reader, prompt, negative)
     if own := reader.take("comfy_loras"):
@@ -120,7 +121,16 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
         lora_hashes=tuple(files.lora_hashes.items()),
         embedding_hashes=tuple(files.embedding_hashes.items()),
         unused=tuple(reader.left()),
+        left_out=(*left_out, *(() if model or digits or files.model or files.model_hash else ("model",))),
     )
+
+
+def _left_out(reader: Reader, source: Source) -> Iterator[str]:
+    """Yield the settings without which no picture is the same, where the record does not say them."""
+    said = {name: reader.has(key) for name, key in (("seed", "seed"), ("steps", "steps"), ("CFG scale", "cfg_scale"))}
+    said["sampler"] = reader.has("scheduler" if source.scheduler_is_sampler else "sampler")
+    said["size"] = reader.has("size") or (reader.has("width") and reader.has("height"))
+    yield from (name for name, there in said.items() if not there)
 
 
 def _read_checked(read: Callable[[Reader], Read], reader: Reader) -> Read:

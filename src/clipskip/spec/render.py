@@ -102,6 +102,21 @@ class Request:
     """Name and hash of the embeddings in a settings text, with which its picture was made."""
     unused: tuple[tuple[str, str], ...] = ()
     """Fields of a settings text that this program does not use, as written."""
+    left_out: tuple[str, ...] = field(default=(), compare=False)
+    """What a settings text does not say, of the settings that every picture has."""
+
+    @property
+    def defaulted(self) -> tuple[str, ...]:
+        """What a settings text leaves out and nobody gave since, with what is used in its place."""
+        used = {
+            "model": "" if self.model else "the one for prompts without a model",
+            "seed": "a new one" if self.seed == -1 else "",
+            "size": "" if self.width and self.height else "the model's own",
+            "sampler": self.sampler,
+            "steps": str(self.steps),
+            "CFG scale": f"{self.cfg_scale:g}",
+        }
+        return tuple(f"{name} ({used[name]} is used)" for name in self.left_out if used[name])
 
 
 @dataclass(frozen=True, kw_only=True)

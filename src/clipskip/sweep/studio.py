@@ -22,6 +22,14 @@ from clipskip.weights import CheckpointFacts, Library
 
 SCORES = "scores:"
 """Prefix of a sweep's id in the job that measures it."""
+MOST_TOLD = 400
+"""The most characters of settings that are told of as not used."""
+
+
+def _not_used(request: Request) -> Iterator[str]:
+    """Yield what a settings text says and nothing here uses."""
+    if unused := "; ".join(f"{name}: {value}" for name, value in request.unused):
+        yield f"not used of the settings: {unused if len(unused) <= MOST_TOLD else unused[:MOST_TOLD] + '...'}"
 
 
 @final
@@ -41,6 +49,7 @@ class Studio:
         again."""
         facts, sweep, extras = self._plan(request, skips, self.facts(request), axes=axes)
         odd = (
+            *_not_used(request),
             *sweep.left_out,
             *(doubt.text for doubt in doubts_of(request, sweep.base, facts, extras)),
             *warnings_of(request, extras),

@@ -298,7 +298,8 @@ export function openForm(hear) {
       const whole_text = answer.text ?? text, seed = /\bSeed: (\d+)/.exec(whole_text ?? "")?.[1];
       fill({ ...answer.request, seed: Number.isSafeInteger(answer.request.seed) ? answer.request.seed : seed, settings: whole_text });
       const unused = answer.unused.length ? ` Not used: ${answer.unused.slice(0, 40).map(([name, value]) => `${name}: ${value}`).join("; ")}${answer.unused.length > 40 ? `; and ${answer.unused.length - 40} more` : ""}.` : "";
-      notice(`The form is filled from ${text === null ? source.name : "these settings"}.${unused}`, { label: "Undo", run: () => fill(before) });
+      const left = answer.left_out.length ? ` Left out: ${answer.left_out.join(", ")}.` : "";
+      notice(`The form is filled from ${text === null ? source.name : "these settings"}.${unused}${left}`, { label: "Undo", run: () => fill(before) });
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (typeof source !== "string") { notice(`${source.name}: ${error.message}`); return; }

@@ -146,7 +146,13 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
             except ValidationError as error:
                 raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
         asked = await asyncio.to_thread(lambda: _on_its_model(request_from_texts(texts), studio))
-        return {"request": request_json(asked), "unused": [list(pair) for pair in asked.unused], "text": texts[0]}
+        unused = [list(pair) for pair in asked.unused]
+        return {
+            "request": request_json(asked),
+            "unused": unused,
+            "left_out": list(asked.defaulted),
+            "text": texts[0],
+        }
 
 
 def _add_skips(routes: APIRouter, studio: Studio) -> None:
