@@ -23,6 +23,7 @@ def main() -> None:
     )  # fmt: skip
     render, _ = resolve(asked, model.facts, Library((Path("/nowhere"),)))
     (conditioning,) = condition_all(model.reader, [render])
+    model.free_encoders()  # as model.draw does it; the peer has none
     picture = Picture(render=render, conditioning=conditioning)
     stamps = [time.perf_counter()]
     latent = None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipskip.networks import VAE
-from clipskip.sample import has_room
+from clipskip.sample import empty_cache, has_room
 
 Latent = Float[Tensor, "batch channels height width"]
 
@@ -24,6 +24,9 @@ SHARE = 0.5
 """The share of free memory that decoding may take before it works in tiles."""
 LIVE = 4
 """How many maps of the last-but-one width decoding holds at once at full size: input, norm, output, shortcut."""
+LARGE = 96 * 96
+"""Latent cells beyond which a CPU gives back what the UNet's maps took before the decoder's, which are of other sizes, take
+as much beside it: 1.3 GB at 1024 x 1024."""
 
 
 def decode(vae: VAE, latent: Latent) -> NDArray[np.uint8]:
@@ -42,6 +45,8 @@ def decode_on_device(vae: VAE, latent: Latent) -> UInt8[Tensor, "batch height_px
     little in tone from a decoding in one piece; the seams are blended.
     """
     scaled = (latent / vae.shape.scaling_factor).to(dtype=vae.dtype, device=vae.device)
+    if vae.device.type == "cpu" and latent[0, 0].numel() > LARGE:
+        empty_cache(vae.device)
     whole = has_room(vae.device, decoding_bytes(vae, latent.shape) / SHARE)
     pixels = vae.decode(scaled) if whole or max(latent.shape[2:]) <= TILE else decode_tiles(vae, scaled)
     if _overflows(vae, pixels):

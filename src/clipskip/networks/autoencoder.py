@@ -1,6 +1,6 @@
 """Stable Diffusion's VAE (Kingma and Welling 2014; Rombach et al. 2022, section 3.1), named as in diffusers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import final
 
@@ -84,9 +84,9 @@ class Encoder(nn.Module):
 
     def forward(self, x: Maps) -> OtherMaps:
         x = self.conv_in(x)
-        for block in self.down_blocks:
-            x = block(x)
-        x = self.mid_block(x)
+        for block in (*self.down_blocks, self.mid_block):
+            for layer in block.order():
+                x = layer(x)
         result: OtherMaps = self.conv_out(silu(self.conv_norm_out(x), inplace=True))
         return result
 
@@ -110,9 +110,10 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], shape.in_channels, 3, padding=1)
 
     def forward(self, x: Maps) -> OtherMaps:
-        x = self.mid_block(self.conv_in(x))
-        for block in self.up_blocks:
-            x = block(x)
+        x = self.conv_in(x)
+        for block in (self.mid_block, *self.up_blocks):
+            for layer in block.order():
+                x = layer(x)  # one by one: a block's input is free once its first layer has read it
         return exactly(self.conv_out, silu(self.conv_norm_out(x), inplace=True))
 
 
@@ -127,14 +128,12 @@ class Stage(nn.Module):
         self.downsamplers = nn.ModuleList()
         self.upsamplers = nn.ModuleList()
 
-    def forward(self, x: Maps) -> OtherMaps:
+    def order(self) -> Iterator[nn.Module]:
+        """Yield its layers in the order in which maps go through them."""
         for number, resnet in enumerate(self.resnets):
-            x = resnet(x)
-            if number < len(self.attentions):
-                x = self.attentions[number](x)
-        for sampler in (*self.downsamplers, *self.upsamplers):
-            x = sampler(x)
-        return x
+            yield resnet
+            yield from self.attentions[number : number + 1]
+        yield from (*self.downsamplers, *self.upsamplers)
 
 
 @final

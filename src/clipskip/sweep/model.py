@@ -1,7 +1,7 @@
 """An open model: from settings to finished pictures."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import groupby
@@ -45,6 +45,7 @@ from clipskip.spec import FileRef, Hires, LoraRef, Render
 from clipskip.sweep.batch import Decoding, finished, pictures_at_once, shape_of
 from clipskip.sweep.begin import Openings
 from clipskip.sweep.drawn import Advance, Drawn, Extras, Halt
+from clipskip.sweep.encoders import Encoders, most_kept
 from clipskip.sweep.second import Task, denoiser_calls, enlarged, second_loras, second_render, second_text
 from clipskip.weights import (
     Checkpoint,
@@ -57,7 +58,7 @@ from clipskip.weights import (
     load_vae,
     read_again,
 )
-from clipskip.weights.lora import MOST_KEPT, is_merged, merged
+from clipskip.weights.lora import UNET, Weighted, check_loras, is_merged, merge_for_good, merged
 
 NumberedRender = tuple[tuple[int, ...], Render]
 """A render with its places among those asked for: the same picture is drawn once."""
@@ -81,13 +82,19 @@ class Model:
     """A checkpoint's three networks on one device."""
 
     def __init__(
-        self, checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype, allow_pickle: bool = False
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        allow_pickle: bool = False,
+        most_kept: int | None = None,
     ) -> None:
         self.facts = facts = checkpoint.facts
         self.device = device
         self.allow_pickle = allow_pickle
         """Whether it was opened with pickles allowed."""
-        self.reader = TextReader.build(checkpoint.text, facts.encoders, family=facts.family)
+        self._encoders = Encoders(checkpoint.text, facts, device=device, kept=most_kept)
         self.unet: UNet = build_unet(checkpoint.unet, facts.unet, dtype=dtype, device=device)
         self.vae: VAE = build_vae(checkpoint.vae, facts.vae)
         self._other: tuple[FileRef, VAE] | None = None
@@ -174,6 +181,15 @@ class Model:
         return upscale_with(self._upscaler[1], device=self.device)
 
     @property
+    def reader(self) -> TextReader:
+        """Its text encoders and how they are read; large ones are freed while pictures are drawn."""
+        return self._encoders.reader
+
+    def free_encoders(self) -> None:
+        """Free the text encoders where they are large; they are read from the file again for the next text."""
+        self._encoders.free()
+
+    @property
     def networks(self) -> dict[str, nn.Module]:
         """The networks that LoRAs change, by the names in LoRAs."""
         return {**self.reader.networks, "unet": self.unet}
@@ -185,22 +201,54 @@ class Model:
 
     def originals(self, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield weights as in its file, by their full names."""
-        dtypes = {part: next(network.parameters()).dtype for part, network in self.networks.items()}
+        changed = {name.partition(".")[0] for name in names}
+        networks = {UNET: self.unet} if changed == {UNET} else self.networks  # which would read freed encoders again
+        dtypes = {part: next(networks[part].parameters()).dtype for part in changed}
         return read_again(self.facts.source, names, dtypes=dtypes)
 
     @contextmanager
     def with_loras(self, refs: Sequence[LoraRef], extras: Extras) -> Iterator[TextReader]:
         """Merge these LoRAs into the weights while the `with` block lasts, and yield the reader of texts."""
-        weighted = [(extras.loras[ref.hash], ref.text_encoder, ref.unet) for ref in refs]
+        with self._merged(self.networks, refs, extras):
+            yield self._reader_with(refs, extras)
+
+    @contextmanager
+    def _drawing_with(
+        self, refs: Sequence[LoraRef], extras: Extras, read: Callable[[TextReader], Waiting]
+    ) -> Iterator[Waiting]:
+        """Yield what `read` makes of the texts, with the LoRAs in the UNet while the `with` block lasts.
+
+        Encoders that give way have the LoRAs only while they read, and are not put back: the next set of LoRAs finds them
+        read from the file again.
+        """
+        if not self._encoders.give_way:
+            with self.with_loras(refs, extras) as reader:
+                yield read(reader)
+            return
+        weighted = _weighted(refs, extras)
+        check_loras(self.networks, weighted)
+        try:
+            merge_for_good(self.reader.networks, weighted)
+            waiting = read(self._reader_with(refs, extras))
+        finally:
+            self.free_encoders()
+        with self._merged({UNET: self.unet}, refs, extras):
+            yield waiting
+
+    def _merged(
+        self, networks: Mapping[str, nn.Module], refs: Sequence[LoraRef], extras: Extras
+    ) -> AbstractContextManager[None]:
+        originals = None if not refs or is_pickle(self.facts.source.path) else self.originals
+        return merged(networks, _weighted(refs, extras), originals=originals, most_kept=most_kept(self.device))
+
+    def _reader_with(self, refs: Sequence[LoraRef], extras: Extras) -> TextReader:
+        """Return the reader of texts that know the given embeddings and those in the LoRAs."""
         bundled = tuple(
             Embedding(name=name, vectors=vectors, hash=lora.hash)
-            for lora, _, _ in weighted
+            for lora, _, _ in _weighted(refs, extras)
             for name, vectors in lora.embeddings.items()
         )
-        originals = None if not weighted or is_pickle(self.facts.source.path) else self.originals
-        kept = MOST_KEPT if self.device.type == "cpu" else max(MOST_KEPT, free_bytes(self.device) // 4)
-        with merged(self.networks, weighted, originals=originals, most_kept=kept):
-            yield replace(self.reader, embeddings=extras.embeddings + bundled)
+        return replace(self.reader, embeddings=extras.embeddings + bundled)
 
     def _first(self, numbered: Sequence[NumberedRender], reader: TextReader, *, extras: Extras) -> Waiting:
         """Return tasks for the renders: one text pass serves all, and each start picture is encoded once."""
@@ -236,8 +284,8 @@ class Model:
         if drawing.halt.ended.is_set():
             return
         self._check_file()
-        with self.with_loras(refs, drawing.extras) as reader:
-            for _, alike in groupby(read(reader), key=_together):
+        with self._drawing_with(refs, drawing.extras, read) as waiting:
+            for _, alike in groupby(waiting, key=_together):
                 yield from self._draw_waiting(list(alike), drawing)
             yield from _drawn_of(finished(drawing.decodings, wait=True))
 
@@ -341,6 +389,11 @@ class Model:
                 "start again with the file that you want",
                 field="model",
             )
+
+
+def _weighted(refs: Sequence[LoraRef], extras: Extras) -> list[Weighted]:
+    """Return the LoRAs with their strengths on the text encoders and on the UNet."""
+    return [(extras.loras[ref.hash], ref.text_encoder, ref.unet) for ref in refs]
 
 
 def _sound(latents: Float[Tensor, "pictures channels height width"]) -> list[bool]:

@@ -3,6 +3,7 @@
 from clipskip.weights.catalog import FileFacts
 from clipskip.weights.checkpoint import (
     Checkpoint,
+    State,
     TextWeights,
     load_checkpoint,
     load_text,
@@ -47,6 +48,7 @@ __all__ = [
     "RememberedSkip",
     "SkipHint",
     "SourceFile",
+    "State",
     "TensorInfo",
     "TensorSource",
     "TextWeights",

@@ -102,6 +102,16 @@ def merged(
             delattr(module, MARK)
 
 
+def check_loras(modules: Mapping[str, nn.Module], loras: Sequence[Weighted]) -> None:
+    """Raise the LoraError that `merged` would, without changing anything."""
+    _plan(modules, loras)
+
+
+def merge_for_good(modules: Mapping[str, nn.Module], loras: Sequence[Weighted]) -> None:
+    """Change the weights as `merged` does, where they lie, and never put them back: for networks that are thrown away."""
+    _change_all(_plan(modules, loras), [], {})
+
+
 def is_merged(module: nn.Module) -> bool:
     """Whether LoRAs are in a model's weights."""
     return getattr(module, MARK, False)
