@@ -14,6 +14,9 @@ from clipskip.spec import Axis, combinations
         ("seed=4-1", (4, 3, 2, 1)),
         ("seed=1-9 (+2)", (1, 3, 5, 7, 9)),
         ("seed=1-10 [4]", (1, 4, 7, 10)),
+        ("seed=1-10 [5]", (1, 3, 5, 7, 10)),
+        ("negative-clip-skip=1-11 (+5)", ("1", "6", "11")),
+        ("negative-clip-skip=1-5 [3]||2/5||[1:2:0.5]||SKIP:4", ("1", "3", "5", "2/5", "[1:2:0.5]")),
         ("Seed = 1, 3-5, 1", (1, 3, 4, 5)),
         ("cfg=1-3", (1.0, 2.0, 3.0)),
         ("cfg=2..3", (2.0, 3.0)),
@@ -37,6 +40,7 @@ def test_values_as_users_write_them(text: str, values: tuple[object, ...]) -> No
     [
         "seed", "seeds=1", "seed=", "seed=1.5", "seed=x", "cfg=nan", "cfg=1-2 (+0)", "seed=1-99999999", "seed=..", "seed=1,..,5",
         "seed=1,1,..,5", "cfg=5,4,..,9", "seed=SKIP:1", "steps=1-2-3", "seed=\x1d1", "cfg=1e400",
+        "negative-clip-skip=0", "negative-clip-skip=", "clip-skip=1-5",
     ],
 )  # fmt: skip
 def test_what_is_no_axis_is_refused(text: str) -> None:

@@ -69,8 +69,9 @@ def test_prompts_samplers_and_steps_are_read_anew(model: Model, library: Library
 def test_values_that_cannot_be_drawn_are_refused_before_anything_is(
     model: Model, library: Library, axis: str, said: str
 ) -> None:
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(SpecError, match=said) as refused:
         planned(model, library, axis)
+    assert refused.value.field == "axis", "the setting itself has another value, which is right"
 
 
 def test_a_sweep_without_axes_is_what_it_was(model: Model, library: Library) -> None:
@@ -208,5 +209,6 @@ def test_a_value_that_can_be_drawn_with_nothing_is_an_error(model: Model, shelf:
     request = replace(ASKED, loras=())
     with pytest.raises(SpecError, match="deeper than this encoder's 3 layers"):
         plan_sweep(request, parse_skips("1-5"), model.facts, shelf, axes=[Axis.parse("model=tiny||shallow")])
-    with pytest.raises(NotFound, match="nowhere"):
+    with pytest.raises(NotFound, match="nowhere") as missing:
         planned(model, shelf, "model=tiny||nowhere")
+    assert missing.value.field == "axis"

@@ -12,10 +12,13 @@ from itertools import product
 from typing import Literal
 
 from clipskip.errors import SpecError
+from clipskip.spec.encoder_skips import parse_columns
+from clipskip.spec.value_lists import GAP, fill_gap, last_digit, split_values
 
 MOST_VALUES = 10_000
 Value = int | float | str
-Kind = Literal["whole", "number", "text"]
+Kind = Literal["whole", "number", "text", "skips"]
+"""`skips` are Clip Skips, read as those of the columns are."""
 NUMBER = r"[+-]?(?:\d{1,20}(?:\.\d{0,12})?|\.\d{1,12})"
 
 
@@ -67,10 +70,10 @@ AXES = (
     AxisKind(
         name="negative-clip-skip",
         title="Negative Clip Skip",
-        kind="text",
+        kind="skips",
         label="negative Clip Skip",
         field="Negative clip skip",
-        example="1,2,4",
+        example="1-11 (+2)",
     ),
     AxisKind(name="prompt", title="Prompt, search and replace", kind="text", label="", field="", example="frog||owl"),
     AxisKind(name="lora", title="Which LoRAs", kind="text", label="", field="", example="none||each||all", named=False),
@@ -95,7 +98,11 @@ class Axis:
         name, equals, values = text.partition("=")
         kind = BY_NAME.get(re.sub(r"[\s_]+", "-", name.strip().lower()))
         if not equals or kind is None:
-            raise SpecError(f"axis {text[:60]!r}: write name=values, with one of {', '.join(BY_NAME)}", field="axis")
+            raise SpecError(
+                f"axis {text[:60]!r}: write name=values, with one of {', '.join(BY_NAME)}; Clip Skip stands across and has a "
+                "list of its own",
+                field="axis",
+            )
         return cls(kind=kind, values=tuple(dict.fromkeys(_values(values, kind))))
 
     def __post_init__(self) -> None:
@@ -129,14 +136,15 @@ def combinations(axes: Sequence[Axis]) -> list[tuple[tuple[Axis, Value], ...]]:
 
 
 def _values(text: str, kind: AxisKind) -> list[Value]:
-    parts = [part.strip(" \t\r\n") for part in (text.split("||") if "||" in text else text.split(","))]
-    kept = [part for part in parts if part and not part.startswith("SKIP:")]
+    if kind.kind == "skips":
+        return _skips(text, kind)
+    kept = [part for part in split_values(text) if part]
     if kind.kind == "text":
         return list(kept)
     read = _number_parser(kind)
     values: list[Value] = []
     for index, part in enumerate(kept):
-        if part == "..":  # SwarmUI: 1, 2, .., 10
+        if part == GAP:
             if not 2 <= index < len(kept) - 1:
                 raise SpecError(f"axis {kind.name}: .. stands between numbers, as in 1, 2, .., 10", field="axis")
             values += _filled(values[-2:], read(kept[index + 1]), kind)
@@ -145,6 +153,13 @@ def _values(text: str, kind: AxisKind) -> list[Value]:
         if len(values) > MOST_VALUES:
             raise SpecError(f"axis {kind.name} has more than {MOST_VALUES:,} values; use fewer", field="axis")
     return values
+
+
+def _skips(text: str, kind: AxisKind) -> list[Value]:
+    try:
+        return [str(skip) for skip in parse_columns(text)]
+    except SpecError as error:
+        raise SpecError(f"axis {kind.name}: {error}", field="axis") from None
 
 
 def _number_parser(kind: AxisKind) -> Callable[[str], int | float]:
@@ -162,7 +177,10 @@ def _number_parser(kind: AxisKind) -> Callable[[str], int | float]:
 
 def _value_span(text: str, kind: AxisKind) -> list[Value]:
     """Return the values of 1-5, 1-9 (+2), 1-10 [4] (A1111) or 0.2..1.0 (in steps of its last digit); empty for other
-    texts."""
+    texts.
+
+    A1111 cuts counted values to whole numbers where its axis has whole numbers (1.10 scripts/xyz_grid.py).
+    """
     match = re.fullmatch(rf"({NUMBER})\s*(-|\.\.)\s*({NUMBER})\s*(?:\(\s*({NUMBER})\s*\)|\[\s*(\d{{1,5}})\s*\])?", text)
     if match is None:
         return []
@@ -170,9 +188,8 @@ def _value_span(text: str, kind: AxisKind) -> list[Value]:
     if match[5]:
         count = int(match[5])
         numbers = [low + (high - low) * i / max(1, count - 1) for i in range(min(count, MOST_VALUES + 1))]
-        return [_axis_value(number, kind) for number in numbers]
-    digits = max(len(part.partition(".")[2]) for part in (match[1], match[3])) if match[2] == ".." else 0
-    step = abs(float(match[4])) if match[4] else 10.0**-digits
+        return [_axis_value(math.floor(number + 1e-9) if kind.kind == "whole" else number, kind) for number in numbers]
+    step = abs(float(match[4])) if match[4] else last_digit(match[1], match[3]) if match[2] == ".." else 1.0
     if not step:
         raise SpecError(f"axis {kind.name}: the step of {text[:40]!r} is 0; give a larger step", field="axis")
     count = math.floor(abs(high - low) / step + 1e-9) + 1
@@ -182,15 +199,11 @@ def _value_span(text: str, kind: AxisKind) -> list[Value]:
 
 def _filled(last: Sequence[Value], end: int | float, kind: AxisKind) -> list[Value]:
     """Return the values between two numbers and the next one, in steps of their distance."""
-    before, start = (float(value) for value in last)
-    step = start - before
-    if not step or (end - start) / step < 0:
-        raise SpecError(
-            f"axis {kind.name}: .. cannot go from {start:g} to {end:g} in steps of {step:g}; correct the numbers",
-            field="axis",
-        )
-    count = math.ceil((end - start) / step - 1e-9)
-    return [_axis_value(start + step * i, kind) for i in range(1, min(count, MOST_VALUES + 1))]
+    try:
+        between = fill_gap([float(value) for value in last], end, most=MOST_VALUES)
+    except ValueError as error:
+        raise SpecError(f"axis {kind.name}: {error}", field="axis") from None
+    return [_axis_value(number, kind) for number in between]
 
 
 def _axis_value(number: float, kind: AxisKind) -> Value:

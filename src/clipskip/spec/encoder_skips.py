@@ -1,12 +1,12 @@
 """A Clip Skip for each of SDXL's text encoders, the syntax of all Clip Skips, and a phrase's own Clip Skip."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from clipskip.errors import SkipOutOfRange, SpecError
-from clipskip.spec.skip import MOST_COLUMNS, ClipSkip, parse_span, shown
+from clipskip.spec.skip import MOST_COLUMNS, ClipSkip, parse_list, parse_span, shown
 from clipskip.spec.skip_schedule import EncoderSkip, parse_encoder_skip
 
 ENCODERS = ("CLIP-L", "OpenCLIP-bigG")
@@ -102,8 +102,8 @@ def parse_skip(text: str) -> Skip:
 
 
 def parse_columns(text: str) -> tuple[Skip, ...]:
-    """Parse the Clip Skips of a sweep as users type them: "1-5", "1,[1:2:0.5],2", "1-11 (+2)", "2/5,2/1-32"."""
-    return tuple(dict.fromkeys(skip for part in _comma_parts(text) for skip in parse_column(part)))
+    """Parse the Clip Skips of a sweep as users type them: "1-5", "1,[1:2:0.5],2", "1-11 (+2)", "2/5,2/1-32", "1..5"."""
+    return parse_list(text, parse_column)
 
 
 def parse_column(text: str) -> Sequence[Skip]:
@@ -118,14 +118,6 @@ def parse_column(text: str) -> Sequence[Skip]:
 
 def _skip_span(text: str) -> Sequence[EncoderSkip]:
     return parse_span(text) or (parse_encoder_skip(text),)
-
-
-def _comma_parts(text: str) -> Iterator[str]:
-    """Yield the parts between commas, keeping "L=2,G=5" together."""
-    parts = iter(text.split(","))
-    for part in parts:
-        both = "=" in part and "/" not in part
-        yield f"{part},{next(parts, '')}" if both else part
 
 
 def split_encoders(text: str) -> tuple[str, str] | None:

@@ -2,11 +2,16 @@
 
 import math
 import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from clipskip.errors import SkipOutOfRange, SpecError
 from clipskip.spec.family import Family
 from clipskip.spec.numbering import Dialect, Value, layers_of, value_of
+from clipskip.spec.value_lists import GAP, fill_gap, last_digit, split_values
+
+_Skip = TypeVar("_Skip")
 
 MOST_COLUMNS = 1000
 """The most Clip Skips of one range."""
@@ -16,9 +21,9 @@ _LARGEST = 10.0**300
 _NUMBER = re.compile(r"[+-]?[0-9]++(\.[0-9]*+)?")
 _N = r"[0-9]++(?:\.[0-9]++)?"
 _SPAN = re.compile(
-    rf"({_N})\s*+-\s*+({_N})\s*+(?::\s*+({_N})|\(\s*+([+-]?{_N})\s*+\)|\[\s*+([0-9]{{1,4}})\s*+\])?", re.ASCII
+    rf"({_N})\s*+(-|\.\.)\s*+({_N})\s*+(?::\s*+({_N})|\(\s*+([+-]?{_N})\s*+\)|\[\s*+([0-9]{{1,4}})\s*+\])?", re.ASCII
 )
-"""Start, end, and then the step or the count: 1-3:0.5, 1-11 (+2), 1-5 [3]."""
+"""Start, end, and then the step or the count: 1-3:0.5, 1-11 (+2), 1-5 [3], 1.0..2.0."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -140,28 +145,61 @@ class ClipSkip:
 
 def parse_skips(text: str) -> tuple[ClipSkip, ...]:
     """Parse the Clip Skips of a list, as users type them: "1-5", "1,2,4", "1-3:0.5", "1-11 (+2)", "1-5 [3]", "2"."""
-    skips = [skip for part in text.split(",") for skip in parse_span(part) or (ClipSkip.parse(part),)]
+    return parse_list(text, lambda part: parse_span(part) or (ClipSkip.parse(part),))
+
+
+def parse_list(text: str, read: Callable[[str], Sequence[_Skip]]) -> tuple[_Skip, ...]:
+    """Parse a list of Clip Skips, each part with `read`: between commas or ||, without SKIP:, .. filled (SwarmUI)."""
+    parts, skips = list(_comma_joined(split_values(text))), list[_Skip]()
+    for index, part in enumerate(parts):
+        if part == GAP:
+            skips += [skip for between in _between(skips[-2:], parts[index + 1 :]) for skip in read(f"{between:.9g}")]
+        else:
+            skips += read(part)
+    if not skips:
+        raise SpecError(f"clip skips {shown(text)} are all left out; give at least one", field="clip_skip")
     return tuple(dict.fromkeys(skips))
 
 
+def _comma_joined(parts: Sequence[str]) -> Iterator[str]:
+    """Yield the parts of a list, keeping "L=2,G=5" together."""
+    rest = iter(parts)
+    for part in rest:
+        both = "=" in part and "/" not in part and "," not in part
+        yield f"{part},{next(rest, '')}" if both else part
+
+
+def _between(before: Sequence[object], after: Sequence[str]) -> list[float]:
+    """Return the numbers that .. stands for, between two Clip Skips and the next one."""
+    numbers = [skip.from_end for skip in before if isinstance(skip, ClipSkip)]
+    end = parse_span(after[0]) or (ClipSkip.parse(after[0]),) if after else ()
+    try:
+        return fill_gap(numbers, end[0].from_end, most=MOST_COLUMNS)
+    except (ValueError, IndexError) as error:
+        said = error if len(numbers) == 2 and end else ".. stands between numbers, as in 1, 3, .., 11"
+        raise SpecError(f"clip skips: {said}", field="clip_skip") from None
+
+
 def parse_span(text: str) -> tuple[ClipSkip, ...] | None:
-    """Parse a range of Clip Skips, ours (1-3:0.5) or A1111's (1-11 (+2), 1-5 [3]); None where it is not a range.
+    """Parse a range of Clip Skips, ours (1-3:0.5), A1111's (1-11 (+2), 1-5 [3]) or SwarmUI's (1..5); None where it is
+    not a range.
 
     Between whole ends A1111 cuts counted values to whole numbers (1.10 scripts/xyz_grid.py), and so does this.
     """
     span = _SPAN.fullmatch(text.strip())
     if span is None:
         return None
-    first, last = float(span[1]), float(span[2])
-    step, count = float(span[3] or span[4] or 1), int(span[5] or 0)
-    if max(first, last) <= _LARGEST and step and not span[5]:
+    first, last = float(span[1]), float(span[3])
+    usual = last_digit(span[1], span[3]) if span[2] == GAP else 1
+    step, count = float(span[4] or span[5] or usual), int(span[6] or 0)
+    if max(first, last) <= _LARGEST and step and not span[6]:
         count = math.floor(min((last - first) / step, MOST_COLUMNS) + 1e-9) + 1
     if not 1 <= count <= MOST_COLUMNS:
         raise SpecError(
             f"clip skip range {shown(text.strip())} is empty or too long; write it as 1-5, 1-3:0.5, 1-11 (+2) or 1-5 [3]",
             field="clip_skip",
         )
-    if not span[5]:
+    if not span[6]:
         return tuple(ClipSkip(round(first + i * step, 6)) for i in range(count))
     values = [first + i * (last - first) / max(count - 1, 1) for i in range(count)]
     whole = first.is_integer() and last.is_integer()

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from clipskip.errors import LoraError, SpecError, WrongKind
+from clipskip.errors import ClipskipError, LoraError, SpecError, WrongKind
 from clipskip.prompt import read_prompt
 from clipskip.spec import Axis, LoraRef, Render, Request, Value, combinations, parse_skip
 from clipskip.sweep.drawn import Extras
@@ -37,7 +37,7 @@ def varied(request: Request, axes: Sequence[Axis], resolve: Resolver, check: Che
     plans = _Plans(request, base, resolve, check)
     rows: dict[tuple[Render, LoraRow], Point] = {}
     works: set[tuple[Axis, Value]] = set()
-    failed: dict[str, tuple[Point, Exception, int]] = {}
+    failed: dict[str, tuple[Point, ClipskipError, int]] = {}
     for combination in combinations(axes):
         try:
             asked = tuple(pair for pair in combination if pair[0].kind.name in REQUESTED)
@@ -51,11 +51,13 @@ def varied(request: Request, axes: Sequence[Axis], resolve: Resolver, check: Che
         except IMPOSSIBLE as error:
             first, why, count = failed.get(str(error), (combination, error, 0))
             failed[str(error)] = first, why, count + 1
+        except ClipskipError as error:
+            raise _by_axis(error) from None
         else:
             works |= set(combination)
     for first, why, _ in failed.values():
         if not set(first) <= works:
-            raise why
+            raise _by_axis(why)
     sweep = Sweep(
         base=replace(base, loras=()),
         skips=(base.clip_skip,),
@@ -141,11 +143,16 @@ def _lora_rows(loras: LoraRow, combination: Point) -> tuple[LoraRow, ...]:
     return (tuple(lora for lora in loras if lora.name in names),)
 
 
+def _by_axis(error: ClipskipError) -> ClipskipError:
+    """Return the error of an axis' value as that of the axis: the setting's own field has another value."""
+    return type(error)(str(error), field="axis")
+
+
 def _point_name(point: Point) -> str:
     return ", ".join(axis.name(value) or f"LoRA {value}" for axis, value in point)
 
 
-def _left_out_line(first: Point, why: Exception, count: int) -> str:
+def _left_out_line(first: Point, why: ClipskipError, count: int) -> str:
     more = f" and {count - 1} more" if count > 1 else ""
     return f"{_point_name(first)}{more}: {why}"
 
