@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from clipskip.errors import WrongKind
+from clipskip.errors import LoraError
 from clipskip.spec import Family
 from clipskip.weights.lora import load_lora, merged, module_names
 from clipskip.weights.lora.names import table_for
@@ -153,10 +153,116 @@ def test_every_name_of_sdxl_and_sd2_resolves_as_kohya_spells_it() -> None:
         assert [table.resolve(kohya(name, family)) for name in names] == names
 
 
-def test_a_joint_matrix_of_openclip_is_refused_by_its_name(tmp_path: Path) -> None:
-    key = "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight.diff"
-    with pytest.raises(WrongKind, match="in_proj_weight"):
-        load_lora(write(tmp_path / "joint.safetensors", {key: torch.ones(3, 1)}), family=Family.SDXL)
+JOINT = {Family.SDXL: "conditioner.embedders.1.model", Family.SD2: "cond_stage_model.model"}
+THIRDS = [f"encoder.layers.3.self_attn.{letter}_proj" for letter in "qkv"]
+
+
+def joint_models(family: Family) -> tuple[dict[str, nn.Module], list[str], nn.MultiheadAttention]:
+    """A family's networks, the three modules of a layer, and OpenCLIP's one module with the same weights."""
+    models = family_models(family)
+    part = "text_encoder_2" if family is Family.SDXL else "text_encoder"
+    names = [f"{part}.{third}" for third in THIRDS]
+    ours = [module_of(models, name) for name in (*names, f"{part}.encoder.layers.3.self_attn.out_proj")]
+    width = ours[0].weight.shape[1]
+    theirs = nn.MultiheadAttention(width, 2, batch_first=True)
+    theirs.in_proj_weight = nn.Parameter(torch.cat([module.weight for module in ours[:3]]))
+    theirs.out_proj.weight = nn.Parameter(ours[3].weight.clone())
+    return models, [*names, f"{part}.encoder.layers.3.self_attn.out_proj"], theirs
+
+
+@pytest.mark.parametrize("family", JOINT, ids=lambda family: family.label)
+def test_what_peft_makes_of_openclips_joint_matrix_is_merged_as_peft_merges_it(family: Family, tmp_path: Path) -> None:
+    models, names, theirs = joint_models(family)
+    torch.manual_seed(8)
+    wrapped = peft.get_peft_model(
+        nn.ModuleDict({"attn": theirs}),
+        peft.LoraConfig(r=4, lora_alpha=2, target_modules=["attn"], init_lora_weights=False),
+    )
+    head = f"{JOINT[family]}.transformer.resblocks.3."
+    state = {key.removeprefix("base_model.model."): v for key, v in peft.get_peft_model_state_dict(wrapped).items()}
+    tensors = {f"{head}{key}": value.detach() for key, value in state.items()}
+    tensors |= {key.replace("lora_A.weight", "alpha"): torch.tensor(2.0) for key in tensors if "lora_A" in key}
+    lora = load_lora(write(tmp_path / "joint.safetensors", tensors), family=family)
+    assert list(lora.modules) == names
+    out = wrapped.base_model.model["attn"].base_layer.out_proj
+    added = out.get_delta_weight("default").detach()  # peft 0.21.2 itself adds this twice, in its forward pass too
+    expected = [out.weight.detach() + added]
+    expected = [*wrapped.merge_and_unload()["attn"].in_proj_weight.detach().chunk(3), *expected]
+    base = [weight_of(models, name) for name in names]
+    with merged(models, [(lora, 1.0, 1.0)]):
+        for name, before, reference in zip(names, base, expected, strict=True):
+            assert relative(weight_of(models, name), reference, before) < 1e-6  # float32 rounding
+
+
+@pytest.mark.parametrize("kind", ["full", "LoHa", "DoRA", "LoCon"])
+@pytest.mark.parametrize("end", ["attn.in_proj", "attn.in_proj_weight", "attn"])
+def test_every_divisible_change_of_the_joint_matrix_is_that_of_the_whole(kind: str, end: str, tmp_path: Path) -> None:
+    models, (*names, _), theirs = joint_models(Family.SDXL)
+    torch.manual_seed(9)
+    weight = theirs.in_proj_weight.detach().double()
+    rows, columns = weight.shape
+    up, down = torch.randn(rows, 4) * 0.3, torch.randn(4, columns) * 0.3
+    product = 0.5 * up.double() @ down.double()
+    plain = {"lora_up.weight": up, "lora_down.weight": down, "alpha": torch.tensor(2.0)}
+    magnitude, other = torch.rand(rows, 1) + 0.5, torch.randn(rows, 4)
+    whole = weight + product
+    made: dict[str, tuple[dict[str, Tensor], Tensor]] = {
+        "LoCon": (plain, whole),
+        "full": ({"diff": product.float()}, whole),
+        "LoHa": (
+            {"hada_w1_a": up, "hada_w1_b": down, "hada_w2_a": other, "hada_w2_b": down, "alpha": torch.tensor(4.0)},
+            weight + (up.double() @ down.double()) * (other.double() @ down.double()),
+        ),
+        "DoRA": (plain | {"dora_scale": magnitude}, whole * (magnitude / whole.norm(dim=1, keepdim=True))),
+    }
+    parts, expected = made[kind]
+    head = f"{JOINT[Family.SDXL]}.transformer.resblocks.3.{end}"
+    file = write(tmp_path / "joint.safetensors", {f"{head}.{part}": value for part, value in parts.items()})
+    base = [weight_of(models, name) for name in names]
+    with merged(models, [(load_lora(file, family=Family.SDXL), 1.0, 1.0)]):
+        for name, before, reference in zip(names, base, expected.chunk(3), strict=True):
+            assert relative(weight_of(models, name), reference, before) < 1e-6  # float32 rounding
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"lokr_w1": (3, 2), "lokr_w2": (40, 20)}, "its lokr_w1 cannot be divided"),
+        ({"lora_up.weight": (4, 2), "lora_down.weight": (2, 40)}, "its up cannot be divided"),
+    ],
+)
+def test_what_cannot_be_divided_among_queries_keys_and_values_is_refused_by_name(
+    parts: dict[str, tuple[int, ...]], said: str, tmp_path: Path
+) -> None:
+    key = "lora_te2_model_transformer_resblocks_0_attn_in_proj"
+    file = write(tmp_path / "joint.safetensors", {f"{key}.{part}": torch.ones(size) for part, size in parts.items()})
+    with pytest.raises(LoraError, match=f"attn_in_proj.*{said}"):
+        load_lora(file, family=Family.SDXL)
+
+
+def test_a_joint_change_beside_one_of_its_thirds_is_the_same_weights_twice(tmp_path: Path) -> None:
+    head = "lora_te2_model_transformer_resblocks_0_attn_"
+    tensors = {f"{head}{name}.diff": torch.ones(rows, 40) for name, rows in {"in_proj": 120, "k_proj": 40}.items()}
+    with pytest.raises(LoraError, match=r"names the same weights twice: in .*in_proj"):
+        load_lora(write(tmp_path / "twice.safetensors", tensors), family=Family.SDXL)
+
+
+@pytest.mark.parametrize(
+    ("family", "encoder"),
+    [(Family.SD1, "clip_l"), (Family.SDXL, "clip_l"), (Family.SD2, "clip_h")],
+    ids=lambda value: str(value),
+)
+def test_a_projection_that_no_picture_is_made_with_is_told_and_changes_nothing(
+    family: Family, encoder: str, tmp_path: Path
+) -> None:
+    """ComfyUI has one in every encoder, and "Extract and Save" writes it with the rest."""
+    head = f"text_encoders.{encoder}.transformer."
+    parts = {"lora_up.weight": torch.ones(32, 2), "lora_down.weight": torch.ones(2, 32)}
+    tensors = {f"{head}text_projection.{end}": value for end, value in parts.items()}
+    tensors |= {f"{head}text_model.encoder.layers.0.self_attn.q_proj.{end}": value for end, value in parts.items()}
+    lora = load_lora(write(tmp_path / "comfy.safetensors", tensors), family=family)
+    assert list(lora.modules) == ["text_encoder.encoder.layers.0.self_attn.q_proj"]
+    assert any("text_projection" in line and "nothing is changed" in line for line in lora.warnings)
 
 
 def hugging_face() -> dict[str, nn.Module]:

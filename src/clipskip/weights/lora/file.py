@@ -20,9 +20,10 @@ from clipskip.weights.hashes import hash_file
 from clipskip.weights.lora.adapter import AdapterConfig, read_adapter
 from clipskip.weights.lora.change import LoraModule
 from clipskip.weights.lora.detect import LoraFamily, lora_family
+from clipskip.weights.lora.joint import divided
 from clipskip.weights.lora.key_map import DOUBLE, KeyMap, read_keys
 from clipskip.weights.lora.kinds import kind_of
-from clipskip.weights.lora.names import NameTable, table_of
+from clipskip.weights.lora.names import JOINT, NameTable, table_of
 from clipskip.weights.pickles import read_allowed
 from clipskip.weights.tensors import all_finite, check_unchanged
 
@@ -86,7 +87,14 @@ def load_lora(
     for key, tensor in tensors.items():
         _check_tensor(header, key, tensor)
     config = read_adapter(header)
-    modules = {name: _module(header, name, parts, tensors, config) for name, parts in keys.modules.items()}
+    modules = {
+        module.name: module
+        for name, parts in keys.modules.items()
+        for module in divided(_module(header, name, parts, tensors, config), file=header.path.name)
+    }
+    joint = [name for name in keys.modules if name.endswith(JOINT)]
+    if len(modules) < len(keys.modules) + 2 * len(joint):
+        raise LoraError(f"{header.path.name} names the same weights twice: in {few(joint)} and alone; get another copy")
     mismatched = [name for name, module in modules.items() if not module.agrees]
     if mismatched and family:
         raise LoraError(
@@ -108,7 +116,7 @@ def load_lora(
         ),
         unknown=keys.unknown,
         family=own,
-        warnings=(*rank_warning, *_warnings(modules.values(), config)),
+        warnings=(*rank_warning, *_warnings(modules.values(), config), *_idle(keys.idle)),
     )
 
 
@@ -127,7 +135,7 @@ def _check_keys(header: Header, keys: KeyMap, own: LoraFamily, *, model: Family 
     if keys.unknown and model and not read_keys(header.tensors, table_of(blocks)).unknown:
         raise other_family(file, "SD 1.x or SD 2.x" if blocks is Family.SD1 else blocks.label, model)
     if not keys.modules and not keys.embeddings and not own.label:
-        what = few(keys.unknown) if keys.unknown else "empty"
+        what = few(keys.unknown or keys.idle) or "empty"
         raise WrongKind(f"{file} is not a LoRA for Stable Diffusion: its keys are {what}; give another file")
     if keys.twice:
         raise LoraError(f"{file} names the same weights twice: {few(keys.twice)}; get another copy")
@@ -238,6 +246,15 @@ def _embedding_vectors(
             f"{len(vectors[1])} for OpenCLIP bigG, which must be equal; get another copy"
         )
     return vectors
+
+
+def _idle(keys: Collection[str]) -> list[str]:
+    """Return a warning for what changes nothing."""
+    if not keys:
+        return []
+    return [
+        f"{few(keys)} change an encoder's text_projection that no picture of this family is made with: nothing is changed there"
+    ]
 
 
 def _warnings(modules: Collection[LoraModule], config: AdapterConfig | None) -> list[str]:

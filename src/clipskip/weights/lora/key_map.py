@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from clipskip.weights.lora.names import NameTable
+from clipskip.weights.lora.names import IDLE, NameTable
 
 DIFFUSERS = r"(?:\.lora|_lora|\.lora_linear_layer)"
 ADAPTER = r"(?:\.[\w-]+)?"
@@ -51,13 +51,15 @@ class KeyMap:
     unknown: tuple[str, ...]
     twice: tuple[str, ...]
     """Keys that name the same as another one."""
+    idle: tuple[str, ...] = ()
+    """Keys of weights that nothing in these models reads."""
 
 
 def read_keys(keys: Iterable[str], table: NameTable) -> KeyMap:
     """Return the meaning of each key, by the names of one model."""
     modules: dict[str, dict[str, str]] = {}
     embeddings: dict[str, dict[str, str]] = {}
-    unknown, twice = [], []
+    unknown, twice, idle = [], [], []
     for key in keys:
         bundled = BUNDLED.fullmatch(key)
         place = None if bundled else _place(key, table)
@@ -66,11 +68,13 @@ def read_keys(keys: Iterable[str], table: NameTable) -> KeyMap:
                 twice.append(key)
         elif place is None:
             unknown.append(key)
+        elif place[0] == IDLE:
+            idle.append(key)
         elif modules.setdefault(place[0], {}).setdefault(place[1], key) != key:
             twice.append(key)
     for name in [name for name, parts in modules.items() if parts.keys() <= WHOLE]:
         unknown += modules.pop(name).values()
-    return KeyMap(modules=modules, embeddings=embeddings, unknown=tuple(unknown), twice=tuple(twice))
+    return KeyMap(modules=modules, embeddings=embeddings, unknown=tuple(unknown), twice=tuple(twice), idle=tuple(idle))
 
 
 def _place(key: str, table: NameTable) -> tuple[str, str] | None:

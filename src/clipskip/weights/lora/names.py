@@ -79,6 +79,11 @@ PREFIXES = (
 tried."""
 PEFT = "base_model.model."
 """peft's prefix for the names of a wrapped model, at the start or after the part."""
+IDLE = f"{TEXT}.text_projection"
+"""What makes the pooled vector of an encoder whose pooled vector nothing reads: of all but SDXL's second. ComfyUI has it in
+every encoder, and saves it with the rest."""
+JOINT = "self_attn.in_proj"
+"""OpenCLIP's one matrix for queries, keys and values, which are three modules here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +97,7 @@ class NameTable:
 
     def resolve(self, head: str) -> str | None:
         """Return the canonical name of the module that a key's head names, or None."""
-        plain = head.replace(PEFT, "", 1).replace(".processor.", ".")
+        plain = head.replace(PEFT, "", 1).replace(".processor.", ".").replace(".base_layer.", ".")
         for prefix, part, separator in PREFIXES:
             if plain.startswith(prefix):
                 name = self.spellings.get((part, separator), {}).get(plain[len(prefix) :])
@@ -113,7 +118,13 @@ def name_table(names: Iterable[str]) -> NameTable:
         openclip[f"encoder.layers.{layer}.self_attn.{letter}_proj"] = (
             f"transformer.resblocks.{layer}.attn.{letter}_proj"
         )
-    for name in names:
+    for layer, end in product(range(DEEPEST), (".in_proj", ".in_proj_weight", "")):  # the last is peft's
+        spelling = f"transformer.resblocks.{layer}.attn{end}"
+        for part in {name.partition(".")[0] for name in names} - {UNET}:
+            for separator in "._":
+                name = f"{part}.encoder.layers.{layer}.{JOINT}"
+                spellings[part, separator][spelling.replace(".", separator)] = name
+    for name in (*names, IDLE):
         part, _, local = name.partition(".")
         for spelling in _module_spellings(part, local, ldm if part == UNET else openclip):
             spellings[part, "."][spelling] = name
