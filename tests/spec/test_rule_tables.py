@@ -346,7 +346,7 @@ def test_two_numbers_for_a_tool_that_has_one_are_refused() -> None:
     with pytest.raises(SpecError, match="ComfyUI has one number on SDXL, not one for each encoder; use -1 to -12"):
         from_dialect("-2/-5", Dialect.COMFYUI, family=Family.SDXL)
     with pytest.raises(
-        SpecError, match="ComfyUI cannot select Clip Skip 2/5 on SDXL: beyond -12 its two encoders part company"
+        SpecError, match="ComfyUI cannot select Clip Skip 2/5 on SDXL: it has one number for both encoders"
     ):
         to_dialect(from_dialect("2/5", Dialect.CLIPSKIP, family=Family.SDXL), Dialect.COMFYUI, family=Family.SDXL)
     with pytest.raises(SkipOutOfRange, match="32"):

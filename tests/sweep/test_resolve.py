@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_sdxl
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_sd1 import WIDTH
@@ -14,7 +15,7 @@ from clipskip.errors import NotFound, SpecError, UnsafeFile
 from clipskip.spec import LoraRef, Request, Start, render_infotext, request_from_text
 from clipskip.sweep import Model, warnings_of
 from clipskip.sweep.resolve import resolve
-from clipskip.weights import Library
+from clipskip.weights import Library, read_facts
 
 
 @pytest.fixture
@@ -150,3 +151,32 @@ def test_a_comfyui_pictures_settings_ask_for_it_again(model: Model, folder: Path
     assert render.prompt == asked.prompt and len(render.loras) == 1
     again = request_from_text(render_infotext(render))
     assert again.unused == () and resolve(again, model.facts, library)[0].key == render.key
+
+
+@pytest.mark.parametrize(
+    ("size", "near"),
+    [
+        ((1024, 1024), None),
+        ((832, 1216), None),
+        ((1000, 1000), None),
+        ((2048, 512), None),
+        ((512, 768), "0.38 times that; its own size of the nearest shape is 832x1216"),
+        ((512, 512), "its own size of the nearest shape is 1024x1024"),
+        ((1536, 1024), "1.5 times that; its own size of the nearest shape is 1216x832"),
+        ((640, 360), "its own size of the nearest shape is 1344x768"),
+    ],
+)
+def test_a_size_far_from_sdxls_own_is_told_with_the_one_of_the_nearest_shape(
+    size: tuple[int, int], near: str | None, tmp_path: Path
+) -> None:
+    facts = replace(read_facts(tiny_sdxl.write(tiny_sdxl.sdxl(), tmp_path / "xl.safetensors")), native_px=1024)
+    asked = Request(prompt="a frog", width=size[0], height=size[1])
+    notes = resolve(asked, facts, Library((tmp_path,)))[1].notes
+    assert bool(notes) == (near is not None) and all(near in note for note in notes)
+
+
+def test_other_families_and_models_of_other_sizes_have_no_shapes_of_their_own(model: Model, tmp_path: Path) -> None:
+    facts = read_facts(tiny_sdxl.write(tiny_sdxl.sdxl(), tmp_path / "xl.safetensors"))
+    asked = Request(prompt="a frog", width=2048, height=256)
+    for known in (model.facts, facts):
+        assert resolve(asked, known, Library((tmp_path,)))[1].notes == ()

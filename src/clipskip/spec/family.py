@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from enum import Enum
+from math import log
 
 from clipskip.errors import SpecError
 
@@ -45,6 +46,8 @@ class FamilyRow:
     """Whether the final norm is applied to the layer that was read."""
     native_px: int = 512
     """Side of the pictures that its models are trained on, where a file does not tell."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Width and height of the shapes that its models are trained on, where they are more than a square."""
     unet_heads: int | None = 8
     """Attention heads at each of the UNet's levels; None means one for every 64 channels."""
     latent_scale: float = 0.18215
@@ -58,6 +61,18 @@ class FamilyRow:
 CLIP_L = TextReading(name="CLIP-L", depth=12, width=768)
 OPENCLIP_H = TextReading(name="OpenCLIP-H", depth=24, width=1024, padding=0)
 OPENCLIP_G = TextReading(name="OpenCLIP-bigG", depth=32, width=1280, padding=0, pooled=True)
+
+_UPRIGHT = (
+    (512, (2048, 1984, 1920, 1856)), (576, (1792, 1728, 1664)), (640, (1600, 1536)), (704, (1472, 1408, 1344)),
+    (768, (1344, 1280)), (832, (1216, 1152)), (896, (1152, 1088)), (960, (1088, 1024)),
+)  # fmt: skip
+"""Podell et al. 2023 (SDXL), appendix I: the heights that go with each width; each shape lies down too."""
+SDXL_SIZES = (
+    (1024, 1024),
+    *((width, height) for width, heights in _UPRIGHT for height in heights),
+    *((height, width) for width, heights in _UPRIGHT for height in heights),
+)
+"""The sizes that SDXL was trained at."""
 
 
 class Family(Enum):
@@ -74,6 +89,7 @@ class Family(Enum):
         default_skip=2,
         final_norm=False,
         native_px=1024,
+        sizes=SDXL_SIZES,
         unet_heads=None,
         latent_scale=0.13025,
     )
@@ -140,6 +156,11 @@ class Family(Enum):
     def why_not(self) -> str:
         """Why Clip Skip has no meaning for this family; empty where it has one."""
         return self.value.why_not
+
+    def size_like(self, width: int, height: int) -> tuple[int, int] | None:
+        """Return the size in training whose shape is nearest to this one's; None where all were squares."""
+        shape = width / height
+        return min(self.value.sizes, key=lambda size: abs(log(size[0] / size[1] / shape)), default=None)
 
     @property
     def means_nothing(self) -> str:

@@ -77,11 +77,11 @@ def value_of(l_from_end: float, g_from_end: float, dialect: Dialect, family: Fam
     for n in (l_from_end, g_from_end):
         if row.first <= n <= row.last and row.read(n) == (l_from_end, g_from_end):
             return row.spell(n)
-    shared_number = "it has one number for both encoders" if len(both) == 2 and not row.each else ""
-    raise SpecError(
-        f"{refusal}: {row.why or shared_number or row.limits or 'its numbers end'}; it has {row.range}",
-        field="clip_skip",
-    )
+    reason = row.why or row.limits or "its numbers end"
+    parts = any(a != b for a, b in map(row.read, range(row.first, row.last + 1)))
+    if len(both) == 2 and not (row.each or row.fixed or row.words or parts):
+        reason = "it has one number for both encoders"
+    raise SpecError(f"{refusal}: {reason}; it has {row.range}", field="clip_skip")
 
 
 def _of_number(value: Value | None, number: float | None, dialect: Dialect, family: Family, *, last: int) -> float:

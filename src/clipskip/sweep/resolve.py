@@ -39,6 +39,9 @@ from clipskip.weights import (
 )
 
 Resolver = Callable[[Request], tuple[Render, Extras]]
+FAR_AREA = 1.25
+"""How many times larger or smaller than SDXL's a picture's area may be without a note: the shapes that it was trained at
+have 0.9 to 1 times 1024 x 1024."""
 MAX_RANDOM_SEED = 2**32 - 2
 """A1111 draws seeds below this (modules/processing.py get_fixed_seed)."""
 
@@ -100,7 +103,7 @@ def resolve(
         loras=files.loras_by_hash,
         embeddings=files.embeddings,
         starts=pictures,
-        notes=tuple(filter(None, (note, files.unused_vae, prediction_note, _idle(render)))),
+        notes=tuple(filter(None, (note, files.unused_vae, prediction_note, _idle(render), _off_size(render, model)))),
         vaes={files.vae.ref.hash: files.vae} if files.vae else {},
         upscalers={files.upscaler.ref.hash: files.upscaler} if files.upscaler else {},
         refiner=files.refiner,
@@ -177,6 +180,18 @@ def _resolve_hires(hires: Hires, request: Request, *, sampler: str, schedule: st
         prompt=None if own_prompt is None else own_prompt.text.strip(),
         loras=None if own_prompt is None else tuple(own_prompt.loras),
         negative_prompt=None if negative in (None, request.negative_prompt.strip()) else negative.strip(),
+    )
+
+
+def _off_size(render: Render, model: CheckpointFacts) -> str | None:
+    """Return a note on a size far from those that SDXL was trained at, with the one of the nearest shape."""
+    near, native_px = model.family.size_like(render.width, render.height), model.family.value.native_px
+    share = render.width * render.height / native_px**2
+    if near is None or model.native_px != native_px or 1 / FAR_AREA <= share <= FAR_AREA:
+        return None
+    return (
+        f"{model.family.label} was trained at areas of about {native_px}x{native_px}, and {render.width}x{render.height} is "
+        f"{share:.2g} times that; its own size of the nearest shape is {near[0]}x{near[1]}"
     )
 
 
