@@ -210,3 +210,26 @@ def test_nonsense_in_a_record_is_one_clear_line(change: Json) -> None:
 @pytest.mark.parametrize("text", ["{a|b} cat", "{", '{"a": ', "[1, 2]", "{" * 100_000, '{"a":' * 50_000])
 def test_what_only_looks_like_json_is_a_prompt(text: str) -> None:
     assert request_from_text(text).prompt == text.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{'prompt': 'a fox', 'seed': 5, 'clip_skip': 2}", "broken"),
+        ('{"prompt": "a fox", "seed": 5, "clip_skip": 2,}', "broken"),
+        ('{"prompt": "a fox", "clip_skip": 2', "broken"),
+        ('[{"prompt": "a fox"}, {"prompt": "a bear"}]', "list of 2"),
+        ('{"prompt": "a", "x":' + "[" * 100_000 + "]" * 100_000 + "}", "deeply"),
+        ('{"3": {"class_type": "KSampler",', "broken"),
+    ],
+)
+def test_json_that_cannot_be_read_is_no_prompt(text: str, told: str) -> None:
+    with pytest.raises(SpecError, match=told):
+        request_from_text(text)
+
+
+def test_what_stands_around_a_record_is_no_part_of_it() -> None:
+    """A list of one record, and the mark of byte order that Windows' editors begin a file with."""
+    record = '{"prompt": "a fox", "seed": 5, "clip_skip": 2, "cfg_scale": 7}'
+    assert request_from_text(f"[{record}]") == request_from_text("\ufeff" + record) == request_from_text(record)
+    assert request_from_text("\ufeffa fox\nSteps: 20, Seed: 5, Clip skip: 2").prompt == "a fox"

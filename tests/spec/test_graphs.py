@@ -743,3 +743,59 @@ def test_a_sampler_in_a_pipe_is_refused_by_its_nodes_names() -> None:
     }
     with pytest.raises(SpecError, match="easy preSampling"):
         read(graph)
+
+
+@pytest.mark.parametrize(
+    "setter",
+    [
+        node("MyClipThing", clip=["4", 1], clip_last_layer=-2),
+        node("ClipSkipNode", clip=["4", 1], n=2),
+        node("SomebodysClip", clip=["4", 1], amount=-2),
+        node("SomebodysClip", clip=["4", 1], stop_at=["5", 0]),
+        node("CLIPSetLastLayer", clip=["4", 1]),
+        node("CLIPSetLastLayer", clip=["4", 1], stop_at_clip_layer=None),
+    ],
+)
+def test_a_node_that_may_set_the_clip_skip_in_a_way_that_is_not_known_is_refused(setter: Json) -> None:
+    graph = copy.deepcopy(PLAIN)
+    graph["10"] = setter
+    with pytest.raises(SpecError, match=setter["class_type"]) as caught:
+        read(graph)
+    assert caught.value.field == "clip_skip"
+
+
+def test_an_encoder_with_a_clip_skip_of_its_own_is_refused_and_a_lora_of_weight_minus_1_is_not() -> None:
+    graph = copy.deepcopy(PLAIN)
+    graph["6"] = node("SomebodysEncode", text="a fox", clip=["10", 0], clip_skip=-3)
+    with pytest.raises(SpecError, match="may set Clip Skip with SomebodysEncode"):
+        read(graph)
+    lora = node("LoraLoader", model=["4", 0], clip=["4", 1], lora_name="ogre", strength_model=-1, strength_clip=-1)
+    asked = read(
+        with_nodes({"model": ["30", 0]}, n30=lora, n10=node("CLIPSetLastLayer", clip=["30", 1], stop_at_clip_layer=-2))
+    )
+    assert (asked.clip_skip, asked.loras) == (ClipSkip(2), (LoraRef(name="ogre", text_encoder=-1, unet=-1),))
+
+
+@pytest.mark.parametrize(("start", "end", "told"), [(0, 1, False), (0.0, 1.0, False), (0.0, 0.5, True), (0.2, 1, True)])
+def test_a_text_for_some_of_the_steps_is_refused(start: float, end: float, told: bool) -> None:
+    graph = with_nodes(
+        {"positive": ["30", 0]}, n30=node("ConditioningSetTimestepRange", conditioning=["6", 0], start=start, end=end)
+    )
+    if told:
+        with pytest.raises(SpecError, match="some of the steps"):
+            read(graph)
+    else:
+        assert read(graph).prompt == read(PLAIN).prompt
+
+
+def test_a_text_that_a_node_makes_by_chance_is_refused() -> None:
+    graph = with_nodes(n30=node("DPRandomGenerator", text="a {red|blue} fox", seed=1))
+    graph["6"]["inputs"]["text"] = ["30", 0]
+    with pytest.raises(SpecError, match="DPRandomGenerator"):
+        read(graph)
+
+
+def test_a_graph_that_is_a_text_inside_of_json_is_read() -> None:
+    """As a PNG's texts are when somebody saves all of them as JSON."""
+    saved = {"prompt": json.dumps(PLAIN), "workflow": "{}"}
+    assert request_from_text(json.dumps(saved)).seed == 7

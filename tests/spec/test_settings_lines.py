@@ -165,3 +165,26 @@ def test_what_a_record_leaves_out_is_said_with_what_is_used(record: str, left_ou
     assert [told.partition(" (")[0] for told in asked.defaulted] == list(left_out)
     given = replace(asked, seed=5, width=64, height=64, model="m")
     assert not {"seed", "size", "model"} & {told.partition(" (")[0] for told in given.defaulted}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a fox\nClip skip: 2", "Clip skip: 2"),
+        ("a fox\nSteps: 20, Clip skip: 2", "Steps: 20, Clip skip: 2"),
+        ("a fox\nSteps: 20; Sampler: Euler a; Seed: 1", "Steps: 20; Sampler: Euler a; Seed: 1"),
+        ("a fox\nSteps：20, Sampler：Euler a, Seed：1", "Steps：20, Sampler：Euler a, Seed：1"),
+        ("a fox\n- **Seed:** 5", "- **Seed:** 5"),
+        ("a fox, clip skip 2, red", "a fox, clip skip 2, red"),
+        (FULL.replace("a fox", "a fox\nClip skip: 3"), "Clip skip: 3"),
+        (FULL.replace("a fox", "Steps: three, Seed: pods, Size: large"), "Steps: three, Seed: pods, Size: large"),
+        ("Positive Prompt: a fox\nNegative Prompt: bad\nSeed: 5\nSteps: 20, Sampler: Euler a, CFG scale: 7", "Seed: 5"),
+    ],
+)
+def test_settings_that_stay_in_a_prompt_are_told_of(text: str, line: str) -> None:
+    assert ("left in the prompt", line) in request_from_text(text).unused
+
+
+@pytest.mark.parametrize("prompt", ["a fox, (model:1.2), seed pods", "a skip on its steps", "vae victis"])
+def test_words_that_are_no_settings_are_not(prompt: str) -> None:
+    assert request_from_text(FULL.replace("a fox", prompt)).unused == ()

@@ -19,7 +19,7 @@ from clipskip.spec.graph import read_graph
 from clipskip.spec.mac_apps import draw_things, draw_things_names, mochi, mochi_names
 from clipskip.spec.nodes import is_graph
 from clipskip.spec.numbering import Dialect
-from clipskip.spec.record_reader import SPELLINGS, Reader, Said, one_line, plain_key
+from clipskip.spec.record_reader import BLANKS, SPELLINGS, Reader, Said, one_line, plain_key
 from clipskip.spec.render import Request
 from clipskip.spec.sampler_names import comfy_names
 from clipskip.spec.skip import ClipSkip
@@ -63,6 +63,9 @@ UNWRAPPED = ("sui_image_params", "meta", "image", "override_settings", "extra_ge
 APP = "invoke-ai/InvokeAI"
 MOST_LINES = 2_000
 
+_JSON_BEGINS = re.compile(r"""[\[{]\s*[\[{]?\s*(?:"[^"\n]{1,60}"|'[^'\n]{1,60}')\s*:""")
+"""What no prompt begins with: an object in braces, perhaps in a list, whose first key is quoted."""
+_QUOTED_KEY = re.compile(r"""["']([\w -]{1,40})["']\s{0,9}:""")
 _DREAM = re.compile(r'\s*"((?:[^"\\]|\\.)*)"((?:\s+--?[A-Za-z][^\n]*)?)\s*', re.DOTALL)
 _OPTION = re.compile(r"-(-[A-Za-z]\w*|[A-Za-z])=?(.*)", re.DOTALL)
 DREAM_OPTIONS = {
@@ -83,8 +86,10 @@ _NEGATIVE_WORDS = re.compile(r"\[([^\[\]]*)\]")
 
 def read_record(text: str) -> Request | None:
     """Return the Request in another tool's record; None for any other text."""
-    text = text.strip("\0 \r\n\t")
+    text = text.strip(BLANKS)
     record, rest = _json(text)
+    if record is None and _JSON_BEGINS.match(text) and _names_settings(text):
+        raise _broken_json(text)
     if record is None:
         record = _lines(text) or _dream(text) or mochi(text)
     if record is None:
@@ -189,20 +194,42 @@ def _flat(record: Record) -> Record:
 
 def _json(text: str) -> tuple[Record | None, str]:
     """The JSON object that a text starts with, and what follows it."""
-    if not text.startswith("{"):
+    if not text.startswith(("{", "[")):
         return None, ""
     try:
         record, end = json.JSONDecoder(object_pairs_hook=_once, parse_int=_int).raw_decode(text)
     except (ValueError, RecursionError):
         return None, ""
-    rest = text[end:].strip("\0 \r\n\t")
+    rest = text[end:].strip(BLANKS)
+    if isinstance(record, list) and len(record) == 1:
+        record = record[0]
     if not isinstance(record, dict) or not record:
         return None, ""
-    comfy = record.get("comfy")
-    if isinstance(comfy, str):
-        inner, _ = _json(comfy)
-        record["comfy"] = inner.get("prompt", inner) if inner else comfy
+    for key in ("comfy", "prompt"):
+        inner = _json(record[key])[0] if isinstance(record.get(key), str) else None
+        inner = inner and inner.get("prompt", inner)
+        if isinstance(inner, dict) and (key == "comfy" or is_graph(inner)):
+            record[key] = inner
     return record, rest
+
+
+def _names_settings(text: str) -> bool:
+    """Whether a text has the quoted key of a setting, or of a graph's node."""
+    keys = {plain_key(key) for key in _QUOTED_KEY.findall(text)}
+    return bool(keys & {"classtype", *(name for names in SPELLINGS.values() for name in names)})
+
+
+def _broken_json(text: str) -> SpecError:
+    """The error for a text that is meant as JSON and is none that can be read."""
+    try:
+        found = json.loads(text, parse_int=_int)
+    except RecursionError:
+        what = "is nested too deeply"
+    except ValueError as error:
+        what = f"is broken ({str(error)[:80]})"
+    else:
+        what = f"is a list of {len(found)} records"
+    return SpecError(f"these settings begin as JSON, which {what}; give one whole record", field="settings")
 
 
 def _int(digits: str) -> int | float:

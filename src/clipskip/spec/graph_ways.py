@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from clipskip.errors import SpecError
 from clipskip.spec.graph_loras import DISABLED, loads_loras, takes_tags, without_tags
 from clipskip.spec.nodes import TAGGED, Graph, Link, Node, broken, is_link
-from clipskip.spec.record_reader import one_line, plain_key, says_something
+from clipskip.spec.record_reader import one_line, says_something
 
 EMPHASIS = "ComfyUI"
 MOST_HOPS = 20
@@ -33,6 +33,11 @@ LOADERS_SIDES: Mapping[tuple[str, int], str] = {
 }
 """Which text the outputs of a loader with both texts are, whatever side they are linked to."""
 
+_SKIPS = re.compile(
+    r"skip|(?:last|clip|stop|hidden)[\W_]*(?:at[\W_]*)?(?:clip[\W_]*)?layer|stop[\W_]*at|layer[\W_]*(?:idx|index)",
+    re.IGNORECASE,
+)
+"""Names of nodes and inputs that may choose the text encoder's layer."""
 _DYNAMIC = re.compile(r"\bBREAK\b|\{[^{}]*\|[^{}]*\}|__[\w./*-]+__")
 """What Impact Pack makes more of than the text: parts that are encoded apart, choices, wildcards."""
 
@@ -60,6 +65,8 @@ def way(graph: Graph, start: Node, key: str, kind: str) -> tuple[Node, ...]:
         if "ckpt_name" in node.inputs:
             graph.settle(node, "ckpt_name")
             _check_loader(node)
+            for between in gone[:-1] if kind == "CLIP" else ():
+                _check_skip(between)
             return tuple(gone)
         _check_known(graph, node)
         own = kind.lower() in node.inputs and (loads_loras(node) or "stop_at_clip_layer" in node.inputs)
@@ -107,9 +114,21 @@ def _check_known(graph: Graph, node: Node) -> None:
     lora = next((key for key, value in node.inputs.items() if "lora" in key.lower() and _names_file(value)), None)
     if lora or "lora" in node.kind.lower():
         raise broken(f"loads LoRAs with {node.kind}, which is not known; LoraLoader is", field="lora")
-    for key, value in node.inputs.items():
-        if plain_key(key) in ("clipskip", "stopatcliplayer", "clipstopatlayer") and says_something(value):
-            raise broken(f"sets Clip Skip with {node.kind}, which is not known; CLIPSetLastLayer is", field="clip_skip")
+
+
+def _check_skip(node: Node) -> None:
+    """An error for a node on the way to the text encoder that may choose its layer in a way that is not known."""
+    if says_something(node.inputs.get("stop_at_clip_layer")):
+        return
+    named = any(_SKIPS.search(name) for name in (node.kind, *node.inputs))
+    numbered = not loads_loras(node) and any(map(_is_layer, node.inputs.values()))
+    if named or node.kind == "CLIPSetLastLayer" or numbered:
+        raise broken(f"may set Clip Skip with {node.kind}, which is not known; CLIPSetLastLayer is", field="clip_skip")
+
+
+def _is_layer(value: object) -> bool:
+    """Whether a value may be a layer that is counted from the end, as ComfyUI counts."""
+    return isinstance(value, int | float) and value in range(-24, 0)
 
 
 def _check_hooks(node: Node) -> None:
@@ -143,8 +162,14 @@ def texts_of(graph: Graph, start: Node, side: str) -> Words:
             break
         passed.add(id(node))
         _check_hooks(node)
+        if node.kind == "ConditioningSetTimestepRange" and not _whole_range(node):
+            raise _refused(graph, f"makes its {name} with", node, "a text for some of the steps", field="prompt")
         here = graph.onward(node, "CONDITIONING", side=side if output < 2 else "")
     raise broken(f"makes its {name} of no text; graphs with CLIPTextEncode can be repeated", field="prompt")
+
+
+def _whole_range(node: Node) -> bool:
+    return (node.inputs.get("start", 0), node.inputs.get("end", 1)) == (0, 1)
 
 
 def _encoded(graph: Graph, node: Node, name: str) -> Words | None:
@@ -154,6 +179,7 @@ def _encoded(graph: Graph, node: Node, name: str) -> Words | None:
     if clip is None or keys is None:
         return None
     texts = [said.text() if (said := graph.value(node, key)) else "" for key in keys]
+    _check_skip(node)
     on = way(graph, node, clip, "CLIP")
     if node.kind in TAGGED:
         texts = [without_tags(text) for text in texts] if takes_tags(node) else texts

@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import islice
 
 from clipskip.errors import SpecError
-from clipskip.spec.record_reader import SPELLINGS, plain_key
+from clipskip.spec.record_reader import BLANKS, SPELLINGS, plain_key
 
 NEGATIVE = "Negative prompt:"
 LONGEST_NAME = 40
@@ -31,6 +31,12 @@ _PIPED = re.compile(r"\s*steps:[^|,]*\|", re.IGNORECASE)
 """Old versions of SD.Next put bars between pairs."""
 _SETTINGS_LINE = re.compile(r"\s*Steps:\s*[0-9]")
 _STEPS_LINE = re.compile(r"\s*steps:\s*\S", re.IGNORECASE)
+_LOOKS = re.compile(
+    r"^[\W_]{0,9}(?:clip[\s_-]?skip|steps|sampler|schedule type|seed|size|cfg[\s_-]?scale|model(?:[\s_-]?hash)?|vae)[\W_]{0,5}[:：=]\s*\S"
+    r"|\bclip[\s_-]?skip\W{0,5}[0-9]",
+    re.IGNORECASE,
+)
+"""What looks like a setting where it stands in a prompt: at the start of a line, and a Clip Skip anywhere."""
 _LABELS = re.compile(r"Negative prompt:|^[^\S\n]*(?:Steps:|Positive [Pp]rompt:)", re.MULTILINE)
 
 
@@ -61,7 +67,7 @@ def parse_infotext(text: str) -> Infotext:
     A1111 takes the last line with three or more pairs as the settings. Here an earlier line that starts with "Steps:"
     counts too; lines behind it continue the settings where they start with a known setting, and else are `rest`.
     """
-    lines = text.strip("\0 \r\n\t").split("\n")
+    lines = text.strip(BLANKS).split("\n")
     if any(_POSITIVE_LINE.match(line) for line in lines):
         return _parse_guide(lines)
     at = _settings_at(lines)
@@ -154,10 +160,15 @@ def _parse_guide(lines: list[str]) -> Infotext:
 def _infotext(prompt: list[str], negative: list[str], settings: str, rest: tuple[tuple[str, str], ...]) -> Infotext:
     lists, bare = _json_fields(settings)
     hashes = lists.get("Hashes")
+    fields = _fields(_pairs(settings))
+    told = {value for _, value in rest}
+    if not fields.get("Version", "").startswith("clipskip"):
+        for line in (*prompt, *negative):
+            rest += (("left in the prompt", line),) if _LOOKS.search(line) and line not in told else ()
     return Infotext(
         prompt=_join_lines(prompt),
         negative_prompt=_join_lines(negative),
-        fields=_fields(_pairs(settings)),
+        fields=fields,
         hashes={k: v for k, v in hashes.items() if isinstance(v, str)} if isinstance(hashes, dict) else {},
         lists=lists,
         bare=_fields(_pairs(bare)),

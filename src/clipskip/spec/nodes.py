@@ -232,6 +232,8 @@ class Graph:
         fits = [name for name, value in node.inputs.items() if _is_kind(value, kinds)]
         if "populated_text" in fits and key in TEXTS:
             return "populated_text"
+        if key in TEXTS and any("seed" in name.lower() for name in node.inputs):
+            return None  # it chooses words by chance
         other = [name for name, value in node.inputs.items() if isinstance(value, str) and value not in ("", *CONTROLS)]
         return fits[0] if len(fits) == 1 and (key in WORDS or not other) else None
 

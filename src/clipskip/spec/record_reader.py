@@ -86,6 +86,8 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = _spelling_table()
 """The spellings of each setting in any tool's texts and JSON, as `plain` writes them; the first in a record counts."""
 SINGLE = frozenset(name for field in SPELLINGS.keys() - LISTS for name in SPELLINGS[field])
 """Spellings of settings that are single values, so that an empty list counts as none."""
+BLANKS = "\0\ufeff \r\n\t"
+"""What may stand around a record: blanks, and what files begin and comments end with."""
 LONGEST_NAME = 1_000
 MOST_SHOWN = 200
 """The most characters of a left-over value."""

@@ -17,7 +17,7 @@ from clipskip.spec.mac_apps import draw_things_fields
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires
 from clipskip.spec.plain import write_value, write_values
-from clipskip.spec.record_reader import NEVER_TWO, SPELLINGS, Reader, Said, disagree, one_line, plain_key
+from clipskip.spec.record_reader import BLANKS, NEVER_TWO, SPELLINGS, Reader, Said, disagree, one_line, plain_key
 from clipskip.spec.render import FileRef, Render, Request
 from clipskip.spec.sampler_names import is_comfy
 from clipskip.spec.skip import ClipSkip
@@ -48,7 +48,7 @@ UNWRITABLE = re.compile(r'[,:"<>=#{}\x00-\x1f]')
 
 def request_from_text(text: str) -> Request:
     """What a settings text asks for: A1111's, the guide's, or the record of another tool."""
-    if not text.strip("\0 \r\n\t"):
+    if not text.strip(BLANKS):
         raise SpecError("the settings are empty; paste the whole block, prompt first", field="settings")
     record = read_record(text)
     if record is not None:
