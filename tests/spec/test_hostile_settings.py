@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from clipskip.errors import ClipskipError
+from clipskip.errors import ClipskipError, SpecError
 from clipskip.spec import ClipSkip
 from clipskip.spec.settings import request_from_text
 
@@ -62,3 +62,37 @@ def test_settings_that_say_nothing_sound_are_refused_in_one_line(text: str) -> N
     told = str(caught.value)
     assert "\n" not in told and len(told) < 700 and getattr(caught.value, "field", None)
     assert time.process_time() - started < 4  # what is not linear takes minutes
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: /etc/passwd", "ComfyUI LoRAs: /etc/passwd:1",
+        "Refiner: /etc/passwd", "Model: /etc/passwd", "VAE: /etc/passwd.pt", "Module 1: /etc/passwd",
+        "AddNet Model 1: /etc/passwd(0123), AddNet Module 1: LoRA", "Model: m, Model hash: /etc/passwd",
+        "VAE: v, VAE hash: ~/passwd", "Denoising strength: 0.5, Hires upscale: 2, Hires upscaler hash: /etc/passwd",
+        'Model: m, Hashes: {"model": "../etc/passwd"}',
+    ],
+)  # fmt: skip
+def test_no_file_of_a_settings_text_is_a_path(field: str) -> None:
+    """What is typed as an option may be a path; what stands in a text that somebody sent is a name to look up."""
+    asked = request_from_text(f"a fox\nSteps: 2, Seed: 1, Size: 64x64, {field}")
+    names = [asked.model, asked.vae, asked.refiner, asked.model_hash, asked.vae_hash, asked.refiner_hash]
+    names += [lora.name for lora in asked.loras]
+    names += [asked.hires.upscaler, asked.hires.upscaler_hash] if asked.hires else []
+    assert not [name for name in names if name and set(name) & set("/\\~")]
+
+
+@pytest.mark.parametrize("field", ["Model hash: /etc/passwd", "VAE hash: ../x", 'Hashes: {"model": "/etc/passwd"}'])
+def test_a_hash_that_is_none_and_names_the_file_alone_is_refused(field: str) -> None:
+    with pytest.raises(SpecError, match="is not a hash"):
+        request_from_text(f"a fox\nSteps: 2, Seed: 1, Size: 64x64, {field}")
+
+
+def test_a_lora_that_only_a_list_of_hashes_names_is_told_of() -> None:
+    text = 'a <lora:ogre:1> fox\nSteps: 2, Seed: 1, Size: 64x64, Lora hashes: "ogre: 0123456789ab, gnome: 0123456789ac"'
+    assert [name for name, _ in request_from_text(text).unused] == [
+        "hash of the LoRA gnome, which the prompt has no tag of"
+    ]
+    hires = ', Denoising strength: 0.5, Hires upscale: 2, Hires prompt: "a <lora:gnome:0.5> fox"'
+    assert request_from_text(text + hires).unused == ()

@@ -396,7 +396,8 @@ def test_easy_diffusions_files_are_read_or_an_error() -> None:
 
 def test_the_info_of_an_api_answer_has_what_it_says_in_its_parameters() -> None:
     info = {
-        "prompt": "a fox", "seed": 5, "sampler_name": "Euler a", "clip_skip": 2, "steps": 20, "cfg_scale": 7, "width": 512, "height": 512,
+        "prompt": "a fox <lora:ogre:1>", "seed": 5, "sampler_name": "Euler a", "clip_skip": 2, "steps": 20, "cfg_scale": 7,
+        "width": 512, "height": 512,
         "sd_model_name": "m", "extra_generation_params": {"Schedule type": "Karras", "Lora hashes": "ogre: 0123456789ab"},
     }  # fmt: skip
     asked = read(info)

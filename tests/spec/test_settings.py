@@ -130,7 +130,8 @@ def test_styles_are_in_a1111s_prompt_already_so_a_placeholder_is_text() -> None:
 
 
 def test_hashes_of_loras_are_kept_from_both_lists() -> None:
-    asked = request_from_text(f'{BLOCK}, Lora hashes: "a: 11, b c: 22", Hashes: {{"model": "99", "lora:d": "33"}}')
+    block = BLOCK.replace("a cat", "a cat <lora:a:1> <lora:b c:1> <lora:d:1>")
+    asked = request_from_text(f'{block}, Lora hashes: "a: 11, b c: 22", Hashes: {{"model": "99", "lora:d": "33"}}')
     assert dict(asked.lora_hashes) == {"a": "11", "b c": "22", "d": "33"} and asked.unused == ()
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from clipskip.errors import SpecError
@@ -14,7 +14,7 @@ from clipskip.spec.passes import Hires, Mask, Start
 from clipskip.spec.record_reader import Reader, Said, disagree, one_line, plain_key
 from clipskip.spec.reforge import read_dynamic, reforge_calls
 from clipskip.spec.render import Request
-from clipskip.spec.resources import Files, read_files, read_modules, stem
+from clipskip.spec.resources import Files, leave_hashes, read_files, read_modules, stem
 from clipskip.spec.sampler_names import AUTOMATIC, comfy_text_names, other_names, takes_no_schedule
 from clipskip.spec.skip import ClipSkip
 from clipskip.spec.skip_schedule import MOST_CALLS
@@ -34,6 +34,8 @@ SWITCHES = {"true": "on", "yes": "on", "false": "off", "no": "off"}
 FAMILIES = {"sd-1": Family.SD1, "sd-2": Family.SD2, "sdxl": Family.SDXL}
 """InvokeAI's `base`."""
 
+_HASH = re.compile(r"[\w:+-]{1,80}")
+"""What may be a hash in some tool; what is none here finds no file, and a path is none."""
 _SIZE = re.compile(r"\(?\s*([0-9]{1,9})\s*[xX×,*]\s*([0-9]{1,9})\s*\)?(?:\s*<.*)?", re.DOTALL)
 _TITLE = re.compile(r"(.+?)(?:\s*\[([0-9a-fA-F]{8,64})\])?", re.DOTALL)
 """A model in the form of A1111's menus: "foxmix.safetensors [0123456789]"."""
@@ -82,7 +84,8 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
     model, digits, family = _read_model(reader)
     files = read_files(reader, prompt, negative)
     if own := reader.take("comfy_loras"):
-        files.loras += [LoraRef.parse(part) for part in own.text().split(",")]
+        parsed = [LoraRef.parse(part) for part in own.text().split(",")]
+        files.loras += [replace(lora, name=stem(lora.name)) for lora in parsed]
     sampler, schedule = _sampler(reader, source)
     width, height = read_size(reader)
     negative_skip = reader.take("negative_clip_skip")
@@ -96,15 +99,17 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
         raise disagree(vae, module, field="vae")
     vae = vae or module
     _check_hires_model(reader, model or files.model)
+    hires = _read_checked(_read_hires, reader)
+    leave_hashes(reader, files, f"{prompt} {(hires and hires.prompt) or ''}")
     refiner, refiner_hash = _refiner(reader)
     return Request(
         **asked,
         prompt=prompt + _hypernet(reader),
         negative_prompt=negative,
         model=model or files.model,
-        model_hash=_same_hash(reader, digits, files),
+        model_hash=_checked_hash(reader, "model hash", _same_hash(reader, digits, files), named=model or files.model),
         vae=_vae(reader, vae) if vae else None,
-        vae_hash=reader.name("vae_hash"),
+        vae_hash=_checked_hash(reader, "VAE hash", reader.name("vae_hash"), named=vae),
         refiner=refiner,
         refiner_hash=refiner_hash,
         loras=tuple(files.loras),
@@ -116,7 +121,7 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
         scheduler=schedule,
         width=width,
         height=height,
-        hires=_read_checked(_read_hires, reader),
+        hires=hires,
         start=_read_checked(_read_start, reader),
         lora_hashes=tuple(files.lora_hashes.items()),
         embedding_hashes=tuple(files.embedding_hashes.items()),
@@ -153,7 +158,10 @@ def _read_hires(reader: Reader) -> Hires | None:
     if switch is None and not noted:
         return None
     unsaid = {} if switch is None else {"strength": API_STRENGTH}
-    return Hires(**unsaid | reader.rows(HIRES), upscaler_hash=reader.name("hires_upscaler_hash") or "")
+    rows = unsaid | reader.rows(HIRES)
+    rows |= {"upscaler": stem(rows["upscaler"])} if "upscaler" in rows else {}
+    digits = _checked_hash(reader, "Hires upscaler hash", reader.name("hires_upscaler_hash"), named=True)
+    return Hires(**rows, upscaler_hash=digits or "")
 
 
 def _read_start(reader: Reader) -> Start | None:
@@ -224,6 +232,16 @@ def _read_file_name(reader: Reader, said: Said) -> tuple[str, dict[str, str]]:
     for key, value in inner.items():
         reader.leave(f"{said.key} {key}", value)
     return name, known
+
+
+def _checked_hash(reader: Reader, key: str, digits: str | None, *, named: object) -> str | None:
+    """Return a file's hash; what is none is left over where the file is named too, and else an error: never a path."""
+    if digits is None or _HASH.fullmatch(digits):
+        return digits
+    if not named and plain_key(digits) not in NO_VAE:
+        Said(key, digits).nonsense("a hash")
+    reader.leave(key, digits)
+    return None
 
 
 def _same_hash(reader: Reader, digits: str | None, files: Files) -> str | None:

@@ -66,6 +66,18 @@ def read_files(reader: Reader, prompt: str, negative: str) -> Files:
     return files
 
 
+def leave_hashes(reader: Reader, files: Files, prompts: str) -> None:
+    """Tell of LoRAs in a list of hashes that no tag and no list with weights names: they are not drawn with.
+
+    A1111 takes commas and colons out of the names in its list.
+    """
+    named = (*_TAG.findall(prompts), *(lora.name for lora in files.loras))
+    known = {re.sub("[,:]", "", stem(name.strip())).lower() for name in named}
+    for name, digits in files.lora_hashes.items():
+        if re.sub("[,:]", "", stem(name)).lower() not in known:
+            reader.leave(f"hash of the LoRA {name}, which the prompt has no tag of", digits or "?")
+
+
 def _check_named(reader: Reader, loras: set[str], prompt: str) -> None:
     """SpecError for a LoRA or an embedding of a list without weights that nothing else of the record has."""
     for said in reader.all("lora_networks"):
