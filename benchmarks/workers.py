@@ -32,7 +32,7 @@ def main() -> None:
     axes = [Axis.parse(f"seed=1-{cells // 5}")]
     sweep, extras = plan_sweep(asked, parse_skips("1-5"), model.facts, axes=axes)
     plan = plan_for(model.facts, extras, allow_pickle=False)
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
     print(f"{cells} cells, {rounds} rounds, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(
         "| workers | cells a second | seconds a cell | a worker's seconds a cell | the first process' processor seconds a cell |"

@@ -26,6 +26,8 @@ from clipskip.spec import Axis, combinations
         ("cfg=-1 - 1", (-1.0, 0.0, 1.0)),
         ("steps=10||20||SKIP:30", (10, 20)),
         ("sampler=Euler a, DPM++ 2M", ("Euler a", "DPM++ 2M")),
+        ("lora-weight=99999999999999999999,1e-3,0.0000001", (1e20, 0.001, 1e-7)),
+        ("sampler=DPM++ 2M, SDE||", ("DPM++ 2M, SDE",)),
         ("prompt=red frog, tall||owl", ("red frog, tall", "owl")),
     ],
 )

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from clipskip.weights import Library, hash_file
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own processes and sockets
 
-from clipskip.sweep.cluster import Tally, draw_on_cluster, plan_for  # noqa: E402
+from clipskip.sweep.cluster import Actor, Cell, Plan, Tally, _Crew, draw_on_cluster, plan_for  # noqa: E402
 from clipskip.sweep.staging import Staged, _put  # noqa: E402
 
 ASKED = Request(prompt="a frog", steps=1, seed=3, width=64, height=64, loras=(LoraRef(name="ogre"),))
@@ -30,7 +31,7 @@ SKIPS = parse_skips("1-3")
 def cluster() -> Iterator[None]:
     """One Ray for all tests of this file, because starting it takes seconds."""
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (its name in Ray)
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -116,6 +117,35 @@ def test_who_stops_frees_the_workers(cluster: None, model: Model, library: Libra
     while ray.available_resources().get("CPU") != 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert ray.available_resources()["CPU"] == 3
+
+
+class Frail:
+    """A worker whose process dies at one cell, as of a picture that does not fit its memory."""
+
+    def __init__(self, plan: Plan, deadly: tuple[int, int]) -> None:
+        self._actor, self._deadly = Actor(plan, 1), deadly
+
+    def draw(self, cells: list[Cell]) -> object:
+        if any(place == self._deadly for place, _ in cells):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._actor.draw(cells)
+
+
+@pytest.mark.slow
+def test_a_cell_that_workers_die_of_takes_no_other_with_it(
+    cluster: None, model: Model, library: Library, tmp_path: Path
+) -> None:
+    folder, extras = planned(tmp_path, model, library, seeds=4)
+    missing, tally = [(place, folder.sweep.cell(*place)) for place in folder.sweep.places], Tally()
+    plan = ray.put(plan_for(model.facts, extras, allow_pickle=False))  # type: ignore[arg-type]
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    frail = ray.remote(max_restarts=-1, max_task_retries=1, num_cpus=1)(Frail)
+    actors = [frail.remote(plan, (1, 2)) for _ in range(2)]
+    assert len(list(_Crew(folder, missing, actors, tally).draw())) == len(bytes_of(tmp_path)) == 23
+    assert [failed.place for failed in tally.failed] == [(1, 2)]
+    assert "its worker died" in tally.failed[0].reason
+    for actor in actors:
+        ray.kill(actor)
 
 
 def test_a_file_that_a_node_lacks_comes_from_the_store_and_is_verified(

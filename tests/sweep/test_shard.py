@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from clipskip.errors import NotFound, OutputError, SpecError
-from clipskip.spec import Axis, Request, parse_skips
+from clipskip.spec import Axis, LoraRef, Request, parse_skips
 from clipskip.sweep import (
     CellMark,
+    Failed,
     Marks,
     Measure,
     Model,
@@ -147,6 +148,23 @@ def test_a_claim_of_a_lost_process_is_anybodys_after_a_while(model: Model, libra
     old = time.time() - CLAIM_S - 1
     os.utime(tmp_path / ".claims" / cell.key, (old, old))
     assert list(claim(tmp_path, [cell])) == [cell] and list(claim(tmp_path, [cell])) == []
+
+
+@pytest.mark.parametrize("text", ["1/1", "auto"])
+def test_cells_that_cannot_be_drawn_are_listed_and_the_others_are_there(
+    text: str, model: Model, library: Library, tmp_path: Path
+) -> None:
+    asked, axis = replace(ASKED, loras=(LoraRef(name="ogre"),)), Axis.parse("lora-weight=0.5,1e38,0.7")
+    sweep, extras = plan_sweep(asked, SKIPS, model.facts, library, axes=[axis])
+    folder = SweepFolder.create(tmp_path, sweep, model=model.facts)
+    for _ in range(2):  # they are tried again each time
+        failed: list[Failed] = []
+        saved = [*draw_missing(model, folder, extras, shard=Shard.parse(text), failed=failed)]
+        assert {cell.place for cell in failed} == {(2, 0), (2, 1), (2, 2)}
+        assert all("lower their weights" in cell.reason for cell in failed)
+        assert len(bytes_of(tmp_path)) == 9 and sum(isinstance(event, Saved) for event in saved) == 9
+    with pytest.raises(SpecError, match="lower their weights"):
+        list(draw_missing(model, folder, extras))
 
 
 def test_what_is_stopped_gives_its_claims_back(model: Model, library: Library, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def sweep(
         str | None,
         typer.Option(
             "--ray",
-            help="Draw on the Ray cluster at this address; local starts one on this machine, auto finds a running one.",
+            help="Draw on the Ray cluster at this address; local, or no address, starts one on this machine, auto finds a running one.",
         ),
     ] = None,
     out: Annotated[Path | None, o.Out] = None,

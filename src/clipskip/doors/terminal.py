@@ -17,6 +17,7 @@ from clipskip import __version__
 from clipskip.errors import ClipskipError, printable
 
 EXIT_FAULT, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+RAY, LOCAL = "--ray", "local"
 ISSUES = "https://github.com/clipskip/clipskip/issues"
 
 
@@ -49,7 +50,7 @@ def run(app: typer.Typer) -> int:
 
 def _run(app: typer.Typer) -> int:
     try:
-        code = app(standalone_mode=False)
+        code = app(args=_words(), standalone_mode=False)
     except typer.TyperException as error:
         message = error.format_message()
         if message.startswith("Usage:"):  # the help, which is what typing nothing asks for
@@ -62,6 +63,14 @@ def _run(app: typer.Typer) -> int:
     if code == EXIT_INTERRUPTED:
         say("clipskip: stopped", error=True)
     return code if isinstance(code, int) else 0
+
+
+def _words() -> list[str]:
+    """Return what was typed, with the value of an option that may stand alone: `--ray` is `--ray local`."""
+    words: list[str] = []
+    for word, after in pairwise([*sys.argv[1:], "--"]):
+        words += [word, LOCAL] if word == RAY and after.startswith("-") and "--" not in words else [word]
+    return words
 
 
 def _one_line(error: typer.TyperException, message: str) -> str:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingCo
 from clipskip.advise import Scoring
 from clipskip.doors.measuring import measure_sweep
 from clipskip.doors.terminal import say
-from clipskip.errors import SpecError, printable
+from clipskip.errors import ClipskipError, SpecError, printable
 from clipskip.spec import Axis, Request, Skip
 from clipskip.sweep import (
     GRID,
@@ -23,6 +23,7 @@ from clipskip.sweep import (
     Advance,
     Doubt,
     Extras,
+    Failed,
     Model,
     Pictures,
     Saved,
@@ -87,21 +88,26 @@ def run_sweep(
     with _stopped_by_sigterm(), held(folder.path) if shard == WHOLE else nullcontext():
         if shard == WHOLE:
             folder.sweep_up()
-        complete = _draw(model, folder, extras, shard, console)
+        failures = _Failures(sweep, console)
+        complete = _draw(model, folder, extras, shard, console, failures)
         if complete and scoring is not None and folder.whole:
             complete = measure_sweep(model, folder, extras, scoring, console)
     _tell_end(folder, console, complete=complete)
+    failures.end()
     return complete
 
 
-def _draw(model: Model, folder: SweepFolder, extras: Extras, shard: Shard, console: Console) -> bool:
+def _draw(
+    model: Model, folder: SweepFolder, extras: Extras, shard: Shard, console: Console, failures: "_Failures"
+) -> bool:
     """Draw this process's cells, then the grid and the page; a shard makes those only when the whole sweep is there."""
     pictures = sum(shard.has(folder.sweep.cell(row, column)) for row, column in folder.sweep.places)
     try:
         drawer = drawing_models(
             model, extras, lambda facts: load_model(facts.source.path, allow_pickle=model.allow_pickle)
         )
-        return _show(draw_missing(drawer, folder, extras, shard=shard), console=console, pictures=pictures)
+        events = draw_missing(drawer, folder, extras, shard=shard, failed=failures.cells)
+        return _show(failures.told(events), console=console, pictures=pictures)
     finally:
         if shard == WHOLE or folder.whole:
             _finish(folder)
@@ -121,7 +127,7 @@ def run_on_ray(
 ) -> bool:
     """Draw a sweep on a Ray cluster; `local` starts one on this machine. Measuring comes after, on this machine.
 
-    Returns False if it was interrupted or cells failed.
+    Returns False if it was interrupted.
     """
     from clipskip.sweep.cluster import Tally, draw_on_cluster, plan_for  # Ray takes a second to import
 
@@ -137,7 +143,8 @@ def run_on_ray(
     ):
         console.print(printable(text), style="yellow", markup=False)
     folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=facts)
-    tally = Tally()
+    failures = _Failures(sweep, console)
+    tally = Tally(failed=failures.cells)
     with held(folder.path), _stopped_by_sigterm():
         folder.sweep_up()
         plan = plan_for(facts, extras, allow_pickle=allow_pickle)
@@ -145,19 +152,47 @@ def run_on_ray(
         speed = partial(_speed, tally.workers)
         try:
             with closing(events):  # type: ignore[type-var]  # a generator
-                complete = _show(events, console=console, pictures=len(sweep.places), speed=speed)
+                complete = _show(failures.told(events), console=console, pictures=len(sweep.places), speed=speed)
         finally:
             _finish(folder)
-        if complete and not tally.failed and scoring is not None:
+        if complete and scoring is not None and folder.whole:
             model = load_model(path, allow_pickle=allow_pickle)
             complete = measure_sweep(model, folder, extras, scoring, console)
     _tell_workers(tally.workers.values(), console)
-    for failed in sorted(tally.failed, key=lambda failed: failed.place):
-        row, column = failed.place
-        name = f"{sweep.row_names[row]}, {sweep.columns[column]}"
-        console.print(printable(f"failed: {name}: {failed.reason}"), style="red", markup=False)
-    _tell_end(folder, console, complete=complete and not tally.failed)
-    return complete and not tally.failed
+    _tell_end(folder, console, complete=complete)
+    failures.end()
+    return complete
+
+
+class _Failures:
+    """The cells that could not be drawn: each is printed when it fails, and their number at the end."""
+
+    def __init__(self, sweep: Sweep, console: Console) -> None:
+        self.cells = list[Failed]()
+        self._sweep, self._console, self._told = sweep, console, 0
+
+    def told(self, events: Iterator[Advance | Saved]) -> Iterator[Advance | Saved]:
+        """Pass events on, and print what has failed meanwhile."""
+        for event in events:
+            self._tell()
+            yield event
+        self._tell()
+
+    def end(self) -> None:
+        """Raise ClipskipError where cells failed."""
+        if self.cells:
+            count, reasons = len(self.cells), dict.fromkeys(failed.reason for failed in self.cells)
+            raise ClipskipError(
+                f"{count} of {len(self._sweep.places)} pictures could not be drawn: {next(iter(reasons))}"
+                f"{f', and {len(reasons) - 1} other reasons above' if len(reasons) > 1 else ''}"
+            )
+
+    def _tell(self) -> None:
+        for failed in self.cells[self._told :]:
+            row, column = failed.place
+            name = f"{self._sweep.row_names[row]}, {self._sweep.columns[column]}"
+            self._console.print(printable(f"failed: {name}: {failed.reason}"), style="red", markup=False)
+        self._told = len(self.cells)
 
 
 def _speed(workers: Mapping[str, Worker]) -> str:

@@ -19,7 +19,7 @@ MOST_VALUES = 10_000
 Value = int | float | str
 Kind = Literal["whole", "number", "text", "skips"]
 """`skips` are Clip Skips, read as those of the columns are."""
-NUMBER = r"[+-]?(?:\d{1,20}(?:\.\d{0,12})?|\.\d{1,12})"
+NUMBER = r"[+-]?(?:\d{1,20}(?:\.\d{0,12})?|\.\d{1,12})(?:e[+-]?\d{1,2})?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,8 @@ class Axis:
             )
 
     def __str__(self) -> str:
-        return f"{self.kind.name}={'||'.join(map(str, self.values))}"
+        values = "||".join(map(str, self.values))
+        return f"{self.kind.name}={values}{'||' if len(self.values) == 1 and ',' in values else ''}"
 
     def name(self, value: Value) -> str:
         """A value as a row's label has it."""

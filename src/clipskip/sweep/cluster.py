@@ -5,22 +5,24 @@ halved, so that one bad cell takes no other with it.
 """
 
 import hashlib
+import re
 import signal
+import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from clipskip.errors import ClipskipError, SpecError
+from clipskip.errors import SpecError
 from clipskip.image import png_bytes, write_bytes
 from clipskip.spec import FileRef, Render, render_infotext
-from clipskip.sweep.drawn import Drawn, Extras
+from clipskip.sweep.drawn import Drawn, Extras, Failed
 from clipskip.sweep.folder import SweepFolder
 from clipskip.sweep.model import Model
-from clipskip.sweep.run import Saved, drawing_models, load_model
+from clipskip.sweep.run import Saved, draw_each, drawing_models, halves, load_model
 from clipskip.sweep.staging import Staged, with_content
 from clipskip.sweep.workers import Telling, Worker, this_worker
 from clipskip.weights import CheckpointFacts, read_facts
@@ -30,14 +32,17 @@ try:
 except ImportError:
     ray = None
 
-RETRIES = 1
-"""How often Ray repeats a piece of work whose worker died, before it is halved."""
+RETRIES, MOST_LOSSES = 1, 3
+"""How often Ray repeats a piece of work whose worker died, before it is halved, and how often a cell that is alone is
+handed out."""
 MOST_PIECE, PIECES_EACH = 12, 4
 """The most cells in a piece of work, and how many pieces a worker gets at least where there are enough cells."""
 PATIENCE_S, PATIENCE = 30.0, 3.0
 """Once nothing waits, a piece is drawn again by an idle worker after so many seconds and so many times as long as the
 slowest one took: its node may be lost."""
-LOOK_S = 5.0
+LOOK_S, ANSWER_S, REST_S = 5.0, 10.0, 5.0
+"""Seconds between looks at what is in hand, for a cluster to answer, and without work for a worker that did not: its
+node may be lost, and Ray not have noticed."""
 Place = tuple[int, int]
 Cell = tuple[Place, Render]
 
@@ -55,14 +60,6 @@ class Plan:
     files: Mapping[Path, Staged]
     """Every file by its path where the sweep began."""
     allow_pickle: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """A cell that could not be drawn."""
-
-    place: Place
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,31 +97,21 @@ class Actor:
 
     def draw(self, cells: Sequence[Cell]) -> Finished:
         """Draw these cells. Where one fails, the rest is halved until it is alone."""
-        started = time.monotonic()
-        pictures, failed = dict[Place, tuple[bytes, str]](), list[Failed]()
-        waiting = [list(cells)]
-        while waiting:
-            piece = waiting.pop()
-            try:
-                self._draw(piece, pictures)
-            except ClipskipError as error:
-                left = [cell for cell in piece if cell[0] not in pictures]
-                if len(left) == 1:
-                    failed.append(Failed(place=left[0][0], reason=str(error)))
-                else:
-                    waiting += _halves(left)
+        started, pictures, failed = time.monotonic(), dict[Place, tuple[bytes, str]](), list[Failed]()
+
+        def fail(at: int, reason: str) -> None:
+            failed.append(Failed(place=cells[at][0], reason=reason))
+
+        for event in draw_each(self._drawer, [render for _, render in cells], self._extras, fail=fail):
+            if isinstance(event, Drawn):
+                png = png_bytes(event.pixels, render_infotext(event.render))
+                pictures[cells[event.index][0]] = png, hashlib.sha256(png).hexdigest()
         self._worker = replace(
             self._worker,
             pictures=self._worker.pictures + len(pictures),
             seconds=self._worker.seconds + time.monotonic() - started,
         )
         return Finished(worker=self._worker, pictures=pictures, failed=tuple(failed))
-
-    def _draw(self, cells: Sequence[Cell], pictures: dict[Place, tuple[bytes, str]]) -> None:
-        for event in self._drawer.draw([render for _, render in cells], self._extras):
-            if isinstance(event, Drawn):
-                png = png_bytes(event.pixels, render_infotext(event.render))
-                pictures[cells[event.index][0]] = png, hashlib.sha256(png).hexdigest()
 
     def _here(self, path: Path) -> Path:
         return self._plan.files[path].here()
@@ -214,10 +201,11 @@ class _Connected:
         if ray is None:
             raise SpecError("--ray needs Ray: pip install 'clipskip[ray]'", field="ray")
         self._owned = not ray.is_initialized()
-        self._address = address or None
+        self._address = address or "local"  # without a word Ray would take a cluster that somebody has begun here
 
     def __enter__(self) -> None:
         if self._owned:
+            _check_answers(self._address)
             handler = signal.getsignal(signal.SIGTERM)
             try:
                 ray.init(address=self._address, log_to_driver=False, include_dashboard=False, logging_level="error")
@@ -231,6 +219,17 @@ class _Connected:
     def __exit__(self, *_: object) -> None:
         if self._owned:
             ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise SpecError where nobody listens, which Ray would try for ten minutes."""
+    match = re.fullmatch(r"(?:ray://)?\[?([^/\]]+?)\]?:(\d{1,5})", address)
+    if match is None:
+        return
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=ANSWER_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise SpecError(f"no Ray cluster answers at {address} ({error}); check the address", field="ray") from None
 
 
 class _Handle(Protocol):
@@ -269,13 +268,17 @@ class _Crew:
             _work_pieces(missing, most=max(1, min(MOST_PIECE, len(missing) // (PIECES_EACH * len(actors)))))
         )
         self._idle, self._busy = list(actors), dict[Any, _Piece]()  # by Ray's reference to the result
+        self._resting, self._losses = deque[tuple[float, _Handle]](), Counter[Place]()
         self._slowest_s, self._reason = 0.0, "its worker died"
 
     def draw(self) -> Iterator[tuple[Place, Path]]:
         """Yield every finished picture once it is written."""
-        while self._left and (self._busy or self._idle):
+        while self._left and (self._busy or self._idle or self._resting):
+            self._wake()
             self._hand_out()
-            assert self._busy, "every cell that is left waits or is in hand"
+            if not self._busy:
+                time.sleep(LOOK_S)
+                continue
             ready, _ = ray.wait(list(self._busy), timeout=LOOK_S)
             for reference in ready:
                 piece = self._busy.pop(reference)
@@ -291,6 +294,11 @@ class _Crew:
         self._tally.failed += [Failed(place=place, reason=self._reason) for place in self._left]
         for worker in self._tally.workers.values():
             self._telling.tell(replace(worker, ended=True))
+
+    def _wake(self) -> None:
+        """Let those who have rested work again."""
+        while self._resting and time.monotonic() - self._resting[0][0] > REST_S:
+            self._idle.append(self._resting.popleft()[1])
 
     def _hand_out(self) -> None:
         while self._idle and (piece := self._next()):
@@ -330,20 +338,24 @@ class _Crew:
             self._waiting.append(damaged)
 
     def _lost(self, piece: _Piece, error: Any) -> None:  # one of Ray's errors
-        """Halve what a worker did not return; a cell that is alone fails. A worker that cannot even start is left."""
+        """Halve what a worker did not return; a cell that is alone fails in the end. A worker that cannot even start is
+        left, and one that does not answer rests, since it may be long gone, so that others take what it had."""
         if getattr(error, "actor_init_failed", False):
             self._reason = _cause(error)
             self._waiting.append(piece.cells)
             return
         if isinstance(error, ray.exceptions.RayTaskError):  # its process may be in a bad state
             ray.kill(piece.actor, no_restart=False)
-        self._idle.append(piece.actor)
+        self._resting.append((time.monotonic(), piece.actor))
         left = self._undrawn(piece.cells)
-        if len(left) > 1:
-            self._waiting.extend(_halves(left))
-        for place, _ in left[:1] if len(left) == 1 else ():
-            del self._left[place]
-            self._tally.failed.append(Failed(place=place, reason=_cause(error)))
+        self._waiting.extend(halves(left))
+        if len(left) == 1:
+            place = left[0][0]
+            self._losses[place] += 1
+            if self._losses[place] == MOST_LOSSES:
+                self._waiting.pop()
+                del self._left[place]
+                self._tally.failed.append(Failed(place=place, reason=_cause(error)))
 
 
 def _work_pieces(cells: Sequence[Cell], *, most: int) -> Iterator[list[Cell]]:
@@ -360,11 +372,6 @@ def _work_pieces(cells: Sequence[Cell], *, most: int) -> Iterator[list[Cell]]:
             yield group[start : start + most]
 
 
-def _halves(cells: Sequence[Cell]) -> list[list[Cell]]:
-    middle = (len(cells) + 1) // 2
-    return [half for half in (list(cells[:middle]), list(cells[middle:])) if half]
-
-
 def _cause(error: Any) -> str:  # one of Ray's errors
     """Return why a worker did not return its work, in one line."""
     if isinstance(error, ray.exceptions.OutOfMemoryError):
@@ -373,4 +380,4 @@ def _cause(error: Any) -> str:  # one of Ray's errors
         return str(error.cause if getattr(error, "cause", None) else error).strip().splitlines()[-1][:300]
     if getattr(error, "actor_init_failed", False):
         return f"no worker could open the model: {str(error).strip().splitlines()[-1][:300]}"
-    return f"its worker died {RETRIES + 1} times while it was drawn"
+    return f"its worker died or was lost, {MOST_LOSSES} times when it was drawn alone"

@@ -26,6 +26,15 @@ class Drawn:
     """The step after which somebody stopped it; None for a finished picture."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A cell of a sweep that could not be drawn."""
+
+    place: tuple[int, int]
+    """Its row and its column."""
+    reason: str
+
+
 @final
 class Halt:
     """A signal from another thread while pictures are drawn: to end all of them, or to stop those at hand."""

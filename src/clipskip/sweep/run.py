@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from clipskip.errors import NotFound
+from clipskip.errors import LoraError, NotFound, PromptError, SpecError
 from clipskip.image import png_bytes, write_bytes
 from clipskip.networks import best_dtype
 from clipskip.sample import kept_memory
 from clipskip.spec import Axis, Render, Request, Skip, render_infotext
-from clipskip.sweep.drawn import Advance, Drawn, Extras
+from clipskip.sweep.drawn import Advance, Drawn, Extras, Failed
 from clipskip.sweep.folder import SweepFolder, ensure_writable
 from clipskip.sweep.model import Model
 from clipskip.sweep.plan import Sweep, file_name
@@ -30,7 +30,10 @@ from clipskip.weights import CheckpointFacts, FileKind, Library, load_checkpoint
 
 STARTER = "starter"
 WHOLE = Shard()
+T = TypeVar("T")
 CLAIMED_AT_ONCE = 4
+OF_ONE_CELL = (SpecError, PromptError, LoraError)
+"""Errors that another cell may not have; without a model's file or room on the disk none can be drawn."""
 CellPlace = tuple[int, int, int]
 """A cell's number among all, its row and its column."""
 
@@ -207,11 +210,18 @@ def save_picture(render: Render, folder: Path, *, content: bytes, suffix: str = 
 
 
 def draw_missing(
-    model: Draws, folder: SweepFolder, extras: Extras, *, previews: bool = False, shard: Shard = WHOLE
+    model: Draws,
+    folder: SweepFolder,
+    extras: Extras,
+    *,
+    previews: bool = False,
+    shard: Shard = WHOLE,
+    failed: list[Failed] | None = None,
 ) -> Iterator[Advance | Saved]:
     """Draw what the sweep's folder lacks, one LoRA row after the other; places count row by row.
 
-    With a `shard`, only its own cells are drawn and yielded; one that claims takes a few cells at a time.
+    With a `shard`, only its own cells are drawn and yielded; one that claims takes a few cells at a time. Cells that
+    cannot be drawn are put into `failed`; without it the first ends the drawing.
     """
     sweep, missing = folder.sweep, []
     folder.keep_begun(extras.starts)
@@ -226,7 +236,40 @@ def draw_missing(
     if missing and shard == WHOLE:
         folder.reopen()
     draw = _draw_claimed if shard.claims else _draw_cells
-    yield from _counted(draw(model, folder, extras, missing, previews=previews), model, folder)
+    yield from _counted(draw(model, folder, extras, missing, previews=previews, failed=failed), model, folder)
+
+
+def draw_each(
+    model: Draws,
+    renders: Sequence[Render],
+    extras: Extras,
+    *,
+    previews: bool = False,
+    fail: Callable[[int, str], None],
+) -> Iterator[Advance | Drawn]:
+    """Draw what can be drawn. Where one fails, the rest is halved until it is alone: `fail` is told its place and the
+    reason."""
+    waiting, drawn = [list(range(len(renders)))], set[int]()
+    while waiting:
+        piece = waiting.pop()
+        try:
+            for event in model.draw([renders[at] for at in piece], extras, previews=previews):
+                if isinstance(event, Drawn):
+                    drawn.add(piece[event.index])
+                    yield replace(event, index=piece[event.index])
+                else:
+                    yield replace(event, indices=tuple(piece[index] for index in event.indices))
+        except OF_ONE_CELL as error:
+            left = [at for at in piece if at not in drawn]
+            if len(left) == 1:
+                fail(left[0], str(error))
+            waiting += halves(left)[::-1] if len(left) > 1 else []
+
+
+def halves(cells: Sequence[T]) -> list[list[T]]:
+    """Return the first half and the second."""
+    middle = (len(cells) + 1) // 2
+    return [half for half in (list(cells[:middle]), list(cells[middle:])) if half]
 
 
 def _counted(events: Iterator[Advance | Saved], model: Draws, folder: SweepFolder) -> Iterator[Advance | Saved]:
@@ -245,7 +288,13 @@ def _counted(events: Iterator[Advance | Saved], model: Draws, folder: SweepFolde
 
 
 def _draw_claimed(
-    model: Draws, folder: SweepFolder, extras: Extras, missing: Sequence[CellPlace], *, previews: bool
+    model: Draws,
+    folder: SweepFolder,
+    extras: Extras,
+    missing: Sequence[CellPlace],
+    *,
+    previews: bool,
+    failed: list[Failed] | None,
 ) -> Iterator[Advance | Saved]:
     """Draw a few cells at a time, so that machines of different speed end together."""
     waiting = deque(missing)
@@ -258,7 +307,7 @@ def _draw_claimed(
         left = {folder.sweep.cell(row, column) for _, row, column in claimed}
         told = time.monotonic()
         try:
-            for event in _draw_cells(model, folder, extras, claimed, previews=previews):
+            for event in _draw_cells(model, folder, extras, claimed, previews=previews, failed=failed):
                 if isinstance(event, Saved):
                     left.discard(event.render)
                 if time.monotonic() - told > RENEW_S:
@@ -270,13 +319,27 @@ def _draw_claimed(
 
 
 def _draw_cells(
-    model: Draws, folder: SweepFolder, extras: Extras, missing: Sequence[CellPlace], *, previews: bool
+    model: Draws,
+    folder: SweepFolder,
+    extras: Extras,
+    missing: Sequence[CellPlace],
+    *,
+    previews: bool,
+    failed: list[Failed] | None,
 ) -> Iterator[Advance | Saved]:
     def write(drawn: Drawn) -> Saved:
         index, row, column = missing[drawn.index]
         return Saved(index=index, path=folder.save(row, column, drawn.pixels), render=drawn.render)
 
-    drawn = model.draw([folder.sweep.cell(r, c) for _, r, c in missing], extras, previews=previews)
+    def fail(at: int, reason: str) -> None:
+        assert failed is not None
+        failed.append(Failed(place=missing[at][1:], reason=reason))
+
+    renders = [folder.sweep.cell(r, c) for _, r, c in missing]
+    if failed is None:
+        drawn = model.draw(renders, extras, previews=previews)
+    else:
+        drawn = draw_each(model, renders, extras, previews=previews, fail=fail)
     for event in _written(drawn, write):
         if isinstance(event, Advance):
             event = replace(event, indices=tuple(missing[i][0] for i in event.indices))
