@@ -1,5 +1,6 @@
 """No test reaches a network, and all check shapes; a tiny random model on disk, and a LoRA for it."""
 
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 shape_checks.install()
+gc.disable()  # until all tests are collected
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,6 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from walking torch, all modules and all tests again and again: half of the time of small tests."""
+    gc.enable()
+    gc.set_threshold(50_000)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

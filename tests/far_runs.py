@@ -104,8 +104,8 @@ def advice(device: torch.device) -> dict[str, list[float]]:
     }
 
 
-def merges(every: int) -> Iterator[float]:
-    """The largest difference of each kind of LoRA, or of every so many-th, merged into weights of both."""
+def merges() -> Iterator[float]:
+    """The largest difference of each kind of LoRA, merged into weights of both."""
     sys.path.insert(0, str(Path(__file__).parent / "weights"))
     from lora_cases import CASES
     from lora_tools import kohya, module_of, tiny_models, weight_of, write
@@ -119,7 +119,7 @@ def merges(every: int) -> Iterator[float]:
             for name, value in module._parameters.items():
                 if value is not None:
                     module._parameters[name] = nn.Parameter(value.data.to(FAR), requires_grad=False)
-    for case in CASES[::every]:
+    for case in CASES:
         base = weight_of(models, case.target)
         parts, _ = case.make(module_of(models, case.target), base.double())
         head = kohya(case.target) if case.layout == "kohya" else case.target
@@ -147,8 +147,8 @@ def main() -> None:
     torch.cuda.current_stream = lambda device=None: None  # type: ignore[assignment,return-value]
     torch.autocast = lambda *_, **__: contextlib.nullcontext()  # type: ignore[assignment,misc]
     asked = sys.argv[1]
-    if asked.startswith("merges"):
-        print(json.dumps({"merges": max(merges(every=1 if asked == "merges" else 8))}))
+    if asked == "merges":
+        print(json.dumps({"merges": max(merges())}))
     else:
         print(json.dumps(both({"pictures": pictures, "advice": advice}[asked])))
 

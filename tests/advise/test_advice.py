@@ -96,6 +96,7 @@ def test_answers_that_are_no_numbers_are_an_error(model: Model, library: Library
         advise(model, strong, library)
 
 
+@pytest.mark.slow
 def test_captioned_pictures_are_cut_to_the_model_s_square_and_asked_about(
     model: Model, library: Library, tmp_path: Path
 ) -> None:

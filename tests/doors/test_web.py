@@ -3,10 +3,10 @@
 import json
 import re
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 from playwright.sync_api import Page, expect
 from web_page import DRAWN_MS, PROMPT, check, clipboard, draw, fill, needs_browser, shown
@@ -315,9 +315,8 @@ def test_the_keyboard_reaches_everything_sees_where_it_is_and_is_trapped_nowhere
         assert name in stops
 
 
-def test_the_page_is_served_with_a_policy_that_lets_nothing_else_in(server: str) -> None:
-    with urllib.request.urlopen(server, timeout=20) as answer:
-        assert answer.headers["Content-Security-Policy"] == POLICY
+def test_the_page_is_served_with_a_policy_that_lets_nothing_else_in(client: TestClient) -> None:
+    assert client.get("/").headers["Content-Security-Policy"] == POLICY
 
 
 def test_no_markup_is_made_of_data_and_nothing_is_asked_of_another_host() -> None:

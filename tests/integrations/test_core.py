@@ -7,6 +7,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 WEB = {"typer", "rich", "fastapi", "uvicorn", "pydantic", "python-multipart", "httpx2", "huggingface_hub"}
@@ -29,6 +31,7 @@ def test_the_core_requires_what_the_package_does_but_for_the_web_parts() -> None
     assert (ROOT / "integrations/comfyui/requirements.txt").read_text().split() == ["clipskip-core"]
 
 
+@pytest.mark.slow
 def test_nodes_and_pipelines_work_without_the_web_parts() -> None:
     """Their own tests once more, where these libraries cannot be imported."""
     command = [sys.executable, "-m", "pytest", "-p", "without_web", "-p", "no:cacheprovider", *TRIED, "-k", THESE]
