@@ -3,6 +3,9 @@
 import asyncio
 import json
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +61,20 @@ def test_who_was_not_heard_of_for_a_while_draws_no_more(studio: Studio, folder: 
     os.utime(note, (old, old))
     client = TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
     assert client.get("/v1/sweeps/a").json()["state"] == "interrupted"
+
+
+def test_this_server_and_a_killed_process_of_its_machine_are_nobody_who_draws(
+    studio: Studio, folder: SweepFolder
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        for pid in (os.getpid(), process.pid):
+            Telling(folder.path).tell(replace(FAST, name=f"{socket.gethostname()} {pid}"))
+        client = TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
+        (worker,) = client.get("/v1/sweeps/a").json()["workers"]
+        assert worker["name"].endswith(f" {process.pid}")
+        process.kill()
+    sweep = client.get("/v1/sweeps/a").json()
+    assert (sweep["state"], sweep["workers"]) == ("interrupted", [])
 
 
 def test_its_events_are_its_pictures_as_they_come_and_its_progress(

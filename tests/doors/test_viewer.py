@@ -101,6 +101,38 @@ def test_the_file_is_scrubbed_flipped_wiped_and_measured_by_the_keys_of_the_page
 
 
 @needs_browser
+def test_after_a_click_the_keys_are_the_viewers_again_and_stay_where_the_keyboard_put_them(own: Page) -> None:
+    press = own.keyboard.press
+    own.click("#hold")
+    expect(own.locator("#main")).to_be_focused()
+    press("ArrowRight")
+    press("Space")
+    expect(own.locator("#hold")).to_have_text("Put away")
+    assert own.inner_text("#shown-name") == "Clip Skip 1, gnome", "Space flips to the held picture"
+    press("Space")
+    own.locator("#rows label", has_text="without LoRA").click()
+    expect(own.locator("#main")).to_be_focused()
+    press("ArrowRight")
+    assert own.inner_text("#shown-name") == "Clip Skip 3, without LoRA"
+    box = own.locator("#skip").bounding_box()
+    assert box
+    own.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)
+    expect(own.locator("#main")).to_be_focused()
+    press("ArrowDown")
+    assert own.inner_text("#shown-name") == "Clip Skip 1, gnome"
+    own.focus("#star")
+    press("Enter")
+    expect(own.locator("#star")).to_be_focused()
+    press("f")
+    press("ArrowRight")
+    press("d")
+    expect(own.locator("#full-name")).to_contain_text("Difference: Clip Skip 1, gnome and Clip Skip 2, gnome")
+    press("w")
+    expect(own.locator("#full-name")).to_have_text("Clip Skip 1, gnome | Clip Skip 2, gnome")
+    press("f")
+
+
+@needs_browser
 def test_axes_are_swapped_values_hidden_and_only_the_starred_kept(own: Page) -> None:
     heads = own.locator("#grid thead th")
     own.keyboard.press("s")

@@ -59,6 +59,12 @@ def test_settings_are_pasted_anywhere_on_the_page_and_other_text_into_a_field_st
     paste("#main", GUIDE)
     expect(page.locator("#prompt")).to_have_value("best quality, swamp")
     expect(page.locator("#steps")).to_have_value("30")
+    paste(
+        "#main",
+        f"{'How I drew this. ' * 99}\n\nPositive Prompt: {GUIDE.replace('Negative prompt', chr(10) + 'Negative Prompt')}",
+    )
+    expect(page.locator("#notice-text")).to_contain_text("characters)")
+    assert len(page.inner_text("#notice-text")) < 500, "a guide around its settings is not shown whole over the page"
     page.fill("#prompt", "")
     paste("#prompt", GUIDE.replace("Steps: 30", "Steps: 31"))
     expect(page.locator("#steps")).to_have_value("31")
@@ -113,9 +119,13 @@ def test_a_server_that_is_gone_is_said_over_the_page_until_it_is_back(page: Page
     expect(page.locator("#notice-text")).to_contain_text("The server does not answer")
     expect(page.locator("#status")).to_have_text("no answer")
     check(page)
+    page.route("**/v1/sweeps/check", lambda route: route.abort())
+    page.click("#start")
+    expect(page.locator("#form-error")).to_contain_text("The server does not answer")
     page.unroute("**/v1/status")
     page.clock.run_for(6000)
     expect(page.locator("#notice")).to_be_hidden()
+    expect(page.locator("#form-error")).to_be_empty()
 
 
 @needs_browser

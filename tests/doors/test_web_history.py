@@ -10,10 +10,15 @@ from web_page import DRAWN_MS, check, draw, needs_browser
 @needs_browser
 def test_past_sweeps_are_searched_renamed_noted_and_deleted(page: Page) -> None:
     draw(page, steps=1, skips="1,2", lora=None, prompt="swamp, to be named")
+    before = page.locator(".pane.shown .view").bounding_box()
     page.click(".naming summary")
     page.fill("#sweep-name", "Reeds at dusk")
     page.fill("#sweep-note", "the second try")
     expect(page.locator("#sweep-prompt")).to_have_text("Reeds at dusk")
+    assert page.locator(".pane.shown .view").bounding_box() == before, "the picture stays where it is"
+    check(page)
+    page.keyboard.press("Escape")
+    expect(page.locator("#sweep-note")).to_be_hidden()
     page.click("#winner")
     expect(page.locator("#winner")).to_have_attribute("aria-pressed", "true")
     page.reload()
@@ -55,3 +60,12 @@ def test_the_cells_of_a_sweep_are_scored_and_the_scores_drawn(page: Page) -> Non
     expect(page.locator(".cell .score").first).to_have_text(re.compile(r"^\d+%$"))
     expect(page.locator("#grid thead .badge-of").first).to_have_text(re.compile("trained here|LoRA gone|broken"))
     check(page)
+    before = page.locator(".pane.shown .view").bounding_box()
+    page.click("#score-says summary")
+    page.click("#dialects summary")
+    page.locator("#tools li").first.wait_for()
+    assert page.locator(".pane.shown .view").bounding_box() == before, "the picture stays where it is"
+    cut = page.evaluate(
+        "(({ clientHeight, scrollHeight }) => scrollHeight - clientHeight)(document.getElementById('cell-scores'))"
+    )
+    assert cut == 0, "every score of the picture is seen, however long the panel"

@@ -111,7 +111,7 @@ def _is_lost(path: Path) -> bool:
     except FileNotFoundError:
         return False
     match = re.match(r"process (\d+) ", claimant)
-    if match and PROCESSES and claimant == _claimant(int(match[1])) and not _lives(int(match[1])):
+    if match and PROCESSES and claimant == _claimant(int(match[1])) and not process_lives(int(match[1])):
         return True
     return _clock(path.parent) - claimed > CLAIM_S
 
@@ -121,7 +121,8 @@ def _claimant(pid: int) -> str:
     return f"process {pid} on {socket.gethostname()} {PROCESSES}\n"
 
 
-def _lives(pid: int) -> bool:
+def process_lives(pid: int) -> bool:
+    """Return whether this machine has the process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -17,6 +17,7 @@ import torch
 from clipskip import __version__
 from clipskip.errors import ClipskipError
 from clipskip.image import write_bytes
+from clipskip.sweep.shard import process_lives
 
 WORKERS = "workers"
 """The folder of these files in a sweep's folder."""
@@ -108,9 +109,21 @@ def read_workers(folder: Path) -> tuple[Worker, ...]:
 
 
 def drawing_now(folder: Path) -> tuple[Worker, ...]:
-    """Return those that were heard of a moment ago."""
-    now = time.time()
-    return tuple(worker for worker, heard in _read_notes(folder) if not worker.ended and abs(now - heard) < SILENT_S)
+    """Return the other processes that were heard of a moment ago, without those of this machine that were killed since."""
+    now, notes = time.time(), _read_notes(folder)
+    return tuple(
+        worker
+        for worker, heard in notes
+        if not worker.ended and abs(now - heard) < SILENT_S and _draws_elsewhere(worker)
+    )
+
+
+def _draws_elsewhere(worker: Worker) -> bool:
+    """Return whether a worker may draw in another process: what this one draws it knows without its own note."""
+    host, _, pid = worker.name.rpartition(" ")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return True
+    return int(pid) != os.getpid() and process_lives(int(pid))
 
 
 def kinds(workers: Iterable[Worker]) -> tuple[str, ...]:

@@ -16,12 +16,16 @@ const CHOICES = ["sampler", "scheduler"];
 const DEFAULTS = { clip_skips: "1-5", steps: 20, cfg_scale: 7, seed: "-1", sampler: "Euler a", scheduler: "Automatic" };
 const HIRES_DEFAULTS = { hires_upscaler: "Latent", hires_denoising_strength: 0.7 };
 const OWN_SIZE = "own size";
+const MOST_SHOWN = 160;
 const DOUBTED = ["model", "prompt", "loras", "width"], PAUSE_MS = 500;
 const SAME_FIELD = { clip_skip: "clip_skips", lora: "loras", cfg: "cfg_scale", size: "width", negative: "negative_prompt", embedding: "prompt", axis: "axes" };
 
+/** A value that settings have and nobody uses, short enough to be read over the page. */
+const brief = (text) => (text.length > MOST_SHOWN ? `${text.slice(0, MOST_SHOWN).trimEnd()}… (${text.length} characters)` : text);
+
 /** The form. `hear` has start(body) and model(file): a sweep is asked for; another checkpoint is chosen. */
 export function openForm(hear) {
-  let files = { models: [], loras: [], embeddings: [], upscalers: [] }, plain = [], reading = "", settings = null, tags = [], busy = false, begun = false;
+  let files = { models: [], loras: [], embeddings: [], upscalers: [] }, plain = [], reading = "", settings = null, tags = [], busy = false, begun = false, unanswered = false;
   let modelName = "", pictures = null;
   const touched = new Set();
   const loras = openLoras({ changed, word: addWord, model });
@@ -66,7 +70,8 @@ export function openForm(hear) {
   /** Tells the chooser how deep the model is, and what was trained where. */
   function trained() {
     const file = model(), names = new Set([...loras.values().map((one) => one.name), ...tags]);
-    const marks = [file, ...files.loras.filter((lora) => names.has(lora.name) || names.has(lora.alias))]
+    const called = (lora) => names.has(lora.name) || (names.has(lora.alias) && !files.loras.some((other) => other.name === lora.alias));
+    const marks = [file, ...files.loras.filter(called)]
       .filter((one) => one?.trained_clip_skip)
       .map((one) => ({ name: one.name, skip: one.trained_clip_skip }));
     chooser.set(file?.layers ?? 12, marks, file?.name ?? null, { encoders: file?.family === "SDXL" ? 2 : 1 });
@@ -254,6 +259,7 @@ export function openForm(hear) {
 
   /** Shows a refusal at the field that it names, else above the button. */
   function showError(error) {
+    unanswered = !error.status;
     const id = fieldOf(error), line = id ? at(`${id}-error`) : null;
     (line && at("form").contains(line) ? line : at("form-error")).textContent = sentence(error.message);
     const field = id === "loras" ? at("add-lora") : at(id);
@@ -297,7 +303,7 @@ export function openForm(hear) {
       const answer = await (text === null ? api.settingsFile(source) : api.settingsText(text));
       const whole_text = answer.text ?? text, seed = /\bSeed: (\d+)/.exec(whole_text ?? "")?.[1];
       fill({ ...answer.request, seed: Number.isSafeInteger(answer.request.seed) ? answer.request.seed : seed, settings: whole_text });
-      const unused = answer.unused.length ? ` Not used: ${answer.unused.slice(0, 40).map(([name, value]) => `${name}: ${value}`).join("; ")}${answer.unused.length > 40 ? `; and ${answer.unused.length - 40} more` : ""}.` : "";
+      const unused = answer.unused.length ? ` Not used: ${answer.unused.slice(0, 40).map(([name, value]) => `${name}: ${brief(value)}`).join("; ")}${answer.unused.length > 40 ? `; and ${answer.unused.length - 40} more` : ""}.` : "";
       const left = answer.left_out.length ? ` Left out: ${answer.left_out.join(", ")}.` : "";
       notice(`The form is filled from ${text === null ? source.name : "these settings"}.${unused}${left}`, { label: "Undo", run: () => fill(before) });
     } catch (error) {
@@ -341,6 +347,8 @@ export function openForm(hear) {
     addWord,
     useModel: (name) => fill({ model: name, settings }),
     files: () => files,
+    /** The server answers again: that it did not is no longer said. */
+    answered() { if (unanswered) at("form-error").textContent = ""; unanswered = false; },
     /** What the folders have; `progress` says how far they are read, null when they all are. */
     setFiles(found, progress) {
       files = found;

@@ -113,7 +113,7 @@ function showFirst(back) {
 async function status() {
   try {
     const { queue, device } = await api.status();
-    if (gone) closeNotice();
+    if (gone) { closeNotice(); form.answered(); }
     gone = false;
     const { running } = queue, waiting = queue.waiting ? `, ${queue.waiting} waiting` : "";
     const id = running && running !== "picture" ? running.replace(/^\w+:/, "") : null;

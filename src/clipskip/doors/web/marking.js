@@ -64,5 +64,13 @@ export function openMarking(hear) {
     });
   }
 
+  const naming = at("sweep-name").closest("details");
+  naming.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !naming.open) return;
+    event.preventDefault();
+    naming.open = false;
+    naming.querySelector("summary").focus();
+  });
+
   return { open, keep };
 }

@@ -1,6 +1,6 @@
 // Scores of a sweep's cells: one drawn over the grid as outline, bar or heat, with the mean and spread of seeds, and badges of columns.
 
-import { at, h } from "./dom.js";
+import { at, h, sentence } from "./dom.js";
 
 /** The scores. `hear.changed()` when another score, or another way to draw it, is chosen. */
 export function openScores(hear) {
@@ -19,7 +19,7 @@ export function openScores(hear) {
       at("score").replaceChildren(h("option", { value: "", text: "none" }), ...measures.map((measure) => h("option", { value: measure.name, text: measure.label })));
     }
     const lines = [...(summary?.lines ?? []), ...(summary?.missing ?? [])];
-    at("score-lines").replaceChildren(...lines.map((text) => h("li", { text })));
+    at("score-lines").replaceChildren(...lines.map((text) => h("li", { text: sentence(text) })));
     at("score-says").hidden = !lines.length;
   }
 

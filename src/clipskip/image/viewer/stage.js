@@ -90,19 +90,21 @@ export function openStage() {
     shownPane.figure.hidden = differing;
     differencePane.figure.hidden = !differing;
     at("panes").classList.toggle("two", beside);
+    at("full-name").textContent = beside || wiping ? `${held.name} | ${shown.name}` : shown.name;
     at("difference").textContent = "";
     turn += 1;
     if (differing) await differ(shown, held, turn);
   }
 
   async function differ(shown, held, mine) {
-    differencePane.caption.textContent = `Difference: ${held.name} and ${shown.name}`;
+    const name = `Difference: ${held.name} and ${shown.name}`, call = (text) => { at("full-name").textContent = differencePane.caption.textContent = text; };
+    call(name);
     if (!shown.source || !held.source) { at("difference").textContent = "One of them is not drawn yet."; return; }
     const both = await Promise.all([load(held.source), load(shown.source)]).catch(() => null);
     if (mine !== turn) return;
     if (both === null) { at("difference").textContent = "A picture could not be loaded."; return; }
     const { mean, share, gain } = paintDifference(differencePane.canvas, both);
-    if (gain > 1 && mean > 0) differencePane.caption.textContent += `, ${gain} times as bright`;
+    if (gain > 1 && mean > 0) call(`${name}, ${gain} times as bright`);
     differencePane.canvas.setAttribute("aria-label", `Difference of ${held.name} and ${shown.name}`);
     at("difference").textContent = mean === 0
       ? "No difference: every pixel is the same."

@@ -130,7 +130,6 @@ export function openViewer(hear) {
     sheet.build(heads, lines, corner);
     at("skip").max = Math.max(0, heads.length - 1);
     at("skip").disabled = heads.length < 2;
-    at("skip-label").textContent = corner;
     buildChoices();
     show();
   }
@@ -217,9 +216,10 @@ export function openViewer(hear) {
     const i = columns.indexOf(on[across]), j = Math.max(0, rows.indexOf(on[down]));
     at("skip").value = Math.max(0, i);
     at("skip").setAttribute("aria-valuetext", nameOf(shown));
-    at("skip-value").textContent = axis(across).values[on[across]];
+    const { label, values } = axis(across), value = values[on[across]];
+    at("skip-label").textContent = saysItself(value) ? "" : label;
+    at("skip-value").textContent = value;
     at("shown-name").textContent = nameOf(now);
-    at("full-name").textContent = marks.masked(now) ?? nameOf(now);
     for (const field of at("rows").children) {
       const index = on[Number(field.dataset.axis)], select = field.querySelector("select");
       if (select) select.selectedIndex = index;
@@ -314,6 +314,15 @@ export function openViewer(hear) {
     else await at("stage").requestFullscreen();
   }
 
+  /** After a click the keys are the viewer's again; whoever came with the keyboard stays where they are. */
+  function giveKeysBack(event) {
+    if (event.type === "click" && !event.detail) return;
+    setTimeout(() => {
+      const now = document.activeElement;
+      if (now?.matches("#panel :is(button, .button, input[type=radio]), #skip, #wipe") && !at("blind").contains(now)) at("main").focus({ preventScroll: true });
+    });
+  }
+
   /** Puts axes across and down; the one that stood in the other place gives way to what stood in its own. */
   function put(newAcross, newDown) {
     if (newAcross === newDown) [newAcross, newDown] = newAcross === across ? [down, newDown] : [newAcross, across];
@@ -362,12 +371,17 @@ export function openViewer(hear) {
   at("together").addEventListener("click", () => { together = !together; lay(); });
   at("only-starred").addEventListener("click", () => { starredOnly = !starredOnly; at("only-starred").setAttribute("aria-pressed", String(starredOnly)); lay(); });
   document.addEventListener("keydown", keys);
+  at("panel").addEventListener("click", giveKeysBack);
+  for (const id of ["skip", "wipe"]) at(id).addEventListener("pointerup", giveKeysBack);
 
   return { open, update, cellChanged, choose, nameOf, marks: { value: marks.value, change: marks.change, set(all) { marks.set(all); lay(); } }, column: (c) => choose([shown[0], c]), follow: () => { chosen = false; } };
 }
 
 /** A value of an axis in a place that does not say which axis it is. */
-const named = ({ label, values }, i) => (/^[\d.[]/.test(values[i]) ? `${label} ${values[i]}` : values[i]);
+const named = ({ label, values }, i) => (saysItself(values[i]) ? values[i] : `${label} ${values[i]}`);
+
+/** Whether a value is words: a number needs its axis' name before it. */
+const saysItself = (value) => !/^[\d.[]/.test(value);
 
 function option(group, text, { checked, pick }) {
   const input = h("input", { type: "radio", name: group, checked, on: { change: pick } });
