@@ -48,9 +48,10 @@ site: .venv/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict --site-dir build/site
 
-# Build and check the wheel and the sdist, and try the wheel in an empty environment. CONTRIBUTING.md has the whole recipe.
+# Build and check the wheels and the sdist, and try each wheel in an empty environment: the core's with ComfyUI's nodes on it.
+# CONTRIBUTING.md has the whole recipe.
 release: .venv/dev
-	rm -rf dist build/wheel-venv
+	rm -rf dist build/wheel-venv build/core-venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m build --wheel --outdir dist packaging/core
@@ -58,6 +59,11 @@ release: .venv/dev
 	$(PYTHON) -m venv build/wheel-venv
 	build/wheel-venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/clipskip-*.whl
 	cd build && HOME=$$(mktemp -d) wheel-venv/bin/clipskip generate "swamp, frog" --steps 2 --seed 1 --out wheel-venv/tried.png
+	$(PYTHON) -m venv build/core-venv
+	build/core-venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/clipskip_core-*.whl
+	build/core-venv/bin/python -c 'import clipskip.diffusers, importlib.util as u; assert not any(map(u.find_spec, ("typer", "fastapi")))'
+	build/core-venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pytest beartype transformers
+	build/core-venv/bin/python -m pytest tests/integrations/test_comfyui.py
 
 clean:
 	rm -rf .venv build dist demo
