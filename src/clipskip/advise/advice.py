@@ -91,7 +91,7 @@ class Advice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is to be found out."""
+    """A question to `advise`."""
 
     request: Request
     """Its prompt may be empty: then only what model and LoRAs were trained at."""
@@ -264,7 +264,7 @@ def _training(model: Model, chances: Mapping[int, float], configs: Sequence[Trai
 
 
 def evidence_of_checkpoint(facts: CheckpointFacts) -> Iterator[Evidence]:
-    """What a checkpoint's file, and the notes beside it, say of the Clip Skip that it was trained at."""
+    """Yield what a checkpoint's file, and the notes beside it, say of the Clip Skip that it was trained at."""
     source = facts.source
     yield from file_evidence(
         source.name, hashes=(source.sha256,), metadata=facts.metadata, is_lora=False, family=facts.family

@@ -46,7 +46,7 @@ class References:
 
 
 def measures_of(loras: Sequence[str]) -> tuple[Measure, ...]:
-    """What is measured of a sweep with LoRAs of these names."""
+    """Return the measures of a sweep with LoRAs of these names."""
     share = [
         (KEPT, "guidance kept", True, True),
         (MOVED, "conditioning moved", False, False),
@@ -67,12 +67,12 @@ def measures_of(loras: Sequence[str]) -> tuple[Measure, ...]:
 
 
 def uptake_name(lora: str) -> str:
-    """The measure of one LoRA's uptake, where there are several."""
+    """Return the measure of one LoRA's uptake, where there are several."""
     return f"{UPTAKE}.{lora}"
 
 
 def same_to_model(render: Render) -> Render:
-    """The render without what these measures do not look at: two rows that come out alike are measured once."""
+    """Return the render without what these measures do not look at: two rows that come out alike are measured once."""
     return replace(
         render, steps=20, sampler="Euler a", scheduler="Automatic", vae=None, hires=None, refiner=None, start=None,
         eta=None, s_churn=0.0, s_tmin=0.0, s_tmax=0.0, s_noise=1.0,
@@ -89,7 +89,7 @@ def row_rows(render: Render, *, columns: int) -> int:
 def measure_row(
     model: Model, row: Render, extras: Extras, *, skips: Sequence[Skip], references: References, tell: Tell
 ) -> dict[Skip, dict[str, float]]:
-    """Each measure at each of the row's Clip Skips; a schedule over steps has none.
+    """Return each measure at each of the row's Clip Skips; a schedule over steps has none.
 
     PromptError or SpecError for a row of which nothing can be measured, and why.
     """
@@ -124,7 +124,7 @@ def measure_row(
 
 
 def _texts(probe: Probe, row: Render, columns: Sequence[Skip]) -> dict[str, TextRows]:
-    """What the cells at these Clip Skips are drawn with."""
+    """Return the texts that the cells at these Clip Skips are drawn with."""
     one_text(probe.reader, row.prompt)
     one_text(probe.reader, row.negative_prompt, negative=True)
     made = condition_all(probe.reader, [row.at(skip) for skip in columns])
@@ -148,7 +148,7 @@ def _uptakes(
     whole: Answers,
     tell: Tell,
 ) -> dict[str, Curve]:
-    """Of each LoRA alone, what it adds at its own Clip Skip that is still there at each; and the least of them."""
+    """Return how much of what each LoRA alone adds at its own Clip Skip is left at each Clip Skip; and the least of them."""
     acting = [ref for ref in row.loras if ref.text_encoder or ref.unet]
     if not acting:
         return {}

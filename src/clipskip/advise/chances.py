@@ -23,7 +23,7 @@ def chances(losses: Float[NDArray[np.float64], "pictures skips"], *, seed: int =
 
 
 def spread_out(number: int) -> float:
-    """The number-th point, from 0, of a sequence in 0..1 that is even wherever it is cut (van der Corput, base 2)."""
+    """Return the number-th point, from 0, of a sequence in 0..1 that is even wherever it is cut (van der Corput, base 2)."""
     point, share = 0.0, 0.5
     while number:
         point += share * (number & 1)

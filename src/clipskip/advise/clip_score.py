@@ -41,7 +41,7 @@ class Scorer:
 
     @classmethod
     def open(cls, name: str) -> "Scorer":
-        """A folder, or the name of a model on the Hugging Face hub; NotFound where it cannot be had."""
+        """Return a folder, or the name of a model on the Hugging Face hub; NotFound where it cannot be had."""
         try:
             from transformers import CLIPImageProcessor, CLIPModel
         except ImportError:
@@ -70,7 +70,7 @@ class Scorer:
 def clip_scores(
     scorer: Scorer, pictures: Sequence[NDArray[np.uint8]], *, skips: Sequence[int], prompt: str, phrases: Sequence[str]
 ) -> ClipScores:
-    """The scores of the pictures that were drawn at these Clip Skips."""
+    """Return the scores of the pictures that were drawn at these Clip Skips."""
     whole, *parts = scorer.score(pictures, [prompt, *phrases]).T.tolist()
     return ClipScores(
         model=scorer.name,

@@ -37,7 +37,7 @@ Table = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """What is to be compared."""
+    """The epochs to compare, and how."""
 
     request: Request
     """Without LoRAs. Its prompt may be empty: then the LoRA's own words are its prompt."""
@@ -51,7 +51,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What was found out."""
+    """The result of comparing epochs."""
 
     model: str
     family: str
@@ -152,7 +152,7 @@ def _resolved(model: Model, wanted: Compared, library: Library, *, allow_pickle:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Known:
-    """What the files say before anything is measured."""
+    """The facts that the files state, before anything is measured."""
 
     prompt: str
     prompt_source: str
@@ -216,7 +216,7 @@ def everyday(lora: Lora, prompt: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Effects:
-    """What each epoch adds to the predictions, and the guidance that this is a share of."""
+    """The effect of each epoch on the predictions, and the guidance that it is measured against."""
 
     guidance: Answers
     added: Sequence[Answers]

@@ -1,4 +1,4 @@
-"""What was measured of a LoRA's epochs at each Clip Skip in; which to use, and how sure that is, out."""
+"""Choosing among a LoRA's epochs: measurements at each Clip Skip in; the epoch to use, and how sure that is, out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ Cells = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochChoice:
-    """Which to use."""
+    """The epoch to use."""
 
     answer: Answer
     epoch: int

@@ -1,4 +1,4 @@
-"""What files and the configs of trainers say of the Clip Skip that something was trained at; each saying with its weight and doubt.
+"""Evidence in files and trainers' configs for the Clip Skip that something was trained at, with its weight and doubt.
 
 A weight is the probability that the saying is right. Those of metadata and names are judgements, not measurements;
 docs/advise.md says so.
@@ -81,7 +81,7 @@ class Evidence:
 def file_evidence(
     name: str, *, hashes: Sequence[str], metadata: Mapping[str, str], is_lora: bool, family: Family | None = None
 ) -> tuple[Evidence, ...]:
-    """What a file's metadata, hash and name say. `hashes` are AutoV2 (or longer); of a LoRA those it names as its base."""
+    """Return the evidence of a file's metadata, hash and name. `hashes` are AutoV2 (or longer); for a LoRA, those of its base."""
     if family is Family.SDXL or (family is Family.SD2 and not metadata.get("ss_clip_skip")):
         said = family_evidence(name, family)
         return (replace(said, source="; ".join([said.source, *unused_skips(metadata)])),)
@@ -102,7 +102,7 @@ def file_evidence(
 
 
 def advised_evidence(name: str, hints: Sequence[SkipHint]) -> tuple[Evidence, ...]:
-    """What the notes beside a file advise: a maker's words, or the value of most of the example pictures."""
+    """Return the advice of the notes beside a file: a maker's words, or the value of most of the example pictures."""
     said = [hint for hint in hints if not hint.pictures]
     shown = max((hint for hint in hints if hint.pictures), key=lambda hint: hint.pictures, default=None)
     found = [(hint, hint.source, ADVISED) for hint in said]
@@ -124,7 +124,7 @@ def advised_evidence(name: str, hints: Sequence[SkipHint]) -> tuple[Evidence, ..
 
 
 def family_evidence(name: str, family: Family) -> Evidence:
-    """What a family says where all of its models were trained at one Clip Skip, whatever they are called."""
+    """Return the evidence of a family whose models were all trained at one Clip Skip, whatever they are called."""
     return Evidence(
         about=name,
         source=FAMILIES[family],
@@ -135,12 +135,12 @@ def family_evidence(name: str, family: Family) -> Evidence:
 
 
 def layer_notes(family: Family) -> tuple[str, ...]:
-    """What a Clip Skip of a family reads that its number does not say."""
+    """Return notes on what a Clip Skip of a family reads that its number does not show."""
     return () if family.value.final_norm else (UNNORMED,)
 
 
 def _base_evidence(name: str, *, hashes: Sequence[str], metadata: Mapping[str, str], is_lora: bool) -> Evidence | None:
-    """Of the model itself, or of the one that a LoRA was trained on."""
+    """Yield evidence from the model itself, or from the one that a LoRA was trained on."""
     own = metadata.get("ss_sd_model_name", "") if is_lora else name
     digits = (metadata.get("ss_new_sd_model_hash", ""),) if is_lora else hashes
     weight = BASED if is_lora else HASHED
@@ -165,7 +165,7 @@ def _base_evidence(name: str, *, hashes: Sequence[str], metadata: Mapping[str, s
 
 
 def combined(evidence: Sequence[Evidence], *, depth: int = DEEPEST) -> dict[int, float]:
-    """Each Clip Skip's probability when the sayings are taken as independent and nothing was known before."""
+    """Return each Clip Skip's probability when the sayings are taken as independent and nothing was known before."""
     every = range(1, depth + 1)
     if not evidence:
         return dict.fromkeys(every, 1 / depth)
@@ -199,13 +199,13 @@ class ToWrite:
 
 
 def configs_of(path: Path, metadata: Mapping[str, str]) -> tuple[TrainerConfig, ...]:
-    """The configs that a LoRA was trained with, as far as they are in its metadata or lie beside it."""
+    """Return the configs that a LoRA was trained with, as far as they are in its metadata or lie beside it."""
     inside = parse_config(metadata.get("ot_config", ""), path)
     return (*([inside] if inside else ()), *configs_beside(path, output_name=metadata.get("ss_output_name", "")))
 
 
 def config_evidence(name: str, configs: Sequence[TrainerConfig], family: Family) -> Iterator[Evidence]:
-    """What the configs say that a LoRA was trained at."""
+    """Yield the evidence of the configs that a LoRA was trained with."""
     for config in configs:
         skip, note = config.trained_at(family)
         if skip is not None and config.family in (None, family):
@@ -221,7 +221,7 @@ def config_evidence(name: str, configs: Sequence[TrainerConfig], family: Family)
 
 
 def to_write(skip: int, family: Family) -> tuple[ToWrite, ...]:
-    """What to write into each trainer's config to train at a Clip Skip."""
+    """Return what to write into each trainer's config to train at a Clip Skip."""
     kohya, onetrainer = "kohya sd-scripts", "OneTrainer"
     if family is Family.SDXL:
         first = ToWrite(
@@ -243,7 +243,7 @@ def to_write(skip: int, family: Family) -> tuple[ToWrite, ...]:
 
 
 def training_lines(skip: int, sure: bool, family: Family, configs: Sequence[TrainerConfig]) -> Iterator[str]:
-    """What to write, and how the configs differ from it."""
+    """Yield what to write, and how the configs differ from it."""
     yield ""
     known = (
         "which this model was most probably trained at"

@@ -70,7 +70,7 @@ class WordLayers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerReading:
-    """What `read_layers` found."""
+    """The result of `read_layers`."""
 
     skips: tuple[int, ...]
     """Every Clip Skip of the model, 1 first."""
@@ -88,7 +88,7 @@ class LayerReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Word:
-    """Where a word stands: positions first to last of a chunk's 77."""
+    """A word's place: the first and last of a chunk's 77 positions."""
 
     text: str
     chunk: int
@@ -101,13 +101,15 @@ class _Word:
 
     @property
     def said(self) -> bool:
-        """Whether it is worth a line: commas are not."""
+        """Return whether it is worth a line: commas are not."""
         return self.is_end or any(letter.isalnum() for letter in self.text)
 
 
 @torch.no_grad()
 def read_layers(reader: TextReader, text: str, *, encoder: int = 0, common: int = COMMON) -> LayerReading:
-    """What each layer of one of the encoders makes of a text's words; PromptError for a long text, or one that only a sampler can combine.
+    """Read a text's words at each layer of one of the encoders.
+
+    PromptError for a long text, or one that only a sampler can combine.
 
     Weights in the text are left out: they come after the encoder and scale its vectors alike at every layer.
     """
@@ -164,7 +166,7 @@ def _curve(values: Tensor) -> Curve:
 
 
 def _words_of(chunk: Chunk, at: int) -> Iterator[_Word]:
-    """The words of a chunk, an embedding's vectors as one, and its end."""
+    """Yield the words of a chunk, an embedding's vectors as one, and its end."""
     starts = {slot.position: slot for slot in chunk.slots}
     position = first = 1
     while position <= len(chunk.tokens):
@@ -234,7 +236,7 @@ class _Heard:
         return cls(words=words, whole=found[:, 0], context=moved[:, 0], each=moved[:, 1:], written=written)
 
     def strongest(self, word: int, length: Float[Tensor, " skips"]) -> tuple[Heard, ...]:
-        """What a word hears, the strongest first."""
+        """Return the words that a word takes in, the strongest first."""
         shares = self.each[:, :, word] / length[:, None]
         most = shares.amax(0)
         order = [i for i in most.argsort(descending=True).tolist() if i != word and most[i] >= HEARD_LEAST]
@@ -242,7 +244,7 @@ class _Heard:
 
 
 def _masks(words: Sequence[_Word], *, tokens: int) -> Bool[Tensor, "rows tokens tokens"]:
-    """What each token sees: all before it; itself alone; all but one word, for each word that is not the end.
+    """Return the tokens that each token attends to: all before it; itself alone; all but one word, for each word that is not the end.
 
     Hiding a token from all later ones takes out everything that it says, also by way of others ("attention knockout",
     Geva et al. 2023).
@@ -265,7 +267,7 @@ def _masks(words: Sequence[_Word], *, tokens: int) -> Bool[Tensor, "rows tokens 
 def _at_words(
     states: Float[Tensor, "skips rows tokens width"], words: Sequence[_Word]
 ) -> Float[Tensor, "skips rows words width"]:
-    """At the last token of each word, which has heard the word whole."""
+    """Return the vectors at the last token of each word, which has attended to the whole word."""
     return states[:, :, [word.last for word in words]]
 
 
@@ -287,11 +289,11 @@ class _Alone:
         self._vectors = torch.cat(parts, dim=1)
 
     def mean(self, is_end: Bool[Tensor, " words"]) -> Vectors:
-        """What all words share, at a word or at the end."""
+        """Return the part that all words share, at a word or at the end."""
         return self._shared[:, is_end.long()]
 
     def nearest(self, vectors: Vectors, is_end: Bool[Tensor, " words"]) -> list[list[tuple[Near, ...]]]:
-        """By Clip Skip and word: the words whose vectors point most the same way."""
+        """Return, for each Clip Skip and word, the vocabulary words with the most similar vectors."""
         names = [readable([one]).strip() for one in self._known]
         found = []
         for at_skip, lone in zip(vectors, self._vectors, strict=True):

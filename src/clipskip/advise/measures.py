@@ -1,4 +1,4 @@
-"""What the model's UNet says on the way to a picture, at several Clip Skips, and what that amounts to, in numbers.
+"""Measures of the UNet's predictions on the way to a picture, at several Clip Skips.
 
 Effects are ratios of lengths and projections of vectors that the UNet predicted for the same latents: means over the views of
 [views, skips, numbers]. Three things say whether a picture is sound: the conditioning, the guidance, and the guess of the clean
@@ -58,7 +58,7 @@ def view_rows(seeds: int) -> int:
 
 
 def answers(probe: Probe, views: Sequence[LatentView], texts: Mapping[str, TextRows]) -> dict[str, Answers]:
-    """What the UNet predicts of each view with each text, by the text's name; texts of one length go together."""
+    """Return the UNet's predictions for each view with each text, by the text's name; texts of one length share a batch."""
     found: dict[str, Answers] = {}
     for length in sorted({text.tokens.shape[1] for text in texts.values()}):
         alike = {name: text for name, text in texts.items() if text.tokens.shape[1] == length}
@@ -71,7 +71,7 @@ def answers(probe: Probe, views: Sequence[LatentView], texts: Mapping[str, TextR
 def guesses_of(
     probe: Probe, views: Sequence[LatentView], predicted: Answers
 ) -> Float[Tensor, "views skips channels height width"]:
-    """The clean picture, as a latent, that each prediction makes of its view."""
+    """Return the clean picture, as a latent, that each prediction makes of its view."""
     return torch.stack(
         [
             probe.clean(view.latent.cpu()[None], view.timestep, one.unflatten(1, view.latent.shape))
@@ -87,7 +87,7 @@ TINY = 1e-12
 
 
 def share_kept(effect: Answers, *, reference: int) -> Curve:
-    """How much of the effect at the Clip Skip of column `reference` is in the effect at each: <e_s, e_r> / <e_r, e_r>.
+    """Return how much of the effect at the Clip Skip of column `reference` is in the effect at each: <e_s, e_r> / <e_r, e_r>.
 
     1 at the reference; 0 where the effect points elsewhere; negative where it points against it.
     """
@@ -97,12 +97,12 @@ def share_kept(effect: Answers, *, reference: int) -> Curve:
 
 
 def size_beside(effect: Answers, other: OneOrAll) -> Curve:
-    """The effect's length as a share of another's, at each Clip Skip: root mean squares over the views."""
+    """Return the effect's length as a share of another's, at each Clip Skip: root mean squares over the views."""
     return (effect.square().sum((0, 2)) / other.square().sum((0, 2)).clamp_min(TINY)).sqrt()
 
 
 def agreement(effect: Answers, other: Answers) -> Curve:
-    """The cosine between two effects at each Clip Skip: 1 they pull together, 0 apart, -1 against each other."""
+    """Return the cosine between two effects at each Clip Skip: 1 they pull together, 0 apart, -1 against each other."""
     dots = (effect * other).sum(-1).sum(0)
     return dots / (effect.square().sum((0, 2)) * other.square().sum((0, 2))).sqrt().clamp_min(TINY)
 
@@ -124,25 +124,25 @@ def distance(one: Texts, other: Others) -> Curve:
 
 
 def conditioning_distance(prompt: Texts, negative: Others, *, reference: int) -> Curve:
-    """How far the prompt's conditioning is from that of column `reference`, as a share of how far the negative prompt's
+    """Return how far the prompt's conditioning is from that of column `reference`, as a share of how far the negative prompt's
     is from it there: |c_s - c_r| / |c_r - n_r|. At 1 the layer has moved the prompt as far as leaving it out would."""
     anchor, apart = prompt[reference : reference + 1], negative[reference : reference + 1]
     return distance(prompt, anchor.expand_as(prompt)) / distance(anchor, apart).clamp_min(TINY)
 
 
 def contrast(guesses: Guesses, *, reference: int) -> Curve:
-    """How far the guesses spread about their own means, over that at the reference: 1 there."""
+    """Return how far the guesses spread about their own means, relative to the reference, which is 1."""
     return _beside(_spread(guesses), reference)
 
 
 def detail(guesses: Guesses, *, reference: int) -> Curve:
-    """How far neighbouring cells of the guesses differ, over that at the reference: 1 there."""
+    """Return how far neighbouring cells of the guesses differ, relative to the reference, which is 1."""
     steps = torch.stack([guesses.diff(dim=dim).square().mean((2, 3, 4)) for dim in (-1, -2)]).mean(0)
     return _beside(steps, reference)
 
 
 def change(guesses: Guesses, *, reference: int) -> Curve:
-    """How far the guesses are from those at the reference, over how far those spread about their own means: 0 there, 1 where
+    """Return how far the guesses are from those at the reference, over how far those spread about their own means: 0 there, 1 where
     as much has changed as there was to see, 1.4 between pictures that have nothing to do with each other."""
     anchor = guesses[:, reference : reference + 1]
     moved = (guesses - anchor).square().mean((2, 3, 4))
@@ -150,12 +150,12 @@ def change(guesses: Guesses, *, reference: int) -> Curve:
 
 
 def signs(*, kept: Curve, moved: Curve, changed: Curve) -> Int[Tensor, " skips"]:
-    """How many of the three signs of a broken picture hold at each Clip Skip."""
+    """Return how many of the three signs of a broken picture hold at each Clip Skip."""
     return torch.stack([kept < LEAST_KEPT, moved > MOST_MOVED, changed > MOST_CHANGED]).sum(0)
 
 
 def broken_from(skips: Sequence[int], *, kept: Curve, moved: Curve, changed: Curve) -> int | None:
-    """The Clip Skip from which on the picture is likely to fall apart, to the deepest of `skips`; None for nowhere.
+    """Return the Clip Skip from which on the picture is likely to fall apart, to the deepest of `skips`; None for nowhere.
 
     So it is where at least two of three hold: less than half of the guidance is kept, the conditioning has moved farther
     than the negative prompt is away, more of the guessed picture has changed than there was to see in it.

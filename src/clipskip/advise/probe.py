@@ -60,7 +60,7 @@ class TextRows:
         return cls(tokens=torch.cat([part.tokens for part in parts]), added=torch.cat(beside) if beside else None)
 
     def __len__(self) -> int:
-        """The number of rows."""
+        """Return the number of rows."""
         return len(self.tokens)
 
 
@@ -91,7 +91,7 @@ class Probe:
     def of(
         cls, model: Model, reader: TextReader, render: Render, tell: Callable[[int], None] = lambda rows: None
     ) -> "Probe":
-        """For a model with the LoRAs that are merged now; `reader` is what `Model.with_loras` gives."""
+        """Build a probe of a model with the LoRAs that are merged now; `reader` comes from `Model.with_loras`."""
         prediction = render.prediction or model.facts.prediction
         return cls(unet=model.unet, reader=reader, render=render, prediction=prediction, tell=tell)
 
@@ -106,18 +106,18 @@ class Probe:
         return trained_levels(self.render)
 
     def layers(self, text: str, skips: Sequence[int]) -> TextRows:
-        """A prompt at each Clip Skip, as `read` gives it."""
+        """Return a prompt at each Clip Skip, as `read` gives it."""
         return self.read({"text": text}, skips)["text"]
 
     def read(self, prompts: Mapping[str, str], skips: Sequence[int]) -> dict[str, TextRows]:
-        """Each prompt at each Clip Skip, from one pass of each encoder; PromptError for one that only a sampler can combine."""
+        """Return each prompt at each Clip Skip, from one pass of each encoder; PromptError for one that only a sampler can combine."""
         for text in prompts.values():
             one_text(self.reader, text)
         made = iter(condition_all(self.reader, [one for text in prompts.values() for one in self._at(text, skips)]))
         return {name: TextRows.of([next(made).positive[0].schedule[0][1] for _ in skips]) for name in prompts}
 
     def negative(self, skips: Sequence[int]) -> TextRows:
-        """The negative prompt at each Clip Skip; an empty one of SDXL is zeros, as a picture is drawn with it."""
+        """Return the negative prompt at each Clip Skip; an empty one of SDXL is zeros, as a picture is drawn with it."""
         one_text(self.reader, self.render.negative_prompt, negative=True)
         made = condition_all(self.reader, self._at("", skips))
         return TextRows.of([conditioning.negative[0][1] for conditioning in made])
@@ -127,7 +127,7 @@ class Probe:
         return [replace(plain, clip_skip=ClipSkip(skip)) for skip in skips]
 
     def add_noise(self, latent: Latent, timestep: float, *, seed: int) -> Noisy:
-        """The latent at a noise level (0 to 999), with noise drawn on the CPU, and what is to be predicted of it."""
+        """Return the latent at a noise level (0 to 999), with noise drawn on the CPU, and what is to be predicted of it."""
         sigma = self.levels.sigma(timestep)
         kept, share = 1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma)
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed)).to(latent)
@@ -135,11 +135,11 @@ class Probe:
         return Noisy(latent=kept * latent + share * noise, timestep=timestep, target=target)
 
     def predict(self, latent: Latent, timestep: float, texts: TextRows) -> Rows:
-        """The UNet's prediction, in float32 on the CPU, of one noisy latent with each of some texts."""
+        """Return the UNet's prediction, in float32 on the CPU, of one noisy latent with each of some texts."""
         return self.predict_each(latent.expand(len(texts), *latent.shape), timestep, texts)
 
     def clean(self, latents: OneOrRows, timestep: float, predicted: Rows) -> Rows:
-        """The clean latents that predictions of noisy ones stand for (Ho et al. 2020, equation 15; of v, Salimans and Ho 2022)."""
+        """Return the clean latents that predictions of noisy ones stand for (Ho et al. 2020, equation 15; of v, Salimans and Ho 2022)."""
         sigma = self.levels.sigma(timestep)
         kept, share = 1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma)
         if self.prediction == "v":
@@ -148,7 +148,7 @@ class Probe:
 
     @torch.no_grad()
     def predict_each(self, latents: Rows, timestep: float, texts: TextRows) -> Rows:
-        """The same of as many noisy latents as texts."""
+        """Return the same of as many noisy latents as texts."""
         cells = CELLS if self.unet.device.type == "cpu" else GPU_CELLS
         at_once = max(1, cells // (latents.shape[-1] * latents.shape[-2]))
         time = torch.tensor(timestep, device=self.unet.device, dtype=torch.float32)

@@ -88,7 +88,7 @@ class Pull:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Effect:
-    """What a phrase or a LoRA adds."""
+    """The effect of a phrase or a LoRA."""
 
     name: str
     predicted: Answers
@@ -124,7 +124,7 @@ class Prompted:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Question:
-    """What is to be measured."""
+    """The measurement to make."""
 
     render: Render
     extras: Extras
@@ -195,7 +195,7 @@ def measure(model: Model, question: Question, *, tell: Callable[[int], None] = l
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Asked:
-    """What the model predicts with all LoRAs, and of what."""
+    """The model's predictions with all LoRAs, and their inputs."""
 
     probe: Probe
     views: tuple[LatentView, ...]

@@ -43,27 +43,27 @@ SAVE_S = 5.0
 
 
 class Score(Protocol):
-    """What finds a number for a finished picture. An error of it loses that number, and nothing else."""
+    """A scorer of finished pictures. If it fails, only that number is lost."""
 
     @property
     def label(self) -> str:
-        """In words: "aesthetic score"."""
+        """The name in words: "aesthetic score"."""
 
     @property
     def unit(self) -> str:
-        """What a number counts: "points", or "share" where 1 is all of it."""
+        """Return what a number counts: "points", or "share" where 1 is all of it."""
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether a higher number is a better picture."""
+        """Return whether a higher number is a better picture."""
 
     def __call__(self, picture: NDArray[np.uint8], prompt: str) -> float:
-        """The number of a picture [height, width, 3] that was drawn from this prompt."""
+        """Return the number of a picture [height, width, 3] that was drawn from this prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
-    """What is to be measured of a sweep."""
+    """The measures to take of a sweep."""
 
     sources: tuple[str, ...]
     """advise, clip, and names of plug-ins."""
@@ -80,7 +80,7 @@ class Scoring:
 
 
 def available(*, clip: str | None = None) -> tuple[str, ...]:
-    """The names of what can be measured here."""
+    """Return the names of what can be measured here."""
     plugins = sorted(entry.name for entry in entry_points(group=GROUP))
     return (ADVISE, *([CLIP] if clip else ()), *plugins)
 
@@ -138,7 +138,7 @@ def score_sweep(
 
 
 class _Keeper:
-    """What is known of the cells so far, and how far it is."""
+    """The scores of the cells so far, and the progress."""
 
     def __init__(self, folder: SweepFolder, wanted: Scoring, tell: Callable[[int, int], None]) -> None:
         self.folder, self.wanted, self._tell = folder, wanted, tell
@@ -158,7 +158,7 @@ class _Keeper:
         self._total = max(1, pictures + rows * (ADVISE in wanted.sources))
 
     def rows_to_ask(self) -> list[int]:
-        """The rows of which a cell has no numbers of advise yet, one of each kind that is the same to it."""
+        """Return the rows of which a cell has no numbers of advise yet, one of each kind that is the same to it."""
         sweep, rows = self.folder.sweep, dict[Render, int]()
         for row in range(len(sweep.rows)):
             measurable = [c for c, skip in enumerate(sweep.skips) if isinstance(skip, ClipSkip | EncoderSkips)]
@@ -198,11 +198,11 @@ class _Models:
         self._other: Model | None = None
 
     def facts(self, ref: FileRef) -> CheckpointFacts:
-        """The facts of a row's model."""
+        """Return the facts of a row's model."""
         return self.first.facts if ref == self.first.facts.ref else self._extras.models[ref]
 
     def of(self, ref: FileRef) -> Model:
-        """A row's model, open."""
+        """Return a row's model, open."""
         if ref == self.first.facts.ref:
             return self.first
         if self._other is None or self._other.facts.ref != ref:
@@ -222,7 +222,7 @@ def _score_rows(
     *,
     loras: Sequence[LoraRef],
 ) -> None:
-    """What advise measures, once for rows that are the same to it."""
+    """Take the measures of advise, once for rows that are equal to it."""
     sweep, depth = keeper.folder.sweep, models.first.facts.depth
     own = {ref.hash: _best(known[ref.name], depth) for ref in loras}
     keeper.add_measures(measures_of([ref.name for ref in loras]))
@@ -252,7 +252,7 @@ def _score_rows(
 
 
 def _score_pictures(keeper: _Keeper, name: str) -> None:
-    """The numbers that a score finds for the pictures that are there."""
+    """Score the pictures that are there."""
     measure_name, folder = "clip_score" if name == CLIP else name, keeper.folder
     waiting = [
         (row, column)
@@ -299,7 +299,7 @@ def _measure(score: Score, *, name: str, source: str) -> Measure:
 
 
 def _all_loras(sweep: Sweep) -> tuple[LoraRef, ...]:
-    """Each LoRA of the sweep once, at the strength that it was asked for."""
+    """Return each LoRA of the sweep once, at the strength that it was asked for."""
     return tuple({ref.hash: ref for row in (*sweep.rows, sweep.loras) for ref in row}.values())
 
 

@@ -30,7 +30,7 @@ class ScoredSweep:
     """By row and column, then by a measure's name."""
 
     def value(self, row: int, column: int, measure: str) -> float | None:
-        """A cell's number, where it has one."""
+        """Return a cell's number, where it has one."""
         return self.cells[row][column].get(measure)
 
     @property
@@ -47,7 +47,7 @@ class ScoredSweep:
         return range(len(self.sweep.skips))
 
     def name(self, rows: Rows) -> str:
-        """A group's rows in words, without their seeds."""
+        """Return a group's rows in words, without their seeds."""
         point = self.sweep.points[rows[0]] if self.sweep.points else ()
         others = (axis.name(value) for axis, value in point if axis.kind.name != "seed")
         return ", ".join(filter(None, (*others, name_row(self.sweep.rows[rows[0]]))))
@@ -56,7 +56,7 @@ class ScoredSweep:
 def summarize(
     table: ScoredSweep, *, known: Mapping[str, Sequence[Evidence]], depth: int, missing: Sequence[str] = ()
 ) -> Summary:
-    """What the scores come to; `known` is what files and weights say of the Clip Skip that each was trained at."""
+    """Return what the scores come to; `known` is what files and weights say of the Clip Skip that each was trained at."""
     badges = (*_trained(table, known, depth=depth), *_gone(table), *_broken(table))
     groups = tuple(_groups(table))
     comparisons = tuple(_comparisons(table, groups))
@@ -81,7 +81,7 @@ def _trained(table: ScoredSweep, known: Mapping[str, Sequence[Evidence]], *, dep
 
 
 def _gone(table: ScoredSweep) -> Iterator[Badge]:
-    """A badge for each LoRA and each Clip Skip at which it is not taken up, on the mean over its rows."""
+    """Yield a badge for each LoRA and each Clip Skip at which it is not taken up, on the mean over its rows."""
     rows_of: dict[str, list[int]] = {}
     for row, loras in enumerate(table.sweep.rows):
         for ref in loras:
@@ -108,7 +108,7 @@ def _uptake_of(name: str, row: Sequence[LoraRef]) -> str:
 
 
 def _broken(table: ScoredSweep) -> Iterator[Badge]:
-    """The column from which on, to the deepest, at least half of the rows have two of the three signs."""
+    """Yield the column from which on, to the deepest, at least half of the rows have two of the three signs."""
     ordered = sorted(
         (skip.from_end, column)
         for column, skip in enumerate(table.sweep.skips)
@@ -158,7 +158,7 @@ def _groups(table: ScoredSweep) -> Iterator[Group]:
 
 
 def _comparisons(table: ScoredSweep, groups: Sequence[Group]) -> Iterator[PairedComparison]:
-    """The best Clip Skip of each measure against every other, on the seeds that both have.
+    """Yield the best Clip Skip of each measure against every other, on the seeds that both have.
 
     Which one is the best is seen on the same numbers, so the correction counts all pairs. A measure that is a share of what it
     is at one Clip Skip is compared with that one, which no number has chosen.
@@ -195,7 +195,7 @@ def _best(measure: Measure, several: Iterable[Group]) -> Group:
 
 
 def _anchor(measure: Measure, several: Iterable[Group]) -> int | None:
-    """The column that a share of advise is of: there it is 1, or 0, at every seed."""
+    """Return the column that a share of advise is of: there it is 1, or 0, at every seed."""
     if measure.source != ADVISE:
         return None
     own = 1.0 if measure.higher_is_better else 0.0
@@ -212,7 +212,7 @@ def _badge_line(table: ScoredSweep, badge: Badge) -> str:
 
 
 def _lines(table: ScoredSweep, groups: Sequence[Group], comparisons: Sequence[PairedComparison]) -> Iterator[str]:
-    """A line for each group and measure with seeds to compare, or with a score of the picture; the first dozen."""
+    """Yield a line for each group and measure with seeds to compare, or with a score of the picture; the first dozen."""
     told = {measure.name: measure for measure in table.measures if measure.source != ADVISE or measure.by_seed}
     of_group = [
         (table.name(rows), told[name], list(several), [one for one in comparisons if (one.rows, one.measure) == (rows, name)])

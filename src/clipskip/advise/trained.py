@@ -62,7 +62,7 @@ class Captioned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What is known after some looks."""
+    """The state of the contest after some looks."""
 
     way: str
     """How it was asked: "captioned pictures" or "its own drawings"."""
@@ -83,7 +83,7 @@ class Trained:
 def contest(
     ask: Ask, *, way: str, pictures: int, skips: Sequence[int], flaw: float, rounds: int = ROUNDS
 ) -> Iterator[Trained]:
-    """What is known after each look, until it is sure or there is no more to look at.
+    """Yield the state of the contest after each look, until it is decided or there is no more to look at.
 
     A picture that comes again counts once, with the mean of its scores. `flaw` is how often the method itself is taken
     to be wrong, whatever it sees.
@@ -119,7 +119,7 @@ def contest(
 def by_pictures(
     probe: Probe, pictures: Sequence[Captioned], *, skips: Sequence[int] = CANDIDATES, seed: int = 0
 ) -> Iterator[Trained]:
-    """The test on captioned pictures: the error of denoising them, with the text at each Clip Skip.
+    """Return the test on captioned pictures: the error of denoising them, with the text at each Clip Skip.
 
     A denoiser is trained to predict the noise on captioned pictures (Ho et al. 2020, equation 14) with the text at one
     Clip Skip, so there its error is the lowest; with the same picture, noise and noise level at every Clip Skip
@@ -158,7 +158,7 @@ DRAWINGS_FLAW = 0.5
 def by_drawings(
     probe: Probe, renders: Sequence[Render], *, skips: Sequence[int] = DRAWN_CANDIDATES
 ) -> Iterator[Trained]:
-    """The test on pictures that the model draws of some prompts, at the candidates by turns."""
+    """Return the test on pictures that the model draws of some prompts, at the candidates by turns."""
     known = [skip for skip in skips if skip <= probe.depth]
 
     def ask(number: int, left: Sequence[int]) -> tuple[NDArray[np.float64], int]:
@@ -173,7 +173,7 @@ def by_drawings(
 
 
 def drawing(probe: Probe, render: Render, *, skip: int) -> Latent:
-    """A picture's latent, without guidance."""
+    """Return a picture's latent, without guidance."""
     plain = replace(
         render, clip_skip=ClipSkip(skip), negative_clip_skip=None, cfg_scale=1.0, steps=DRAWING_STEPS, sampler="Euler a",
         scheduler="Automatic",
@@ -208,7 +208,7 @@ def _guesses(
     sigma: float,
     texts: TextRows,
 ) -> Float[Tensor, "skips channels height width"]:
-    """The clean picture that each text makes of its latent."""
+    """Return the clean picture that each text makes of its latent."""
     scaled, timestep = x / math.hypot(1, sigma), probe.levels.timestep(sigma)
     return probe.clean(scaled, timestep, probe.predict_each(scaled, timestep, texts))
 
@@ -221,7 +221,7 @@ FOOTPRINT_FLAW = 0.1
 
 
 def by_footprint(lora: Lora, reader: TextReader, texts: Sequence[str], *, skips: Sequence[int]) -> Trained | None:
-    """What the LoRA's cross-attention says; None for one that has too few plain down matrices there.
+    """Return what the LoRA's cross-attention says; None for one that has too few plain down matrices there.
 
     `reader` reads texts with this LoRA merged, and the texts should be like those that it was trained on.
     """
@@ -244,7 +244,7 @@ def by_difference(
     skips: Sequence[int],
     allow_pickle: bool = False,
 ) -> Trained:
-    """What the difference between a checkpoint and the one that it was made from says.
+    """Return what the difference between a checkpoint and the one that it was made from says.
 
     WrongKind where their cross-attention has other shapes, or does not differ.
     """
@@ -297,13 +297,13 @@ def _concluded(
 def gains(
     downs: Mapping[str, Float[Tensor, "rank width"]], variations: Float[Tensor, "skips tokens width"]
 ) -> Float[Tensor, "modules skips"]:
-    """How strongly each module answers to each Clip Skip's vectors, for their size: |down x|^2 / |x|^2, summed."""
+    """Return how strongly each module answers to each Clip Skip's vectors, for their size: |down x|^2 / |x|^2, summed."""
     size = variations.square().sum((1, 2))
     return torch.stack([(variations @ down.T).square().sum((1, 2)) / size for down in downs.values()])
 
 
 def _variations(reader: TextReader, texts: Sequence[str], skips: Sequence[int]) -> Float[Tensor, "skips tokens width"]:
-    """The texts' vectors at each Clip Skip without their mean: what differs from word to word."""
+    """Return the texts' vectors at each Clip Skip without their mean: what differs from word to word."""
     wanted = [ClipSkip(skip) for skip in skips]
     found = []
     for text in texts:
@@ -314,7 +314,7 @@ def _variations(reader: TextReader, texts: Sequence[str], skips: Sequence[int]) 
 
 
 def _said(text: str, vectors: Tensor) -> int:
-    """The place after the text's last token, in its first chunk."""
+    """Return the place after the text's last token, in its first chunk."""
     return min(1 + max(1, len(token_ids(text))), 76, len(vectors))
 
 
@@ -323,7 +323,7 @@ CAPTIONS = (".txt", ".caption")
 
 
 def read_pictures(folder: Path, model: Model) -> tuple[Captioned, ...]:
-    """The pictures that have a caption, at most 256, cut to the model's square and encoded.
+    """Return the pictures that have a caption, at most 256, cut to the model's square and encoded.
 
     NotFound where the folder is not there or none has a caption.
     """

@@ -1,4 +1,4 @@
-"""What is known of the model, its LoRAs and the prompt in; one Clip Skip, why, and how sure that is, out."""
+"""The verdict: evidence on the model, its LoRAs and the prompt in; one Clip Skip, the reason, and how sure it is, out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Chances = Mapping[int, float]
 
 
 class Answer(StrEnum):
-    """What kind of verdict it is."""
+    """The kind of a verdict."""
 
     VALUE = "value"
     NO_DIFFERENCE = "no difference that matters"
@@ -39,7 +39,7 @@ class Verdict:
 
 
 def decide(model: Chances, loras: Mapping[str, Chances], prompted: Prompted | None, *, default: int) -> Verdict:
-    """The verdict; `default` is where the model's family starts."""
+    """Return the verdict; `default` is where the model's family starts."""
     trained, sure = _most(model)
     if prompted is not None and _skips_alike(prompted):
         text = "Every Clip Skip that was asked about guides this prompt alike" + _ignored(prompted)
@@ -54,7 +54,7 @@ def decide(model: Chances, loras: Mapping[str, Chances], prompted: Prompted | No
 
 
 def _with_loras(model: Chances, loras: Mapping[str, Chances], prompted: Prompted | None) -> Verdict:
-    """Where model and LoRAs were trained at one Clip Skip, that; else where the least of them is lost."""
+    """Return the Clip Skip that the model and LoRAs were trained at if it is one; else the one that loses the least of them."""
     trained, sure = _most(model)
     own = {name: _most(chances) for name, chances in loras.items()}
     names = " and ".join(own)
@@ -79,7 +79,7 @@ def _with_loras(model: Chances, loras: Mapping[str, Chances], prompted: Prompted
 
 
 def _kept(prompted: Prompted, column: int) -> float:
-    """The weakest of the guidance and the LoRAs' uptake at a Clip Skip, of what each is at its own."""
+    """Return the weakest of the guidance and the LoRAs' uptake at a Clip Skip, of what each is at its own."""
     return min([prompted.guidance_kept[column], *(lora.uptake[column] for lora in prompted.loras)])
 
 
@@ -94,7 +94,7 @@ def _skips_alike(prompted: Prompted) -> bool:
 
 
 def _ignored(prompted: Prompted | None) -> str:
-    """A second sentence about phrases that nothing reacts to."""
+    """Return a second sentence about phrases that nothing reacts to."""
     found: Sequence[str] = [one.phrase for one in prompted.phrases if one.ignored] if prompted else []
     if not found:
         return ""

@@ -14,7 +14,7 @@ AGAINST = -0.2
 
 
 def advice_json(advice: Advice, *, family: Family) -> dict[str, object]:
-    """Everything, and the verdict's number in every tool that has one."""
+    """Return everything, and the verdict's number in every tool that has one."""
     tools = [
         {"tool": row.dialect.value, "number": row.number, "note": row.note}
         for row in conversion_table(ClipSkip(advice.verdict.skip), family=family)
@@ -23,7 +23,7 @@ def advice_json(advice: Advice, *, family: Family) -> dict[str, object]:
 
 
 def lines(advice: Advice, *, family: Family, tool: Dialect) -> Iterator[str]:
-    """The verdict first, then what it rests on."""
+    """Yield the verdict first, then what it rests on."""
     yield from _verdict(advice, family=family, tool=tool)
     yield ""
     yield f"{advice.model}{f' [{advice.hash}]' if advice.hash else ''}, {advice.family}, {advice.depth} layers"
@@ -109,7 +109,7 @@ def _lora_lines(lora: LoraUptake) -> Iterator[str]:
 
 
 def bar(share: float) -> str:
-    """A share as a bar, full at 1."""
+    """Return a share as a bar, full at 1."""
     return "█" * round(BAR * min(max(share, 0.0), 1.0))
 
 

@@ -19,7 +19,7 @@ from clipskip.weights import Library, read_trainer_config, remember
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdviseOptions:
-    """What the command was asked, and how to answer."""
+    """The options of the advise command."""
 
     request: Request
     skips: tuple[ClipSkip, ...]

@@ -18,7 +18,7 @@ STYLE = (
 
 
 def plain_epochs(found: Comparison, *, family: Family) -> dict[str, object]:
-    """Everything as JSON's values, with what to write into a trainer's config."""
+    """Return everything as JSON's values, with what to write into a trainer's config."""
     values = dataclasses.asdict(found)
     for epoch in values["epochs"]:
         epoch["path"] = str(epoch["path"])
@@ -35,7 +35,7 @@ def plain_epochs(found: Comparison, *, family: Family) -> dict[str, object]:
 
 
 def epoch_lines(found: Comparison, *, family: Family, tool: Dialect) -> Iterator[str]:
-    """The choice first, then what it rests on."""
+    """Yield the choice first, then what it rests on."""
     choice, chosen = found.choice, found.epochs[found.choice.epoch]
     number = number_in(tool, choice.skip, family=family)
     which = f"{chosen.name} ({chosen.label}) at Clip Skip {number}"
@@ -75,7 +75,7 @@ def _tables(found: Comparison) -> Iterator[tuple[str, Table, str]]:
 
 
 def epoch_picture(found: Comparison) -> str:
-    """An SVG: a panel for each measure, Clip Skip across, a line for each epoch, the later the darker; a ring is the choice."""
+    """Return an SVG: a panel for each measure, Clip Skip across, a line for each epoch, the later the darker; a ring is the choice."""
     panels = [panel for panel in _tables(found) if panel[0] != "added"]
     width = LEFT + len(panels) * (WIDE + LEFT) + GAP
     height = TOP + TALL + 58 + 18 * -(-len(found.epochs) // 3)

@@ -1,4 +1,4 @@
-"""What the layers make of a text, in; lines of text, and a picture as SVG, out."""
+"""A reading of the layers in; lines of text, and a picture as SVG, out."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ STYLE = (
 
 
 def layer_picture(layers: LayerReading, *, model: str, text: str) -> str:
-    """An SVG: how alike the Clip Skips are, and what the words do to each other at each."""
+    """Return an SVG: how alike the Clip Skips are, and what the words do to each other at each."""
     columns = len(layers.skips)
     square = [(f"Clip Skip {skip}", values) for skip, values in zip(layers.skips, layers.likeness, strict=True)]
     words = [(told.name[2:], told.values) for told in _word_rows(layers)]

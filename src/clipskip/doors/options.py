@@ -1,4 +1,4 @@
-"""From what was typed to a Request: the settings block first, options on top."""
+"""Typed options to a Request: the settings block first, options on top."""
 
 import sys
 from collections.abc import Mapping

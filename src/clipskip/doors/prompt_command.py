@@ -43,7 +43,7 @@ class PromptFiles:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How a prompt is read, and at which Clip Skips."""
+    """A prompt as it is read, and the Clip Skips that read it."""
 
     report: PromptReport
     files: PromptFiles | None

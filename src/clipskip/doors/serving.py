@@ -30,7 +30,7 @@ LEAST_TOKEN = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where the server listens, and what it requires from clients."""
+    """The address that the server listens on, and the credentials that it requires."""
 
     host: str
     port: int
@@ -67,7 +67,7 @@ class Place:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can connect."""
+        """Return whether only this machine can connect."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:

@@ -1,4 +1,4 @@
-"""What each layer makes of a text, in a few numbers."""
+"""Each layer's output for a text, summarized in a few numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -21,7 +21,7 @@ Weights = nn.Module | Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSettings:
-    """What an encoder's tensors cannot tell."""
+    """Settings of an encoder that its tensors do not show."""
 
     heads: int | None = None
     """Number of attention heads; None means one for every 64 numbers of width, as in all of CLIP's."""

@@ -123,12 +123,12 @@ class TextReader:
 
     @property
     def pools(self) -> bool:
-        """Whether a pooled vector conditions the picture too."""
+        """Return whether a pooled vector conditions the picture too."""
         return any(encoder.rule.pooled for encoder in self.encoders)
 
     @property
     def refines(self) -> bool:
-        """Whether this is SDXL's refiner, which takes an aesthetic score instead of a target size."""
+        """Return whether this is SDXL's refiner, which takes an aesthetic score instead of a target size."""
         return self.pools and len(self.encoders) == 1
 
     @property
@@ -138,7 +138,7 @@ class TextReader:
 
     @property
     def vector_counts(self) -> dict[str, int]:
-        """How many vectors each embedding has, which reading a prompt needs to know."""
+        """Return the number of vectors of each embedding, which reading a prompt needs."""
         return {embedding.name: embedding.count for embedding in self.embeddings}
 
     def check(self, skip: Skip) -> None:

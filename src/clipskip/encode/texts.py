@@ -33,7 +33,7 @@ class PromptTexts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecondPass:
-    """What reading a text for a second pass needs beside its render."""
+    """The inputs that reading a text for a second pass needs beside its render."""
 
     first_calls: int
     """Number of denoiser calls in the first pass."""

@@ -214,7 +214,7 @@ def _trait(file: Card, name: str) -> str:
 
 
 def _has(file: Card, digits: str) -> bool:
-    """Whether Civitai says that a file has this hash, whatever its kind."""
+    """Return whether Civitai says that a file has this hash, whatever its kind."""
     hashes = file.get("hashes")
     return isinstance(hashes, dict) and any(str(known).lower().startswith(digits) for known in hashes.values())
 

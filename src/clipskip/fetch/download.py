@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class _AnotherFile(Exception):
-    """What an earlier attempt left is not the beginning of what the host has now."""
+    """The host's file is not the one that an earlier attempt began to fetch."""
 
 
 def download(file: RemoteFile, web: Web, place: Path, *, progress: Progress | None = None) -> Refusal | None:
@@ -121,7 +121,7 @@ def _verify(part: Path, file: RemoteFile) -> None:
 
 
 def _is_whole(part: Path, file: RemoteFile) -> bool:
-    """Whether an earlier attempt left all of the file, as far as the host describes it."""
+    """Return whether an earlier attempt left all of the file, as far as the host describes it."""
     return _sha256(part) == file.sha256 if file.sha256 else file.least <= part.stat().st_size <= file.size + 1024
 
 

@@ -1,4 +1,4 @@
-"""From a link to a file on this machine: searched here first, then fetched, verified and put into its kind's folder."""
+"""A link to a file on this machine: searched here first, then fetched, verified and put into its kind's folder."""
 
 import json
 import os

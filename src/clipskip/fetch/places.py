@@ -1,4 +1,4 @@
-"""Where a fetched file belongs: the folder of its kind, as in A1111 or ComfyUI."""
+"""The folder that a fetched file belongs in, by its kind, as in A1111 or ComfyUI."""
 
 from collections.abc import Sequence
 from pathlib import Path

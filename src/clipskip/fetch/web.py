@@ -61,7 +61,7 @@ class Web:
 
     @property
     def has_token(self) -> bool:
-        """Whether requests to the host carry a token."""
+        """Return whether requests to the host carry a token."""
         return self._token is not None
 
     def pause(self) -> None:

@@ -331,7 +331,7 @@ def _chunk_texts(texts: Mapping[str, str], size: tuple[int, int]) -> Iterator[st
 
 
 def _xmp(packet: str, name: str) -> str:
-    """The first text of a property in a picture's XMP, or nothing."""
+    """Return the first text of a property in a picture's XMP, or nothing."""
     at = packet.find(f"<{name}>")
     start = packet.find(">", packet.find("<rdf:li", at)) + 1 if at >= 0 else 0
     end = packet.find("</rdf:li>", start)

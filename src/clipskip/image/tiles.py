@@ -26,7 +26,7 @@ def enlarge_by_tiles(
     overlap_px: int = OVERLAP_PX,
     given_up: Callable[[], bool] = lambda: False,
 ) -> Pixels:
-    """The picture [height, width, 3] as a model enlarges it.
+    """Return the picture [height, width, 3] as a model enlarges it.
 
     Tiles lie at even distances, and fade into the one before them over the overlap. A side that is shorter than a tile
     is not filled up to it. A1111 hands its models blue first, and so do we: a settings text's picture comes out the same.
@@ -47,7 +47,7 @@ def enlarge_by_tiles(
 
 
 def _places(side: int, tile: int, overlap: int) -> Iterator[int]:
-    """Where tiles begin along a side."""
+    """Return where tiles begin along a side."""
     count = max(1, math.ceil((side - overlap) / (tile - overlap)))
     last = max(0, side - tile)
     return (last if at == count - 1 else int(at * last / (count - 1)) for at in range(count))
@@ -61,7 +61,7 @@ def _enlarged(tile: Pixels, enlarge: Enlarge, device: torch.device) -> Pixels:
 
 
 def _append_tile(before: Pixels, tile: Pixels, *, at: int, whole: int, overlap: int, axis: int) -> Pixels:
-    """The pixels so far with one more tile along an axis, into which the first ones fade over the overlap."""
+    """Return the pixels so far with one more tile along an axis, into which the first ones fade over the overlap."""
     if at == 0:
         before = np.zeros((*tile.shape[:axis], whole, *tile.shape[axis + 1 :]), np.uint8)
     into, tile = np.moveaxis(before, axis, 0), np.moveaxis(tile, axis, 0)

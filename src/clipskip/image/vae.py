@@ -84,7 +84,7 @@ def picture_px(vae: VAE, side_px: int) -> int:
 
 
 def _overflows(vae: VAE, values: Float[Tensor, "..."]) -> bool:
-    """Whether half precision overflowed in this VAE, as for some anime models; it then stays in float32."""
+    """Return whether half precision overflowed in this VAE, as for some anime models; it then stays in float32."""
     return vae.dtype is torch.float16 and not bool(values.isfinite().all())
 
 

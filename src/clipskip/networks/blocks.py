@@ -174,7 +174,7 @@ class Upsample(nn.Module):
 
 
 def convolve(layer: nn.Conv2d, x: Maps) -> OtherMaps:
-    """The layer's 3 x 3 convolution, padded by 1; on a CPU a product of patches where weights outnumber pixels."""
+    """Return the layer's 3 x 3 convolution, padded by 1; on a CPU a product of patches where weights outnumber pixels."""
     batch, channels, stride = *x.shape[:2], layer.stride[0]
     height, width = ((side - 1) // stride + 1 for side in x.shape[2:])
     if x.device.type != "cpu" or layer.out_channels < FEW_ROWS * batch * height * width:
@@ -188,7 +188,7 @@ def convolve(layer: nn.Conv2d, x: Maps) -> OtherMaps:
 
 
 def exactly(layer: nn.Conv2d, x: Maps) -> Float[Tensor, "batch _channels height width"]:
-    """The layer's 3 x 3 convolution in float32, so that a network's output is not rounded to half precision.
+    """Return the layer's 3 x 3 convolution in float32, so that a network's output is not rounded to half precision.
 
     In bfloat16 a picture would be off by up to half a step of 255, and guidance multiplies a latent's rounding error by
     15.
@@ -200,7 +200,7 @@ def exactly(layer: nn.Conv2d, x: Maps) -> Float[Tensor, "batch _channels height 
 def pointwise(
     layer: nn.Conv2d | nn.Linear, x: Maps, onto: Float[Tensor, "batch out height width"] | None = None
 ) -> Float[Tensor, "batch out height width"]:
-    """A 1 x 1 convolution, computed as a matrix product; added to `onto` where that is given."""
+    """Return a 1 x 1 convolution, computed as a matrix product; added to `onto` where that is given."""
     if onto is None:
         return from_rows(linear(to_rows(x), layer.weight.flatten(1), layer.bias), like=x)
     return from_rows(added(layer, to_rows(x), onto=to_rows(onto)), like=x)

@@ -41,13 +41,13 @@ def gated(rows: Rows, value: Weights, gate: Weights) -> Float[Tensor, "*batch ou
 
 
 def can_fuse(rows: Tensor) -> bool:
-    """Whether the fused operations work here for these rows: in bfloat16, on a CPU that multiplies it."""
+    """Return whether the fused operations work here for these rows: in bfloat16, on a CPU that multiplies it."""
     return rows.dtype == torch.bfloat16 and rows.device.type == "cpu" and _has_fused()
 
 
 @cache
 def _has_fused() -> bool:
-    """Whether the fused operations run here. They are tried once, since torch may have the names without the
+    """Return whether the fused operations run here. They are tried once, since torch may have the names without the
     library."""
     row = torch.ones(1, 16, dtype=torch.bfloat16)
     weight, bias = torch.ones(16, 16, dtype=torch.bfloat16), torch.zeros(16, dtype=torch.bfloat16)

@@ -47,7 +47,7 @@ class Kernel:
 
     @staticmethod
     def takes(queries: Rows, keys: Others, values: Others, *, heads: int) -> bool:
-        """Whether the kernel takes these tensors: bfloat16 on the CPU, with each token's numbers contiguous."""
+        """Return whether the kernel takes these tensors: bfloat16 on the CPU, with each token's numbers contiguous."""
         width = queries.shape[-1] // heads
         return width % STEP == 0 and width <= WIDEST and all(
             rows.dtype == torch.bfloat16 and rows.device.type == "cpu" and rows.stride(-1) == 1
@@ -106,7 +106,7 @@ def _compile(compiler: str, source: Path, file: Path) -> None:
 
 
 def _is_right(kernel: Kernel) -> bool:
-    """Whether the kernel agrees with torch's attention for more rows, keys and numbers than fit one tile."""
+    """Return whether the kernel agrees with torch's attention for more rows, keys and numbers than fit one tile."""
     numbers, here = torch.Generator().manual_seed(0), torch.device("cpu")
     q, k, v = (torch.randn(1, n, 80, generator=numbers, device=here).bfloat16() for n in (35, 290, 290))
     queries, keys, values = (rows.float().view(1, -1, 2, 40).transpose(1, 2) for rows in (q, k, v))

@@ -56,7 +56,7 @@ class _Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Timeline:
-    """How an edit's number is counted."""
+    """The rule by which an edit's number is counted."""
 
     steps: int
     fraction_offset: float = 0.0
@@ -107,7 +107,7 @@ def parse_schedule(
 
 
 def is_literal(text: str) -> bool:
-    """Whether the grammar does not cover this prompt, so that its edits are taken as text."""
+    """Return whether the grammar does not cover this prompt, so that its edits are taken as text."""
     return _read_program(text) is None
 
 
@@ -139,7 +139,7 @@ def _has_bar(program: _Program, frames: list[list[int]]) -> bool:
 
 
 def _close(program: _Program, frame: list[int], close: int) -> bool:
-    """Whether the two brackets make a group; groups that change with the step are added to the program."""
+    """Return whether the two brackets make a group; groups that change with the step are added to the program."""
     if not frame or program.tokens[frame[0]] != _CLOSES[program.tokens[close]]:
         return False
     marks = [program.tokens[mark] for mark in frame[1:]]
@@ -154,7 +154,7 @@ def _close(program: _Program, frame: list[int], close: int) -> bool:
 
 
 def _close_edit(program: _Program, frame: list[int], close: int) -> bool:
-    """Whether the bracket holds one or two texts and, behind its last colon, a number; if so, add the edit."""
+    """Return whether the bracket holds one or two texts and, behind its last colon, a number; if so, add the edit."""
     start, *between, last = frame
     when = _WHEN.fullmatch(program.tokens[last + 1])
     if len(between) > 1 or last + 2 != close or when is None:

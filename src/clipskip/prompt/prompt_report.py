@@ -66,7 +66,7 @@ class PartReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptReport:
-    """How a prompt is read; `dataclasses.asdict` turns it into JSON."""
+    """A prompt as it is read; `dataclasses.asdict` turns it into JSON."""
 
     text: str
     """The text without comments and tags."""

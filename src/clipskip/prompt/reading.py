@@ -26,7 +26,7 @@ _COMMENT = re.compile(r"#[^\n]*(\n|$)")
 
 
 class Emphasis(Enum):
-    """How weights apply to the encoder's output (A1111 1.8.0 modules/sd_emphasis.py)."""
+    """The rule by which weights apply to the encoder's output (A1111 1.8.0 modules/sd_emphasis.py)."""
 
     ORIGINAL = "Original"
     """Multiply, then restore the mean of the whole."""
@@ -72,7 +72,7 @@ class Rules:
 
     @property
     def comfy(self) -> bool:
-        """Whether prompts are read by ComfyUI's rules."""
+        """Return whether prompts are read by ComfyUI's rules."""
         return self.emphasis is Emphasis.COMFYUI
 
     def uncommented(self, text: str) -> str:

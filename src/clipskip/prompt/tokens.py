@@ -47,7 +47,7 @@ def readable(ids: Iterable[int]) -> str:
 
 
 def ends_word(token: int) -> bool:
-    """Whether a word ends with this token."""
+    """Return whether a word ends with this token."""
     return token_pieces([token])[0].endswith(WORD_END)
 
 

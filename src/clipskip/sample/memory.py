@@ -23,7 +23,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def has_room(device: torch.device, needed: float) -> bool:
-    """Whether so many bytes can still be allocated, after giving back kept memory if need be."""
+    """Return whether so many bytes can still be allocated, after giving back kept memory if need be."""
     if needed > free_bytes(device):
         empty_cache(device)
     return needed <= free_bytes(device)
@@ -46,7 +46,7 @@ def kept_memory(device: torch.device) -> AbstractContextManager[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error is a failed allocation, on a GPU, in torch's CPU allocator or in Python."""
+    """Return whether the error is a failed allocation, on a GPU, in torch's CPU allocator or in Python."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or (isinstance(error, RuntimeError) and ALLOCATOR in str(error))
 

@@ -67,7 +67,7 @@ class Sampler:
         return latent_consistency(trained) if self.consistency else trained
 
     def leaves_schedule(self, *, begun: bool) -> bool:
-        """Whether a schedule type changes nothing, for a picture that begins at another or not."""
+        """Return whether a schedule type changes nothing, for a picture that begins at another or not."""
         return self.own_times is not None and (self.unit_scale or not begun)
 
     def sigmas(self, steps: int, *, schedule: str = AUTOMATIC) -> Sigmas:

@@ -54,13 +54,13 @@ def sgm_uniform(steps: int, table: NoiseTable) -> Sigmas:
 
 
 def simple(steps: int, table: NoiseTable) -> Sigmas:
-    """Every (1000 / n)-th of the model's sigmas, counted down from the largest, rounded down."""
+    """Return every (1000 / n)-th of the model's sigmas, counted down from the largest, rounded down."""
     stride = len(table.sigmas) / steps
     return (*(table.sigmas[-1 - int(i * stride)] for i in range(steps)), 0.0)
 
 
 def ddim(steps: int, table: NoiseTable) -> Sigmas:
-    """Every (1000 // n)-th of the model's sigmas from the second up: more than n of them when n does not divide
+    """Return every (1000 // n)-th of the model's sigmas from the second up: more than n of them when n does not divide
     1000."""
     stride = max(len(table.sigmas) // steps, 1)
     return (*reversed(table.sigmas[1::stride]), 0.0)
@@ -73,7 +73,7 @@ def turbo(steps: int, table: NoiseTable) -> Sigmas:
 
 
 def align_your_steps(steps: int, table: NoiseTable) -> Sigmas:
-    """The published sigmas for SD 1.5 or SDXL, interpolated in log sigma to n."""
+    """Return the published sigmas for SD 1.5 or SDXL, interpolated in log sigma to n."""
     published = ALIGN_YOUR_STEPS_SDXL if table.sdxl else ALIGN_YOUR_STEPS
     given = np.linspace(0, 1, len(published))
     logs = np.interp(np.linspace(0, 1, steps), given, np.log(published))
@@ -103,7 +103,7 @@ def beta(steps: int, table: NoiseTable) -> Sigmas:
 
 
 def timesteps_ddim(steps: int, table: NoiseTable) -> Sigmas:
-    """The levels of A1111's DDIM: timesteps 1, 1 + s, 1 + 2s ... with s = 1000 // n, downwards, ending at 1.
+    """Return the levels of A1111's DDIM: timesteps 1, 1 + s, 1 + 2s ... with s = 1000 // n, downwards, ending at 1.
 
     It makes one move fewer than it has timesteps and stops at timestep 1, not at 0: 19 moves for 20 steps
     (modules/sd_samplers_timesteps_impl.py).
@@ -113,7 +113,7 @@ def timesteps_ddim(steps: int, table: NoiseTable) -> Sigmas:
 
 
 def timesteps_unipc(steps: int, table: NoiseTable) -> Sigmas:
-    """The levels of A1111's UniPC: evenly spaced times between which log alpha is linear, ending at timestep 0.
+    """Return the levels of A1111's UniPC: evenly spaced times between which log alpha is linear, ending at timestep 0.
 
     n is DDIM's number of timesteps: 31 for 30 steps (Zhao et al. 2023, "time_uniform").
     """

@@ -1,4 +1,4 @@
-"""Where a run begins: at pure noise, or part of the way down from a picture, as in A1111's img2img and hires fix.
+"""The start of a run: pure noise, or a picture with part of the noise, as in A1111's img2img and hires fix.
 
 Sources: 1.10 modules/sd_samplers_common.py setup_img2img_steps, sample_img2img of its two kinds of sampler, and the
 mask of modules/sd_samplers_cfg_denoiser.py.

@@ -1,4 +1,4 @@
-"""What is wanted, as plain values without tensors; their text form is the infotext."""
+"""Requests and settings as plain values without tensors; their text form is the infotext."""
 
 from clipskip.spec.axes import AXES, Axis, Value, combinations
 from clipskip.spec.changes import parse_size, values_of, with_values

@@ -1,4 +1,4 @@
-"""From a record in a Reader to a Request, for settings lines and every tool's JSON alike."""
+"""A record in a Reader to a Request, for settings lines and every tool's JSON alike."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ Names = Callable[[str, str], tuple[str, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """How one tool's records are to be read: its defaults for what they leave out, and its ways of writing things."""
+    """The conventions of one tool's records: its defaults for what they leave out, and its spellings."""
 
     label: str
     sampler: str = "Euler a"

@@ -1,4 +1,4 @@
-"""What a sweep varies besides Clip Skip, in the syntax of A1111's plot and SwarmUI's grid.
+"""Axes of a sweep besides Clip Skip, in the syntax of A1111's plot and SwarmUI's grid.
 
 seed=1-4, cfg=3,5..9, lora-weight=0.2..1.0, sampler=Euler a||DPM++ 2M, prompt=frog||owl, lora=none||each||all; SKIP: leaves a
 value out.
@@ -116,7 +116,7 @@ class Axis:
         return f"{self.kind.name}={values}{'||' if len(self.values) == 1 and ',' in values else ''}"
 
     def name(self, value: Value) -> str:
-        """A value as a row's label has it."""
+        """Return a value as a row's label has it."""
         if not self.kind.named:
             return ""
         shown = f"{value:g}" if isinstance(value, float) else str(value)

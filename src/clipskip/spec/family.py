@@ -13,7 +13,7 @@ END = 49407
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextReading:
-    """How a family reads one of its text encoders."""
+    """The way in which a family reads one of its text encoders."""
 
     name: str
     """CLIP-L, OpenCLIP-H or OpenCLIP-bigG."""
@@ -149,7 +149,7 @@ class Family(Enum):
 
     @property
     def usable(self) -> bool:
-        """Whether Clip Skip has a meaning for this family."""
+        """Return whether Clip Skip has a meaning for this family."""
         return not self.value.why_not
 
     @property

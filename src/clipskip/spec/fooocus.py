@@ -63,7 +63,7 @@ def ruined_fooocus(record: Record) -> Record:
 
 
 def _unpacked(entry: object) -> object:
-    """A LoRA of RuinedFooocus as Fooocus has it: name, weight, hash."""
+    """Return a LoRA of RuinedFooocus as Fooocus has it: name, weight, hash."""
     if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str):
         packed = _PACKED.fullmatch(entry[1])
         if packed is not None:
@@ -79,7 +79,7 @@ def _lora_list(found: dict[str, Any]) -> list[object]:
 
 
 def untagged(found: dict[str, Any]) -> dict[str, Any]:
-    """The prompts without A1111's LoRA tags, which these tools take out of them; those that no list has join it."""
+    """Return the prompts without A1111's LoRA tags, which these tools take out of them; those that no list has join it."""
     listed = json.dumps(
         [v for key, v in found.items() if "lora" in key.lower() and "hash" not in key.lower()], default=str
     )
@@ -97,7 +97,7 @@ def untagged(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refined(found: dict[str, Any]) -> dict[str, Any]:
-    """Where a refiner takes over: forks say the step, Fooocus the share of them, which is told of beside it."""
+    """Return where a refiner takes over: forks note the step, Fooocus the share of the steps."""
     name = next((found[key] for key in ("refiner_model", "Refiner Model", "refiner_model_name") if key in found), None)
     if not isinstance(name, str) or name.strip().lower() in NO_FILE:
         return found

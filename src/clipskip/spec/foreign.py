@@ -131,7 +131,7 @@ def _read_record(record: Record) -> Request:
 
 
 def _civitai_graph(record: Record) -> Request | None:
-    """A picture of Civitai's own generator: the nodes of a graph, and beside them the settings that it was made of, which
+    """Return a picture of Civitai's own generator: the nodes of a graph, and beside them the settings that it was made of, which
     count: they alone have the Clip Skip and what a second pass over the picture began with."""
     extra = record.get("extraMetadata")
     nodes = {key: node for key, node in record.items() if isinstance(node, dict) and "class_type" in node}
@@ -178,7 +178,7 @@ def _source(record: Record) -> Source:
 
 
 def _flat(record: Record) -> Record:
-    """The record with the settings that it keeps in an object of their own, whose keys win."""
+    """Return the record with the settings that it keeps in an object of their own, whose keys win."""
     found = dict(record)
     for key in UNWRAPPED:
         inner = found.get(key)
@@ -193,7 +193,7 @@ def _flat(record: Record) -> Record:
 
 
 def _json(text: str) -> tuple[Record | None, str]:
-    """The JSON object that a text starts with, and what follows it."""
+    """Return the JSON object that a text starts with, and what follows it."""
     if not text.startswith(("{", "[")):
         return None, ""
     try:
@@ -214,13 +214,13 @@ def _json(text: str) -> tuple[Record | None, str]:
 
 
 def _names_settings(text: str) -> bool:
-    """Whether a text has the quoted key of a setting, or of a graph's node."""
+    """Return whether a text has the quoted key of a setting, or of a graph's node."""
     keys = {plain_key(key) for key in _QUOTED_KEY.findall(text)}
     return bool(keys & {"classtype", *(name for names in SPELLINGS.values() for name in names)})
 
 
 def _broken_json(text: str) -> SpecError:
-    """The error for a text that is meant as JSON and is none that can be read."""
+    """Return the error for a text that is meant as JSON and is none that can be read."""
     try:
         found = json.loads(text, parse_int=_int)
     except RecursionError:
@@ -233,12 +233,12 @@ def _broken_json(text: str) -> SpecError:
 
 
 def _int(digits: str) -> int | float:
-    """A whole number; one of more digits than Python reads is infinite, and refused where it is used."""
+    """Return a whole number; one of more digits than Python reads is infinite, and refused where it is used."""
     return int(digits) if len(digits) < 400 else float(digits)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are all different."""
+    """Return an object whose keys are all different."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
@@ -260,7 +260,7 @@ def _lines(text: str) -> Record | None:
 
 
 def _dream(text: str) -> Record | None:
-    """The command of InvokeAI's first releases: "a fox [blurry]" -s 50 -S 7 -W 512 -H 512 -C 7.5 -A k_lms."""
+    """Return the command of InvokeAI's first releases: "a fox [blurry]" -s 50 -S 7 -W 512 -H 512 -C 7.5 -A k_lms."""
     command = _DREAM.fullmatch(text)
     if command is None or not re.search(r"\s-(?:S|-seed)", command[2]):
         return None

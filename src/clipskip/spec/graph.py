@@ -58,7 +58,7 @@ _NAMED_SIZE = re.compile(r"([0-9]{2,5}) ?[x×] ?([0-9]{2,5})(?![0-9])")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
-    """What a sampler node says, wherever ComfyUI keeps it."""
+    """The settings of a sampler node, wherever ComfyUI keeps them."""
 
     node: Node
     model: Node
@@ -75,7 +75,7 @@ class Sampled:
 
 
 def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Request:
-    """What the graph draws first; SpecError where it says so in nodes that cannot be repeated.
+    """Read the request of the graph's first picture; SpecError for nodes that cannot be repeated.
 
     `made` is the size of the picture that it made, for graphs that do not say it.
     """
@@ -125,7 +125,7 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
 
 
 def _prediction(models: tuple[Node, ...], sampler: str) -> str | None:
-    """What the model predicts where the graph says so; the node nearest to the sampler counts. LCM is sampled as lcm."""
+    """Return the model's prediction if the graph sets it; the node nearest to the sampler counts. LCM is sampled as lcm."""
     found = [word_of(node, "sampling") or "" for node in models if node.kind == "ModelSamplingDiscrete"]
     if sampler == LCM:
         if found[:1] == ["lcm"]:
@@ -153,7 +153,7 @@ def _notes(sampled: Sampled) -> Iterator[tuple[str, str]]:
 
 
 def _first_sampler(graph: Graph) -> Node:
-    """The sampler that goes on from no other."""
+    """Return the sampler that goes on from no other."""
     found = [node for node in graph.nodes.values() if is_sampler(node)]
     for node in found:
         if not any(other in found for other, _ in back_from(graph, node)):
@@ -164,7 +164,7 @@ def _first_sampler(graph: Graph) -> Node:
 
 
 def _sampled(graph: Graph, node: Node) -> Sampled:
-    """The settings of a KSampler, a SamplerCustom or a SamplerCustomAdvanced."""
+    """Return the settings of a KSampler, a SamplerCustom or a SamplerCustomAdvanced."""
     for key, truths in PLAIN_TRUTHS.items():
         _drop(node, key, truths)
     model, noise = node, node
@@ -208,7 +208,7 @@ def _sampled(graph: Graph, node: Node) -> Sampled:
 
 
 def _needed(said: Needed | None, key: str, node: Node) -> Needed:
-    """What a node says for an input that ComfyUI runs no graph without; SpecError where it says nothing."""
+    """Return a node's input that ComfyUI requires; SpecError where it is missing."""
     if said is None:
         raise broken(f"has no {key} for {node.kind}, without which ComfyUI draws nothing; give it whole", field=key)
     return said
@@ -259,14 +259,14 @@ def _sets_skip(way_to_clip: tuple[Node, ...]) -> bool:
 
 
 def _graph_skip(way: tuple[Node, ...]) -> ClipSkip:
-    """The nearest CLIPSetLastLayer before the encoder counts, then the loader's config; without both it is the last layer."""
+    """Return the nearest CLIPSetLastLayer before the encoder counts, then the loader's config; without both it is the last layer."""
     said = [said.whole() for node in way for key in SKIPS if (said := node.take(key))]
     layer, _ = loader_config(way[-1])
     return ClipSkip.from_comfy(next((number for number in (*said, layer) if number is not None), -1))
 
 
 def _latent_size(graph: Graph, node: Node, made: Size) -> Size:
-    """The size of the empty latent, or of the picture that the graph begins with; SpecError where it is not known."""
+    """Return the size of the empty latent, or of the picture that the graph begins with; SpecError where it is not known."""
     here = graph.link(node, "latent_image")
     if here is None and None in made:
         _needed(here, "latent_image", node)
@@ -305,7 +305,7 @@ def _changing_size(node: Node) -> dict[str, object]:
 
 
 def _size_of(graph: Graph, source: Node, made: Size, *, scaled: bool) -> Size | None:
-    """The size that a node says; None for a node that says none. SpecError where something may change it, and the size of
+    """Return the size that a node says; None for a node that says none. SpecError where something may change it, and the size of
     the picture is not known."""
     prefix = next((p for p in ("", "empty_latent_") if {f"{p}width", f"{p}height"} <= source.inputs.keys()), None)
     if prefix is None:

@@ -30,7 +30,7 @@ and what the model predicts, where they say so (comfy/sd.py load_checkpoint)."""
 
 
 def loader_config(node: Node) -> tuple[int | None, str | None]:
-    """What a loader's config says of the text encoder's layer and the prediction; SpecError for a config that is not known."""
+    """Return the text encoder's layer and the prediction that a loader's config sets; SpecError for an unknown config."""
     said = node.take("config_name")
     if said is None:
         return None, None
@@ -66,7 +66,7 @@ def loras_on(graph: Graph, models: tuple[Node, ...], clips: tuple[Node, ...]) ->
 
 
 def vae_of(graph: Graph, sampler: Node, checkpoint: Node) -> str | None:
-    """The VAE file that decodes the picture, or the other checkpoint whose VAE does; None for the checkpoint's own."""
+    """Return the VAE file that decodes the picture, or the other checkpoint whose VAE does; None for the checkpoint's own."""
     name = checkpoint.take("vae_name")
     names = [] if name is None or name.name() in ("Baked VAE", "None") else [stem(name.name())]
     decoders = [n for n in graph.nodes.values() if "vae" in n.inputs and "samples" in n.inputs and not is_sampler(n)]

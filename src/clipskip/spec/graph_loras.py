@@ -37,7 +37,7 @@ _CHANCE = re.compile(r"random|chance|stride", re.IGNORECASE)
 
 
 def loads_loras(node: Node) -> bool:
-    """Whether the node loads LoRAs, or lists them for another that does, in a way that is known."""
+    """Return whether the node loads LoRAs, or lists them for another that does, in a way that is known."""
     if node.kind in TAGGED or node.kind.startswith(POWER) or (node.kind.endswith(MANAGER) and "loras" in node.inputs):
         return True
     return any(key == "lora_name" or _SLOT.fullmatch(key) or _is_stack(node, key) for key in node.inputs)
@@ -59,7 +59,7 @@ def loras_of(graph: Graph, node: Node, passed: tuple[Node, ...] = ()) -> list[Lo
 
 
 def _check_inputs(node: Node, stacks: list[str]) -> None:
-    """An error for LoRAs that a node chooses by chance, and for those that come over a link which is no stack."""
+    """Raise SpecError for LoRAs that a node chooses by chance, and for those that come over a link which is no stack."""
     known = (*stacks, *TAGGED.get(node.kind, ()))
     if "block_vector" in node.inputs and "lora_name" in node.inputs:
         raise broken(
@@ -216,7 +216,7 @@ def _tagged(graph: Graph, node: Node) -> Iterator[Loaded]:
 
 
 def takes_tags(node: Node) -> bool:
-    """Whether a node takes LoRA tags out of its text; rgthree's leaves them there as words where it can load none."""
+    """Return whether a node takes LoRA tags out of its text; rgthree's leaves them there as words where it can load none."""
     if not any(key.startswith("opt_") for key in node.inputs):
         return True
     linked = all(is_link(node.inputs.get(key)) for key in ("opt_model", "opt_clip"))

@@ -31,7 +31,7 @@ MOST_HOPS = 200
 
 
 def without_contexts(record: Record) -> Record:
-    """The graph with every input that is a part of a context put to what the context was given for it."""
+    """Return the graph with every input that is a part of a context put to what the context was given for it."""
     contexts = {name: parts for name, node in record.items() if (parts := CONTEXTS.get(_kind(node)))}
     if not contexts:
         return record
@@ -63,20 +63,20 @@ def _is_context(key: str) -> bool:
 
 @final
 class _Parts:
-    """What the parts of a graph's contexts are; each is looked for once."""
+    """The parts of a graph's contexts; each is looked for once."""
 
     def __init__(self, record: Record, contexts: Mapping[str, tuple[str, ...]]) -> None:
         self._record, self._contexts = record, contexts
         self._known: dict[tuple[str, str], Any] = {}  # JSON
 
     def behind(self, value: Any, hops: int = 0) -> Any:  # JSON
-        """An input's value, or what it is where that is a part of a context; None for a part that nobody gave."""
+        """Return an input's value, or what it is where that is a part of a context; None for a part that nobody gave."""
         name, output = (str(value[0]), value[1]) if is_link(value) else ("", 0)
         outputs = self._contexts.get(name, ())
         return self._held(name, outputs[output], hops) if 1 <= output < len(outputs) else value
 
     def _held(self, name: str, part: str, hops: int) -> Any:  # JSON
-        """A part of the context that a node gives."""
+        """Return a part of the context that a node gives."""
         if (name, part) not in self._known:
             self._known[name, part] = self._found(name, part, hops + 1)
         return self._known[name, part]

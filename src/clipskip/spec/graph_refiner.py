@@ -16,7 +16,7 @@ SAME = ("steps", "cfg", "sampler_name", "scheduler", "noise_seed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refining:
-    """Which checkpoint finishes the picture, and the share of the noise that is gone when it takes over."""
+    """The checkpoint that finishes the picture, and the share of the noise that is removed before it takes over."""
 
     model: str
     switch_at: float
@@ -25,7 +25,7 @@ class Refining:
 def refining(
     graph: Graph, first: Node, *, base: str, words: tuple[Words, Words | None], schedule: str
 ) -> Refining | None:
-    """What goes on where the first sampler ended; None where that is nothing of another checkpoint.
+    """Return the refiner that continues where the first sampler ended; None if it is no other checkpoint.
 
     SpecError where it draws otherwise than the first: with other words, other settings, or levels that are not even.
     """
@@ -69,6 +69,6 @@ def switched_at(end: int, *, steps: int, schedule: str) -> float:
 
 
 def _goes_on(graph: Graph, node: Node, first: Node, end: int) -> bool:
-    """Whether a sampler starts at the step where the first one ended, at its latent and without noise of its own."""
+    """Return whether a sampler starts at the step where the first one ended, at its latent and without noise of its own."""
     starts = node.inputs.get("start_at_step") == end and node.inputs.get("add_noise") in ("disable", False)
     return starts and is_sampler(node) and any(other is first for other, _ in back_from(graph, node))

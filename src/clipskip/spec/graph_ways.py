@@ -52,7 +52,7 @@ class Words:
 
 
 def way(graph: Graph, start: Node, key: str, kind: str) -> tuple[Node, ...]:
-    """The nodes from an input on to the loader of a checkpoint, by links of a kind."""
+    """Return the nodes from an input on to the loader of a checkpoint, by links of a kind."""
     here: Link | None = graph.link(start, key)
     gone: list[Node] = []
     while here is not None:
@@ -88,7 +88,7 @@ def _check_loader(node: Node) -> None:
 
 
 def _refused(graph: Graph, does: str, node: Node, what: str, *, field: str) -> SpecError:
-    """The error for a node of another model or other words, with the files or the text that it names."""
+    """Return the error for a node of another model or other words, with the files or the text that it names."""
     here, names = node, [value for value in node.inputs.values() if isinstance(value, str)]
     for _ in range(MOST_HOPS):
         links = [value for value in here.inputs.values() if isinstance(value, list) and value]
@@ -105,7 +105,7 @@ def _refused(graph: Graph, does: str, node: Node, what: str, *, field: str) -> S
 
 
 def _check_known(graph: Graph, node: Node) -> None:
-    """An error for a node that is not repeated, and for one that has a LoRA or a Clip Skip in a way that is not known."""
+    """Raise SpecError for a node that cannot be repeated, and for one with a LoRA or a Clip Skip in an unknown form."""
     if (what := NOT_REPEATED.get(node.kind)) or node.kind.startswith("ModelMerge") or node.kind.startswith("CLIPMerge"):
         raise _refused(graph, "draws with", node, what or "a merge of models", field="model")
     _check_hooks(node)
@@ -117,7 +117,7 @@ def _check_known(graph: Graph, node: Node) -> None:
 
 
 def _check_skip(node: Node) -> None:
-    """An error for a node on the way to the text encoder that may choose its layer in a way that is not known."""
+    """Raise SpecError for a node before the text encoder that may choose its layer in an unknown way."""
     if says_something(node.inputs.get("stop_at_clip_layer")):
         return
     named = any(_SKIPS.search(name) for name in (node.kind, *node.inputs))
@@ -127,12 +127,12 @@ def _check_skip(node: Node) -> None:
 
 
 def _is_layer(value: object) -> bool:
-    """Whether a value may be a layer that is counted from the end, as ComfyUI counts."""
+    """Return whether a value may be a layer that is counted from the end, as ComfyUI counts."""
     return isinstance(value, int | float) and value in range(-24, 0)
 
 
 def _check_hooks(node: Node) -> None:
-    """An error for hooks, which add LoRAs and other weights to one text or some of the steps."""
+    """Raise SpecError for hooks, which add LoRAs and other weights to one text or some of the steps."""
     if is_link(node.inputs.get("hooks")):
         raise broken(
             f"adds hooks (LoRAs or weights for one text or some steps) with {node.kind}, which cannot be repeated; take them out",
@@ -145,7 +145,7 @@ def _names_file(value: object) -> bool:
 
 
 def texts_of(graph: Graph, start: Node, side: str) -> Words:
-    """The one text that is encoded for a side, and the way to its text encoder."""
+    """Return the one text that is encoded for a side, and the way to its text encoder."""
     key = side if side in start.inputs else "conditioning"
     here = graph.link(start, key)
     name = "prompt" if side == "positive" else "negative prompt"
@@ -173,7 +173,7 @@ def _whole_range(node: Node) -> bool:
 
 
 def _encoded(graph: Graph, node: Node, name: str) -> Words | None:
-    """The words of a node that encodes a text of its own; None for another node."""
+    """Return the words of a node that encodes a text of its own; None for another node."""
     clip = next((key for key in ("clip", "opt_clip") if key in node.inputs), None)
     keys = next((found for group in ENCODED if (found := [key for key in group if key in node.inputs])), None)
     if clip is None or keys is None:
@@ -200,7 +200,7 @@ def _encoded(graph: Graph, node: Node, name: str) -> Words | None:
 
 
 def _emphasis(node: Node, side: str = "") -> str:
-    """How weights count; nodes of other packs say so: BNK's by weight_interpretation, smZ's by parser."""
+    """Return the emphasis that nodes of other packs set: BNK's by weight_interpretation, smZ's by parser."""
     key = next((key for key in (f"{side}_weight_interpretation", "weight_interpretation") if key in node.inputs), "")
     kind = node.inputs.get(key)
     if kind in ("A1111", "comfy"):

@@ -101,7 +101,7 @@ def _settings_at(lines: list[str]) -> int:
 
 
 def _is_settings(line: str) -> bool:
-    """Whether a line is a settings line wherever it stands."""
+    """Return whether a line is a settings line wherever it stands."""
     return bool(_SETTINGS_LINE.match(line)) and _count([line]) >= LEAST_PAIRS
 
 
@@ -110,7 +110,7 @@ def _count(lines: list[str]) -> int:
 
 
 def _goes_on(line: str) -> bool:
-    """Whether a line behind the settings continues them, which it does when it starts with a known setting."""
+    """Return whether a line behind the settings continues them, which it does when it starts with a known setting."""
     first = next(_pairs(line.strip()), None)
     return first is not None and line.strip().startswith(first[0]) and plain_key(first[0]) in KNOWN
 

@@ -34,7 +34,7 @@ _CALLS = re.compile(r'[)"\w]\s*\.(blend|swap|and|add)\s*\(')
 
 
 def invoke_pieces(prompt: str) -> Pieces:
-    """The prompt's words with their weights. SpecError for what cannot be said in one text: blends, swaps, conjunctions."""
+    """Return the prompt's words with their weights. SpecError for what cannot be said in one text: blends, swaps, conjunctions."""
     if call := _CALLS.search(prompt):
         raise SpecError(
             f"this InvokeAI prompt calls .{call[1]}(), which cannot be repeated; give the prompt itself", field="prompt"
@@ -58,7 +58,7 @@ class _Reading:
         self._known: dict[tuple[str, int], Parsed] = {}
 
     def first(self, at: int, *rules: Callable[[int], Parsed]) -> Parsed:
-        """What the first rule that fits reads."""
+        """Return the result of the first rule that fits."""
         return next((found for rule in rules if (found := rule(at)) is not None), None)
 
     def _once(self, name: str, at: int, rule: Callable[[int], Parsed]) -> Parsed:
@@ -120,7 +120,7 @@ class _Reading:
         return None
 
     def fragment(self, at: int) -> tuple[Pieces, int]:
-        """All that is read from here on inside of brackets or quotes."""
+        """Return all that is read from here on inside of brackets or quotes."""
         pieces: Pieces = []
         while True:
             at = _BLANK.match(self.text, at).end()  # type: ignore[union-attr]  # it matches nothing too
@@ -134,7 +134,7 @@ class _Reading:
 
 
 def _weighed(pieces: Pieces, written: str) -> Pieces:
-    """The pieces times a weight: a number, or 1.1 for each plus and 0.9 for each minus."""
+    """Return the pieces times a weight: a number, or 1.1 for each plus and 0.9 for each minus."""
     signs = "+-".find(written[0])
     weight = float(written) if signs < 0 else float((PLUS, MINUS)[signs] ** min(len(written), MOST_SIGNS))
     weighed = [(words, value * weight) for words, value in pieces]

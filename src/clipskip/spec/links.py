@@ -1,4 +1,4 @@
-"""What users type for a model elsewhere: a Civitai link, an AIR, a hash or a Hugging Face link.
+"""Links to models, as users type them: a Civitai link, an AIR, a hash or a Hugging Face link.
 
 Only the hosts named here are ever contacted, whatever a text says.
 """
@@ -187,5 +187,5 @@ def _id_in(text: str) -> int | None:
 
 
 def _is_inside(path: str) -> bool:
-    """Whether a path stays inside its repository."""
+    """Return whether a path stays inside its repository."""
     return all(part not in ("", ".", "..") for part in path.split("/")) if path else True

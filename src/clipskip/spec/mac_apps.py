@@ -42,7 +42,7 @@ def draw_things(record: Record) -> Record:
 
 
 def _with_v2(found: dict[str, Any]) -> dict[str, Any]:
-    """What its app says again in `v2`, in the app's own words, where the record says it there alone."""
+    """Return the fields of `v2`, in the app's own words, that the record has nowhere else."""
     second = found.get("v2")
     if not isinstance(second, dict):
         return found
@@ -65,7 +65,7 @@ def _with_v2(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw_things_fields(fields: Mapping[str, str], prompt: str) -> tuple[Record, str, str]:
-    """The same of its line of settings: the pairs, the prompt and the negative prompt, which is a line that starts with -."""
+    """Return the same of its line of settings: the pairs, the prompt and the negative prompt, which is a line that starts with -."""
     found: dict[str, object] = {}
     slots: dict[str, dict[str, object]] = {}
     for key, value in fields.items():
@@ -83,7 +83,7 @@ def draw_things_fields(fields: Mapping[str, str], prompt: str) -> tuple[Record, 
 
 
 def _loras(value: object) -> object:
-    """Its LoRAs by name; SpecError for one that the refiner alone has."""
+    """Return its LoRAs by name; SpecError for one that the refiner alone has."""
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         Said("lora", value).nonsense("a list of LoRAs with their weights")
     named = []

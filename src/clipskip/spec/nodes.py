@@ -56,7 +56,7 @@ MOST_NODES = 2_000
 
 
 def is_graph(record: Mapping[str, Any]) -> bool:
-    """Whether the JSON is a graph in API form."""
+    """Return whether the JSON is a graph in API form."""
     return bool(record) and all(isinstance(node, dict) and "class_type" in node for node in record.values())
 
 
@@ -103,7 +103,7 @@ def _value(value: object) -> str:
 
 
 def is_link(value: object) -> bool:
-    """Whether an input's value is a link to another node: its name and the number of one of its outputs."""
+    """Return whether an input's value is a link to another node: its name and the number of one of its outputs."""
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str | int) and isinstance(value[1], int)
 
 

@@ -1,4 +1,4 @@
-"""From a tool's value to the layers that it selects, and back, as plain numbers; `ClipSkip` and `dialect` use this.
+"""A tool's value to the layers that it selects, and back, as plain numbers; `ClipSkip` and `dialect` use this.
 
 `rules` has the table of tools and families.
 """

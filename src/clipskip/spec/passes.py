@@ -1,4 +1,4 @@
-"""Where a picture begins, unless at noise alone, and the larger pass that may follow it."""
+"""The start of a picture that does not begin at noise alone, and the larger pass that may follow."""
 
 from dataclasses import dataclass, replace
 
@@ -47,17 +47,17 @@ class Mask:
 
     @property
     def rounded(self) -> bool:
-        """Whether grey counts as black or white."""
+        """Return whether grey counts as black or white."""
         return self.edge == MASK_EDGES[0]
 
     @property
     def inverted(self) -> bool:
-        """Whether black is drawn and white is kept."""
+        """Return whether black is drawn and white is kept."""
         return self.mode == MASK_MODES[1]
 
     @property
     def cropped(self) -> bool:
-        """Whether only the mask's surroundings are drawn, at the render's size, and put back into the picture."""
+        """Return whether only the mask's surroundings are drawn, at the render's size, and put back into the picture."""
         return self.area == INPAINT_AREAS[1]
 
 
@@ -116,7 +116,7 @@ class Hires:
         return replace(self, prompt=prompt, loras=None)
 
     def refines(self, *, second: bool) -> bool:
-        """Whether a refiner takes over in the second pass, or else in the first."""
+        """Return whether a refiner takes over in the second pass, or else in the first."""
         return self.refined != REFINED_PASSES[0 if second else 1]
 
     def size(self, width: int, height: int) -> tuple[int, int]:

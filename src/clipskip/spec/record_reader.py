@@ -205,7 +205,7 @@ class Reader:
         yield from self._more
 
     def has(self, field: str) -> bool:
-        """Whether a key that nobody took spells the setting and has a value."""
+        """Return whether a key that nobody took spells the setting and has a value."""
         return any(key in self._waiting for name in SPELLINGS[field] for key in self._keys.get(name, ()))
 
     def rows(self, rows: Iterable[Setting]) -> dict[str, Any]:  # Any: fields of a dataclass
@@ -245,7 +245,7 @@ def disagree(first: Said, second: Said, *, field: str) -> SpecError:
 
 
 def _mean_same(field: str, first: object, second: object) -> bool:
-    """Whether two values mean the same; models' names are compared as they are looked up."""
+    """Return whether two values mean the same; models' names are compared as they are looked up."""
     texts = [one_line(value).strip() for value in (first, second)]
     if field == "model":
         texts = [re.sub(r"\s*\[[0-9a-fA-F]{8,64}\]$", "", text).replace("\\", "/").rpartition("/")[2] for text in texts]
@@ -254,7 +254,7 @@ def _mean_same(field: str, first: object, second: object) -> bool:
 
 
 def says_something(value: object) -> bool:
-    """Whether a value is given: null, an empty text and an empty list are not."""
+    """Return whether a value is given: null, an empty text and an empty list are not."""
     return value is not None and value != "" and value != [] and value != {}
 
 

@@ -18,7 +18,7 @@ _VALUE = re.compile(r"[+-]?[0-9]{1,4}(?:\.[0-9]{0,9})?", re.ASCII)
 
 
 def is_dynamic(text: str) -> bool:
-    """Whether a text is a dynamic Clip Skip: 4->2, or values like 9,7,4."""
+    """Return whether a text is a dynamic Clip Skip: 4->2, or values like 9,7,4."""
     return any(mark in text for mark in ("->", ",", ";"))
 
 

@@ -1,4 +1,4 @@
-"""What a user asks for, and what it resolves to: every setting of one picture."""
+"""A request, and the render that it resolves to: every setting of one picture."""
 
 import hashlib
 from collections import Counter
@@ -40,7 +40,7 @@ class FileRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a user asks of one picture; None for what is left to the program. Files are given by name."""
+    """A user's request for one picture; None for what is left to the program. Files are given by name."""
 
     prompt: str
     negative_prompt: str = ""
@@ -107,7 +107,7 @@ class Request:
 
     @property
     def defaulted(self) -> tuple[str, ...]:
-        """What a settings text leaves out and nobody gave since, with what is used in its place."""
+        """Return the settings that a settings text leaves out and nobody gave since, with the values used instead."""
         used = {
             "model": "" if self.model else "the one for prompts without a model",
             "seed": "a new one" if self.seed == -1 else "",

@@ -121,7 +121,7 @@ def entries(said: Said) -> list[object]:
 
 
 def read_modules(reader: Reader) -> Said | None:
-    """The VAE among Forge's modules ("Module 1: kl-f8"); SpecError for a text encoder of its own, or for two that may be it."""
+    """Return the VAE among Forge's modules ("Module 1: kl-f8"); SpecError for a text encoder of its own, or for two that may be it."""
     noted = [(bool(match[1]), said) for match, said in reader.matching(_MODULE)]
     for said in reader.all("modules"):
         noted += [(False, Said(said.key, entry)) for entry in entries(said)]

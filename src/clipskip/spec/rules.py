@@ -1,4 +1,4 @@
-"""How every tool numbers Clip Skip: one row per tool and family.
+"""The Clip Skip numbering of every tool: one row per tool and family.
 
 Read in the tools' sources of 2024-2026 (A1111 1.8.0 and 1.10, Forge, Forge Neo and Classic, reForge, ComfyUI, SwarmUI,
 SD.Next, Fooocus, diffusers 0.42, InvokeAI, stable-diffusion.cpp, kohya sd-scripts, compel, OneTrainer, ai-toolkit, Draw
@@ -50,7 +50,7 @@ class Numbering:
 
     @property
     def fixed(self) -> bool:
-        """Whether every number selects the same layer."""
+        """Return whether every number selects the same layer."""
         return self.l_bounds == self.g_bounds == DEFAULT
 
     @property

@@ -53,7 +53,7 @@ def comfy_names(sampler: str, schedule: str) -> tuple[str, str]:
 
 
 def is_comfy(sampler: str) -> bool:
-    """Whether a settings text names its sampler as only nodes of ComfyUI do: euler_ancestral, or euler_ancestral_karras."""
+    """Return whether a settings text names its sampler as only nodes of ComfyUI do: euler_ancestral, or euler_ancestral_karras."""
     return "_" in sampler and comfy_text_names(sampler, AUTOMATIC)[0] != sampler
 
 
@@ -79,7 +79,7 @@ def other_names(sampler: str, schedule: str) -> tuple[str, str]:
 
 
 def takes_no_schedule(sampler: str, *, begun: bool) -> bool:
-    """Whether a sampler visits its own timesteps, so that a schedule type beside it says nothing; where a picture is `begun`
+    """Return whether a sampler visits its own timesteps, so that a schedule type beside it says nothing; where a picture is `begun`
     at another, fewer do."""
     names = OWN_TIMES - SPACED_BY_SCHEDULE if begun else OWN_TIMES
     return plain_key(sampler) in {plain_key(name) for name in names}

@@ -1,4 +1,4 @@
-"""From every tool's settings texts to a Request, and from a Render to the infotext that all of them read."""
+"""Every tool's settings texts to a Request, and a Render to the infotext that all of them read."""
 
 import math
 import re
@@ -47,7 +47,7 @@ UNWRITABLE = re.compile(r'[,:"<>=#{}\x00-\x1f]')
 
 
 def request_from_text(text: str) -> Request:
-    """What a settings text asks for: A1111's, the guide's, or the record of another tool."""
+    """Read a Request from a settings text: A1111's, the guide's, or the record of another tool."""
     if not text.strip(BLANKS):
         raise SpecError("the settings are empty; paste the whole block, prompt first", field="settings")
     record = read_record(text)
@@ -61,7 +61,7 @@ def request_from_text(text: str) -> Request:
 
 
 def request_from_texts(texts: Sequence[str]) -> Request:
-    """What the first of a picture's settings asks for; where others beside it say something else, that is `unused`.
+    """Read a Request from the first of a picture's settings; what others beside it say differently is `unused`.
 
     A graph of ComfyUI that can be read comes before a settings text, since it drew the picture.
     """
@@ -81,14 +81,14 @@ def request_from_texts(texts: Sequence[str]) -> Request:
 
 
 def _with_hashes(asked: Request, text: Request) -> Request:
-    """A graph's request with the hashes that a settings text beside it has of the same files."""
+    """Return a graph's request with the hashes that a settings text beside it has of the same files."""
     same = text.model == asked.model and asked.model_hash is None
     digits = dict(text.lora_hashes) | dict(asked.lora_hashes)
     return replace(asked, model_hash=text.model_hash if same else asked.model_hash, lora_hashes=tuple(digits.items()))
 
 
 def _drew(text: str) -> bool:
-    """Whether a picture's text is a graph of ComfyUI that can be read."""
+    """Return whether a picture's text is a graph of ComfyUI that can be read."""
     if not (text.lstrip().startswith("{") and '"class_type"' in text):
         return False
     try:

@@ -120,7 +120,7 @@ class ClipSkip:
 
     @property
     def fraction(self) -> float:
-        """How far it is from layer `shallow` to the next deeper one; 0 for whole numbers."""
+        """Return how far it is from layer `shallow` to the next deeper one; 0 for whole numbers."""
         return self.from_end - math.floor(self.from_end)
 
     @property

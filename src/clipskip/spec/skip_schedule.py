@@ -62,7 +62,7 @@ class SkipSchedule:
 
     @property
     def alternates(self) -> bool:
-        """Whether any part of it alternates."""
+        """Return whether any part of it alternates."""
         return self.when is None or any(isinstance(skip, SkipSchedule) and skip.alternates for skip in self.skips)
 
     def check(self, depth: int) -> "SkipSchedule":

@@ -48,7 +48,7 @@ def _pairs_of(found: dict[str, Any]) -> list[object]:
 
 
 def _without(tag: re.Match[str], loras: list[list[object]]) -> str:
-    """What stands in a tag's place; a LoRA's is nothing, and it joins the list."""
+    """Return the text that replaces a tag: nothing for a LoRA, which joins the list."""
     kind, name = tag[1].lower(), tag[2]
     if kind in ("embed", "embedding"):
         return f"embedding:{name}"
@@ -62,7 +62,7 @@ def _without(tag: re.Match[str], loras: list[list[object]]) -> str:
 
 
 def _refined(found: dict[str, Any]) -> dict[str, Any]:
-    """A refiner of its own takes over at a step (StepSwapNoisy, StepSwap); a second run over the picture is another thing.
+    """Return a refiner of its own takes over at a step (StepSwapNoisy, StepSwap); a second run over the picture is another thing.
 
     SwarmUI counts steps (WorkflowGeneratorSteps.cs) where this program goes by noise: the same on an even schedule.
     """

@@ -41,7 +41,7 @@ class Dialect(Enum):
 
     @property
     def note(self) -> str:
-        """What to know about the tool, in one line; often empty."""
+        """Return a one-line note about the tool; often empty."""
         return NOTES.get(self, "")
 
     @classmethod

@@ -1,4 +1,4 @@
-"""How many pictures a device draws at once, and pictures that are being decoded."""
+"""The number of pictures that a device draws at once, and pictures that are being decoded."""
 
 import math
 from collections.abc import Iterator
@@ -86,7 +86,7 @@ class Decoding:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the pixels are there."""
+        """Return whether the pixels are there."""
         return self.ready is None or self.ready.query()  # type: ignore[no-untyped-call]  # as above
 
 

@@ -1,4 +1,4 @@
-"""From pictures to begin at to the latents, masks and canvases that drawing needs (A1111 1.10
+"""Start pictures to the latents, masks and canvases that drawing needs (A1111 1.10
 modules/processing.py)."""
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ NOISE, NOTHING = MASKED_CONTENT[2:]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Opening:
-    """What one picture begins with."""
+    """The latent, mask and canvas that one picture begins with."""
 
     begin: Begin | None = None
     beside: Float[Tensor, "5 height width"] | None = None

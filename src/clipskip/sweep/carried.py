@@ -1,4 +1,4 @@
-"""What a sweep's own page carries for other tools: the forms of each picture, and each Clip Skip in their numbers."""
+"""Data for other tools on a sweep's own page: the forms of each picture, and each Clip Skip in their numbers."""
 
 from collections.abc import Sequence
 from typing import Any

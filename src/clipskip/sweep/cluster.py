@@ -49,7 +49,7 @@ Cell = tuple[Place, Render]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
-    """What a worker opens."""
+    """The files and settings that a worker opens."""
 
     model: Path
     refiner: Path | None
@@ -75,7 +75,7 @@ class Finished:
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """How far each worker is, and the cells that failed."""
+    """The progress of each worker, and the cells that failed."""
 
     workers: dict[str, Worker] = field(default_factory=dict)
     failed: list[Failed] = field(default_factory=list)

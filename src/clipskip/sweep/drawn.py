@@ -1,4 +1,4 @@
-"""What drawing takes beside renders, and what it gives while it goes on."""
+"""The inputs of drawing beside renders, and the events that it yields."""
 
 import threading
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ class Halt:
         self._skipped.set()
 
     def taken(self) -> bool:
-        """Whether to stop the pictures at hand now; a skip counts once."""
+        """Return whether to stop the pictures at hand now; a skip counts once."""
         skipped = self._skipped.is_set()
         self._skipped.clear()
         return skipped or self.ended.is_set()

@@ -64,7 +64,7 @@ class SweepFolder:
 
     @property
     def whole(self) -> bool:
-        """Whether every cell has a file."""
+        """Return whether every cell has a file."""
         return all(self.place(row, column).is_file() for row, column in self.sweep.places)
 
     def place(self, row: int, column: int) -> Path:
@@ -72,7 +72,7 @@ class SweepFolder:
         return self.path / file_name(self.sweep.cell(row, column), row=row)
 
     def has(self, row: int, column: int) -> bool:
-        """Whether the cell's picture is complete and made with exactly these settings."""
+        """Return whether the cell's picture is complete and made with exactly these settings."""
         place = self.place(row, column)
         return place.is_file() and is_whole(place, render_infotext(self.sweep.cell(row, column)))
 
@@ -102,7 +102,7 @@ class SweepFolder:
 
 
 def begun_in(path: Path, start: Start | None) -> dict[str, NDArray[np.uint8]]:
-    """The pictures to begin at that a sweep's folder keeps, by the hashes of their pixels; damaged ones are left out."""
+    """Return the pictures to begin at that a sweep's folder keeps, by the hashes of their pixels; damaged ones are left out."""
     found: dict[str, NDArray[np.uint8]] = {}
     for digits in _begun_of(start):
         with suppress(OSError, ClipskipError):
@@ -112,7 +112,7 @@ def begun_in(path: Path, start: Start | None) -> dict[str, NDArray[np.uint8]]:
 
 
 def _begun_of(start: Start | None) -> tuple[str, ...]:
-    """The hashes of the picture that cells begin at, and of its mask."""
+    """Return the hashes of the picture that cells begin at, and of its mask."""
     return () if start is None else (start.hash, start.mask.hash) if start.mask else (start.hash,)
 
 
@@ -175,7 +175,7 @@ def _page_cell(path: Path, said: dict[str, Any]) -> PageCell | None:  # Any: JSO
 
 
 def is_whole(path: Path, settings: str) -> bool:
-    """Whether a picture is complete and made with exactly these settings."""
+    """Return whether a picture is complete and made with exactly these settings."""
     try:
         if read_infotext(path) != settings:
             return False

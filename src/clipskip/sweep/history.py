@@ -38,7 +38,7 @@ class Cell:
 
     @property
     def drawn(self) -> bool:
-        """Whether its file is there; files appear only when complete."""
+        """Return whether its file is there; files appear only when complete."""
         return self.path.is_file()
 
 
@@ -85,11 +85,11 @@ class Record:
 
     @property
     def complete(self) -> bool:
-        """Whether every picture, the grid and the page are there."""
+        """Return whether every picture, the grid and the page are there."""
         return len(self.drawn) == len(self.flat) and self.has(GRID) and self.has(PAGE)
 
     def has(self, name: str) -> bool:
-        """Whether the folder has this file."""
+        """Return whether the folder has this file."""
         return (self.folder / name).is_file()
 
     def cell(self, row: int, column: int) -> Cell:
@@ -143,7 +143,7 @@ class History:
         return self._marks.of(record.folder / MARKS) or Marks()
 
     def shown_marks(self, record: Record) -> Marks:
-        """The same for a list, which marks that cannot be read do not end: there they are none."""
+        """Return the same for a list, which marks that cannot be read do not end: there they are none."""
         try:
             return self.marks(record)
         except DamagedFile:

@@ -69,7 +69,7 @@ class Marks:
             )
 
     def of(self, id: str) -> CellMark:
-        """What is thought of a cell."""
+        """Return the mark of a cell."""
         return next((mark for cell, mark in self.cells if cell == id), CellMark())
 
     @property
@@ -102,7 +102,7 @@ def read_marks(folder: Path) -> Marks:
 
 
 def shown_marks(folder: Path) -> Marks:
-    """The marks of a folder for a page, which marks that cannot be read do not end: there they are none."""
+    """Return the marks of a folder for a page, which marks that cannot be read do not end: there they are none."""
     try:
         return read_marks(folder)
     except DamagedFile:

@@ -196,7 +196,7 @@ class Model:
 
     @property
     def is_spoiled(self) -> bool:
-        """Whether, between pictures, its weights differ from its file's because a LoRA could not be taken out."""
+        """Return whether, between pictures, its weights differ from its file's because a LoRA could not be taken out."""
         return is_merged(self.unet)
 
     def originals(self, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
@@ -441,7 +441,7 @@ def _advance(batch: Waiting, step: Step, looks: Iterable[NDArray[np.uint8]] | No
 
 
 def _second_follows(render: Render) -> bool:
-    """Whether a second pass with the same LoRAs follows."""
+    """Return whether a second pass with the same LoRAs follows."""
     return render.hires is not None and render.hires.strength > 0 and second_loras(render) == render.loras
 
 

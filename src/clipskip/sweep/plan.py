@@ -1,4 +1,4 @@
-"""From one Render to the cells of a sweep: Clip Skip across, LoRAs on and off down."""
+"""One Render to the cells of a sweep: Clip Skip across, LoRAs on and off down."""
 
 import hashlib
 import re
@@ -122,6 +122,6 @@ def _in_name(skip: Skip) -> str:
 
 
 def footer(sweep: Sweep) -> str:
-    """The settings that all cells share, as the few lines under the grid; they can be pasted as settings again."""
+    """Return the settings that all cells share, as the few lines under the grid; they can be pasted as settings again."""
     varied = [axis.kind.field for axis in sweep.axes]
     return shared_infotext(sweep.base, without=[*varied, *(f"{field} hash" for field in varied)])

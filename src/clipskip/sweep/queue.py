@@ -136,7 +136,7 @@ class Queue:
         return self._known.get(id)
 
     def busy(self, id: str) -> bool:
-        """Whether a job with this id, or about it (advice:ID), waits or runs, up to its last write."""
+        """Return whether a job with this id, or about it (advice:ID), waits or runs, up to its last write."""
         with self._changed:
             jobs = [*self._waiting, *([self._current] if self._current else [])]
             return any(job.id.rpartition(":")[2] == id for job in jobs)

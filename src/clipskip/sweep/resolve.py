@@ -1,4 +1,4 @@
-"""From a request to what it resolves to: names become files by content, and every default is filled in."""
+"""A request to its render: names become files by content, and every default is filled in."""
 
 import secrets
 from collections.abc import Callable, Mapping

@@ -143,7 +143,7 @@ def plan_sweep(
 
 
 def drawing_models(model: Model, extras: Extras, open: Callable[[CheckpointFacts], Model]) -> Model | Several:
-    """What draws a sweep: its model, and where an axis names others, those by turns."""
+    """Return the model that draws a sweep; where an axis names others, all of them by turns."""
     return Several(model, open) if extras.models else model
 
 

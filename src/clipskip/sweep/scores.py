@@ -1,4 +1,4 @@
-"""What was measured in a sweep's cells, kept in its manifest with a summary."""
+"""The scores of a sweep's cells, kept in its manifest with a summary."""
 
 import json
 import math
@@ -41,7 +41,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Badge:
-    """What is remarkable about a column."""
+    """A remark on a column."""
 
     column: int
     kind: BadgeKind
@@ -107,7 +107,7 @@ class Scores:
 
 
 def cell_id(file: str) -> str:
-    """The id of a cell by its file's name, which ends with it: 12 hex digits that differ when any setting differs."""
+    """Return the id of a cell by its file's name, which ends with it: 12 hex digits that differ when any setting differs."""
     return file.rpartition("/")[2].rpartition("-")[2].partition(".")[0]
 
 

@@ -47,7 +47,7 @@ class Task:
 
     @property
     def refined(self) -> bool:
-        """Whether a refiner takes over in this pass."""
+        """Return whether a refiner takes over in this pass."""
         hires = self.render.hires
         return self.render.refiner is not None and (hires is None or hires.refines(second=self.steps_before > 0))
 

@@ -21,7 +21,7 @@ class Several:
     def draw(
         self, renders: Sequence[Render], extras: Extras, *, previews: bool = False, halt: Halt | None = None
     ) -> Iterator[Advance | Drawn]:
-        """Each picture when it is done; those of one checkpoint together, so that each is opened once."""
+        """Yield each picture when it is done; those of one checkpoint together, so that each is opened once."""
         places = sorted(range(len(renders)), key=lambda place: (renders[place].model.name, renders[place].model.hash))
         for ref, some in groupby(places, key=lambda place: renders[place].model):
             own = list(some)

@@ -47,11 +47,11 @@ class Shard:
 
     @property
     def claims(self) -> bool:
-        """Whether cells are claimed one by one instead of divided beforehand."""
+        """Return whether cells are claimed one by one instead of divided beforehand."""
         return not self.count
 
     def has(self, render: Render) -> bool:
-        """Whether a cell belongs to this share, by the id of its settings."""
+        """Return whether a cell belongs to this share, by the id of its settings."""
         return self.claims or int(render.key, 16) % self.count == self.number - 1
 
 
@@ -104,7 +104,7 @@ def _take(path: Path) -> bool:
 
 
 def _is_lost(path: Path) -> bool:
-    """Whether whoever claimed a cell is gone: a process of this machine that is no more, or one that has not been heard
+    """Return whether whoever claimed a cell is gone: a process of this machine that is no more, or one that has not been heard
     of for long, by the clock of the file system, which all machines share."""
     try:
         claimed, claimant = path.stat().st_mtime, path.read_text("utf-8", "replace")

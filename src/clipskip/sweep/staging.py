@@ -44,7 +44,7 @@ class Staged:
 
     @property
     def is_here(self) -> bool:
-        """Whether this node has the same content at the same path."""
+        """Return whether this node has the same content at the same path."""
         try:
             if self.path.is_dir():
                 return read_facts(self.path).source.sha256 == self.sha256

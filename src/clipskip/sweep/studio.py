@@ -1,4 +1,4 @@
-"""What a server draws with: a library, one queue, and the folder of its sweeps."""
+"""The studio that a server draws with: a library, one queue, and the folder of its sweeps."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -166,7 +166,7 @@ class Studio:
 
 
 def _same_cells(sweep: Sweep, record: Record) -> bool:
-    """Whether a folder of another name has this sweep's pictures."""
+    """Return whether a folder of another name has this sweep's pictures."""
     folder = SweepFolder(path=record.folder, sweep=sweep)
     return all(cell.path == folder.place(r, c) for r, row in enumerate(record.cells) for c, cell in enumerate(row))
 

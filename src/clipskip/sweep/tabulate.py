@@ -128,7 +128,7 @@ def _table_row(record: Record, marks: Marks, row: int, column: int, shared: Sequ
 
 
 def _settings(text: str) -> Iterator[Value]:
-    """What the pictures of a row say of themselves, besides their Clip Skip."""
+    """Yield the settings of a row's pictures, besides their Clip Skip."""
     asked = request_from_text(text)
     yield None if asked.negative_clip_skip is None else str(asked.negative_clip_skip)
     yield from (asked.prompt, asked.negative_prompt, asked.model, asked.model_hash, asked.vae)

@@ -1,4 +1,4 @@
-"""From a request with axes to the rows of its sweep: what needs other tokens is resolved again, the rest is
+"""A request with axes to the rows of its sweep: what needs other tokens is resolved again, the rest is
 replaced."""
 
 import re
@@ -25,7 +25,7 @@ Checker = Callable[[Render], None]
 
 
 def varied(request: Request, axes: Sequence[Axis], resolve: Resolver, check: Checker) -> tuple[Sweep, Extras]:
-    """The rows for every combination of the axes' values, without and with the LoRAs, and the files that they name.
+    """Return the rows for every combination of the axes' values, without and with the LoRAs, and the files that they name.
 
     `resolve` gives a request's render and files; `check` raises for a render that cannot be drawn at the sweep's Clip Skips. Rows
     that come out alike are kept once. A combination that cannot be drawn is left out where each of its values can be with others.
@@ -81,7 +81,7 @@ class _Plans:
         self.left_out: list[str] = []
 
     def of(self, asked: Point) -> Render:
-        """The render at these values; the error that they come to."""
+        """Return the render at these values; the error that they come to."""
         if asked not in self._known:
             try:
                 self._known[asked] = self._resolved(asked)
@@ -117,7 +117,7 @@ def _check_axes(axes: Sequence[Axis], base: Render) -> None:
 
 
 def _expanded(axis: Axis, loras: LoraRow) -> Axis:
-    """An axis of LoRAs with a name in the place of `each`."""
+    """Return an axis of LoRAs with a name in the place of `each`."""
     if axis.kind.name != "lora":
         return axis
     values: dict[Value, None] = {}
@@ -127,7 +127,7 @@ def _expanded(axis: Axis, loras: LoraRow) -> Axis:
 
 
 def _lora_rows(loras: LoraRow, combination: Point) -> tuple[LoraRow, ...]:
-    """Which LoRAs are on: those that an axis says, else none and then all."""
+    """Return which LoRAs are on: those that an axis says, else none and then all."""
     said = next((str(value) for axis, value in combination if axis.kind.name == "lora"), None)
     if said is None:
         return with_and_without(loras)
@@ -180,7 +180,7 @@ def _requested(request: Request, combination: Point, *, base: Render) -> Request
 
 
 def _with_embeddings(request: Request, value: str, base: Render) -> Request:
-    """The request with its embeddings, or with prompts that do not call them."""
+    """Return the request with its embeddings, or with prompts that do not call them."""
     if value not in ("on", "off"):
         raise SpecError(f"axis embedding has {value[:40]!r}; use on||off", field="axis")
     if value == "on":

@@ -45,7 +45,7 @@ class Worker:
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """What pictures with the same settings must share for the same bytes."""
+        """Return the kind of machine that draws the same bytes from the same settings."""
         return self.device, self.dtype, self.version
 
     @property

@@ -21,7 +21,7 @@ Note = Mapping[str, Any]  # JSON by strangers: every field is checked where it i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """What the files beside a model file tell about it. Each text is one plain line."""
+    """Facts about a model file from the files beside it. Each text is one plain line."""
 
     preview: str = ""
     """The picture's name, in the same folder."""

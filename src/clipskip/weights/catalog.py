@@ -1,4 +1,4 @@
-"""What lists show of model files: read once from their headers, and cached by path, size, time and inode."""
+"""Facts about model files for lists: read once from their headers, and cached by path, size, time and inode."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ Tell = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFacts:
-    """What lists and choosers show of one model file. Each text is one plain line."""
+    """Facts about one model file for lists and choosers. Each text is one plain line."""
 
     kind: FileKind | None = None
     """None where the header does not tell, as in a pickle."""

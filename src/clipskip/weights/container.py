@@ -1,4 +1,4 @@
-"""What a model file says about itself, without reading a weight.
+"""A model file's table of contents and metadata, without reading a weight.
 
 The format is described at https://github.com/huggingface/safetensors: eight bytes with the little-endian length N, N
 bytes of JSON, then the data, in which each byte belongs to exactly one tensor.
@@ -95,7 +95,7 @@ class Header:
 
     @property
     def is_folder(self) -> bool:
-        """Whether this is a diffusers folder."""
+        """Return whether this is a diffusers folder."""
         return bool(self.configs)
 
     @property
@@ -233,7 +233,7 @@ def _check_text(path: Path, start: bytes) -> None:
 
 
 def _is_text(start: bytes) -> bool:
-    """Whether a file starts as text: a page, a script, a message."""
+    """Return whether a file starts as text: a page, a script, a message."""
     return all(sign >= 0x20 or sign in b"\t\r\n" for sign in start[:32]) and start[:1] != b"\x80"
 
 
@@ -339,7 +339,7 @@ def _check_cover(path: Path, tensors: Iterable[tuple[str, TensorInfo]], *, data_
 
 
 def same_file(path: Path, stamp: Stamp) -> bool:
-    """Whether the file still has this stamp."""
+    """Return whether the file still has this stamp."""
     try:
         return Stamp.of(path) == stamp
     except OSError:

@@ -1,4 +1,4 @@
-"""What is known of a checkpoint before its weights are read, enough to plan pictures with it."""
+"""Facts about a checkpoint from its header alone, enough to plan pictures with it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class SourceFile:
 
     @property
     def unchanged(self) -> bool:
-        """Whether the files on disk are still those that were read, by size, time and inode."""
+        """Return whether the files on disk are still those that were read, by size, time and inode."""
         return all(same_file(path, stamp) for path, stamp in self.stamps.items())
 
 

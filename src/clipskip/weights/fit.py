@@ -1,4 +1,4 @@
-"""Whether a LoRA, an embedding or a VAE fits a checkpoint, by headers alone, for marks in lists."""
+"""A check whether a LoRA, an embedding or a VAE fits a checkpoint, by headers alone, for marks in lists."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ SPARSE = ("bias_indices", "bias_values", "bias_size")
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Whether a file fits a checkpoint, with the reason if not."""
+    """A statement that a file fits a checkpoint, or the reason why not."""
 
     fits: bool | None
     """None where the headers do not tell."""

@@ -46,7 +46,7 @@ class Hashes:
         return self.data_sha256[:12]
 
     def matches(self, digits: str) -> bool:
-        """Whether a written hash of 8 to 64 digits is one of this file's."""
+        """Return whether a written hash of 8 to 64 digits is one of this file's."""
         written = digits.lower()
         if len(written) == 8:
             return written == self.autov1 or self.sha256.startswith(written)

@@ -1,4 +1,4 @@
-"""What a file is, by its header alone: kind, family, layers by width, missing parts, training.
+"""A file's identity by its header alone: kind, family, layers by width, missing parts, training.
 
 The telltales are those that A1111, Forge and ComfyUI use (ComfyUI: model_detection.py).
 """
@@ -191,7 +191,7 @@ def check_loadable(identity: Identity, *, refiner: bool = False) -> None:
 
 
 def stated_zero_snr(header: Header) -> bool:
-    """Whether the file or its folder's scheduler says that it was trained with a zero terminal signal-to-noise
+    """Return whether the file or its folder's scheduler says that it was trained with a zero terminal signal-to-noise
     ratio."""
     marked = any(name.removeprefix("state_dict.") == "ztsnr" for name in header.tensors)
     scheduler = header.configs.get("scheduler", {})
@@ -220,7 +220,7 @@ def stated_clip_skip(metadata: Mapping[str, str]) -> int | None:
 
 
 def is_lora(header: Header) -> bool:
-    """Whether its tensors are named as those of a LoRA or LyCORIS."""
+    """Return whether its tensors are named as those of a LoRA or LyCORIS."""
     return any(LORA.match(name) for name in header.tensors)
 
 
@@ -242,7 +242,7 @@ def _file_kind(header: Header, parts: Mapping[str, Mapping[str, TensorSource]]) 
 
 
 def _one_vector(header: Header) -> bool:
-    """Whether this is a diffusers embedding: a word with its vectors and nothing else."""
+    """Return whether this is a diffusers embedding: a word with its vectors and nothing else."""
     shapes = list(header.shapes.values())
     return len(shapes) == 1 and len(shapes[0]) in (1, 2) and shapes[0][-1] in (768, 1024, 1280)
 

@@ -269,7 +269,7 @@ def _sorted_in(folder: Path, kind: FileKind, bounds: Bounds) -> Iterator[Library
 
 
 def _is_beside(file: LibraryFile) -> bool:
-    """Whether its name makes it the VAE of a checkpoint."""
+    """Return whether its name makes it the VAE of a checkpoint."""
     return file.is_weights and file.stem.lower().endswith(".vae")
 
 
@@ -284,7 +284,7 @@ def _layout(folder: Path, kind: FileKind) -> tuple[Path, ...]:
 
 
 def _sorted_by_kind(folder: Path) -> bool:
-    """Whether a folder is laid out like A1111's or ComfyUI's."""
+    """Return whether a folder is laid out like A1111's or ComfyUI's."""
     return any(os.path.isdir(folder / part) for parts in LAYOUT.values() for part in parts)
 
 

@@ -124,7 +124,7 @@ def _check_solid(path: Path, name: str, tensor: Shaped[Tensor, "..."]) -> None:
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether the file is a pickle, whatever its name; a folder is not."""
+    """Return whether the file is a pickle, whatever its name; a folder is not."""
     if path.is_dir():
         return False
     with open_model_file(path) as file:

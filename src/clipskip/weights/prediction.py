@@ -1,4 +1,4 @@
-"""What a checkpoint's UNet predicts, noise (epsilon) or velocity (v): by its file, for SD 2.x also by its weights.
+"""The prediction of a checkpoint's UNet, noise (epsilon) or velocity (v): by its file, for SD 2.x also by its weights.
 
 SD 2.x's two kinds have the same tensors. In whole files the biases of one norm tell them apart; without those the UNet
 itself is asked.

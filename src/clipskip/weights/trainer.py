@@ -37,7 +37,7 @@ Values = Mapping[str, Any]  # a stranger's file: every field is checked where it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerConfig:
-    """What a config says that matters here."""
+    """The facts of a trainer's config that matter here."""
 
     path: Path
     tool: Dialect
@@ -62,7 +62,7 @@ class TrainerConfig:
         return ", ".join(f"{name} = {value or 0}" for name, value in zip(names, self.values, strict=False))
 
     def trained_at(self, family: Family) -> tuple[int | None, str]:
-        """The Clip Skip that it trains a family at, and what to know of it; None where it is none, or one for each encoder."""
+        """Return the Clip Skip that it trains a family at, and what to know of it; None where it is none, or one for each encoder."""
         if self.is_dataset:
             return None, "it is the dataset config, which has no Clip Skip; the one that trains has (--config_file)"
         if self.tool is Dialect.KOHYA and family is Family.SDXL:
@@ -80,7 +80,7 @@ class TrainerConfig:
 
 
 def read_trainer_config(path: Path) -> TrainerConfig:
-    """The config in a file; WrongKind for a file that is none."""
+    """Return the config in a file; WrongKind for a file that is none."""
     try:
         if path.stat().st_size > LARGEST:
             raise WrongKind(f"{path.name} is too large for a trainer's config", field="trainer_config")
@@ -100,7 +100,7 @@ def read_trainer_config(path: Path) -> TrainerConfig:
 
 
 def parse_config(text: str, path: Path) -> TrainerConfig | None:
-    """The config in a text; None where it is none."""
+    """Return the config in a text; None where it is none."""
     try:
         values = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
     except (ValueError, RecursionError):
@@ -118,7 +118,7 @@ def parse_config(text: str, path: Path) -> TrainerConfig | None:
 
 
 def configs_beside(lora: Path, *, output_name: str = "") -> tuple[TrainerConfig, ...]:
-    """The configs of a LoRA's training that lie beside it: those that name its file as what they write, and the last that
+    """Return the configs of a LoRA's training that lie beside it: those that name its file as what they write, and the last that
     OneTrainer put into its workspace before it saved the file."""
     names = {name for name in (lora.stem, output_name, re.sub(r"-(step)?\d{6,8}$", "", lora.stem)) if name}
     beside = [config for config in _configs_in(lora.parent) if config.output in names or config.path.stem == lora.stem]
@@ -184,7 +184,7 @@ def _onetrainer(values: Values, path: Path) -> TrainerConfig | None:
 
 
 def _class_tokens(values: Values) -> Iterator[str]:
-    """Of every subset of a dataset config."""
+    """Yield the class tokens of every subset of a dataset config."""
     datasets = values.get("datasets")
     for dataset in datasets if isinstance(datasets, list) else []:
         subsets = dataset.get("subsets") if isinstance(dataset, dict) else None
@@ -195,7 +195,7 @@ def _class_tokens(values: Values) -> Iterator[str]:
 
 
 def _int_or_none(value: object) -> int | None:
-    """A whole number, which the GUI also writes as text."""
+    """Return a whole number, which the GUI also writes as text."""
     text = str(value).strip().removesuffix(".0") if isinstance(value, str | int | float) else ""
     return int(text) if not isinstance(value, bool) and re.fullmatch(r"-?[0-9]{1,3}", text) else None
 

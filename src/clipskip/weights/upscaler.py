@@ -49,12 +49,12 @@ class UpscalerFile:
 
 
 def upscaler_name(found: LibraryFile) -> str:
-    """What the file is called in menus and settings texts."""
+    """Return the file's name in menus and settings texts."""
     return A1111_NAMES.get(found.stem, found.stem)
 
 
 def find_upscaler(name: str, library: Library, *, hash: str = "", allow_pickle: bool = False) -> UpscalerFile:
-    """The upscaler model of this name, or where no file has the name, of this hash. It is checked by its header."""
+    """Return the upscaler model of this name, or where no file has the name, of this hash. It is checked by its header."""
     stem = STEMS.get(name, name)
     try:
         path = library.find(stem, FileKind.UPSCALER)
@@ -74,7 +74,7 @@ def find_upscaler(name: str, library: Library, *, hash: str = "", allow_pickle: 
 
 
 def load_upscaler(file: UpscalerFile, *, device: torch.device) -> Enlarge:
-    """The model in this file, in float32; DamagedFile when the file is another by now or does not hold all of it."""
+    """Return the model in this file, in float32; DamagedFile when the file is another by now or does not hold all of it."""
     path, spandrel = file.path, _spandrel(file.path)
     if hash_file(path).autov2 != file.ref.hash:
         raise DamagedFile(
@@ -111,7 +111,7 @@ def load_upscaler(file: UpscalerFile, *, device: torch.device) -> Enlarge:
 
 
 def _architecture_of(state: dict[str, Shaped[Tensor, "..."]], path: Path) -> Any:  # Any: spandrel's Architecture
-    """The architecture that has tensors of these names and sizes; WrongKind where none has."""
+    """Return the architecture that has tensors of these names and sizes; WrongKind where none has."""
     spandrel = _spandrel(path)
     names = spandrel.canonicalize_state_dict(state)
     for support in spandrel.MAIN_REGISTRY.architectures("detection"):
@@ -124,7 +124,7 @@ def _architecture_of(state: dict[str, Shaped[Tensor, "..."]], path: Path) -> Any
 
 
 def _spandrel(path: Path) -> Any:  # Any: the module
-    """The library, which takes a second to import and is asked for where a model is."""
+    """Return the library, which takes a second to import and is asked for where a model is."""
     if importlib.util.find_spec("spandrel") is None:
         raise SpecError(f"the upscaler {path.name} {NEEDED.format(why='it is not installed')}", field="hires_upscaler")
     try:

@@ -56,7 +56,7 @@ def variant_of(header: Header, parts: Mapping[str, Mapping[str, TensorSource]]) 
 
 
 def _is_distilled(unet: Mapping[str, TensorSource]) -> bool:
-    """Whether a UNet lacks transformer blocks that SDXL has: its way up is its way down again, and its middle has some."""
+    """Return whether a UNet lacks transformer blocks that SDXL has: its way up is its way down again, and its middle has some."""
     blocks: defaultdict[tuple[str, int], set[int]] = defaultdict(set)
     for name in unet:
         if found := BLOCK.match(name):

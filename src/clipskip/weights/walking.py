@@ -28,13 +28,13 @@ class LibraryFile:
 
     @property
     def is_weights(self) -> bool:
-        """Whether the name has the ending of weight files; a diffusers folder's need not."""
+        """Return whether the name has the ending of weight files; a diffusers folder's need not."""
         return _is_weights(self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Where links may lead: anywhere, or only into these folders (paths without links)."""
+    """The folders that links may lead into (paths without links), or anywhere."""
 
     folders: tuple[Path, ...] | None = None
 
@@ -44,7 +44,7 @@ class Bounds:
         return cls(tuple(real for folder in folders if (real := real_path(folder)) is not None))
 
     def admit(self, real: Path) -> bool:
-        """Whether a link may lead to this path."""
+        """Return whether a link may lead to this path."""
         return self.folders is None or any(real.is_relative_to(folder) for folder in self.folders)
 
 
@@ -129,7 +129,7 @@ def real_path(path: Path) -> Path | None:
 
 
 def _enter(folder: "Path | os.DirEntry[str]", bounds: Bounds, seen: set[Path]) -> bool:
-    """Whether to walk into a folder; a linked one only within the bounds, and once."""
+    """Return whether to walk into a folder; a linked one only within the bounds, and once."""
     if not folder.is_symlink():
         return True
     real = real_path(Path(folder))

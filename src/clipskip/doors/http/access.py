@@ -14,7 +14,7 @@ MOST_SESSIONS = 100
 
 @final
 class Access:
-    """What a server asks of its users: a token, a name and password as A1111's --api-auth, either, or nothing."""
+    """The credentials that a server requires: a token, a name and password as A1111's --api-auth, either, or none."""
 
     def __init__(self, *, token: str | None = None, login: str | None = None) -> None:
         self._token, self._login = token, login
@@ -22,12 +22,12 @@ class Access:
 
     @property
     def asked(self) -> bool:
-        """Whether a token or password is needed."""
+        """Return whether a token or password is needed."""
         return self._token is not None or self._login is not None
 
     @property
     def by_password(self) -> bool:
-        """Whether a name and password are accepted, so that a browser's own dialog for them helps."""
+        """Return whether a name and password are accepted, so that a browser's own dialog for them helps."""
         return self._login is not None
 
     def admits(self, headers: Mapping[str, str]) -> bool:

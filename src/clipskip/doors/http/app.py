@@ -67,7 +67,7 @@ def build_app(
     allow_fetch: bool = False,
     clip: str | None = None,
 ) -> FastAPI:
-    """The application over one studio, for those whom `access` admits; for everybody on this machine without one. Pages of the
+    """Return the application over one studio, for those whom `access` admits; for everybody on this machine without one. Pages of the
     `origins` may read its answers. `clip` is a CLIP model that pictures may be scored by."""
     access = access or Access()
     app = FastAPI(

@@ -96,7 +96,7 @@ class Guard:
         return {"access-control-allow-origin": origin, "access-control-allow-credentials": "true", "vary": "Origin"}
 
     def _challenge(self, path: str) -> str:
-        """What a 401 asks for: A1111's clients look for Basic; on the page it would open the browser's own question."""
+        """Return the challenge of a 401: A1111's clients look for Basic; on the page it would open the browser's own dialog."""
         return "Basic" if self._access.by_password or path.startswith("/sdapi/") else "Bearer"
 
 
@@ -151,7 +151,7 @@ async def _drain(receive: Receive) -> None:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """The body that was read, in pieces, then whatever comes after it."""
+    """Return the body that was read, in pieces, then whatever comes after it."""
     waiting = deque(range(0, max(len(body), 1), PIECE))
 
     async def next_message() -> Message:

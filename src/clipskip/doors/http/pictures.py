@@ -53,7 +53,7 @@ async def awaited(job: Job, studio: Studio, *, asker: Request, keep: bool = Fals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writing:
-    """How pictures are written."""
+    """The format that pictures are written in."""
 
     format: PictureFormat = PictureFormat.PNG
     quality: int = 80

@@ -60,7 +60,7 @@ class Punctual(asyncio.Protocol):
 
     @property
     def _in_headers(self) -> bool:
-        """Whether no request is being answered, so that what comes are a request's headers."""
+        """Return whether no request is being answered, so that what comes are a request's headers."""
         cycle = self._http.cycle
         return cycle is None or cycle.response_complete
 

@@ -1,4 +1,4 @@
-"""How much a request may send, by its route: bytes, and things in its JSON."""
+"""Limits on what a request may send, by its route: bytes, and values in its JSON."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ MOST_DEPTH = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a route takes."""
+    """The limits of a route."""
 
     size: int
     """Bytes of the body."""

@@ -47,7 +47,7 @@ class AdapterConfig:
 
 
 def _ends(module: str, key: str) -> bool:
-    """Whether peft's pattern names this module. It is read as a plain name, because a file's regex may never end."""
+    """Return whether peft's pattern names this module. It is read as a plain name, because a file's regex may never end."""
     return module == key or module.endswith(f".{key.removeprefix('text_model.')}")
 
 

@@ -1,4 +1,4 @@
-"""From one module's parts to the change of a weight and a bias, by A1111's rules (its Lora extension, network.py,
+"""One module's parts to the change of a weight and a bias, by A1111's rules (its Lora extension, network.py,
 1.10).
 
 weight += strength * scale * (delta + bias), where scale is the file's `scale`, else alpha / rank, else 1. DoRA applies
@@ -41,11 +41,11 @@ class LoraModule:
 
     @property
     def is_text(self) -> bool:
-        """Whether it belongs to a text encoder."""
+        """Return whether it belongs to a text encoder."""
         return self.name.startswith("text_encoder")
 
     def fits(self, weight: tuple[int, ...], bias: tuple[int, ...] | None) -> bool:
-        """Whether this can change a weight and a bias of these shapes."""
+        """Return whether this can change a weight and a bias of these shapes."""
         added = [self.parts[part] for part in BIASES if part in self.parts]
         dense, values = self.parts.get("bias"), self.parts.get("bias_values")
         count = 1
@@ -61,7 +61,7 @@ class LoraModule:
 
     @property
     def agrees(self) -> bool:
-        """Whether the factors of a plain LoRA match: up's second side and down's first are both its rank."""
+        """Return whether the factors of a plain LoRA match: up's second side and down's first are both its rank."""
         up, down = self.parts.get("up"), self.parts.get("down")
         if up is None or down is None or "mid" in self.parts:
             return True
@@ -69,7 +69,7 @@ class LoraModule:
 
     @property
     def changes_bias(self) -> bool:
-        """Whether it adds to the module's bias."""
+        """Return whether it adds to the module's bias."""
         return not self.parts.keys().isdisjoint(BIASES)
 
     def apply(self, weight: Float[Tensor, "..."], *, strength: float) -> None:

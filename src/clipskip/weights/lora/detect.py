@@ -63,7 +63,7 @@ class LoraFamily:
 
     @property
     def is_told(self) -> bool:
-        """Whether the file itself tells the family."""
+        """Return whether the file itself tells the family."""
         return self.by_weights or self.stated
 
     @property
@@ -72,7 +72,7 @@ class LoraFamily:
         return self.family.label if self.family else self.other
 
     def excludes(self, model: Family) -> bool:
-        """Whether its weights or its metadata show that it is for another family than this model's."""
+        """Return whether its weights or its metadata show that it is for another family than this model's."""
         return self.is_told and self.family is not model
 
 

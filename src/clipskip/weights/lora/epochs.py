@@ -40,7 +40,7 @@ class Epoch:
 
     @property
     def label(self) -> str:
-        """What to call it in a table."""
+        """Return the epoch's name in a table."""
         parts = [f"epoch {self.epoch}"] if self.epoch is not None else []
         parts += [f"{self.steps} steps"] if self.steps is not None else []
         return ", ".join(parts) or "the last"
@@ -59,7 +59,7 @@ class _Saved:
 
 
 def order_epochs(headers: Sequence[Header]) -> tuple[Epoch, ...]:
-    """The files in the order of their training; LoraError where they are not of one LoRA, or nothing tells the order."""
+    """Return the files in the order of their training; LoraError where they are not of one LoRA, or nothing tells the order."""
     saved = [_saved(header) for header in headers]
     _check_one_lora(saved)
     with_steps = all(file.steps is not None for file in saved)
@@ -118,7 +118,7 @@ def _check_one_lora(saved: Sequence[_Saved]) -> None:
 
 
 def _first_int(*texts: str | None) -> int | None:
-    """The first that is a whole number."""
+    """Return the first that is a whole number."""
     numbers = (int(text) for text in texts if text and re.fullmatch(r"[0-9]{1,12}", text.strip()))
     return next(numbers, None)
 

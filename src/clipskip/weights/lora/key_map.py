@@ -1,4 +1,4 @@
-"""From a file's keys to the module and part that each one names."""
+"""A file's keys to the module and part that each one names."""
 
 import re
 from collections.abc import Iterable, Mapping

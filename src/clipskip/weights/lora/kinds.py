@@ -84,7 +84,7 @@ PART_NAMES = {"up": "lora_up (lora_B)", "down": "lora_down (lora_A)"}
 
 
 def same_shape(size: Shape, shape: Shape) -> bool:
-    """Whether a change of this size fits a weight of this shape: 1x1 may be left out, a kernel flattened."""
+    """Return whether a change of this size fits a weight of this shape: 1x1 may be left out, a kernel flattened."""
     return _trim(size) == _trim(shape) or (len(size) == 2 and size == (shape[0], math.prod(shape[1:])))
 
 
@@ -97,7 +97,7 @@ def _as_rows(tensor: Float[Tensor, "..."]) -> Float[Tensor, "rows columns"]:
 
 
 def _flat(*tensors: Tensor) -> bool:
-    """Whether these are matrices, stored as such or as 1x1 kernels."""
+    """Return whether these are matrices, stored as such or as 1x1 kernels."""
     return all(tensor.dim() >= 2 and all(side == 1 for side in tensor.shape[2:]) for tensor in tensors)
 
 

@@ -113,7 +113,7 @@ def merge_for_good(modules: Mapping[str, nn.Module], loras: Sequence[Weighted]) 
 
 
 def is_merged(module: nn.Module) -> bool:
-    """Whether LoRAs are in a model's weights."""
+    """Return whether LoRAs are in a model's weights."""
     return getattr(module, MARK, False)
 
 

@@ -1,4 +1,4 @@
-"""Whether a LoRA fits a checkpoint, by the checkpoint's header alone, before anything is drawn."""
+"""A check that a LoRA fits a checkpoint, by the checkpoint's header alone, before anything is drawn."""
 
 from collections.abc import Iterator, Sequence
 

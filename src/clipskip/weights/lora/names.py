@@ -1,4 +1,4 @@
-"""From the spellings of a module's name to its canonical name, by a table of the names that a model really has.
+"""Spellings of a module's name to its canonical name, by a table of the names that a model really has.
 
 Underscored names (`down_blocks_0_attentions_1_proj_in`) cannot be split by a rule, because parts of names contain
 underscores themselves; so every name of the model is spelled out once and looked up.

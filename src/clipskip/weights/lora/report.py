@@ -38,7 +38,7 @@ ALGORITHMS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraReport:
-    """What to know about a LoRA before using it. Each text is one plain line; markup in it is only text."""
+    """A report on a LoRA for its user. Each text is one plain line; markup in it is only text."""
 
     name: str
     alias: str
@@ -135,7 +135,7 @@ def inspect_lora(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraOutline:
-    """What a LoRA's header tells, enough for a list of hundreds without reading any weight."""
+    """Facts from a LoRA's header, enough for a list of hundreds without reading any weight."""
 
     alias: str
     family: str | None

@@ -15,7 +15,7 @@ Parts = Mapping[str, Tensor]
 
 
 def fits_rotation(parts: Parts, shape: tuple[int, ...]) -> bool:
-    """Whether the blocks divide this weight's outputs."""
+    """Return whether the blocks divide this weight's outputs."""
     blocks = parts.get("oft_blocks", parts.get("oft_diag"))
     rescale = parts.get("rescale")
     if blocks is None or len(shape) < 2 or blocks.dim() not in ((3, 4) if "oft_blocks" in parts else (3,)):

@@ -1,4 +1,4 @@
-"""What a LoRA's trainer wrote about it: strangers' text, cut down to short plain text and numbers.
+"""The metadata that a LoRA's trainer wrote: strangers' text, cut down to short plain text and numbers.
 
 Names are kohya's (`ss_...`, sd-scripts train_util.py) and the Stability ModelSpec's (`modelspec...`).
 """

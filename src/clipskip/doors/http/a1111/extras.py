@@ -41,7 +41,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ExtrasBody(LaxBody):
-    """How pictures are to be enlarged."""
+    """A request to enlarge pictures."""
 
     resize_mode: Annotated[int, Field(ge=0, le=1)] = 0
     """0 enlarges by a factor; 1 enlarges to a size."""
@@ -90,7 +90,7 @@ class ExtrasBody(LaxBody):
 
     @property
     def said(self) -> dict[str, object]:
-        """What is recorded of the enlarging, in A1111's words."""
+        """Return the record of the enlarging, in A1111's words."""
         if self.upscaler_1 in NONE:
             return {}
         notes: dict[str, object] = {"Postprocess upscaler": self.upscaler_1}
@@ -144,7 +144,7 @@ def add_extras(routes: APIRouter, studio: Studio, options: Options, ended: threa
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Shop:
-    """What enlarging needs besides the body."""
+    """The tools that enlarging needs besides the body."""
 
     studio: Studio
     options: Options

@@ -71,7 +71,7 @@ MOST_TEXT, MOST_ITEMS = 2000, 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What becomes of the options that a client sends."""
+    """The effect of the options that a client sends."""
 
     taken: Mapping[str, Value]
     reasons: tuple[Reason, ...] = ()

@@ -31,7 +31,7 @@ NUMBERED = {"inpainting_mask_invert": MASK_MODES, "inpainting_fill": MASKED_CONT
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Begun:
-    """Where pictures begin, and the pictures and masks by the hash of their pixels."""
+    """The start of each picture, and the pictures and masks by the hash of their pixels."""
 
     starts: tuple[Start, ...]
     pictures: Mapping[str, Pixels]

@@ -149,7 +149,7 @@ def _checkpoint(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
 
 
 def _vae(asked: Asked, value: Value, _: Sequence[Value]) -> Asked:
-    """A file of /sdapi/v1/sd-vae; Automatic is the one beside the checkpoint, None the checkpoint's own."""
+    """Return a file of /sdapi/v1/sd-vae; Automatic is the one beside the checkpoint, None the checkpoint's own."""
     name = str(value)
     return replace(asked, vae=None if name.casefold() == "automatic" else name, vae_hash=None)
 

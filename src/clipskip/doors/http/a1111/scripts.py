@@ -62,7 +62,7 @@ def _args(script: Any) -> Any:  # Any: as above
 
 
 def is_idle(args: Any) -> bool:  # Any: as above
-    """Whether a script with these arguments does nothing: none, switched off, or only units that do nothing.
+    """Return whether a script with these arguments does nothing: none, switched off, or only units that do nothing.
 
     Extensions begin their arguments with a switch, or have units of settings with one in each.
     """

@@ -92,7 +92,7 @@ LEFT_OUT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish(Generic[PictureKind]):
-    """What a body asks for."""
+    """A body's request, with every name looked up."""
 
     body: PictureKind
     request: Request
@@ -106,7 +106,7 @@ class Wish(Generic[PictureKind]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent(Generic[PictureKind]):
-    """What is valid by itself of the fields that a client sent."""
+    """The fields that a client sent and that are valid by themselves."""
 
     kind: type[PictureKind]
     fields: Mapping[str, Any]  # Any: whatever the client sent
@@ -281,7 +281,7 @@ def _script_reasons(body: PictureBody, *, txt2img: bool) -> list[Reason]:
 
 
 def _request(body: PictureBody, lookups: Lookups, overrides: Mapping[str, Value]) -> tuple[Request, list[str]]:
-    """The request: an infotext's, with the body's own fields over it, and over both the overrides; and what is left out."""
+    """Return the request: an infotext's, with the body's own fields over it, and over both the overrides; and what is left out."""
     options = {**DEFAULTS, **lookups.options.kept}
     base = Request(prompt="", **_by_option(options))
     ignored: list[str] = []
@@ -386,7 +386,7 @@ def _top_level_skip(
 def _as_the_family_has_it(
     request: Request, lookups: Lookups, options: Mapping[str, Value]
 ) -> tuple[Request, tuple[str, ...]]:
-    """The request with the Clip Skip that A1111 reads this model at, and what is to say of it.
+    """Return the request with the Clip Skip that A1111 reads this model at, and what is to say of it.
 
     A1111 reads SD 2.x and SDXL at their own 2 whatever is set; 1.10's sdxl_clip_l_skip sets CLIP-L's alone.
     """

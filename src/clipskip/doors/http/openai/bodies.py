@@ -73,7 +73,7 @@ class Asking(BaseModel):
 
     @property
     def writing(self) -> Writing:
-        """How the pictures are written."""
+        """Return how the pictures are written."""
         best = 100
         quality = best if self.output_compression is None else self.output_compression
         return Writing(format=FORMATS[self.format], quality=quality)

@@ -45,7 +45,7 @@ class ImageOrder:
 
     @property
     def about(self) -> Json:
-        """What is said of all of its pictures."""
+        """Return the fields that all of its pictures share."""
         first = self.renders[0]
         return {
             "background": "opaque",

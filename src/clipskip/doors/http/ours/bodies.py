@@ -140,7 +140,7 @@ class SweepBody(SettingsFields):  # type: ignore[misc]  # as above
 
 
 class AdviseBody(Body):
-    """What to find out. Without a prompt, only what model and LoRAs were trained at."""
+    """A request for advice. Without a prompt, the answer is only what the model and LoRAs were trained at."""
 
     prompt: Text = ""
     negative_prompt: Text = ""
@@ -176,7 +176,7 @@ class SettingsBody(Body):
 
 
 class SessionBody(Body):
-    """What the sign-in page sends."""
+    """The sign-in page's form."""
 
     token: Annotated[str, StringConstraints(max_length=1000)]
 

@@ -39,7 +39,7 @@ async def watch(record: Record, studio: Studio) -> AsyncIterator[str]:
 
 
 class Watcher:
-    """What one watcher has been sent so far."""
+    """The events that one watcher has been sent so far."""
 
     def __init__(self, record: Record, job: Job | None) -> None:
         self._record, self._job = record, job
@@ -79,7 +79,7 @@ class Watcher:
 
 
 class OthersWatcher:
-    """What one watcher has been sent of a sweep that other processes draw."""
+    """The events that one watcher has been sent of a sweep that other processes draw."""
 
     def __init__(self, record: Record) -> None:
         self._record, self._done = record, record.drawn

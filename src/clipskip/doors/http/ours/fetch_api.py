@@ -13,7 +13,7 @@ from clipskip.sweep import Studio
 
 
 class FetchBody(Body):
-    """What to fetch."""
+    """A model to fetch."""
 
     link: str = Field(min_length=1, max_length=500, description="A Civitai or Hugging Face link, an AIR, or a hash.")
 

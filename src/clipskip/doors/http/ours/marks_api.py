@@ -69,7 +69,7 @@ class MarksView(View):
 
 
 class DeletedView(View):
-    """What became of a sweep's folder."""
+    """The outcome of deleting a sweep's folder."""
 
     files: int
     """The number of deleted files."""

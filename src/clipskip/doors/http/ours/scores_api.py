@@ -15,13 +15,13 @@ from clipskip.sweep import ENDED, SCORES, Advance, Event, Job, Measure, Model, R
 
 
 class ScoresBody(Body):
-    """What to measure."""
+    """The measures to take."""
 
     scores: Annotated[list[Name], Field(min_length=1, max_length=16, default_factory=lambda: ["advise"])]
 
 
 class ScoresView(View):
-    """How far measuring is, and its result; the numbers stand in the sweep's cells."""
+    """The progress of measuring, and its result; the numbers stand in the sweep's cells."""
 
     state: JobState
     progress: float
@@ -32,7 +32,7 @@ class ScoresView(View):
 
 
 class AvailableView(View):
-    """What can be measured here."""
+    """The measures that this server can take."""
 
     scores: list[str]
     """advise; clip if the server has a CLIP model; and the installed plug-ins."""

@@ -94,7 +94,7 @@ class ColumnView(View):
 
 
 class AxisView(View):
-    """What a sweep varies besides Clip Skip."""
+    """A setting that a sweep varies besides Clip Skip."""
 
     name: str
     """The name as it is typed: lora-weight."""
@@ -189,7 +189,7 @@ class StartedView(SweepView):
 
 
 class AdviceView(View):
-    """How far finding out is, and its result."""
+    """The progress of an advice job, and its result."""
 
     state: JobState
     progress: float
@@ -208,7 +208,7 @@ class DoubtView(View):
 
 
 class CheckView(View):
-    """What a sweep would be."""
+    """A sweep as it would be planned."""
 
     doubts: list[DoubtView]
     left_out: list[str]
