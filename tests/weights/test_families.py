@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from clipskip.errors import DamagedFile, FileError, WrongKind
 from clipskip.networks import UNetShape, tensors_of
 from clipskip.spec.family import Family
-from clipskip.weights import load_checkpoint, load_text, read_facts
+from clipskip.weights import canonical, load_checkpoint, load_text, read_facts, read_header
 from clipskip.weights.container import Header
 from clipskip.weights.shape_reader import unet_shape
 
@@ -54,6 +54,41 @@ def test_a_pruned_file_of_few_bits_is_read_exactly(tmp_path: Path, dtype: torch.
     loaded = load_checkpoint(tiny_sdxl.write(parts, tmp_path / "xl.safetensors", dtype=dtype), dtype=torch.float32)
     rounded = {name: tensor.to(dtype).float() for name, tensor in parts.states["unet"].items()}
     assert same(loaded.unet, rounded)
+
+
+@pytest.mark.parametrize(
+    ("end", "per_output"), [("scale_weight", False), ("weight_scale", False), ("weight_scale", True)]
+)
+def test_scaled_fp8_is_multiplied_out(end: str, per_output: bool, tmp_path: Path) -> None:
+    """ComfyUI's files: a marker, and beside each matrix what it is multiplied by."""
+    parts, expected = tiny_sdxl.sdxl(), dict[str, Tensor]()
+    state = {name: tensor.contiguous() for name, tensor in tiny_sdxl.single_file(parts).items()}
+    for name in [n for n, t in state.items() if n.startswith("model.diffusion_model.") and t.dim() == 2]:
+        largest = state[name].abs().amax(1 if per_output else (0, 1), keepdim=per_output)
+        scale = largest / 448
+        state[name] = (state[name] / scale).to(torch.float8_e4m3fn)
+        state[f"{name.removesuffix('weight')}{end}"] = scale
+        expected[name] = state[name].float() * scale
+    state["model.diffusion_model.scaled_fp8"] = torch.zeros(2).to(torch.float8_e4m3fn)
+    path = tmp_path / "scaled.safetensors"
+    save_file(state, path, metadata=tiny_sdxl.metadata(parts))
+    loaded, names = load_checkpoint(path, dtype=torch.float32), canonical(read_header(path).shapes)["unet"]
+    assert len(expected) > 50
+    for name, source in names.items():
+        if source.name in expected:
+            assert torch.equal(loaded.unet[name], expected[source.name])
+            assert relative_error(loaded.unet[name], parts.states["unet"][name]) < 0.07  # a sixteenth: e4m3 has 3 bits
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+def test_a_scale_of_another_length_is_refused_by_its_name(tmp_path: Path) -> None:
+    state = {name: tensor.contiguous() for name, tensor in tiny_sdxl.single_file(tiny_sdxl.sdxl()).items()}
+    state["model.diffusion_model.time_embed.0.scale_weight"] = torch.ones(3)
+    save_file(state, tmp_path / "odd.safetensors", metadata=tiny_sdxl.metadata(tiny_sdxl.sdxl()))
+    assert "time_embed.0.scale_weight has 3 numbers" in refusal(tmp_path / "odd.safetensors", DamagedFile)
 
 
 def test_a_diffusers_folder_is_read_with_its_schedulers_word(tmp_path: Path) -> None:

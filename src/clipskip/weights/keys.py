@@ -9,7 +9,7 @@ read in both directions. The correspondence is that of diffusers' `convert_ldm_*
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -76,6 +76,9 @@ OPENCLIP_LAYER = {
 IGNORED = ("embeddings.position_ids", "logit_scale", "attn_mask")
 """Buffers of text encoders that some tools store, sometimes as floats; nothing reads them."""
 
+SCALES = (".scale_weight", ".weight_scale")
+"""Endings of what ComfyUI's files of scaled fp8 multiply a module's weight by: one number, or one for each output."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSource:
@@ -88,6 +91,8 @@ class TensorSource:
     third: int | None = None
     """0, 1 or 2: the third of a joint q, k and v along the first axis."""
     transposed: bool = False
+    scale: str | None = None
+    """The name of what the numbers are multiplied by, in files of scaled fp8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +127,17 @@ def split_parts(names: Iterable[str]) -> dict[str, dict[str, str]]:
 def canonical(shapes: Shapes) -> dict[str, dict[str, TensorSource]]:
     """Return, for each part, the source of each tensor by its canonical name."""
     parts = split_parts(shapes)
-    return {part: dict(_sources(part, names, shapes)) for part, names in parts.items()}
+    return {
+        part: {new: _scaled(source, shapes) for new, source in _sources(part, names, shapes)}
+        for part, names in parts.items()
+    }
+
+
+def _scaled(source: TensorSource, shapes: Shapes) -> TensorSource:
+    """Return the source with its scale, where the file has one for it."""
+    module = source.name.removesuffix(".weight")
+    found = (module + end for end in SCALES if source.name != module and module + end in shapes)
+    return replace(source, scale=next(found, None)) if source.name.endswith(".weight") else source
 
 
 def ldm_names(part: str, shapes: Shapes) -> dict[str, str]:

@@ -50,7 +50,7 @@ def read_one_by_one(
             for name, sources_of_tensor in groupby(in_file, key=lambda item: item[1].name):
                 raw = _read_tensor(file, header.tensors[name], name)
                 for canonical, source in sources_of_tensor:
-                    piece = cut(raw, source)
+                    piece = cut(raw, source, scale=_scale(header, source))
                     yield canonical, finite(_converted(piece, dtype), name, file=path.name, before=piece).to(device)
     check_unchanged(header)
 
@@ -69,9 +69,10 @@ def convert_tensors(
     for canonical, source in sources.items():
         uses[source.name] -= 1
         raw = state[source.name] if uses[source.name] else state.pop(source.name)
+        scale = None if source.scale is None else state[source.scale]
         if not raw.is_floating_point():
             raise WrongKind(f"{file}: {source.name} is stored as {raw.dtype}; only floating-point weights can be used")
-        piece = cut(raw, source).contiguous()
+        piece = cut(raw, source, scale=scale).contiguous()
         converted[canonical] = finite(_converted(piece, dtype), source.name, file=file, before=piece).to(device)
     return converted
 
@@ -84,8 +85,13 @@ def _converted(piece: Shaped[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor
     return piece.to(dtype, memory_format=layout)
 
 
-def cut(raw: Shaped[Tensor, "..."], source: TensorSource) -> Shaped[Tensor, "..."]:
-    """Return the canonical tensor within a file's tensor; a part is copied, so that the rest can be freed."""
+def cut(
+    raw: Shaped[Tensor, "..."], source: TensorSource, *, scale: Shaped[Tensor, "..."] | None = None
+) -> Shaped[Tensor, "..."]:
+    """Return the canonical tensor within a file's tensor, times its scale; a part is copied, so that the rest can be
+    freed."""
+    if scale is not None:
+        raw = raw.float() * scale.float().reshape(-1, *[1] * (raw.dim() - 1))
     if source.third is not None:
         raw = raw.chunk(3)[source.third].clone()
     return (raw.T.contiguous() if source.transposed else raw).reshape(source.shape)
@@ -109,6 +115,20 @@ def all_finite(tensor: Shaped[Tensor, "..."]) -> bool:
     wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor
     wide = wide.permute(0, 2, 3, 1) if wide.ndim == 4 else wide  # in the order of memory where channels are last
     return wide.numel() == 0 or all(bool(end.isfinite()) for end in torch.aminmax(wide))
+
+
+def _scale(header: Header, source: TensorSource) -> Shaped[Tensor, "..."] | None:
+    """Return what a scaled tensor is multiplied by; DamagedFile where it is neither one number nor one for each output."""
+    if source.scale is None:
+        return None
+    info, rows = header.tensors[source.scale], header.tensors[source.name].shape[:1]
+    if info.count != 1 and (info.count,) != rows:
+        raise DamagedFile(
+            f"{info.file.name}: {source.scale} has {info.count} numbers for {source.name} of shape "
+            f"{list(header.tensors[source.name].shape)}; one, or one for each output, is known: download it again"
+        )
+    with open_model_file(info.file) as file:
+        return _read_tensor(file, info, source.scale)
 
 
 def check_unchanged(header: Header) -> None:
