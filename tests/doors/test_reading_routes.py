@@ -46,6 +46,12 @@ def test_a_list_of_clip_skips_is_read_as_the_command_line_reads_it(client: TestC
         assert refused.status_code == 422 and said in refused.json()["detail"]
 
 
+def test_an_axis_is_called_as_on_the_form_where_its_values_say_themselves(client: TestClient) -> None:
+    asked = {"prompt": "frog", "model": "tiny", "clip_skips": "1", "axes": ["sampler=Euler||DDIM", "cfg=3,5"]}
+    found = client.post("/v1/sweeps/check", json=asked).json()
+    assert [axis["label"] for axis in found["axes"]] == ["Sampling method", "CFG"] and found["pictures"] == 4
+
+
 def test_one_text_is_encoded_at_single_layers(client: TestClient) -> None:
     refused = client.post("/v1/encode", json={"prompt": "frog", "model": "tiny", "clip_skips": [1, "[1:2:0.5]"]})
     assert refused.status_code == 422 and "[1:2:0.5], which is not one layer" in refused.json()["detail"]

@@ -155,7 +155,10 @@ def finish_folder(path: Path) -> None:
 
 def _viewer_data(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
     """Return what the viewer knows about a sweep besides its pictures, in the words of the API."""
-    axes = [{"name": axis.kind.name, "label": axis.kind.label, "values": axis.values} for axis in axes_of(manifest)]
+    axes = [
+        {"name": axis.kind.name, "label": axis.kind.label or axis.kind.title, "values": axis.values}
+        for axis in axes_of(manifest)
+    ]
     scored: dict[str, Any] = {name: manifest[name] for name in ("measures", "summary") if name in manifest}
     known = {
         "rows": manifest["rows"],

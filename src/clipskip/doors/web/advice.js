@@ -25,8 +25,8 @@ export function openAdvice(hear) {
   }
 
   function offer(sweep, { error = "", progress = null } = {}) {
-    const button = h("button", { type: "button", id: "find-advice", text: "Which of these should I use?", on: { click: () => look(sweep, () => api.findAdvice(sweep.id)) } });
-    const stop = h("button", { type: "button", id: "stop-advice", text: "Cancel", on: { click: () => look(sweep, () => api.stopAdvice(sweep.id)) } });
+    const button = h("button", { type: "button", id: "find-advice", text: "Which of these should I use?", on: { click: () => { button.disabled = true; look(sweep, () => api.findAdvice(sweep.id)); } } });
+    const stop = h("button", { type: "button", id: "stop-advice", text: "Cancel", on: { click: () => { stop.disabled = true; look(sweep, () => api.stopAdvice(sweep.id)); } } });
     const line = progress
       ? [h("progress", { max: 1, value: progress.progress, "aria-label": "Progress of the measurement" }), h("span", { text: progress.state === "queued" ? "Waiting for its turn" : `Asking the model${progress.eta_s ? `, about ${duration(progress.eta_s)} left` : "…"}` }), stop]
       : [button, h("span", { class: "about", text: "Asks the model itself; draws nothing." })];

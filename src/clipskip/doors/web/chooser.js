@@ -18,7 +18,7 @@ export function openChooser(hear) {
     asking?.abort();
     asking = new AbortController();
     try {
-      columns = (await api.clipSkips({ text, model }, asking.signal)).clip_skips;
+      columns = text.trim() ? (await api.clipSkips({ text, model }, asking.signal)).clip_skips : null;
     } catch (error) {
       if (error.name === "AbortError") return;
       if (!(error instanceof ApiError)) throw error;

@@ -85,7 +85,7 @@ export function openLibrary(hear) {
       const found = await api.files();
       for (const file of [...found.models, ...found.loras, ...found.embeddings]) file.words = wordsOf(file);
       files = found;
-      progress = found.reading ? `Reading model files: ${found.reading.done} of ${found.reading.total}` : null;
+      progress = found.reading ? `Reading model files${found.reading.total ? `: ${found.reading.done} of ${found.reading.total}` : "…"}` : null;
       if (found.reading) timer = setTimeout(load, AGAIN_MS);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;

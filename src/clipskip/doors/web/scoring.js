@@ -44,12 +44,12 @@ export function openScoring(hear) {
     at("scoring").hidden = false;
     if (now) {
       const line = now.state === "queued" ? "Waiting for its turn" : `Scoring the cells${now.eta_s ? `, about ${duration(now.eta_s)} left` : "…"}`;
-      const stop = h("button", { type: "button", id: "stop-scoring", text: "Cancel", on: { click: () => look(sweep, () => api.stopScores(sweep.id)) } });
+      const stop = h("button", { type: "button", id: "stop-scoring", text: "Cancel", on: { click: () => { stop.disabled = true; look(sweep, () => api.stopScores(sweep.id)); } } });
       at("scoring").replaceChildren(h("div", { class: "row" }, h("progress", { max: 1, value: now.progress, "aria-label": "Progress of the scores" }), h("span", { text: line }), stop));
       return;
     }
     const boxes = (sources ?? []).map((name) => h("input", { type: "checkbox", value: name, checked: name === "advise" }));
-    const begin = h("button", { type: "button", id: "score-cells", text: "Score the cells", on: { click: () => look(sweep, () => api.findScores(sweep.id, boxes.filter((box) => box.checked).map((box) => box.value))) } });
+    const begin = h("button", { type: "button", id: "score-cells", text: "Score the cells", on: { click: () => { begin.disabled = true; look(sweep, () => api.findScores(sweep.id, boxes.filter((box) => box.checked).map((box) => box.value))); } } });
     const choices = boxes.length > 1 ? boxes.map((box) => h("label", {}, box, ` ${box.value}`)) : [];
     at("scoring").replaceChildren(h("div", { class: "row" }, begin, ...choices, h("span", { class: "about", text: "Guidance kept, LoRA uptake and breakage at each cell; draws nothing." })), h("p", { class: "error", role: "alert", text: error }));
   }

@@ -342,7 +342,10 @@ def _model_view(record: Record) -> ModelView:
 
 def view_axes(axes: Sequence[Axis]) -> list[AxisView]:
     """Return what a sweep varies besides Clip Skip."""
-    return [AxisView(name=axis.kind.name, label=axis.kind.label, values=list(axis.values)) for axis in axes]
+    return [
+        AxisView(name=axis.kind.name, label=axis.kind.label or axis.kind.title, values=list(axis.values))
+        for axis in axes
+    ]
 
 
 def view_lora(lora: LoraRef) -> LoraView:
