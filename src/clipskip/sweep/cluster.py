@@ -210,8 +210,10 @@ class _Connected:
             try:
                 ray.init(address=self._address, log_to_driver=False, include_dashboard=False, logging_level="error")
             except (ConnectionError, RuntimeError, ValueError) as error:
+                token = ", and set RAY_AUTH_MODE=token if it asks for one" if self._address.startswith("ray://") else ""
                 raise SpecError(
-                    f"no Ray cluster answers at {self._address} ({str(error)[:200]}); check the address", field="ray"
+                    f"no Ray cluster answers at {self._address} ({str(error)[:200]}); check the address{token}",
+                    field="ray",
                 ) from None
             with suppress(ValueError):  # not the main thread
                 signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
