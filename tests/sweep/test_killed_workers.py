@@ -1,7 +1,7 @@
 """Three hundred cells on three workers that die: none is lost, none comes twice, and every byte is one process'.
 
-Cells are the embedded model's smallest pictures at one step. A worker is killed at a moment that chance chooses, from
-when it opens the model to the sheet; what it comes to is printed.
+Cells are the embedded model's smallest pictures at one step. A worker is killed when chance says how many cells are there,
+from none, while models are opened, to all but one; what it comes to is printed.
 """
 
 import multiprocessing
@@ -98,23 +98,20 @@ def workers() -> list[psutil.Process]:
     return [process for process in processes if "ray::Actor" in " ".join(process.cmdline())]
 
 
-def kill_worker(delay_s: float, ended: threading.Event, kills: list[float]) -> None:
-    """Kill one of the workers after a delay, or as soon as there is one, unless the drawing has ended."""
-    started = time.monotonic()
-    while not ended.wait(delay_s):
-        if there := workers():
+def kill_worker(path: Path, at: int, ended: threading.Event, kills: list[int]) -> None:
+    """Kill one of the workers once so many cells are there, unless the drawing has ended."""
+    while not ended.wait(0.02):
+        if (count := len(pictures(path))) >= at and (there := workers()):
             CHANCE.choice(there).kill()
-            kills.append(time.monotonic() - started)
+            kills.append(count)
             return
-        delay_s = 0.01
 
 
-def drawn_on_ray(path: Path, *, kill_after_s: float | None) -> tuple[float, list[float]]:
-    """Draw everything; return the seconds that it took, and when a worker was killed."""
+def drawn_on_ray(path: Path, *, kill_at: int) -> tuple[float, list[int]]:
+    """Draw everything; return the seconds that it took, and at how many cells a worker was killed."""
     (folder, extras), tally = planned(path), Tally()
-    kills, ended = list[float](), threading.Event()
-    if kill_after_s is not None:
-        threading.Thread(target=kill_worker, args=(kill_after_s, ended, kills), daemon=True).start()
+    kills, ended = list[int](), threading.Event()
+    threading.Thread(target=kill_worker, args=(path, kill_at, ended, kills), daemon=True).start()
     started, times = time.monotonic(), Counter[int]()
     plan = plan_for(open_model().facts, extras, allow_pickle=False)  # type: ignore[arg-type]
     for event in draw_on_cluster(folder, plan, address=None, workers=WORKERS, tally=tally):
@@ -125,15 +122,12 @@ def drawn_on_ray(path: Path, *, kill_after_s: float | None) -> tuple[float, list
 
 
 def test_a_worker_of_ray_is_killed(cluster: None, alone: dict[str, bytes], tmp_path: Path) -> None:
-    longest, _ = drawn_on_ray(tmp_path / "undisturbed", kill_after_s=None)
-    check(tmp_path / "undisturbed", alone, f"Ray, undisturbed, {longest:.0f} s")
     killed = 0
-    while killed < KILLS:  # one that has ended before its time to be killed does not count
+    while killed < KILLS:  # where the drawing was faster, nobody was killed
         path = tmp_path / str(time.monotonic_ns())
-        seconds, kills = drawn_on_ray(path, kill_after_s=CHANCE.uniform(0, longest))
+        seconds, kills = drawn_on_ray(path, kill_at=CHANCE.randrange(CELLS))
         killed += len(kills)
-        when = f"killed after {kills[0]:.1f} s" if kills else "had ended before"
-        check(path, alone, f"Ray, a worker {when}, {seconds:.0f} s")
+        check(path, alone, f"Ray, a worker killed at {kills} cells, {seconds:.0f} s")
         shutil.rmtree(path)
 
 
@@ -159,26 +153,23 @@ def begun(*more: str) -> ForkServerProcess:
 @pytest.mark.parametrize("auto", [False, True], ids=["shares", "auto"])
 def test_a_share_is_killed_and_started_again(auto: bool, alone: dict[str, bytes], tmp_path: Path) -> None:
     shards = ["auto"] * WORKERS if auto else [f"{i}/{WORKERS}" for i in range(1, WORKERS + 1)]
-    longest, kills = 0.0, 0
+    kills = 0
     while kills < KILLS:
-        path = tmp_path / str(time.monotonic_ns())
+        path, at = tmp_path / str(time.monotonic_ns()), CHANCE.randrange(CELLS)
         asked = [("--out", str(path), "--shard", shard) for shard in shards]
         started, processes = time.monotonic(), [begun(*more) for more in asked]
-        if longest:  # the first is undisturbed
-            delay_s, victim = CHANCE.uniform(0, longest), CHANCE.randrange(WORKERS)
-            processes[victim].join(delay_s)
-            processes[victim].kill()
-            processes[victim].join()
-            hit = processes[victim].exitcode == -signal.SIGKILL
-            kills += hit
-            processes[victim] = begun(*asked[victim])
-            what = f"killed after {delay_s:.1f} s" if hit else "had ended before it was killed"
-        else:
-            what = "undisturbed"
+        while len(pictures(path)) < at and any(process.is_alive() for process in processes):
+            time.sleep(0.02)
+        victim = CHANCE.randrange(WORKERS)
+        processes[victim].kill()
+        processes[victim].join()
+        hit = processes[victim].exitcode == -signal.SIGKILL
+        what = f"{'killed' if hit else 'not killed, it had ended,'} at {len(pictures(path))} cells"
+        kills += hit
+        processes[victim] = begun(*asked[victim])
         for process in processes:
             process.join(600)
         seconds = time.monotonic() - started
-        longest = longest or seconds
         assert [process.exitcode for process in processes] == [0] * WORKERS
         check(path, alone, f"--shard {'auto' if auto else f'i/{WORKERS}'}, {what}, {seconds:.0f} s")
         assert (path / "grid.png").is_file() and (path / "index.html").is_file()
