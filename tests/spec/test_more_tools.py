@@ -402,3 +402,28 @@ def test_the_info_of_an_api_answer_has_what_it_says_in_its_parameters() -> None:
     }  # fmt: skip
     asked = read(info)
     assert (asked.scheduler, asked.lora_hashes, asked.unused) == ("Karras", (("ogre", "0123456789ab"),), ())
+
+
+FOOOCUS_TEXT = (
+    "a fox <lora:ink:0.3>\nNegative prompt: bad\nSteps: 30, Sampler: DPM++ 2M SDE Karras, Seed: 5, Size: 896x1152, CFG scale: 4, "
+    "Sharpness: 2, "
+    'ADM Guidance: "(1.5, 0.8, 0.3)", Model: jugg, Model hash: aeb7e9e689, Performance: Speed, Scheduler: karras, VAE: Default (model), '
+    'Lora hashes: "ogre: 4852686128, gnome: 0123456789", Lora weights: "ogre: 0.1, gnome: -0.5", Clip skip: 2, Version: Fooocus v2.5.5'
+)
+
+
+def test_fooocus_settings_in_a1111s_form_are_read_as_fooocus_draws() -> None:
+    """Its modules/meta_parser.py A1111MetadataParser.to_string: LoRAs in a list of weights, its own noise and prompts."""
+    asked = request_from_text(FOOOCUS_TEXT)
+    assert (asked.sampler, asked.scheduler, asked.emphasis, asked.rng) == ("DPM++ 2M SDE", "Karras", "ComfyUI", "CPU")
+    assert asked.loras == (lora("ink", 0.3), lora("ogre", 0.1), lora("gnome", -0.5))
+    assert (asked.prompt, asked.clip_skip, asked.vae, asked.steps) == ("a fox", ClipSkip(2), None, 30)
+    assert unused(asked).keys() == {"Sharpness", "ADM Guidance", "Performance", "Version"}
+    assert "the mean of weighed words" in unused(request_from_text(FOOOCUS_TEXT.replace("a fox", "a (fox:1.2)")))
+
+
+def test_an_api_body_is_drawn_with_its_apis_own_defaults() -> None:
+    body = {"prompt": "a fox", "seed": 5, "override_settings": {"CLIP_stop_at_last_layers": 2}}
+    asked = request_from_text(json.dumps(body))
+    assert (asked.sampler, asked.steps, asked.cfg_scale, asked.width, asked.height) == ("Euler", 50, 7, 512, 512)
+    assert asked.left_out == ("steps", "CFG scale", "sampler", "size", "model")

@@ -50,6 +50,9 @@ class Source:
     label: str
     sampler: str = "Euler a"
     """Empty where its records always name a sampler."""
+    steps: int = 20
+    px: int | None = None
+    """Width and height; None means the model's own."""
     names: Names = other_names
     """Returns A1111's names of its sampler and schedule type."""
     scheduler_is_sampler: bool = False
@@ -89,7 +92,12 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
     sampler, schedule = _sampler(reader, source)
     width, height = read_size(reader)
     negative_skip = reader.take("negative_clip_skip")
-    asked: dict[str, Any] = {"rng": source.rng, "ensd": source.ensd, "emphasis": source.emphasis}  # Any: fields
+    asked: dict[str, Any] = {
+        "steps": source.steps,
+        "rng": source.rng,
+        "ensd": source.ensd,
+        "emphasis": source.emphasis,
+    }  # Any: fields
     asked |= reader.rows(row for row in PICTURE if row.name not in SPECIAL)
     if model and files.model and stem(files.model) != model:
         reader.leave("resources model", files.model)
@@ -119,8 +127,8 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
         phrase_skips=_phrases(reader),
         sampler=sampler,
         scheduler=schedule,
-        width=width,
-        height=height,
+        width=width or source.px,
+        height=height or source.px,
         hires=hires,
         start=_read_checked(_read_start, reader),
         lora_hashes=tuple(files.lora_hashes.items()),

@@ -21,7 +21,7 @@ from clipskip.spec.nodes import is_graph
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.record_reader import BLANKS, SPELLINGS, Reader, Said, one_line, plain_key
 from clipskip.spec.render import Request
-from clipskip.spec.sampler_names import comfy_names
+from clipskip.spec.sampler_names import comfy_names, comfy_text_names
 from clipskip.spec.skip import ClipSkip
 from clipskip.spec.swarm import swarm
 from clipskip.spec.word_weights import invoke_words, novelai_words
@@ -35,9 +35,13 @@ OLD_INVOKEAI = Source(label="InvokeAI 2", sampler="k_lms", clip_skip=ClipSkip(1)
 NOVELAI = Source(label="NovelAI", rng="GPU", ensd=31337, clip_skip=ClipSkip(2), words=novelai_words)
 """A1111's additions to NovelAI's pictures."""
 FOOOCUS = Source(label="Fooocus", names=comfy_names, sampler="dpmpp_2m_sde_gpu", emphasis="ComfyUI")
+FOOOCUS_TEXT = replace(FOOOCUS, names=comfy_text_names)
+"""Its settings in A1111's form, with A1111's names of samplers."""
 RUINED_FOOOCUS = replace(FOOOCUS, label="RuinedFooocus")
 EASY_DIFFUSION = Source(label="Easy Diffusion", switch=True)
 SWARMUI = Source(label="SwarmUI", names=comfy_names, sampler="euler", emphasis="ComfyUI")
+A1111_API = replace(A1111, label="A1111's API", sampler="Euler", steps=50, px=512)
+"""What its txt2img draws with where a body leaves it out (1.10 modules/processing.py, modules/api/models.py)."""
 TENSORART = replace(A1111, label="TensorArt", sampler="")
 STABILITY_MATRIX = replace(A1111, label="StabilityMatrix", sampler="")
 DRAW_THINGS = Source(label="Draw Things", names=draw_things_names, clip_skip=ClipSkip(1), counted_by=Dialect.DRAWTHINGS)
@@ -55,7 +59,8 @@ MARKS: tuple[tuple[Source, frozenset[str]], ...] = (
     (RUINED_FOOOCUS, frozenset({"basemodelname"})),
     (FOOOCUS, frozenset({"metadatascheme", "performance", "admguidance", "fooocusv2expansion", "baseclipskip"})),
     (TENSORART, frozenset({"modelfileid", "basemodelid"})),
-    (A1111, frozenset({"cfgscale", "overridesettings", "samplerindex", "resources", "civitairesources", "modelhash"})),
+    (A1111_API, frozenset({"overridesettings", "samplerindex", "enablehr", "alwaysonscripts"})),
+    (A1111, frozenset({"cfgscale", "resources", "civitairesources", "modelhash"})),
 )
 """Keys that only one tool's records have, as `plain` spells them; the first that fits counts."""
 UNWRAPPED = ("sui_image_params", "meta", "image", "override_settings", "extra_generation_params")
@@ -123,11 +128,16 @@ def _read_record(record: Record) -> Request:
             field="settings",
         )
     asked = read_request(Reader(record), source)
-    if source is FOOOCUS and _WEIGHT.search(f"{asked.prompt} {asked.negative_prompt}"):
-        return replace(asked, unused=(*asked.unused, MEAN_RESTORED))
+    if source is FOOOCUS:
+        return replace(asked, unused=(*asked.unused, *mean_restored(asked.prompt, asked.negative_prompt)))
     if source is SWARMUI and asked.clip_skip is None:
         return replace(asked, clip_skip=ClipSkip(1), counted_by=Dialect.COMFYUI)
     return asked
+
+
+def mean_restored(*prompts: str) -> tuple[tuple[str, str], ...]:
+    """What is told of Fooocus' prompts that weigh words."""
+    return (MEAN_RESTORED,) if any(map(_WEIGHT.search, prompts)) else ()
 
 
 def _civitai_graph(record: Record) -> Request | None:
@@ -338,6 +348,6 @@ def _tensorart(record: Record) -> Record:
 
 PREPARED: Mapping[Source, Callable[[Record], Record]] = {
     OLD_INVOKEAI: _old_invoke, FOOOCUS: fooocus, RUINED_FOOOCUS: ruined_fooocus, SWARMUI: swarm, NOVELAI: _novelai,
-    DRAW_THINGS: draw_things, A1111: _a1111, TENSORART: _tensorart,
+    DRAW_THINGS: draw_things, A1111: _a1111, A1111_API: _a1111, TENSORART: _tensorart,
 }  # fmt: skip
 """What is done to a tool's records so that they say things as others do."""

@@ -220,7 +220,14 @@ def _listed_loras(reader: Reader, files: Files) -> Iterator[LoraRef]:
                 names.append(entry)
             else:
                 Said(said.key, entry).nonsense("a name with its weight")
-    weights = [(said, weight) for said in reader.all("lora_strengths") for weight in entries(said)]
+    weights: list[tuple[Said, object]] = []
+    for said in reader.all("lora_strengths"):
+        for weight in entries(said):
+            file, colon, number = weight.rpartition(":") if isinstance(weight, str) else ("", "", "")
+            if colon:  # Fooocus' "ogre: 0.5, ink: 1"
+                yield _lora_ref(file.strip(), Said(said.key, number.strip()).number())
+            else:
+                weights.append((said, weight))
     if weights and len(weights) != len(names):
         raise SpecError(
             f"settings: {len(names)} LoRAs are named and {len(weights)} strengths; give each LoRA one", field="lora"

@@ -9,8 +9,8 @@ from typing import Any
 from clipskip.errors import SpecError
 from clipskip.spec.asking import A1111, COMFY_TEXT, Source, read_request
 from clipskip.spec.encoder_skips import EncoderSkips
-from clipskip.spec.fooocus import untagged
-from clipskip.spec.foreign import DRAW_THINGS, read_record
+from clipskip.spec.fooocus import fooocus, untagged
+from clipskip.spec.foreign import DRAW_THINGS, FOOOCUS_TEXT, mean_restored, read_record
 from clipskip.spec.infotext import Infotext, compose, hide_labels, parse_infotext, with_sizes
 from clipskip.spec.lora import LoraRef
 from clipskip.spec.mac_apps import draw_things_fields
@@ -152,7 +152,8 @@ def request_from_infotext(infotext: Infotext) -> Request:
     asked = read_request(reader, source, prompt=prompt, negative=negative)
     version_note = [("Version", version.value)] if version and not version.value.startswith("clipskip") else []
     counted = asked.counted_by or _counted_by(version.value if version else "", infotext.fields)
-    told = (*version_note, *twice, *_inner_negative(infotext), *infotext.rest)
+    mean = mean_restored(prompt, negative) if source is FOOOCUS_TEXT else ()
+    told = (*version_note, *twice, *mean, *_inner_negative(infotext), *infotext.rest)
     request = replace(asked, counted_by=counted, unused=(*asked.unused, *told))
     _check_numbers(request)
     return request
@@ -182,6 +183,10 @@ def _told_by(infotext: Infotext) -> tuple[Source, Mapping[str, object], str, str
     if "Guidance Scale" in fields and "Seed Mode" in fields:
         record, prompt, below = draw_things_fields(dict(with_sizes(infotext.bare or fields)), prompt)
         return DRAW_THINGS, record, prompt, negative or below
+    if fields.get("Version", "").startswith("Fooocus"):
+        made = dict(fooocus({**record, "prompt": prompt, "negative_prompt": negative}))
+        prompt, negative = made.pop("prompt"), made.pop("negative_prompt")
+        return FOOOCUS_TEXT, made, prompt, negative
     if fields.get("Version") == "ComfyUI" or is_comfy(fields.get("Sampler", "")):
         tagged = untagged({**record, "prompt": prompt, "negative_prompt": negative})
         prompt, negative = tagged.pop("prompt"), tagged.pop("negative_prompt")
