@@ -169,6 +169,16 @@ def test_sd_nexts_name_of_clip_skip_counts_among_the_options_too(client: TestCli
     assert drawn(client, override_settings={"clip_skip": 4})[1]["clip_skip"] == 4
 
 
+@pytest.mark.parametrize("name", ["clipSkip", "Clip skip", "CLIP_skip", "clip_stop_at_last_layers"])
+def test_a_clip_skip_in_another_spelling_is_never_lost(client: TestClient, name: str) -> None:
+    assert drawn(client, override_settings={name: 4})[1]["clip_skip"] == 4
+    _, info = drawn(client, **{name: 3})
+    assert (info["clip_skip"], info["clipskip_ignored"]) == (3, [])
+    _, info = drawn(client, **{name: 3, CLIP_SKIP: 2})
+    assert (info["clip_skip"], info["clipskip_ignored"]) == (2, [name])
+    assert post(client, **{name: 13}).status_code == 422
+
+
 TYPED = {
     "seed": "5", "steps": 2.0, "cfg_scale": "7.0", "width": "64", "height": 64.0, "subseed": "-1",
     "subseed_strength": "0", "batch_size": "1", "n_iter": 1.0, "send_images": "true", "save_images": "false",

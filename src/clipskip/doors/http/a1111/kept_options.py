@@ -1,6 +1,7 @@
 """A1111's options: its whole list, kept as long as the server runs. An option that this server cannot honour is refused
 on its own."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -66,7 +67,16 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 ALIAS = "clip_skip"
 """SD.Next's name of Clip Skip, which scripts also send among A1111's options."""
+_PLAIN_SKIPS = ("clipskip", "clipstopatlastlayers")
 MOST_TEXT, MOST_ITEMS = 2000, 300
+
+
+def with_skip_named(sent: Mapping[str, Any]) -> Mapping[str, Any]:  # Any: whatever the client sent
+    """What a client sent, with a Clip Skip in another spelling ("clipSkip", "Clip skip") under the name that is obeyed."""
+    if sent.keys() & {CLIP_SKIP, ALIAS}:
+        return sent
+    other = next((name for name in sent if re.sub(r"[\W_]", "", name).lower() in _PLAIN_SKIPS), None)
+    return sent if other is None else {(ALIAS if name == other else name): value for name, value in sent.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +123,7 @@ class Options:
         """Sort options into those that are taken, refused and not known."""
         taken: dict[str, Value] = {}
         reasons, ignored = list[Reason](), list[str]()
+        sent = with_skip_named(sent)
         if ALIAS in sent:
             sent = {CLIP_SKIP: sent[ALIAS]} | {name: value for name, value in sent.items() if name != ALIAS}
         for name, value in sent.items():

@@ -20,6 +20,7 @@ from clipskip.doors.http.a1111.kept_options import (
     Options,
     skip_option,
     told,
+    with_skip_named,
 )
 from clipskip.doors.http.a1111.option_table import Value
 from clipskip.doors.http.a1111.plot import NAME as PLOT
@@ -184,6 +185,7 @@ def _sorted(
     """Return what is valid by itself of what a client sent, and why the rest is refused."""
     if not isinstance(sent, dict):
         raise refusal([Reason(field="", why="the body is not a JSON object; send one")])
+    sent = with_skip_named(sent)
     given = {name: value for name, value in sent.items() if value is not None}
     scripts = given.get("alwayson_scripts", {})
     refined = refiner_of(scripts) if isinstance(scripts, dict) and "refiner_checkpoint" not in given else {}
