@@ -23,6 +23,8 @@ from clipskip.sweep import Studio
 from clipskip.weights import Library
 
 HERE = {"host": "127.0.0.1"}
+PATIENCE_S = 120
+"""On a machine that is busy with something else."""
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
@@ -50,7 +52,7 @@ def test_every_answer_is_one_that_the_description_has(app: FastAPI, mode: Genera
         @settings(max_examples=examples, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: schemathesis.Case) -> None:
-            case.call_and_validate(headers=HERE, checks=CHECKS)
+            case.call_and_validate(headers=HERE, checks=CHECKS, timeout=PATIENCE_S)
 
         if mode is GenerationMode.NEGATIVE and not operation.body:
             continue  # any text is an id, and what takes nothing cannot be asked wrongly

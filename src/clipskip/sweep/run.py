@@ -300,13 +300,14 @@ def _draw_claimed(
     waiting = deque(missing)
     while waiting:
         claimed: list[CellPlace] = []
-        while waiting and len(claimed) < CLAIMED_AT_ONCE:
-            index, row, column = waiting.popleft()
-            if not folder.has(row, column) and any(claim(folder.path, [folder.sweep.cell(row, column)])):
-                claimed.append((index, row, column))
-        left = {folder.sweep.cell(row, column) for _, row, column in claimed}
-        told = time.monotonic()
-        try:
+        left = set[Render]()
+        try:  # a signal may come between two claims
+            while waiting and len(claimed) < CLAIMED_AT_ONCE:
+                index, row, column = waiting.popleft()
+                if not folder.has(row, column) and any(claim(folder.path, [folder.sweep.cell(row, column)])):
+                    left.add(folder.sweep.cell(row, column))
+                    claimed.append((index, row, column))
+            told = time.monotonic()
             for event in _draw_cells(model, folder, extras, claimed, previews=previews, failed=failed):
                 if isinstance(event, Saved):
                     left.discard(event.render)
