@@ -183,7 +183,7 @@ def test_a_shell_s_pattern_a_quoted_one_and_a_folder_are_the_same(epochs: Path) 
     prompt, further = split_words(["swamp, ogre", *files[1:]])
     assert prompt == "swamp, ogre"
     assert sorted(spread(files[:1], further, allow_pickle=False)[0]) == files
-    with pytest.raises(NotFound, match="no LoRA file is there"):
+    with pytest.raises(NotFound, match="no LoRA file was found"):
         spread([f"{epochs}/gnome*"], [], allow_pickle=False)
     with pytest.raises(SpecError, match="2 prompts"):
         split_words(["swamp", "ogre"])

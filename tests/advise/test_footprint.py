@@ -74,5 +74,5 @@ def test_the_clip_skip_of_a_fine_tune_is_found_in_what_changed_since_its_base(
 
 def test_a_model_that_is_its_own_base_has_no_training_in_between(reader: TextReader) -> None:
     base = find_model(None, hash=None, library=Library.of_user())
-    with pytest.raises(WrongKind, match="no training is between them"):
+    with pytest.raises(WrongKind, match="nothing was trained between them"):
         by_difference(base, base, reader, SCENES, skips=(1, 2))

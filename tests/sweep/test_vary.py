@@ -143,7 +143,7 @@ def test_which_loras_are_on_is_an_axis(model: Model, shelf: Library) -> None:
     assert str(each.axes[0]) == "lora=none||ogre||gnome||all", "as it is planned again"
     two = planned(model, shelf, "lora=none||gnome", "lora-weight=0.5,1", loras=BOTH)
     assert two.row_names == ("without LoRA", "LoRA 0.5, gnome 0.5", "LoRA 1, gnome")
-    with pytest.raises(SpecError, match="'troll' is none of this picture's LoRAs; use none, each, all, ogre"):
+    with pytest.raises(SpecError, match="'troll' is not one of this picture's LoRAs; use none, each, all, ogre"):
         planned(model, shelf, "lora=troll", loras=OGRE)
     with pytest.raises(SpecError, match="needs a LoRA"):
         planned(model, shelf, "lora=none||all")

@@ -199,7 +199,7 @@ def calling_prompt(lora: Lora, configs: Sequence[TrainerConfig]) -> tuple[str, s
     words = list(dict.fromkeys(word for word in [*triggers, *tags] if word))[:PHRASES]
     if not words:
         raise SpecError(
-            "nothing in these files says which words call the LoRA; give a prompt that does, as in: clipskip advise "
+            "these files do not name the LoRA's trigger words; give a prompt that has them, as in: clipskip advise "
             "\"swamp, ogre\" --lora 'out/ogre-*.safetensors'",
             field="prompt",
         )

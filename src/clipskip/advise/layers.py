@@ -117,8 +117,8 @@ def read_layers(reader: TextReader, text: str, *, encoder: int = 0, common: int 
     chunks = one_text(reader, text).parts[0].schedule[0].chunks
     if len(chunks) > MOST_CHUNKS:
         raise PromptError(
-            f"the prompt has {len(chunks)} chunks of 75 tokens, and its layers are read for {MOST_CHUNKS} at most; "
-            "give the part that you wonder about",
+            f"the prompt has {len(chunks)} chunks of 75 tokens, and layers are read for at most {MOST_CHUNKS}; "
+            "give only the part in question",
             field="prompt",
         )
     words = [word for at, chunk in enumerate(chunks) for word in _words_of(chunk, at)]

@@ -227,8 +227,8 @@ def _ask_model(model: Model, question: Question, tell: Callable[[int], None]) ->
     asked = _Asked(probe=probe, views=views, layers=layers, predicted=predicted)
     if float(asked.guidance.norm()) < LEAST_GUIDANCE * float(predicted[PROMPT].norm()):
         raise SpecError(
-            "prompt and negative prompt are the same to this model: nothing guides the picture, and nothing can be measured "
-            "of it; change one of them",
+            "prompt and negative prompt are the same to this model, so there is no guidance to measure; "
+            "change one of them",
             field="negative_prompt",
         )
     return asked

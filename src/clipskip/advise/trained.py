@@ -255,7 +255,7 @@ def by_difference(
     changes = {name: change for name, change in changes.items() if change.any()}
     if len(changes) < LEAST_MODULES:
         raise WrongKind(
-            f"{model.name} reads texts with the weights of {base.name}: no training is between them; give the "
+            f"{model.name} reads texts with the weights of {base.name}: nothing was trained between them; give the "
             "checkpoint that it was made from",
             field="base",
         )

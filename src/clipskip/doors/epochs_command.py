@@ -48,7 +48,7 @@ def spread(loras: Sequence[str], files: Sequence[str], *, allow_pickle: bool) ->
             spread_out.append(text)
             continue
         if not inside:
-            raise NotFound(f"--lora {ref.name}: no LoRA file is there", field="lora")
+            raise NotFound(f"--lora {ref.name}: no LoRA file was found", field="lora")
         several = several or len(inside) > 1
         spread_out += [f"{name}{text[len(ref.name) :]}" for name in inside]
     return [*spread_out, *files], several
@@ -77,7 +77,7 @@ def run_epochs(options: AdviseOptions, epochs: tuple[Epoch, ...]) -> str:
     """Compare the epochs, with progress on standard error, and return the answer."""
     if options.base or options.clip or options.keep:
         raise SpecError(
-            "--base, --clip and --remember are not for a comparison of epochs; leave them away", field="lora"
+            "--base, --clip and --remember do not apply to a comparison of epochs; leave them out", field="lora"
         )
     request = options.request
     console, library = Console(stderr=True, highlight=False), Library.of_user(options.folders)

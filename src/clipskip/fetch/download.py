@@ -75,7 +75,7 @@ def _received(file: RemoteFile, web: Web, part: Path, *, start: int, progress: P
         if first not in (0, start) or (first and encoded):
             raise _AnotherFile
         if first == 0 and answer.status_code == 206 and start == 0 and total and total != _length(answer):
-            raise FetchError(f"{file.name} came only in part, unasked; try again later", field="link")
+            raise FetchError(f"{file.name} was sent only in part by its host; try again later", field="link")
         _check_room(total - start, part.parent)
         _write(answer, part, file.name, start=first, total=0 if encoded else total, progress=progress)
     size = part.stat().st_size

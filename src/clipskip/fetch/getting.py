@@ -134,4 +134,6 @@ def _check_kind(path: Path, kind: FileKind | None, link: HubLink) -> None:
         return
     actual_kind = identify(read_header(path)).kind
     if actual_kind is not kind and actual_kind in SHOWN_KINDS:
-        raise FetchError(f"{link} is a {actual_kind}, but a {kind} was asked for; give it as what it is", field="link")
+        raise FetchError(
+            f"{link} is a {actual_kind}, but a {kind} was asked for; give it with the option for its kind", field="link"
+        )

@@ -37,7 +37,7 @@ def enlarge_by_tiles(
         row = np.empty((0, 0, 3), np.uint8)
         for x in _places(width, tile_px, overlap_px):
             if given_up():
-                raise Busy("the picture was given up before it was enlarged")
+                raise Busy("the picture was cancelled before it was enlarged")
             tile = pixels[y : y + tile_px, x : x + tile_px]
             larger = _enlarged(tile, enlarge, device)
             scale = larger.shape[0] // tile.shape[0]

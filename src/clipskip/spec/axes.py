@@ -99,7 +99,7 @@ class Axis:
         kind = BY_NAME.get(re.sub(r"[\s_]+", "-", name.strip().lower()))
         if not equals or kind is None:
             raise SpecError(
-                f"axis {text[:60]!r}: write name=values, with one of {', '.join(BY_NAME)}; Clip Skip stands across and has a "
+                f"axis {text[:60]!r}: write name=values, with one of {', '.join(BY_NAME)}; Clip Skip is the columns and has a "
                 "list of its own",
                 field="axis",
             )

@@ -124,7 +124,7 @@ def _read_record(record: Record) -> Request:
         record = PREPARED[source](record)
     if not {plain_key(key) for key in record} & {"prompt", "positiveprompt"}:
         raise SpecError(
-            "this JSON is no record of a tool that is known: it has no prompt; paste the settings text",
+            "this JSON is not a record of a known tool: it has no prompt; paste the settings text",
             field="settings",
         )
     asked = read_request(Reader(record), source)

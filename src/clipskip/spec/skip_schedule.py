@@ -121,7 +121,7 @@ class StepSkips:
     def __post_init__(self) -> None:
         if len(self.skips) < 2 or self.skips[-1] == self.skips[-2] or len(self.skips) > MOST_CALLS:
             raise SpecError(
-                f"a clip skip for each step has from 2 to {MOST_CALLS} values, of which the last stays; write it like [4>3>2]",
+                f"a clip skip for each step has from 2 to {MOST_CALLS} values, the last of which holds to the end; write it like [4>3>2]",
                 field="clip_skip",
             )
 

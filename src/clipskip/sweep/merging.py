@@ -60,7 +60,9 @@ def merge_folders(into: Path, folders: Sequence[Path]) -> tuple[int, int]:
 def _copy(source: Path, place: Path, settings: str) -> None:
     """Copy one picture, whole or not at all; one that is there already must have the same bytes."""
     if read_infotext(source) != settings:
-        raise OutputError(f"{source} does not have the settings of its name; draw it again", field="folder")
+        raise OutputError(
+            f"{source} does not contain the settings that its name stands for; draw it again", field="folder"
+        )
     if place.exists():
         if not filecmp.cmp(source, place, shallow=False):
             raise OutputError(

@@ -138,7 +138,7 @@ def _lora_rows(loras: LoraRow, combination: Point) -> tuple[LoraRow, ...]:
     if strange is not None:
         known = ", ".join((NONE, EACH, ALL, *(lora.name for lora in loras)))
         raise SpecError(
-            f"axis lora: {strange[:60]!r} is none of this picture's LoRAs; use {known}, or a+b", field="axis"
+            f"axis lora: {strange[:60]!r} is not one of this picture's LoRAs; use {known}, or a+b", field="axis"
         )
     return (tuple(lora for lora in loras if lora.name in names),)
 

@@ -282,7 +282,7 @@ def _values(text: str, kind: PlotAxisKind, name: str) -> list[Value]:
         return [skip.from_end if isinstance(skip, ClipSkip) else str(skip) for skip in parse_column(text)]
     except SpecError as error:
         raise SpecError(
-            f"{name} value {text[:40]!r} is none of {CLIP_SKIP}: {error}; give whole numbers, or a range: 1-5, 1-9 (+2), 1-10 [4]",
+            f"{name} value {text[:40]!r} is not a {CLIP_SKIP}: {error}; give whole numbers, or a range: 1-5, 1-9 (+2), 1-10 [4]",
             field="script_args",
         ) from None
 
@@ -296,7 +296,7 @@ def _numbers(text: str, kind: PlotAxisKind, name: str) -> list[Value]:
     if match is None:
         wanted = "whole numbers" if kind.kind is int else "numbers"
         raise SpecError(
-            f"{name} value {text[:40]!r} is none of {kind.label}; give {wanted}, or a range: 1-5, 1-9 (+2), 1-10 [4]",
+            f"{name} value {text[:40]!r} is not a value of {kind.label}; give {wanted}, or a range: 1-5, 1-9 (+2), 1-10 [4]",
             field="script_args",
         )
     low, high = float(match[1]), float(match[2])

@@ -93,7 +93,10 @@ def _planned_edit(body: EditForm, sent: Mapping[str, bytes], studio: Studio) -> 
     if "mask" in sent:
         opaque = read_opacity(sent["mask"], field="mask")
         if opaque.all():
-            raise SpecError("mask has no transparent part, which is what is drawn anew; send one", field="mask")
+            raise SpecError(
+                "mask has no transparent part, so nothing would be redrawn; make the part to redraw transparent",
+                field="mask",
+            )
         pictures[hash_pixels(opaque)] = opaque
         mask = Mask(hash=hash_pixels(opaque), mode=MASK_MODES[1])
     height, width, _ = pixels.shape
