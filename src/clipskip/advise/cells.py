@@ -128,7 +128,7 @@ def _texts(probe: Probe, row: Render, columns: Sequence[Skip]) -> dict[str, Text
     one_text(probe.reader, row.prompt)
     one_text(probe.reader, row.negative_prompt, negative=True)
     made = condition_all(probe.reader, [row.at(skip) for skip in columns])
-    schedules = [(one.positive[0].schedule, one.negative) for one in made]
+    schedules = [(conditioning.positive[0].schedule, conditioning.negative) for conditioning in made]
     if any(len(side) > 1 for both in schedules for side in both):
         raise PromptError("the text's vectors change from step to step", field="clip_skip")
     return {
@@ -158,21 +158,21 @@ def _uptakes(
             return _prompt_answers(Probe.of(model, reader, row, tell), reader, row, columns, views)
 
     base = said(())
-    found: dict[str, Curve] = {}
+    uptakes: dict[str, Curve] = {}
     for ref in acting:
         added = (whole if len(row.loras) == 1 else said((ref,))) - base
         at = columns.index(own[ref.hash])
         if float(added[:, at].norm()) >= LEAST_GUIDANCE * float(base[:, at].norm()):  # else there is nothing to keep
-            found[uptake_name(ref.name)] = share_kept(added, reference=at)
-    if not found:
+            uptakes[uptake_name(ref.name)] = share_kept(added, reference=at)
+    if not uptakes:
         return {}
-    least = {UPTAKE: torch.stack(list(found.values())).amin(0)}
-    return least if len(row.loras) == 1 else least | found
+    least = {UPTAKE: torch.stack(list(uptakes.values())).amin(0)}
+    return least if len(row.loras) == 1 else least | uptakes
 
 
 def _prompt_answers(
     probe: Probe, reader: TextReader, row: Render, columns: Sequence[Skip], views: Sequence[LatentView]
 ) -> Answers:
     made = condition_all(reader, [row.at(skip) for skip in columns])
-    text = TextRows.of([one.positive[0].schedule[0][1] for one in made])
+    text = TextRows.of([conditioning.positive[0].schedule[0][1] for conditioning in made])
     return answers(probe, views, {PROMPT: text})[PROMPT]

@@ -85,10 +85,10 @@ def file_evidence(
     if family is Family.SDXL or (family is Family.SD2 and not metadata.get("ss_clip_skip")):
         said = family_evidence(name, family)
         return (replace(said, source="; ".join([said.source, *unused_skips(metadata)])),)
-    found: list[Evidence] = []
+    evidence: list[Evidence] = []
     stated = trained_skip(metadata, family)
     if stated.clip_skip is not None:
-        found.append(
+        evidence.append(
             Evidence(
                 about=name,
                 source=f"its metadata: {stated.source}",
@@ -98,18 +98,18 @@ def file_evidence(
             )
         )
     base = _base_evidence(name, hashes=hashes, metadata=metadata, is_lora=is_lora)
-    return (*found, *([base] if base else ()))
+    return (*evidence, *([base] if base else ()))
 
 
 def advised_evidence(name: str, hints: Sequence[SkipHint]) -> tuple[Evidence, ...]:
     """Return the advice of the notes beside a file: a maker's words, or the value of most of the example pictures."""
     said = [hint for hint in hints if not hint.pictures]
     shown = max((hint for hint in hints if hint.pictures), key=lambda hint: hint.pictures, default=None)
-    found = [(hint, hint.source, ADVISED) for hint in said]
+    sources = [(hint, hint.source, ADVISED) for hint in said]
     if shown is not None:
         total = sum(hint.pictures for hint in hints)
         share = f"{shown.source}: {shown.pictures} of {total} that say one"
-        found.append((shown, share, min(MOST_SHOWN, 0.5 + SHOWN * (2 * shown.pictures - total))))
+        sources.append((shown, share, min(MOST_SHOWN, 0.5 + SHOWN * (2 * shown.pictures - total))))
     return tuple(
         Evidence(
             about=name,
@@ -118,7 +118,7 @@ def advised_evidence(name: str, hints: Sequence[SkipHint]) -> tuple[Evidence, ..
             weight=weight,
             doubt="makers advise what they like best, and pages copy this value from one another",
         )
-        for hint, source, weight in found
+        for hint, source, weight in sources
         if weight > 0.5
     )
 
@@ -144,9 +144,9 @@ def _base_evidence(name: str, *, hashes: Sequence[str], metadata: Mapping[str, s
     own = metadata.get("ss_sd_model_name", "") if is_lora else name
     digits = (metadata.get("ss_new_sd_model_hash", ""),) if is_lora else hashes
     weight = BASED if is_lora else HASHED
-    for one in digits:
-        if one[:10].lower() in PUBLISHED:
-            whose, skip = PUBLISHED[one[:10].lower()]
+    for digest in digits:
+        if digest[:10].lower() in PUBLISHED:
+            whose, skip = PUBLISHED[digest[:10].lower()]
             what = f"it was trained on {whose}, by hash" if is_lora else f"it is {whose}, by its hash"
             doubt = "a LoRA may be trained at another Clip Skip than its base" if is_lora else "none worth naming"
             return Evidence(about=name, source=what, skip=skip, weight=weight, doubt=doubt)
@@ -170,9 +170,9 @@ def combined(evidence: Sequence[Evidence], *, depth: int = DEEPEST) -> dict[int,
     if not evidence:
         return dict.fromkeys(every, 1 / depth)
     votes = (
-        np.array([one.weight if skip == one.skip else (1 - one.weight) / (depth - 1) for skip in every])
-        for one in evidence
-        if one.skip <= depth
+        np.array([item.weight if skip == item.skip else (1 - item.weight) / (depth - 1) for skip in every])
+        for item in evidence
+        if item.skip <= depth
     )
     product = reduce(np.multiply, votes, np.ones(depth))
     return dict(zip(every, (product / product.sum()).tolist(), strict=True))
@@ -181,10 +181,10 @@ def combined(evidence: Sequence[Evidence], *, depth: int = DEEPEST) -> dict[int,
 def contradictions(evidence: Sequence[Evidence]) -> tuple[tuple[Evidence, Evidence], ...]:
     """Pairs of sayings about one file that cannot both be right."""
     return tuple(
-        (one, other)
-        for at, one in enumerate(evidence)
+        (item, other)
+        for at, item in enumerate(evidence)
         for other in evidence[at + 1 :]
-        if one.about == other.about and one.skip != other.skip
+        if item.about == other.about and item.skip != other.skip
     )
 
 

@@ -123,35 +123,35 @@ def read_layers(reader: TextReader, text: str, *, encoder: int = 0, common: int 
         )
     words = [word for at, chunk in enumerate(chunks) for word in _words_of(chunk, at)]
     own = {token for chunk in chunks for token in chunk.tokens if readable([token]).strip().isalpha()}
-    known = list(dict.fromkeys([*common_words(common), *sorted(one for one in own if ends_word(one))]))
+    known = list(dict.fromkeys([*common_words(common), *sorted(token for token in own if ends_word(token))]))
     alone = _Alone(reading, known, shared=min(common, SHARED))
-    found = [
+    readings = [
         _Heard.of(reader, reading, chunk, [word for word in words if word.chunk == at])
         for at, chunk in enumerate(chunks)
     ]
-    whole = torch.cat([one.whole for one in found], dim=1)
+    whole = torch.cat([part.whole for part in readings], dim=1)
     is_end = torch.tensor([word.is_end for word in words])
     centred = whole - alone.mean(is_end)
     skips = alone.skips
     length = centred.norm(dim=-1).clamp_min(TINY)
-    context = torch.cat([one.context for one in found], dim=1) / length
+    context = torch.cat([part.context for part in readings], dim=1) / length
     unit = normalize(centred, dim=-1)
     likeness = torch.einsum("swd,twd->st", unit, unit) / len(words)
     turned = torch.cat([1 - (unit[:-1] * unit[1:]).sum(-1), torch.zeros(1, len(words))])
     nearest = alone.nearest(centred, is_end)
-    starts = list(accumulate((one.whole.shape[1] for one in found), initial=0))
+    starts = list(accumulate((part.whole.shape[1] for part in readings), initial=0))
     return LayerReading(
         skips=skips,
         tokens=sum(len(chunk.tokens) for chunk in chunks),
         likeness=tuple(_curve(row) for row in likeness),
         plain_likeness=_curve(cosine_similarity(whole[:-1], whole[1:], dim=-1).mean(1)),
-        written=_curve(torch.cat([one.written for one in found], dim=1).mean(1)),
+        written=_curve(torch.cat([part.written for part in readings], dim=1).mean(1)),
         words=tuple(
             WordLayers(
                 text=word.text,
                 context=_curve(context[:, i]),
                 turned=_curve(turned[:, i]),
-                heard=found[word.chunk].strongest(i - starts[word.chunk], length[:, i]),
+                heard=readings[word.chunk].strongest(i - starts[word.chunk], length[:, i]),
                 nearest=tuple(nearest[s][i] for s in range(len(skips))),
             )
             for i, word in enumerate(words)
@@ -229,11 +229,11 @@ class _Heard:
             if not parts:
                 plain = torch.stack([state[0] for state in states]).float().cpu()
             parts.append(_at_words(_as_read(reading, states), words))
-        found = torch.cat(parts, dim=1)
-        moved = (found[:, 1:] - found[:, :1]).norm(dim=-1)
+        vectors = torch.cat(parts, dim=1)
+        moved = (vectors[:, 1:] - vectors[:, :1]).norm(dim=-1)
         depth, steps = reading.depth, (plain[1:] - plain[:-1]).norm(dim=-1) / plain[:-1].norm(dim=-1).clamp_min(TINY)
         written = torch.stack([steps[depth - skip, [word.last for word in words]] for skip in _readable_skips(reading)])
-        return cls(words=words, whole=found[:, 0], context=moved[:, 0], each=moved[:, 1:], written=written)
+        return cls(words=words, whole=vectors[:, 0], context=moved[:, 0], each=moved[:, 1:], written=written)
 
     def strongest(self, word: int, length: Float[Tensor, " skips"]) -> tuple[Heard, ...]:
         """Return the words that a word takes in, the strongest first."""
@@ -282,7 +282,7 @@ class _Alone:
         self._known = list(known)
         device = reading.device
         dtype = best_dtype(device)
-        ids = torch.tensor([(START, one, END) for one in known], device=device)
+        ids = torch.tensor([(START, word, END) for word in known], device=device)
         self._shared = _said_alone(reading, ids[:shared]).mean(1)
         with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
             parts = [_said_alone(reading, group).bfloat16() for group in torch.split(ids, WORDS_AT_ONCE)]
@@ -294,19 +294,19 @@ class _Alone:
 
     def nearest(self, vectors: Vectors, is_end: Bool[Tensor, " words"]) -> list[list[tuple[Near, ...]]]:
         """Return, for each Clip Skip and word, the vocabulary words with the most similar vectors."""
-        names = [readable([one]).strip() for one in self._known]
-        found = []
+        names = [readable([word]).strip() for word in self._known]
+        nearest = []
         for at_skip, lone in zip(vectors, self._vectors, strict=True):
             own = lone.float() - lone.float().mean(0)
             at_words, at_ends = normalize(at_skip, dim=-1) @ normalize(own, dim=-1).permute(1, 2, 0)
             best = torch.where(is_end[:, None], at_ends, at_words).topk(min(NEAREST, len(names)))
-            found.append(
+            nearest.append(
                 [
                     tuple(Near(word=names[i], cosine=round(c, 4)) for i, c in zip(row, values, strict=True))
                     for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
                 ]
             )
-        return found
+        return nearest
 
 
 def _said_alone(reading: EncoderReading, ids: Int[Tensor, "words 3"]) -> Float[Tensor, "skips words 2 width"]:

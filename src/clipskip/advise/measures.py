@@ -38,7 +38,7 @@ class LatentView:
 def views_of(probe: Probe, *, seeds: Sequence[int]) -> tuple[LatentView, ...]:
     """Four latents on the way to each seed's picture, with the LoRAs that are merged now, at the render's Clip Skip."""
     sigmas = replace(find_sampler(SAMPLER)[0], trained=probe.levels).sigmas(STEPS)
-    found = []
+    guesses = []
     for seed in seeds:
         plain = replace(probe.render, sampler=SAMPLER, scheduler="Automatic", steps=STEPS, seed=seed)
         picture = Picture(render=plain, conditioning=condition(probe.reader, plain))
@@ -46,10 +46,10 @@ def views_of(probe: Probe, *, seeds: Sequence[int]) -> tuple[LatentView, ...]:
             if step.number in SEEN:
                 sigma = float(sigmas[step.number])
                 seen = step.latent[0] / math.hypot(1, sigma)
-                found.append(LatentView(latent=seen, timestep=probe.levels.timestep(sigma)))
+                guesses.append(LatentView(latent=seen, timestep=probe.levels.timestep(sigma)))
             if step.number == SEEN[-1]:
                 break
-    return tuple(found)
+    return tuple(guesses)
 
 
 def view_rows(seeds: int) -> int:
@@ -59,13 +59,13 @@ def view_rows(seeds: int) -> int:
 
 def answers(probe: Probe, views: Sequence[LatentView], texts: Mapping[str, TextRows]) -> dict[str, Answers]:
     """Return the UNet's predictions for each view with each text, by the text's name; texts of one length share a batch."""
-    found: dict[str, Answers] = {}
+    answers: dict[str, Answers] = {}
     for length in sorted({text.tokens.shape[1] for text in texts.values()}):
         alike = {name: text for name, text in texts.items() if text.tokens.shape[1] == length}
         whole = TextRows.joined(list(alike.values()))
         said = torch.stack([probe.predict(view.latent, view.timestep, whole).flatten(1) for view in views])
-        found |= dict(zip(alike, torch.split(said, [len(text) for text in alike.values()], dim=1), strict=True))
-    return found
+        answers |= dict(zip(alike, torch.split(said, [len(text) for text in alike.values()], dim=1), strict=True))
+    return answers
 
 
 def guesses_of(
@@ -74,8 +74,8 @@ def guesses_of(
     """Return the clean picture, as a latent, that each prediction makes of its view."""
     return torch.stack(
         [
-            probe.clean(view.latent.cpu()[None], view.timestep, one.unflatten(1, view.latent.shape))
-            for view, one in zip(views, predicted, strict=True)
+            probe.clean(view.latent.cpu()[None], view.timestep, answer.unflatten(1, view.latent.shape))
+            for view, answer in zip(views, predicted, strict=True)
         ]
     )
 
@@ -117,10 +117,10 @@ Others = Float[Tensor, "skips other_tokens width"]
 Guesses = Float[Tensor, "views skips channels height width"]
 
 
-def distance(one: Texts, other: Others) -> Curve:
+def distance(texts: Texts, other: Others) -> Curve:
     """Between two conditionings, over the tokens that both have: the length of their difference, on the CPU."""
-    tokens = min(one.shape[1], other.shape[1])
-    return (one[:, :tokens] - other[:, :tokens]).square().sum((1, 2)).sqrt().cpu()
+    tokens = min(texts.shape[1], other.shape[1])
+    return (texts[:, :tokens] - other[:, :tokens]).square().sum((1, 2)).sqrt().cpu()
 
 
 def conditioning_distance(prompt: Texts, negative: Others, *, reference: int) -> Curve:
@@ -161,12 +161,12 @@ def broken_from(skips: Sequence[int], *, kept: Curve, moved: Curve, changed: Cur
     than the negative prompt is away, more of the guessed picture has changed than there was to see in it.
     """
     counts = signs(kept=kept, moved=moved, changed=changed).tolist()
-    found = None
+    first = None
     for skip, count in sorted(zip(skips, counts, strict=True), reverse=True):
         if count < SIGNS:
-            return found
-        found = skip
-    return found
+            return first
+        first = skip
+    return first
 
 
 def _spread(guesses: Guesses) -> Float[Tensor, "views skips"]:

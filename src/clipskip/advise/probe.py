@@ -113,7 +113,9 @@ class Probe:
         """Return each prompt at each Clip Skip, from one pass of each encoder; PromptError for one that only a sampler can combine."""
         for text in prompts.values():
             one_text(self.reader, text)
-        made = iter(condition_all(self.reader, [one for text in prompts.values() for one in self._at(text, skips)]))
+        made = iter(
+            condition_all(self.reader, [render for text in prompts.values() for render in self._at(text, skips)])
+        )
         return {name: TextRows.of([next(made).positive[0].schedule[0][1] for _ in skips]) for name in prompts}
 
     def negative(self, skips: Sequence[int]) -> TextRows:
@@ -155,10 +157,10 @@ class Probe:
         asked = (latents, texts.tokens, texts.added)
         x, tokens, added = (None if part is None else part.to(self.unet.device, self.unet.dtype) for part in asked)
         assert x is not None and tokens is not None
-        found = []
+        guesses = []
         for start in range(0, len(x), at_once):
             some = slice(start, start + at_once)
             beside = None if added is None else added[some]
-            found.append(self.unet(x[some], time, tokens[some], added=beside).float().cpu())
+            guesses.append(self.unet(x[some], time, tokens[some], added=beside).float().cpu())
             self.tell(len(x[some]))
-        return torch.cat(found)
+        return torch.cat(guesses)

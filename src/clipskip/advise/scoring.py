@@ -235,15 +235,15 @@ def _score_rows(
         references = References(model=_best(known[facts.ref.name], facts.depth), loras=own)
         try:
             model = models.of(facts.ref)
-            found = measure_row(model, render, extras, skips=sweep.skips, references=references, tell=keeper.count)
+            measured = measure_row(model, render, extras, skips=sweep.skips, references=references, tell=keeper.count)
         except ClipskipError as error:
             name = sweep.row_names[first]
             keeper.missing.append(f"{name}: guidance, LoRA uptake and breakage are not measured: {error}")
             continue
         for other in alike[same_to_model(render)]:
             for column, skip in enumerate(sweep.skips):
-                if skip in found:
-                    keeper.put(keeper.ids[other][column], found[skip])
+                if skip in measured:
+                    keeper.put(keeper.ids[other][column], measured[skip])
     schedules = [str(skip) for skip in sweep.skips if not isinstance(skip, ClipSkip | EncoderSkips)]
     if schedules:
         keeper.missing.append(
@@ -307,10 +307,10 @@ def _open_score(name: str, *, clip: str | None) -> Score:
     if name == CLIP:
         assert clip is not None
         return ClipScore(scorer=Scorer.open(clip))
-    found = next(iter(entry_points(group=GROUP, name=name)), None)
-    if found is None:
+    plugin = next(iter(entry_points(group=GROUP, name=name)), None)
+    if plugin is None:
         raise NotFound(f"no installed package has the score {name!r}", field="scores")
-    opened: Callable[[], Score] = found.load()
+    opened: Callable[[], Score] = plugin.load()
     return opened()
 
 

@@ -70,7 +70,7 @@ def _trained(table: ScoredSweep, known: Mapping[str, Sequence[Evidence]], *, dep
         skip = max(chances, key=chances.__getitem__)
         if chances[skip] < KNOWN or ClipSkip(skip) not in table.sweep.skips:
             continue
-        source = max((one for one in evidence if one.skip == skip), key=lambda one: one.weight).source
+        source = max((item for item in evidence if item.skip == skip), key=lambda item: item.weight).source
         yield Badge(
             column=table.sweep.skips.index(ClipSkip(skip)),
             kind="trained here",
@@ -202,8 +202,8 @@ def _anchor(measure: Measure, several: Iterable[Group]) -> int | None:
     return next((group.column for group in several if group.mean == own and not group.spread), None)
 
 
-def _differences(table: ScoredSweep, rows: Rows, measure: str, one: int, other: int) -> list[float]:
-    pairs = ((table.value(row, one, measure), table.value(row, other, measure)) for row in rows)
+def _differences(table: ScoredSweep, rows: Rows, measure: str, best: int, other: int) -> list[float]:
+    pairs = ((table.value(row, best, measure), table.value(row, other, measure)) for row in rows)
     return [first - second for first, second in pairs if first is not None and second is not None]
 
 
@@ -215,12 +215,12 @@ def _lines(table: ScoredSweep, groups: Sequence[Group], comparisons: Sequence[Pa
     """Yield a line for each group and measure with seeds to compare, or with a score of the picture; the first dozen."""
     told = {measure.name: measure for measure in table.measures if measure.source != ADVISE or measure.by_seed}
     of_group = [
-        (table.name(rows), told[name], list(several), [one for one in comparisons if (one.rows, one.measure) == (rows, name)])
+        (table.name(rows), told[name], list(several), [pair for pair in comparisons if (pair.rows, pair.measure) == (rows, name)])
         for (rows, name), several in groupby(groups, key=lambda group: (group.rows, group.measure))
         if name in told
     ]  # fmt: skip
-    worth = [one for one in of_group if one[3] or one[1].source != ADVISE]
-    yield from (_comparison_line(table, *one) for one in worth[:MOST_LINES])
+    worth = [line for line in of_group if line[3] or line[1].source != ADVISE]
+    yield from (_comparison_line(table, *line) for line in worth[:MOST_LINES])
     if len(worth) > MOST_LINES:
         yield f"{len(worth) - MOST_LINES} more such lines can be made of the manifest's groups and comparisons."
 
@@ -237,11 +237,11 @@ def _comparison_line(
         return f"{start}; one seed says nothing of chance."
     if anchor is not None:
         start = f"{measure.label}, {rows}, over {best.count} seeds against {where}, of which it is the share"
-    sure = [one for one in compared if one.more_than_chance]
-    rest = [one for one in compared if not one.more_than_chance]
+    sure = [pair for pair in compared if pair.more_than_chance]
+    rest = [pair for pair in compared if not pair.more_than_chance]
     said = []
     if sure:
-        worst = max(one.corrected for one in sure)
+        worst = max(pair.corrected for pair in sure)
         said.append(
             f"the difference is more than chance at {_skip_names(table, sure)} (corrected p {worst:.3g} at most)"
         )
@@ -251,7 +251,7 @@ def _comparison_line(
 
 
 def _skip_names(table: ScoredSweep, compared: Sequence[PairedComparison]) -> str:
-    return ", ".join(str(table.sweep.skips[one.other]) for one in compared)
+    return ", ".join(str(table.sweep.skips[pair.other]) for pair in compared)
 
 
 def _measure_text(value: float, measure: Measure) -> str:

@@ -89,16 +89,16 @@ def contest(
     to be wrong, whatever it sees.
     """
     left, rows = list(skips), 0
-    found = np.full((rounds, pictures, len(skips)), np.nan)
+    errors = np.full((rounds, pictures, len(skips)), np.nan)
     for number in range(min(pictures * rounds, MOST)):
         turn, at = divmod(number, pictures)
         columns = [skips.index(skip) for skip in left]
-        found[turn, at, columns], asked = ask(number, left)
+        errors[turn, at, columns], asked = ask(number, left)
         rows += asked
-        seen = np.nanmean(found[: turn + 1, : at + 1 if turn == 0 else None, columns], axis=0)
+        seen = np.nanmean(errors[: turn + 1, : at + 1 if turn == 0 else None, columns], axis=0)
         now = dict(zip(left, chances(seen).tolist(), strict=True))
         best = max(now, key=lambda skip: now[skip])
-        flat = found.reshape(-1, len(skips))
+        flat = errors.reshape(-1, len(skips))
         worse = np.nanmean(flat - flat[:, [skips.index(best)]], axis=0)
         yield Trained(
             way=way,
@@ -249,9 +249,9 @@ def by_difference(
     WrongKind where their cross-attention has other shapes, or does not differ.
     """
     own, other = (_cross_attention(path, allow_pickle=allow_pickle) for path in (model, base))
-    if {name: one.shape for name, one in own.items()} != {name: one.shape for name, one in other.items()}:
+    if {name: one.shape for name, one in own.items()} != {name: weight.shape for name, weight in other.items()}:
         raise WrongKind(f"{base.name} is not what {model.name} was made from: its UNet has other shapes", field="base")
-    changes = {name: one - other[name] for name, one in own.items()}
+    changes = {name: weight - other[name] for name, weight in own.items()}
     changes = {name: change for name, change in changes.items() if change.any()}
     if len(changes) < LEAST_MODULES:
         raise WrongKind(
@@ -305,11 +305,11 @@ def gains(
 def _variations(reader: TextReader, texts: Sequence[str], skips: Sequence[int]) -> Float[Tensor, "skips tokens width"]:
     """Return the texts' vectors at each Clip Skip without their mean: what differs from word to word."""
     wanted = [ClipSkip(skip) for skip in skips]
-    found = []
+    scores = []
     for text in texts:
         layers = encode_layers(reader, text, wanted)
-        found.append(torch.stack([layers[skip][1 : _said(text, layers[skip])] for skip in wanted]))
-    whole = torch.cat(found, dim=1).float().cpu()
+        scores.append(torch.stack([layers[skip][1 : _said(text, layers[skip])] for skip in wanted]))
+    whole = torch.cat(scores, dim=1).float().cpu()
     return whole - whole.mean(dim=1, keepdim=True)
 
 

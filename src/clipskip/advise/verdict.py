@@ -44,7 +44,7 @@ def decide(model: Chances, loras: Mapping[str, Chances], prompted: Prompted | No
     if prompted is not None and _skips_alike(prompted):
         text = "Every Clip Skip that was asked about guides this prompt alike" + _ignored(prompted)
         return Verdict(answer=Answer.NO_DIFFERENCE, skip=trained if sure >= KNOWN else default, sure=1.0, text=text)
-    if sure < KNOWN and not any(_most(one)[1] >= KNOWN for one in loras.values()):
+    if sure < KNOWN and not any(_most(chances)[1] >= KNOWN for chances in loras.values()):
         text = "Nothing says what this was trained at; captioned pictures of its kind (--images) would"
         return Verdict(answer=Answer.NOT_KNOWN, skip=default, sure=sure, text=text)
     if not loras:
@@ -58,11 +58,11 @@ def _with_loras(model: Chances, loras: Mapping[str, Chances], prompted: Prompted
     trained, sure = _most(model)
     own = {name: _most(chances) for name, chances in loras.items()}
     names = " and ".join(own)
-    known = [(name, *one) for name, one in own.items() if one[1] >= KNOWN]
+    known = [(name, *chance) for name, chance in own.items() if chance[1] >= KNOWN]
     others = [f"{name} at {skip}" for name, skip, _ in known if skip != trained]
     if not others or prompted is None or not prompted.loras:
         best = trained if sure >= KNOWN else known[0][1]
-        least = min([sure if sure >= KNOWN else 1.0, *(one[2] for one in known if one[1] == best)])
+        least = min([sure if sure >= KNOWN else 1.0, *(lora[2] for lora in known if lora[1] == best)])
         told = (
             f"The model and {names} were most probably trained at it"
             if not others
@@ -75,7 +75,7 @@ def _with_loras(model: Chances, loras: Mapping[str, Chances], prompted: Prompted
         f"The model was most probably trained at {trained}, {', '.join(others)}; here the least of both is lost: "
         f"{worth[best]:.0%} is left of the weaker"
     )
-    return Verdict(answer=Answer.VALUE, skip=best, sure=min([sure, *(one[2] for one in known)]), text=text)
+    return Verdict(answer=Answer.VALUE, skip=best, sure=min([sure, *(lora[2] for lora in known)]), text=text)
 
 
 def _kept(prompted: Prompted, column: int) -> float:
@@ -95,7 +95,9 @@ def _skips_alike(prompted: Prompted) -> bool:
 
 def _ignored(prompted: Prompted | None) -> str:
     """Return a second sentence about phrases that nothing reacts to."""
-    found: Sequence[str] = [one.phrase for one in prompted.phrases if one.ignored] if prompted else []
-    if not found:
+    ignored: Sequence[str] = [phrase.phrase for phrase in prompted.phrases if phrase.ignored] if prompted else []
+    if not ignored:
         return ""
-    return f". No Clip Skip makes the model react to {', '.join(repr(one) for one in found[:3])}: say it otherwise"
+    return (
+        f". No Clip Skip makes the model react to {', '.join(repr(phrase) for phrase in ignored[:3])}: say it otherwise"
+    )

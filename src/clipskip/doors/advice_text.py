@@ -27,9 +27,9 @@ def lines(advice: Advice, *, family: Family, tool: Dialect) -> Iterator[str]:
     yield from _verdict(advice, family=family, tool=tool)
     yield ""
     yield f"{advice.model}{f' [{advice.hash}]' if advice.hash else ''}, {advice.family}, {advice.depth} layers"
-    for one in advice.evidence:
-        yield f"  {one.about}: Clip Skip {one.skip}, {one.weight:.0%}: {one.source}. Doubt: {one.doubt}."
-    yield from (f"  Contradiction: {one}" for one in advice.contradictions)
+    for item in advice.evidence:
+        yield f"  {item.about}: Clip Skip {item.skip}, {item.weight:.0%}: {item.source}. Doubt: {item.doubt}."
+    yield from (f"  Contradiction: {item}" for item in advice.contradictions)
     yield from (f"  {note}." for note in advice.notes)
     for name, trained in advice.measured:
         yield from _measured(name, trained)

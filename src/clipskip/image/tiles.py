@@ -56,8 +56,8 @@ def _places(side: int, tile: int, overlap: int) -> Iterator[int]:
 def _enlarged(tile: Pixels, enlarge: Enlarge, device: torch.device) -> Pixels:
     blue_first = np.ascontiguousarray(tile[:, :, ::-1].transpose(2, 0, 1))
     larger = enlarge(torch.from_numpy(blue_first).to(device)[None].float() / 255)[0]
-    found: Pixels = (larger.clamp(0, 1) * 255).round().byte().cpu().numpy().transpose(1, 2, 0)[:, :, ::-1]
-    return found
+    enlarged: Pixels = (larger.clamp(0, 1) * 255).round().byte().cpu().numpy().transpose(1, 2, 0)[:, :, ::-1]
+    return enlarged
 
 
 def _append_tile(before: Pixels, tile: Pixels, *, at: int, whole: int, overlap: int, axis: int) -> Pixels:

@@ -26,40 +26,40 @@ _SLOT = re.compile(r"l([0-9])")
 
 def fooocus(record: Record) -> Record:
     """Fooocus: steps by the name of a preset; MRE's slots l1 and w1, and a Clip Skip that counts as ComfyUI does."""
-    found = dict(record)
+    fields = dict(record)
     for key in ("Performance", "performance"):
-        preset = found.get(key)
-        if isinstance(preset, str) and not {plain_key(name) for name in found} & {"steps"}:
+        preset = fields.get(key)
+        if isinstance(preset, str) and not {plain_key(name) for name in fields} & {"steps"}:
             if preset.lower() not in PERFORMANCE:
                 raise SpecError(
                     f"this Fooocus record draws with performance {preset[:40]!r}, which adds a LoRA that it does not name; "
                     "records of Speed and Quality can be repeated",
                     field="lora",
                 )
-            found["steps"] = PERFORMANCE[preset.lower()]
-            del found[key]
+            fields["steps"] = PERFORMANCE[preset.lower()]
+            del fields[key]
     slots = [match for key in record if (match := _SLOT.fullmatch(key))]
-    loras = [[found.pop(slot[0]), found.pop(f"w{slot[1]}", 1.0)] for slot in slots]
+    loras = [[fields.pop(slot[0]), fields.pop(f"w{slot[1]}", 1.0)] for slot in slots]
     if named := [pair for pair in loras if str(pair[0]).lower() not in NO_FILE]:
-        found["loras"] = [*_lora_list(found), *named]
-    if "base_clip_skip" in found:
-        found["clipstopatlayer"] = found.pop("base_clip_skip")
-    return _refined(untagged(found))
+        fields["loras"] = [*_lora_list(fields), *named]
+    if "base_clip_skip" in fields:
+        fields["clipstopatlayer"] = fields.pop("base_clip_skip")
+    return _refined(untagged(fields))
 
 
 def ruined_fooocus(record: Record) -> Record:
     """RuinedFooocus: LoRAs as [hash, "weight - name"], once as "Loras:<name:weight>"; a Clip Skip of 1 is the model's own."""
-    found = dict(record)
-    loras = found.get("loras")
+    fields = dict(record)
+    loras = fields.get("loras")
     if isinstance(loras, str):
         loras = [[name, weight] for name, weight in _OLD_TAG.findall(loras) if name.strip().lower() not in NO_FILE]
-        if not loras and "<" not in str(found["loras"]):
-            found.pop("loras")
+        if not loras and "<" not in str(fields["loras"]):
+            fields.pop("loras")
     if isinstance(loras, list):
-        found["loras"] = [_unpacked(entry) for entry in loras]
-    if found.get("clip_skip") in (1, "1") and not isinstance(found["clip_skip"], bool):
-        del found["clip_skip"]
-    return _refined(untagged(found))
+        fields["loras"] = [_unpacked(entry) for entry in loras]
+    if fields.get("clip_skip") in (1, "1") and not isinstance(fields["clip_skip"], bool):
+        del fields["clip_skip"]
+    return _refined(untagged(fields))
 
 
 def _unpacked(entry: object) -> object:
@@ -71,17 +71,17 @@ def _unpacked(entry: object) -> object:
     return entry
 
 
-def _lora_list(found: dict[str, Any]) -> list[object]:
-    loras = found.get("loras") or []
+def _lora_list(fields: dict[str, Any]) -> list[object]:
+    loras = fields.get("loras") or []
     if not isinstance(loras, list):
         Said("loras", loras).nonsense("a list of names with their weights")
     return loras
 
 
-def untagged(found: dict[str, Any]) -> dict[str, Any]:
+def untagged(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the prompts without A1111's LoRA tags, which these tools take out of them; those that no list has join it."""
     listed = json.dumps(
-        [v for key, v in found.items() if "lora" in key.lower() and "hash" not in key.lower()], default=str
+        [v for key, v in fields.items() if "lora" in key.lower() and "hash" not in key.lower()], default=str
     )
     tagged: list[list[str]] = []
 
@@ -91,19 +91,21 @@ def untagged(found: dict[str, Any]) -> dict[str, Any]:
         return ""
 
     for key in ("prompt", "Prompt", "negative_prompt", "Negative Prompt", "Negative"):
-        if isinstance(found.get(key), str):
-            found[key] = _TAG.sub(taken, found[key]).strip()
-    return found | {"loras": [*_lora_list(found), *tagged]} if tagged else found
+        if isinstance(fields.get(key), str):
+            fields[key] = _TAG.sub(taken, fields[key]).strip()
+    return fields | {"loras": [*_lora_list(fields), *tagged]} if tagged else fields
 
 
-def _refined(found: dict[str, Any]) -> dict[str, Any]:
+def _refined(fields: dict[str, Any]) -> dict[str, Any]:
     """Return where a refiner takes over: forks note the step, Fooocus the share of the steps."""
-    name = next((found[key] for key in ("refiner_model", "Refiner Model", "refiner_model_name") if key in found), None)
+    name = next(
+        (fields[key] for key in ("refiner_model", "Refiner Model", "refiner_model_name") if key in fields), None
+    )
     if not isinstance(name, str) or name.strip().lower() in NO_FILE:
-        return found
-    share = next((found.pop(key) for key in SWITCHES if key in found), None)
-    if share is None and "switch" in found and says_something(found.get("steps")):
-        share = Said("switch", found.pop("switch")).number() / max(Said("steps", found["steps"]).number(), 1)
+        return fields
+    share = next((fields.pop(key) for key in SWITCHES if key in fields), None)
+    if share is None and "switch" in fields and says_something(fields.get("steps")):
+        share = Said("switch", fields.pop("switch")).number() / max(Said("steps", fields["steps"]).number(), 1)
     if share is None:
-        return found
-    return found | {"refiner_switch_at": share, "when the refiner takes over": f"at {share} {NOT_BY_NOISE}"}
+        return fields
+    return fields | {"refiner_switch_at": share, "when the refiner takes over": f"at {share} {NOT_BY_NOISE}"}

@@ -189,17 +189,17 @@ def _source(record: Record) -> Source:
 
 def _flat(record: Record) -> Record:
     """Return the record with the settings that it keeps in an object of their own, whose keys win."""
-    found = dict(record)
+    merged = dict(record)
     for key in UNWRAPPED:
-        inner = found.get(key)
+        inner = merged.get(key)
         if isinstance(inner, dict):
-            del found[key]
-            outside = {name: found[name] for name, value in inner.items() if name in found and found[name] != value}
-            found |= inner
-            found |= {f"{name} (outside {key})": value for name, value in outside.items()}
+            del merged[key]
+            outside = {name: merged[name] for name, value in inner.items() if name in merged and merged[name] != value}
+            merged |= inner
+            merged |= {f"{name} (outside {key})": value for name, value in outside.items()}
         elif inner not in (None, "", []) and key in ("override_settings", "sui_image_params"):
             Said(key, inner).nonsense("an object of settings")
-    return found
+    return merged
 
 
 def _json(text: str) -> tuple[Record | None, str]:
@@ -232,13 +232,13 @@ def _names_settings(text: str) -> bool:
 def _broken_json(text: str) -> SpecError:
     """Return the error for a text that is meant as JSON and is none that can be read."""
     try:
-        found = json.loads(text, parse_int=_int)
+        value = json.loads(text, parse_int=_int)
     except RecursionError:
         what = "is nested too deeply"
     except ValueError as error:
         what = f"is broken ({str(error)[:80]})"
     else:
-        what = f"is a list of {len(found)} records"
+        what = f"is a list of {len(value)} records"
     return SpecError(f"these settings begin as JSON, which {what}; give one whole record", field="settings")
 
 
@@ -249,11 +249,11 @@ def _int(digits: str) -> int | float:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object whose keys are all different."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    pairs_once = dict(pairs)
+    if len(pairs_once) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise SpecError(f"this JSON has the key {twice[:60]!r} twice; leave one of them", field="settings")
-    return found
+    return pairs_once
 
 
 def _lines(text: str) -> Record | None:
@@ -274,19 +274,19 @@ def _dream(text: str) -> Record | None:
     command = _DREAM.fullmatch(text)
     if command is None or not re.search(r"\s-(?:S|-seed)", command[2]):
         return None
-    found: dict[str, Any] = {"app_id": APP, "prompt": command[1]}
+    fields: dict[str, Any] = {"app_id": APP, "prompt": command[1]}
     option = ""
     for word in command[2].split():
         match = _OPTION.fullmatch(word)
         if match:
             option, word = DREAM_OPTIONS.get(match[1], f"-{match[1]}"), match[2]
-        found[option] = f"{found[option]} {word}".strip() if option in found else word
-    return {key: value or "on" for key, value in found.items()}
+        fields[option] = f"{fields[option]} {word}".strip() if option in fields else word
+    return {key: value or "on" for key, value in fields.items()}
 
 
 def _old_invoke(record: Record) -> Record:
     """InvokeAI 2: prompts in a list, the model under model_weights, negative words in [square brackets]."""
-    found = {key: value for key, value in record.items() if key != "prompt" and (key, value) != ("app_id", APP)}
+    fields = {key: value for key, value in record.items() if key != "prompt" and (key, value) != ("app_id", APP)}
     prompts = record.get("prompt")
     if isinstance(prompts, list):
         if len(prompts) != 1 or not isinstance(prompts[0], dict) or not isinstance(prompts[0].get("prompt"), str):
@@ -298,17 +298,17 @@ def _old_invoke(record: Record) -> Record:
         prompts = inner.pop("prompt")
         if inner.pop("weight", 1) not in (1, 1.0):
             raise SpecError("this InvokeAI record weighs its prompt; give the prompt itself", field="prompt")
-        found |= {f"prompt {key}": value for key, value in inner.items()}
+        fields |= {f"prompt {key}": value for key, value in inner.items()}
     if not isinstance(prompts, str):
         Said("prompt", prompts).nonsense("a text")
-    if "model_weights" in found:
-        found = {
-            "Model": found.pop("model_weights"),
-            **{("model kind" if k == "model" else k): v for k, v in found.items()},
+    if "model_weights" in fields:
+        fields = {
+            "Model": fields.pop("model_weights"),
+            **{("model kind" if k == "model" else k): v for k, v in fields.items()},
         }
     words = [match.strip() for match in _NEGATIVE_WORDS.findall(prompts)]
     return {
-        **found,
+        **fields,
         "prompt": _NEGATIVE_WORDS.sub("", prompts).strip(),
         "negative_prompt": " ".join(filter(None, words)),
     }
@@ -339,11 +339,11 @@ def _tensorart(record: Record) -> Record:
         return record
     nodes = [node["inputs"] for node in record["graph"].values() if isinstance(node, dict) and "inputs" in node]
     named = [node for node in nodes if isinstance(node, dict) and isinstance(node.get("sampler_name"), str)]
-    found = {key: value for key, value in record.items() if key != "graph"}
+    fields = {key: value for key, value in record.items() if key != "graph"}
     if len({node["sampler_name"] for node in named}) != 1:
         return record
     name, kind = comfy_names(named[0]["sampler_name"], str(named[0].get("scheduler") or "normal"))
-    return found | {"samplerName": name} | ({"scheduler": kind} if "scheduler" in named[0] else {})
+    return fields | {"samplerName": name} | ({"scheduler": kind} if "scheduler" in named[0] else {})
 
 
 PREPARED: Mapping[Source, Callable[[Record], Record]] = {

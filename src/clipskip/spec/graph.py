@@ -126,17 +126,17 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
 
 def _prediction(models: tuple[Node, ...], sampler: str) -> str | None:
     """Return the model's prediction if the graph sets it; the node nearest to the sampler counts. LCM is sampled as lcm."""
-    found = [word_of(node, "sampling") or "" for node in models if node.kind == "ModelSamplingDiscrete"]
+    samplings = [word_of(node, "sampling") or "" for node in models if node.kind == "ModelSamplingDiscrete"]
     if sampler == LCM:
-        if found[:1] == ["lcm"]:
+        if samplings[:1] == ["lcm"]:
             return None
         raise broken("samples with lcm and a model that is not sampled so (ModelSamplingDiscrete lcm)", field="sampler")
-    if found and found[0] not in PREDICTIONS:
+    if samplings and samplings[0] not in PREDICTIONS:
         raise broken(
-            f"samples with the model as {one_line(found[0])[:40]!r}; {' and '.join(PREDICTIONS)} can be repeated",
+            f"samples with the model as {one_line(samplings[0])[:40]!r}; {' and '.join(PREDICTIONS)} can be repeated",
             field="model",
         )
-    return PREDICTIONS[found[0]] if found else None
+    return PREDICTIONS[samplings[0]] if samplings else None
 
 
 def _notes(sampled: Sampled) -> Iterator[tuple[str, str]]:
@@ -154,9 +154,9 @@ def _notes(sampled: Sampled) -> Iterator[tuple[str, str]]:
 
 def _first_sampler(graph: Graph) -> Node:
     """Return the sampler that goes on from no other."""
-    found = [node for node in graph.nodes.values() if is_sampler(node)]
-    for node in found:
-        if not any(other in found for other, _ in back_from(graph, node)):
+    samplers = [node for node in graph.nodes.values() if is_sampler(node)]
+    for node in samplers:
+        if not any(other in samplers for other, _ in back_from(graph, node)):
             return node
     others = dict.fromkeys(node.kind for node in graph.nodes.values() if node.inputs.keys() & {"sampler_name", "pipe"})
     told = f"; it samples in {', '.join(others)[:80]}, whose pipes are not known" if others else ""
@@ -215,10 +215,10 @@ def _needed(said: Needed | None, key: str, node: Node) -> Needed:
 
 
 def _custom_sampler(graph: Graph, node: Node, rest: dict[str, Any]) -> str | None:
-    found = graph.link(node, "sampler")
-    if found is None:
+    sampler = graph.link(node, "sampler")
+    if sampler is None:
         raise broken("has a sampler node without a sampler", field="sampler")
-    chosen = found[0]
+    chosen = sampler[0]
     if name := SAMPLERS.get(chosen.kind):
         rest |= {key: said.number() for key in ("eta", "s_noise") if (said := chosen.take(key))}
         return name
@@ -230,16 +230,16 @@ def _custom_sampler(graph: Graph, node: Node, rest: dict[str, Any]) -> str | Non
 
 def _custom_sigmas(graph: Graph, node: Node) -> tuple[Said | None, str | None]:
     """Steps and schedule of a custom sampler; nodes that change the sigmas on the way are named."""
-    found = graph.link(node, "sigmas")
+    sigmas = graph.link(node, "sigmas")
     passed: set[int] = set()
-    while found and found[0].kind not in (*SIGMAS, "BasicScheduler"):
-        if id(found[0]) in passed:
+    while sigmas and sigmas[0].kind not in (*SIGMAS, "BasicScheduler"):
+        if id(sigmas[0]) in passed:
             raise broken("runs in a circle")
-        passed.add(id(found[0]))
-        found = graph.onward(found[0], "SIGMAS")
-    if found is None:
+        passed.add(id(sigmas[0]))
+        sigmas = graph.onward(sigmas[0], "SIGMAS")
+    if sigmas is None:
         raise broken("has a sampler node without sigmas", field="scheduler")
-    source = found[0]
+    source = sigmas[0]
     _drop(source, "denoise", PLAIN_TRUTHS["denoise"])
     if isinstance(source.inputs.get("model"), list):
         source.take("model")

@@ -35,14 +35,14 @@ def loader_config(node: Node) -> tuple[int | None, str | None]:
     if said is None:
         return None, None
     name = said.name()
-    found = CONFIGS.get(name.removesuffix(".yaml"))
-    if found is None:
+    config = CONFIGS.get(name.removesuffix(".yaml"))
+    if config is None:
         raise broken(
             f"loads its checkpoint with the config {name[:60]!r}, which may set the Clip Skip; configs that come with ComfyUI are "
             "known",
             field="clip_skip",
         )
-    return found
+    return config
 
 
 def check_checkpoints(models: tuple[Node, ...], clip: tuple[Node, ...]) -> None:

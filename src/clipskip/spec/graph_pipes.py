@@ -36,16 +36,16 @@ def without_contexts(record: Record) -> Record:
     if not contexts:
         return record
     held = _Parts(record, contexts)
-    found: dict[str, Any] = {}
+    pieces: dict[str, Any] = {}
     for name, node in record.items():
         inputs = node.get("inputs")
         if not isinstance(inputs, dict):
-            found[name] = node
+            pieces[name] = node
         elif name not in contexts:
-            found[name] = {**node, "inputs": {key: held.behind(value) for key, value in inputs.items()}}
+            pieces[name] = {**node, "inputs": {key: held.behind(value) for key, value in inputs.items()}}
         elif more := {key: value for key, value in inputs.items() if not (_is_part(key) and is_link(value))}:
-            found[name] = {**node, "inputs": more}
-    return found
+            pieces[name] = {**node, "inputs": more}
+    return pieces
 
 
 def _kind(node: Any) -> str:  # JSON

@@ -32,16 +32,16 @@ def refining(
     end, steps = first.inputs.get("end_at_step"), first.inputs.get("steps")
     if not isinstance(end, int) or not isinstance(steps, int) or not 0 < end < steps:
         return None
-    found = [node for node in graph.nodes.values() if node is not first and _goes_on(graph, node, first, end)]
-    if len(found) != 1:
+    continuing = [node for node in graph.nodes.values() if node is not first and _goes_on(graph, node, first, end)]
+    if len(continuing) != 1:
         return None
-    second = found[0]
+    second = continuing[0]
     name = checkpoint_of(way(graph, second, "model", "MODEL")[-1])
     if name == base:
         return None
     positive = texts_of(graph, second, "positive")
     negative = texts_of(graph, second, "negative") if "negative" in second.inputs else None
-    told = [one and one.text for one in (*words, positive, negative)]
+    told = [text_node and text_node.text for text_node in (*words, positive, negative)]
     if told[:2] != told[2:]:
         raise broken(
             "gives its refiner other words than its base; records where both read the same can be repeated",

@@ -175,7 +175,7 @@ def _whole_range(node: Node) -> bool:
 def _encoded(graph: Graph, node: Node, name: str) -> Words | None:
     """Return the words of a node that encodes a text of its own; None for another node."""
     clip = next((key for key in ("clip", "opt_clip") if key in node.inputs), None)
-    keys = next((found for group in ENCODED if (found := [key for key in group if key in node.inputs])), None)
+    keys = next((present for group in ENCODED if (present := [key for key in group if key in node.inputs])), None)
     if clip is None or keys is None:
         return None
     texts = [said.text() if (said := graph.value(node, key)) else "" for key in keys]

@@ -43,10 +43,10 @@ def invoke_pieces(prompt: str) -> Pieces:
     prompt = _COMMA.sub(r", \1", prompt)
     reading, at = _Reading(prompt), 0
     while (at := _BLANK.match(prompt, at).end()) < len(prompt):  # type: ignore[union-attr]  # it matches nothing too
-        found = reading.first(at, reading.lora, reading.attention, reading.quoted, reading.bracketed, reading.free)
-        assert found is not None
-        pieces += found[0]
-        at = found[1]
+        piece = reading.first(at, reading.lora, reading.attention, reading.quoted, reading.bracketed, reading.free)
+        assert piece is not None
+        pieces += piece[0]
+        at = piece[1]
     return pieces
 
 
@@ -59,7 +59,7 @@ class _Reading:
 
     def first(self, at: int, *rules: Callable[[int], Parsed]) -> Parsed:
         """Return the result of the first rule that fits."""
-        return next((found for rule in rules if (found := rule(at)) is not None), None)
+        return next((piece for rule in rules if (piece := rule(at)) is not None), None)
 
     def _once(self, name: str, at: int, rule: Callable[[int], Parsed]) -> Parsed:
         if (name, at) not in self._known:
@@ -86,8 +86,8 @@ class _Reading:
         if match is None:
             return None
         inner = _Reading(match[1].replace('\\"', '"').replace('"', '\\"'), self._deeper())
-        found = inner.fragment(0)
-        return (found[0], match.end()) if found[1] == len(inner.text) else None
+        parsed = inner.fragment(0)
+        return (parsed[0], match.end()) if parsed[1] == len(inner.text) else None
 
     def bracketed(self, at: int) -> Parsed:
         return self._once("bracketed", at, self._bracketed)
@@ -109,10 +109,10 @@ class _Reading:
         """Words with a weight behind them."""
         targets = ((self.quoted, True), (self.bracketed, True), (self.word, False))
         for target, numbers in targets:
-            found = target(at)
-            if found is None:
+            piece = target(at)
+            if piece is None:
                 continue
-            pieces, end = found
+            pieces, end = piece
             if match := _ATTEND.match(self.text, end):
                 return _weighed(pieces, match[1]), match.end()
             match = _OPERATOR.match(self.text, end) or (_NUMBER.match(self.text, end) if numbers else None)
@@ -124,13 +124,13 @@ class _Reading:
         pieces: Pieces = []
         while True:
             at = _BLANK.match(self.text, at).end()  # type: ignore[union-attr]  # it matches nothing too
-            found = self.first(at, self.lora, self.attention, self.bracketed, self.quoted, self.word)
-            if found is None and self.text[at : at + 1] in tuple(",."):
-                found = [(self.text[at], 1.0)], at + 1
-            if found is None:
+            piece = self.first(at, self.lora, self.attention, self.bracketed, self.quoted, self.word)
+            if piece is None and self.text[at : at + 1] in tuple(",."):
+                piece = [(self.text[at], 1.0)], at + 1
+            if piece is None:
                 return pieces, at
-            pieces += found[0]
-            at = found[1]
+            pieces += piece[0]
+            at = piece[1]
 
 
 def _weighed(pieces: Pieces, written: str) -> Pieces:

@@ -31,55 +31,55 @@ _PAIR = re.compile(r"([A-Z][A-Za-z ]{2,30}): (.*)", re.DOTALL)
 
 def draw_things(record: Record) -> Record:
     """Draw Things' JSON: short names for prompts and guidance, LoRAs by file, the noise by the seed's mode."""
-    found = {NAMES.get(key, key): value for key, value in record.items()}
-    found = _with_v2(found)
-    if "lora" in found:
-        found["loras"] = _loras(found.pop("lora"))
-    mode = found.get("seed_mode")
+    fields = {NAMES.get(key, key): value for key, value in record.items()}
+    fields = _with_v2(fields)
+    if "lora" in fields:
+        fields["loras"] = _loras(fields.pop("lora"))
+    mode = fields.get("seed_mode")
     if isinstance(mode, str) and plain_key(mode) in NOISE:
-        found["rng"] = NOISE[plain_key(found.pop("seed_mode"))]
-    return found
+        fields["rng"] = NOISE[plain_key(fields.pop("seed_mode"))]
+    return fields
 
 
-def _with_v2(found: dict[str, Any]) -> dict[str, Any]:
+def _with_v2(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of `v2`, in the app's own words, that the record has nowhere else."""
-    second = found.get("v2")
+    second = fields.get("v2")
     if not isinstance(second, dict):
-        return found
+        return fields
     loras = second.get("loras")
-    if not says_something(found.get("lora")) and says_something(loras) and isinstance(loras, list):
-        found["lora"] = [
+    if not says_something(fields.get("lora")) and says_something(loras) and isinstance(loras, list):
+        fields["lora"] = [
             {("model" if key == "file" else key): value for key, value in entry.items()}
             if isinstance(entry, dict)
             else entry
             for entry in loras
         ]
     if says_something(second.get("clipSkip")):
-        if not says_something(found.get("clip_skip")):
-            found["clip_skip"] = second["clipSkip"]
-        elif str(found["clip_skip"]) != str(second["clipSkip"]):
+        if not says_something(fields.get("clip_skip")):
+            fields["clip_skip"] = second["clipSkip"]
+        elif str(fields["clip_skip"]) != str(second["clipSkip"]):
             raise disagree(
-                Said("clip_skip", found["clip_skip"]), Said("v2 clipSkip", second["clipSkip"]), field="clip_skip"
+                Said("clip_skip", fields["clip_skip"]), Said("v2 clipSkip", second["clipSkip"]), field="clip_skip"
             )
-    return found
+    return fields
 
 
 def draw_things_fields(fields: Mapping[str, str], prompt: str) -> tuple[Record, str, str]:
     """Return the same of its line of settings: the pairs, the prompt and the negative prompt, which is a line that starts with -."""
-    found: dict[str, object] = {}
+    settings: dict[str, object] = {}
     slots: dict[str, dict[str, object]] = {}
     for key, value in fields.items():
         if match := _LORA.fullmatch(key):
             slots.setdefault(match[1] or "1", {})[match[2].lower()] = value
         else:
-            found[LABELS.get(key, key)] = value
+            settings[LABELS.get(key, key)] = value
     if slots:
-        found["lora"] = list(slots.values())
-    start = found.get("refiner_start")
+        settings["lora"] = list(slots.values())
+    start = settings.get("refiner_start")
     if isinstance(start, str) and start.endswith("%"):
-        found["refiner_start"] = Said("Refiner Start", start[:-1]).number() / 100
+        settings["refiner_start"] = Said("Refiner Start", start[:-1]).number() / 100
     before, sign, negative = prompt.rpartition("\n-")
-    return draw_things(found), (before if sign else prompt), negative if sign else ""
+    return draw_things(settings), (before if sign else prompt), negative if sign else ""
 
 
 def _loras(value: object) -> object:
@@ -119,14 +119,14 @@ def mochi(text: str) -> Record | None:
     """Mochi Diffusion's caption: "Include in Image: a fox; Model: sd; Seed: 42; ...", or None for another text."""
     if not text.startswith("Include in Image: ") or "; Generator: " not in text:
         return None
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     name = "prompt"
     for part in text.split("; "):
         pair = _PAIR.fullmatch(part)
         label = MOCHI.get(pair[1].lower(), pair[1]) if pair else ""
-        if pair and label not in found:
+        if pair and label not in fields:
             name = label
-            found[name] = pair[2]
+            fields[name] = pair[2]
         else:
-            found[name] += f"; {part}"
-    return found
+            fields[name] += f"; {part}"
+    return fields

@@ -128,17 +128,17 @@ class Graph:
             return None
         if not is_link(said.value):
             raise broken(f"has {one_line(said.value)[:40]!r} for {key} of {node.kind}, which is not a link")
-        found = self.nodes.get(str(said.value[0]))
-        if found is None:
+        linked = self.nodes.get(str(said.value[0]))
+        if linked is None:
             raise broken(
                 f"takes {key} of {node.kind} from node {one_line(said.value[0])[:20]}, which is not in it: muted and removed "
                 "nodes are left out; queue it again whole"
             )
-        if found.off:
+        if linked.off:
             raise broken(
-                f"goes through {found.kind}, which is muted or bypassed; queue it again, and save what ComfyUI then saves"
+                f"goes through {linked.kind}, which is muted or bypassed; queue it again, and save what ComfyUI then saves"
             )
-        return found, said.value[1]
+        return linked, said.value[1]
 
     def onward(self, node: Node, kind: str, *, side: str = "") -> Link:
         """Follow an unknown node to the source of its output: its only input of that kind.
@@ -159,10 +159,10 @@ class Graph:
                 f"takes its {kind} through {node.kind}, which has {what}; graphs whose nodes have one can be repeated"
             )
         seen = node.seen
-        found = self.link(node, fit[0])
+        source = self.link(node, fit[0])
         node.seen = seen
-        assert found is not None
-        return found
+        assert source is not None
+        return source
 
     def _switched(self, node: Node) -> Link | None:
         """Return the input that a switch has chosen."""
@@ -203,11 +203,11 @@ class Graph:
         said = node.take(key)
         passed: set[int] = set()
         while said is not None and is_link(said.value):
-            found = self.link(node, said.key)
-            assert found is not None
-            while chosen := self._switched(found[0]):
-                found = chosen
-            node = found[0]
+            source = self.link(node, said.key)
+            assert source is not None
+            while chosen := self._switched(source[0]):
+                source = chosen
+            node = source[0]
             name = None if id(node) in passed else self._only(node, key)
             if name is None:
                 told = key if key not in TEXTS else "a prompt"

@@ -22,28 +22,28 @@ _TAG = re.compile(r"<(\w++)(?:\[[^\]<>]*\])?:([^<>]*)>")
 
 def swarm(record: Record) -> Record:
     """SwarmUI's record with its tags, its LoRAs' strengths and its refiner as other records have them."""
-    found = dict(record)
+    fields = dict(record)
     loras: list[list[object]] = []
     for key in ("prompt", "negativeprompt"):
-        if isinstance(found.get(key), str):
-            found[key] = _TAG.sub(lambda tag: _without(tag, loras), found[key]).strip()
+        if isinstance(fields.get(key), str):
+            fields[key] = _TAG.sub(lambda tag: _without(tag, loras), fields[key]).strip()
     if loras:
-        found["loras"] = [*_pairs_of(found), *loras]
-    ratio = found.get("aspectratio")
-    if says_something(ratio) and ratio != "Custom" and not found.keys() & {"width", "height"}:
+        fields["loras"] = [*_pairs_of(fields), *loras]
+    ratio = fields.get("aspectratio")
+    if says_something(ratio) and ratio != "Custom" and not fields.keys() & {"width", "height"}:
         raise SpecError(
             f"this SwarmUI record has the aspect ratio {str(ratio)[:20]} without a width and a height; give the size",
             field="size",
         )
-    return _refined(found)
+    return _refined(fields)
 
 
-def _pairs_of(found: dict[str, Any]) -> list[object]:
+def _pairs_of(fields: dict[str, Any]) -> list[object]:
     """SwarmUI's LoRAs, whose strengths are in a list of their own, with them."""
-    names, weights = found.get("loras") or [], found.get("loraweights") or []
+    names, weights = fields.get("loras") or [], fields.get("loraweights") or []
     if not isinstance(names, list) or not isinstance(weights, list) or len(weights) not in (0, len(names)):
         Said("loraweights", weights).nonsense("a strength for each LoRA")
-    found.pop("loraweights", None)
+    fields.pop("loraweights", None)
     return [[name, weight] for name, weight in zip(names, weights or [1.0] * len(names), strict=True)]
 
 
@@ -61,31 +61,31 @@ def _without(tag: re.Match[str], loras: list[list[object]]) -> str:
     return ""
 
 
-def _refined(found: dict[str, Any]) -> dict[str, Any]:
+def _refined(fields: dict[str, Any]) -> dict[str, Any]:
     """Return a refiner of its own takes over at a step (StepSwapNoisy, StepSwap); a second run over the picture is another thing.
 
     SwarmUI counts steps (WorkflowGeneratorSteps.cs) where this program goes by noise: the same on an even schedule.
     """
-    name = found.get("refinermodel")
+    name = fields.get("refinermodel")
     if not says_something(name):
-        return found
-    if str(name).strip().lower() == USE_BASE or name == found.get("model"):
-        del found["refinermodel"]
-        return found
-    method = str(found.pop("refinermethod", "PostApply"))
+        return fields
+    if str(name).strip().lower() == USE_BASE or name == fields.get("model"):
+        del fields["refinermodel"]
+        return fields
+    method = str(fields.pop("refinermethod", "PostApply"))
     if method not in SWAPS:
         raise SpecError(
             f"this SwarmUI record draws over its picture with the model {str(name)[:60]} ({method[:20]}), which cannot be "
             "repeated; records whose refiner swaps steps (StepSwap, StepSwapNoisy) can",
             field="refiner",
         )
-    share = 1 - Said("refinercontrolpercentage", found.pop("refinercontrolpercentage", 0.2)).number()
-    steps = Said("steps", found.get("steps", 20)).whole()
-    scheduler = found.get("scheduler", found.get("comfyuischeduler", "normal"))
-    _, schedule = comfy_names(str(found.get("sampler", "euler")), str(scheduler))
+    share = 1 - Said("refinercontrolpercentage", fields.pop("refinercontrolpercentage", 0.2)).number()
+    steps = Said("steps", fields.get("steps", 20)).whole()
+    scheduler = fields.get("scheduler", fields.get("comfyuischeduler", "normal"))
+    _, schedule = comfy_names(str(fields.get("sampler", "euler")), str(scheduler))
     end = round(steps * share)
     if schedule in EVEN and 0 < end < steps:
-        found["refiner_switch_at"] = switched_at(end, steps=steps, schedule=schedule)
+        fields["refiner_switch_at"] = switched_at(end, steps=steps, schedule=schedule)
     else:
-        found |= {"refiner_switch_at": share, "when the refiner takes over": f"at {share:g} {NOT_BY_NOISE}"}
-    return found | ({"the refiner's noise": SWAPS[method]} if SWAPS[method] else {})
+        fields |= {"refiner_switch_at": share, "when the refiner takes over": f"at {share:g} {NOT_BY_NOISE}"}
+    return fields | ({"the refiner's noise": SWAPS[method]} if SWAPS[method] else {})

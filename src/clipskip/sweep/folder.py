@@ -103,12 +103,12 @@ class SweepFolder:
 
 def begun_in(path: Path, start: Start | None) -> dict[str, NDArray[np.uint8]]:
     """Return the pictures to begin at that a sweep's folder keeps, by the hashes of their pixels; damaged ones are left out."""
-    found: dict[str, NDArray[np.uint8]] = {}
+    pictures: dict[str, NDArray[np.uint8]] = {}
     for digits in _begun_of(start):
         with suppress(OSError, ClipskipError):
             pixels = read_pixels((path / BEGUN.format(digits)).read_bytes(), field="init")
-            found |= {digits: pixels} if hash_pixels(pixels) == digits else {}
-    return found
+            pictures |= {digits: pixels} if hash_pixels(pixels) == digits else {}
+    return pictures
 
 
 def _begun_of(start: Start | None) -> tuple[str, ...]:

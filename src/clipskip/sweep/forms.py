@@ -110,7 +110,7 @@ def row_forms(request: Request, skips: Sequence[Skip], *, family: Family) -> lis
         ("InvokeAI", "invokeai.json", _invoke), ("stable-diffusion.cpp", "draw.sh", _sdcpp),
     )  # fmt: skip
     pictures = [replace(picture, skip=skip, negative=negative or skip) for skip in skips]
-    return [tuple(_form(tool, file, write, one) for tool, file, write in made) for one in pictures]
+    return [tuple(_form(tool, file, write, picture) for tool, file, write in made) for picture in pictures]
 
 
 def _form(tool: str, file: str, write: Callable[[_Picture], str], picture: _Picture) -> Form:

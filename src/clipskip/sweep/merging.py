@@ -84,10 +84,10 @@ def _copy(source: Path, place: Path, settings: str) -> None:
 
 def _with_scores(manifest: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[str, Any]:  # Any: JSON
     """Return a manifest with the scores of others. A summary is of the cells that it was made from: with more it goes."""
-    measures = {measure["name"]: measure for one in (*others, manifest) for measure in one.get("measures", ())}
+    measures = {measure["name"]: measure for content in (*others, manifest) for measure in content.get("measures", ())}
     scores: dict[str, dict[str, float]] = {}
-    for one in (*others, manifest):
-        for cell in (cell for row in one["cells"] for cell in row):
+    for content in (*others, manifest):
+        for cell in (cell for row in content["cells"] for cell in row):
             scores[cell["file"]] = scores.get(cell["file"], {}) | cell.get("scores", {})
     rows = [
         [cell | ({"scores": more} if (more := scores[cell["file"]]) else {}) for cell in row]

@@ -83,9 +83,9 @@ class Studio:
     def reopened(self, record: Record) -> tuple[CheckpointFacts, SweepFolder, Extras]:
         """Return what continuing a past sweep needs; DamagedFile where its files have changed."""
         asked = record.request
-        found = self.models.facts(asked.model, hash=asked.model_hash)
+        known = self.models.facts(asked.model, hash=asked.model_hash)
         begun = begun_in(record.folder, asked.start)
-        facts, sweep, extras = self._plan(asked, record.skips, found, axes=record.axes, pictures=begun)
+        facts, sweep, extras = self._plan(asked, record.skips, known, axes=record.axes, pictures=begun)
         if f"{PREFIX}{sweep.key}" != record.folder.name and not _same_cells(sweep, record):
             raise DamagedFile(
                 f"the sweep {record.id} cannot continue: its model, LoRAs or embeddings have changed since it began; "

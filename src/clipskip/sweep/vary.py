@@ -66,7 +66,7 @@ def varied(request: Request, axes: Sequence[Axis], resolve: Resolver, check: Che
         points=tuple(rows.values()) if axes else (),
         axes=axes,
         loras=base.loras,
-        left_out=(*plans.left_out, *(_left_out_line(*one) for one in failed.values())),
+        left_out=(*plans.left_out, *(_left_out_line(*failure) for failure in failed.values())),
     )
     return sweep, extras.with_more(plans.extras)
 

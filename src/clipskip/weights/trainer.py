@@ -73,7 +73,7 @@ class TrainerConfig:
             read = [translate(None if value is None else value, self.tool, family=family) for value in both]
         except SpecError as error:
             return None, f"which trains at no Clip Skip: {error}"
-        skips = [one.skip for one in read]
+        skips = [config.skip for config in read]
         if len(set(map(str, skips))) > 1:
             return None, f"which is Clip Skip {skips[0]} of CLIP-L and {skips[-1]} of OpenCLIP-bigG"
         return int(str(skips[0])), read[0].remark

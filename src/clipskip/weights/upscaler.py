@@ -48,9 +48,9 @@ class UpscalerFile:
     allow_pickle: bool
 
 
-def upscaler_name(found: LibraryFile) -> str:
+def upscaler_name(file: LibraryFile) -> str:
     """Return the file's name in menus and settings texts."""
-    return A1111_NAMES.get(found.stem, found.stem)
+    return A1111_NAMES.get(file.stem, file.stem)
 
 
 def find_upscaler(name: str, library: Library, *, hash: str = "", allow_pickle: bool = False) -> UpscalerFile:

@@ -59,9 +59,9 @@ def _is_distilled(unet: Mapping[str, TensorSource]) -> bool:
     """Return whether a UNet lacks transformer blocks that SDXL has: its way up is its way down again, and its middle has some."""
     blocks: defaultdict[tuple[str, int], set[int]] = defaultdict(set)
     for name in unet:
-        if found := BLOCK.match(name):
-            blocks[found[1], int(found[2])].add(int(found[3]))
-    numbers = [int(found[1]) for name in unet if (found := LEVEL.match(name))]
+        if block := BLOCK.match(name):
+            blocks[block[1], int(block[2])].add(int(block[3]))
+    numbers = [int(block[1]) for name in unet if (block := LEVEL.match(name))]
     if not blocks or not numbers:
         return False
     depths: defaultdict[int, set[int]] = defaultdict(set)

@@ -83,7 +83,7 @@ def order_epochs(headers: Sequence[Header]) -> tuple[Epoch, ...]:
 
 def _saved(header: Header) -> _Saved:
     metadata, name = header.metadata, header.path.stem
-    match = next((found for pattern in NAMES if (found := pattern.fullmatch(name))), None)
+    match = next((named for pattern in NAMES if (named := pattern.fullmatch(name))), None)
     groups: Mapping[str, str | None] = match.groupdict() if match else {}
     session = metadata.get("ss_session_id", "").strip()
     return _Saved(

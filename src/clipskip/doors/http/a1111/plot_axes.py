@@ -237,7 +237,7 @@ def _axis_kind(sent: Any, name: str) -> PlotAxisKind:  # Any: as above
 
 
 def _menu_values(sent: Any, kind: PlotAxisKind, name: str) -> list[str]:  # Any: as above
-    if not isinstance(sent, list) or not sent or not all(isinstance(one, str) for one in sent):
+    if not isinstance(sent, list) or not sent or not all(isinstance(text, str) for text in sent):
         raise SpecError(
             f"{name} values of {kind.label} come as a list of names in the third place of the axis; send them there, "
             "or set csv_mode and send them as text",

@@ -266,10 +266,10 @@ def _second_method(body: PictureBody) -> tuple[str | None, str | None]:
     scheduler = None if body.hr_scheduler.casefold() in SAME else body.hr_scheduler
     if sampler or scheduler:
         try:
-            found = find_method(sampler or body.sampler, scheduler or body.scheduler, begun=True)
+            method = find_method(sampler or body.sampler, scheduler or body.scheduler, begun=True)
         except SpecError as error:
             raise SpecError(str(error), field=f"hr_{error.field}") from None
-        sampler = found[0] if sampler else None
+        sampler = method[0] if sampler else None
     return sampler, scheduler
 
 
