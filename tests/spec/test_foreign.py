@@ -93,7 +93,7 @@ def test_a_second_pass_is_named_as_not_repeated() -> None:
         ({"1": {"class_type": "SaveImage", "inputs": {}}}, "no KSampler"),
         ({"1": {"class_type": "SaveImage"}}, "no KSampler"),
         ({"nodes": [], "links": []}, "API form"),
-        ({"hello": "world"}, "no record"),
+        ({"hello": "world"}, "not a record"),
     ],
 )
 def test_a_graph_that_cannot_be_repeated_says_why(graph: Json, message: str) -> None:
