@@ -40,11 +40,14 @@ def test_the_page_draws_while_the_files_are_still_read(page: Page) -> None:
     page.wait_for_selector("#ready", state="attached")
     expect(page.locator("#model-about")).to_contain_text("Reading model files: 40 of 5000")
     fill(page, steps=1, skips="1", lora=None, prompt="swamp")
-    lists |= {"models": [model], "loras": [lora("gnome")], "reading": None}
+    lists |= {"models": [model], "loras": [lora("gnome", advised_weight=0.7, advised_clip_skip=2)], "reading": None}
     expect(page.locator("#model")).to_have_value("starter")
     expect(page.locator("#model-about")).to_contain_text("12 layers")
     assert page.input_value("#prompt") == "swamp" and page.input_value("#steps") == "1"
+    page.fill("#add-lora", "gnome")
+    expect(page.locator("#add-lora-list [role=option]")).to_contain_text("weight 0.7 advised · Clip Skip 2 advised")
     add_lora(page, "gnome")
+    assert page.get_by_label("LoRA gnome: weight").input_value() == "0.7"
     expect(page.locator(".chosen .warning")).to_contain_text("for a text encoder of 768, not 256")
 
 

@@ -2,7 +2,7 @@
 
 import { ApiError, api } from "./api.js";
 import { at, h, plural, sentence, size } from "./dom.js";
-import { previewOf, search, wordsOf } from "./picker.js";
+import { advised, previewOf, search, wordsOf } from "./picker.js";
 
 const AGAIN_MS = 700, MOST_CARDS = 60;
 
@@ -61,10 +61,9 @@ export function openLibrary(hear) {
       : null;
     const more = h("details", {}, h("summary", {}, "Details", h("span", { class: "unseen", text: ` of ${file.name}` })));
     more.addEventListener("toggle", () => { if (more.open && more.children.length === 1) look(file, more); });
-    const advised = [file.made_for ? `for ${file.made_for}` : null, file.advised_weight ? `weight ${file.advised_weight} advised` : null, file.advised_clip_skip ? `Clip Skip ${file.advised_clip_skip} advised` : null];
     return h("li", { class: "card" }, file.preview ? previewOf(file) : null,
       h("div", { class: "row" }, h("h3", { text: file.alias && file.alias !== file.name ? `${file.name} (${file.alias})` : file.name }), trained, use),
-      h("p", { class: "about", text: [...facts, ...advised].filter(Boolean).join(" · ") }), words,
+      h("p", { class: "about", text: [...facts, file.made_for ? `for ${file.made_for}` : null, ...advised(file)].filter(Boolean).join(" · ") }), words,
       ...(file.warnings ?? []).map((text) => h("p", { class: "warning", text: sentence(text) })), more);
   }
 

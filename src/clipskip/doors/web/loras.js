@@ -2,7 +2,7 @@
 
 import { at, h, sentence } from "./dom.js";
 import { unfitLora } from "./fit.js";
-import { openPicker } from "./picker.js";
+import { advised, openPicker } from "./picker.js";
 
 /** The list. `hear.changed()` when it changes, `hear.word(text)` when a trigger word is clicked, `hear.model()` what it is for. */
 export function openLoras(hear) {
@@ -10,7 +10,7 @@ export function openLoras(hear) {
   const input = at("add-lora"), list = at("loras");
   const picker = openPicker(input, at("add-lora-list"), {
     name: () => "",
-    facts: (file) => [file.alias && file.alias !== file.name ? file.alias : file.title, file.trained_clip_skip ? `trained at Clip Skip ${file.trained_clip_skip}` : null, file.family, file.trigger_words.slice(0, 3).join(", ")].filter(Boolean).join(" · "),
+    facts: (file) => [file.alias && file.alias !== file.name ? file.alias : file.title, file.trained_clip_skip ? `trained at Clip Skip ${file.trained_clip_skip}` : null, ...advised(file), file.family, file.trigger_words.slice(0, 3).join(", ")].filter(Boolean).join(" · "),
     unfit: (file) => unfitLora(file, hear.model()),
     taken: (file) => add(file.name, { text_encoder: file.advised_weight ?? 1 }),
   });

@@ -23,6 +23,9 @@ export function search(files, text) {
   return ranks.flat();
 }
 
+/** What the notes beside a file say of how to use it. */
+export const advised = (file) => [file.advised_weight ? `weight ${file.advised_weight} advised` : null, file.advised_clip_skip ? `Clip Skip ${file.advised_clip_skip} advised` : null];
+
 /** A picture that lies beside a file, or an empty place of its size. */
 export function previewOf(file) {
   return file.preview ? h("img", { class: "preview", src: file.preview, alt: "", loading: "lazy", decoding: "async" }) : h("span", { class: "preview" });
