@@ -3,12 +3,13 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clipskip.errors import Busy
-from clipskip.spec import Request, parse_skips
+from clipskip.spec import Axis, LoraRef, Request, parse_skips
 from clipskip.sweep import Advance, Job, Model, Studio, SweepFolder, draw_missing, plan_sweep
 from clipskip.sweep.queue import ENDED, Event
 from clipskip.weights import Library
@@ -103,6 +104,16 @@ def test_a_closed_queue_takes_no_more_and_nobody_waits_for_it(studio: Studio) ->
     assert waiting.job.ended.is_set() and turn.job.state in ENDED
     with pytest.raises(Busy, match="closing"):
         Turn(studio)
+
+
+def test_cells_that_cannot_be_drawn_keep_no_others_from_being_drawn(studio: Studio) -> None:
+    asked = replace(ASKED, loras=(LoraRef(name="ogre"),))
+    record, _ = studio.start(asked, SKIPS, axes=[Axis.parse("lora-weight=1e38,0.5")], previews=False)
+    job = studio.queue.find(record.id)
+    assert job is not None and job.ended.wait(60)
+    assert (job.state, job.error.field) == ("failed", "lora")  # type: ignore[union-attr]
+    assert "2 of 6 pictures could not be drawn: " in str(job.error) and "lower their weights" in str(job.error)
+    assert len(list(record.folder.glob("row*.png"))) == 4 and (record.folder / "index.html").is_file()
 
 
 def test_a_grid_of_fewer_pictures_does_not_make_a_sweep_complete(studio: Studio, model: Model) -> None:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingCo
 from clipskip.advise import Scoring
 from clipskip.doors.measuring import measure_sweep
 from clipskip.doors.terminal import say
-from clipskip.errors import ClipskipError, SpecError, printable
+from clipskip.errors import SpecError, printable
 from clipskip.spec import Axis, Request, Skip
 from clipskip.sweep import (
     GRID,
@@ -41,6 +41,7 @@ from clipskip.sweep import (
     kinds,
     load_model,
     merge_folders,
+    not_drawn,
     open_model,
     plan_sweep,
     read_workers,
@@ -179,13 +180,9 @@ class _Failures:
         self._tell()
 
     def end(self) -> None:
-        """Raise ClipskipError where cells failed."""
+        """Raise SpecError where cells failed."""
         if self.cells:
-            count, reasons = len(self.cells), dict.fromkeys(failed.reason for failed in self.cells)
-            raise ClipskipError(
-                f"{count} of {len(self._sweep.places)} pictures could not be drawn: {next(iter(reasons))}"
-                f"{f', and {len(reasons) - 1} other reasons above' if len(reasons) > 1 else ''}"
-            )
+            raise not_drawn(self.cells, cells=len(self._sweep.places))
 
     def _tell(self) -> None:
         for failed in self.cells[self._told :]:

@@ -2,7 +2,7 @@
 
 from clipskip.sweep.delete import Deleted, delete_sweep
 from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
-from clipskip.sweep.drawn import Advance, Drawn, Extras, Failed, Halt
+from clipskip.sweep.drawn import Advance, Drawn, Extras, Failed, Halt, not_drawn
 from clipskip.sweep.folder import GRID, PAGE, SweepFolder, ensure_writable, finish_folder, pixels_of
 from clipskip.sweep.forms import Form, forms_of
 from clipskip.sweep.history import History, Record, read_sweep
@@ -111,6 +111,7 @@ __all__ = [
     "marks_json",
     "merge_folders",
     "name_row",
+    "not_drawn",
     "not_finite",
     "open_model",
     "pixels_of",

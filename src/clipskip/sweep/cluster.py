@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from clipskip.errors import SpecError
+from clipskip.errors import ClipskipError, SpecError
 from clipskip.image import png_bytes, write_bytes
 from clipskip.spec import FileRef, Render, render_infotext
 from clipskip.sweep.drawn import Drawn, Extras, Failed
@@ -99,8 +99,8 @@ class Actor:
         """Draw these cells. Where one fails, the rest is halved until it is alone."""
         started, pictures, failed = time.monotonic(), dict[Place, tuple[bytes, str]](), list[Failed]()
 
-        def fail(at: int, reason: str) -> None:
-            failed.append(Failed(place=cells[at][0], reason=reason))
+        def fail(at: int, error: ClipskipError) -> None:
+            failed.append(Failed(place=cells[at][0], reason=str(error), field=error.field))
 
         for event in draw_each(self._drawer, [render for _, render in cells], self._extras, fail=fail):
             if isinstance(event, Drawn):

@@ -1,13 +1,14 @@
 """The inputs of drawing beside renders, and the events that it yields."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipskip.errors import SpecError
 from clipskip.spec import FileRef, Render
 from clipskip.weights import CheckpointFacts, Embedding, UpscalerFile, VAEFile
 from clipskip.weights.lora import Lora
@@ -33,6 +34,18 @@ class Failed:
     place: tuple[int, int]
     """Its row and its column."""
     reason: str
+    field: str | None = None
+    """The setting at fault."""
+
+
+def not_drawn(failed: Sequence[Failed], *, cells: int) -> SpecError:
+    """Return the error for a sweep of which some cells could not be drawn."""
+    reasons = list(dict.fromkeys(cell.reason for cell in failed))
+    more = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
+    return SpecError(
+        f"{len(failed)} of {cells} pictures could not be drawn: {reasons[0]}{more}; the others are there",
+        field=failed[0].field,
+    )
 
 
 @final

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from clipskip.errors import LoraError, NotFound, PromptError, SpecError
+from clipskip.errors import ClipskipError, LoraError, NotFound, PromptError, SpecError
 from clipskip.image import png_bytes, write_bytes
 from clipskip.networks import best_dtype
 from clipskip.sample import kept_memory
@@ -245,10 +245,10 @@ def draw_each(
     extras: Extras,
     *,
     previews: bool = False,
-    fail: Callable[[int, str], None],
+    fail: Callable[[int, ClipskipError], None],
 ) -> Iterator[Advance | Drawn]:
     """Draw what can be drawn. Where one fails, the rest is halved until it is alone: `fail` is told its place and the
-    reason."""
+    error."""
     waiting, drawn = [list(range(len(renders)))], set[int]()
     while waiting:
         piece = waiting.pop()
@@ -262,7 +262,7 @@ def draw_each(
         except OF_ONE_CELL as error:
             left = [at for at in piece if at not in drawn]
             if len(left) == 1:
-                fail(left[0], str(error))
+                fail(left[0], error)
             waiting += halves(left)[::-1] if len(left) > 1 else []
 
 
@@ -332,9 +332,9 @@ def _draw_cells(
         index, row, column = missing[drawn.index]
         return Saved(index=index, path=folder.save(row, column, drawn.pixels), render=drawn.render)
 
-    def fail(at: int, reason: str) -> None:
+    def fail(at: int, error: ClipskipError) -> None:
         assert failed is not None
-        failed.append(Failed(place=missing[at][1:], reason=reason))
+        failed.append(Failed(place=missing[at][1:], reason=str(error), field=error.field))
 
     renders = [folder.sweep.cell(r, c) for _, r, c in missing]
     if failed is None:

@@ -9,7 +9,7 @@ from clipskip.errors import Conflict, DamagedFile, NotFound
 from clipskip.spec import Axis, Render, Request, Skip
 from clipskip.sweep.delete import Deleted, delete_sweep
 from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
-from clipskip.sweep.drawn import Extras, Halt
+from clipskip.sweep.drawn import Extras, Failed, Halt, not_drawn
 from clipskip.sweep.folder import SweepFolder, begun_in
 from clipskip.sweep.history import PREFIX, History, Record
 from clipskip.sweep.model import Model
@@ -175,10 +175,14 @@ def _drawing(
     folder: SweepFolder, extras: Extras, models: Models, *, previews: bool
 ) -> Callable[[Model], Iterator[Event]]:
     def draw(model: Model) -> Iterator[Event]:
+        failed: list[Failed] = []
         try:
-            yield from draw_missing(drawing_models(model, extras, models.open), folder, extras, previews=previews)
+            drawer = drawing_models(model, extras, models.open)
+            yield from draw_missing(drawer, folder, extras, previews=previews, failed=failed)
         finally:
             if any(folder.path.glob("row*.png")):
                 folder.finish()
+        if failed:
+            raise not_drawn(failed, cells=len(folder.sweep.places))
 
     return draw
