@@ -246,6 +246,22 @@ def test_parts_of_another_shape_are_refused(parts: dict[str, Tensor], models: Mo
         merge_once(models, file, TO_K)
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"diff": torch.tensor(1.0)},
+        {"oft_blocks": torch.tensor(1.0)},
+        {"lora_up.weight": torch.ones(32, 4), "lora_down.weight": torch.ones(4, 32), "dora_scale": torch.tensor(1.0)},
+    ],
+)
+def test_a_part_that_is_one_number_is_named_with_its_shape(
+    parts: dict[str, Tensor], models: Models, tmp_path: Path
+) -> None:
+    file = write_kohya(tmp_path / "w.safetensors", {TO_K: parts})
+    with pytest.raises(LoraError, match=r"(diff|oft_blocks|dora_scale|magnitude) \[\]"):
+        merge_once(models, file, TO_K)
+
+
 def test_a_deeper_text_encoders_lora_names_the_layers(models: Models, tmp_path: Path) -> None:
     parts = low_rank(torch.ones(32, 32), 4)
     names = [f"text_encoder.encoder.layers.{i}.self_attn.q_proj" for i in range(23)]

@@ -238,7 +238,9 @@ def _check_fit(lora: Lora, used: Sequence[LoraModule], named_modules: Mapping[st
     misfits = [module for module in used if not _fits_module(module, _module(named_modules, module.name))]
     if misfits:
         misfit = misfits[0]
-        parts = ", ".join(f"{part} {list(value.shape)}" for part, value in misfit.parts.items() if value.dim())
+        parts = ", ".join(
+            f"{part} {list(value.shape)}" for part, value in misfit.parts.items() if part not in ("alpha", "scale")
+        )
         weight = getattr(_module(named_modules, misfit.name), "weight", None)
         model_has = (
             f"where the model's weight is {list(weight.shape)}"

@@ -49,5 +49,7 @@ def _misfits(used: list[LoraModule], shapes: dict[str, tuple[int, ...]]) -> Iter
     for module in used:
         weight = shapes[f"{module.name}.weight"]
         if not module.fits(weight, shapes.get(f"{module.name}.bias")):
-            parts = ", ".join(f"{part} {list(value.shape)}" for part, value in module.parts.items() if value.dim())
+            parts = ", ".join(
+                f"{part} {list(value.shape)}" for part, value in module.parts.items() if part not in ("alpha", "scale")
+            )
             yield f"{module.name} ({module.kind.name}) has {parts}, where the model's weight is {list(weight)}"
