@@ -350,6 +350,8 @@ def test_one_axis_is_across_one_down_seeds_lie_in_a_cell_and_the_rest_are_pages(
     expect(many.locator("#left-out li")).to_have_text(["pony, with LoRA: gnome is made for SD 1.x."])
     expect(many.locator(".cell")).to_have_count(9)
     expect(many.locator(".cell").first.locator("img")).to_have_count(3)
+    box = many.locator(".pane.shown .view").bounding_box()
+    assert box and box["height"] > 0.48 * 900, "three rows, badges and a score leave the picture half of the window"
     assert (many.text_content("#cell-settings") or "").endswith("row 17")
     many.select_option("[data-axis='3'] select", "3")
     assert (many.text_content("#cell-settings") or "").endswith("row 16")
