@@ -93,9 +93,3 @@ def test_embeddings_are_named_once_each_in_order() -> None:
 def test_prompts_past_any_use_are_an_error(prompt: str, says: str) -> None:
     with pytest.raises(PromptError, match=says):
         read_prompt(prompt, steps=300)
-
-
-@pytest.mark.parametrize("backtrack", [-1, 75, True])
-def test_a_comma_backtrack_out_of_range_is_an_error(backtrack: int) -> None:
-    with pytest.raises(SpecError, match="use 0 to 74"):
-        Rules(comma_backtrack=backtrack)

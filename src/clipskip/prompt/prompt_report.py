@@ -101,7 +101,7 @@ def describe(
             f"no model folder has the embedding {name!r}" for name in missing_embeddings(text, embeddings or {})
         )
     parts = read_parts(words, steps=steps, embeddings=embeddings, rules=rules, negative=negative)
-    calls = rules.hires_steps if rules.hires_steps is not None and not rules.old_timelines else steps
+    calls = rules.hires_steps if rules.hires_steps is not None else steps
     reports = tuple(PartReport(weight=part.weight, texts=tuple(_texts(part, calls))) for part in parts)
     chunks = (chunk for part in parts for entry in part.schedule for chunk in entry.chunks)
     return PromptReport(

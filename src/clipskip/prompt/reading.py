@@ -55,20 +55,10 @@ class Rules:
     """A1111's settings for reading prompts, with A1111's defaults."""
 
     emphasis: Emphasis = Emphasis.ORIGINAL
-    comma_backtrack: int = 20
-    """0 to 74 tokens; 0 cuts chunks wherever they are full."""
     comments: bool = True
     """Whether # hides the rest of its line."""
     hires_steps: int | None = None
     """The second pass's denoiser calls, where the prompt is read for that pass."""
-    old_timelines: bool = False
-    """Whether the numbers of edits count as before A1111 1.6."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.comma_backtrack, bool) or not 0 <= self.comma_backtrack < CHUNK:
-            raise SpecError(
-                f"comma backtrack {self.comma_backtrack} is out of range; use 0 to {CHUNK - 1}", field="comma_backtrack"
-            )
 
     @property
     def comfy(self) -> bool:
@@ -163,10 +153,7 @@ def read_parts(
             ),
         )
     composition = [(text, 1.0)] if negative else _checked_composition(parse_composition(text))
-    schedules = [
-        (weight, parse_schedule(part, steps, hires_steps=rules.hires_steps, old_timelines=rules.old_timelines))
-        for part, weight in composition
-    ]
+    schedules = [(weight, parse_schedule(part, steps, hires_steps=rules.hires_steps)) for part, weight in composition]
     texts = [variant for _, schedule in schedules for _, variant in schedule]
     read = _chunk_all(texts, name_embeddings(embeddings or {}), rules)
     return tuple(PromptPart(weight=weight, schedule=_prompt_entries(schedule, read)) for weight, schedule in schedules)
@@ -207,7 +194,7 @@ def _chunk_all(texts: list[str], names: EmbeddingNames, rules: Rules) -> dict[st
         segments = [(text, 1.0)] if rules.emphasis is Emphasis.NONE else parse_attention(text)
         for _, weight in segments:
             _check_weight(weight)
-        read[text] = chunk_segments(segments, embeddings=names, comma_backtrack=rules.comma_backtrack)
+        read[text] = chunk_segments(segments, embeddings=names)
         total += len(read[text].chunks)
         if total > MAX_ALL_CHUNKS:
             raise PromptError(

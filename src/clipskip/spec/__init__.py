@@ -55,6 +55,7 @@ from clipskip.spec.table import (
     SETTINGS,
     ZERO_TERMINAL_SNR,
     Setting,
+    range_of,
 )
 
 __all__ = [
@@ -122,6 +123,7 @@ __all__ = [
     "parse_skip",
     "parse_skips",
     "quote",
+    "range_of",
     "render_infotext",
     "request_from_infotext",
     "request_from_text",

@@ -235,6 +235,12 @@ SETTINGS: tuple[Setting, ...] = (*PICTURE, *HIRES, *START, *MASK)
 """All rows, in the order of a settings text within each part."""
 
 
+def range_of(key: str) -> tuple[int | float, int | float]:
+    """Return the least and the greatest value of the setting with this key."""
+    row = next(row for row in SETTINGS if row.key == key)
+    return row.low, row.high
+
+
 def check(value: object, rows: Iterable[Setting]) -> None:
     """Raise SpecError for the first field of a dataclass that its row does not allow."""
     for row in rows:

@@ -7,12 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clipskip.doors.http.ours import MOST_CHARACTERS
 from clipskip.doors.http.pictures import MOST_PICTURES
+from clipskip.doors.http.ranges import within
 
 MOST_BASE64 = 60 * 2**20
 """The most characters of one picture."""
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 Name = Annotated[str, Field(max_length=400)]
-Seed = Annotated[int, Field(ge=-1, le=2**64 - 1)]
+Seed = Annotated[int, within("seed")]
 Picture = Annotated[str, Field(max_length=MOST_BASE64)]
 
 
@@ -30,24 +31,24 @@ class PictureBody(LaxBody):
     styles: Annotated[list[Name], Field(max_length=100)] = []
     seed: Seed = -1
     subseed: Seed = -1
-    subseed_strength: Annotated[float, Field(ge=0, le=1)] = 0.0
+    subseed_strength: Annotated[float, within("variation_strength")] = 0.0
     sampler_name: Name = ""
     sampler_index: Name = "Euler"
     """A1111's older name of `sampler_name`, which wins over it."""
     scheduler: Name = "Automatic"
     batch_size: Annotated[int, Field(ge=1, le=MOST_PICTURES)] = 1
     n_iter: Annotated[int, Field(ge=1, le=MOST_PICTURES)] = 1
-    steps: Annotated[int, Field(ge=1, le=150)] = 50
-    cfg_scale: Annotated[float, Field(ge=1, le=30)] = 7.0
-    width: Annotated[int, Field(ge=64, le=2048)] | None = None
+    steps: Annotated[int, within("steps")] = 50
+    cfg_scale: Annotated[float, within("cfg_scale")] = 7.0
+    width: Annotated[int, within("width")] | None = None
     """The checkpoint's own size when left out."""
-    height: Annotated[int, Field(ge=64, le=2048)] | None = None
-    eta: Annotated[float, Field(ge=0, le=1)] | None = None
+    height: Annotated[int, within("height")] | None = None
+    eta: Annotated[float, within("eta")] | None = None
     """The options' value when left out; so are the next four."""
-    s_churn: Annotated[float, Field(ge=0, le=1000)] | None = None
-    s_tmin: Annotated[float, Field(ge=0, le=1000)] | None = None
-    s_tmax: Annotated[float, Field(ge=0, le=1000)] | None = None
-    s_noise: Annotated[float, Field(ge=0, le=10)] | None = None
+    s_churn: Annotated[float, within("s_churn")] | None = None
+    s_tmin: Annotated[float, within("s_tmin")] | None = None
+    s_tmax: Annotated[float, within("s_tmax")] | None = None
+    s_noise: Annotated[float, within("s_noise")] | None = None
     enable_hr: bool = False
     """Whether a second, larger pass follows (hires fix). Without it the next fields are not used."""
     hr_scale: float = 2.0
@@ -99,7 +100,7 @@ class ImageBody(PictureBody):
     """The body of img2img."""
 
     init_images: Annotated[list[Picture], Field(max_length=MOST_PICTURES)] = []
-    denoising_strength: Annotated[float, Field(ge=0, le=1)] = 0.75
+    denoising_strength: Annotated[float, within("denoising_strength")] = 0.75
     resize_mode: Annotated[int, Field(ge=0, le=3)] = 0
     include_init_images: bool = False
     initial_noise_multiplier: float | None = None

@@ -9,7 +9,7 @@ from typing import Any, final
 from clipskip.doors.http.a1111.option_table import ALSO_NEUTRAL, FIXED, KEPT, Value
 from clipskip.doors.http.reasons import Reason
 from clipskip.errors import ClipskipError, NotFound, SkipOutOfRange, SpecError
-from clipskip.spec import REFINED_PASSES, ClipSkip, shown
+from clipskip.spec import REFINED_PASSES, ClipSkip, range_of, shown
 from clipskip.sweep import Studio
 from clipskip.weights import CheckpointFacts, FileKind
 
@@ -54,16 +54,16 @@ CHOICES: dict[str, tuple[str, ...]] = {
 RANGES: dict[str, tuple[float, float]] = {
     "eta_noise_seed_delta": (0, 2**32),
     "jpeg_quality": (1, 100),
-    "eta_ddim": (0, 1),
-    "eta_ancestral": (0, 1),
-    "s_churn": (0, 1000),
-    "s_tmin": (0, 1000),
-    "s_tmax": (0, 1000),
-    "s_noise": (0, 10),
-    "sdxl_crop_top": (0, 4096),
-    "sdxl_crop_left": (0, 4096),
-    "initial_noise_multiplier": (0, 1.5),
-    "inpainting_mask_weight": (0, 1),
+    "eta_ddim": range_of("eta"),
+    "eta_ancestral": range_of("eta"),
+    "s_churn": range_of("s_churn"),
+    "s_tmin": range_of("s_tmin"),
+    "s_tmax": range_of("s_tmax"),
+    "s_noise": range_of("s_noise"),
+    "sdxl_crop_top": range_of("crop_top"),
+    "sdxl_crop_left": range_of("crop_left"),
+    "initial_noise_multiplier": range_of("noise_multiplier"),
+    "inpainting_mask_weight": range_of("mask_weight"),
 }
 ALIAS = "clip_skip"
 """SD.Next's name of Clip Skip, which scripts also send among A1111's options."""

@@ -13,7 +13,7 @@ import numpy as np
 from clipskip.errors import SpecError
 from clipskip.image import LATENT_MODES, UPSCALERS
 from clipskip.sample import SAMPLERS, SCHEDULES
-from clipskip.spec import ClipSkip, Hires, parse_column, parse_skip
+from clipskip.spec import ClipSkip, Hires, parse_column, parse_skip, range_of
 from clipskip.spec import Request as Asked
 from clipskip.sweep import fix_seed
 
@@ -32,7 +32,7 @@ CLIP_SKIP, ORDER = "Clip skip", "Prompt order"
 MOST_VALUES = 64
 MOST_WORDS = 4
 """Words whose orders are an axis."""
-MOST_STEPS = 150
+_, MOST_STEPS = range_of("steps")
 SEEDS = ("Seed", "Var. seed")
 """Axes on which -1 stands for a random seed."""
 _WHOLE, _FRACTION = r"[+-]?\d{1,18}", r"[+-]?\d{1,18}(?:\.\d{0,18})?"

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from clipskip.doors.http.ours import Body, Layer, Name, Text, skip_of
 from clipskip.doors.http.pictures import MOST_PICTURES, Writing
+from clipskip.doors.http.ranges import within
 from clipskip.errors import SpecError
 from clipskip.image import PictureFormat
 from clipskip.spec import Request
@@ -41,11 +42,11 @@ class Asking(BaseModel):
     negative_prompt: Text = ""
     clip_skip: Layer | None = None
     negative_clip_skip: Layer | None = None
-    steps: Annotated[int, Field(ge=1, le=150)] | None = None
-    cfg_scale: Annotated[float, Field(ge=1, le=30)] = 7.0
+    steps: Annotated[int, within("steps")] | None = None
+    cfg_scale: Annotated[float, within("cfg_scale")] = 7.0
     sampler: Name = "Euler a"
     scheduler: Name = "Automatic"
-    seed: Annotated[int, Field(ge=-1, le=2**64 - 1)] = -1
+    seed: Annotated[int, within("seed")] = -1
 
     def request(self, *, depth: int, usual: tuple[int | None, int | None] = (None, None)) -> Request:
         """Return what is asked of each picture, for a model of this depth and usual size."""

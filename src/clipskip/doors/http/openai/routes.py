@@ -21,14 +21,15 @@ from clipskip.doors.http.reasons import reasons_of, refusal
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import NotFound, SpecError
 from clipskip.image import hash_pixels, read_opacity, read_pixels, stretch
-from clipskip.spec import MASK_MODES, Mask, Render, Start, render_infotext
+from clipskip.spec import MASK_MODES, Mask, Render, Start, range_of, render_infotext
 from clipskip.sweep import Drawn, Extras, Job, Studio, seeded
 from clipskip.weights import CheckpointFacts, FileKind, LibraryFile
 
 Json = dict[str, Any]  # Any: OpenAI's own shapes
 EVENTS = "text/event-stream"
 MOST_FIELDS, LARGEST_FIELD = 40, 2**20
-LATENT_PX, LEAST_SIDE, MOST_SIDE = 8, 64, 2048
+LATENT_PX = 8
+LEAST_SIDE, MOST_SIDE = (int(px) for px in range_of("width"))
 ANSWERS: dict[int | str, Json] = {200: {"content": {"application/json": {}, EVENTS: {"schema": {"type": "string"}}}}}
 
 

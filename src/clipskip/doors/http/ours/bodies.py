@@ -8,9 +8,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from pydantic_core import PydanticCustomError
 
 from clipskip.doors.http.ours.views import skip_json
+from clipskip.doors.http.ranges import within
 from clipskip.errors import SkipOutOfRange, SpecError
 from clipskip.spec import (
-    MAX_SEED,
     SETTINGS,
     ClipSkip,
     Dialect,
@@ -85,8 +85,7 @@ def _setting_field(row: Setting) -> Any:  # Any: pydantic's annotations
         return Literal[row.choices]
     if row.kind is str:
         return Text if "prompt" in row.name else Name
-    low = -1 if row.high == MAX_SEED and row.low == 0 else row.low
-    return Annotated[row.kind, Field(ge=low, le=row.high)]
+    return Annotated[row.kind, within(row.key)]
 
 
 FIELDS: dict[str, Any] = {row.key: (_setting_field(row) | None, None) for row in SETTINGS}  # Any: as above
@@ -164,7 +163,7 @@ class PromptBody(Body):
     tool: Annotated[str, Field(alias="as", max_length=40)] = "a1111"
     """The program by whose rules it is read: a1111 or comfyui."""
     negative: bool = False
-    steps: Annotated[int, Field(ge=1, le=150)] = 20
+    steps: Annotated[int, within("steps")] = 20
     model: Name | None = None
     loras: Annotated[list[LoraBody], Field(max_length=64)] = []
 
