@@ -16,6 +16,9 @@ PROMPT = "best quality, swamp, gnome, reeds"
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 DRAWN_MS = 120_000
 """A sweep of few steps takes seconds; a machine that is busy with other work gets more."""
+SEEN_MS = 20_000
+"""How long a test waits for what the page should show: on a machine that is busy with other work an answer takes seconds."""
+expect.set_options(timeout=SEEN_MS)
 NAMED = frozenset(
     {
         "button", "checkbox", "combobox", "img", "link", "listbox", "progressbar", "radio", "radiogroup", "searchbox",

@@ -14,7 +14,7 @@ import tiny_sdxl
 import torch
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, sync_playwright
-from web_page import CHROMIUM
+from web_page import CHROMIUM, SEEN_MS
 
 from clipskip.doors.http import build_app
 from clipskip.sweep import Studio
@@ -87,7 +87,7 @@ def page(browser: Browser, server: str, request: pytest.FixtureRequest) -> Itera
         permissions=["clipboard-read", "clipboard-write"],
         accept_downloads=True,
     )
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(SEEN_MS)
     tab, said, outside = context.new_page(), list[str](), list[str]()
     tab.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
     tab.on("pageerror", lambda error: said.append(str(error)))
