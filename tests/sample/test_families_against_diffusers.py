@@ -15,8 +15,8 @@ from diffusers import (
 from torch import Tensor
 
 from clipskip.encode import TextReader, condition
-from clipskip.networks import build_text_encoder, build_unet, build_vae
-from clipskip.sample import Picture, Refiner, sample, stable_diffusion
+from clipskip.networks import TextShape, UNetShape, VAEShape, build_text_encoder, build_unet, build_vae
+from clipskip.sample import Picture, Refiner, free_bytes, sample, stable_diffusion
 from clipskip.spec import ZERO_TERMINAL_SNR, Family, FileRef, Render, parse_skip
 from clipskip.weights import EncoderFacts
 
@@ -48,19 +48,28 @@ def ours(parts: tiny_sdxl.Parts, family: Family, render: Render, prediction: str
         build_text_encoder(states[part], shapes[part]) for part in ("text_encoder", "text_encoder_2") if part in states
     ]
     given = condition(TextReader.of(*networks, family=family), render)
-    unet = build_unet(
-        {k: v.clone() for k, v in states["unet"].items()}, shapes["unet"], dtype=torch.float32, device="cpu"
-    )
+    unet = build_unet(dict(states["unet"]), shapes["unet"], dtype=torch.float32, device="cpu")
     *_, step = sample(unet, [Picture(render=render, conditioning=given)], prediction=prediction)
     pixels = build_vae(states["vae"], shapes["vae"]).decode(step.latent / shapes["vae"].scaling_factor)
     return (pixels / 2 + 0.5).clamp(0, 1), given
 
 
-def theirs(parts: tiny_sdxl.Parts, kind: Any, given: Any, schedule: EulerDiscreteScheduler, **settings: Any) -> Tensor:
-    unet = UNet2DConditionModel(**parts.shapes["unet"].config()).eval()
-    unet.load_state_dict(parts.states["unet"])
-    vae = AutoencoderKL(**parts.shapes["vae"].config()).eval()
-    vae.load_state_dict(parts.states["vae"])
+def theirs(
+    parts: tiny_sdxl.Parts,
+    kind: Any,
+    given: Any,
+    schedule: EulerDiscreteScheduler,
+    *,
+    side_px: int = 64,
+    steps: int = 10,
+    **settings: Any,
+) -> Tensor:
+    """Their picture, by networks that share our weights."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**parts.shapes["unet"].config()).eval()
+        vae = AutoencoderKL(**parts.shapes["vae"].config()).eval()
+    unet.load_state_dict(parts.states["unet"], assign=True)
+    vae.load_state_dict(parts.states["vae"], assign=True)
     absent = {"text_encoder": None, "tokenizer": None, "feature_extractor": None}
     if kind is StableDiffusionXLPipeline:
         more: dict[str, Any] = {"text_encoder_2": None, "tokenizer_2": None}
@@ -78,11 +87,11 @@ def theirs(parts: tiny_sdxl.Parts, kind: Any, given: Any, schedule: EulerDiscret
         prompt_embeds=above.tokens[None],
         negative_prompt_embeds=below.tokens[None],
         **pooled,
-        latents=torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5)),
+        latents=torch.randn(1, 4, side_px // 8, side_px // 8, generator=torch.Generator().manual_seed(5)),
         guidance_scale=7.0,
-        num_inference_steps=10,
-        height=64,
-        width=64,
+        num_inference_steps=steps,
+        height=side_px,
+        width=side_px,
         output_type="pt",
         **settings,
     ).images
@@ -131,6 +140,64 @@ def test_sd2_draws_what_diffusers_draws(prediction: str, name: str) -> None:
     parts = tiny_sdxl.sd2()
     drawn, given = ours(parts, Family.SD2, render(clip_skip=parse_skip("2"), negative_prompt="blurry"), prediction)
     assert close(drawn, theirs(parts, StableDiffusionPipeline, given, scheduler(name, zero=False)))
+
+
+FULL_VAE = VAEShape(block_out_channels=(128, 256, 512, 512), layers_per_block=2, scaling_factor=0.13025)
+FULL_SIZE = {
+    Family.SD2: {
+        "text_encoder": TextShape(depth=1, width=1024, heads=16, mlp_width=4096, activation="gelu"),
+        "unet": UNetShape(
+            block_out_channels=(320, 640, 1280, 1280),
+            layers_per_block=2,
+            cross_attention_dim=1024,
+            attention=(1, 1, 1, 0),
+            attention_heads=(5, 10, 20, 20),
+            use_linear_projection=True,
+        ),
+        "vae": FULL_VAE,
+    },
+    Family.SDXL: {
+        "text_encoder": TextShape(depth=1, width=768, heads=12, mlp_width=3072),
+        "text_encoder_2": TextShape(
+            depth=1, width=1280, heads=20, mlp_width=5120, activation="gelu", projection=1280
+        ),
+        "unet": UNetShape(
+            block_out_channels=(320, 640, 1280),
+            layers_per_block=2,
+            cross_attention_dim=2048,
+            attention=(0, 2, 10),
+            middle_attention=10,
+            attention_heads=(5, 10, 20),
+            use_linear_projection=True,
+            added_width=2816,
+        ),
+        "vae": FULL_VAE,
+    },
+}  # fmt: skip
+"""Networks of full size; of the text encoders, which give both sides the same vectors, the first layer is enough."""
+FULL_BYTES = {Family.SD2: 5e9, Family.SDXL: 13e9}
+PIPELINES = {Family.SD2: StableDiffusionPipeline, Family.SDXL: StableDiffusionXLPipeline}
+FULL_PX = 256
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "skip"), [(Family.SD2, "24"), (Family.SDXL, "12/32")], ids=str)
+def test_networks_of_full_size_draw_what_diffusers_draws(family: Family, skip: str) -> None:
+    if free_bytes(torch.device("cpu")) < FULL_BYTES[family]:
+        pytest.skip(f"{family.label} in float32 needs {FULL_BYTES[family] / 1e9:.0f} GB of free memory")
+    parts, kind = tiny_sdxl.make(**FULL_SIZE[family]), PIPELINES[family]
+    weights = parts.states["unet"]
+    for at, tensor in weights.items():  # as our networks lay them out, so that both sides have the same tensors
+        weights[at] = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+    # From a level of 4519 two steps leave the rounding of numbers so large in the picture: 4e-4; five do not.
+    for prediction, name, zero, steps in (("epsilon", "epsilon", False, 2), ("v", "v_prediction", True, 5)):
+        asked = render(
+            clip_skip=parse_skip(skip), negative_prompt="blurry", width=FULL_PX, height=FULL_PX, steps=steps,
+            noise_schedule=ZERO_TERMINAL_SNR if zero else "Default",
+        )  # fmt: skip
+        drawn, given = ours(parts, family, asked, prediction)
+        expected = theirs(parts, kind, given, scheduler(name, zero=zero), side_px=FULL_PX, steps=steps)
+        assert close(drawn, expected)
 
 
 @torch.no_grad()
