@@ -92,10 +92,10 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def workers() -> list[psutil.Process]:
-    """The processes of our Ray workers."""
-    processes = psutil.Process().children(recursive=True)
-    return [process for process in processes if "ray::Actor" in " ".join(process.cmdline())]
+def workers(driver: int | None = None) -> list[psutil.Process]:
+    """The processes of the Ray workers of a driver, or of this process."""
+    processes = psutil.Process(driver).children(recursive=True)
+    return [process for process in processes if process.name().startswith("ray::Actor")]
 
 
 def kill_worker(path: Path, at: int, ended: threading.Event, kills: list[int]) -> None:
@@ -190,14 +190,14 @@ def test_the_command_that_drives_ray_is_ended_and_given_again(
         while len(pictures(tmp_path)) < share * CELLS and time.monotonic() < deadline:
             time.sleep(0.02)
         assert process.pid
-        own = psutil.Process(process.pid).children(recursive=True)
+        own = workers(process.pid)
         os.kill(process.pid, end)
         process.join(60)
         assert process.exitcode == (-signal.SIGKILL if end == signal.SIGKILL else 130)
         there = pictures(tmp_path)
         print(f"the driver, {end.name} at {len(there)} cells", flush=True)
         assert share * CELLS <= len(there) < CELLS and there.items() <= alone.items()
-        assert not psutil.wait_procs(own, timeout=30)[1]
+        assert own and not psutil.wait_procs(own, timeout=60)[1]
     process = begun(*more)
     process.join(600)
     assert process.exitcode == 0
