@@ -466,3 +466,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(run, tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     code, _, err = run("sweep", "swamp", "--out", "file/o", *TINY)
     assert code == 2 and err.count("\n") == 1 and "--out" in err
+
+
+@pytest.mark.parametrize("option", ["--model", "--vae", "--refiner"])
+def test_an_empty_name_of_a_file_is_refused(run, option: str) -> None:
+    code, _, said = run("generate", "a frog", option, " ")
+    assert code != 0 and f"{option} is empty; name a file, or leave {option} out" in " ".join(said.split())

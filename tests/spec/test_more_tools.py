@@ -427,3 +427,20 @@ def test_an_api_body_is_drawn_with_its_apis_own_defaults() -> None:
     asked = request_from_text(json.dumps(body))
     assert (asked.sampler, asked.steps, asked.cfg_scale, asked.width, asked.height) == ("Euler", 50, 7, 512, 512)
     assert asked.left_out == ("steps", "CFG scale", "sampler", "size", "model")
+
+
+def test_a_whole_answer_of_the_api_is_read_by_its_info() -> None:
+    info = {
+        "prompt": "a fox",
+        "seed": 5,
+        "sampler_name": "Euler a",
+        "clip_skip": 2,
+        "steps": 20,
+        "cfg_scale": 7,
+        "width": 64,
+        "height": 64,
+    }
+    answer = {"images": ["iVBO"], "parameters": {"prompt": "a fox", "seed": -1}, "info": json.dumps(info)}
+    asked = request_from_text(json.dumps(answer))
+    assert (asked.seed, asked.clip_skip, asked.width) == (5, ClipSkip(2), 64)
+    assert {"images", "parameters"} <= unused(asked).keys()

@@ -223,6 +223,9 @@ def build_request(
             changes[name] = parse_skip(changes[name])
     if prompt is not None:
         changes["prompt"] = prompt
+    for name in ("model", "vae", "refiner"):
+        if not str(changes.get(name, name)).strip():
+            raise SpecError(f"--{name} is empty; name a file, or leave --{name} out", field=name)
     for name in {"model", "vae", "refiner"} & changes.keys():
         changes[f"{name}_hash"] = None
     if loras:

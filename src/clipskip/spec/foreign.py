@@ -112,6 +112,8 @@ def _read_record(record: Record) -> Request:
         return replace(asked, unused=(*asked.unused, *told, *beside.left()))
     if is_graph(record):
         return read_graph(record)
+    if answer := _api_answer(record):
+        return answer
     if whole := _civitai_graph(record):
         return whole
     if isinstance(record.get("nodes"), list):
@@ -138,6 +140,17 @@ def _read_record(record: Record) -> Request:
 def mean_restored(*prompts: str) -> tuple[tuple[str, str], ...]:
     """What is told of Fooocus' prompts that weigh words."""
     return (MEAN_RESTORED,) if any(map(_WEIGHT.search, prompts)) else ()
+
+
+def _api_answer(record: Record) -> Request | None:
+    """A whole answer of A1111's API: what was drawn is in its `info`, and what was asked is beside it."""
+    info = record.get("info")
+    told = _json(info)[0] if isinstance(info, str) and "parameters" in record else None
+    if told is None:
+        return None
+    asked = _read_record(told)
+    rest = Reader({key: value for key, value in record.items() if key != "info"})
+    return replace(asked, unused=(*asked.unused, *rest.left()))
 
 
 def _civitai_graph(record: Record) -> Request | None:
