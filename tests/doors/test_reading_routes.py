@@ -194,3 +194,11 @@ def test_a_prompt_is_read_as_comfyui_reads_it(client: TestClient) -> None:
     assert words("comfyui") == ["a", "fox", "#", "no", "comment"] and words("a1111") == ["a", "fox"]
     refused = client.post("/v1/prompt", json={"prompt": "a fox", "as": "gimp"})
     assert refused.status_code == 422 and "a1111 or comfyui" in refused.text
+
+
+def test_settings_that_are_too_long_or_no_text_are_refused_in_words(client: TestClient) -> None:
+    answer = client.post("/v1/settings", json={"text": "a" * 3_000_000})
+    assert answer.status_code == 422 and "None" not in answer.json()["detail"], answer.text[:200]
+    for settings in ('{"prompt": "a \\ud800", "seed": 1}', '{"prompt": "a", "seed": 1, "k\\udc00": 1}'):
+        half = client.post("/v1/settings", content=json.dumps({"text": settings}))
+        assert half.status_code == 200 and "\\ud" in half.text, half.text

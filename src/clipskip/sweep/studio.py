@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import final
 
-from clipskip.errors import Conflict, DamagedFile, NotFound
+from clipskip.errors import Conflict, DamagedFile, NotFound, printable
 from clipskip.spec import Axis, Render, Request, Skip
 from clipskip.sweep.delete import Deleted, delete_sweep
 from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
@@ -29,7 +29,7 @@ MOST_TOLD = 400
 def _not_used(request: Request) -> Iterator[str]:
     """Yield what a settings text says and nothing here uses."""
     if unused := "; ".join(f"{name}: {value}" for name, value in request.unused):
-        yield f"not used of the settings: {unused if len(unused) <= MOST_TOLD else unused[:MOST_TOLD] + '...'}"
+        yield f"not used of the settings: {printable(unused, limit=MOST_TOLD)}"
 
 
 @final

@@ -132,7 +132,7 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
         return fields
 
     @routes.post("/settings", openapi_extra={"requestBody": _settings_body()})
-    async def settings(request: Request) -> Json:
+    async def settings(request: Request) -> Response:
         """Read a settings block, or a picture that carries one, into fields."""
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with request.form(max_files=1, max_fields=1) as form:
@@ -144,15 +144,17 @@ def _add_texts(routes: APIRouter, studio: Studio) -> None:
             try:
                 texts = (SettingsBody.model_validate(await read_body(request)).text,)
             except ValidationError as error:
-                raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
+                raise RequestValidationError(error.errors(include_url=False)) from None
         asked = await asyncio.to_thread(lambda: _on_its_model(request_from_texts(texts), studio))
         unused = [list(pair) for pair in asked.unused]
-        return {
+        answer = {
             "request": request_json(asked),
             "unused": unused,
             "left_out": list(asked.defaulted),
             "text": texts[0],
         }
+        half_pairs = json.dumps(answer, ensure_ascii=False).encode("utf-8", "backslashreplace")  # as JSON escapes
+        return Response(half_pairs, media_type="application/json")
 
 
 def _add_skips(routes: APIRouter, studio: Studio) -> None:
