@@ -97,7 +97,7 @@ def test_without_a_prompt_the_lora_s_own_words_call_it(epochs: Path) -> None:
     prompt, source = calling_prompt(load_lora(epochs / "ogre.safetensors"), ())
     assert (prompt, source[:17]) == ("ogre, swamp (b)".replace("(b)", r"\(b\)"), "its trigger words")
     wordless = load_lora(epochs / "ogre.safetensors")
-    with pytest.raises(SpecError, match="give a prompt that does"):
+    with pytest.raises(SpecError, match="give a prompt that has them"):
         calling_prompt(replace(wordless, metadata={}), ())
 
 

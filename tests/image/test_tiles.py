@@ -59,5 +59,5 @@ def test_a_size_that_is_not_the_models_own_is_made_by_lanczos_in_whole_blocks() 
 
 
 def test_somebody_may_give_it_up() -> None:
-    with pytest.raises(Busy, match="given up"):
+    with pytest.raises(Busy, match="cancelled"):
         enlarge_by_tiles(noise(8, 8), by(esrgan_state()), device=CPU, given_up=lambda: True)

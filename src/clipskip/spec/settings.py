@@ -217,7 +217,9 @@ def _check_numbers(request: Request) -> None:
     try:
         check_request(request)
     except SpecError as error:
-        size = f"Size {request.width}x{request.height}: " if error.field in ("width", "height", "size") else ""
+        size = (
+            f"Size {request.width or 0}x{request.height or 0}: " if error.field in ("width", "height", "size") else ""
+        )
         raise type(error)(f"settings: {size}{error}", field=error.field) from None
 
 
