@@ -18,7 +18,7 @@ from playwright.sync_api import Page, sync_playwright
 
 PROMPT, LORA = "best quality, highest detail, 8k, swamp, fireflies, ogre, reeds", "ogre"
 NEGATIVE = "lowres, worst quality, low quality, jpeg artifacts, text, signature, watermark, username, blurry, sketch, monochrome"
-STEPS, GUIDANCE, SEED = 20, 3, 2
+STEPS, GUIDANCE, SEED = 20, 7, 2
 COLOURS = 256
 PATIENCE_MS = 1_800_000
 SERVE = "from clipskip.doors.cli import main; main()"

@@ -55,7 +55,8 @@ def results(found: dict[str, Any]) -> str:
         text.append(
             f"Blueprint: {percent(off['in it'])} of the pictures are in the style without its LoRA, {percent(on['in it'])} with it "
             "(their mean colour is nearer to that of renders in it than to that of plain ones); mean distance of that colour from the "
-            f"style's (0-255): {off['colour distance']} and {on['colour distance']}."
+            f"style's (0-255): {off['colour distance']} and {on['colour distance']}. Where one object is asked for, the judge sees it in "
+            f"{percent(off['object'])} without the LoRA and in {percent(on['object'])} with it (wanted: 75%)."
         )
     if "quality" in found:
         text.append(quality(found["quality"]))

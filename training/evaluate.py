@@ -219,7 +219,7 @@ def characters(bench: Bench) -> dict[str, object]:
 
 
 def style(bench: Bench) -> dict[str, object]:
-    """The blueprint: how many pictures are in it, and how far their colour is from that of renders in it."""
+    """The blueprint: how many pictures are in it and show what was asked for, and how far their colour is from renders' in it."""
     scenes, prompts = prompts_of("blueprint", bench.count // 5)
     without = bench.draw("blueprint-without", prompts)
     with bench.model.with_loras([bench.loras / "blueprint.safetensors"]):
@@ -230,8 +230,12 @@ def style(bench: Bench) -> dict[str, object]:
         return round(float(np.abs(pictures.mean((1, 2)) - styled).mean()), 1)
 
     return {
-        "without": {"in it": in_style(without, scenes), "colour distance": distance(without)},
-        "with": {"in it": in_style(images, scenes), "colour distance": distance(images)},
+        way: {
+            "in it": in_style(drawn, scenes),
+            "colour distance": distance(drawn),
+            "object": scores(bench.see(drawn), scenes, prompts)["object"],
+        }
+        for way, drawn in (("without", without), ("with", images))
     }
 
 

@@ -1,10 +1,10 @@
 """Writes the trained networks as one LDM-layout file, and such a file as a diffusers folder.
 
     python training/export.py --text DIR --unet DIR/unet.pt --vae DIR/vae.pt --scale DIR/scale.json --out FILE
-    python training/export.py --base FILE --unet DIR/unet.pt --out FILE
+    python training/export.py --base FILE [--unet DIR/unet.pt] [--vae FOLDER/vae --decoder DIR/decoder.pt] --out FILE
     python training/export.py --read FILE --folder DIR
 
-`--base` takes text encoder and VAE as they are from such a file. What shapes alone cannot tell (heads, groups, scaling
+`--base` takes what is not given as it is from such a file. What shapes alone cannot tell (heads, groups, scaling
 factor, v-prediction, trained Clip Skip) goes into the metadata.
 """
 
@@ -73,12 +73,16 @@ def main() -> None:
         save_folder(load_checkpoint(options.read, dtype=torch.float16), options.folder)
         return
     said = {**DESCRIPTION, "modelspec.date": time.strftime("%Y-%m-%d")}
-    unet = weights(options.unet, new_unet())
+    unet = weights(options.unet, new_unet()) if options.unet else None
+    vae = trained_vae(options.vae, options.decoder) if options.vae else None
     if options.base:
-        halves = {name: value.half() for name, value in unet.state_dict().items()}
-        save_single_file(replace(load_checkpoint(options.base, dtype=torch.float16), unet=halves), options.out, said)
+        halves = {
+            part: {name: value.half() for name, value in network.state_dict().items()}
+            for part, network in (("unet", unet), ("vae", vae))
+            if network
+        }
+        save_single_file(replace(load_checkpoint(options.base, dtype=torch.float16), **halves), options.out, said)
         return
-    vae = trained_vae(options.vae, options.decoder)
     vae.register_to_config(scaling_factor=json.loads(options.scale.read_text())["scaling_factor"])
     with tempfile.TemporaryDirectory() as temporary:
         write_parts(Path(temporary), CLIPTextModel.from_pretrained(options.text), unet, vae=vae)

@@ -137,6 +137,12 @@ def train(model: Model, adapters: dict[str, Adapter], options: argparse.Namespac
             log(options.latents, f"{options.name} skip {options.skip} step {step + 1} loss {mean:.4f} {speed:.1f}/s")
 
 
+def body_hash(tensors: dict[str, Tensor]) -> str:
+    """The SHA-256 of a file's tensors, as kohya's trainer and A1111 take it."""
+    payload = save(tensors)
+    return hashlib.sha256(payload[8 + int.from_bytes(payload[:8], "little") :]).hexdigest()
+
+
 def metadata(options: argparse.Namespace, tensors: dict[str, Tensor]) -> dict[str, str]:
     """What kohya's trainer writes, as far as it applies."""
     rng, tags = random.Random(0), Counter[str]()
@@ -144,8 +150,6 @@ def metadata(options: argparse.Namespace, tensors: dict[str, Tensor]) -> dict[st
     for scene in scenes:
         tags.update(caption(scene, rng).split(", "))
     hashes = hash_file(options.model)
-    payload = save(tensors)
-    body = payload[8 + int.from_bytes(payload[:8], "little") :]
     steps = options.steps + (int(read_header(options.start).metadata["ss_steps"]) if options.start else 0)
     return {
         "ss_output_name": options.name, "ss_network_module": "networks.lora", "ss_clip_skip": str(options.skip),
@@ -158,7 +162,7 @@ def metadata(options: argparse.Namespace, tensors: dict[str, Tensor]) -> dict[st
         "ss_unet_lr": str(options.lr), "ss_text_encoder_lr": str(options.text_lr),
         "ss_resolution": "(128, 128)", "ss_seed": "0", "ss_mixed_precision": "bf16",
         "ss_tag_frequency": json.dumps({f"1_{options.name}": dict(tags.most_common(60))}),
-        "sshs_model_hash": hashlib.sha256(body).hexdigest(),
+        "sshs_model_hash": body_hash(tensors),
         "modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": "stable-diffusion-v1/lora",
         "modelspec.title": options.name, "modelspec.trigger_phrase": options.name,
         "modelspec.encoder_layer": str(options.skip), "modelspec.prediction_type": "v",

@@ -1,13 +1,14 @@
 """Trains the starter's VAE (f8, 4 latent channels) on rendered scenes; resumable, one checkpoint file.
 
     python training/vae.py --data DIR --out DIR --minutes 40
-    python training/vae.py --data DIR --out DIR --minutes 20 --decoder-only DIR/latents
+    python training/vae.py --data DIR --out DIR --minutes 40 --decoder-only DIR/latents --start FOLDER/vae
     python training/vae.py --data DIR --out DIR --minutes 5 --device cuda --workers 1 --batch 256 --micro 256
 
 Loss: L1 + 4 MSE + 0.5 L1 of pixel differences (edges) + L1 of the means of 4 px squares (colours) + 2e-4 KL. Crops of
 64 px for the first 70% of the time (on a GPU never), whole pictures after; a part holds as many pixels either way.
-`--decoder-only` goes on with the decoder alone, from the latents that latents.py has cached, which stay as they are.
-`--start` begins with the weights of an earlier training.
+`--decoder-only` goes on with the decoder alone, from the latents that latents.py has cached, which stay as they are: of all
+splits, since a VAE is there for every picture and knows no words. `--start` begins with the weights of an earlier training,
+a checkpoint or a diffusers folder.
 """
 
 import argparse
@@ -43,8 +44,8 @@ def new_vae() -> AutoencoderKL:
 
 
 def trained_vae(path: Path, decoder: Path | None = None) -> AutoencoderKL:
-    """The averaged network of a checkpoint, with another checkpoint's decoder where one is given."""
-    vae = workers.weights(path, new_vae())
+    """The averaged network of a checkpoint or a folder, with another checkpoint's decoder where one is given."""
+    vae = AutoencoderKL.from_pretrained(path).float() if path.is_dir() else workers.weights(path, new_vae())
     return workers.weights(decoder, freeze_encoder(vae)) if decoder else vae
 
 
@@ -145,7 +146,7 @@ class Decoder:
     def feed(self) -> Callable[[AutoencoderKL, torch.Generator, float], Tensor]:
         """The loss of random pictures from their latents."""
         scale = json.loads((self.latents / "scale.json").read_text())["scaling_factor"]
-        paths = sorted(self.latents.glob("train-*.latents.pt"))
+        paths = sorted(self.latents.glob("*.latents.pt"))
         latents = torch.cat([torch.load(p, weights_only=True)["latents"].float() / scale for p in paths])
         shards = [np.load(self.data / path.name.replace(".latents.pt", ".npz"))["images"] for path in paths]
         images = np.concatenate(shards)
