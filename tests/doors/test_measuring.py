@@ -29,14 +29,14 @@ def test_the_share_that_completes_a_sweep_measures_it(
     from clipskip.doors.cli import app
 
     size = ["--size", "64x64", "--steps", "2", "--yes"]
-    asked = ["clipskip", "sweep", "x", "--clip-skip", "1-2", "--seed", "5", *size, "--scores", "advise"]
+    asked = ["clipskip", "sweep", "x", "--clip-skip", "1-8", "--seed", "5", *size, "--scores", "advise"]
     measured = []
     for share in ("1/2", "2/2"):
         monkeypatch.setattr("sys.argv", [*asked, "--shard", share, "--out", str(tmp_path / "out")])
         assert run(app) == 0
         cells = json.loads((tmp_path / "out" / "manifest.json").read_text())["cells"]
         measured.append(["guidance_kept" in (cell or {}).get("scores", {}) for cell in cells[0]])
-    assert measured == [[False, False], [True, True]]
+    assert not any(measured[0]) and all(measured[1])  # eight cells: that one share has them all is one chance in 128
 
 
 def test_what_was_measured_is_said_and_what_was_not_is_named(

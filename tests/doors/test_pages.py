@@ -49,7 +49,7 @@ def test_each_picture_was_drawn_by_the_command_above_it(path: str) -> None:
         command[2], settings=None, negative_prompt=typed["--negative"],
         phrase_skips=[typed["--phrase-skip"]] if "--phrase-skip" in typed else None,
         negative_clip_skip=typed.get("--negative-clip-skip"),
-        typed={"steps": int(typed["--steps"]), "cfg_scale": float(typed["--cfg"]), "seed": int(typed["--seed"])},
+        typed={"steps": int(typed["--steps"]), "cfg_scale": float(typed.get("--cfg", 7)), "seed": int(typed["--seed"])},
     )  # fmt: skip
     for name in (
         "prompt",
