@@ -414,7 +414,7 @@ def test_of_ten_thousand_cells_only_what_is_seen_is_made_and_fetched(browser: Br
     expect(tab.locator("#shown-name")).to_have_text("Clip Skip 3, seed 1")
     tab.click("#arrange summary")
     tab.click("#swap")
-    expect(tab.locator("#grid tbody th")).to_have_count(10)
+    expect(tab.locator("#grid tbody th").nth(7)).to_be_attached()  # of ten, those that the window has room for
     expect(tab.locator(".cell.shown")).to_have_attribute("aria-label", "Show Clip Skip 3, seed 1")
     assert tab.locator(".cell").count() < 400
     assert violations(tab) == []

@@ -13,11 +13,16 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from clipskip.doors.http import build_app
 from clipskip.doors.http.ours import RefusalView
 from clipskip.doors.http.ours.bodies import AdviseBody
+from clipskip.encode import read_encoders
+from clipskip.spec import Family, request_from_text
 from clipskip.sweep import Studio
 from clipskip.weights import Library
 
@@ -47,7 +52,10 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
             "scripts_data": [SimpleNamespace(script_class=plot, module=grid)],
         },
         "modules.script_callbacks": {"on_before_ui": callbacks.append},
-        "modules.shared": {"opts": SimpleNamespace(data={"sd_model_checkpoint": "anything-v4.0.safetensors [abc]"})},
+        "modules.shared": {
+            "opts": SimpleNamespace(data={"sd_model_checkpoint": "anything-v4.0.safetensors [abc]"}),
+            "sd_model": SimpleNamespace(cond_stage_model=None),
+        },
     }
     for name, values in parts.items():
         module = ModuleType(name)
@@ -71,7 +79,7 @@ def axis(script: Any, name: str) -> AxisOption:
 
 
 def picture(prompt: str) -> Any:
-    return SimpleNamespace(prompt=prompt, override_settings={})
+    return SimpleNamespace(prompt=prompt, override_settings={}, extra_generation_params={}, cached_c=["read", "before"])
 
 
 def test_the_clip_skip_axis_sets_whole_layers_and_refuses_the_rest_before_the_plot(script: Any) -> None:
@@ -79,9 +87,55 @@ def test_the_clip_skip_axis_sets_whole_layers_and_refuses_the_rest_before_the_pl
     option.confirm(p, ["1", "12"])
     option.apply(p, "3", ["1", "3"])
     assert p.override_settings == {"CLIP_stop_at_last_layers": 3}
-    for wrong, told in (("13", "12 layers"), ("0", "12 layers"), ("1.5", "whole layers alone"), ("two", "12 layers")):
+    assert p.cached_c == ["read", "before"] and not p.extra_generation_params
+    for wrong, told in (
+        ("13", "12 layers"),
+        ("0", "12 layers"),
+        ("1.5", "SD 1.x"),
+        ("two", "12 layers"),
+        ("12.5", "12 layers"),
+    ):
         with pytest.raises(ValueError, match=told):
             option.confirm(p, ["1", wrong])
+
+
+def read_as_a1111_does(encoder: CLIPTextModel, ids: Tensor, n: int) -> Tensor:
+    """Its rule (modules/sd_hijack_clip.py): the n-th last state through the final norm, or the last state that has been."""
+    outputs = encoder(input_ids=ids, output_hidden_states=True)
+    norm = next(module for name, module in encoder.named_modules() if name.endswith("final_layer_norm"))
+    return norm(outputs.hidden_states[-n]) if n > 1 else outputs.last_hidden_state
+
+
+@pytest.mark.parametrize("home", ["A1111", "Forge"])
+@pytest.mark.parametrize("value", ["1.5", "2.25", "11.9"])
+def test_a_fraction_is_what_clipskip_reads(script: Any, home: str, value: str) -> None:
+    """1e-5: both add two float32 states up, in another order."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 12}
+    encoder = CLIPTextModel(CLIPTextConfig(**sizes, vocab_size=100, max_position_embeddings=77)).eval()
+    ids = torch.randint(0, 99, (2, 77))
+    whole = torch.nn.ModuleDict({"clip_l": torch.nn.ModuleDict({"transformer": encoder})})
+    clip = SimpleNamespace(clip=SimpleNamespace(cond_stage_model=whole))
+    own = {"cond_stage_model": whole} if home == "A1111" else {"forge_objects": clip}
+    sys.modules["modules.shared"].sd_model = SimpleNamespace(**own)  # type: ignore[attr-defined]
+    option, p = axis(script, "Clip Skip"), picture("a frog")
+    option.confirm(p, ["1", value])
+    option.apply(p, value, ["1", value])
+    deeper = p.override_settings["CLIP_stop_at_last_layers"]
+    assert p.extra_generation_params == {"Fractional clip skip": value} and p.cached_c == [None, None]
+    run = script.ClipSkipScript()
+    with torch.no_grad():
+        before = read_as_a1111_does(encoder, ids, deeper)
+        run.process(p)
+        seen = read_as_a1111_does(encoder, ids, deeper)
+        run.postprocess(p, None)
+        assert torch.equal(read_as_a1111_does(encoder, ids, deeper), before)
+        ours = read_encoders(encoder, family=Family.SD1).encoders[0].network
+        layers, shallow = ours.layers(ids), int(float(value))
+        expected = ours.final_layer_norm(torch.lerp(layers[-shallow], layers[-shallow - 1], float(value) - shallow))
+    assert (seen - expected).abs().max() < 1e-5 < (seen - before).abs().max()
+    text = f"a frog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Clip skip: {deeper}, Fractional clip skip: {value}"
+    assert str(request_from_text(text).clip_skip) == value
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Clip Skip in A1111 and Forge: axes for X/Y/Z plot, and a button that asks a running `clipskip serve` which value to use.
 
-It needs nothing but the web UI's own Python, which is older than clipskip's, and uses its public script interface alone.
+It needs nothing but the web UI's own Python, which is older than clipskip's, and uses its public script interface alone; a
+layer between two is mixed by a forward hook of PyTorch's, there while such a picture is drawn.
 """
 
 import json
+import math
 import re
 import urllib.error
 import urllib.request
@@ -14,22 +16,49 @@ from modules import script_callbacks, scripts, shared
 SERVER = "http://127.0.0.1:7861"
 LABEL = "[Clip Skip] "
 DEPTH = 12
+HOOKS = []
 TAG = re.compile(r"<lora:([^:<>]+)((?::[^:<>]*)*)>", re.IGNORECASE)
 PLAIN = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 def clip_skip_of(text):
-    """The whole number, 1 to 12; ValueError for what the web UI would bend or cannot draw."""
+    """The number, 1 to 12; ValueError for what the web UI would bend."""
     text = str(text).strip()
-    if re.fullmatch(r"[0-9]+\.[0-9]*[1-9][0-9]*", text):
-        raise ValueError(
-            f"Clip Skip {text}: this web UI reads whole layers alone; a fraction is drawn by clipskip (`clipskip serve`)"
-        )
-    if not re.fullmatch(r"[0-9]{1,3}(\.0+)?", text) or not 1 <= int(float(text)) <= DEPTH:
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", text) or not 1 <= float(text) <= DEPTH:
         raise ValueError(
             f"Clip Skip {text}: the text encoder has {DEPTH} layers, 1 (the last) to {DEPTH}; 13 would be the bare tokens here"
         )
-    return int(float(text))
+    return float(text)
+
+
+def text_encoders():
+    """The loaded model's CLIP of the transformers library: A1111 keeps it in the model, Forge in its own objects."""
+    model = shared.sd_model
+    forge = getattr(getattr(model, "forge_objects", None), "clip", None)
+    root = getattr(forge, "cond_stage_model", None) or getattr(model, "cond_stage_model", None)
+    modules = root.modules() if hasattr(root, "modules") else []
+    return [module for module in modules if type(module).__name__ == "CLIPTextModel"]
+
+
+def between(value):
+    """A forward hook that puts a layer between two in the place of the deeper one, before the final norm."""
+    deeper = math.ceil(value)
+    share = deeper - value
+
+    def mix(module, given, output):
+        states = list(getattr(output, "hidden_states", None) or ())
+        if len(states) > deeper:
+            states[-deeper] = states[-deeper] + (states[-deeper + 1] - states[-deeper]) * share
+            output.hidden_states = tuple(states)
+        return output
+
+    return mix
+
+
+def remove_hooks():
+    """Leaves the text encoder as it was."""
+    while HOOKS:
+        HOOKS.pop().remove()
 
 
 def lora_weight(prompt, text, *, part):
@@ -62,8 +91,19 @@ def lora_weight(prompt, text, *, part):
 
 
 def apply_clip_skip(p, x, xs):
-    """One picture at a Clip Skip; the web UI puts its own setting back afterwards."""
-    p.override_settings["CLIP_stop_at_last_layers"] = clip_skip_of(x)
+    """One picture at a Clip Skip; the web UI puts its own setting back afterwards.
+
+    For a fraction the web UI reads the deeper layer, which the hook of `ClipSkipScript.process` mixes with the other. What it
+    keeps of prompts that it has read knows no fractions, so such a picture keeps its own.
+    """
+    value = clip_skip_of(x)
+    p.override_settings["CLIP_stop_at_last_layers"] = math.ceil(value)
+    if value != int(value):
+        p.clip_skip_fraction = value
+        p.extra_generation_params = {**p.extra_generation_params, "Fractional clip skip": f"{value:g}"}
+        for name in ("cached_c", "cached_uc", "cached_hr_c", "cached_hr_uc"):
+            if getattr(p, name, None) is not None:
+                setattr(p, name, [None] * len(getattr(p, name)))
 
 
 def apply_weight(part):
@@ -77,8 +117,13 @@ def apply_weight(part):
 
 def confirm_clip_skip(p, xs):
     """Refuses a plot before its first picture."""
-    for x in xs:
-        clip_skip_of(x)
+    values = [clip_skip_of(x) for x in xs]
+    if any(value != int(value) for value in values) and (
+        getattr(shared.sd_model, "is_sdxl", False) or not text_encoders()
+    ):
+        raise ValueError(
+            "fractions need the CLIP of SD 1.x, which the model that is loaded has not; give whole numbers"
+        )
 
 
 def confirm_weight(part):
@@ -153,6 +198,17 @@ class ClipSkipScript(scripts.Script):
             said = gr.Textbox(label="Answer", interactive=False)
             gr.Button("Which Clip Skip?").click(ask, inputs=[prompt, negative, server, token], outputs=[said])
         return []
+
+    def process(self, p, *args):
+        """Before a picture's prompts are read."""
+        remove_hooks()
+        value = getattr(p, "clip_skip_fraction", None)
+        if value:
+            HOOKS.extend(module.register_forward_hook(between(value)) for module in text_encoders())
+
+    def postprocess(self, p, processed, *args):
+        """After it was drawn."""
+        remove_hooks()
 
 
 script_callbacks.on_before_ui(add_axes)

@@ -307,8 +307,10 @@ def _read_clip_skip(reader: Reader, source: Source, family: str | None, *, calls
     written = {entry.key: one_line(entry.value) for entry in said}
     exacts = [(exact, _read_skip(exact, A1111, None)) for exact in reader.all("exact_clip_skip")]
     for exact, skip in (*exacts, *_dynamic(reader, calls)):
-        begins = ClipSkip(skip.first.shallow)
-        skips = {name: skip if whole == begins else whole for name, whole in skips.items()}
+        near = [ClipSkip(skip.first.shallow)]
+        if isinstance(skip, ClipSkip) and skip.fraction:
+            near.append(ClipSkip(skip.shallow + 1))  # what A1111 itself is set to while our script mixes the two
+        skips = {name: skip if whole in near else whole for name, whole in skips.items()}
         skips[exact.key], written[exact.key] = skip, one_line(exact.value)
     if len(set(skips.values())) > 1:
         told = " and ".join(f"{name} {written[name][:40]}" for name in skips)
