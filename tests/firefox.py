@@ -43,7 +43,15 @@ class Firefox:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         (profile / "user.js").write_text(PREFERENCES.format(port=port, downloads=self.downloads))
-        words = [PROGRAM, "--headless", "--marionette", "--no-remote", "--profile", str(profile)]
+        words = [
+            PROGRAM,
+            "--headless",
+            "--marionette",
+            "-remote-allow-system-access",
+            "--no-remote",
+            "--profile",
+            str(profile),
+        ]
         with (place / "firefox.log").open("wb") as log:
             self._process = subprocess.Popen(words, stdout=log, stderr=log)
         self._socket = self._connected(port)
