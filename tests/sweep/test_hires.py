@@ -221,7 +221,7 @@ def test_an_upscaler_model_that_is_damaged_is_an_error_before_the_first_step(
     save_esrgan(tmp_path / "ESRGAN/half.safetensors", state)
     asked = replace(ASKED, hires=Hires(upscaler="half"))
     render, extras = resolve(asked, model.facts, Library((folder, tmp_path)))
-    with pytest.raises(DamagedFile, match=r"half\.safetensors does not hold the whole"):
+    with pytest.raises(DamagedFile, match=r"half\.safetensors does not contain a whole"):
         next(model.draw([render], extras))
 
 

@@ -81,7 +81,7 @@ def test_a_training_that_was_resumed_goes_on_after_the_first(tmp_path: Path) -> 
 def test_files_of_two_loras_are_told_apart(tmp_path: Path) -> None:
     write(tmp_path, "ogre-000001")
     write(tmp_path, "gnome-000001")
-    with pytest.raises(LoraError, match=r"files of 2 LoRAs: gnome \(1\), ogre \(1\)"):
+    with pytest.raises(LoraError, match=r"files belong to 2 LoRAs: gnome \(1\), ogre \(1\)"):
         ordered(tmp_path)
 
 

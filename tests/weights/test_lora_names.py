@@ -187,7 +187,7 @@ def test_keys_that_name_nothing_are_an_error_that_names_three_and_counts_them(tm
     tensors = {f"lora_unet_nowhere_{i}.lora_up.weight": torch.ones(2, 2) for i in range(5)}
     good = {f"{kohya(Q)}.lora_up.weight": torch.ones(32, 2), f"{kohya(Q)}.lora_down.weight": torch.ones(2, 32)}
     file = write(tmp_path / "strange.safetensors", tensors | good)
-    with pytest.raises(LoraError, match=r"5 of 7 keys .*nowhere_0.*nowhere_2.* and 2 more"):
+    with pytest.raises(LoraError, match=r"5 of its 7 keys .*nowhere_0.*nowhere_2.* and 2 more"):
         load_lora(file)
     assert len(load_lora(file, family=None).unknown) == 5
 

@@ -98,11 +98,11 @@ def test_what_shapes_cannot_tell_comes_from_a_folders_configs() -> None:
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
-        ({"clipskip.unet.attention_heads": "5"}, "cannot have"),
-        ({"clipskip.unet.attention_heads": "0"}, "cannot have"),
-        ({"clipskip.unet.attention_heads": "-4"}, "is not a number"),
-        ({"clipskip.unet.attention_heads": "9" * 30}, "is not a number"),
-        ({"clipskip.unet.norm_num_groups": "48"}, "cannot be normed"),
+        ({"clipskip.unet.attention_heads": "5"}, "cannot be divided"),
+        ({"clipskip.unet.attention_heads": "0"}, "cannot be divided"),
+        ({"clipskip.unet.attention_heads": "-4"}, "is not a whole number"),
+        ({"clipskip.unet.attention_heads": "9" * 30}, "is not a whole number"),
+        ({"clipskip.unet.norm_num_groups": "48"}, "cannot divide channels"),
     ],
 )
 def test_metadata_that_cannot_be_true_is_refused(metadata: dict[str, str], words: str) -> None:

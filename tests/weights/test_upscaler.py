@@ -83,12 +83,12 @@ def test_a_model_that_lacks_a_tensor_or_holds_nan_is_damaged(tmp_path: Path) -> 
     state = esrgan_state()
     state.pop("body.0.rdb2.conv3.weight")
     lacking = find_upscaler(str(save_esrgan(tmp_path / "a.safetensors", state)), Library(()))
-    with pytest.raises(DamagedFile, match="does not hold the whole"):
+    with pytest.raises(DamagedFile, match="does not contain a whole"):
         load_upscaler(lacking, device=CPU)
     state = esrgan_state()
     state["conv_hr.bias"][2] = torch.nan
     spoiled = find_upscaler(str(save_esrgan(tmp_path / "b.safetensors", state)), Library(()))
-    with pytest.raises(DamagedFile, match=r"conv_hr\.bias holds NaN"):
+    with pytest.raises(DamagedFile, match=r"conv_hr\.bias contains NaN"):
         load_upscaler(spoiled, device=CPU)
 
 

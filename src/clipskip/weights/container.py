@@ -142,7 +142,9 @@ def open_model_file(path: Path) -> BinaryIO:
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist; check the path") from None
     except PermissionError:
-        raise FileError(f"{path} may not be read by this user; give it read permission (chmod u+r)") from None
+        raise FileError(
+            f"{path} may not be read: permission denied; give yourself read permission (chmod u+r)"
+        ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise FileError(f"{str(path)!r} cannot be opened: {reason}; check the path and the disk") from None
@@ -155,8 +157,8 @@ def check_beginning(path: Path, start: bytes, *, size: int) -> None:
     length = int.from_bytes(start[:8], "little")
     if len(start) > 8 and start[8:9] == b"{" and MAX_HEADER < length <= size - 8:
         raise DamagedFile(
-            f"{path.name} has a header of {length:,} bytes, and at most {MAX_HEADER:,} are read: if it is training "
-            "metadata, save the file again without it"
+            f"{path.name} has a header of {length:,} bytes, and at most {MAX_HEADER:,} are read; if training metadata "
+            "fills it, save the file again without that metadata"
         )
     if len(start) > 8 and start[8:9] == b"{" and 2 <= length <= MAX_HEADER:
         if length > size - 8:
@@ -169,7 +171,7 @@ def check_beginning(path: Path, start: bytes, *, size: int) -> None:
     kind = pickle_kind(path, start)
     if kind is not None:
         raise UnsafeFile(
-            f"{path.name} is a pickle ({kind}), which could run code when loaded, not safetensors; "
+            f"{path.name} is a pickle ({kind}), not safetensors, and could run code when loaded; "
             "convert it, or allow pickles (--allow-pickle, or allow_pickle=True in Python) if you trust its author"
         )
     _check_other(path, start, size=size)
@@ -178,12 +180,12 @@ def check_beginning(path: Path, start: bytes, *, size: int) -> None:
 def pickle_kind(path: Path, start: bytes) -> str | None:
     """Return what kind of pickle this file is, or None."""
     if start[:4] == b"PK\x03\x04":
-        return "a zip as torch.save writes" if any(n.endswith("data.pkl") for n in zip_sizes(path)) else None
+        return "a zip written by torch.save" if any(n.endswith("data.pkl") for n in zip_sizes(path)) else None
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return "a bare one, as old torch.save writes"
+        return "written by an old torch.save"
     if start[:1] in b"(]}c" and re.match(rb"\(?[dl]p[0-9]+\n|[\]}]q[\x00-\xff]|\(?c[\w.]+\n\w+\n", start):
-        return "one of Python's first protocols"
-    return "a tar as very old torch.save writes" if start[257:262] == b"ustar" else None
+        return "in an early pickle protocol"
+    return "a tar written by a very old torch.save" if start[257:262] == b"ustar" else None
 
 
 def zip_sizes(path: Path) -> dict[str, int]:
@@ -193,7 +195,7 @@ def zip_sizes(path: Path) -> dict[str, int]:
             return {entry.filename: entry.file_size for entry in archive.infolist()}
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeDecodeError):
         raise DamagedFile(
-            f"{path.name} is a zip whose directory is missing or broken, as a truncated download has; download it again"
+            f"{path.name} is a zip whose directory is missing or damaged, as after an interrupted download; download it again"
         ) from None
 
 
@@ -264,7 +266,7 @@ def _check_other(path: Path, start: bytes, *, size: int) -> None:
             f"{path.name} is {what}: it starts with {printable(start[:24].decode('latin-1'))!r}; download it again"
         )
     raise DamagedFile(
-        f"{path.name} is not safetensors: no header of {length:,} bytes follows its first 8; download it again"
+        f"{path.name} is not safetensors: its first 8 bytes announce a header, but no header of {length:,} bytes follows; download it again"
     )
 
 
@@ -278,7 +280,7 @@ def _parse(path: Path, text: bytes) -> dict[str, object]:
     try:
         table = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        reason = "nested too deep" if isinstance(error, RecursionError) else str(error).splitlines()[0][:120]
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0][:120]
         raise DamagedFile(f"{path.name} is damaged: its JSON cannot be read ({reason}); download it again") from None
     if not isinstance(table, dict):
         raise DamagedFile(f"{path.name} is damaged: its JSON is not an object; download it again")
@@ -306,7 +308,7 @@ def _info(path: Path, name: str, entry: object, *, data_start: int) -> TensorInf
     if not _naturals(shape) or len(shape) > MAX_DIMENSIONS or math.prod(shape) >= 2**48:
         raise damaged("has an impossible shape")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise damaged("has offsets that are not two ascending byte numbers")
+        raise damaged("has data_offsets that are not a start and an end in bytes")
     need = -(-math.prod(shape) * BITS[dtype] // 8)
     if offsets[1] - offsets[0] != need:
         raise damaged(f"of shape {list(shape)} in {dtype} needs {need:,} bytes but has {offsets[1] - offsets[0]:,}")

@@ -43,7 +43,10 @@ class Embedding:
         count = self.count
         if count <= CHUNK:
             return None
-        return f"embedding {self.name!r} has {count} vectors, more than the {CHUNK} tokens of a prompt's chunk: it cannot be used"
+        return (
+            f"embedding {self.name!r} has {count} vectors, more than the {CHUNK} tokens in a chunk of the prompt, so it "
+            "cannot be used; choose one with fewer vectors"
+        )
 
 
 def load_embedding(path: str | Path, *, widths: Sequence[int], allow_pickle: bool = False) -> Embedding:
@@ -90,7 +93,7 @@ def _check_count(count: int, names: Mapping[str, object], file: Path) -> None:
     if count > 4:
         raise WrongKind(
             f"{file.name} contains {count} tensors (such as {next(iter(names))[:60]}), so it is not an embedding; "
-            "a checkpoint goes to --model, a LoRA to --lora"
+            "give a checkpoint with --model, a LoRA with --lora"
         )
 
 
@@ -103,7 +106,7 @@ def _read_vectors(
     if set(tensors) != {"clip_l", "clip_g"}:
         raise WrongKind(
             f"embedding {file.name} contains {', '.join(sorted(tensors))[:80] or 'nothing'}; this model is SDXL, whose "
-            "embeddings contain clip_l and clip_g: use one made for it"
+            "embeddings contain clip_l and clip_g: use one made for SDXL"
         )
     by_encoder = tuple(
         _only({name: tensors[name]}, file, width=width)
@@ -119,7 +122,10 @@ def _read_vectors(
 
 def _only(tensors: Mapping[str, Tensor], file: Path, *, width: int) -> Float[Tensor, "vectors width"]:
     if {"clip_l", "clip_g"} <= set(tensors):
-        raise WrongKind(f"embedding {file.name} is for SDXL (clip_l and clip_g); this model needs one for SD 1.x")
+        of_family = f" ({WIDTHS[width]})" if width in WIDTHS else ""
+        raise WrongKind(
+            f"embedding {file.name} is for SDXL (clip_l and clip_g); this model needs one with vectors {width} wide{of_family}"
+        )
     _check_count(len(tensors), tensors, file)
     if len(tensors) != 1:
         known = ", ".join(sorted(tensors)) or "nothing"
@@ -130,7 +136,8 @@ def _only(tensors: Mapping[str, Tensor], file: Path, *, width: int) -> Float[Ten
     vectors = raw[None] if raw.dim() == 1 else raw
     if vectors.dim() != 2 or not 0 < len(vectors) <= MOST_VECTORS or not vectors.is_floating_point():
         raise DamagedFile(
-            f"embedding {file.name}: {name[:60]} has the shape {list(raw.shape)} instead of vectors by width; get another copy"
+            f"embedding {file.name}: {name[:60]} has the shape {list(raw.shape)} and type {raw.dtype}; an embedding "
+            f"is [vectors, width], with 1 to {MOST_VECTORS:,} vectors of floating-point numbers: get another copy"
         )
     if vectors.shape[1] != width:
         family = WIDTHS.get(vectors.shape[1])

@@ -57,7 +57,7 @@ def _fit_lora(file: Header, parts: Mapping[str, Sizes], family: Family | None) -
         return Fit(False, f"{len(keys.unknown)} of its keys name nothing in this model")
     shapes = {f"{part}.{name}": size for part, sizes in parts.items() for name, size in sizes.items()}
     misfits = list(_misfitting(file, keys.modules, shapes))
-    more = f", nor do {len(misfits) - 1} more" if len(misfits) > 1 else ""
+    more = f", and {len(misfits) - 1} more do not fit" if len(misfits) > 1 else ""
     return Fit(False, f"{misfits[0]}{more}") if misfits else Fit(True)
 
 

@@ -270,7 +270,7 @@ def _family(header: Header, parts: Mapping[str, Mapping[str, TensorSource]]) -> 
 def _other_family(family: Family | None) -> str:
     if family is None:
         return "is a checkpoint of an unknown family; give an SD 1.x, SD 2.x or SDXL checkpoint"
-    return f"is {family.label}: Clip Skip means nothing here, {family.why_not}"
+    return f"is {family.label}: Clip Skip means nothing here, because {family.why_not}; give an SD 1.x, SD 2.x or SDXL checkpoint"
 
 
 def _position_notes(header: Header) -> Iterator[str]:
@@ -284,7 +284,7 @@ def _position_notes(header: Header) -> Iterator[str]:
             numbers = np.frombuffer(file.read(info.end - info.start), dtype=kind)
         wrong = int((numbers != np.arange(len(numbers))).sum())
         if wrong:
-            yield f"{wrong} of its {len(numbers)} position_ids are wrong, as old merges leave them; A1111 reads them, nothing here does"
+            yield f"{wrong} of its {len(numbers)} position_ids are wrong, as old merges leave them; A1111 uses them, clipskip does not"
 
 
 def _likely(names: Iterable[str]) -> str:

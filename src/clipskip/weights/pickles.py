@@ -81,7 +81,7 @@ def _check_zip(path: Path) -> None:
     total, size = sum(zip_sizes(path).values()), path.stat().st_size
     if total > UNPACKED_AT_MOST * size + 1_000_000:
         raise UnsafeFile(
-            f"{path.name} would unpack from {size:,} to {total:,} bytes, which no model does, so it is refused; get another copy"
+            f"{path.name} would unpack from {size:,} to {total:,} bytes, as no real model does, so it is not opened; get another copy"
         )
 
 
@@ -105,11 +105,11 @@ def _weights_only(path: Path) -> object:
                 f"{path.name} was saved by PyTorch Lightning with objects beside its tensors, which are not loaded; "
                 "use its .safetensors version, or convert it once with a tool that keeps only its state_dict"
             ) from None
-        match = re.search(r"(?:GLOBAL|operand|[Gg]lobal:) (\S+)", text)
+        match = re.search(r"(?:GLOBAL|[Gg]lobal:) (?!GLOBAL)(\S+)", text)
         if match or isinstance(error, pickle.UnpicklingError):
-            what = match[1].strip("'`,.")[:80] if match else "objects"
+            what = match[1].strip("'`,.")[:80] if match else "instructions that torch refuses"
             raise UnsafeFile(
-                f"{path.name} is refused: it asks for {what} besides tensors, and was not run; get it as safetensors"
+                f"{path.name} is a pickle that asks for {what}, not only for tensors; it was not run: get the file as safetensors"
             ) from None
         raise DamagedFile(f"{path.name} is a damaged pickle ({type(error).__name__}); download it again") from None
 

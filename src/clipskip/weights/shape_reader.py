@@ -47,19 +47,22 @@ def text_shape(
         raise DamagedFile(f"{name} has no text encoder layer; download it again")
     mlp = next((s[0] for key, s in tensors.items() if key.endswith(".mlp.fc1.bias") and s), 4 * width)
     config = header.configs.get(component, {})
-    stated = header.metadata.get(TEXT_HEADS_2 if component == "text_encoder_2" else TEXT_HEADS)
-    heads = _natural(config.get("num_attention_heads") or stated or width // HEAD_WIDTH, name)
+    key = TEXT_HEADS_2 if component == "text_encoder_2" else TEXT_HEADS
+    heads = _natural(config.get("num_attention_heads") or header.metadata.get(key) or width // HEAD_WIDTH, name)
     if heads < 1 or width % heads:
         raise WrongKind(
             f"{name}: a text encoder {width} wide cannot have {heads} attention heads; "
-            f"a file of an unusual width needs the metadata {TEXT_HEADS}"
+            f"state their number in the metadata {key}"
         )
     openclip = component == "text_encoder_2" or any(
         "resblocks" in key and not key.startswith(BIGG) for key in header.tensors
     )
     activation = str(config.get("hidden_act", "gelu" if openclip else "quick_gelu"))
     if activation not in ("gelu", "quick_gelu"):
-        raise WrongKind(f"{name}: the text encoder's activation {activation[:40]!r} is not CLIP's (quick_gelu or gelu)")
+        raise WrongKind(
+            f"{name}: the text encoder's activation {activation[:40]!r} is not CLIP's (quick_gelu or gelu); "
+            "give another model"
+        )
     return TextShape(
         depth=depth,
         width=width,
@@ -186,7 +189,8 @@ def _heads(value: object, channels: Sequence[int], name: str) -> tuple[int, ...]
     heads = heads if listed else heads * len(channels)
     if len(heads) != len(channels) or any(h < 1 or c % h for h, c in zip(heads, channels, strict=False)):
         raise WrongKind(
-            f"{name}: a UNet {list(channels)} wide cannot have {list(heads)} attention heads; correct its config or metadata"
+            f"{name}: its UNet's channels {list(channels)} cannot be divided among {list(heads)} attention heads; "
+            "correct its config or metadata"
         )
     return heads
 
@@ -195,7 +199,8 @@ def _groups(value: object, channels: Sequence[int], name: str) -> int:
     groups = _natural(value or GROUPS, name)
     if groups < 1 or math.gcd(*channels) % groups:
         raise WrongKind(
-            f"{name}: channels {list(channels)} cannot be normed in {groups} groups; correct its config or metadata"
+            f"{name}: group normalization cannot divide channels {list(channels)} into {groups} groups; "
+            "correct its config or metadata"
         )
     return groups
 
@@ -203,7 +208,9 @@ def _groups(value: object, channels: Sequence[int], name: str) -> int:
 def _natural(value: object, name: str) -> int:
     if type(value) is int or (isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 7):
         return int(value)
-    raise DamagedFile(f"{name}: {str(value)[:40]!r} in its metadata or config is not a number; correct it")
+    raise DamagedFile(
+        f"{name}: {str(value)[:40]!r} in its metadata or config is not a whole number from 0 to 999,999; correct it"
+    )
 
 
 def _positive(value: object, key: str, name: str) -> float:

@@ -71,7 +71,10 @@ def convert_tensors(
         raw = state[source.name] if uses[source.name] else state.pop(source.name)
         scale = None if source.scale is None else state[source.scale]
         if not raw.is_floating_point():
-            raise WrongKind(f"{file}: {source.name} is stored as {raw.dtype}; only floating-point weights can be used")
+            raise WrongKind(
+                f"{file}: {source.name} is stored as {raw.dtype}; only floating-point weights can be used: "
+                "get the file in float16 or float32"
+            )
         piece = cut(raw, source, scale=scale).contiguous()
         converted[canonical] = finite(_converted(piece, dtype), source.name, file=file, before=piece).to(device)
     return converted
@@ -125,7 +128,7 @@ def _scale(header: Header, source: TensorSource) -> Shaped[Tensor, "..."] | None
     if info.count != 1 and (info.count,) != rows:
         raise DamagedFile(
             f"{info.file.name}: {source.scale} has {info.count} numbers for {source.name} of shape "
-            f"{list(header.tensors[source.name].shape)}; one, or one for each output, is known: download it again"
+            f"{list(header.tensors[source.name].shape)}; a scale is one number, or one for each output: download it again"
         )
     with open_model_file(info.file) as file:
         return _read_tensor(file, info, source.scale)
@@ -140,7 +143,10 @@ def check_unchanged(header: Header) -> None:
 
 def _read_tensor(file: BinaryIO, info: TensorInfo, name: str) -> Shaped[Tensor, "..."]:
     if info.dtype not in DTYPES:
-        raise WrongKind(f"{info.file.name}: {name} is stored as {info.dtype}; only floating-point weights can be used")
+        raise WrongKind(
+            f"{info.file.name}: {name} is stored as {info.dtype}; only floating-point weights can be used: "
+            "get the file in float16 or float32"
+        )
     raw = torch.empty(info.end - info.start, dtype=torch.uint8)
     view = raw.numpy().data
     file.seek(info.start)

@@ -83,18 +83,21 @@ def read_trainer_config(path: Path) -> TrainerConfig:
     """Return the config in a file; WrongKind for a file that is none."""
     try:
         if path.stat().st_size > LARGEST:
-            raise WrongKind(f"{path.name} is too large for a trainer's config", field="trainer_config")
+            raise WrongKind(
+                f"{path.name} is too large for a trainer's config; give its .toml or .json", field="trainer_config"
+            )
         text = path.read_text("utf-8-sig")
     except OSError as error:
         raise NotFound(f"{path}: {error.strerror or error}; give a trainer's config", field="trainer_config") from None
     except UnicodeDecodeError:
         raise WrongKind(
-            f"{path.name} is no text; give a trainer's config, .toml or .json", field="trainer_config"
+            f"{path.name} is not a text file; give a trainer's config, .toml or .json", field="trainer_config"
         ) from None
     config = parse_config(text, path)
     if config is None:
         raise WrongKind(
-            f"{path.name} is not a config of kohya's sd-scripts, of its GUI or of OneTrainer", field="trainer_config"
+            f"{path.name} is not a config of kohya's sd-scripts, of its GUI or of OneTrainer; give one of those",
+            field="trainer_config",
         )
     return config
 

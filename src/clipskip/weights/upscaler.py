@@ -91,20 +91,20 @@ def load_upscaler(file: UpscalerFile, *, device: torch.device) -> Enlarge:
     )
     if spoiled is not None:
         raise DamagedFile(
-            f"{path.name} is damaged: {spoiled} holds NaN or Inf; download it again", field="hires_upscaler"
+            f"{path.name} is damaged: {spoiled} contains NaN or infinity; download it again", field="hires_upscaler"
         )
     try:
         model = _architecture_of(floats, path).load(floats)
     except (RuntimeError, KeyError, ValueError) as error:
         line = " ".join(str(error).split())[:160]
         raise DamagedFile(
-            f"{path.name} does not hold the whole of an upscaler model ({line}); download it again",
+            f"{path.name} does not contain a whole upscaler model ({line}); download it again",
             field="hires_upscaler",
         ) from None
     channels = (model.input_channels, model.output_channels)
     if not isinstance(model, spandrel.ImageModelDescriptor) or channels != (RGB, RGB):
         raise WrongKind(
-            f"{path.name} does not turn a picture in colour into one; give another upscaler", field="hires_upscaler"
+            f"{path.name} is not an upscaler of RGB pictures; give another upscaler", field="hires_upscaler"
         )
     model.to(device).eval()
     return torch.inference_mode()(model)  # type: ignore[no-any-return]  # spandrel's descriptor, which can be called

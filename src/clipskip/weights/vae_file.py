@@ -41,10 +41,10 @@ def find_fitting(path: Path, shape: VAEShape, *, allow_pickle: bool = False) -> 
     header, _ = read_allowed(path, allow_pickle=allow_pickle)
     mine = {name: source.shape for name, source in canonical(header.shapes).get("vae", {}).items()}
     if not mine:
-        raise WrongKind(f"{path.name} is a {identify(header).kind}, not a VAE; give another with --vae", field="vae")
+        raise WrongKind(f"{path.name} is a {identify(header).kind}, not a VAE; give a VAE file with --vae", field="vae")
     for name, size in tensors_of(shape).items():
         if name not in mine:
-            raise DamagedFile(f"{path.name} lacks {name} of a VAE; download it again", field="vae")
+            raise DamagedFile(f"{path.name} is an incomplete VAE: it lacks {name}; download it again", field="vae")
         if mine[name] != size:
             raise WrongKind(
                 f"the VAE {path.name} does not fit this model: its {name} is {list(mine[name])}, the model's is {list(size)}; "

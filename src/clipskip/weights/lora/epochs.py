@@ -104,15 +104,15 @@ def _check_one_lora(saved: Sequence[_Saved]) -> None:
         if len(stems) > 1:
             listed = ", ".join(f"{stem or 'no name'} ({count})" for stem, count in stems.most_common(5))
             raise LoraError(
-                f"these are files of {len(stems)} LoRAs: {listed}; name those of one, as in --lora 'out/NAME-*.safetensors'",
+                f"these files belong to {len(stems)} LoRAs: {listed}; give the files of one, as in --lora 'out/NAME-*.safetensors'",
                 field="lora",
             )
     first = saved[0].header
     for file in saved[1:]:
         if file.header.shapes != first.shapes:
             raise LoraError(
-                f"{first.path.name} and {file.header.path.name} are not epochs of one LoRA: they change other modules, or with "
-                "another rank",
+                f"{first.path.name} and {file.header.path.name} are not epochs of one LoRA: they change different modules, or "
+                "their ranks differ; give files of one training",
                 field="lora",
             )
 

@@ -94,7 +94,9 @@ def load_lora(
     }
     joint = [name for name in keys.modules if name.endswith(JOINT)]
     if len(modules) < len(keys.modules) + 2 * len(joint):
-        raise LoraError(f"{header.path.name} names the same weights twice: in {few(joint)} and alone; get another copy")
+        raise LoraError(
+            f"{header.path.name} names the same weights twice: in {few(joint)}, and as separate queries, keys and values; get another copy"
+        )
     mismatched = [name for name, module in modules.items() if not module.agrees]
     if mismatched and family:
         raise LoraError(
@@ -141,8 +143,8 @@ def _check_keys(header: Header, keys: KeyMap, own: LoraFamily, *, model: Family 
         raise LoraError(f"{file} names the same weights twice: {few(keys.twice)}; get another copy")
     if keys.unknown and model:
         raise LoraError(
-            f"{file} has {len(keys.unknown)} of {len(header.tensors)} keys that name nothing in this {model.label} model: "
-            f"{few(keys.unknown)}; it is not used: get another copy",
+            f"{file} cannot be used: {len(keys.unknown)} of its {len(header.tensors)} keys name nothing in this {model.label} model: "
+            f"{few(keys.unknown)}; get another copy",
             field="lora",
         )
 
@@ -188,7 +190,10 @@ def _check_tensor(header: Header, key: str, tensor: Tensor) -> None:
                 f"{file}: {key[:120]!r} contains NaN or infinity, as when training diverges; get another copy"
             )
     elif not key.endswith((".alpha", ".on_input", ".bias_indices", ".bias_size", ".scale")):
-        raise LoraError(f"{file}: {key[:120]!r} is stored as {tensor.dtype}; only floating-point weights can be used")
+        raise LoraError(
+            f"{file}: {key[:120]!r} is stored as {tensor.dtype}; only floating-point weights can be used: "
+            "get the file in float16 or float32"
+        )
 
 
 def _module(
@@ -237,7 +242,8 @@ def _embedding_vectors(
     for key, side in zip(keys.values(), by_encoder, strict=True):
         if side.dim() not in (1, 2) or not side.is_floating_point():
             raise LoraError(
-                f"{file}: {key[:120]!r} is not an embedding: its shape is {list(side.shape)}; get another copy"
+                f"{file}: {key[:120]!r} is not an embedding of floating-point vectors: it has the shape {list(side.shape)} and "
+                f"type {side.dtype}; get another copy"
             )
     vectors = tuple(side.reshape(-1, side.shape[-1]).float() for side in by_encoder)
     if len({len(side) for side in vectors}) > 1:
@@ -252,9 +258,7 @@ def _idle(keys: Collection[str]) -> list[str]:
     """Return a warning for what changes nothing."""
     if not keys:
         return []
-    return [
-        f"{few(keys)} change an encoder's text_projection that no picture of this family is made with: nothing is changed there"
-    ]
+    return [f"{few(keys)} change a text_projection, which this family does not use to draw, so they have no effect"]
 
 
 def _warnings(modules: Collection[LoraModule], config: AdapterConfig | None) -> list[str]:
@@ -278,6 +282,6 @@ def _warnings(modules: Collection[LoraModule], config: AdapterConfig | None) -> 
     outside = [m for m in scaled if m.alpha is not None and not {"alpha", "scale"} & m.parts.keys()]
     if outside and config is not None and any(not math.isclose(module.scale, 1.0) for module in outside):
         warnings.append(
-            f"alpha {outside[0].alpha:g} comes from {config.source}, as peft and diffusers read it; A1111 uses the rank"
+            f"alpha {outside[0].alpha:g} comes from {config.source}, as peft and diffusers read it; A1111 uses the rank instead"
         )
     return warnings

@@ -26,7 +26,7 @@ def divided(module: LoraModule, *, file: str) -> list[LoraModule]:
     if whole:
         raise LoraError(
             f"{file}: {module.key[:120]!r} changes queries, keys and values at once, and its {whole[0]} cannot be divided among "
-            "them; get the LoRA with a change for each"
+            "them; get a version of the LoRA that changes each separately"
         )
     return [
         replace(

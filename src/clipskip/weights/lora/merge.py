@@ -200,7 +200,7 @@ def _plan(modules: Mapping[str, nn.Module], loras: Sequence[Weighted]) -> list[T
                 raise LoraError(f"LoRA {lora.name!r} has {part} strength {strength}; give a finite number such as 0.8")
         if lora.unknown:
             raise LoraError(
-                f"LoRA {lora.name!r} names nothing in this model with {few(lora.unknown)}; it cannot be used"
+                f"LoRA {lora.name!r} cannot be used: its keys {few(lora.unknown)} name nothing in this model; get another copy"
             )
         if TEXT in modules and TEXT_2 not in modules:
             _check_second(lora)
@@ -233,7 +233,8 @@ def _check_fit(lora: Lora, used: Sequence[LoraModule], named_modules: Mapping[st
     if absent:
         family = f"; it was made for {lora.family.label}" if lora.family.label else ""
         raise LoraError(
-            f"LoRA {lora.name!r} does not fit: this model has no {few(m.name for m in absent)}{family}", field="lora"
+            f"LoRA {lora.name!r} does not fit: this model has no {few(m.name for m in absent)}{family}; choose another LoRA or model",
+            field="lora",
         )
     misfits = [module for module in used if not _fits_module(module, _module(named_modules, module.name))]
     if misfits:
@@ -247,10 +248,11 @@ def _check_fit(lora: Lora, used: Sequence[LoraModule], named_modules: Mapping[st
             if isinstance(weight, Tensor)
             else "where the model has no weight"
         )
-        more = f", nor do {len(misfits) - 1} more" if len(misfits) > 1 else ""
+        more = f", and {len(misfits) - 1} more do not fit" if len(misfits) > 1 else ""
         family = f"; it was made for {lora.family.label}" if lora.family.label else ""
         raise LoraError(
-            f"LoRA {lora.name!r} does not fit: {misfit.name} ({misfit.kind.name}) has {parts or 'no shape'}, {model_has}{more}{family}",
+            f"LoRA {lora.name!r} does not fit: {misfit.name} ({misfit.kind.name}) has {parts or 'no shape'}, {model_has}{more}{family}; "
+            "choose another LoRA or model",
             field="lora",
         )
 
@@ -260,7 +262,7 @@ def _check_second(lora: Lora) -> None:
     if second:
         raise LoraError(
             f"LoRA {lora.name!r} is for SDXL: it changes a second text encoder ({few(second)}), "
-            "which this model does not have; choose a LoRA made for it",
+            "which this model does not have; choose a LoRA made for this model",
             field="lora",
         )
 
@@ -276,7 +278,7 @@ def _check_depth(
         span = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
         raise LoraError(
             f"LoRA {lora.name!r} changes text encoder {span}, but this model's text encoder has {depth} layers; "
-            "use a LoRA trained on this family",
+            "use a LoRA trained on this model's family",
             field="lora",
         )
 

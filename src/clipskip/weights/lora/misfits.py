@@ -28,7 +28,7 @@ def check_fit(lora: Lora, header: Header, *, text_encoder: float, unet: float) -
     problem = (
         f"this model has no {few(absent)}"
         if absent
-        else misfits[0] + (f", nor do {len(misfits) - 1} more" if misfits[1:] else "")
+        else misfits[0] + (f", and {len(misfits) - 1} more do not fit" if misfits[1:] else "")
     )
     raise LoraError(f"LoRA {lora.name!r} does not fit: {problem}{made_for}; choose another LoRA or model", field="lora")
 
@@ -40,7 +40,7 @@ def check_embeddings(lora: Lora, widths: Sequence[int]) -> None:
         if found_widths != list(widths):
             raise LoraError(
                 f"LoRA {lora.name!r} contains the embedding {name[:60]!r}, {' and '.join(map(str, found_widths))} wide; this model "
-                f"reads {' and '.join(map(str, widths))}: choose a LoRA made for it",
+                f"reads {' and '.join(map(str, widths))}: choose a LoRA made for this model",
                 field="lora",
             )
 

@@ -267,7 +267,7 @@ def _warnings(lora: Lora) -> Iterator[str]:
     text = lora.metadata.get("sshs_model_hash", "").strip().lower()
     if text and not (len(text) >= 10 and lora.sha256.startswith(text)):
         yield (
-            f"sshs_model_hash says {notes.plain_line(text[:12])}, its content is {lora.hash}: "
+            f"sshs_model_hash says {notes.plain_line(text[:12])}, but its content is {lora.hash}: "
             "the file was changed after training; A1111 and Civitai may know it by the other hash"
         )
     yield from notes.skip_warnings(lora.metadata, lora.family.family)
@@ -290,7 +290,7 @@ def _other_family(metadata: Mapping[str, str], family: LoraFamily) -> Iterator[s
     if family.by_weights and stated is not None and stated is not family.family:
         value = metadata.get("ss_base_model_version") or metadata.get("modelspec.architecture", "")
         name = "ss_base_model_version" if metadata.get("ss_base_model_version") else "modelspec.architecture"
-        yield f"{name} says {notes.plain_line(value)!r}, its weights are {family.label}'s"
+        yield f"{name} says {notes.plain_line(value)!r}, but its weights are {family.label}'s"
 
 
 def _network_warnings(lora: Lora) -> Iterator[str]:
@@ -302,7 +302,7 @@ def _network_warnings(lora: Lora) -> Iterator[str]:
     expected = ALGORITHMS.get(algorithm.lower())
     allowed = {*(expected or ()), *(("norm", "full") if network.startswith("lycoris") else ())}
     if expected is not None and kinds - allowed:
-        yield f"ss_network_module says {notes.plain_line(algorithm)!r}, the file contains {', '.join(sorted(kinds - allowed))}"
+        yield f"ss_network_module says {notes.plain_line(algorithm)!r}, but the file contains {', '.join(sorted(kinds - allowed))}"
     for setting, argument, values, word in (
         ("ss_network_dim", "conv_dim", {m.rank for m in lora.modules.values()}, "ranks"),
         ("ss_network_alpha", "conv_alpha", {m.alpha for m in lora.modules.values()}, "alphas"),
@@ -310,7 +310,7 @@ def _network_warnings(lora: Lora) -> Iterator[str]:
         stated = {_float_or_none(lora.metadata.get(setting)), _float_or_none(arguments.get(argument))} - {None}
         stored = {float(value) for value in values if value is not None}
         if stated and _float_or_none(lora.metadata.get(setting)) is not None and stored and stored - stated:
-            yield f"{setting} says {lora.metadata[setting].strip()[:20]}, the file's {word} are {_number_list(stored)}"
+            yield f"{setting} says {lora.metadata[setting].strip()[:20]}, but the file's {word} are {_number_list(stored)}"
 
 
 def _float_or_none(text: object) -> float | None:

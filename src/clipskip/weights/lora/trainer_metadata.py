@@ -86,7 +86,7 @@ def skip_warnings(metadata: Mapping[str, str], family: Family | None = None) -> 
             yield f"{name} is {plain_line(text, limit=40)!r}, which is not a Clip Skip of 1 to {DEEPEST_SKIP}"
     numbers = {name: "1" if text == "None" else text for name, text in stated.items()}
     if len(set(numbers.values())) > 1:
-        yield f"it states two Clip Skips: {' and '.join(f'{n} {plain_line(t, limit=40)!r}' for n, t in stated.items())}"
+        yield f"the metadata states two Clip Skips: {' and '.join(f'{n} {plain_line(t, limit=40)!r}' for n, t in stated.items())}"
 
 
 def tag_counts(metadata: Mapping[str, str]) -> Counter[str] | None:
