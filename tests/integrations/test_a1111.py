@@ -139,18 +139,19 @@ def test_a_fraction_is_what_clipskip_reads(script: Any, home: str, value: str) -
 
 
 @pytest.mark.parametrize(
-    ("tag", "value", "text_encoder", "unet"),
+    ("tag", "value", "text_encoder", "unet", "both"),
     [
-        ("<lora:ogre:0.8>", "0.5", "<lora:ogre:0.5:0.8>", "<lora:ogre:0.8:0.5>"),
-        ("<lora:ogre>", "0", "<lora:ogre:0:1>", "<lora:ogre:1:0>"),
-        ("<lora:ogre:0.8:0.2:8>", "ogre=1", "<lora:ogre:1:0.2:8>", "<lora:ogre:0.8:1:8>"),
-        ("<lora:ogre:te=0.3:unet=0.9>", "0.5", "<lora:ogre:0.5:0.9>", "<lora:ogre:0.3:0.5>"),
+        ("<lora:ogre:0.8>", "0.5", "<lora:ogre:0.5:0.8>", "<lora:ogre:0.8:0.5>", "<lora:ogre:0.5:0.5>"),
+        ("<lora:ogre>", "0", "<lora:ogre:0:1>", "<lora:ogre:1:0>", "<lora:ogre:0:0>"),
+        ("<lora:ogre:0.8:0.2:8>", "ogre=1", "<lora:ogre:1:0.2:8>", "<lora:ogre:0.8:1:8>", "<lora:ogre:1:1:8>"),
+        ("<lora:ogre:te=0.3:unet=0.9>", "0.5", "<lora:ogre:0.5:0.9>", "<lora:ogre:0.3:0.5>", "<lora:ogre:0.5:0.5>"),
     ],
 )
-def test_the_weight_axes_change_one_part_and_leave_the_other(
-    script: Any, tag: str, value: str, text_encoder: str, unet: str
+def test_the_weight_axes_change_their_part_and_leave_the_other(
+    script: Any, tag: str, value: str, text_encoder: str, unet: str, both: str
 ) -> None:
-    for name, expected in (("LoRA text encoder weight", text_encoder), ("LoRA UNet weight", unet)):
+    axes = (("LoRA text encoder weight", text_encoder), ("LoRA UNet weight", unet), ("LoRA weight", both))
+    for name, expected in axes:
         p = picture(f"swamp, {tag}, <lora:ink:0.4>") if "=" in value else picture(f"swamp, {tag}")
         axis(script, name).apply(p, value, [value])
         assert expected in p.prompt and (("<lora:ink:0.4>" in p.prompt) or "=" not in value)

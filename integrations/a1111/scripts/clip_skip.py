@@ -62,9 +62,10 @@ def remove_hooks():
 
 
 def lora_weight(prompt, text, *, part):
-    """The prompt with that weight for one part ("te" or "unet") of all its LoRAs, or of one: "ogre=0.5".
+    """The prompt with that weight for a part ("te", "unet" or "both") of all its LoRAs, or of one: "ogre=0.5".
 
-    <lora:ogre:0.8> becomes <lora:ogre:0.5:0.8>; the other part's weight stays what it was. ValueError where there is none.
+    For "te" <lora:ogre:0.8> becomes <lora:ogre:0.5:0.8>: the other part's weight stays what it was. ValueError where there is
+    no LoRA.
     """
     name, found, number = str(text).strip().rpartition("=")
     if not PLAIN.fullmatch(number.strip()):
@@ -80,7 +81,8 @@ def lora_weight(prompt, text, *, part):
         named = {piece.partition("=")[0].strip(): piece.partition("=")[2] for piece in pieces if "=" in piece}
         te = named.pop("te", plain[0] if plain else "1")
         unet = named.pop("unet", plain[1] if len(plain) > 1 else te)
-        te, unet = (number.strip(), unet) if part == "te" else (te, number.strip())
+        te = te if part == "unet" else number.strip()
+        unet = unet if part == "te" else number.strip()
         rest = [*plain[2:], *(f"{key}={value}" for key, value in named.items())]
         return "<lora:" + ":".join([match[1], te, unet, *rest]) + ">"
 
@@ -145,9 +147,9 @@ def add_axes():
         if any(option.label.startswith(LABEL) for option in grid.axis_options):
             return
         grid.axis_options.append(grid.AxisOption(LABEL + "Clip Skip", str, apply_clip_skip, confirm=confirm_clip_skip))
-        for part, name in (("te", "text encoder"), ("unet", "UNet")):
+        for part, name in (("both", "weight"), ("te", "text encoder weight"), ("unet", "UNet weight")):
             grid.axis_options.append(
-                grid.AxisOption(f"{LABEL}LoRA {name} weight", str, apply_weight(part), confirm=confirm_weight(part))
+                grid.AxisOption(f"{LABEL}LoRA {name}", str, apply_weight(part), confirm=confirm_weight(part))
             )
 
 
