@@ -301,12 +301,15 @@ def _draw_claimed(
     while waiting:
         claimed: list[CellPlace] = []
         left = set[Render]()
-        try:  # a signal may come between two claims
+        try:  # a signal may come at any moment of claiming
             while waiting and len(claimed) < CLAIMED_AT_ONCE:
                 index, row, column = waiting.popleft()
-                if not folder.has(row, column) and any(claim(folder.path, [folder.sweep.cell(row, column)])):
-                    left.add(folder.sweep.cell(row, column))
+                cell = folder.sweep.cell(row, column)
+                left.add(cell)  # before it is claimed: release takes back only what is this process's
+                if not folder.has(row, column) and any(claim(folder.path, [cell])):
                     claimed.append((index, row, column))
+                else:
+                    left.discard(cell)
             told = time.monotonic()
             for event in _draw_cells(model, folder, extras, claimed, previews=previews, failed=failed):
                 if isinstance(event, Saved):

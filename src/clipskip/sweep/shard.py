@@ -70,9 +70,12 @@ def claim(folder: Path, renders: Iterable[Render]) -> Iterator[Render]:
 
 
 def release(folder: Path, renders: Iterable[Render]) -> None:
-    """Let others draw these cells."""
+    """Let others draw those of these cells that this process has claimed."""
     for render in renders:
-        (folder / CLAIMS / render.key).unlink(missing_ok=True)
+        place = folder / CLAIMS / render.key
+        with suppress(FileNotFoundError):
+            if place.read_text("utf-8", "replace") in ("", _claimant(os.getpid())):  # "": stopped before it was signed
+                place.unlink()
 
 
 def renew(folder: Path, renders: Iterable[Render]) -> None:
