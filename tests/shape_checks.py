@@ -18,7 +18,10 @@ from typing import Any, get_args, get_origin
 from beartype.door import die_if_unbearable
 from jaxtyping import AbstractArray, jaxtyped
 
-ROOMS = tuple(f"clipskip.{room}" for room in ("networks", "weights", "encode", "sample", "image", "sweep", "advise"))
+ROOMS = tuple(
+    f"clipskip.{room}"
+    for room in ("networks", "weights", "encode", "sample", "image", "sweep", "measures", "advise", "score")
+)
 UNSEEN = (Callable, Iterator)
 """What gives its arrays only later."""
 NAME = "check_shapes_"

@@ -18,7 +18,9 @@ ORDER = [
     "sample",
     "image",
     "sweep",
+    "measures",
     "advise",
+    "score",
     "doors",
 ]
 PAST_A_FACE = {

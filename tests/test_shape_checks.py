@@ -8,10 +8,10 @@ import torch
 from beartype.roar import BeartypeCallHintViolation as WrongShape
 from shape_checks import ROOMS
 
-import clipskip.advise  # noqa: F401  the last of the rooms, so all of them
-from clipskip.advise.chances import chances
+import clipskip.score  # noqa: F401  the last of the rooms, so all of them
 from clipskip.encode import TextVectors
 from clipskip.image import enlarge_latent
+from clipskip.measures.chances import chances
 from clipskip.networks.blocks import from_rows
 from clipskip.networks.clip import QuickGelu
 

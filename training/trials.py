@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from world import CHARACTERS, Scene, caption, sample_scene
 
 from clipskip.advise.advice import SCENES, TEXTS, tag_texts
-from clipskip.advise.probe import Probe
 from clipskip.advise.prompted import Prompted, Question, measure
 from clipskip.advise.trained import (
     CANDIDATES,
@@ -39,6 +38,7 @@ from clipskip.advise.trained import (
 )
 from clipskip.encode import TextReader
 from clipskip.image import encode
+from clipskip.measures.probe import Probe
 from clipskip.spec import ClipSkip, LoraRef, Request
 from clipskip.sweep import Drawn, Extras, Model, open_model, resolve
 from clipskip.weights import Library

@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from clipskip.advise import Wanted, advise
-from clipskip.advise.cells import References, measure_row
 from clipskip.advise.prompted import Prompted, Question, measure
 from clipskip.networks import TextShape
+from clipskip.score.cells import References, measure_row
 from clipskip.spec import ClipSkip, LoraRef, Request, Skip
 from clipskip.sweep import Model, resolve
 from clipskip.weights import Library, load_checkpoint

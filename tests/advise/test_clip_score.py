@@ -12,9 +12,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from clipskip.advise import Scoring, Wanted, advise, score_sweep
-from clipskip.advise.clip_score import Scorer
+from clipskip.advise import Wanted, advise
 from clipskip.errors import NotFound, SpecError
+from clipskip.measures.clip_score import Scorer
+from clipskip.score import Scoring, score_sweep
 from clipskip.spec import Request, parse_skips
 from clipskip.sweep import SweepFolder, draw_missing, open_model, plan_sweep, read_sweep
 from clipskip.weights import Library

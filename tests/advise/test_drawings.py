@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipskip.advise.probe import Probe, TextRows
 from clipskip.advise.trained import drift
+from clipskip.measures.probe import Probe, TextRows
 from clipskip.networks import UNet
 from clipskip.sample import stable_diffusion
 from clipskip.spec import Request

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from clipskip.advise import Answer, Compared, Comparison, Wanted, advise, compare
 from clipskip.advise.advice import SCENES
 from clipskip.advise.comparison import calling_prompt, compared_rows, everyday
-from clipskip.advise.epoch_choice import choose_epoch, no_worse
+from clipskip.advise.verdict import choose_epoch, no_worse
 from clipskip.doors.advice_text import lines
 from clipskip.doors.cli import app
 from clipskip.doors.epochs_command import split_words, spread

@@ -3,9 +3,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from clipskip.advise.measures import broken_from, change, conditioning_distance, contrast, detail
-from clipskip.advise.probe import Probe
 from clipskip.advise.prompted import Question, measure
+from clipskip.measures.effects import broken_from, change, conditioning_distance, contrast, detail
+from clipskip.measures.probe import Probe
 from clipskip.spec import Request
 from clipskip.sweep import Model, open_model, resolve
 from clipskip.weights import Library

@@ -5,9 +5,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from clipskip.advise.probe import Probe
 from clipskip.advise.trained import HIGHEST, LEAST, Captioned, by_pictures, contest
 from clipskip.encode import encode_layers
+from clipskip.measures.probe import Probe
 from clipskip.sample import stable_diffusion
 from clipskip.spec import ClipSkip, Request
 from clipskip.sweep import Model, resolve

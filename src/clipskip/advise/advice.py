@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clipskip.advise.clip_score import ClipScores, Scorer, clip_scores
 from clipskip.advise.files import (
     FAMILIES,
     Evidence,
@@ -24,7 +23,6 @@ from clipskip.advise.files import (
     layer_notes,
     training_lines,
 )
-from clipskip.advise.probe import Probe, RowCounter
 from clipskip.advise.prompted import Prompted, Question, measure, phrases_of, prompted_rows
 from clipskip.advise.trained import (
     CANDIDATES,
@@ -40,6 +38,7 @@ from clipskip.advise.trained import (
 )
 from clipskip.advise.verdict import KNOWN, Answer, Verdict, decide
 from clipskip.errors import SpecError
+from clipskip.measures import ClipScores, Probe, RowCounter, Scorer, clip_scores
 from clipskip.spec import ClipSkip, Family, LoraRef, Render, Request
 from clipskip.sweep import Drawn, Extras, Model, find_model, resolve
 from clipskip.weights import CheckpointFacts, FileKind, Library, TrainerConfig, identify, read_allowed, read_hints

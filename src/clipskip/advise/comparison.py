@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipskip.advise.advice import SCENES, evidence_without_drawing
-from clipskip.advise.chances import spread_out
-from clipskip.advise.epoch_choice import Cells, EpochChoice, choose_epoch
 from clipskip.advise.files import Evidence, combined, config_evidence, configs_of
-from clipskip.advise.measures import TINY, Answers, LatentView, answers, view_rows, views_of
-from clipskip.advise.probe import Probe, RowCounter
 from clipskip.advise.prompted import NEGATIVE, PROMPT
 from clipskip.advise.trained import HIGHEST, Captioned, read_pictures
+from clipskip.advise.verdict import Cells, EpochChoice, choose_epoch
 from clipskip.errors import SpecError
+from clipskip.measures import TINY, Answers, LatentView, Probe, RowCounter, answers, spread_out, view_rows, views_of
 from clipskip.prompt import read_prompt
 from clipskip.spec import ClipSkip, LoraRef, Render, Request
 from clipskip.sweep import Extras, Model, not_finite, resolve

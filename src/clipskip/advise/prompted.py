@@ -8,13 +8,20 @@ from itertools import combinations
 from jaxtyping import Float
 from torch import Tensor
 
-from clipskip.advise import measures
-from clipskip.advise.measures import (
+from clipskip.errors import SpecError
+from clipskip.measures import (
     Answers,
     Curve,
     LatentView,
+    Probe,
+    TextRows,
     agreement,
     answers,
+    broken_from,
+    change,
+    conditioning_distance,
+    contrast,
+    detail,
     distance,
     guesses_of,
     share_kept,
@@ -22,8 +29,6 @@ from clipskip.advise.measures import (
     view_rows,
     views_of,
 )
-from clipskip.advise.probe import Probe, TextRows
-from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, LoraRef, Render
 from clipskip.sweep import Extras, Model, not_finite
 from clipskip.weights.lora import report_lora
@@ -167,9 +172,9 @@ def measure(model: Model, question: Question, *, tell: Callable[[int], None] = l
     reference = question.columns.index(question.reference)
     kept = share_kept(guidance, reference=reference)
     size = size_beside(guidance, guidance[:, reference : reference + 1])
-    moved = measures.conditioning_distance(layers[PROMPT].tokens, layers[NEGATIVE].tokens, reference=reference)
+    moved = conditioning_distance(layers[PROMPT].tokens, layers[NEGATIVE].tokens, reference=reference)
     guesses = guesses_of(asked.probe, asked.views, predicted[NEGATIVE] + question.render.cfg_scale * guidance)
-    changed = measures.change(guesses, reference=reference)
+    changed = change(guesses, reference=reference)
     effects = [
         Effect(name=phrase, predicted=predicted[PROMPT] - predicted[f"without {number}"])
         for number, phrase in enumerate(phrases_of(question.render.prompt))
@@ -181,12 +186,10 @@ def measure(model: Model, question: Question, *, tell: Callable[[int], None] = l
         guidance_kept=_numbers(kept, columns),
         guidance_size=_numbers(size, columns),
         conditioning_distance=_numbers(moved, columns),
-        contrast=_numbers(measures.contrast(guesses, reference=reference), columns),
-        detail=_numbers(measures.detail(guesses, reference=reference), columns),
+        contrast=_numbers(contrast(guesses, reference=reference), columns),
+        detail=_numbers(detail(guesses, reference=reference), columns),
         change=_numbers(changed, columns),
-        broken_from=measures.broken_from(
-            question.skips, kept=kept[columns], moved=moved[columns], changed=changed[columns]
-        ),
+        broken_from=broken_from(question.skips, kept=kept[columns], moved=moved[columns], changed=changed[columns]),
         phrases=tuple(_reaction(effect.name, size_beside(effect.predicted, guidance), columns) for effect in effects),
         loras=loras,
         pulls=tuple(_pull(first, second, columns) for first, second in combinations((*shifts, *effects), 2)),

@@ -26,11 +26,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from clipskip.advise.chances import chances, spread_out
-from clipskip.advise.probe import Latent, Probe, TextRows
 from clipskip.encode import TextReader, condition, encode_layers
 from clipskip.errors import DamagedFile, NotFound, WrongKind
 from clipskip.image import encode
+from clipskip.measures import Latent, Probe, TextRows, chances, spread_out
 from clipskip.prompt import token_ids
 from clipskip.sample import Picture, sample
 from clipskip.spec import ClipSkip, Render

@@ -3,9 +3,9 @@
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from clipskip.advise import Scoring, score_sweep
 from clipskip.doors.terminal import say
 from clipskip.errors import printable
+from clipskip.score import Scoring, score_sweep
 from clipskip.sweep import Extras, Model, SweepFolder
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
-from clipskip.advise import Scoring
 from clipskip.doors.measuring import measure_sweep
 from clipskip.doors.terminal import say
 from clipskip.errors import SpecError, printable
+from clipskip.score import Scoring
 from clipskip.spec import Axis, Request, Skip
 from clipskip.sweep import (
     GRID,

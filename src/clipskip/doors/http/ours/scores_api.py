@@ -6,11 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import Field
 
-from clipskip.advise import Scoring, available, score_sweep
 from clipskip.doors.http.ours.bodies import Body, Name
 from clipskip.doors.http.ours.views import ErrorView, JobState, View, view_error
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import NotFound
+from clipskip.score import Scoring, available, score_sweep
 from clipskip.sweep import ENDED, SCORES, Advance, Event, Job, Measure, Model, Record, Studio, Summary
 
 

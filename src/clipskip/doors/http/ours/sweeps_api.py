@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, Response, StreamingResponse
 
-from clipskip.advise import Scoring
 from clipskip.doors.http.ours.bodies import SweepBody
 from clipskip.doors.http.ours.events import watch
 from clipskip.doors.http.ours.scores_api import begin_scoring
@@ -25,6 +24,7 @@ from clipskip.doors.http.ours.views import (
 from clipskip.doors.http.strict import StrictRoute
 from clipskip.errors import Busy, NotFound, SpecError
 from clipskip.image import animation
+from clipskip.score import Scoring
 from clipskip.spec import Axis, Family, Request, Skip, request_from_text
 from clipskip.sweep import GRID, PAGE, Record, Studio, as_csv, as_parquet, forms_of, read_manifest, tabulate
 

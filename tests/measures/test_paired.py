@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from clipskip.advise.chances import holm, paired_p
+from clipskip.measures.chances import holm, paired_p
 
 
 @pytest.mark.parametrize(("count", "t"), [(2, 12.706), (3, 4.303), (5, 2.776), (11, 2.228)])

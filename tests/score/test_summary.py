@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 from spec.test_table import changed
 
-from clipskip.advise.cells import measures_of
 from clipskip.advise.files import Evidence
-from clipskip.advise.summary import ScoredSweep, summarize
+from clipskip.score.cells import measures_of
+from clipskip.score.summary import ScoredSweep, summarize
 from clipskip.spec import Axis, ClipSkip, LoraRef
 from clipskip.spec.table import PICTURE
 from clipskip.sweep import Measure, Sweep

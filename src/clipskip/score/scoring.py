@@ -15,12 +15,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from clipskip.advise.advice import evidence_of_checkpoint, evidence_without_drawing
-from clipskip.advise.cells import ADVISE, SIGNS, References, measure_row, measures_of, row_rows, same_to_model
-from clipskip.advise.clip_score import Scorer
-from clipskip.advise.files import Evidence, combined
-from clipskip.advise.summary import ScoredSweep, summarize
+from clipskip.advise import Evidence, combined, evidence_of_checkpoint, evidence_without_drawing
 from clipskip.errors import ClipskipError, NotFound, SpecError
+from clipskip.measures import Scorer
+from clipskip.score.cells import ADVISE, SIGNS, References, measure_row, measures_of, row_rows, same_to_model
+from clipskip.score.summary import ScoredSweep, summarize
 from clipskip.spec import ClipSkip, EncoderSkips, FileRef, LoraRef, Render
 from clipskip.sweep import (
     Extras,

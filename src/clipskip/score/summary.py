@@ -5,11 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 
-from clipskip.advise.cells import ADVISE, CHANGED, KEPT, MOVED, SIGNS, UPTAKE, uptake_name
-from clipskip.advise.chances import holm, paired_p
-from clipskip.advise.files import Evidence, combined
-from clipskip.advise.measures import SIGNS as ENOUGH
-from clipskip.advise.verdict import KNOWN, MOST_SURE
+from clipskip.advise import KNOWN, MOST_SURE, Evidence, combined
+from clipskip.measures import SIGNS as ENOUGH
+from clipskip.measures import holm, paired_p
+from clipskip.score.cells import ADVISE, CHANGED, KEPT, MOVED, SIGNS, UPTAKE, uptake_name
 from clipskip.spec import ClipSkip, LoraRef
 from clipskip.sweep import SURE, Badge, Group, Measure, PairedComparison, Summary, Sweep, name_row
 

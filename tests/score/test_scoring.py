@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_sd1 import tiny_checkpoint
 
-from clipskip.advise import Scoring, available, score_sweep
 from clipskip.advise.prompted import Question, measure
 from clipskip.errors import SpecError
+from clipskip.score import Scoring, available, score_sweep
 from clipskip.spec import Axis, LoraRef, Request, parse_columns
 from clipskip.sweep import Extras, Model, SweepFolder, draw_missing, load_model, open_model, plan_sweep, resolve
 from clipskip.sweep.history import Record, _read_record
@@ -169,14 +169,14 @@ def closed() -> Brightness:
 def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Three scores as installed packages have them."""
     points = [
-        EntryPoint(name=name, value=f"advise.test_scoring:{what}", group="clipskip.scores")
+        EntryPoint(name=name, value=f"score.test_scoring:{what}", group="clipskip.scores")
         for name, what in (("brightness", "Brightness"), ("fussy", "Fussy"), ("closed", "closed"))
     ]
 
     def entry_points(*, group: str, name: str | None = None) -> list[EntryPoint]:
         return [point for point in points if point.group == group and name in (None, point.name)]
 
-    monkeypatch.setattr("clipskip.advise.scoring.entry_points", entry_points)
+    monkeypatch.setattr("clipskip.score.scoring.entry_points", entry_points)
     yield
 
 

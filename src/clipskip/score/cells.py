@@ -10,12 +10,24 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from clipskip.advise import measures
-from clipskip.advise.measures import Answers, Curve, LatentView, answers, guesses_of, share_kept, view_rows, views_of
-from clipskip.advise.probe import Probe, TextRows
-from clipskip.advise.prompted import LEAST_GUIDANCE
+from clipskip.advise import LEAST_GUIDANCE
 from clipskip.encode import TextReader, condition_all, one_text
 from clipskip.errors import PromptError, SpecError
+from clipskip.measures import (
+    Answers,
+    Curve,
+    LatentView,
+    Probe,
+    TextRows,
+    answers,
+    change,
+    conditioning_distance,
+    guesses_of,
+    share_kept,
+    signs,
+    view_rows,
+    views_of,
+)
 from clipskip.spec import ClipSkip, EncoderSkips, LoraRef, Render, Skip
 from clipskip.sweep import Extras, Measure, Model, not_finite
 
@@ -111,11 +123,11 @@ def measure_row(
     if float(guidance.norm()) < LEAST_GUIDANCE * float(said[PROMPT].norm()):
         raise SpecError("prompt and negative prompt are the same to this model", field="negative_prompt")
     kept = share_kept(guidance, reference=reference)
-    moved = measures.conditioning_distance(texts[PROMPT].tokens, texts[NEGATIVE].tokens, reference=reference)
+    moved = conditioning_distance(texts[PROMPT].tokens, texts[NEGATIVE].tokens, reference=reference)
     guesses = guesses_of(probe, views, said[NEGATIVE] + row.cfg_scale * guidance)
-    changed = measures.change(guesses, reference=reference)
+    changed = change(guesses, reference=reference)
     curves: dict[str, Tensor] = {KEPT: kept, MOVED: moved, CHANGED: changed}
-    curves[SIGNS] = measures.signs(kept=kept, moved=moved, changed=changed)
+    curves[SIGNS] = signs(kept=kept, moved=moved, changed=changed)
     curves |= _uptakes(model, row, extras, views=views, columns=columns, own=own, whole=said[PROMPT], tell=tell)
     return {
         skip: {name: round(float(curve[column]), PLACES) for name, curve in curves.items()}

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from clipskip.advise.chances import chances, spread_out
+from clipskip.measures.chances import chances, spread_out
 
 
 def test_two_columns_have_the_chance_that_the_normal_distribution_gives_them() -> None:

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipskip.advise.probe import Latent, Probe, TextRows
 from clipskip.encode import condition
+from clipskip.measures.probe import Latent, Probe, TextRows
 from clipskip.sample import Picture, find_sampler, sample
 
 SAMPLER, STEPS = "Euler", 10

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from clipskip.advise.measures import agreement, share_kept, size_beside
+from clipskip.measures.effects import agreement, share_kept, size_beside
 
 
 def test_shares_sizes_and_cosines_are_those_of_the_vectors_of_all_views() -> None:
