@@ -126,10 +126,7 @@ def advise(
 ) -> Advice:
     """Find out which Clip Skip to use. `tell` is called with the UNet evaluations done so far, and how many there may
     be."""
-    began = time.monotonic()
-    if wanted.clip and not wanted.request.prompt:
-        raise SpecError("CLIP scores are of a prompt's pictures; give a prompt", field="clip")
-    scorer = Scorer.open(wanted.clip) if wanted.clip else None
+    began, scorer = time.monotonic(), _scorer(wanted)
     asked = replace(wanted.request, seed=max(wanted.request.seed, 0), clip_skip=None)
     render, extras = resolve(asked, model.facts, library, allow_pickle=allow_pickle)
     counter = RowCounter(most_rows(model, wanted, render), tell)
@@ -151,10 +148,7 @@ def advise(
         depth=model.facts.depth,
         verdict=decide(own_chances, loras, prompted, default=family.value.default_skip),
         evidence=evidence,
-        contradictions=tuple(
-            f"{first.about}: {first.source} says {first.skip}, {second.source} says {second.skip}"
-            for first, second in contradictions(evidence)
-        ),
+        contradictions=tuple(_contradiction(*pair) for pair in contradictions(evidence)),
         model_chances=_sorted_chances(own_chances),
         lora_chances=tuple((name, _sorted_chances(by_skip)) for name, by_skip in loras.items()),
         measured=tuple(measured.items()),
@@ -165,6 +159,16 @@ def advise(
         rows=counter.rows,
         seconds=round(time.monotonic() - began, 2),
     )
+
+
+def _scorer(wanted: Wanted) -> Scorer | None:
+    if wanted.clip and not wanted.request.prompt:
+        raise SpecError("CLIP scores are of a prompt's pictures; give a prompt", field="clip")
+    return Scorer.open(wanted.clip) if wanted.clip else None
+
+
+def _contradiction(first: Evidence, second: Evidence) -> str:
+    return f"{first.about}: {first.source} says {first.skip}, {second.source} says {second.skip}"
 
 
 def _evidence_by_name(

@@ -102,14 +102,7 @@ def compare(
     render, extras = _resolved(model, wanted, library, allow_pickle=allow_pickle)
     known = _read_files(model, wanted, render, extras)
     plain = replace(render, prompt=known.prompt, loras=())
-    skips = tuple(sorted({*wanted.skips, known.lora_skip}))
-    effects = _effects(
-        model, plain, render.loras, extras, skips=skips, reference=known.model_skip, lora=known.lora, count=counter.add
-    )
-    trained, asked = skips.index(known.lora_skip), [skips.index(skip) for skip in wanted.skips]
-    called, besides = effects.called(reference=trained), effects.besides()[..., asked]
-    most_added = max(float(called[:, :, trained].mean(0).max()), TINY)
-    called = called[..., asked]
+    called, besides, most_added = _added(model, plain, render.loras, extras, known, wanted.skips, counter)
     pictures = read_pictures(wanted.images, model)[:LOOKS] if wanted.images is not None else ()
     error = _errors(
         model, plain, render.loras, extras, pictures, skips=wanted.skips, reference=known.model_skip, count=counter.add
@@ -239,6 +232,27 @@ def _cells(effects: Sequence[Tensor], guidance: Tensor) -> Cells:
     """Return [looks, epochs, skips], as shares of the looks' mean guidance at each Clip Skip."""
     whole = guidance.square().mean(0).sqrt().clamp_min(TINY)
     return (torch.stack(list(effects), dim=1) / whole).double().numpy()
+
+
+def _added(
+    model: Model,
+    render: Render,
+    refs: Sequence[LoraRef],
+    extras: Extras,
+    known: _Known,
+    asked: Sequence[int],
+    counter: RowCounter,
+) -> tuple[Cells, Cells, float]:
+    """Return what each epoch adds at the Clip Skips asked about, what it changes besides, and the most that any adds where the
+    LoRA was trained."""
+    skips = tuple(sorted({*asked, known.lora_skip}))
+    effects = _effects(
+        model, render, refs, extras, skips=skips, reference=known.model_skip, lora=known.lora, count=counter.add
+    )
+    trained, columns = skips.index(known.lora_skip), [skips.index(skip) for skip in asked]
+    called = effects.called(reference=trained)
+    most_added = max(float(called[:, :, trained].mean(0).max()), TINY)
+    return called[..., columns], effects.besides()[..., columns], most_added
 
 
 def _effects(

@@ -113,17 +113,9 @@ def read_layers(reader: TextReader, text: str, *, encoder: int = 0, common: int 
 
     Weights in the text are left out: they come after the encoder and scale its vectors alike at every layer.
     """
-    reading = reader.encoders[encoder]
-    chunks = one_text(reader, text).parts[0].schedule[0].chunks
-    if len(chunks) > MOST_CHUNKS:
-        raise PromptError(
-            f"the prompt has {len(chunks)} chunks of 75 tokens, and layers are read for at most {MOST_CHUNKS}; "
-            "give only the part in question",
-            field="prompt",
-        )
+    reading, chunks = reader.encoders[encoder], _chunks_of(reader, text)
     words = [word for at, chunk in enumerate(chunks) for word in _words_of(chunk, at)]
-    own = {token for chunk in chunks for token in chunk.tokens if readable([token]).strip().isalpha()}
-    known = list(dict.fromkeys([*common_words(common), *sorted(token for token in own if ends_word(token))]))
+    known = _known(chunks, common)
     alone = _Alone(reading, known, shared=min(common, SHARED))
     readings = [
         _Heard.of(reader, reading, chunk, [word for word in words if word.chunk == at])
@@ -159,6 +151,24 @@ def read_layers(reader: TextReader, text: str, *, encoder: int = 0, common: int 
         ),
         compared=len(known),
     )
+
+
+def _chunks_of(reader: TextReader, text: str) -> Sequence[Chunk]:
+    """Return the text's chunks; PromptError for more than can be read."""
+    chunks = one_text(reader, text).parts[0].schedule[0].chunks
+    if len(chunks) > MOST_CHUNKS:
+        raise PromptError(
+            f"the prompt has {len(chunks)} chunks of 75 tokens, and layers are read for at most {MOST_CHUNKS}; "
+            "give only the part in question",
+            field="prompt",
+        )
+    return chunks
+
+
+def _known(chunks: Sequence[Chunk], common: int) -> list[int]:
+    """Return the tokens that a word may be nearest to: common words, and the text's own."""
+    own = {token for chunk in chunks for token in chunk.tokens if readable([token]).strip().isalpha()}
+    return list(dict.fromkeys([*common_words(common), *sorted(token for token in own if ends_word(token))]))
 
 
 def _curve(values: Tensor) -> Curve:

@@ -97,6 +97,14 @@ def _tell_links(library: Library) -> None:
         say(f"note: links out of the model folders are not followed: {names}; --follow-links-to FOLDER allows them")
 
 
+def _announce(place: Place, *, port: int, open_page: bool) -> None:
+    """Say where the server is, and open its page in a browser once it listens."""
+    shown = f"[{place.host}]" if ":" in place.host else place.host
+    say(f"clipskip is at http://{shown}:{port}  (Ctrl-C ends it)")
+    if open_page:
+        threading.Timer(0.5, webbrowser.open, [f"http://{shown}:{port}"]).start()
+
+
 def run_server(
     place: Place,
     *,
@@ -130,11 +138,7 @@ def run_server(
                 server_header=False,
             )
         )
-        shown = f"[{place.host}]" if ":" in place.host else place.host
-        address = f"http://{shown}:{listener.getsockname()[1]}"
-        say(f"clipskip is at {address}  (Ctrl-C ends it)")
-        if open_page:
-            threading.Timer(0.5, webbrowser.open, [address]).start()
+        _announce(place, port=listener.getsockname()[1], open_page=open_page)
         try:
             server.run([listener])
         except KeyboardInterrupt:  # uvicorn raises the signal again once it has ended

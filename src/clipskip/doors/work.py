@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -49,7 +49,7 @@ from clipskip.sweep import (
     seeded,
     warnings_of,
 )
-from clipskip.weights import Library, read_facts
+from clipskip.weights import CheckpointFacts, Library, read_facts
 
 WHOLE = Shard()
 OUT = Path("clipskip-out")
@@ -130,39 +130,52 @@ def run_on_ray(
 
     Returns False if it was interrupted.
     """
-    from clipskip.sweep.cluster import Tally, draw_on_cluster, plan_for  # Ray takes a second to import
-
     console, library = Console(stderr=True, highlight=False), Library.of_user(folders)
     _tell_unused(request, console)
     path = find_model(request.model, hash=request.model_hash, library=library)
     facts = read_facts(path, allow_pickle=allow_pickle)
     sweep, extras = plan_sweep(request, skips, facts, library, axes=axes, pictures=pictures, allow_pickle=allow_pickle)
     _tell_left_out(sweep, console)
-    for text in (
-        *(doubt.text for doubt in doubts_of(request, sweep.base, facts, extras)),
-        *warnings_of(request, extras),
-    ):
+    doubts = [doubt.text for doubt in doubts_of(request, sweep.base, facts, extras)]
+    for text in (*doubts, *warnings_of(request, extras)):
         console.print(printable(text), style="yellow", markup=False)
     folder = SweepFolder.create(out or OUT / f"sweep-{sweep.key}", sweep, model=facts)
     failures = _Failures(sweep, console)
-    tally = Tally(failed=failures.cells)
     with held(folder.path), _stopped_by_sigterm():
         folder.sweep_up()
-        plan = plan_for(facts, extras, allow_pickle=allow_pickle)
-        events = draw_on_cluster(folder, plan, address=None if address == "local" else address, tally=tally)
-        speed = partial(_speed, tally.workers)
-        try:
-            with closing(events):  # type: ignore[type-var]  # a generator
-                complete = _show(failures.told(events), console=console, pictures=len(sweep.places), speed=speed)
-        finally:
-            _finish(folder)
+        complete, workers = _draw_on_ray(folder, facts, extras, address, console, failures, allow_pickle=allow_pickle)
         if complete and scoring is not None and folder.whole:
             model = load_model(path, allow_pickle=allow_pickle)
             complete = measure_sweep(model, folder, extras, scoring, console)
-    _tell_workers(tally.workers.values(), console)
+    _tell_workers(workers, console)
     _tell_end(folder, console, complete=complete)
     failures.end()
     return complete
+
+
+def _draw_on_ray(
+    folder: SweepFolder,
+    facts: CheckpointFacts,
+    extras: Extras,
+    address: str,
+    console: Console,
+    failures: "_Failures",
+    *,
+    allow_pickle: bool,
+) -> tuple[bool, Collection[Worker]]:
+    """Draw what is missing on the cluster, then the grid and the page. Returns whether it went on to the end, and who drew."""
+    from clipskip.sweep.cluster import Tally, draw_on_cluster, plan_for  # Ray takes a second to import
+
+    tally = Tally(failed=failures.cells)
+    plan = plan_for(facts, extras, allow_pickle=allow_pickle)
+    events = draw_on_cluster(folder, plan, address=None if address == "local" else address, tally=tally)
+    pictures, speed = len(folder.sweep.places), partial(_speed, tally.workers)
+    try:
+        with closing(events):  # type: ignore[type-var]  # a generator
+            complete = _show(failures.told(events), console=console, pictures=pictures, speed=speed)
+    finally:
+        _finish(folder)
+    return complete, tally.workers.values()
 
 
 class _Failures:

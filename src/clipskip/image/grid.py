@@ -20,6 +20,24 @@ PAPER, INK, FAINT = (255, 255, 255), (20, 20, 24), (90, 90, 98)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
+def _draw_cell(
+    sheet: Image.Image,
+    cell: Pixels | None,
+    place: tuple[int, int],
+    *,
+    size: tuple[int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """Put a picture on the sheet, or a frame where it is missing; `place` is its upper left corner, `size` in px."""
+    (x, y), (width, height) = place, size
+    if cell is None:
+        pen = ImageDraw.Draw(sheet)
+        pen.rectangle((x, y, x + width, y + height), outline=FAINT)
+        pen.text((x + width // 2, y + height // 2), "not drawn", FAINT, font, anchor="mm")
+    else:
+        sheet.paste(Image.fromarray(cell).resize(size, Image.Resampling.LANCZOS), place)
+
+
 def draw_grid(
     cells: Sequence[Sequence[Pixels | None]],
     *,
@@ -54,12 +72,7 @@ def draw_grid(
                 (x0 - 2 * gap, top + height // 2 + (k - (len(names[j]) - 1) / 2) * line), text, INK, font, anchor="rm"
             )
         for i, cell in enumerate(row):
-            place = (x0 + i * (width + gap), top)
-            if cell is None:
-                pen.rectangle((*place, place[0] + width, place[1] + height), outline=FAINT)
-                pen.text((place[0] + width // 2, top + height // 2), "not drawn", FAINT, small, anchor="mm")
-            else:
-                sheet.paste(Image.fromarray(cell).resize((width, height), Image.Resampling.LANCZOS), place)
+            _draw_cell(sheet, cell, (x0 + i * (width + gap), top), size=(width, height), font=small)
     for k, text in enumerate(notes):
         pen.text((2 * gap, below + k * line), text, FAINT, small)
     return np.asarray(sheet)

@@ -86,26 +86,14 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
     left_out = tuple(_left_out(reader, source))
     model, digits, family = _read_model(reader)
     files = read_files(reader, prompt, negative)
-    if own := reader.take("comfy_loras"):
-        parsed = [LoraRef.parse(part) for part in own.text().split(",")]
-        files.loras += [replace(lora, name=stem(lora.name)) for lora in parsed]
+    files.loras += _comfy_loras(reader)
     sampler, schedule = _sampler(reader, source)
     width, height = read_size(reader)
     negative_skip = reader.take("negative_clip_skip")
-    asked: dict[str, Any] = {
-        "steps": source.steps,
-        "rng": source.rng,
-        "ensd": source.ensd,
-        "emphasis": source.emphasis,
-    }  # Any: fields
-    asked |= reader.rows(row for row in PICTURE if row.name not in SPECIAL)
+    asked = _rows(reader, source)
     if model and files.model and stem(files.model) != model:
         reader.leave("resources model", files.model)
-    asked["rng"] = {"cpu": "CPU", "cuda": "GPU", "gpu": "GPU"}.get(asked["rng"], asked["rng"])
-    vae, module = reader.take("vae"), read_modules(reader)
-    if vae and module and stem(str(vae.value)) != stem(str(module.value)):
-        raise disagree(vae, module, field="vae")
-    vae = vae or module
+    vae = _named_vae(reader)
     _check_hires_model(reader, model or files.model)
     hires = _read_checked(_read_hires, reader)
     leave_hashes(reader, files, f"{prompt} {(hires and hires.prompt) or ''}")
@@ -136,6 +124,34 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
         unused=tuple(reader.left()),
         left_out=(*left_out, *(() if model or digits or files.model or files.model_hash else ("model",))),
     )
+
+
+def _rows(reader: Reader, source: Source) -> dict[str, Any]:  # Any: a Request's fields
+    """Return the settings that stand in one row each, or what the source means where it leaves them out."""
+    asked: dict[str, Any] = {
+        "steps": source.steps,
+        "rng": source.rng,
+        "ensd": source.ensd,
+        "emphasis": source.emphasis,
+    }
+    asked |= reader.rows(row for row in PICTURE if row.name not in SPECIAL)
+    asked["rng"] = {"cpu": "CPU", "cuda": "GPU", "gpu": "GPU"}.get(asked["rng"], asked["rng"])
+    return asked
+
+
+def _comfy_loras(reader: Reader) -> list[LoraRef]:
+    """Return the LoRAs that a ComfyUI node lists beside the prompt."""
+    said = reader.take("comfy_loras")
+    parsed = [LoraRef.parse(part) for part in said.text().split(",")] if said else []
+    return [replace(lora, name=stem(lora.name)) for lora in parsed]
+
+
+def _named_vae(reader: Reader) -> Said | None:
+    """Return the VAE that is named, as A1111 or as Forge names it."""
+    vae, module = reader.take("vae"), read_modules(reader)
+    if vae and module and stem(str(vae.value)) != stem(str(module.value)):
+        raise disagree(vae, module, field="vae")
+    return vae or module
 
 
 def _left_out(reader: Reader, source: Source) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from clipskip.spec.graph_files import check_checkpoints, checkpoint_of, loader_config, loras_on, vae_of
 from clipskip.spec.graph_pipes import without_contexts
 from clipskip.spec.graph_refiner import refining
-from clipskip.spec.graph_ways import texts_of, way
+from clipskip.spec.graph_ways import Words, texts_of, way
 from clipskip.spec.nodes import Graph, Node, back_from, broken, is_sampler, number_of, word_of
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.record_reader import Said, one_line
@@ -84,13 +84,8 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
     models = way(graph, sampled.model, "model", "MODEL")
     positive = texts_of(graph, sampled.model, "positive")
     negative = texts_of(graph, sampled.model, "negative") if "negative" in sampled.model.inputs else None
-    skip = _graph_skip(positive.clip)
-    below = _graph_skip(negative.clip) if negative else skip
-    above_set = _sets_skip(positive.clip)
-    below_set = _sets_skip(negative.clip) if negative else above_set
-    check_checkpoints(models, positive.clip)
-    if negative:
-        check_checkpoints(models, negative.clip)
+    for text in filter(None, (positive, negative)):
+        check_checkpoints(models, text.clip)
     width, height = _latent_size(graph, sampled.node, made)
     said = _prediction(models, sampled.sampler)
     loras = loras_on(graph, models, positive.clip)
@@ -107,10 +102,7 @@ def read_graph(record: Mapping[str, Any], *, made: Size = (None, None)) -> Reque
         refiner_switch_at=finish.switch_at if finish else 0.8,
         vae=vae_of(graph, sampled.node, models[-1]),
         loras=loras,
-        clip_skip=skip,
-        counted_by=None if above_set else Dialect.COMFYUI,
-        negative_clip_skip=None if (below, below_set) == (skip, above_set) else below,
-        negative_counted_by=None if below_set else Dialect.COMFYUI,
+        **_skips(positive, negative),
         steps=sampled.steps,
         sampler=sampled.sampler,
         scheduler=sampled.scheduler,
@@ -163,20 +155,43 @@ def _first_sampler(graph: Graph) -> Node:
     raise broken(f"has no KSampler{told}; text-to-image graphs with one can be repeated")
 
 
+def _skips(positive: Words, negative: Words | None) -> dict[str, Any]:  # Any: a Request's fields
+    """Return the Clip Skips of the prompt and of the negative prompt, in ComfyUI's numbers where no node sets one."""
+    skip, is_set = _graph_skip(positive.clip), _sets_skip(positive.clip)
+    below, below_set = (_graph_skip(negative.clip), _sets_skip(negative.clip)) if negative else (skip, is_set)
+    return {
+        "clip_skip": skip,
+        "counted_by": None if is_set else Dialect.COMFYUI,
+        "negative_clip_skip": None if (below, below_set) == (skip, is_set) else below,
+        "negative_counted_by": None if below_set else Dialect.COMFYUI,
+    }
+
+
+def _guider_and_noise(graph: Graph, node: Node) -> tuple[Node, Node]:
+    """Return the nodes that give the sampler its texts and its noise; a KSampler is both itself."""
+    guider = graph.link(node, "guider") if "guider" in node.inputs else None
+    if guider is None:
+        return node, node
+    model = guider[0]
+    if model.kind not in ("CFGGuider", "BasicGuider"):
+        raise broken(f"guides with {model.kind}; CFGGuider and BasicGuider can be repeated")
+    source = graph.link(node, "noise")
+    return model, source[0] if source else node
+
+
+def _seed_of(graph: Graph, noise: Node) -> int:
+    seed = _needed(number_of(graph, noise, "seed") or number_of(graph, noise, "noise_seed"), "seed", noise).whole()
+    if seed < 0:
+        raise broken(f"has the seed {seed}, for which a node drew one by chance; put in the one it drew", field="seed")
+    return seed
+
+
 def _sampled(graph: Graph, node: Node) -> Sampled:
     """Return the settings of a KSampler, a SamplerCustom or a SamplerCustomAdvanced."""
     for key, truths in PLAIN_TRUTHS.items():
         _drop(node, key, truths)
-    model, noise = node, node
-    if guider := graph.link(node, "guider") if "guider" in node.inputs else None:
-        model = guider[0]
-        if model.kind not in ("CFGGuider", "BasicGuider"):
-            raise broken(f"guides with {model.kind}; CFGGuider and BasicGuider can be repeated")
-        if source := graph.link(node, "noise"):
-            noise = source[0]
-    seed = _needed(number_of(graph, noise, "seed") or number_of(graph, noise, "noise_seed"), "seed", noise).whole()
-    if seed < 0:
-        raise broken(f"has the seed {seed}, for which a node drew one by chance; put in the one it drew", field="seed")
+    model, noise = _guider_and_noise(graph, node)
+    seed = _seed_of(graph, noise)
     rest: dict[str, Any] = {}
     if "sampler_name" in node.inputs:
         for key in ("sampler_name", "scheduler"):

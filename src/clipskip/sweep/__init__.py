@@ -1,5 +1,6 @@
 """A Request to its picture, or to the grid of its Clip Skips and LoRAs: planned, drawn, written and resumed."""
 
+from clipskip.sweep.batch import not_finite
 from clipskip.sweep.delete import Deleted, delete_sweep
 from clipskip.sweep.doubts import Doubt, doubts_of, warnings_of
 from clipskip.sweep.drawn import Advance, Drawn, Extras, Failed, Halt, not_drawn
@@ -20,7 +21,7 @@ from clipskip.sweep.marks import (
     write_marks,
 )
 from clipskip.sweep.merging import merge_folders
-from clipskip.sweep.model import Model, not_finite
+from clipskip.sweep.model import Model
 from clipskip.sweep.models import Models
 from clipskip.sweep.plan import Sweep, footer, name_row, with_and_without
 from clipskip.sweep.queue import ENDED, Event, Job, Queue

@@ -1,18 +1,23 @@
-"""The number of pictures that a device draws at once, and pictures that are being decoded."""
+"""The pictures that a device draws at once: how many, which together, how far they are, and those that are being decoded."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clipskip.encode import Conditioning
+from clipskip.errors import SpecError
 from clipskip.image import Canvas
 from clipskip.networks import UNet
-from clipskip.sample import Begin, free_bytes
+from clipskip.sample import TOGETHER, Begin, Step, find_sampler, free_bytes
 from clipskip.spec import Render
+from clipskip.sweep.drawn import Advance, Drawn
+from clipskip.sweep.second import Task
 
 CPU_CELLS, CPU_PICTURES = 32 * 64, 2
 """Latent cells beyond which a CPU draws a picture alone, and how many smaller ones it draws at once: always the same
@@ -97,3 +102,59 @@ def finished(decodings: list[Decoding], *, wait: bool = False) -> Iterator[Decod
         if first.ready is not None:
             first.ready.synchronize()
         yield first
+
+
+def drawn_of(decodings: Iterable[Decoding]) -> Iterator[Drawn]:
+    """Yield a picture for each place that asked for it."""
+    for decoding in decodings:
+        pixels = decoding.pixels.numpy()
+        pixels = decoding.canvas.finish(pixels) if decoding.canvas else pixels
+        for index in decoding.indices:
+            yield Drawn(index=index, render=decoding.render, pixels=pixels, half_done=decoding.half_done)
+
+
+def advance_of(batch: Sequence[Task], step: Step, looks: Iterable[NDArray[np.uint8]] | None) -> Advance:
+    """Return the progress of these pictures, over both passes where there are two."""
+    first = batch[0]
+    places = [index for task in batch for index in task.at]
+    seen = [look for task, look in zip(batch, looks, strict=True) for _ in task.at] if looks is not None else []
+    return Advance(
+        indices=tuple(places),
+        step=first.steps_before + step.number,
+        steps=first.steps_before + step.total + first.steps_after,
+        previews=tuple(seen),
+        warnings=tuple(dict.fromkeys(line for task in batch for line in task.picture.conditioning.warnings)),
+    )
+
+
+def sound_of(latents: Float[Tensor, "pictures channels height width"]) -> list[bool]:
+    """Return whether each picture has only finite numbers; others would be black."""
+    finite: list[bool] = latents.isfinite().flatten(1).all(1).cpu().tolist()
+    return finite
+
+
+def not_finite(render: Render) -> SpecError:
+    """Return the error for a picture that contains NaN or infinity."""
+    loras = " ".join(lora.tag for lora in render.loras)
+    cause = (
+        f"its LoRAs ({loras}) are probably too strong: lower their weights"
+        if loras
+        else "the model is probably damaged, or its numbers exceed the dtype that it is drawn in: get another copy"
+    )
+    return SpecError(
+        f"the picture at Clip Skip {render.clip_skip} with guidance {render.cfg_scale:g} contains NaN or infinity and would "
+        f"be black; {cause}",
+        field="lora" if loras else "model",
+    )
+
+
+def drawn_together(task: Task) -> tuple[object, ...]:
+    """Return what pictures must share to be drawn in one batch."""
+    render, begin = task.picture.render, task.picture.start
+    alone = find_sampler(render.sampler, render.scheduler)[0].alone
+    how = None if begin is None else (begin.strength, begin.every_step, begin.latent.shape, begin.drawn is None)
+    hires = task.render.hires
+    after = hires and (hires.steps, hires.strength, hires.refined)
+    alone_render = render if alone else None
+    texts = shape_of(task.picture.conditioning), render.cfg_scale == 1
+    return (*(getattr(render, name) for name in TOGETHER), render.prediction, how, after, alone_render, texts)

@@ -178,20 +178,10 @@ def _comfy(picture: _Picture) -> str:
         model, clip = [node, 0], [node, 1]
     if asked.vae:
         vae = [add("VAELoader", vae_name=asked.vae), 0]
-    above = [
-        add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=_tool_number(picture.skip, picture, Dialect.COMFYUI)),
-        0,
-    ]
-    below = above
-    if picture.negative != picture.skip:
-        below = [
-            add(
-                "CLIPSetLastLayer",
-                clip=clip,
-                stop_at_clip_layer=_tool_number(picture.negative, picture, Dialect.COMFYUI),
-            ),
-            0,
-        ]
+    skips = list(dict.fromkeys((picture.skip, picture.negative)))
+    numbers = [_tool_number(skip, picture, Dialect.COMFYUI) for skip in skips]
+    set_at = [[add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=number), 0] for number in numbers]
+    above, below = set_at[0], set_at[-1]
     latent = add("EmptyLatentImage", width=picture.width, height=picture.height, batch_size=1)
     latents = add(
         "KSampler", model=model, seed=asked.seed, steps=asked.steps, cfg=asked.cfg_scale, sampler_name=sampler,

@@ -1,38 +1,29 @@
 """An open model: from settings to finished pictures."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import groupby
 from typing import final
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipskip.encode import TextReader, condition_all
 from clipskip.errors import DamagedFile, SpecError
 from clipskip.image import (
     Colours,
-    Enlarge,
-    Upscaler,
     decode_on_device,
     preview,
     preview_colours,
-    upscale_by,
-    upscale_with,
 )
 from clipskip.networks import VAE, UNet, build_unet, build_vae
 from clipskip.sample import (
-    TOGETHER,
     Begin,
     Picture,
     PictureLatent,
     Refiner,
-    Step,
     empty_cache,
     find_sampler,
     free_bytes,
@@ -41,12 +32,30 @@ from clipskip.sample import (
     prediction_doubt,
     sample,
 )
-from clipskip.spec import FileRef, Hires, LoraRef, Render
-from clipskip.sweep.batch import Decoding, finished, pictures_at_once, shape_of
+from clipskip.spec import LoraRef, Render
+from clipskip.sweep.batch import (
+    Decoding,
+    advance_of,
+    drawn_of,
+    drawn_together,
+    finished,
+    not_finite,
+    pictures_at_once,
+    sound_of,
+)
 from clipskip.sweep.begin import Openings
 from clipskip.sweep.drawn import Advance, Drawn, Extras, Halt
 from clipskip.sweep.encoders import Encoders, most_kept
-from clipskip.sweep.second import Task, denoiser_calls, enlarged, second_loras, second_render, second_text
+from clipskip.sweep.open_files import OpenFiles
+from clipskip.sweep.second import (
+    Task,
+    denoiser_calls,
+    enlarged,
+    second_follows,
+    second_loras,
+    second_tasks,
+    second_text,
+)
 from clipskip.weights import (
     Checkpoint,
     CheckpointFacts,
@@ -54,8 +63,6 @@ from clipskip.weights import (
     hash_file,
     is_pickle,
     load_checkpoint,
-    load_upscaler,
-    load_vae,
     read_again,
 )
 from clipskip.weights.lora import UNET, Weighted, check_loras, is_merged, merge_for_good, merged
@@ -97,9 +104,8 @@ class Model:
         self._encoders = Encoders(checkpoint.text, facts, device=device, kept=most_kept)
         self.unet: UNet = build_unet(checkpoint.unet, facts.unet, dtype=dtype, device=device)
         self.vae: VAE = build_vae(checkpoint.vae, facts.vae)
-        self._other: tuple[FileRef, VAE] | None = None
+        self._open = OpenFiles(self.vae, facts.vae, device=device)
         self._refiner: Model | None = None
-        self._upscaler: tuple[str, Enlarge] | None = None
 
     def refiner(self, facts: CheckpointFacts) -> "Model":
         """Return the model that finishes this one's pictures; it stays open for the next."""
@@ -158,27 +164,7 @@ class Model:
                 alike, drawing = list(group), Drawing(extras=extras, previews=previews, halt=halt)
                 yield from self._draw_alike(loras, partial(self._first, alike, extras=extras), drawing)
                 for second_pass_loras, tasks in groupby(drawing.apart, key=lambda task: second_loras(task.render)):
-                    yield from self._draw_alike(second_pass_loras, partial(_seconds, list(tasks)), drawing)
-
-    def _vae(self, file: FileRef | None, extras: Extras) -> VAE:
-        """Return the checkpoint's own VAE, or a file's, which stays open until another is asked for."""
-        if file is None:
-            return self.vae
-        if self._other is None or self._other[0] != file:
-            self._other = None
-            state = load_vae(extras.vaes[file.hash], self.facts.vae, dtype=self.vae.dtype, device=self.device)
-            self._other = file, build_vae(state, self.facts.vae)
-        return self._other[1]
-
-    def _upscale(self, hires: Hires, extras: Extras) -> Upscaler | None:
-        """Return what enlarges pictures for a second pass; an upscaler model stays open until another is asked for."""
-        digits = hires.upscaler_hash
-        if not digits:
-            return upscale_by(hires.upscaler)
-        if self._upscaler is None or self._upscaler[0] != digits:
-            self._upscaler = None
-            self._upscaler = digits, load_upscaler(extras.upscalers[digits], device=self.device)
-        return upscale_with(self._upscaler[1], device=self.device)
+                    yield from self._draw_alike(second_pass_loras, partial(second_tasks, list(tasks)), drawing)
 
     @property
     def reader(self) -> TextReader:
@@ -254,10 +240,10 @@ class Model:
         """Return tasks for the renders: one text pass serves all, and each start picture is encoded once."""
         renders = [render for _, render in numbered]
         for hires in {render.hires for render in renders if render.hires}:
-            self._upscale(hires, extras)  # a model that cannot be opened is an error before the first step
+            self._open.upscaler(hires, extras)  # a model that cannot be opened is an error before the first step
         conditionings = condition_all(reader, renders, calls=denoiser_calls)
         openings = {
-            file: Openings(self._vae(file, extras), extras.starts, channels=self.unet.shape.in_channels)
+            file: Openings(self._open.vae(file, extras), extras.starts, channels=self.unet.shape.in_channels)
             for file in dict.fromkeys(render.vae for render in renders)
         }
         opened = [openings[render.vae].of(render) for render in renders]
@@ -270,8 +256,8 @@ class Model:
             )
             for (at, render), text, opening in zip(numbered, conditionings, opened, strict=True)
         ]
-        two_pass_tasks = [task for task in tasks if _second_follows(task.render)]
-        second_by_place = {task.at: task for task in _seconds(two_pass_tasks, reader)} if two_pass_tasks else {}
+        two_pass_tasks = [task for task in tasks if second_follows(task.render)]
+        second_by_place = {task.at: task for task in second_tasks(two_pass_tasks, reader)} if two_pass_tasks else {}
         return [
             replace(task, second=second_by_place[task.at].picture) if task.at in second_by_place else task
             for task in tasks
@@ -285,9 +271,9 @@ class Model:
             return
         self._check_file()
         with self._drawing_with(refs, drawing.extras, read) as waiting:
-            for _, alike in groupby(waiting, key=_together):
+            for _, alike in groupby(waiting, key=drawn_together):
                 yield from self._draw_waiting(list(alike), drawing)
-            yield from _drawn_of(finished(drawing.decodings, wait=True))
+            yield from drawn_of(finished(drawing.decodings, wait=True))
 
     def _draw_waiting(self, waiting: Waiting, drawing: Drawing) -> Iterator[Advance | Drawn]:
         """Draw the pictures in batches that suit the device; when memory runs out, repeat the batch at half the
@@ -310,29 +296,29 @@ class Model:
         refiner = self._refined(batch, size, drawing.extras)
         for step in sample(self.unet, self._filled(batch, size), prediction=prediction, refiner=refiner):
             latents = step.latent[: len(batch)]
-            if self.device.type == "cpu" and not any(_sound(latents)):  # looking makes a GPU wait
+            if self.device.type == "cpu" and not any(sound_of(latents)):  # looking makes a GPU wait
                 raise not_finite(batch[0].render)
-            yield _advance(
+            yield advance_of(
                 batch, step, preview(self._colours, step.denoised[: len(batch)]) if drawing.previews else None
             )
-            yield from _drawn_of(finished(drawing.decodings))
+            yield from drawn_of(finished(drawing.decodings))
             if drawing.halt.taken() and step.number < step.total:
                 at_hand = drawing.halt.at_hand
                 batch, latents, half_done = batch[:at_hand], step.denoised[:at_hand], step.number
                 break
         assert latents is not None
-        sound, again = _sound(latents), []
+        sound, again = sound_of(latents), []
         for task, latent, is_sound in zip(batch, latents, sound, strict=True):
             if is_sound and task.render.hires and not task.steps_before and half_done is None:
                 again += self._second_pass(task, latent, drawing)
             elif is_sound:
                 self._decode(task, latent, drawing, half_done=half_done)
             del waiting[0]
-            yield from _drawn_of(finished(drawing.decodings))
-        for _, alike in groupby(again, key=_together):
+            yield from drawn_of(finished(drawing.decodings))
+        for _, alike in groupby(again, key=drawn_together):
             yield from self._draw_waiting(list(alike), drawing)
         if not all(sound):
-            yield from _drawn_of(finished(drawing.decodings, wait=True))
+            yield from drawn_of(finished(drawing.decodings, wait=True))
             raise not_finite(batch[sound.index(False)].render)
 
     def _filled(self, batch: Waiting, size: int) -> list[Picture]:
@@ -348,8 +334,8 @@ class Model:
         LoRAs."""
         hires = task.render.hires
         assert hires is not None
-        vae = self._vae(task.render.vae, drawing.extras)
-        larger = enlarged(vae, latent, task.render, upscale=self._upscale(hires, drawing.extras))
+        vae = self._open.vae(task.render.vae, drawing.extras)
+        larger = enlarged(vae, latent, task.render, upscale=self._open.upscaler(hires, drawing.extras))
         if not hires.strength:
             self._decode(task, larger, drawing)
             return []
@@ -363,7 +349,7 @@ class Model:
         return [replace(next_task, picture=replace(task.second, start=begin, beside=beside))]
 
     def _decode(self, task: Task, latent: PictureLatent, drawing: Drawing, *, half_done: int | None = None) -> None:
-        pixels = decode_on_device(self._vae(task.render.vae, drawing.extras), latent[None])[0]
+        pixels = decode_on_device(self._open.vae(task.render.vae, drawing.extras), latent[None])[0]
         drawing.decodings.append(
             Decoding.start(pixels, indices=task.at, render=task.render, half_done=half_done, canvas=task.canvas)
         )
@@ -394,74 +380,3 @@ class Model:
 def _weighted(refs: Sequence[LoraRef], extras: Extras) -> list[Weighted]:
     """Return the LoRAs with their strengths on the text encoders and on the UNet."""
     return [(extras.loras[ref.hash], ref.text_encoder, ref.unet) for ref in refs]
-
-
-def _sound(latents: Float[Tensor, "pictures channels height width"]) -> list[bool]:
-    """Return whether each picture has only finite numbers; others would be black."""
-    finite: list[bool] = latents.isfinite().flatten(1).all(1).cpu().tolist()
-    return finite
-
-
-def not_finite(render: Render) -> SpecError:
-    """Return the error for a picture that contains NaN or infinity."""
-    loras = " ".join(lora.tag for lora in render.loras)
-    cause = (
-        f"its LoRAs ({loras}) are probably too strong: lower their weights"
-        if loras
-        else "the model is probably damaged, or its numbers exceed the dtype that it is drawn in: get another copy"
-    )
-    return SpecError(
-        f"the picture at Clip Skip {render.clip_skip} with guidance {render.cfg_scale:g} contains NaN or infinity and would "
-        f"be black; {cause}",
-        field="lora" if loras else "model",
-    )
-
-
-def _drawn_of(decodings: Iterable[Decoding]) -> Iterator[Drawn]:
-    """Yield a picture for each place that asked for it."""
-    for decoding in decodings:
-        pixels = decoding.pixels.numpy()
-        pixels = decoding.canvas.finish(pixels) if decoding.canvas else pixels
-        for index in decoding.indices:
-            yield Drawn(index=index, render=decoding.render, pixels=pixels, half_done=decoding.half_done)
-
-
-def _advance(batch: Waiting, step: Step, looks: Iterable[NDArray[np.uint8]] | None) -> Advance:
-    """Return the progress of these pictures, over both passes where there are two."""
-    first = batch[0]
-    places = [index for task in batch for index in task.at]
-    seen = [look for task, look in zip(batch, looks, strict=True) for _ in task.at] if looks is not None else []
-    return Advance(
-        indices=tuple(places),
-        step=first.steps_before + step.number,
-        steps=first.steps_before + step.total + first.steps_after,
-        previews=tuple(seen),
-        warnings=tuple(dict.fromkeys(line for task in batch for line in task.picture.conditioning.warnings)),
-    )
-
-
-def _second_follows(render: Render) -> bool:
-    """Return whether a second pass with the same LoRAs follows."""
-    return render.hires is not None and render.hires.strength > 0 and second_loras(render) == render.loras
-
-
-def _seconds(tasks: Sequence[Task], reader: TextReader) -> Waiting:
-    """Return the tasks with their second passes' settings and texts; their start latents stay."""
-    renders, before = [second_render(task.render) for task in tasks], [second_text(task.render) for task in tasks]
-    conditionings = condition_all(reader, renders, calls=denoiser_calls, second=before)
-    return [
-        replace(task, picture=replace(task.picture, render=render, conditioning=conditioning))
-        for task, render, conditioning in zip(tasks, renders, conditionings, strict=True)
-    ]
-
-
-def _together(task: Task) -> tuple[object, ...]:
-    """Return what pictures must share to be drawn in one batch."""
-    render, begin = task.picture.render, task.picture.start
-    alone = find_sampler(render.sampler, render.scheduler)[0].alone
-    how = None if begin is None else (begin.strength, begin.every_step, begin.latent.shape, begin.drawn is None)
-    hires = task.render.hires
-    after = hires and (hires.steps, hires.strength, hires.refined)
-    alone_render = render if alone else None
-    texts = shape_of(task.picture.conditioning), render.cfg_scale == 1
-    return (*(getattr(render, name) for name in TOGETHER), render.prediction, how, after, alone_render, texts)

@@ -1,12 +1,13 @@
 """The second pass of a hires fix: its settings and the enlarged latent that it begins at."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from clipskip.encode import SecondPass
+from clipskip.encode import SecondPass, TextReader, condition_all
 from clipskip.image import (
     LATENT_MODES,
     Canvas,
@@ -121,3 +122,18 @@ def enlarged(
     _, height, width = larger.shape
     whole: Tensor = larger[:, out_y // 2 : height - (out_y + 1) // 2, out_x // 2 : width - (out_x + 1) // 2]
     return whole.contiguous()
+
+
+def second_follows(render: Render) -> bool:
+    """Return whether a second pass with the same LoRAs follows."""
+    return render.hires is not None and render.hires.strength > 0 and second_loras(render) == render.loras
+
+
+def second_tasks(tasks: Sequence[Task], reader: TextReader) -> list[Task]:
+    """Return the tasks with their second passes' settings and texts; their start latents stay."""
+    renders, before = [second_render(task.render) for task in tasks], [second_text(task.render) for task in tasks]
+    conditionings = condition_all(reader, renders, calls=denoiser_calls, second=before)
+    return [
+        replace(task, picture=replace(task.picture, render=render, conditioning=conditioning))
+        for task, render, conditioning in zip(tasks, renders, conditionings, strict=True)
+    ]

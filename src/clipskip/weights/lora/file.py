@@ -87,26 +87,8 @@ def load_lora(
     for key, tensor in tensors.items():
         _check_tensor(header, key, tensor)
     config = read_adapter(header)
-    modules = {
-        module.name: module
-        for name, parts in keys.modules.items()
-        for module in divided(_module(header, name, parts, tensors, config), file=header.path.name)
-    }
-    joint = [name for name in keys.modules if name.endswith(JOINT)]
-    if len(modules) < len(keys.modules) + 2 * len(joint):
-        raise LoraError(
-            f"{header.path.name} names the same weights twice: in {few(joint)}, and as separate queries, keys and values; get another copy"
-        )
-    mismatched = [name for name, module in modules.items() if not module.agrees]
-    if mismatched and family:
-        raise LoraError(
-            f"{header.path.name}: the parts of {few(mismatched)} have no rank or different ranks; get another copy"
-        )
-    rank_warning = (
-        (f"the parts of {few(mismatched)} have no rank or different ranks, so it cannot be used; get another copy",)
-        if mismatched
-        else ()
-    )
+    modules = _modules(header, keys, tensors, config)
+    rank_warnings = _rank_warnings(header, modules.values(), refused=family is not None)
     return Lora(
         name=header.path.stem,
         path=header.path,
@@ -118,7 +100,7 @@ def load_lora(
         ),
         unknown=keys.unknown,
         family=own,
-        warnings=(*rank_warning, *_warnings(modules.values(), config), *_idle(keys.idle)),
+        warnings=(*rank_warnings, *_warnings(modules.values(), config), *_idle(keys.idle)),
     )
 
 
@@ -194,6 +176,34 @@ def _check_tensor(header: Header, key: str, tensor: Tensor) -> None:
             f"{file}: {key[:120]!r} is stored as {tensor.dtype}; only floating-point weights can be used: "
             "get the file in float16 or float32"
         )
+
+
+def _modules(
+    header: Header, keys: KeyMap, tensors: Mapping[str, Tensor], config: AdapterConfig | None
+) -> dict[str, LoraModule]:
+    """Return the modules by name, joint matrices divided."""
+    modules = {
+        module.name: module
+        for name, parts in keys.modules.items()
+        for module in divided(_module(header, name, parts, tensors, config), file=header.path.name)
+    }
+    joint = [name for name in keys.modules if name.endswith(JOINT)]
+    if len(modules) < len(keys.modules) + 2 * len(joint):
+        raise LoraError(
+            f"{header.path.name} names the same weights twice: in {few(joint)}, and as separate queries, keys and values; get another copy"
+        )
+    return modules
+
+
+def _rank_warnings(header: Header, modules: Iterable[LoraModule], *, refused: bool) -> tuple[str, ...]:
+    """Return what is wrong with modules whose parts do not fit together; LoraError where such a file is refused."""
+    mismatched = [module.name for module in modules if not module.agrees]
+    if not mismatched:
+        return ()
+    wrong = f"the parts of {few(mismatched)} have no rank or different ranks"
+    if refused:
+        raise LoraError(f"{header.path.name}: {wrong}; get another copy")
+    return (f"{wrong}, so it cannot be used; get another copy",)
 
 
 def _module(
