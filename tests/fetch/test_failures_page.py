@@ -42,11 +42,11 @@ CASES = [
     ("404", answers(404, error="File not found"), "have no", NOTHING),
     ("410, archived, no files", answers(410, error="Archived"), "look for another copy by its hash", NOTHING),
     ("429, with a time", answers(429, headers={"retry-after": "3600"}), "asks to wait", NOTHING),
-    ("429, without", answers(429), "try again later", NOTHING),
-    ("a page in the place of a file", change(page_instead=True), "asks to sign in", NOTHING),
-    ("the connection breaks, a short file", change(cut_at=3000), "run the same command to continue", PART),
-    ("another hash", with_file(hashes={"SHA256": "0" * 64}), "was removed", NOTHING),
-    ("no hash at Civitai", with_file(hashes={}), "cannot be verified", FILE),
+    ("429, without a time", answers(429), "try again later", NOTHING),
+    ("a page instead of a file", change(page_instead=True), "asks to sign in", NOTHING),
+    ("the connection breaks, or the file is too short", change(cut_at=3000), "run the same command to continue", PART),
+    ("the hash differs", with_file(hashes={"SHA256": "0" * 64}), "was removed", NOTHING),
+    ("Civitai lists no hash", with_file(hashes={}), "cannot be verified", FILE),
     ("a redirect to a private address, or without TLS", change(redirect="ftp://example.com/x"), "not a host of models", NOTHING),
     ("a scan says Danger or Error", with_file(virusScanResult="Danger"), "not fetched", NOTHING),
     ("a pickle", with_file(name="shrek.pt"), "add --allow-pickle", NOTHING),
@@ -79,7 +79,7 @@ def test_several_versions_of_one_hash_and_the_hash_of_nothing(civitai: StandIn, 
         fetch(by_hash("e3b0c44298fc"), library=Library((folder,)))
     assert len(civitai.requests) == count, "it is not looked up"
     for row, said in (
-        ("several versions with one hash", "removed"), ("the hash of an empty file (`e3b0c44298fc`)", "many files"),
+        ("several versions have one hash", "removed"), ("the hash of an empty file (`e3b0c44298fc`)", "many files"),
     ):  # fmt: skip
         assert said in ROWS[row]
     assert "many files" in str(error.value)
