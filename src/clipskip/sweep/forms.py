@@ -235,6 +235,24 @@ image.save("picture.png")
 '''
 
 
+def _adapters(loras: Sequence[LoraRef]) -> list[str]:
+    """Return the lines that load the LoRAs into diffusers' pipeline and set their weights."""
+    if not loras:
+        return []
+    lines = [
+        f"pipe.load_lora_weights({f'{lora.name}.safetensors'!r}, adapter_name={f'lora{i}'!r})"
+        for i, lora in enumerate(loras)
+    ]
+    weights = ", ".join(
+        f"{lora.unet:g}"
+        if lora.unet == lora.text_encoder
+        else f"{{'unet': {lora.unet:g}, 'text_encoder': {lora.text_encoder:g}}}"
+        for lora in loras
+    )
+    names = [f"lora{i}" for i in range(len(loras))]
+    return [*lines, f"pipe.set_adapters({names!r}, adapter_weights=[{weights}])"]
+
+
 def _diffusers(picture: _Picture) -> str:
     """Return a script that runs as it is once MODEL and the LoRAs' paths are right."""
     asked, scheduler = picture.request, DIFFUSERS.get(picture.sampler)
@@ -253,26 +271,12 @@ def _diffusers(picture: _Picture) -> str:
             f"diffusers has no sampler {picture.sampler} on the schedule {picture.schedule}; choose another",
             field="sampler",
         )
-    loras = [
-        f"pipe.load_lora_weights({f'{lora.name}.safetensors'!r}, adapter_name={f'lora{i}'!r})"
-        for i, lora in enumerate(picture.loras)
-    ]
-    if loras:
-        weights = ", ".join(
-            f"{lora.unet:g}"
-            if lora.unet == lora.text_encoder
-            else f"{{'unet': {lora.unet:g}, 'text_encoder': {lora.text_encoder:g}}}"
-            for lora in picture.loras
-        )
-        loras.append(
-            f"pipe.set_adapters({[f'lora{i}' for i in range(len(picture.loras))]!r}, adapter_weights=[{weights}])"
-        )
     options = (", use_karras_sigmas=True" if karras else "") + (
         ', algorithm_type="sde-dpmsolver++"' if picture.sampler == "DPM++ 2M SDE" else ""
     )
     return CODE.format(
         scheduler=scheduler, pipeline="StableDiffusionPipeline", model=f"{asked.model}.safetensors", options=options,
-        loras="\n".join([*loras, ""]), prompt=picture.prompt, negative=asked.negative_prompt,
+        loras="\n".join([*_adapters(picture.loras), ""]), prompt=picture.prompt, negative=asked.negative_prompt,
         skip=_whole_skip(picture.skip), negative_skip=_whole_skip(picture.negative), steps=asked.steps, cfg=f"{asked.cfg_scale:g}",
         width=picture.width, height=picture.height, seed=asked.seed,
     )  # fmt: skip

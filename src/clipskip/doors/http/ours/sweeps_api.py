@@ -150,6 +150,19 @@ def _add_pictures(routes: APIRouter, studio: Studio) -> None:
         return Response(animation([cell.path for cell in drawn]), media_type="image/webp", headers=name)
 
 
+def _manifest(studio: Studio, id: str) -> dict[str, Any]:
+    record = studio.history.find(id)
+    contents = read_manifest(record.folder)
+    if contents is None:
+        raise NotFound(f"the sweep {id} has no manifest any more; start the sweep again", field="sweep")
+    digests = [[{"sha256": studio.history.digest(cell)} for cell in row] for row in record.cells]
+    cells = [
+        [cell | digest for cell, digest in zip(row, more, strict=True)]
+        for row, more in zip(contents["cells"], digests, strict=True)
+    ]
+    return contents | {"cells": cells}
+
+
 def _add_files(routes: APIRouter, studio: Studio) -> None:
     @routes.get("/{id}/grid.png", response_class=FileResponse, responses=PNG)
     def grid(id: str) -> FileResponse:
@@ -183,16 +196,7 @@ def _add_files(routes: APIRouter, studio: Studio) -> None:
     @routes.get("/{id}/manifest.json")
     def manifest(id: str) -> dict[str, Any]:
         """Return the manifest: each cell's file, its sha256 once it is drawn, and its settings."""
-        record = studio.history.find(id)
-        contents = read_manifest(record.folder)
-        if contents is None:
-            raise NotFound(f"the sweep {id} has no manifest any more; start the sweep again", field="sweep")
-        digests = [[{"sha256": studio.history.digest(cell)} for cell in row] for row in record.cells]
-        cells = [
-            [cell | digest for cell, digest in zip(row, more, strict=True)]
-            for row, more in zip(contents["cells"], digests, strict=True)
-        ]
-        return contents | {"cells": cells}
+        return _manifest(studio, id)
 
 
 def _wanted(body: SweepBody, studio: Studio) -> tuple[Request, tuple[Skip, ...]]:
