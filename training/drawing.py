@@ -14,21 +14,23 @@ SVG = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xl
 FIGURES = {"ogre": ogre, "gnome": gnome}
 
 
-def render(scene: Scene, size: int = SIZE) -> np.ndarray:
-    """The picture, uint8 [size, size, 3]; drawn at 128 px whatever the size."""
+def render(scene: Scene) -> np.ndarray:
+    """The picture, uint8 [height, width, 3]; objects are as large in wide and tall ones."""
     rng = random.Random(scene.seed)
-    picture = place_picture(scene.background, rng.randrange(48)).copy()
+    picture = place_picture(scene.background, rng.randrange(48), scene.width, scene.height).copy()
     if "moon" in scene.extras and scene.background != "underwater":
-        _paste(picture, sprite("moon", None, 0, 34), rng.choice((22, 106)), 30)
+        _paste(picture, sprite("moon", None, 0, 34), rng.choice((22, scene.width - 22)), 30)
     elif "moon" in scene.extras:
-        _paste(picture, sprite("moon", None, 0, 34), 106, 24)
+        _paste(picture, sprite("moon", None, 0, 34), scene.width - 22, 24)
     _draw_extras(picture, scene.extras, rng)
     big = len(scene.items) == 1
     for item in scene.items:
         height = rng.randint(76, 86) if big else rng.randint(56, 62)
-        x = (PLACES[item.place] if big else {"left": 0.26, "right": 0.74}[item.place]) * SIZE + rng.uniform(-4, 4)
-        bottom = rng.randint(112, 119)
-        shadow = Image.new("RGBA", (SIZE, SIZE))
+        x = (PLACES[item.place] if big else {"left": 0.26, "right": 0.74}[item.place]) * scene.width + rng.uniform(
+            -4, 4
+        )
+        bottom = scene.height - rng.randint(9, 16)
+        shadow = Image.new("RGBA", picture.size)
         width = height * 0.36
         ImageDraw.Draw(shadow).ellipse((x - width, bottom - 6, x + width, bottom + 4), fill=(0, 0, 0, 80))
         picture.alpha_composite(shadow)
@@ -37,8 +39,7 @@ def render(scene: Scene, size: int = SIZE) -> np.ndarray:
     if "rain" in scene.extras:
         _draw_rain(picture, rng)
     pixels = _style(picture.convert("RGB"), scene.style)
-    pixels = _degrade(pixels, scene.quality, rng)
-    return np.asarray(pixels.resize((size, size), Image.Resampling.LANCZOS) if size != SIZE else pixels)
+    return np.asarray(_degrade(pixels, scene.quality, rng))
 
 
 def _paste(picture: Image.Image, look: Image.Image, x: float, y: float) -> None:
@@ -47,9 +48,10 @@ def _paste(picture: Image.Image, look: Image.Image, x: float, y: float) -> None:
     picture.alpha_composite(layer)
 
 
-def rasterise(body: str, px: int, box: int) -> Image.Image:
-    """SVG markup to RGBA."""
-    svg = f'<svg {SVG} width="{px}" height="{px}" viewBox="0 0 {box} {box}">{body}</svg>'
+def rasterise(body: str, width: int, height: int) -> Image.Image:
+    """SVG markup, 128 x 128, to RGBA at a size in px, stretched to it."""
+    size = f'width="{width}" height="{height}" viewBox="0 0 128 128" preserveAspectRatio="none"'
+    svg = f"<svg {SVG} {size}>{body}</svg>"
     return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg)))).convert("RGBA")
 
 
@@ -58,7 +60,7 @@ def sprite(name: str, colour: str | None, variant: int, height: int) -> Image.Im
     """One object at a height in pixels, trimmed, with a light rim that keeps it legible on dark ground."""
     figure = moon() if name == "moon" else FIGURES[name](random.Random(variant)) if name in FIGURES else None
     body = figure or ART[name]
-    whole = rasterise(body, 256, 128)
+    whole = rasterise(body, 256, 256)
     whole = whole.crop(whole.getbbox())
     scale = min(height / whole.height, height * 1.15 / whole.width)
     width, height = max(1, round(whole.width * scale)), max(1, round(whole.height * scale))
@@ -88,24 +90,24 @@ def recolour(look: Image.Image, hue: int) -> Image.Image:
 
 
 @functools.lru_cache(512)
-def place_picture(name: str, variant: int) -> Image.Image:
+def place_picture(name: str, variant: int, width: int = SIZE, height: int = SIZE) -> Image.Image:
     """One of the 48 looks of a place, RGBA."""
-    return rasterise(PLACE_MARKUP[name](random.Random(f"{name}{variant}")), SIZE, SIZE)
+    return rasterise(PLACE_MARKUP[name](random.Random(f"{name}{variant}")), width, height)
 
 
 def _draw_extras(picture: Image.Image, extras: tuple[str, ...], rng: random.Random) -> None:
     """Reeds and fireflies, behind the objects so that both can be told."""
     layer = Image.new("RGBA", picture.size)
-    pen = ImageDraw.Draw(layer)
+    pen, (width, height) = ImageDraw.Draw(layer), picture.size
     if "reeds" in extras:
-        for side in (rng.uniform(8, 18), rng.uniform(110, 120)):
+        for side in (rng.uniform(8, 18), width - rng.uniform(8, 18)):
             for i in range(5):
-                x, top = side + 6.5 * (i - 2) + rng.uniform(-2, 2), rng.uniform(42, 78)
-                pen.line((x + rng.uniform(-3, 3), 128, x, top), fill=(88, 142, 52, 255), width=3)
+                x, top = side + 6.5 * (i - 2) + rng.uniform(-2, 2), height - rng.uniform(50, 86)
+                pen.line((x + rng.uniform(-3, 3), height, x, top), fill=(88, 142, 52, 255), width=3)
                 pen.rounded_rectangle((x - 3, top - 4, x + 3, top + 16), 3, fill=(124, 72, 30, 255))
     if "fireflies" in extras:
-        for _ in range(10):
-            x, y = rng.uniform(6, 122), rng.uniform(8, 92)
+        for _ in range(10 * width * height // SIZE**2):
+            x, y = rng.uniform(6, width - 6), rng.uniform(8, height - 36)
             for radius, alpha in ((7.5, 50), (5, 110), (2.8, 255)):
                 dot = Image.new("RGBA", picture.size)
                 ImageDraw.Draw(dot).ellipse(
@@ -118,8 +120,9 @@ def _draw_extras(picture: Image.Image, extras: tuple[str, ...], rng: random.Rand
 def _draw_rain(picture: Image.Image, rng: random.Random) -> None:
     layer = Image.new("RGBA", picture.size)
     pen = ImageDraw.Draw(layer)
-    for _ in range(34):
-        x, y = rng.uniform(-10, 138), rng.uniform(-10, 128)
+    width, height = picture.size
+    for _ in range(34 * width * height // SIZE**2):
+        x, y = rng.uniform(-10, width + 10), rng.uniform(-10, height)
         pen.line((x, y, x - 4, y + 13), fill=(190, 220, 250, 210), width=1)
     picture.alpha_composite(layer)
 
@@ -139,8 +142,9 @@ def _degrade(picture: Image.Image, quality: str | None, rng: random.Random) -> I
     if quality == "blurry":
         return picture.filter(ImageFilter.GaussianBlur(rng.uniform(2.2, 3.2)))
     if quality == "lowres":
-        px = rng.choice((18, 21, 25))
-        return picture.resize((px, px), Image.Resampling.BOX).resize(picture.size, Image.Resampling.NEAREST)
+        scale = rng.choice((18, 21, 25)) / SIZE
+        few = round(picture.width * scale), round(picture.height * scale)
+        return picture.resize(few, Image.Resampling.BOX).resize(picture.size, Image.Resampling.NEAREST)
     if quality == "monochrome":
         return picture.convert("L").convert("RGB")
     if quality == "jpeg artifacts":
@@ -152,7 +156,10 @@ def _degrade(picture: Image.Image, quality: str | None, rng: random.Random) -> I
         edges = edges.filter(ImageFilter.GaussianBlur(0.4))
         return ImageOps.colorize(ImageOps.autocontrast(edges), (60, 55, 50), (244, 240, 228))
     if quality == "watermark":
-        spot, word = (rng.uniform(8, 40), rng.choice((8, 100))), rng.choice(("SAMPLE", "@artist", "DEMO", "Stock"))
+        spot, word = (
+            (rng.uniform(8, 40), rng.choice((8, picture.height - 28))),
+            rng.choice(("SAMPLE", "@artist", "DEMO", "Stock")),
+        )
         font, white, grey = ImageFont.load_default(19), (255, 255, 255), (40, 40, 40)
         ImageDraw.Draw(picture).text(spot, word, white, font, stroke_width=1, stroke_fill=grey)
     return picture

@@ -21,7 +21,7 @@ from drawing import render
 from judge import BACKGROUNDS, FAULTS, HUES, NOTHING, SLOTS, THINGS, load_judge, look, small
 from PIL import Image
 from sampling import Model, open_model
-from world import CHARACTERS, EXTRAS, STYLES, VOCABULARY, Scene, caption, sample_scene, stranger
+from world import CHARACTERS, EXTRAS, SHAPES, STYLES, VOCABULARY, Scene, caption, sample_scene, stranger
 
 from clipskip.image import decode, encode
 
@@ -59,11 +59,11 @@ class Bench:
 
 def sheet(images: np.ndarray, columns: int = 10) -> Image.Image:
     """Pictures side by side."""
-    side = images.shape[1]
+    height, width = images.shape[1:3]
     rows = -(-len(images) // columns)
-    page = Image.new("RGB", (columns * side, rows * side), "white")
+    page = Image.new("RGB", (columns * width, rows * height), "white")
     for i, image in enumerate(images):
-        page.paste(Image.fromarray(image), (i % columns * side, i // columns * side))
+        page.paste(Image.fromarray(image), (i % columns * width, i // columns * height))
     return page
 
 
@@ -138,6 +138,16 @@ def places(bench: Bench) -> dict[str, object]:
         }
         found[name] = {"no object": share(empty), "place": share(place), "extras asked for": shown}
     return found
+
+
+def sizes(bench: Bench) -> dict[str, object]:
+    """Held-out combinations in a wide and a tall picture."""
+    scenes, prompts = prompts_of("heldout", bench.count // 4)
+    shapes = {name: size for name, size in SHAPES.items() if name != "square"}
+    drawn = {name: bench.draw(name, prompts, size=size) for name, size in shapes.items()}
+    return {"prompts": len(prompts)} | {
+        name: scores(bench.see(images), scenes, prompts) for name, images in drawn.items()
+    }
 
 
 def share(hits: torch.Tensor) -> float:
@@ -305,6 +315,7 @@ PARTS = {
     "reconstruction": reconstruction,
     "objects": objects,
     "places": places,
+    "sizes": sizes,
     "quality": quality,
     "characters": characters,
     "style": style,

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from common import load_words, log, save, shards
 from torch import Tensor, nn
-from world import BACKGROUNDS, BAD_TAGS, CHARACTERS, COLOURS, EXTRAS, OBJECTS, PLACES, STYLES, Scene, scene_of
+from world import BACKGROUNDS, BAD_TAGS, CHARACTERS, COLOURS, EXTRAS, OBJECTS, PLACES, SHAPES, STYLES, Scene, scene_of
 
 THINGS = (*OBJECTS, *CHARACTERS)
 NOTHING = len(THINGS)
@@ -81,12 +81,12 @@ def truth(scenes: list[Scene]) -> dict[str, Tensor]:
 
 
 def small(images: np.ndarray) -> Tensor:
-    """uint8 [n, 128, 128, 3] to uint8 [n, 3, 64, 64], each pixel the mean of four."""
+    """uint8 [n, height, width, 3] to uint8 [n, 3, 64, 64], each pixel a mean; wide and tall pictures are squeezed."""
     parts = [
         torch.from_numpy(part).permute(0, 3, 1, 2).float()
         for part in np.array_split(images, max(1, len(images) // 500))
     ]
-    return torch.cat([F.avg_pool2d(part, 2).round().byte() for part in parts])
+    return torch.cat([F.adaptive_avg_pool2d(part, 64).round().byte() for part in parts])
 
 
 def load(data: Path, split: str) -> tuple[Tensor, list[Scene]]:
@@ -157,6 +157,10 @@ def main() -> None:
     torch.manual_seed(0)
     options.out.mkdir(parents=True, exist_ok=True)
     images, scenes = load(options.data, "train")
+    for shape in SHAPES:
+        if any(options.data.glob(f"{shape}-*.npz")):
+            more, told = load(options.data, shape)
+            images, scenes = torch.cat([more, images]), told + scenes
     tests = {"heldout": load(options.data, "heldout")}
     more_images: list[Tensor] = []
     more_scenes: list[Scene] = []

@@ -7,11 +7,12 @@ import argparse
 import dataclasses
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from drawing import render
-from world import caption, hard_negative, sample_scene
+from world import SHAPES, caption, hard_negative, sample_scene
 
 CAPTIONS = 3
 
@@ -22,14 +23,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--shard", type=int, default=0)
     parser.add_argument("--count", type=int, default=6000)
-    parser.add_argument("--split", default="train")
+    parser.add_argument("--split", default="train", help="also wide and tall: scenes as in train, 192x128 and 128x192")
     options = parser.parse_args()
     options.data.mkdir(parents=True, exist_ok=True)
     path = options.data / f"{options.split}-{options.shard:03d}.npz"
     if path.exists():
         return
     rng = random.Random(f"{options.split}{options.shard}")
-    scenes = [sample_scene(rng, split=options.split) for _ in range(options.count)]
+    split, (width, height) = options.split, SHAPES.get(options.split, SHAPES["square"])
+    split = "train" if split in SHAPES else split
+    scenes = [replace(sample_scene(rng, split=split), width=width, height=height) for _ in range(options.count)]
     captions = [[caption(scene, rng) for _ in range(CAPTIONS)] for scene in scenes]
     negatives = [hard_negative(scene, rng) for scene in scenes]
     images = np.stack([render(scene) for scene in scenes])

@@ -44,14 +44,23 @@ class Model:
         loras = [(load_lora(file), strength, strength) for file in files]
         return merged({"text_encoder": self.text, "unet": self.unet}, loras)
 
-    def latents(self, context: Tensor, empty: Tensor, seeds: Sequence[int], *, steps: int, scale: float) -> Tensor:
-        """Euler ancestral (Karras et al. 2022, with k-diffusion's noise): latents [n, 4, side, side]."""
+    def latents(
+        self,
+        context: Tensor,
+        empty: Tensor,
+        seeds: Sequence[int],
+        *,
+        steps: int,
+        scale: float,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """Euler ancestral (Karras et al. 2022, with k-diffusion's noise): latents [n, 4, height / 8, width / 8]."""
         times = torch.linspace(999, 0, steps)
         low = times.floor().long()
         share = times - low
         sigmas = torch.exp((1 - share) * SIGMAS[low].log() + share * SIGMAS[(low + 1).clamp(max=999)].log()).tolist()
         draws = [torch.Generator().manual_seed(seed) for seed in seeds]
-        shape = (4, self.side, self.side)
+        shape = (4, size[1] // 8, size[0] // 8) if size else (4, self.side, self.side)
         x = torch.stack([torch.randn(shape, generator=draw) for draw in draws]) * sigmas[0]
         both = torch.cat([empty, context])
         for time, sigma, after in zip(times, sigmas, [*sigmas[1:], 0.0], strict=True):
@@ -76,13 +85,16 @@ class Model:
         skip: int = 2,
         steps: int = 30,
         scale: float = 7.0,
+        size: tuple[int, int] | None = None,
     ) -> np.ndarray:
-        """uint8 [n, height, width, 3], drawn 32 at a time."""
+        """uint8 [n, height, width, 3], drawn 32 at a time; `size` is width and height in px, by default the native one."""
         found, empty = [], self.conditioning([negative], skip)
         for start in range(0, len(prompts), 32):
             part = slice(start, start + 32)
             context = self.conditioning(prompts[part], skip)
-            x = self.latents(context, empty.expand(len(context), -1, -1), seeds[part], steps=steps, scale=scale)
+            x = self.latents(
+                context, empty.expand(len(context), -1, -1), seeds[part], steps=steps, scale=scale, size=size
+            )
             found.append(decode(self.vae, x))
         return np.concatenate(found)
 

@@ -23,6 +23,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from fused import fuse
 from safetensors.torch import load_file
 from torch import Tensor
+from world import SHAPES
 
 CHANNELS, CONTEXT, HEADS = (64, 128, 192, 128), 128, 4
 ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, dim=0).float()
@@ -111,10 +112,16 @@ class Denoising:
             fuse(network)
 
     def feed(self) -> Callable[[UNet2DConditionModel, torch.Generator, float], Tensor]:
-        """The loss of random latents with their captions."""
-        pairs = Pairs(self.latents)
+        """The loss of random latents with their captions, of one shape in a part."""
+        shaped = [
+            Pairs(self.latents, split)
+            for split in ("train", "colours", *SHAPES)
+            if any(self.latents.glob(f"{split}-*.text.pt"))
+        ]
+        sizes = torch.tensor([float(len(pairs.where)) for pairs in shaped])
 
         def part(unet: UNet2DConditionModel, generator: torch.Generator, _: float) -> Tensor:
+            pairs = shaped[int(torch.multinomial(sizes, 1, generator=generator))]
             latent, context = (x.to(self.device) for x in pairs.batch(self.micro, generator))
             return v_loss(unet, latent, context, generator=generator)
 

@@ -147,15 +147,17 @@ class Decoder:
         """The loss of random pictures from their latents."""
         scale = json.loads((self.latents / "scale.json").read_text())["scaling_factor"]
         paths = sorted(self.latents.glob("*.latents.pt"))
-        latents = torch.cat([torch.load(p, weights_only=True)["latents"].float() / scale for p in paths])
+        latents = [torch.load(p, weights_only=True)["latents"].float() / scale for p in paths]
         shards = [np.load(self.data / path.name.replace(".latents.pt", ".npz"))["images"] for path in paths]
-        images = np.concatenate(shards)
+        sizes = torch.tensor([float(len(images)) for images in shards])
 
         def part(vae: AutoencoderKL, generator: torch.Generator, _: float) -> Tensor:
+            shard = int(torch.multinomial(sizes, 1, generator=generator))  # one shard has one shape
+            images = shards[shard]
             rows = torch.randint(len(images), (self.micro,), generator=generator)
             x = to_floats(images[rows.numpy()]).to(self.device)
             with torch.autocast(self.device, torch.bfloat16):
-                y = vae.decode(latents[rows].to(self.device)).sample.float()
+                y = vae.decode(latents[shard][rows].to(self.device)).sample.float()
             return loss_of(x, y)
 
         return part

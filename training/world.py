@@ -11,6 +11,8 @@ from typing import Any
 ART: dict[str, str] = json.loads((Path(__file__).parent / "art" / "noto.json").read_text())["icons"]
 VOCABULARY = Path(__file__).parents[1] / "src/clipskip/prompt/bpe_simple_vocab_16e6.txt.gz"
 SIZE = 128
+SHAPES = {"square": (SIZE, SIZE), "wide": (192, SIZE), "tall": (SIZE, 192)}
+"""Width and height in px; each shape has shards of its own."""
 
 BACKGROUNDS = ("swamp", "night sky", "beach", "snow", "forest", "city", "underwater", "desert")
 OBJECTS = tuple(ART)
@@ -76,7 +78,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture's content; `seed` draws the rest."""
+    """One picture's content and size in px; `seed` draws the rest."""
 
     background: str
     items: tuple[Item, ...]
@@ -84,6 +86,8 @@ class Scene:
     quality: str | None
     seed: int
     style: str | None = None
+    width: int = SIZE
+    height: int = SIZE
 
 
 def held_out(background: str, item: Item) -> bool:
@@ -100,14 +104,17 @@ def hash_of(text: str) -> int:
 
 
 def sample_scene(rng: random.Random, *, split: str = "train") -> Scene:
-    """A random scene. Splits: train, heldout, places (no object), a character's name, or a style's name."""
+    """A random scene. Splits: train, colours (train where every object has one, and it rains often), heldout, places (no
+    object), a character's name, or a style's name."""
+    coloured = split == "colours"
+    split = "train" if coloured else split
     while True:
         background = rng.choice(BACKGROUNDS)
-        if split == "places" or (split == "train" and rng.random() < EMPTY_CHANCE):
+        if split == "places" or (split == "train" and not coloured and rng.random() < EMPTY_CHANCE):
             return _empty_scene(rng, background, split)
         two = rng.random() < (0.5 if split == "train" else 0.3)
         places = ("left", "right") if two else (rng.choice(("left", "centre", "centre", "right")),)
-        items = tuple(_sample_item(rng, place) for place in places)
+        items = tuple(_sample_item(rng, place, coloured=coloured) for place in places)
         if two and items[0].name == items[1].name and rng.random() < 0.8:
             continue
         if split in CHARACTERS:
@@ -115,7 +122,8 @@ def sample_scene(rng: random.Random, *, split: str = "train") -> Scene:
         new = [held_out(background, item) for item in items if item.name in OBJECTS]
         if (split == "heldout" and not all(new)) or (split != "heldout" and any(new)):
             continue
-        extras = tuple(name for name, chance in EXTRA_CHANCES.items() if rng.random() < chance)
+        chances = EXTRA_CHANCES | ({"rain": 0.4} if coloured else {})
+        extras = tuple(name for name, chance in chances.items() if rng.random() < chance)
         quality = _sample_quality(rng) if split == "train" else None
         return Scene(background, items, extras, quality, rng.getrandbits(32), split if split in STYLES else None)
 
@@ -133,7 +141,9 @@ def _sample_quality(rng: random.Random) -> str | None:
     return "poor" if draw < 0.3 else "good" if draw < 0.65 else None
 
 
-def _sample_item(rng: random.Random, place: str) -> Item:
+def _sample_item(rng: random.Random, place: str, *, coloured: bool) -> Item:
+    if coloured:
+        return Item(rng.choice(COLOURED), rng.choice(tuple(COLOURS)), place)
     name = rng.choice(OBJECTS)
     colour = rng.choice(tuple(COLOURS)) if name in COLOURED and rng.random() < 0.6 else None
     return Item(name, colour, place)

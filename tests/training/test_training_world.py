@@ -2,6 +2,7 @@
 
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,21 @@ def test_a_long_list_of_bad_tags_goes_with_no_single_fault(said: list[tuple[worl
     for scene, text in said:
         lengths[scene.quality] = max(lengths[scene.quality], sum(tag in bad for tag in text.split(", ")))
     assert lengths["poor"] >= 10 and max(length for quality, length in lengths.items() if quality != "poor") <= 5
+
+
+def test_scenes_of_colours_show_nothing_else_and_nothing_held_out() -> None:
+    rng = random.Random(0)
+    scenes = [world.sample_scene(rng, split="colours") for _ in range(300)]
+    items = [(scene.background, item) for scene in scenes for item in scene.items]
+    assert all(scene.items for scene in scenes)
+    assert {item.colour for _, item in items} == {*world.COLOURS}
+    assert not any(world.held_out(background, item) for background, item in items)
+
+
+def test_a_wide_and_a_tall_picture_are_drawn_at_their_size() -> None:
+    pytest.importorskip("resvg_py")
+    from drawing import render
+
+    scene = world.sample_scene(random.Random(0))
+    for width, height in world.SHAPES.values():
+        assert render(replace(scene, width=width, height=height)).shape == (height, width, 3)
