@@ -214,6 +214,17 @@ def test_the_row_that_is_seen_is_saved_as_an_animation_pixel_by_pixel(own: Page)
 
 
 @needs_browser
+def test_a_sweeps_own_page_names_its_model_seed_and_date(browser: Browser, file: Path) -> None:
+    cells = [[PageCell(path=file.parent / f"{r}-{c}.png", settings=f"row {r}") for c in range(3)] for r in range(2)]
+    more = {"model": {"name": "starter", "depth": 12}, "seed": 5, "created": "2026-11-29T12:20:00.000+00:00"}
+    file.write_text(write_page(cells, columns=COLUMNS, rows=ROWS, prompt="swamp", more=more))
+    tab = browser.new_page()
+    tab.goto(file.as_uri())
+    expect(tab.locator("#sweep-about")).to_have_text(re.compile(r"^starter · seed 5 · Nov 29, 2026"))
+    tab.close()
+
+
+@needs_browser
 def test_a_page_that_names_files_beside_it_saves_them_once_its_folder_is_chosen(
     browser: Browser, file: Path, tmp_path: Path
 ) -> None:

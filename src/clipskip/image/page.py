@@ -43,7 +43,8 @@ def write_page(
 
     Pictures are data URLs, or with `linked` the files beside the page. `depth` is the number of the model's layers,
     `trained` the Clip Skip that it was trained at, where the page begins. `more` is what else the viewer
-    knows of a sweep, in the words of the API: rows with their LoRAs and values, axes, measures, summary, marks.
+    knows of a sweep, in the words of the API: model, seed, date, rows with their LoRAs and values, axes, measures, summary,
+    marks.
     """
     here = _viewer()
     script = bundle()

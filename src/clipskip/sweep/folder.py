@@ -145,8 +145,6 @@ def finish_folder(path: Path) -> None:
         columns=across,
         rows=down,
         name=path.name.removeprefix("sweep-"),
-        depth=manifest["model"].get("depth"),
-        trained=manifest["model"].get("trained_clip_skip"),
         linked=linked,
         more=_viewer_data(path, manifest) | ({} if linked else {"forms": carried_forms(manifest)}),
     )
@@ -161,6 +159,9 @@ def _viewer_data(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:  # Any
     ]
     scored: dict[str, Any] = {name: manifest[name] for name in ("measures", "summary") if name in manifest}
     known = {
+        "model": {key: manifest["model"].get(key) for key in ("name", "depth", "trained_clip_skip")},
+        "seed": None if any(axis["name"] == "seed" for axis in axes) else manifest["request"].get("seed"),
+        "created": manifest["created"],
         "rows": manifest["rows"],
         "axes": axes,
         "left_out": manifest.get("left_out", []),

@@ -1,8 +1,7 @@
 // Past sweeps, newest first: found by words, reopened with everything, renamed, deleted.
 
 import { ApiError, api } from "./api.js";
-import { at, h, plural, say } from "./dom.js";
-import { about } from "./sweep.js";
+import { about, at, h, plural, say } from "./dom.js";
 
 const STATES = { queued: "waiting", running: "being drawn", cancelled: "cancelled", failed: "failed", interrupted: "interrupted", done: null };
 const PAUSE_MS = 200;

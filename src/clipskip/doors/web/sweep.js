@@ -2,7 +2,7 @@
 
 import { openAdvice } from "./advice.js";
 import { ApiError, api, follow } from "./api.js";
-import { at, duration, h, plural, say } from "./dom.js";
+import { about, at, duration, h, plural, say } from "./dom.js";
 import { openMarking } from "./marking.js";
 import { openScoring } from "./scoring.js";
 import { openViewer } from "./viewer.js";
@@ -183,11 +183,4 @@ export function openSweeps(hear) {
 function others(workers) {
   const each = workers.map((one) => `${one.name} ${one.per_second.toFixed(2)}`);
   return workers.length ? `; pictures a second: ${each.join(", ")}` : "";
-}
-
-/** A sweep in one line: model, when, seed. */
-export function about(sweep) {
-  const when = new Date(sweep.created);
-  const date = Number.isNaN(when.getTime()) ? null : when.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
-  return [sweep.model?.name, sweep.seed === null ? null : `seed ${sweep.seed}`, date].filter(Boolean).join(" · ");
 }

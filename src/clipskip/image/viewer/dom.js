@@ -93,3 +93,10 @@ export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 
 
 /** A note as a sentence. A first word that may be a name stays as it is. */
 export const sentence = (text) => text.replace(/^[a-z]+(?=\s)/, (word) => word[0].toUpperCase() + word.slice(1)).replace(/([^.!?])$/, "$1.");
+
+/** Model, seed and date of a sweep, as far as they are known. */
+export function about(sweep) {
+  const when = new Date(sweep.created);
+  const date = Number.isNaN(when.getTime()) ? null : when.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  return [sweep.model?.name, sweep.seed == null ? null : `seed ${sweep.seed}`, date].filter(Boolean).join(" · ");
+}

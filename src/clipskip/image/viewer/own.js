@@ -1,6 +1,6 @@
 // The one file that a sweep leaves: its pictures are in it, and nothing is asked of anybody.
 
-import { at } from "./dom.js";
+import { about, at } from "./dom.js";
 import { openViewer } from "./viewer.js";
 
 const KEPT = "clipskip.marks.";
@@ -38,4 +38,5 @@ function dialects(_, column) {
 
 const marks = kept(sweep);
 at("sweep-prompt").textContent = marks?.name || sweep.prompt || "No prompt";
+at("sweep-about").textContent = about(sweep);
 viewer.open(sweep, { ended: true, kept: marks });
