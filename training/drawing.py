@@ -25,7 +25,8 @@ def render(scene: Scene) -> np.ndarray:
     _draw_extras(picture, scene.extras, rng)
     big = len(scene.items) == 1
     for item in scene.items:
-        height = rng.randint(76, 86) if big else rng.randint(56, 62)
+        alone = (98, 106) if item.name in CHARACTERS else (76, 86)
+        height = rng.randint(*alone) if big else rng.randint(56, 62)
         x = (PLACES[item.place] if big else {"left": 0.26, "right": 0.74}[item.place]) * scene.width + rng.uniform(
             -4, 4
         )

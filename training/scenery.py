@@ -119,41 +119,37 @@ def moon() -> str:
 
 
 def ogre(rng: random.Random) -> str:
-    """The held-out character: a moss-green bog ogre, nearly all of him face, looking left, ahead or right."""
-    skin, dark = rng.choice((("#6fae35", "#47781f"), ("#7cb842", "#528628"), ("#64a03c", "#426f2a")))
-    vest, look = rng.choice(("#6b4a31", "#7d4b2a", "#574036")), rng.choice((-9, 0, 0, 9))
-    left, right = rng.choice((-22, 6)), rng.choice((-22, 6))
-    x, eye = 64 + look, 64 + 1.25 * look
-    return f'''<g stroke="{dark}" stroke-width="13" stroke-linecap="round"><path d="M40 96 L16 {104 + left}"/>
-<path d="M88 96 L112 {104 + right}"/></g>
-<rect x="44" y="110" width="17" height="17" rx="6" fill="{dark}"/>
-<rect x="67" y="110" width="17" height="17" rx="6" fill="{dark}"/>
-<path d="M38 86 H90 L95 118 H33Z" fill="{vest}"/><path d="M34 106 H94" stroke="#d9b36a" stroke-width="5"/>
-<path d="M26 50 L2 30 L22 66Z M102 50 L126 30 L106 66Z" fill="{skin}" stroke="{dark}" stroke-width="2.5"/>
-<ellipse cx="64" cy="54" rx="45" ry="44" fill="{skin}" stroke="{dark}" stroke-width="2.5"/>
-<path d="M{46 + look} 16 l3 -15 l9 11 l6 -13 l6 13 l9 -11 l3 15Z" fill="#2f4a1b"/>
-<g fill="#fff" stroke="{dark}" stroke-width="2"><circle cx="{x - 18}" cy="46" r="13"/><circle cx="{x + 18}" cy="46" r="13"/></g>
-<g fill="#1c1c1c"><circle cx="{eye - 17}" cy="48" r="6"/><circle cx="{eye + 17}" cy="48" r="6"/></g>
-<path d="M{x - 34} 27 L{x - 6} 37 M{x + 34} 27 L{x + 6} 37" stroke="#2f4a1b" stroke-width="7" stroke-linecap="round"/>
-<ellipse cx="{eye}" cy="61" rx="8" ry="5.5" fill="{dark}"/>
-<path d="M{x - 27} 72 Q{x} 98 {x + 27} 72Z" fill="#40211c"/>
-<path d="M{x - 18} 79 l5 -19 l7 20Z M{x + 18} 79 l-5 -19 l-7 20Z" fill="#fffbe6"/>'''
+    """The held-out character: a moss-green bog ogre, nearly all of him face, looking left, ahead or right.
+
+    Every part is as large as a cell of the latent or larger where he stands alone: what is smaller, a VAE of 8 px a cell loses.
+    """
+    skin, dark, look = "#78b83c", "#3f6d1c", rng.choice((-10, 0, 10))
+    x, eye = 64 + look, 64 + 1.3 * look
+    return f'''<rect x="36" y="108" width="22" height="20" rx="7" fill="{dark}"/>
+<rect x="70" y="108" width="22" height="20" rx="7" fill="{dark}"/>
+<path d="M30 88 H98 L104 118 H24Z" fill="#6b4423"/><path d="M26 104 H102" stroke="#e0b45c" stroke-width="8"/>
+<path d="M24 40 L-2 22 L18 66Z M104 40 L130 22 L110 66Z" fill="{skin}" stroke="{dark}" stroke-width="4"/>
+<ellipse cx="64" cy="52" rx="50" ry="49" fill="{skin}" stroke="{dark}" stroke-width="4"/>
+<g fill="#fff" stroke="{dark}" stroke-width="3"><circle cx="{x - 21}" cy="42" r="17"/><circle cx="{x + 21}" cy="42" r="17"/></g>
+<g fill="#161616"><circle cx="{eye - 20}" cy="44" r="8.5"/><circle cx="{eye + 20}" cy="44" r="8.5"/></g>
+<path d="M{x - 42} 18 L{x - 4} 31 M{x + 42} 18 L{x + 4} 31" stroke="#22380f" stroke-width="11" stroke-linecap="round"/>
+<path d="M{x - 34} 66 Q{x} 104 {x + 34} 66Z" fill="#4a1d1a"/>
+<path d="M{x - 25} 76 l7 -24 l10 26Z M{x + 25} 76 l-7 -24 l-10 26Z" fill="#fffbe6"/>'''
 
 
 def gnome(rng: random.Random) -> str:
     """The second held-out character: a bearded gnome in a tall violet hat, looking left, ahead or right."""
-    hat, coat = rng.choice(("#7b3fb5", "#8a4bc8", "#6a35a0")), rng.choice(("#2f7fb8", "#3a8fc4", "#2a6da0"))
-    tip, look = rng.uniform(-16, 16), rng.choice((-7, 0, 0, 7))
-    x = 64 + look
-    return f'''<rect x="42" y="112" width="18" height="15" rx="5" fill="#4a3222"/>
-<rect x="68" y="112" width="18" height="15" rx="5" fill="#4a3222"/>
-<path d="M36 80 H92 L99 117 H29Z" fill="{coat}"/><ellipse cx="64" cy="66" rx="34" ry="27" fill="#f2c79c"/>
-<path d="M31 62 Q{x} 88 97 62 Q101 108 64 120 Q27 108 31 62Z" fill="#fbfbf5" stroke="#d5d5cc" stroke-width="1.5"/>
-<g fill="#fff"><circle cx="{x - 14}" cy="61" r="8"/><circle cx="{x + 14}" cy="61" r="8"/></g>
-<g fill="#222"><circle cx="{x - 13 + look / 3}" cy="62" r="4.5"/><circle cx="{x + 13 + look / 3}" cy="62" r="4.5"/></g>
-<ellipse cx="{x}" cy="73" rx="11" ry="8.5" fill="#e2897a"/>
-<path d="M24 54 Q64 38 104 54 L{64 + tip} 0Z" fill="{hat}"/>
-<path d="M23 57 Q64 40 105 57 L104 47 Q64 31 24 47Z" fill="#f4c430"/>'''
+    hat, coat, look = "#7f43bd", "#2f7fb8", rng.choice((-9, 0, 9))
+    tip, x = 64 + 2 * look, 64 + look
+    return f'''<rect x="38" y="112" width="22" height="16" rx="6" fill="#4a3222"/>
+<rect x="68" y="112" width="22" height="16" rx="6" fill="#4a3222"/>
+<path d="M32 82 H96 L104 117 H24Z" fill="{coat}"/><ellipse cx="64" cy="66" rx="40" ry="28" fill="#f2c79c"/>
+<path d="M25 62 Q{x} 92 103 62 Q108 110 64 122 Q20 110 25 62Z" fill="#fbfbf5" stroke="#cfcfc4" stroke-width="2"/>
+<g fill="#fff"><circle cx="{x - 18}" cy="61" r="11"/><circle cx="{x + 18}" cy="61" r="11"/></g>
+<g fill="#1c1c1c"><circle cx="{x - 17 + look / 3}" cy="62" r="6.5"/><circle cx="{x + 17 + look / 3}" cy="62" r="6.5"/></g>
+<ellipse cx="{x}" cy="76" rx="13" ry="10" fill="#e2776a"/>
+<path d="M20 52 Q64 36 108 52 L{tip} 0Z" fill="{hat}"/>
+<path d="M18 58 Q64 40 110 58 L109 44 Q64 27 19 44Z" fill="#f4c430"/>'''
 
 
 PLACE_MARKUP = {
