@@ -81,6 +81,7 @@ def test_a_files_own_words_are_printed_without_their_controls(command, tmp_path:
         (("generate", "a", "--seed", "5", "--seed", "much"), "'much'"),
         (("generate", "a", "--count", "0"), "0"),
         (("generate", "a", "--out", ""), "it is empty"),
+        (("generate", "a", "--out", "frog.png"), "is the name of a picture"),
     ],
 )
 def test_what_was_typed_wrong_is_told_in_one_line(command, words: tuple[str, ...], told: str) -> None:

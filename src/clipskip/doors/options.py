@@ -69,11 +69,19 @@ Encoder = Annotated[
 ]
 
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
 def _folder(text: str) -> Path:
-    """Parse a typed folder; an empty text is refused, because it would mean the current folder."""
+    """Parse a typed folder; an empty text is refused, because it would mean the current folder, and a picture's name too."""
     if not text.strip():
         raise typer.BadParameter("it is empty; name a folder, or . for the current one")
-    return Path(text)
+    path = Path(text)
+    if path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir():
+        raise typer.BadParameter(
+            f"{text} is the name of a picture; name a folder, pictures are named by their settings"
+        )
+    return path
 
 
 Out = typer.Option("--out", parser=_folder, metavar="PATH", help="Folder for the pictures; by default clipskip-out.")
