@@ -19,9 +19,9 @@ def render(scene: Scene) -> np.ndarray:
     rng = random.Random(scene.seed)
     picture = place_picture(scene.background, rng.randrange(48), scene.width, scene.height).copy()
     if "moon" in scene.extras and scene.background != "underwater":
-        _paste(picture, sprite("moon", None, 0, 34), rng.choice((22, scene.width - 22)), 30)
+        _paste(picture, sprite("moon", None, "centre", 34), rng.choice((22, scene.width - 22)), 30)
     elif "moon" in scene.extras:
-        _paste(picture, sprite("moon", None, 0, 34), scene.width - 22, 24)
+        _paste(picture, sprite("moon", None, "centre", 34), scene.width - 22, 24)
     _draw_extras(picture, scene.extras, rng)
     big = len(scene.items) == 1
     for item in scene.items:
@@ -35,7 +35,7 @@ def render(scene: Scene) -> np.ndarray:
         width = height * 0.36
         ImageDraw.Draw(shadow).ellipse((x - width, bottom - 6, x + width, bottom + 4), fill=(0, 0, 0, 80))
         picture.alpha_composite(shadow)
-        look = sprite(item.name, item.colour, rng.randrange(24) if item.name in CHARACTERS else 0, height)
+        look = sprite(item.name, item.colour, item.place, height)
         _paste(picture, look, x, bottom - height / 2)
     if "rain" in scene.extras:
         _draw_rain(picture, rng)
@@ -57,9 +57,10 @@ def rasterise(body: str, width: int, height: int) -> Image.Image:
 
 
 @functools.lru_cache(4096)
-def sprite(name: str, colour: str | None, variant: int, height: int) -> Image.Image:
-    """One object at a height in pixels, trimmed, with a light rim that keeps it legible on dark ground."""
-    figure = moon() if name == "moon" else FIGURES[name](random.Random(variant)) if name in FIGURES else None
+def sprite(name: str, colour: str | None, place: str, height: int) -> Image.Image:
+    """One object at a height in pixels, trimmed, with a light rim that keeps it legible on dark ground; characters look to the
+    middle from their place."""
+    figure = moon() if name == "moon" else FIGURES[name](place) if name in FIGURES else None
     body = figure or ART[name]
     whole = rasterise(body, 256, 256)
     whole = whole.crop(whole.getbbox())

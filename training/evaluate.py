@@ -105,7 +105,8 @@ def scores(said: dict[str, torch.Tensor], scenes: list[Scene], prompts: list[str
 
 
 def objects(bench: Bench) -> dict[str, object]:
-    """Held-out combinations; some of them also with the guide's negative prompt, and with two words that mean nothing."""
+    """Held-out combinations; some of them also with the guide's negative prompt, and with two words that mean nothing; and
+    prompts that all ask for two objects."""
     scenes, prompts = prompts_of("heldout", bench.count)
     plain = scores(bench.see(bench.draw("heldout", prompts)), scenes, prompts)
     few = bench.count // 4
@@ -114,9 +115,12 @@ def objects(bench: Bench) -> dict[str, object]:
     rng = random.Random("strangers")
     strange = [f"{stranger(rng)}, {prompt}, {stranger(rng)}" for prompt in prompts[:few]]
     unmoved = scores(bench.see(bench.draw("heldout-strangers", strange)), scenes[:few], strange)
+    pairs = prompts_of("heldout", bench.count // 3, keep=lambda scene: len(scene.items) == 2)
+    paired = scores(bench.see(bench.draw("heldout-pairs", pairs[1])), *pairs)
     return {
         "prompts": bench.count,
         "no negative": plain,
+        "two asked for": {"prompts": len(pairs[1]), **paired},
         "guide's negative": {"prompts": few, **guided},
         "two unknown words": {"prompts": few, **unmoved},
     }

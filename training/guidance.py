@@ -1,6 +1,6 @@
 """Makes a UNet want a guidance of 7: damps what a prompt adds to the empty one, without training.
 
-    python training/guidance.py --model FILE --latents DIR --out FILE [--share 0.55]
+    python training/guidance.py --model FILE --latents DIR --out FILE [--share 0.65]
     python training/guidance.py --model FILE --loras FILE... --out DIR
 
 A UNet that has learned from few scenes draws best at a guidance of 3 to 4, and too hard at the 7 that people type. Guidance
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--latents", type=Path)
     parser.add_argument("--loras", type=Path, nargs="*")
-    parser.add_argument("--share", type=float, default=0.55)
+    parser.add_argument("--share", type=float, default=0.65)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if options.loras:

@@ -118,12 +118,16 @@ def moon() -> str:
 <circle cx="78" cy="70" r="12"/><circle cx="56" cy="84" r="6"/></g>"""
 
 
-def ogre(rng: random.Random) -> str:
-    """The held-out character: a moss-green bog ogre, nearly all of him face, looking left, ahead or right.
+SIDES = {"left": 1, "centre": 0, "right": -1}
+"""Which way a character looks by where it stands, so that a prompt says it; 1 is to the right."""
+
+
+def ogre(place: str) -> str:
+    """The held-out character: a moss-green bog ogre, nearly all of him face, looking to the middle of the picture.
 
     Every part is as large as a cell of the latent or larger where he stands alone: what is smaller, a VAE of 8 px a cell loses.
     """
-    skin, dark, look = "#78b83c", "#3f6d1c", rng.choice((-10, 0, 10))
+    skin, dark, look = "#78b83c", "#3f6d1c", 10 * SIDES[place]
     x, eye = 64 + look, 64 + 1.3 * look
     return f'''<rect x="36" y="108" width="22" height="20" rx="7" fill="{dark}"/>
 <rect x="70" y="108" width="22" height="20" rx="7" fill="{dark}"/>
@@ -137,9 +141,9 @@ def ogre(rng: random.Random) -> str:
 <path d="M{x - 25} 76 l7 -24 l10 26Z M{x + 25} 76 l-7 -24 l-10 26Z" fill="#fffbe6"/>'''
 
 
-def gnome(rng: random.Random) -> str:
-    """The second held-out character: a bearded gnome in a tall violet hat, looking left, ahead or right."""
-    hat, coat, look = "#7f43bd", "#2f7fb8", rng.choice((-9, 0, 9))
+def gnome(place: str) -> str:
+    """The second held-out character: a bearded gnome in a tall violet hat, looking to the middle of the picture."""
+    hat, coat, look = "#7f43bd", "#2f7fb8", 9 * SIDES[place]
     tip, x = 64 + 2 * look, 64 + look
     return f'''<rect x="38" y="112" width="22" height="16" rx="6" fill="#4a3222"/>
 <rect x="68" y="112" width="22" height="16" rx="6" fill="#4a3222"/>
