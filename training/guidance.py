@@ -1,13 +1,13 @@
 """Makes a UNet want a guidance of 7: damps what a prompt adds to the empty one, without training.
 
     python training/guidance.py --model FILE --latents DIR --out FILE [--share 0.65]
-    python training/guidance.py --model FILE --loras FILE... --out DIR
+    python training/guidance.py --model FILE --loras FILE... --out DIR [--strength 0.8]
 
 A UNet that has learned from few scenes draws best at a guidance of 3 to 4, and too hard at the 7 that people type. Guidance
 g draws `empty + g (prompt - empty)`, so a UNet that answers a prompt with `empty + share (prompt - empty)` draws at 7 what
 the one before draws at `7 * share`. Here the values of cross-attention are scaled by the share about what they give for
 the empty prompt; nothing else changes. `--loras` scales what LoRAs add to the same values, so that they fit the result,
-which `--model` then is.
+which `--model` then is; `--strength` scales all that they change in the UNet, because few samples teach them too hard, too.
 """
 
 import argparse
@@ -48,13 +48,15 @@ def damp(unet: UNet2DConditionModel, pairs: Pairs, share: float) -> None:
         layer.to_out[0].bias.mul_(share).add_(means[name], alpha=1 - share)
 
 
-def damp_lora(path: Path, out: Path, *, model: Path, share: float) -> None:
-    """Writes a LoRA whose changes of cross-attention's values are scaled as the values are; it names the model."""
+def damp_lora(path: Path, out: Path, *, model: Path, share: float, strength: float = 1.0) -> None:
+    """Writes a LoRA whose changes of the UNet are scaled by `strength`, and those of cross-attention's values by `share` too; it
+    names the model."""
     with safe_open(path, "pt") as file:
         said, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     for key, value in tensors.items():
-        if key.endswith("attn2_to_v.lora_up.weight"):
-            tensors[key] = (value.float() * share).to(value.dtype)
+        if key.startswith("lora_unet") and key.endswith("lora_up.weight"):
+            scale = strength * (share if "attn2_to_v" in key else 1)
+            tensors[key] = (value.float() * scale).to(value.dtype)
     hashes = hash_file(model)
     said |= {"ss_sd_model_name": model.name, "ss_sd_model_hash": hashes.autov1, "ss_new_sd_model_hash": hashes.sha256}
     out.mkdir(parents=True, exist_ok=True)
@@ -69,11 +71,12 @@ def main() -> None:
     parser.add_argument("--latents", type=Path)
     parser.add_argument("--loras", type=Path, nargs="*")
     parser.add_argument("--share", type=float, default=0.65)
+    parser.add_argument("--strength", type=float, default=0.8)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if options.loras:
         for path in options.loras:
-            damp_lora(path, options.out, model=options.model, share=options.share)
+            damp_lora(path, options.out, model=options.model, share=options.share, strength=options.strength)
         return
     whole, unet = load_checkpoint(options.model, dtype=torch.float16), new_unet()
     unet.load_state_dict({name: value.float() for name, value in whole.unet.items()})

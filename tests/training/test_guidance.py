@@ -56,5 +56,10 @@ def test_a_lora_is_damped_in_the_same_values_alone_and_names_its_model(tmp_path:
     with safe_open(tmp_path / "out" / "a.safetensors", "pt") as file:
         said, values = file.metadata(), {key: float(file.get_tensor(key).mean()) for key in file.keys()}  # noqa: SIM118
     assert values == {f"lora_unet_x_{name}.weight": 0.25 if name == names[0] else 1.0 for name in names}
+    weaker = tmp_path / "weaker"
+    damp_lora(tmp_path / "a.safetensors", weaker, model=tmp_path / "model.safetensors", share=0.5, strength=0.5)
+    with safe_open(weaker / "a.safetensors", "pt") as file:
+        values = {key: float(file.get_tensor(key).mean()) for key in file.keys()}  # noqa: SIM118
+    assert values == dict(zip((f"lora_unet_x_{name}.weight" for name in names), (0.25, 1.0, 0.5, 0.5), strict=True))
     assert said["ss_new_sd_model_hash"] == hash_file(tmp_path / "model.safetensors").sha256
     assert said["sshs_model_hash"] == hash_file(tmp_path / "out" / "a.safetensors").data_sha256
