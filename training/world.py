@@ -113,7 +113,8 @@ def sample_scene(rng: random.Random, *, split: str = "train") -> Scene:
         if split == "places" or (split == "train" and not coloured and rng.random() < EMPTY_CHANCE):
             return _empty_scene(rng, background, split)
         two = rng.random() < (0.5 if split == "train" else 0.3)
-        places = ("left", "right") if two else (rng.choice(("left", "centre", "centre", "right")),)
+        alone = ("centre",) if split in CHARACTERS else ("left", "centre", "centre", "right")
+        places = ("left", "right") if two else (rng.choice(alone),)
         items = tuple(_sample_item(rng, place, coloured=coloured) for place in places)
         if two and items[0].name == items[1].name and rng.random() < 0.8:
             continue
