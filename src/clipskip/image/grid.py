@@ -26,7 +26,7 @@ def _draw_cell(
     place: tuple[int, int],
     *,
     size: tuple[int, int],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
 ) -> None:
     """Put a picture on the sheet, or a frame where it is missing; `place` is its upper left corner, `size` in px."""
     (x, y), (width, height) = place, size

@@ -45,7 +45,8 @@ def varied(request: Request, axes: Sequence[Axis], resolve: Resolver, check: Che
             render = _rendered(plan, tuple(pair for pair in combination if pair not in asked))
             if render.negative_clip_skip != plan.negative_clip_skip:
                 check(render)
-            for row in ((replace(render, loras=()), loras) for loras in _lora_rows(render.loras, combination)):
+            for loras in _lora_rows(render.loras, combination):
+                row = replace(render, loras=()), loras
                 rows[row] = tuple(pair for pair in rows.get(row, combination) if pair in combination)
         except IMPOSSIBLE as error:
             first, why, count = failed.get(str(error), (combination, error, 0))
@@ -54,8 +55,9 @@ def varied(request: Request, axes: Sequence[Axis], resolve: Resolver, check: Che
             raise _by_axis(error) from None
         else:
             works |= set(combination)
-    for impossible in [why for first, why, _ in failed.values() if not set(first) <= works]:
-        raise _by_axis(impossible)
+    for first, why, _ in failed.values():
+        if not set(first) <= works:
+            raise _by_axis(why)
     sweep = Sweep(
         base=replace(base, loras=()),
         skips=(base.clip_skip,),
