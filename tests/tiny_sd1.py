@@ -16,12 +16,25 @@ from clipskip.weights.save import facts
 WIDTH = 64
 
 
-def random_state(tensors: dict[str, tuple[int, ...]], dtype: torch.dtype) -> dict[str, Tensor]:
-    return {name: torch.randn(shape).mul(0.05).to(dtype) for name, shape in tensors.items()}
+def random_state(
+    tensors: dict[str, tuple[int, ...]], dtype: torch.dtype = torch.float32, *, seed: int
+) -> dict[str, Tensor]:
+    """Weights that keep activations near 1, with norms and biases that are far from trivial: each layer of the text and
+    each step then changes a picture by many grey levels, in any dtype."""
+    numbers, state = torch.Generator().manual_seed(seed), dict[str, Tensor]()
+    for name, size in tensors.items():
+        noise = torch.randn(size, generator=numbers)
+        if "norm" in name:
+            noise = noise * 0.1 + (1.0 if name.endswith("weight") else 0.0)
+        elif name.endswith("bias") or "embedding.weight" in name:
+            noise *= 0.1
+        else:
+            noise *= noise[0].numel() ** -0.5
+        state[name] = noise.to(dtype)
+    return state
 
 
 def tiny_checkpoint(*, vocabulary: int = 100, dtype: torch.dtype = torch.float16, layers: int = 3) -> Checkpoint:
-    torch.manual_seed(0)
     text = TextShape(depth=layers, width=WIDTH, heads=2, mlp_width=4 * WIDTH, vocabulary=vocabulary)
     unet = UNetShape(
         block_out_channels=(32, 64),
@@ -44,11 +57,13 @@ def tiny_checkpoint(*, vocabulary: int = 100, dtype: torch.dtype = torch.float16
         native_px=128,
         metadata={},
     )
+    vae_state = random_state(tensors_of(vae), dtype, seed=2)
+    vae_state["decoder.conv_out.weight"] *= 0.25  # few pixels are cut off at black or white
     return Checkpoint(
         facts=facts,
-        text=(random_state(tensors_of(text), dtype),),
-        unet=random_state(tensors_of(unet), dtype),
-        vae=random_state(tensors_of(vae), dtype),
+        text=(random_state(tensors_of(text), dtype, seed=0),),
+        unet=random_state(tensors_of(unet), dtype, seed=1),
+        vae=vae_state,
     )
 
 

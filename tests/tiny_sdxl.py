@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tiny_sd1 import random_state
 from torch import Tensor
 
 from clipskip.networks import Shape, TextShape, UNetShape, VAEShape, tensors_of
@@ -60,24 +61,10 @@ class Parts:
     shapes: Mapping[str, Shape]
 
 
-def random_state(shape: Shape, seed: int) -> dict[str, Tensor]:
-    """Weights that keep activations near 1, with norms and biases that are far from trivial."""
-    numbers = torch.Generator().manual_seed(seed)
-    state = {}
-    for name, size in tensors_of(shape).items():
-        noise = torch.randn(size, generator=numbers)
-        if "norm" in name:
-            state[name] = noise * 0.1 + (1.0 if name.endswith("weight") else 0.0)
-        elif name.endswith("bias") or "embedding.weight" in name:
-            state[name] = noise * 0.1
-        else:
-            state[name] = noise * (noise[0].numel() ** -0.5)
-    return state
-
-
 def make(seed: int = 0, **shapes: Shape) -> Parts:
     return Parts(
-        states={part: random_state(shape, seed + n) for n, (part, shape) in enumerate(shapes.items())}, shapes=shapes
+        states={part: random_state(tensors_of(shape), seed=seed + n) for n, (part, shape) in enumerate(shapes.items())},
+        shapes=shapes,
     )
 
 

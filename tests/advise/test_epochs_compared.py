@@ -42,7 +42,7 @@ def epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ogre-000002, -000004 and ogre (6), each twice as strong as the one before."""
     folder = tmp_path_factory.mktemp("out")
     torch.manual_seed(2)
-    down, up = torch.randn(4, 64), torch.randn(64, 4) * 0.3
+    down, up = torch.randn(4, 64), torch.randn(64, 4) * 0.02
     for epoch, strength in STRENGTHS.items():
         name = f"ogre-{epoch:06d}" if epoch < 6 else "ogre"
         tensors = {f"{part}.lora_down.weight": down.clone() for part in (TEXT, UNET)}

@@ -21,9 +21,8 @@ SHAPE = VAEShape(block_out_channels=(16, 32), layers_per_block=1, norm_num_group
 
 
 def vae_file(path: Path, shape: VAEShape = SHAPE, *, seed: int = 7) -> Path:
-    torch.manual_seed(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(random_state(tensors_of(shape), torch.float16), path)
+    save_file(random_state(tensors_of(shape), torch.float16, seed=seed), path)
     return path
 
 
