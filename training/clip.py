@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import load_images, load_words, log, save
+from common import autocast, load_images, load_words, log, save
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from world import BACKGROUNDS, OBJECTS, Scene, caption, hard_negative, scene_of
@@ -222,7 +222,7 @@ def main() -> None:
             group["lr"] = options.lr * min(1, (step + 1) / 200) * falling
         chosen = [rng.randrange(len(scenes)) for _ in range(options.batch)]
         given = on(batch(tok, images[chosen], [scenes[i] for i in chosen], rng=rng), options.device)
-        with torch.autocast(options.device, torch.bfloat16):
+        with autocast(options.device):
             loss, right = objective(clip, given)
         optimizer.zero_grad()
         loss.backward()

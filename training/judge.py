@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import load_words, log, save, shards
+from common import autocast, load_words, log, save, shards
 from torch import Tensor, nn
 from world import BACKGROUNDS, BAD_TAGS, CHARACTERS, COLOURS, EXTRAS, OBJECTS, PLACES, SHAPES, STYLES, Scene, scene_of
 
@@ -181,7 +181,7 @@ def main() -> None:
         chosen = torch.randint(len(images), (options.batch,))
         third = options.batch // 3
         chosen[:third] = rare[torch.randint(len(rare), (third,))]
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu"):
             said = judge(augment(images[chosen].float() / 127.5 - 1))
         loss = objective(
             {name: value.float() for name, value in said.items()}, {name: value[chosen] for name, value in true.items()}

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from clip import tokenizer
-from common import save, shards
+from common import autocast, save, shards
 from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -29,7 +29,7 @@ CAPTIONS = 4
 def encode_texts(text: CLIPTextModel, tok: CLIPTokenizer, texts: list[str], *, skip: int) -> Tensor:
     """[n, 77, width]: the skip-th layer from the end through the final norm."""
     ids = tok(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")["input_ids"]
-    with torch.autocast(text.device.type, torch.bfloat16):
+    with autocast(text.device):
         states = [text(part.to(text.device), output_hidden_states=True).hidden_states[-skip] for part in ids.split(64)]
     return text.final_layer_norm(torch.cat(states).float()).cpu()
 
@@ -40,7 +40,7 @@ def encode_images(vae: AutoencoderKL, images: np.ndarray, *, batch: int = 50) ->
     found = []
     for i in range(0, len(images), batch):
         x = torch.from_numpy(images[i : i + batch]).permute(0, 3, 1, 2).to(vae.device).float() / 127.5 - 1
-        with torch.autocast(vae.device.type, torch.bfloat16):
+        with autocast(vae.device):
             found.append(vae.encode(x).latent_dist.mode().float().cpu())
     return torch.cat(found)
 

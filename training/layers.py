@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from clip import END, tokenizer
+from common import autocast
 from torch import Tensor
 from world import BACKGROUNDS, COLOURS, OBJECTS, Scene, caption, sample_scene
 
@@ -65,7 +66,7 @@ def readings(model: Path, vocabulary: Path, texts: list[str]) -> Tensor:
     found = []
     for part in ids.split(100):
         ends = (part == END).int().argmax(dim=1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu"):
             states = text.layers(part)
         rows = torch.arange(len(part))
         found.append(torch.stack([text.final_layer_norm(state[rows, ends].float()) for state in states]))

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from clip import tokenizer
+from common import autocast
 from drawing import render
 from sampling import ALPHAS, Model, open_model
 from torch import Tensor
@@ -77,7 +78,7 @@ class Bench:
 
     def predict(self, latent: Tensor, level: int, contexts: Tensor) -> Tensor:
         """v for each of the contexts, flat."""
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), autocast("cpu"):
             many = latent.expand(len(contexts), -1, -1, -1)
             return self.model.unet(many, level, contexts).sample.float().flatten(1)
 

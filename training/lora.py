@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from clip import tokenizer
-from common import load_words, log
+from common import autocast, load_words, log
 from safetensors.torch import load_file, save, save_file
 from sampling import Model, open_model
 from torch import Tensor, nn
@@ -123,7 +123,7 @@ def train(model: Model, adapters: dict[str, Adapter], options: argparse.Namespac
             latents.append(images[n])
             texts.append("" if images is plain[0] and rng.random() < 0.1 else caption(scenes[n], rng))
         ids = model.tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
-        with torch.autocast(options.device, torch.bfloat16):
+        with autocast(options.device):
             context = model.text.final_layer_norm(model.text.layers(ids["input_ids"].to(options.device))[-options.skip])
         loss = v_loss(model.unet, torch.stack(latents).to(options.device), context.float(), generator=generator)
         optimizer.zero_grad()

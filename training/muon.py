@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from common import fast_dtype
 from torch import Tensor, nn
 
 BETAS, MOMENTUM, DECAY, AVERAGE = (0.9, 0.99), 0.95, 0.01, 0.998
@@ -46,7 +47,7 @@ class Flat:
         self.weights = torch.cat([named[n].detach().reshape(-1) for n in self.names]).to(device)
         self.average, self.first, self.second = self.weights.clone(), *(torch.zeros_like(self.weights) for _ in "12")
         self.grads = [torch.zeros_like(self.weights) for _ in range(workers)]
-        self.copy, self.copy_grads = (torch.empty(0, dtype=torch.bfloat16, device=device) for _ in "12")
+        self.copy, self.copy_grads = (torch.empty(0, dtype=fast_dtype(device), device=device) for _ in "12")
         self.shares = _shares(self.blocks, workers)
 
     def share(self) -> None:
@@ -56,10 +57,10 @@ class Flat:
                 value.share_memory_()
 
     def attach(self, model: nn.Module) -> None:
-        """Makes the model's parameters and gradients views of this process's bfloat16 copy."""
-        self.copy = self.weights.bfloat16()
+        """Makes the model's parameters and gradients views of this process's copy in the fast dtype."""
+        self.copy = self.weights.to(self.copy.dtype, copy=True)
         self.copy_grads = torch.zeros_like(self.copy)
-        model.bfloat16()
+        model.to(self.copy.dtype)
         for name, value in model.named_parameters():
             if value.requires_grad:
                 place = slice(self.starts[name], self.starts[name] + value.numel())
@@ -126,7 +127,7 @@ def orthogonal(x: Tensor) -> Tensor:
     """The nearest matrices with equal singular values, roughly: five Newton-Schulz steps (Jordan 2024)."""
     flip = x.shape[-2] > x.shape[-1]
     x = x.mT if flip else x
-    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(fast_dtype(x.device))
     for _ in range(5):
         gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import autocast
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
@@ -65,7 +66,7 @@ class Model:
         both = torch.cat([empty, context])
         for time, sigma, after in zip(times, sigmas, [*sigmas[1:], 0.0], strict=True):
             inner = (x / (sigma**2 + 1) ** 0.5).repeat(2, 1, 1, 1)
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            with torch.inference_mode(), autocast("cpu"):
                 v = self.unet(inner, time.expand(len(inner)), both).sample.float()
             clean = x.repeat(2, 1, 1, 1) / (sigma**2 + 1) - v * sigma / (sigma**2 + 1) ** 0.5
             without, given = clean.chunk(2)

@@ -11,6 +11,7 @@ fast as torch's fused kernel).
 
 import argparse
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import workers
+from common import autocast
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from fused import fuse
@@ -52,8 +54,8 @@ def v_loss(
     noise = torch.randn(latent.shape, generator=generator).to(latent.device)
     alphas = ALPHAS[t].to(latent.device)[:, None, None, None]
     a, s = alphas.sqrt(), (1 - alphas).sqrt()
-    with torch.autocast(latent.device.type, torch.bfloat16, enabled=unet.dtype == torch.float32):
-        noisy = (a * latent + s * noise).to(unet.dtype, memory_format=torch.channels_last)
+    noisy = (a * latent + s * noise).to(unet.dtype, memory_format=torch.channels_last)
+    with autocast(latent.device) if unet.dtype == torch.float32 else nullcontext():
         v = unet(noisy, t.to(latent.device), context.to(unet.dtype)).sample
     return F.mse_loss(v.float(), a * noise - s * latent)
 
@@ -107,8 +109,8 @@ class Denoising:
         return new_unet(self.start)
 
     def tune(self, network: UNet2DConditionModel) -> None:
-        """Fused kernels on a CPU."""
-        if self.device == "cpu":
+        """Fused kernels on a CPU that multiplies bfloat16."""
+        if self.device == "cpu" and network.dtype == torch.bfloat16:
             fuse(network)
 
     def feed(self) -> Callable[[UNet2DConditionModel, torch.Generator, float], Tensor]:

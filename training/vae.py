@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import workers
-from common import load_images
+from common import autocast, load_images
 from diffusers import AutoencoderKL
 from torch import Tensor
 
@@ -114,7 +114,7 @@ class Whole:
             whole = done >= CROPS_UNTIL or self.device != "cpu"
             crop, count = (128, self.micro) if whole else (CROP, crops)
             x = batch(images, generator, crop=crop, count=count).to(self.device)
-            with torch.autocast(self.device, torch.bfloat16):
+            with autocast(self.device):
                 found = vae.encode(x).latent_dist
                 y = vae.decode(found.mean + found.std * torch.randn_like(found.mean)).sample.float()
             return loss_of(x, y) + 2e-4 * found.kl().mean() / found.mean[0].numel()
@@ -156,7 +156,7 @@ class Decoder:
             images = shards[shard]
             rows = torch.randint(len(images), (self.micro,), generator=generator)
             x = to_floats(images[rows.numpy()]).to(self.device)
-            with torch.autocast(self.device, torch.bfloat16):
+            with autocast(self.device):
                 y = vae.decode(latents[shard][rows].to(self.device)).sample.float()
             return loss_of(x, y)
 

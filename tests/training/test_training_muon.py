@@ -38,7 +38,7 @@ def test_parts_add_up_in_float32_and_begin_forgets_them() -> None:
     flat = muon.Flat(model, workers=1)
     flat.attach(model)
     flat.begin(0)
-    parts = [torch.randn(3, 8).bfloat16() for _ in range(2)]
+    parts = [torch.randn(3, 8).bfloat16().to(flat.copy.dtype) for _ in range(2)]
     for x in parts:
         model(x).sum().backward()
         flat.collect(0)
