@@ -24,6 +24,7 @@ from fullsize import build_checkpoint, build_lora
 from fullsize_sdxl import build_sdxl
 from report import REFERENCE, write_report
 
+from clipskip.networks import best_dtype
 from clipskip.sample import free_bytes
 
 HERE = Path(__file__).parent
@@ -31,7 +32,10 @@ PYTHON = sys.executable
 GUESSES = {"step": 60, "sweep": 120, "growth": 40, "starter": 30, "prepare": 400, "sdxl-step": 150, "sdxl-sweep": 400}
 """Seconds that a kind of run is taken to need before one of them has been seen."""
 SDXL_PX, SDXL_FLOAT32_GB = 1024, 18
-LONGEST = 900
+LONGEST = 2700
+HALF = best_dtype(torch.device("cpu")) == torch.bfloat16
+"""Whether this processor multiplies bfloat16; on others no program is measured in it."""
+FASTEST = "bfloat16" if HALF else "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,28 +164,39 @@ def prepare(folder: Path, starter: bool, sdcpp: bool) -> list[Job]:
         build_lora(lora, build_checkpoint(checkpoint))
     jobs = [Job(kind="prepare", name="inputs", command=worker("prepare.py", checkpoint, folder, size, "inputs"))]
     for name, requirements in (("peers", "peers.txt"), ("sdcpp", "peers-sdcpp.txt")):
-        if not (folder / name).exists() and (sdcpp or name != "sdcpp"):
-            install = [PYTHON, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder / name)]
-            jobs.append(Job(kind="prepare", name=name, command=[*install, "-r", str(HERE / requirements)]))
+        if sdcpp or name != "sdcpp":
+            jobs += install(folder / name, requirements)
     convert = worker("step_openvino.py", checkpoint, folder, size, "openvino-convert")
     jobs.append(Job(kind="prepare", name="openvino-convert", command=convert, path=folder / "peers"))
     return jobs
 
 
+def install(folder: Path, requirements: str) -> list[Job]:
+    """What puts a peer's packages into a folder of their own, unless they are there."""
+    command = [PYTHON, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+    command += ["-r", str(HERE / requirements)]
+    return [] if folder.exists() else [Job(kind="prepare", name=folder.name, command=command)]
+
+
+def programs(peers: Path) -> dict[str, tuple[str, Path | None]]:
+    """The scripts that draw the same picture, by the program's name, each with the folder of packages that it needs; the
+    reference comes last."""
+    return {
+        "clipskip": ("step_clipskip.py", None),
+        "floor": ("floor.py", None),
+        **({"diffusers-bfloat16": ("step_diffusers.py", None)} if HALF else {}),
+        f"openvino-{FASTEST}": ("step_openvino.py", peers),
+        REFERENCE: ("step_diffusers.py", None),
+    }
+
+
 def plan(folder: Path, rounds: int, starter: bool) -> list[Job]:
     """All that is measured, the most important first, the peers taking turns."""
     checkpoint, lora, size = model_files(folder, starter)
-    programs = {
-        "clipskip": ("step_clipskip.py", None),
-        "floor": ("floor.py", None),
-        "diffusers-bfloat16": ("step_diffusers.py", None),
-        "openvino-bfloat16": ("step_openvino.py", folder / "peers"),
-        "diffusers-float32": ("step_diffusers.py", None),
-    }
     steps = [
         Job(kind="step", name=name, turn=turn, path=path, command=worker(script, checkpoint, folder, size, name))
         for turn in range(rounds)
-        for name, (script, path) in programs.items()
+        for name, (script, path) in programs(folder / "peers").items()
     ]
     common = [str(checkpoint), str(lora), "2", "1-5", str(size)]
     sweeps = [
@@ -211,24 +226,25 @@ def plan_sdxl(folder: Path, rounds: int, size: int) -> list[Job]:
     folder.mkdir(parents=True, exist_ok=True)
     diffusers_folder, file = build_sdxl(folder / "random-sdxl")
     lora = build_lora(folder / "random-lora.safetensors", file, rank=16)
+    peers = folder.parent / "peers"
     inputs = Job(kind="prepare", name=f"sdxl-inputs-{size}", command=worker("prepare.py", file, folder, size, "inputs"))
-    programs = {
-        "clipskip": "step_clipskip.py",
-        "diffusers-bfloat16": "step_diffusers.py",
-        "floor": "floor.py",
-        "diffusers-float32": "step_diffusers.py",
-    }
+    convert = worker("step_openvino.py", file, folder, size, "openvino-convert")
+    conversion = Job(
+        kind="prepare", name=f"sdxl-openvino-{size}", command=convert, path=peers, needs_gb=SDXL_FLOAT32_GB
+    )
+    once = (f"openvino-{FASTEST}", REFERENCE)
     steps = [
         Job(
             kind="sdxl-step",
             name=name,
             turn=turn,
+            path=path,
             command=worker(script, file, folder, size, name),
-            needs_gb=SDXL_FLOAT32_GB if name == REFERENCE else 0,
+            needs_gb=SDXL_FLOAT32_GB if name in once else 0,
         )
         for turn in range(rounds)
-        for name, script in programs.items()
-        if not (turn and name == "diffusers-float32")
+        for name, (script, path) in programs(peers).items()
+        if not (turn and name in once)
     ]
     common = [str(lora), "2", "1-3", str(size)]
     sweeps = [
@@ -236,13 +252,14 @@ def plan_sdxl(folder: Path, rounds: int, size: int) -> list[Job]:
             kind="sdxl-sweep",
             name=name,
             command=[PYTHON, str(HERE / script), str(model), *common, *dtype, "with-lora"],
+            needs_gb=SDXL_FLOAT32_GB if name == REFERENCE else 0,
         )
         for name, script, model, dtype in (
             ("clipskip", "run_clipskip.py", file, []),
-            ("diffusers-bfloat16", "run_diffusers.py", diffusers_folder, ["bfloat16"]),
+            (f"diffusers-{FASTEST}", "run_diffusers.py", diffusers_folder, [FASTEST]),
         )
     ]
-    return [inputs, *steps[: len(programs) - 1], *sweeps, *steps[len(programs) - 1 :]]
+    return [inputs, *install(peers, "peers.txt"), conversion, *steps, *sweeps]
 
 
 def starting(rounds: int) -> list[Job]:

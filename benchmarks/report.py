@@ -5,12 +5,15 @@ import platform
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
+
+from clipskip.networks import best_dtype
 
 BEGIN, END = "<!-- measured: written by bench.py -->", "<!-- end of measured -->"
 REFERENCE = "diffusers-float32"
@@ -19,6 +22,7 @@ NAMES = {
     "diffusers-float32": "diffusers, as it comes (float32)",
     "diffusers-bfloat16": "diffusers, bfloat16",
     "openvino-bfloat16": "OpenVINO, bfloat16",
+    "openvino-float32": "OpenVINO, float32",
     "sdcpp": "stable-diffusion.cpp, one step once (texts and decoding in it)",
     "floor": "floor: the step's FLOP at the measured matmul rate",
 }
@@ -27,6 +31,8 @@ Runs = dict[str, list[dict[str, object]]]
 """The runs of one kind of measurement, by the program's name."""
 Kinds = dict[str, dict[str, object]]
 """By kind of measurement: `date`, `machine`, `runs`, and `latents`, the distance of each program's from the reference's."""
+EXACT = "-float32"
+"""Ends the kinds that were measured on a processor that does not multiply bfloat16, so that both are kept."""
 Points = Sequence[tuple[float, float]]
 
 
@@ -40,10 +46,11 @@ def write_report(folder: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     results, today = out / "results.json", datetime.now(UTC).date().isoformat()
     kinds: Kinds = json.loads(results.read_text()) if results.exists() else {}
+    suffix = EXACT if best_dtype(torch.device("cpu")) == torch.float32 else ""
     for kind, runs in found.items():
         place = folder / "sdxl" if kind.startswith("sdxl") else folder
         latents = differences(place, runs) if kind.endswith("step") else {}
-        kinds[kind] = {"date": today, "machine": machine(), "runs": runs, "latents": latents}
+        kinds[kind + suffix] = {"date": today, "machine": machine(), "runs": runs, "latents": latents}
     results.write_text(json.dumps({kind: kinds[kind] for kind in sorted(kinds)}, indent=1) + "\n")
     text = "\n\n".join(part for part in sections(kinds, folder) if part)
     readme = out / "README.md"
@@ -74,20 +81,22 @@ def machine() -> str:
 
 def sections(kinds: Kinds, folder: Path) -> list[str]:
     """The README's parts."""
+    step, sweep = "a guided step and a decoded picture", "two steps each, whole command"
     return [
         "Medians; ratios are within one run, in which the programs took turns. Load is the machine's before each began.",
-        step_table(kinds, "step", "A guided step and a decoded picture, 512x512"),
-        step_table(kinds, "sdxl-step", "SDXL: a guided step and a decoded picture, 1024x1024"),
-        sweep_table(
-            kinds, "sweep", "Ten pictures, Clip Skip 1 to 5 without and with a LoRA, two steps each, whole command"
-        ),
-        sweep_table(
-            kinds, "sdxl-sweep", "SDXL: Clip Skip 1 to 3 with a LoRA, 1024x1024, two steps each, whole command"
-        ),
-        starter_table(kinds),
+        *both(step_table, kinds, "step", f"SD 1.x: {step}, 512x512"),
+        *both(step_table, kinds, "sdxl-step", f"SDXL: {step}, 1024x1024"),
+        *both(sweep_table, kinds, "sweep", f"SD 1.x: Clip Skip 1 to 5 without and with a LoRA, 512x512, {sweep}"),
+        *both(sweep_table, kinds, "sdxl-sweep", f"SDXL: Clip Skip 1 to 3 with a LoRA, 1024x1024, {sweep}"),
+        *both(starter_table, kinds, "starter", "Whole commands from a cold process"),
         growth_text(runs_of(kinds, "growth")),
         failures(folder),
     ]
+
+
+def both(table: Callable[[Kinds, str, str], str], kinds: Kinds, kind: str, title: str) -> list[str]:
+    """A kind's tables: from a processor that multiplies bfloat16, and from one that does not."""
+    return [table(kinds, kind, title), table(kinds, kind + EXACT, f"{title}, on a processor without bfloat16")]
 
 
 def measured(kinds: Kinds, kind: str) -> str:
@@ -178,9 +187,9 @@ def sweep_table(kinds: Kinds, kind: str, title: str) -> str:
     return "\n".join(lines)
 
 
-def starter_table(kinds: Kinds) -> str:
+def starter_table(kinds: Kinds, kind: str, title: str) -> str:
     """Whole commands from a cold process."""
-    starter = runs_of(kinds, "starter")
+    starter = runs_of(kinds, kind)
     titles = {
         "help": "`clipskip --help`",
         "first-picture": "the starter's first picture, 20 steps",
@@ -190,11 +199,11 @@ def starter_table(kinds: Kinds) -> str:
         "open-read": "reading the file, likewise",
     }
     rows = [
-        f"| {title} | {statistics.median(r['whole_s'] for r in starter[name]):.2f} | {max(r['peak_gb'] for r in starter[name]):.2f} |"
-        for name, title in titles.items()
+        f"| {said} | {statistics.median(r['whole_s'] for r in starter[name]):.2f} | {max(r['peak_gb'] for r in starter[name]):.2f} |"
+        for name, said in titles.items()
         if name in starter
     ]
-    head = ["### Whole commands from a cold process", "", *([measured(kinds, "starter"), ""] if rows else [])]
+    head = [f"### {title}", "", measured(kinds, kind), ""] if rows else []
     return "\n".join([*head, "| | s | peak memory, GB |", "|---|---|---|", *rows]) if rows else ""
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from clipskip import heap
-from clipskip.sample import free_bytes, has_room, is_out_of_memory, memory
+from clipskip.errors import SpecError
+from clipskip.sample import check_room, free_bytes, has_room, is_out_of_memory, memory
 
 CPU = torch.device("cpu")
 
@@ -46,3 +47,18 @@ def test_what_is_kept_is_given_back_where_room_is_short(monkeypatch: pytest.Monk
     assert has_room(CPU, 100) and not given
     assert has_room(CPU, 120) and given == [50]
     assert not has_room(CPU, 300)
+
+
+def test_weights_that_do_not_fit_are_refused_with_what_they_take_and_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemAvailable: 9000000 kB\nSwapFree: 1000000 kB\n")
+    check_room(CPU, 10_000_000_000, what="pony.safetensors")
+    with pytest.raises(
+        SpecError, match=r"pony.safetensors takes 13.9 GB of memory, and 10.2 GB are free; close"
+    ) as told:
+        check_room(CPU, 13_900_000_000, what="pony.safetensors")
+    assert told.value.field == "model"
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
+    check_room(CPU, 10**15, what="pony.safetensors")  # not Linux, where nothing says what is free

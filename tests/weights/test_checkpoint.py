@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tiny_sd1 import same, single_file, tiny_checkpoint
 from torch import Tensor
 
-from clipskip.errors import DamagedFile, FileError, NotFound, UnsafeFile, WrongKind
+from clipskip.errors import DamagedFile, FileError, NotFound, SpecError, UnsafeFile, WrongKind
 from clipskip.weights.checkpoint import Checkpoint, load_checkpoint, load_text, plain_name
 from clipskip.weights.save import save_folder, save_single_file
 
@@ -104,6 +104,19 @@ def test_the_text_encoder_may_have_a_dtype_of_its_own(tiny: Checkpoint, file: Pa
     loaded = load_checkpoint(file, dtype=torch.bfloat16, text_dtype=torch.float32)
     assert same(loaded.text[0], {name: tensor.float() for name, tensor in tiny.text[0].items()})
     assert loaded.unet["conv_in.bias"].dtype is torch.bfloat16 and loaded.facts.source.unchanged
+
+
+def test_the_bytes_of_the_weights_are_told_before_they_are_read(file: Path) -> None:
+    told: list[int] = []
+    kinds = {"dtype": torch.bfloat16, "text_dtype": torch.float32}
+    loaded = load_checkpoint(file, **kinds, check_bytes=told.append)
+    assert told == [sum(t.nbytes for state in (*loaded.text, loaded.unet, loaded.vae) for t in state.values())]
+
+    def refuse(needed: int) -> None:
+        raise SpecError("too large")
+
+    with pytest.raises(SpecError, match="too large"):
+        load_checkpoint(file, **kinds, check_bytes=refuse)
 
 
 def test_no_mapping_of_the_file_is_left(file: Path) -> None:

@@ -5,7 +5,7 @@ Their parameters carry diffusers' and transformers' names, by which checkpoints 
 
 from clipskip.networks.attention import Memory, best_dtype
 from clipskip.networks.autoencoder import VAE
-from clipskip.networks.build import build_text_encoder, build_unet, build_vae, lacking, tensors_of
+from clipskip.networks.build import build_text_encoder, build_unet, build_vae, lacking, parameters_of, tensors_of
 from clipskip.networks.clip import Injection, TextEncoder
 from clipskip.networks.shapes import SIZE_WAVES, Shape, TextShape, UNetShape, VAEShape
 from clipskip.networks.unet import UNet, waves
@@ -26,6 +26,7 @@ __all__ = [
     "build_unet",
     "build_vae",
     "lacking",
+    "parameters_of",
     "tensors_of",
     "waves",
 ]

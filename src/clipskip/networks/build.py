@@ -1,5 +1,6 @@
 """Building networks from weights: which tensors each one needs, and a check that the given ones are exactly those."""
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
@@ -23,6 +24,11 @@ SHOWN = 3
 def tensors_of(shape: Shape) -> Sizes:
     """Return the name and size of every tensor in a network of this shape."""
     return MappingProxyType({name: tuple(tensor.shape) for name, tensor in _empty(shape).state_dict().items()})
+
+
+def parameters_of(shape: Shape) -> int:
+    """Return how many numbers the weights of a network of this shape are."""
+    return sum(math.prod(size) for size in tensors_of(shape).values())
 
 
 def lacking(tensors: Sizes, shape: Shape) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from clipskip import heap
+from clipskip.errors import SpecError
 
 MEMINFO = Path("/proc/meminfo")
 ALLOCATOR = "can't allocate memory"
@@ -18,7 +19,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    available = _available_kib()
+    available = _kib("MemAvailable")
     return available * 1024 if available is not None else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
@@ -27,6 +28,22 @@ def has_room(device: torch.device, needed: float) -> bool:
     if needed > free_bytes(device):
         empty_cache(device)
     return needed <= free_bytes(device)
+
+
+def check_room(device: torch.device, needed: int, *, what: str) -> None:
+    """Raise SpecError where so many bytes cannot be had, swap space included: Linux would stop the program without a word."""
+    if has_room(device, needed):
+        return
+    swap = _kib("SwapFree") if device.type == "cpu" else 0
+    if swap is None:
+        return  # not Linux, which alone says what is free
+    free = free_bytes(device) + 1024 * swap
+    if needed > free:
+        where, remedy = ("memory", ", or add swap space") if device.type == "cpu" else ("GPU memory", "")
+        raise SpecError(
+            f"{what} takes {needed / 1e9:.1f} GB of {where}, and {free / 1e9:.1f} GB are free; close other programs{remedy}",
+            field="model",
+        )
 
 
 def empty_cache(device: torch.device) -> None:
@@ -51,10 +68,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return known or (isinstance(error, RuntimeError) and ALLOCATOR in str(error))
 
 
-def _available_kib() -> int | None:
-    """Return Linux's own estimate of available memory; None on other systems."""
+def _kib(field: str) -> int | None:
+    """Return one of Linux's own figures: `MemAvailable` is its estimate of what can be had; None on other systems."""
     try:
         lines = MEMINFO.read_text().splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)

@@ -24,6 +24,7 @@ from clipskip.sample import (
     Picture,
     PictureLatent,
     Refiner,
+    check_room,
     empty_cache,
     find_sampler,
     free_bytes,
@@ -119,6 +120,7 @@ class Model:
                 device=self.device,
                 allow_pickle=is_pickle(facts.source.path),  # its facts were read, where that was allowed
                 refiner=True,
+                check_bytes=partial(check_room, self.device, what=facts.source.path.name),
             )
             self._refiner = Model(checkpoint, device=self.device, dtype=dtype)
         return self._refiner

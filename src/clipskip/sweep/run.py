@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -14,7 +15,7 @@ import torch
 from clipskip.errors import ClipskipError, LoraError, NotFound, PromptError, SpecError
 from clipskip.image import png_bytes, write_bytes
 from clipskip.networks import best_dtype
-from clipskip.sample import kept_memory
+from clipskip.sample import check_room, kept_memory
 from clipskip.spec import Axis, Render, Request, Skip, render_infotext
 from clipskip.sweep.drawn import Advance, Drawn, Extras, Failed
 from clipskip.sweep.folder import SweepFolder, ensure_writable
@@ -88,6 +89,7 @@ def load_model(
             device=place,
             allow_pickle=allow_pickle,
             prediction=None if prediction is None else "v" if prediction == "v" else "epsilon",
+            check_bytes=partial(check_room, place, what=f"{path.name} in {str(dtype).removeprefix('torch.')}"),
         )
         return Model(checkpoint, device=place, dtype=dtype, allow_pickle=allow_pickle)
 

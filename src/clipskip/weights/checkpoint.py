@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from clipskip.errors import DamagedFile
-from clipskip.networks import Shape, UNetShape, VAEShape, best_dtype, tensors_of
+from clipskip.networks import Shape, UNetShape, VAEShape, best_dtype, parameters_of, tensors_of
 from clipskip.spec import Family
 from clipskip.weights.container import Header, as_path
 from clipskip.weights.facts import CheckpointFacts, EncoderFacts, Prediction, SourceFile
@@ -97,16 +97,21 @@ def load_checkpoint(
     allow_pickle: bool = False,
     prediction: Prediction | None = None,
     refiner: bool = False,
+    check_bytes: Callable[[int], None] | None = None,
 ) -> Checkpoint:
     """Load the model in a single file or a diffusers folder, complete and finite.
 
     `prediction` overrides what the file says; `text_dtype` is the text encoders' dtype where it differs from `dtype`.
-    With `refiner`, a model that only finishes pictures is accepted. Pickles (.ckpt, .pt) need `allow_pickle`. Raises an
-    error that names what is wrong.
+    With `refiner`, a model that only finishes pictures is accepted. Pickles (.ckpt, .pt) need `allow_pickle`.
+    `check_bytes` is called before any weight is read, with the bytes that all of them will take. Raises an error that
+    names what is wrong.
     """
     opened = _open_checkpoint(as_path(path), allow_pickle=allow_pickle)
     _check_kind(opened.identity, refiner=refiner)
     encoders, unet, vae = _networks(opened)
+    if check_bytes is not None:
+        text = (text_dtype or dtype).itemsize * sum(parameters_of(encoder.shape) for encoder in encoders)
+        check_bytes(text + dtype.itemsize * (parameters_of(unet) + parameters_of(vae)))
     with ThreadPoolExecutor(1) as beside:
         source = beside.submit(source_file, opened.header)
         texts = [opened.read(e.part, e.shape, dtype=text_dtype or dtype, device=device) for e in encoders]
