@@ -84,7 +84,7 @@ SDXL: dict[Dialect, dict[int | float | str | None, Cell]] = {
     },
     Dialect.SDCPP: {
         None: DEFAULT, 0: DEFAULT, -1: DEFAULT, 1: "h12/h32", 2: DEFAULT, 3: "h10/h30", 12: "h1/h21", 13: BARE,
-        14: ("from 14 on CLIP-L runs all its layers",), 34: ("from 34 on both run all",),
+        14: "h12/h19", 32: "h12/h1", 33: ("33 is bigG's bare token embeddings",), 34: "h12/h32", 99: "h12/h32",
     },
     Dialect.GEN_IMG: {None: DEFAULT, 1: "h12/h32", 2: DEFAULT, 3: "h10/h30", 12: "h1/h21", 13: BARE, 14: FAILS},
     Dialect.KOHYA: SAME,
@@ -134,7 +134,7 @@ SD2: dict[Dialect, dict[int | float | str | None, Cell]] = {
     Dialect.ONETRAINER: FROM_0,
     Dialect.SDCPP: {
         None: "LN(h23)", 0: "LN(h23)", -1: "LN(h23)", 1: "LN(h24)", 2: "LN(h23)", 3: "LN(h22)", 24: "LN(h1)",
-        25: ("25 there is the bare token embeddings",), 26: ("from 26 on all layers run",),
+        25: ("25 there is the bare token embeddings",), 26: "LN(h24)", 99: "LN(h24)",
     },
     Dialect.KOHYA: {None: "LN(h23)", 1: "LN(h23)", 2: "LN(h22)", 3: "LN(h21)", 23: "LN(h1)", 24: ("24 there is the bare",)},
     Dialect.GEN_IMG: {None: "LN(h22)", 1: "LN(h23)", 2: "LN(h22)", 23: "LN(h1)", 25: ("25 fails",)},
@@ -280,6 +280,12 @@ def test_notes_say_whose_pooled_vector_and_negative_prompt_are_not_as_the_others
         (Dialect.DRAWTHINGS, 13, "reads CLIP-L at 12 and OpenCLIP-bigG at 13"),
         (Dialect.KOHYA, 1, "its SDXL trainers always read Clip Skip 2"),
         (Dialect.INVOKEAI, "0/3", "InvokeAI 3 on SDXL reads Clip Skip 5"),
+        (Dialect.SDCPP, 14, "reads CLIP-L at 1 and OpenCLIP-bigG at 14: from 14 on it runs all of CLIP-L's layers"),
+        (
+            Dialect.SDCPP,
+            34,
+            "stable-diffusion.cpp 34 on SDXL reads Clip Skip 1: from 14 on it runs all of CLIP-L's layers",
+        ),
     ],
 )
 def test_a_number_that_reads_another_layer_than_it_says_is_explained_in_a_line(

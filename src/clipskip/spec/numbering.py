@@ -75,7 +75,7 @@ def value_of(l_from_end: float, g_from_end: float, dialect: Dialect, family: Fam
     if len(both) == 2 and row.each and row.first <= min(both) and l_from_end <= row.last:
         return f"{row.spell(l_from_end)}/{row.spell(g_from_end)}"
     for n in (l_from_end, g_from_end):
-        if row.first <= n <= row.last and row.read(n) == (l_from_end, g_from_end):
+        if row.reaches(n) and row.read(n) == (l_from_end, g_from_end):
             return row.spell(n)
     reason = row.why or row.limits or "its numbers end"
     parts = any(a != b for a, b in map(row.read, range(row.first, row.last + 1)))
@@ -93,7 +93,7 @@ def _of_number(value: Value | None, number: float | None, dialect: Dialect, fami
     if not number.is_integer() and not row.fractions:
         raise SpecError(f"{subject} is a fraction and {dialect.label} has none; use {row.range}", field="clip_skip")
     n = row.number_of(number)
-    if not row.first <= n <= last and not row.fixed:
+    if not row.reaches(n, last=last) and not row.fixed:
         what = ". ".join(filter(None, (row.limits, row.why if row.first > 1 else "")))
         raise SkipOutOfRange(
             f"{subject} is not one of the {family.depth} layers{f' ({what})' if what else ''}; use {row.range}",

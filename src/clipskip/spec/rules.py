@@ -32,6 +32,9 @@ class Numbering:
     """CLIP-L, or the only encoder, uses the n within these bounds that is nearest to the number's."""
     g_bounds: Bounds = ANY
     """The same for OpenCLIP-bigG."""
+    whole_from: Bounds | None = None
+    """The n from which CLIP-L, or the only encoder, runs all its layers, which is 1, and that of OpenCLIP-bigG; one less
+    are the bare token embeddings."""
     each: bool = False
     """Whether it takes a number for each encoder, bigG's up to 32."""
     fractions: bool = False
@@ -85,8 +88,15 @@ class Numbering:
         """Return the n of a number."""
         return self.sign * (value - self.shift)
 
+    def reaches(self, n: float, *, last: int | None = None) -> bool:
+        """Return whether a number's n selects layers; `last` replaces the row's own."""
+        past = self.whole_from is not None and n >= self.whole_from[0] and n != self.whole_from[1] - 1
+        return past or self.first <= n <= (last or self.last)
+
     def read(self, n: float) -> tuple[float, float]:
         """Return the n that CLIP-L and OpenCLIP-bigG use for a number's n."""
+        if self.whole_from is not None and n >= self.whole_from[0]:
+            return 1, 1 if n >= self.whole_from[1] else n
         return _between(n, self.l_bounds), _between(n, self.g_bounds)
 
 
@@ -204,7 +214,12 @@ SD2: dict[Dialect, Numbering] = {
         why=ONE_LAYER_SHORT,
     ),
     Dialect.SDCPP: Numbering(
-        last=24, unset=2, unset_to=0.0, limits="25 there is the bare token embeddings, from 26 on all layers run"
+        last=24,
+        unset=2,
+        unset_to=0.0,
+        whole_from=(26, 26),
+        limits="25 there is the bare token embeddings, 26 means 1",
+        why="from 26 on it runs all layers",
     ),
     Dialect.KOHYA: Numbering(
         shift=-1,
@@ -307,7 +322,9 @@ SDXL: dict[Dialect, Numbering] = {
         last=12,
         unset=2,
         unset_to=0.0,
-        limits=f"13 there is {BARE_L}, from 14 on CLIP-L runs all its layers, from 34 on both run all",
+        whole_from=(14, 34),
+        limits=f"13 there is {BARE_L}, 33 is bigG's bare token embeddings; 14 means 1/14, 34 means 1",
+        why="from 14 on it runs all of CLIP-L's layers, and from 34 on all of both",
     ),
     Dialect.KOHYA: replace(_IGNORED_SDXL, why="its SDXL trainers always read Clip Skip 2"),
     Dialect.GEN_IMG: Numbering(last=12, unset=2, limits=f"13 there is {BARE_L}, 14 fails"),
