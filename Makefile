@@ -38,7 +38,7 @@ fix: .venv/dev
 docs: .venv/dev
 	$(BIN)/python docs/render_help.py > docs/commands.md
 
-# Full-size benchmarks against the peers on the same weights (builds random checkpoints, 4 GB and 14 GB; an hour and more).
+# Full-size benchmarks against the peers on the same weights (builds random checkpoints, 4 GB and 19 GB; an hour and more).
 bench: .venv/dev
 	$(BIN)/python benchmarks/bench.py --folder build/bench
 	$(BIN)/python benchmarks/bench.py --folder build/bench --family sdxl
