@@ -31,17 +31,16 @@ def has_room(device: torch.device, needed: float) -> bool:
 
 
 def check_room(device: torch.device, needed: int, *, what: str) -> None:
-    """Raise SpecError where so many bytes cannot be had, swap space included: Linux would stop the program without a word."""
-    if has_room(device, needed):
+    """Raise SpecError where a CPU's memory, swap space included, has no room for so many bytes: Linux would stop the program
+    without a word. A GPU's allocator tells it itself, and on other systems nothing says what is free."""
+    swap = _kib("SwapFree") if device.type == "cpu" else None
+    if swap is None or has_room(device, needed):
         return
-    swap = _kib("SwapFree") if device.type == "cpu" else 0
-    if swap is None:
-        return  # not Linux, which alone says what is free
     free = free_bytes(device) + 1024 * swap
     if needed > free:
-        where, remedy = ("memory", ", or add swap space") if device.type == "cpu" else ("GPU memory", "")
         raise SpecError(
-            f"{what} takes {needed / 1e9:.1f} GB of {where}, and {free / 1e9:.1f} GB are free; close other programs{remedy}",
+            f"{what} takes {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; close other programs, or add "
+            "swap space",
             field="model",
         )
 
