@@ -58,7 +58,7 @@ release: .venv/dev
 	$(BIN)/python -m twine check --strict dist/*
 	$(PYTHON) -m venv build/wheel-venv
 	build/wheel-venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/clipskip-*.whl
-	cd build && HOME=$$(mktemp -d) wheel-venv/bin/clipskip generate "swamp, frog" --steps 2 --seed 1 --out wheel-venv/tried.png
+	cd build && HOME=$$(mktemp -d) wheel-venv/bin/clipskip generate "swamp, frog" --steps 2 --seed 1 --out wheel-venv/tried
 	$(PYTHON) -m venv build/core-venv
 	build/core-venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/clipskip_core-*.whl
 	build/core-venv/bin/python -c 'import clipskip.diffusers, importlib.util as u; assert not any(map(u.find_spec, ("typer", "fastapi")))'
