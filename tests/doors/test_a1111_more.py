@@ -70,7 +70,7 @@ def test_less_strength_leaves_more_of_the_picture(client: TestClient, model: Mod
         np.abs(pixels(img2img(client, denoising_strength=strength, cfg_scale=1)["images"][0]) - kept).mean()
         for strength in (0, 0.5, 1)
     ]
-    assert away[0] < 0.6 * min(away[1:]), "random weights have forgotten the picture after half of the steps"
+    assert away[0] < away[1] < away[2]
 
 
 def test_img2img_notes_its_strength_and_the_picture(client: TestClient) -> None:
