@@ -117,7 +117,7 @@ class Denoising:
         """The loss of random latents with their captions, of one shape in a part."""
         shaped = [
             Pairs(self.latents, split)
-            for split in ("train", "colours", *SHAPES)
+            for split in ("train", "colours", "pairs", *SHAPES)
             if any(self.latents.glob(f"{split}-*.text.pt"))
         ]
         sizes = torch.tensor([float(len(pairs.where)) for pairs in shaped])

@@ -104,15 +104,16 @@ def hash_of(text: str) -> int:
 
 
 def sample_scene(rng: random.Random, *, split: str = "train") -> Scene:
-    """A random scene. Splits: train, colours (train where every object has one, and it rains often), heldout, places (no
-    object), a character's name, or a style's name."""
-    coloured = split == "colours"
-    split = "train" if coloured else split
+    """A random scene. Splits: train, colours (train where every object has one, and it rains often), pairs (train where two
+    objects stand), heldout, places (no object), a character's name, or a style's name."""
+    coloured, paired = split == "colours", split == "pairs"
+    split = "train" if coloured or paired else split
     while True:
         background = rng.choice(BACKGROUNDS)
-        if split == "places" or (split == "train" and not coloured and rng.random() < EMPTY_CHANCE):
+        filled = coloured or paired
+        if split == "places" or (split == "train" and not filled and rng.random() < EMPTY_CHANCE):
             return _empty_scene(rng, background, split)
-        two = rng.random() < (0.5 if split == "train" else 0.3)
+        two = paired or rng.random() < (0.5 if split == "train" else 0.3)
         alone = ("centre",) if split in CHARACTERS else ("left", "centre", "centre", "right")
         places = ("left", "right") if two else (rng.choice(alone),)
         items = tuple(_sample_item(rng, place, coloured=coloured) for place in places)

@@ -59,6 +59,14 @@ def test_scenes_of_colours_show_nothing_else_and_nothing_held_out() -> None:
     assert not any(world.held_out(background, item) for background, item in items)
 
 
+def test_scenes_of_pairs_show_two_objects_and_nothing_held_out() -> None:
+    rng = random.Random(0)
+    scenes = [world.sample_scene(rng, split="pairs") for _ in range(300)]
+    assert all(len(scene.items) == 2 for scene in scenes)
+    assert not any(world.held_out(scene.background, item) for scene in scenes for item in scene.items)
+    assert {scene.quality for scene in scenes} > {None, "good", "poor"}
+
+
 def test_a_wide_and_a_tall_picture_are_drawn_at_their_size() -> None:
     pytest.importorskip("resvg_py")
     from drawing import render
