@@ -133,10 +133,11 @@ def step_table(kinds: Kinds, kind: str, title: str) -> str:
             )
     if "floor" in steps:
         f = steps["floor"][-1]
+        dtype = f["dtype"].removeprefix("torch.")
+        exact = "" if dtype == "float32" else f", {f['float32_gflop_per_s']:.0f} in float32"
         lines += [
             "",
-            f"A step is {f['gflop']:.0f} GFLOP; matrices multiply at {f['gflop_per_s']:.0f} GFLOP/s in {f['dtype']}, "
-            f"{f['float32_gflop_per_s']:.0f} in float32.",
+            f"A step is {f['gflop']:.0f} GFLOP; matrices multiply at {f['gflop_per_s']:.0f} GFLOP/s in {dtype}{exact}.",
         ]
     return "\n".join(lines)
 
