@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from clipskip.errors import DamagedFile, WrongKind
-from clipskip.image.metadata import FORMATS
+from clipskip.image.metadata import FORMATS, why_unreadable
 
 MOST_SENT_PIXELS = 25_000_000
 """Six times the largest picture that is drawn, as a good camera has it; reading takes 12 bytes a pixel."""
@@ -81,10 +81,8 @@ def _read_upright(content: bytes, convert: Callable[[Image.Image], Image.Image],
     except WrongKind:
         raise
     except Exception as error:  # whatever a decoder does with a hostile file, the user gets one line
-        known = not isinstance(error, UnidentifiedImageError)  # whose own words show an address in memory
-        reason = (" ".join(str(error).split()) if known else "not a PNG, JPEG or WebP") or type(error).__name__
         raise DamagedFile(
-            f"{field} cannot be read as a picture ({reason[:120]}); send a PNG, JPEG or WebP", field=field
+            f"{field} cannot be read as a picture ({why_unreadable(error)}); send a PNG, JPEG or WebP", field=field
         ) from None
 
 

@@ -251,11 +251,16 @@ def _read_picture(path: Path, content: bytes) -> tuple[str, ...]:
     except ClipskipError:
         raise
     except Exception as error:  # whatever a decoder does with a hostile file, the user gets one line
-        known = not isinstance(error, UnidentifiedImageError)  # whose own words show an address in memory
-        reason = (" ".join(str(error).split()) if known else "not a PNG, JPEG or WebP") or type(error).__name__
         raise DamagedFile(
-            f"{path.name} is a damaged picture ({reason[:120]}); get another copy of it", field="settings"
+            f"{path.name} is a damaged picture ({why_unreadable(error)}); get another copy of it", field="settings"
         ) from None
+
+
+def why_unreadable(error: Exception) -> str:
+    """Return what a decoder said of a picture that it cannot read, in one line of at most 120 characters."""
+    known = not isinstance(error, UnidentifiedImageError)  # whose own words show an address in memory
+    reason = " ".join(str(error).split()) if known else "not a PNG, JPEG or WebP"
+    return (reason or type(error).__name__)[:120]
 
 
 def _bounded(path: Path, text: str) -> str:
