@@ -36,7 +36,7 @@ def results(found: dict[str, Any]) -> str:
     told, judged = found["objects"], found["judge on renders"]["heldout"]
     plain, guided = told["no negative"], told["guide's negative"]
     head = ["measure", f"{told['prompts']} prompts", f"with the guide's negative ({guided['prompts']})", "wanted"]
-    pairs = told["two asked for"]
+    pairs = found["pairs"]
     rows = [[NAMES[key], percent(plain.get(key)), percent(guided.get(key)), TARGETS[key]] for key in NAMES]
     two = f"two objects asked for ({pairs['prompts']} prompts), both right and no third"
     rows.insert(2, [two, percent(pairs["two objects"]), "-", "70%"])
@@ -62,9 +62,10 @@ def results(found: dict[str, Any]) -> str:
     if "style" in found:
         off, on = found["style"]["without"], found["style"]["with"]
         text.append(
-            f"Blueprint: {percent(off['in it'])} of the pictures are in the style without its LoRA, {percent(on['in it'])} with it "
-            "(their mean colour is nearer to that of renders in it than to that of plain ones); mean distance of that colour from the "
-            f"style's (0-255): {off['colour distance']} and {on['colour distance']}. Where one object is asked for, the judge sees it in "
+            f"Blueprint: {percent(off['in it'])} of {off['prompts']} pictures are in the style without its LoRA, "
+            f"{percent(on['in it'])} of {on['prompts']} with it (their mean colour is nearer to that of renders in it than to that of "
+            f"plain ones); mean distance of that colour from the style's (0-255): {off['colour distance']} and "
+            f"{on['colour distance']}. Where one object is asked for, the judge sees it in "
             f"{percent(off['object'])} without the LoRA and in {percent(on['object'])} with it (wanted: 75%)."
         )
     if "quality" in found:
@@ -79,7 +80,7 @@ def characters(found: dict[str, Any]) -> str:
         [
             name,
             percent(found[name]["without"]),
-            percent(found[name]["with"]),
+            f"{percent(found[name]['with'])} of {found[name]['prompts']}",
             f"{percent(before.get('object'))} -> {percent(found[name]['others, LoRA on'].get('object'))}",
         ]
         for name in ("ogre", "gnome")

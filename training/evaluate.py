@@ -44,6 +44,11 @@ class Bench:
     steps: int = 30
     count: int = 200
 
+    @property
+    def many(self) -> int:
+        """Prompts of two objects, of a character and of a style, where a few would leave too much to chance."""
+        return 2 * self.count // 3
+
     def draw(self, name: str, prompts: list[str], **given: object) -> np.ndarray:
         """The pictures of these prompts, seeds 0, 1, ..., also as a sheet in `out`."""
         negative = str(given.pop("negative", ""))
@@ -105,8 +110,7 @@ def scores(said: dict[str, torch.Tensor], scenes: list[Scene], prompts: list[str
 
 
 def objects(bench: Bench) -> dict[str, object]:
-    """Held-out combinations; some of them also with the guide's negative prompt, and with two words that mean nothing; and
-    prompts that all ask for two objects."""
+    """Held-out combinations; some of them also with the guide's negative prompt, and with two words that mean nothing."""
     scenes, prompts = prompts_of("heldout", bench.count)
     plain = scores(bench.see(bench.draw("heldout", prompts)), scenes, prompts)
     few = bench.count // 4
@@ -115,15 +119,18 @@ def objects(bench: Bench) -> dict[str, object]:
     rng = random.Random("strangers")
     strange = [f"{stranger(rng)}, {prompt}, {stranger(rng)}" for prompt in prompts[:few]]
     unmoved = scores(bench.see(bench.draw("heldout-strangers", strange)), scenes[:few], strange)
-    pairs = prompts_of("heldout", bench.count // 3, keep=lambda scene: len(scene.items) == 2)
-    paired = scores(bench.see(bench.draw("heldout-pairs", pairs[1])), *pairs)
     return {
         "prompts": bench.count,
         "no negative": plain,
-        "two asked for": {"prompts": len(pairs[1]), **paired},
         "guide's negative": {"prompts": few, **guided},
         "two unknown words": {"prompts": few, **unmoved},
     }
+
+
+def pairs(bench: Bench) -> dict[str, object]:
+    """Held-out combinations of two objects."""
+    scenes, prompts = prompts_of("heldout", bench.many, keep=lambda scene: len(scene.items) == 2)
+    return {"prompts": len(prompts), **scores(bench.see(bench.draw("heldout-pairs", prompts)), scenes, prompts)}
 
 
 def places(bench: Bench) -> dict[str, object]:
@@ -212,18 +219,20 @@ def share_of(said: dict[str, torch.Tensor], name: str) -> float:
 
 def characters(bench: Bench) -> dict[str, object]:
     """Each character with its LoRA and without; the other objects with the LoRA on."""
-    others, plain = prompts_of("heldout", bench.count // 5)
+    few = bench.count // 5
+    others, plain = prompts_of("heldout", few)
     before = scores(bench.see(bench.draw("others", plain)), others, plain)
     found: dict[str, object] = {"others, no LoRA": before}
     for name in CHARACTERS:
         if not (bench.loras / f"{name}.safetensors").exists():
             continue
-        scenes, prompts = prompts_of(name, bench.count // 5)
-        without = share_of(bench.see(bench.draw(f"{name}-without", prompts)), name)
+        scenes, prompts = prompts_of(name, bench.many)
+        without = share_of(bench.see(bench.draw(f"{name}-without", prompts[:few])), name)
         with bench.model.with_loras([bench.loras / f"{name}.safetensors"]):
             said = bench.see(bench.draw(f"{name}-with", prompts))
             after = scores(bench.see(bench.draw(f"others-{name}", plain)), others, plain)
         found[name] = {
+            "prompts": len(prompts),
             "without": without,
             "with": share_of(said, name),
             "place with": scores(said, scenes, prompts)["place"],
@@ -234,8 +243,8 @@ def characters(bench: Bench) -> dict[str, object]:
 
 def style(bench: Bench) -> dict[str, object]:
     """The blueprint: how many pictures are in it and show what was asked for, and how far their colour is from renders' in it."""
-    scenes, prompts = prompts_of("blueprint", bench.count // 5)
-    without = bench.draw("blueprint-without", prompts)
+    scenes, prompts = prompts_of("blueprint", bench.many)
+    without = bench.draw("blueprint-without", prompts[: bench.count // 5])
     with bench.model.with_loras([bench.loras / "blueprint.safetensors"]):
         images = bench.draw("blueprint-with", prompts)
     styled = colour_of(scenes)
@@ -245,9 +254,10 @@ def style(bench: Bench) -> dict[str, object]:
 
     return {
         way: {
-            "in it": in_style(drawn, scenes),
+            "prompts": len(drawn),
+            "in it": in_style(drawn, scenes[: len(drawn)]),
             "colour distance": distance(drawn),
-            "object": scores(bench.see(drawn), scenes, prompts)["object"],
+            "object": scores(bench.see(drawn), scenes[: len(drawn)], prompts)["object"],
         }
         for way, drawn in (("without", without), ("with", images))
     }
@@ -318,6 +328,7 @@ def pictures(bench: Bench) -> dict[str, object]:
 PARTS = {
     "reconstruction": reconstruction,
     "objects": objects,
+    "pairs": pairs,
     "places": places,
     "sizes": sizes,
     "quality": quality,

@@ -30,6 +30,8 @@ ABSENT = "down_blocks.3.resnets.0.conv_shortcut"
 """Ours alone: SD 1.x's innermost levels are equally wide, so tools that read its LoRAs know no such module."""
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 PLAIN_SHARE = 1 / 3
+PAIRED = 4
+"""How much oftener than others a scene is taken where something stands beside the character, which is smaller there."""
 
 
 class Adapter(nn.Module):
@@ -114,12 +116,13 @@ def train(model: Model, adapters: dict[str, Adapter], options: argparse.Namespac
         optimizer, lambda n: min(1, (n + 1) / 20) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * n / options.steps)))
     )
     rng, generator = random.Random(0), torch.Generator().manual_seed(0)
+    weights = [PAIRED if len(scene.items) == 2 else 1 for scene in own[1]]
     began, mean = time.time(), 0.0
     for step in range(options.steps):
         latents, texts = [], []
         for i in range(options.batch):
             images, scenes = plain if i < options.batch * PLAIN_SHARE else own
-            n = rng.randrange(len(images))
+            n = rng.randrange(len(images)) if images is plain[0] else rng.choices(range(len(images)), weights)[0]
             latents.append(images[n])
             texts.append("" if images is plain[0] and rng.random() < 0.1 else caption(scenes[n], rng))
         ids = model.tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
