@@ -22,6 +22,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from vae import trained_vae
 from world import caption, scene_of, with_strangers
 
+from clipskip import heap
+
 CAPTIONS = 4
 
 
@@ -77,6 +79,7 @@ def texts(path: Path, text: CLIPTextModel, tok: CLIPTokenizer, *, out: Path, ski
     print(path.stem, "said", flush=True)
 
 
+@heap.kept()
 def main() -> None:
     """Encodes what is not there yet, shard by shard."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
