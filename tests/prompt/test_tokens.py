@@ -4,6 +4,7 @@ import gzip
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -82,11 +83,23 @@ def test_half_a_surrogate_pair_is_an_error() -> None:
         token_ids("a \ud83d")
 
 
-def test_the_tokenizer_is_there_within_a_quarter_of_a_second() -> None:
-    _tokenizer.cache_clear()
-    started = time.process_time()
-    token_ids("a cat")
-    assert time.process_time() - started < 0.25
+def test_the_tokenizer_takes_little_longer_than_its_vocabulary_takes_to_read() -> None:
+    def build() -> None:
+        _tokenizer.cache_clear()
+        token_ids("a cat")
+
+    def read() -> None:
+        gzip.decompress(_VOCABULARY.read_bytes()).decode().split()
+
+    def shortest_of_three(do: Callable[[], None]) -> float:
+        times = []
+        for _ in range(3):
+            started = time.process_time()
+            do()
+            times.append(time.process_time() - started)
+        return min(times)
+
+    assert shortest_of_three(build) < 6 * shortest_of_three(read), "measured: 1.6 to 2"
 
 
 def test_importing_the_room_brings_no_torch_and_reads_no_vocabulary() -> None:
