@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save, save_file
 from sampling import Model, open_model
 from torch import Tensor, nn
 from unet import v_loss
-from world import Scene, caption, scene_of
+from world import CHARACTERS, Scene, caption, scene_of
 
 from clipskip.weights import hash_file, read_header
 
@@ -116,7 +116,8 @@ def train(model: Model, adapters: dict[str, Adapter], options: argparse.Namespac
         optimizer, lambda n: min(1, (n + 1) / 20) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * n / options.steps)))
     )
     rng, generator = random.Random(0), torch.Generator().manual_seed(0)
-    weights = [PAIRED if len(scene.items) == 2 else 1 for scene in own[1]]
+    often = PAIRED if options.name in CHARACTERS else 1
+    weights = [often if len(scene.items) == 2 else 1 for scene in own[1]]
     began, mean = time.time(), 0.0
     for step in range(options.steps):
         latents, texts = [], []

@@ -107,10 +107,10 @@ def sample_scene(rng: random.Random, *, split: str = "train") -> Scene:
     """A random scene. Splits: train, colours (train where every object has one, and it rains often), pairs (train where two
     objects stand), heldout, places (no object), a character's name, or a style's name."""
     coloured, paired = split == "colours", split == "pairs"
-    split = "train" if coloured or paired else split
+    filled = coloured or paired
+    split = "train" if filled else split
     while True:
         background = rng.choice(BACKGROUNDS)
-        filled = coloured or paired
         if split == "places" or (split == "train" and not filled and rng.random() < EMPTY_CHANCE):
             return _empty_scene(rng, background, split)
         two = paired or rng.random() < (0.5 if split == "train" else 0.3)

@@ -91,15 +91,15 @@ def test_the_tokenizer_takes_little_longer_than_its_vocabulary_takes_to_read() -
     def read() -> None:
         gzip.decompress(_VOCABULARY.read_bytes()).decode().split()
 
-    def shortest_of_three(do: Callable[[], None]) -> float:
+    def shortest_of_five(do: Callable[[], None]) -> float:
         times = []
-        for _ in range(3):
+        for _ in range(5):
             started = time.process_time()
             do()
             times.append(time.process_time() - started)
         return min(times)
 
-    assert shortest_of_three(build) < 6 * shortest_of_three(read), "measured: 1.6 to 2"
+    assert shortest_of_five(build) < 2.5 * shortest_of_five(read), "measured: 1.1 to 2, of three"
 
 
 def test_importing_the_room_brings_no_torch_and_reads_no_vocabulary() -> None:
