@@ -157,9 +157,9 @@ def main() -> None:
     torch.manual_seed(0)
     options.out.mkdir(parents=True, exist_ok=True)
     images, scenes = load(options.data, "train")
-    for shape in SHAPES:
-        if any(options.data.glob(f"{shape}-*.npz")):
-            more, told = load(options.data, shape)
+    for split in ("colours", "pairs", *SHAPES):
+        if any(options.data.glob(f"{split}-*.npz")):
+            more, told = load(options.data, split)
             images, scenes = torch.cat([more, images]), told + scenes
     tests = {"heldout": load(options.data, "heldout")}
     more_images: list[Tensor] = []

@@ -8,6 +8,7 @@ from diffusers.models.attention_processor import Attention as TheirLayer
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
+from clipskip.networks import attention
 from clipskip.networks.attention import (
     Attention,
     Memory,
@@ -87,10 +88,26 @@ def test_remembered_keys_and_values_are_used_again_and_change_nothing() -> None:
     )
 
 
-def test_a_gpu_runs_in_half_precision_and_a_cpu_in_what_it_multiplies() -> None:
-    fast = any(capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+@pytest.mark.parametrize(
+    ("known", "dtype"),
+    [
+        ([], torch.float32),
+        (["avx512_bf16"], torch.bfloat16),
+        (["bf16"], torch.bfloat16),
+        (["avx512_bf16", "avx512_fp16", "amx_bf16"], torch.bfloat16),
+        (["avx512_bf16", "avx512_fp16"], torch.float32),
+    ],
+    ids=["AVX2", "AMD since Zen 4", "Arm", "Intel with AMX", "Intel in a virtual machine that hides AMX"],
+)
+def test_a_cpu_draws_in_what_it_multiplies_fastest(
+    known: list[str], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "capabilities", lambda: dict.fromkeys(known, True))
+    assert best_dtype(CPU) == dtype
+
+
+def test_a_gpu_draws_in_half_precision() -> None:
     assert best_dtype(torch.device("cuda")) == torch.float16
-    assert best_dtype(CPU) == (torch.bfloat16 if fast else torch.float32)
 
 
 def test_chunks_are_for_bfloat16_on_cpus_alone() -> None:
