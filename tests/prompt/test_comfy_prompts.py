@@ -145,10 +145,10 @@ def test_what_cannot_be_drawn_is_an_error(text: str, words: str) -> None:
 
 
 def test_hostile_brackets_are_read_at_once() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for text in ("(" * 100_000, ")" * 100_000, "()" * 50_000, "(a)" * 500, ":" * 100_000):
         segments(text)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_tags_are_noted_as_words() -> None:

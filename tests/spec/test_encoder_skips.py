@@ -192,12 +192,12 @@ def test_pairs_are_part_of_a_renders_key_and_leave_other_keys_alone() -> None:
     ],
 )  # fmt: skip
 def test_hostile_text_is_answered_at_once(parse: object, text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         parse(text)  # type: ignore[operator]  # one of the four above
     except ClipskipError as error:
         assert len(str(error)) < 400
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 @CALM
