@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from clip import tokenizer
-from common import autocast, load_words, log
+from common import autocast, fast_dtype, load_words, log
 from safetensors.torch import load_file, save, save_file
 from sampling import Model, open_model
 from torch import Tensor, nn
@@ -164,7 +164,8 @@ def metadata(options: argparse.Namespace, tensors: dict[str, Tensor]) -> dict[st
         "ss_steps": str(steps), "ss_max_train_steps": str(steps),
         "ss_num_train_images": str(len(scenes)), "ss_total_batch_size": str(options.batch),
         "ss_unet_lr": str(options.lr), "ss_text_encoder_lr": str(options.text_lr),
-        "ss_resolution": "(128, 128)", "ss_seed": "0", "ss_mixed_precision": "bf16",
+        "ss_resolution": "(128, 128)", "ss_seed": "0",
+        "ss_mixed_precision": "bf16" if fast_dtype(options.device) == torch.bfloat16 else "no",
         "ss_tag_frequency": json.dumps({f"1_{options.name}": dict(tags.most_common(60))}),
         "sshs_model_hash": body_hash(tensors),
         "modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": "stable-diffusion-v1/lora",
