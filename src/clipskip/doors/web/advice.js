@@ -58,8 +58,8 @@ export function openAdvice(hear) {
         bar.nextElementSibling.textContent = `Asking the model${now.eta_s ? `, about ${duration(now.eta_s)} left` : "…"}`;
       } else {
         offer(sweep, { progress: now });
-        hear.status();
       }
+      hear.status();
       timer = setTimeout(() => look(sweep, () => api.advice(sweep.id)), LOOK_MS);
     } else {
       offer(sweep, { error: now.error?.detail ?? "" });

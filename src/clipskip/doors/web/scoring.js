@@ -35,7 +35,7 @@ export function openScoring(hear) {
     const going = now.state === "queued" || now.state === "running";
     offer(sweep, { now: going ? now : null, error: now.error?.detail ?? "" });
     if (going) timer = setTimeout(() => look(sweep, () => api.scores(sweep.id)), LOOK_MS);
-    if (going !== measuring) hear.status();
+    if (going || measuring) hear.status();
     if (measuring && !going) { say("The cells are scored."); hear.measured(sweep.id); }
     measuring = going;
   }
