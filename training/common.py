@@ -13,7 +13,7 @@ from clipskip.networks import best_dtype
 
 
 def fast_dtype(device: str | torch.device) -> torch.dtype:
-    """The dtype to multiply in: bfloat16, or float32 on a CPU that does not multiply it (there bfloat16 is 300 times slower)."""
+    """The dtype to multiply in: bfloat16, or float32 on a CPU that multiplies it slower (without instructions for it 300 times)."""
     where = torch.device(device)
     return best_dtype(where) if where.type == "cpu" else torch.bfloat16
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from common import autocast, load_words, log, save, shards
 from torch import Tensor, nn
-from world import BACKGROUNDS, BAD_TAGS, CHARACTERS, COLOURS, EXTRAS, OBJECTS, PLACES, SHAPES, STYLES, Scene, scene_of
+from world import BACKGROUNDS, BAD_TAGS, BASE, CHARACTERS, COLOURS, EXTRAS, OBJECTS, PLACES, STYLES, Scene, scene_of
 
 THINGS = (*OBJECTS, *CHARACTERS)
 NOTHING = len(THINGS)
@@ -157,7 +157,7 @@ def main() -> None:
     torch.manual_seed(0)
     options.out.mkdir(parents=True, exist_ok=True)
     images, scenes = load(options.data, "train")
-    for split in ("colours", "pairs", *SHAPES):
+    for split in BASE[1:]:
         if any(options.data.glob(f"{split}-*.npz")):
             more, told = load(options.data, split)
             images, scenes = torch.cat([more, images]), told + scenes

@@ -25,7 +25,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from fused import fuse
 from safetensors.torch import load_file
 from torch import Tensor
-from world import SHAPES
+from world import BASE
 
 CHANNELS, CONTEXT, HEADS = (64, 128, 192, 128), 128, 4
 ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, dim=0).float()
@@ -115,11 +115,7 @@ class Denoising:
 
     def feed(self) -> Callable[[UNet2DConditionModel, torch.Generator, float], Tensor]:
         """The loss of random latents with their captions, of one shape in a part."""
-        shaped = [
-            Pairs(self.latents, split)
-            for split in ("train", "colours", "pairs", *SHAPES)
-            if any(self.latents.glob(f"{split}-*.text.pt"))
-        ]
+        shaped = [Pairs(self.latents, split) for split in BASE if any(self.latents.glob(f"{split}-*.text.pt"))]
         sizes = torch.tensor([float(len(pairs.where)) for pairs in shaped])
 
         def part(unet: UNet2DConditionModel, generator: torch.Generator, _: float) -> Tensor:

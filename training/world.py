@@ -13,6 +13,8 @@ VOCABULARY = Path(__file__).parents[1] / "src/clipskip/prompt/bpe_simple_vocab_1
 SIZE = 128
 SHAPES = {"square": (SIZE, SIZE), "wide": (192, SIZE), "tall": (SIZE, 192)}
 """Width and height in px; each shape has shards of its own."""
+BASE = ("train", "colours", "pairs", *SHAPES)
+"""The splits that the base learns from."""
 
 BACKGROUNDS = ("swamp", "night sky", "beach", "snow", "forest", "city", "underwater", "desert")
 OBJECTS = tuple(ART)

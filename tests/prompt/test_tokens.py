@@ -3,6 +3,7 @@
 import gzip
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 
 import pytest
@@ -79,6 +80,19 @@ def test_ids_spell_their_text_but_for_space(text: str) -> None:
 def test_half_a_surrogate_pair_is_an_error() -> None:
     with pytest.raises(PromptError, match="character 3 is half of a surrogate pair"):
         token_ids("a \ud83d")
+
+
+def test_building_the_tokenizer_takes_few_calls_a_merge() -> None:
+    """A limit to its work that is the same on every machine: of Python functions (generators count each item), of C's."""
+    calls = Counter[str]()
+    _tokenizer.cache_clear()
+    sys.setprofile(lambda _, event, __: calls.update([event]))
+    try:
+        _tokenizer()
+    finally:
+        sys.setprofile(None)
+    assert calls["call"] < 1.1 * _MERGES
+    assert calls["c_call"] < 2.1 * _MERGES
 
 
 def test_importing_the_room_brings_no_torch_and_reads_no_vocabulary() -> None:
