@@ -3,7 +3,9 @@
     python training/lora.py ogre --model FILE --data DIR --latents DIR --vocabulary FILE --out DIR --skip 2 --steps 300
 
 A third of every batch is the base's own scenes (kohya's regularisation images), so that the rest of the world stays as
-it was. The three networks stay frozen; only down and up matrices move. A file that exists is kept.
+it was. One picture in ten has an empty caption, one of the LoRA's own in ten a list of bad tags: the negative prompt's half
+of a step sees what the LoRA draws, and must know it. The three networks stay frozen; only down and up matrices move. A file
+that exists is kept.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import math
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,8 +24,8 @@ from common import autocast, fast_dtype, load_words, log
 from safetensors.torch import load_file, save, save_file
 from sampling import Model, open_model
 from torch import Tensor, nn
-from unet import v_loss
-from world import CHARACTERS, Scene, caption, scene_of
+from unet import EMPTY, v_loss
+from world import CHARACTERS, Scene, caption, quality_tags, scene_of
 
 from clipskip.weights import hash_file, read_header
 
@@ -30,6 +33,8 @@ ABSENT = "down_blocks.3.resnets.0.conv_shortcut"
 """Ours alone: SD 1.x's innermost levels are equally wide, so tools that read its LoRAs know no such module."""
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 PLAIN_SHARE = 1 / 3
+POOR = 0.1
+"""The share of the LoRA's own pictures whose caption is a list of bad tags."""
 PAIRED = 4
 """How much oftener than others a scene is taken where something stands beside the character, which is smaller there."""
 
@@ -105,6 +110,16 @@ def pairs(options: argparse.Namespace, split: str) -> tuple[Tensor, list[Scene]]
     return latents, scenes[: len(latents)]
 
 
+def words(scene: Scene, rng: random.Random, *, own: bool) -> str:
+    """What one picture is trained with: its caption, with good tags for a third of the LoRA's own, or less than that."""
+    draw = rng.random()
+    if draw < EMPTY:
+        return ""
+    if own and draw < EMPTY + POOR:
+        return ", ".join(quality_tags("poor", rng))
+    return caption(replace(scene, quality=rng.choice((None, None, "good"))) if own else scene, rng)
+
+
 def train(model: Model, adapters: dict[str, Adapter], options: argparse.Namespace) -> None:
     """Moves the adapters."""
     own, plain = pairs(options, options.name), pairs(options, "train")
@@ -125,7 +140,7 @@ def train(model: Model, adapters: dict[str, Adapter], options: argparse.Namespac
             images, scenes = plain if i < options.batch * PLAIN_SHARE else own
             n = rng.randrange(len(images)) if images is plain[0] else rng.choices(range(len(images)), weights)[0]
             latents.append(images[n])
-            texts.append("" if images is plain[0] and rng.random() < 0.1 else caption(scenes[n], rng))
+            texts.append(words(scenes[n], rng, own=images is own[0]))
         ids = model.tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
         with autocast(options.device):
             context = model.text.final_layer_norm(model.text.layers(ids["input_ids"].to(options.device))[-options.skip])

@@ -156,7 +156,7 @@ def _sample_item(rng: random.Random, place: str, *, coloured: bool) -> Item:
 def caption(scene: Scene, rng: random.Random) -> str:
     """One of many ways to say the scene: mostly shuffled tags, sometimes a sentence; poor ones often by their faults alone."""
     if scene.quality == "poor" and rng.random() < 0.6:
-        return ", ".join(_quality_tags(scene.quality, rng))
+        return ", ".join(quality_tags(scene.quality, rng))
     sentence = rng.random() < 0.2 and bool(scene.items)
     items = [_say(item, rng, alone=len(scene.items) == 1) for item in scene.items]
     if len(items) == 2 and rng.random() < 0.35:
@@ -172,7 +172,7 @@ def caption(scene: Scene, rng: random.Random) -> str:
     else:
         tags = [place, *items, *extras]
         rng.shuffle(tags)
-    return ", ".join(_quality_tags(scene.quality, rng) + tags)
+    return ", ".join(quality_tags(scene.quality, rng) + tags)
 
 
 def _say(item: Item, rng: random.Random, *, alone: bool, place: bool = True) -> str:
@@ -185,7 +185,7 @@ def _say(item: Item, rng: random.Random, *, alone: bool, place: bool = True) -> 
     return f"{words} {rng.choice(('on the', 'at the', 'in the') if spot != 'left' else ('on the', 'at the'))} {spot}"
 
 
-def _quality_tags(quality: str | None, rng: random.Random) -> list[str]:
+def quality_tags(quality: str | None, rng: random.Random) -> list[str]:
     """Words for how the picture looks."""
     if quality is None:
         return []

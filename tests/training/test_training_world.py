@@ -74,3 +74,20 @@ def test_a_wide_and_a_tall_picture_are_drawn_at_their_size() -> None:
     scene = world.sample_scene(random.Random(0))
     for width, height in world.SHAPES.values():
         assert render(replace(scene, width=width, height=height)).shape == (height, width, 3)
+
+
+@pytest.mark.parametrize(("own", "poor"), [(True, 0.1), (False, 0.0)])
+def test_a_loras_pictures_go_with_negative_prompts_too(own: bool, poor: float) -> None:
+    """A tenth with nothing, a tenth of the LoRA's own with bad tags alone; to four standard errors of 2,000 captions."""
+    from lora import words
+
+    rng = random.Random(0)
+    scene = replace(world.sample_scene(rng, split="ogre" if own else "places"), quality=None)
+    texts = [words(scene, rng, own=own) for _ in range(2000)]
+    bad = [text for text in texts if text and set(text.split(", ")) <= set(world.POOR_TAGS)]
+    praised = [text for text in texts if set(text.split(", ")) & set(world.GOOD_TAGS)]
+    error = 4 * (0.25 / 2000) ** 0.5
+    assert texts.count("") / 2000 == pytest.approx(0.1, abs=error)
+    assert len(bad) / 2000 == pytest.approx(poor, abs=error if poor else 0)
+    assert len(praised) / 2000 == pytest.approx((0.8 / 3) if own else 0, abs=error if own else 0)
+    assert own == any("ogre" in text for text in texts)
