@@ -1,13 +1,13 @@
 """Makes a UNet want a guidance of 7: damps what a prompt adds to the empty one, without training.
 
     python training/guidance.py --model FILE --latents DIR --out FILE [--share 0.65]
-    python training/guidance.py --model FILE --loras FILE... --out DIR [--strength 0.8]
+    python training/guidance.py --model FILE --loras FILE... --out DIR [--strength 1]
 
 A UNet that has learned from few scenes draws best at a guidance of 3 to 4, and too hard at the 7 that people type. Guidance
 g draws `empty + g (prompt - empty)`, so a UNet that answers a prompt with `empty + share (prompt - empty)` draws at 7 what
 the one before draws at `7 * share`. Here the values of cross-attention are scaled by the share about what they give for
 the empty prompt; nothing else changes. `--loras` scales what LoRAs add to the same values, so that they fit the result,
-which `--model` then is; `--strength` scales all that they change in the UNet, because few samples teach them too hard, too.
+which `--model` then is; `--strength` scales all that they change in the UNet, for a style that hides its objects.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--latents", type=Path)
     parser.add_argument("--loras", type=Path, nargs="*")
     parser.add_argument("--share", type=float, default=0.65)
-    parser.add_argument("--strength", type=float, default=0.8)
+    parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if options.loras:

@@ -3,9 +3,9 @@
     python training/lora.py ogre --model FILE --data DIR --latents DIR --vocabulary FILE --out DIR --skip 2 --steps 300
 
 A third of every batch is the base's own scenes (kohya's regularisation images), so that the rest of the world stays as
-it was. One picture in ten has an empty caption, one of the LoRA's own in ten a list of bad tags: the negative prompt's half
-of a step sees what the LoRA draws, and must know it. The three networks stay frozen; only down and up matrices move. A file
-that exists is kept.
+it was. One picture in ten has an empty caption, one of a character's in ten a list of bad tags: the negative prompt's half
+of a step sees the character, and must know it. A style's have their captions always. The three networks stay frozen; only down
+and up matrices move. A file that exists is kept.
 """
 
 import argparse
@@ -34,7 +34,7 @@ ABSENT = "down_blocks.3.resnets.0.conv_shortcut"
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 PLAIN_SHARE = 1 / 3
 POOR = 0.1
-"""The share of the LoRA's own pictures whose caption is a list of bad tags."""
+"""The share of a character's pictures whose caption is a list of bad tags."""
 PAIRED = 4
 """How much oftener than others a scene is taken where something stands beside the character, which is smaller there."""
 
@@ -112,7 +112,7 @@ def pairs(options: argparse.Namespace, split: str) -> tuple[Tensor, list[Scene]]
 
 def words(scene: Scene, rng: random.Random, *, own: bool) -> str:
     """What one picture is trained with: its caption, with good tags for a third of the LoRA's own, or less than that."""
-    draw = rng.random()
+    draw = 1.0 if own and scene.style else rng.random()
     if draw < EMPTY:
         return ""
     if own and draw < EMPTY + POOR:

@@ -91,3 +91,12 @@ def test_a_loras_pictures_go_with_negative_prompts_too(own: bool, poor: float) -
     assert len(bad) / 2000 == pytest.approx(poor, abs=error if poor else 0)
     assert len(praised) / 2000 == pytest.approx((0.8 / 3) if own else 0, abs=error if own else 0)
     assert own == any("ogre" in text for text in texts)
+
+
+def test_a_styles_pictures_always_have_their_caption() -> None:
+    """Where the negative prompt does not know the style, guidance strengthens it."""
+    from lora import words
+
+    rng = random.Random(0)
+    scene = world.sample_scene(rng, split="blueprint")
+    assert all("blueprint" in words(scene, rng, own=True) for _ in range(300))
