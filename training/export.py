@@ -1,7 +1,7 @@
 """Writes the trained networks as one LDM-layout file, and such a file as a diffusers folder.
 
     python training/export.py --text DIR --unet DIR/unet.pt --vae DIR/vae.pt --scale DIR/scale.json --out FILE
-    python training/export.py --base FILE [--unet DIR/unet.pt] [--vae FOLDER/vae --decoder DIR/decoder.pt] --out FILE
+    python training/export.py --base FILE [--unet DIR/unet.pt] [--vae DIR/vae.pt] --out FILE
     python training/export.py --read FILE --folder DIR
 
 `--base` takes what is not given as it is from such a file. What shapes alone cannot tell (heads, groups, scaling
@@ -63,7 +63,6 @@ def main() -> None:
     parser.add_argument("--text", type=Path)
     parser.add_argument("--unet", type=Path)
     parser.add_argument("--vae", type=Path)
-    parser.add_argument("--decoder", type=Path)
     parser.add_argument("--scale", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--read", type=Path)
@@ -74,7 +73,7 @@ def main() -> None:
         return
     said = {**DESCRIPTION, "modelspec.date": time.strftime("%Y-%m-%d")}
     unet = weights(options.unet, new_unet()) if options.unet else None
-    vae = trained_vae(options.vae, options.decoder) if options.vae else None
+    vae = trained_vae(options.vae) if options.vae else None
     if options.base:
         halves = {
             part: {name: value.half() for name, value in network.state_dict().items()}

@@ -4,6 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__x86_64__) && defined(__GLIBC__) && __GLIBC_PREREQ(2, 35)
+/* glibc's vector library has both for 16 numbers at once, but says so to compilers only under -ffast-math */
+__attribute__((simd("notinbranch"))) float expf(float);
+__attribute__((simd("notinbranch"))) float erff(float);
+#endif
+
 #define IVDEP _Pragma("GCC ivdep")
 typedef uint16_t bf16;
 

@@ -1,7 +1,7 @@
 """Group norm with SiLU and GELU gates as single passes in C over channels-last bfloat16, for training on a CPU.
 
-`fuse(unet)` puts them where diffusers' UNet has norm, activation and gate apart; its parameters stay the objects they are.
-Given channels-last latents, all of its maps are so.
+`fuse(network)` puts them where diffusers' UNet or VAE has norm, activation and gate apart; its parameters stay the objects
+they are. Given channels-last maps, all of its maps are so.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from diffusers.models.activations import GEGLU
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
@@ -112,15 +112,19 @@ class FusedGate(nn.Module):
         return y
 
 
-def fuse(unet: UNet2DConditionModel) -> None:
-    """Replaces norms, activations and gates of a bfloat16 network by the fused ones."""
-    for module in list(unet.modules()):
+def fuse(network: ModelMixin) -> None:
+    """Replaces norms, activations and gates of a UNet or VAE by the fused ones, if it is in bfloat16 and on the CPU."""
+    if network.device.type != "cpu" or network.dtype != torch.bfloat16:
+        return
+    for module in list(network.modules()):
         if isinstance(module, ResnetBlock2D):
             module.norm1, module.norm2 = (FusedNorm(n, silu=True) for n in (module.norm1, module.norm2))
             module.nonlinearity = nn.Identity()
-            module.time_emb_proj.register_forward_pre_hook(lambda _, given: (F.silu(given[0]),))
+            if module.time_emb_proj is not None:
+                module.time_emb_proj.register_forward_pre_hook(lambda _, given: (F.silu(given[0]),))
         elif isinstance(getattr(module, "norm", None), nn.GroupNorm):
             module.norm = FusedNorm(module.norm, silu=False)
+        if isinstance(getattr(module, "conv_norm_out", None), nn.GroupNorm):
+            module.conv_norm_out, module.conv_act = FusedNorm(module.conv_norm_out, silu=True), nn.Identity()
         if isinstance(getattr(module, "net", None), nn.ModuleList) and isinstance(module.net[0], GEGLU):
             module.net[0] = FusedGate(module.net[0])
-    unet.conv_norm_out, unet.conv_act = FusedNorm(unet.conv_norm_out, silu=True), nn.Identity()

@@ -109,9 +109,8 @@ class Denoising:
         return new_unet(self.start)
 
     def tune(self, network: UNet2DConditionModel) -> None:
-        """Fused kernels on a CPU that multiplies bfloat16."""
-        if self.device == "cpu" and network.dtype == torch.bfloat16:
-            fuse(network)
+        """Fused kernels where the CPU multiplies bfloat16."""
+        fuse(network)
 
     def feed(self) -> Callable[[UNet2DConditionModel, torch.Generator, float], Tensor]:
         """The loss of random latents with their captions, of one shape in a part."""

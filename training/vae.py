@@ -1,14 +1,14 @@
 """Trains the starter's VAE (f8, 4 latent channels) on rendered scenes; resumable, one checkpoint file.
 
     python training/vae.py --data DIR --out DIR --minutes 40
-    python training/vae.py --data DIR --out DIR --minutes 40 --decoder-only DIR/latents --start FOLDER/vae
+    python training/vae.py --data DIR --out DIR --minutes 40 --hold DIR/latents --start FOLDER/vae
     python training/vae.py --data DIR --out DIR --minutes 5 --device cuda --workers 1 --batch 256 --micro 256
 
-Loss: L1 + 4 MSE + 0.5 L1 of pixel differences (edges) + L1 of the means of 4 px squares (colours) + 2e-4 KL. Crops of
+Loss: L1 + 8 MSE + 0.5 L1 of pixel differences (edges) + L1 of the means of 4 px squares (colours) + 2e-4 KL. Crops of
 64 px for the first 70% of the time (on a GPU never), whole pictures after; a part holds as many pixels either way.
-`--decoder-only` goes on with the decoder alone, from the latents that latents.py has cached, which stay as they are: of all
-splits, since a VAE is there for every picture and knows no words. `--start` begins with the weights of an earlier training,
-a checkpoint or a diffusers folder.
+`--start` begins with the weights of an earlier training, a checkpoint or a diffusers folder. `--hold` goes on with whole
+pictures of all splits that latents.py has encoded, since a VAE is there for every picture and knows no words; 0.3 times the
+mean square distance to those latents (divided by their variance) joins the loss, so that a UNet trained on them stays right.
 """
 
 import argparse
@@ -21,13 +21,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import workers
-from common import autocast, load_images
+from common import load_images
 from diffusers import AutoencoderKL
+from fused import fuse
 from torch import Tensor
 
 CHANNELS = (32, 64, 96, 96)
 GROUPS = 8
 CROP, CROPS_UNTIL = 64, 0.7
+HOLD = 0.3
+Pictures = Callable[[torch.Generator, float], tuple[Tensor, Tensor | None]]
+"""Of a generator and the share of the time done: pictures [n, 3, height, width], and their former latents if these are held."""
 
 
 def new_vae() -> AutoencoderKL:
@@ -43,17 +47,9 @@ def new_vae() -> AutoencoderKL:
     )
 
 
-def trained_vae(path: Path, decoder: Path | None = None) -> AutoencoderKL:
-    """The averaged network of a checkpoint or a folder, with another checkpoint's decoder where one is given."""
-    vae = AutoencoderKL.from_pretrained(path).float() if path.is_dir() else workers.weights(path, new_vae())
-    return workers.weights(decoder, freeze_encoder(vae)) if decoder else vae
-
-
-def freeze_encoder(vae: AutoencoderKL) -> AutoencoderKL:
-    """Leaves only the decoder to be trained."""
-    vae.encoder.requires_grad_(False)
-    vae.quant_conv.requires_grad_(False)
-    return vae
+def trained_vae(path: Path) -> AutoencoderKL:
+    """The averaged network of a checkpoint or a folder."""
+    return AutoencoderKL.from_pretrained(path).float() if path.is_dir() else workers.weights(path, new_vae())
 
 
 def edges(x: Tensor, y: Tensor) -> Tensor:
@@ -64,7 +60,12 @@ def edges(x: Tensor, y: Tensor) -> Tensor:
 def loss_of(x: Tensor, y: Tensor) -> Tensor:
     """How far the pictures y are from x."""
     colours = (F.avg_pool2d(x, 4) - F.avg_pool2d(y, 4)).abs().mean()
-    return (y - x).abs().mean() + 4 * (y - x).square().mean() + 0.5 * edges(x, y) + colours
+    return (y - x).abs().mean() + 8 * (y - x).square().mean() + 0.5 * edges(x, y) + colours
+
+
+def distance(latents: Tensor, former: Tensor) -> Tensor:
+    """Mean square distance, in units of the former latents' variance."""
+    return (latents - former).square().mean() / former.var()
 
 
 def to_floats(images: np.ndarray) -> Tensor:
@@ -89,76 +90,64 @@ def psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
     return float((10 * torch.log10(4 / errors)).mean())
 
 
+def crops(data: Path, micro: int, *, whole: bool) -> Pictures:
+    """Pictures of the split train: 64 px crops until CROPS_UNTIL unless `whole`, as many pixels either way; no latents."""
+    images = load_images(data, "train")
+    many = (128 // CROP) ** 2 * micro
+
+    def draw(generator: torch.Generator, done: float) -> tuple[Tensor, None]:
+        crop, count = (128, micro) if whole or done >= CROPS_UNTIL else (CROP, many)
+        return batch(images, generator, crop=crop, count=count), None
+
+    return draw
+
+
+def encoded(data: Path, folder: Path, micro: int) -> Pictures:
+    """Whole pictures of every split in a folder of cached latents, with these latents as the VAE gave them."""
+    scale = json.loads((folder / "scale.json").read_text())["scaling_factor"]
+    paths = sorted(folder.glob("*.latents.pt"))
+    latents = [torch.load(p, weights_only=True)["latents"].float() / scale for p in paths]
+    shards = [np.load(data / path.name.replace(".latents.pt", ".npz"))["images"] for path in paths]
+    sizes = torch.tensor([float(len(images)) for images in shards])
+
+    def draw(generator: torch.Generator, _: float) -> tuple[Tensor, Tensor]:
+        shard = int(torch.multinomial(sizes, 1, generator=generator))  # one shard has one shape
+        rows = torch.randint(len(shards[shard]), (micro,), generator=generator)
+        return to_floats(shards[shard][rows.numpy()]), latents[shard][rows]
+
+    return draw
+
+
 @dataclass(frozen=True)
-class Whole:
-    """Encoder and decoder, on crops and then on whole pictures."""
+class Autoencoding:
+    """Encoder and decoder, on one split, or on every picture whose latents are held."""
 
     data: Path
     micro: int
     device: str
     start: Path | None
+    held: Path | None
 
     def network(self) -> AutoencoderKL:
         """The VAE."""
         return trained_vae(self.start) if self.start else new_vae()
 
     def tune(self, network: AutoencoderKL) -> None:
-        """Nothing."""
+        """Fused kernels where the CPU multiplies bfloat16."""
+        fuse(network)
 
     def feed(self) -> Callable[[AutoencoderKL, torch.Generator, float], Tensor]:
         """The loss of random pictures."""
-        images = load_images(self.data, "train")
-        crops = (128 // CROP) ** 2 * self.micro
+        whole = self.device != "cpu"
+        draw = encoded(self.data, self.held, self.micro) if self.held else crops(self.data, self.micro, whole=whole)
 
         def part(vae: AutoencoderKL, generator: torch.Generator, done: float) -> Tensor:
-            whole = done >= CROPS_UNTIL or self.device != "cpu"
-            crop, count = (128, self.micro) if whole else (CROP, crops)
-            x = batch(images, generator, crop=crop, count=count).to(self.device)
-            with autocast(self.device):
-                found = vae.encode(x).latent_dist
-                y = vae.decode(found.mean + found.std * torch.randn_like(found.mean)).sample.float()
-            return loss_of(x, y) + 2e-4 * found.kl().mean() / found.mean[0].numel()
-
-        return part
-
-    def report(self, vae: AutoencoderKL) -> str:
-        """Its PSNR."""
-        return f"held-out PSNR {psnr(vae, load_images(self.data, 'heldout', limit=64)):.2f} dB"
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """The decoder alone, from cached latents."""
-
-    data: Path
-    latents: Path
-    micro: int
-    device: str
-    start: Path
-
-    def network(self) -> AutoencoderKL:
-        """The VAE, its encoder frozen."""
-        return freeze_encoder(trained_vae(self.start))
-
-    def tune(self, network: AutoencoderKL) -> None:
-        """Nothing."""
-
-    def feed(self) -> Callable[[AutoencoderKL, torch.Generator, float], Tensor]:
-        """The loss of random pictures from their latents."""
-        scale = json.loads((self.latents / "scale.json").read_text())["scaling_factor"]
-        paths = sorted(self.latents.glob("*.latents.pt"))
-        latents = [torch.load(p, weights_only=True)["latents"].float() / scale for p in paths]
-        shards = [np.load(self.data / path.name.replace(".latents.pt", ".npz"))["images"] for path in paths]
-        sizes = torch.tensor([float(len(images)) for images in shards])
-
-        def part(vae: AutoencoderKL, generator: torch.Generator, _: float) -> Tensor:
-            shard = int(torch.multinomial(sizes, 1, generator=generator))  # one shard has one shape
-            images = shards[shard]
-            rows = torch.randint(len(images), (self.micro,), generator=generator)
-            x = to_floats(images[rows.numpy()]).to(self.device)
-            with autocast(self.device):
-                y = vae.decode(latents[shard][rows].to(self.device)).sample.float()
-            return loss_of(x, y)
+            x, former = draw(generator, done)
+            x = x.to(self.device)
+            found = vae.encode(x.to(vae.dtype, memory_format=torch.channels_last)).latent_dist
+            y = vae.decode(found.mean + found.std * torch.randn_like(found.mean)).sample.float()
+            loss = loss_of(x, y) + 2e-4 * found.kl().mean() / found.mean[0].numel()
+            return loss if former is None else loss + HOLD * distance(found.mean.float(), former.to(self.device))
 
         return part
 
@@ -172,15 +161,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--start", type=Path)
-    parser.add_argument("--decoder-only", type=Path, metavar="LATENTS")
+    parser.add_argument("--hold", type=Path, metavar="LATENTS")
     workers.add_options(parser, batch=16, micro=4, lr=0.01, adam_lr=8e-4)
     options = parser.parse_args()
-    whole, decoder = options.out / "vae.pt", options.out / "decoder.pt"
-    if options.decoder_only:
-        task = Decoder(options.data, options.decoder_only, options.micro, options.device, options.start or whole)
-        workers.train(task, decoder, options)
-    else:
-        workers.train(Whole(options.data, options.micro, options.device, options.start), whole, options)
+    task = Autoencoding(options.data, options.micro, options.device, options.start, options.hold)
+    workers.train(task, options.out / "vae.pt", options)
 
 
 if __name__ == "__main__":

@@ -57,3 +57,28 @@ def test_a_fused_gate_is_geglu_forward_and_back() -> None:
     wanted.backward(grad.double())
     assert close(fused(x), wanted)
     assert close(x.grad, both.grad @ gate.proj.weight.double())
+
+
+def test_a_fused_vae_is_the_vae_forward_and_back() -> None:
+    from diffusers.models.resnet import ResnetBlock2D
+    from fused import FusedNorm, fuse
+    from vae import new_vae
+
+    plain = new_vae()
+    fused = new_vae().bfloat16()
+    plain.load_state_dict({name: value.float() for name, value in fused.state_dict().items()})
+    fuse(fused)
+    norms = [name for name, module in fused.named_modules() if isinstance(module, nn.GroupNorm)]
+    assert all("attentions" in name for name in norms), norms
+    resnets = sum(isinstance(module, ResnetBlock2D) for module in fused.modules())
+    assert sum(isinstance(module, FusedNorm) for module in fused.modules()) == 2 * resnets + 2
+    x = torch.rand(1, 3, 32, 32).bfloat16().to(memory_format=torch.channels_last)
+    grad = torch.randn(1, 3, 32, 32)
+    ours, wanted = fused(x).sample, plain(x.float()).sample
+    ours.backward(grad.bfloat16())
+    wanted.backward(grad)
+    # torch's own bfloat16 is 0.031 to 0.036 away here, and its gradients' cosines are 0.990 and above
+    assert float((ours.float() - wanted).detach().norm() / wanted.detach().norm()) < 0.036
+    exact = {name: value.grad for name, value in plain.named_parameters() if not name.endswith("to_k.bias")}  # those are 0
+    given = {name: value.grad.float() for name, value in fused.named_parameters()}
+    assert all(torch.cosine_similarity(given[n].ravel(), exact[n].ravel(), dim=0) > 0.99 for n in exact)
