@@ -53,7 +53,7 @@ def renders(model: Model, library: Library, count: int) -> tuple[list[Render], E
 def test_out_of_memory_halves_the_batch_and_goes_on(
     own: Model, library: Library, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "CPU_PICTURES", 8)
+    monkeypatch.setattr(batch, "CPU_BATCHES", ((8 * 8, 8),))
     asked, extras = renders(own, library, 7)
     expected = {e.index: e.pixels for e in own.draw(asked, extras) if isinstance(e, Drawn)}
     own.unet = Limited(own.unet, 4, error)  # type: ignore[assignment]
@@ -84,7 +84,7 @@ def test_a_picture_asked_for_twice_is_drawn_once_and_given_twice(own: Model, lib
     own.unet = Limited(own.unet, 99, GPU_ERROR)  # type: ignore[assignment]
     events = list(own.draw([one, other, one], extras, previews=True))
     drawn = {e.index: e for e in events if isinstance(e, Drawn)}
-    assert set(own.unet.calls) == {4}, "two pictures of two rows"
+    assert set(own.unet.calls) == {10}, "two pictures filled up to five, of two rows each"
     assert drawn.keys() == {0, 1, 2} and np.array_equal(drawn[0].pixels, drawn[2].pixels)
     assert drawn[0].render == drawn[2].render == one
     steps = [e for e in events if isinstance(e, Advance)]
@@ -112,9 +112,9 @@ def test_a_gpus_batch_is_what_its_free_memory_holds(
     assert batch.pictures_at_once(chip, replace(render, width=512, height=512)) == pictures
 
 
-def test_a_cpu_takes_one_large_picture_or_two_small(own: Model, library: Library) -> None:
+def test_a_cpu_takes_the_more_pictures_the_smaller_they_are(own: Model, library: Library) -> None:
     (render,), _ = renders(own, library, 1)
-    sizes = {512: 1, 1024: 1, 256: 2, 128: 2}
+    sizes = {512: 1, 1024: 1, 256: 2, 192: 2, 128: 5, 64: 5}
     assert {side: batch.pictures_at_once(own.unet, replace(render, width=side, height=side)) for side in sizes} == sizes
 
 
@@ -133,9 +133,8 @@ class Overflowing(Limited):
 
 @pytest.mark.parametrize("broken", [0, 1, 2])
 def test_a_picture_that_is_no_numbers_any_more_takes_no_other_with_it(
-    own: Model, library: Library, broken: int, monkeypatch: pytest.MonkeyPatch
+    own: Model, library: Library, broken: int
 ) -> None:
-    monkeypatch.setattr(batch, "CPU_PICTURES", 4)
     asked, extras = renders(own, library, 3)
     own.unet = Overflowing(own.unet, slice(2 * broken, 2 * broken + 1))  # type: ignore[assignment]
     drawn = []
@@ -150,7 +149,7 @@ def test_where_no_picture_is_numbers_any_more_no_further_step_is_made(own: Model
     own.unet = Overflowing(own.unet, slice(None))  # type: ignore[assignment]
     with pytest.raises(SpecError, match="contains NaN or infinity"):
         list(own.draw(asked, extras))
-    assert own.unet.calls == [4]  # type: ignore[union-attr]
+    assert own.unet.calls == [10]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ SDE"])

@@ -11,6 +11,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention, silu
 from clipskip.networks.blocks import (
     NORM_EPS,
     Downsample,
+    GroupNorm,
     Maps,
     OtherMaps,
     Resnet,
@@ -79,7 +80,7 @@ class Encoder(nn.Module):
         for block, width in list(zip(self.down_blocks, widths, strict=True))[:-1]:
             block.downsamplers = nn.ModuleList([Downsample(width, padding=0)])
         self.mid_block = Stage([widths[-1]] * 2, widths[-1], groups=groups, attended=True)
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=NORM_EPS)
+        self.conv_norm_out = GroupNorm(groups, widths[-1], eps=NORM_EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * shape.latent_channels, 3, padding=1)
 
     def forward(self, x: Maps) -> OtherMaps:
@@ -106,7 +107,7 @@ class Decoder(nn.Module):
         )
         for block, width in list(zip(self.up_blocks, widths, strict=True))[:-1]:
             block.upsamplers = nn.ModuleList([Upsample(width)])
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=NORM_EPS)
+        self.conv_norm_out = GroupNorm(groups, widths[-1], eps=NORM_EPS)
         self.conv_out = nn.Conv2d(widths[-1], shape.in_channels, 3, padding=1)
 
     def forward(self, x: Maps) -> OtherMaps:
@@ -142,7 +143,7 @@ class CellAttention(nn.Module):
 
     def __init__(self, width: int, *, groups: int) -> None:
         super().__init__()
-        self.group_norm = nn.GroupNorm(groups, width, eps=NORM_EPS)
+        self.group_norm = GroupNorm(groups, width, eps=NORM_EPS)
         self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 

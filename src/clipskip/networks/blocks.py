@@ -10,7 +10,7 @@ from typing import final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, interpolate, linear, pad, silu
+from torch.nn.functional import conv2d, group_norm, interpolate, linear, pad, silu
 
 from clipskip.networks.attention import Attention, Memory, Rows, Text
 from clipskip.networks.fused import added, gated
@@ -38,6 +38,23 @@ ms.
 """
 
 
+SMALL_MAP = 1024
+"""Cells below which torch's group norm in bfloat16 on a CPU reads number by number: on 16 x 16 it then takes four times
+as long as in float32, both conversions included."""
+
+
+@final
+class GroupNorm(nn.GroupNorm):
+    """Group normalization (Wu and He 2018), of small maps on a CPU computed in float32."""
+
+    def forward(self, input: Maps) -> Maps:
+        """Return the normalized maps in their own dtype."""
+        if input.dtype != torch.bfloat16 or input.device.type != "cpu" or input.shape[2] * input.shape[3] >= SMALL_MAP:
+            return super().forward(input)
+        weight, bias = self.weight.float(), self.bias.float()
+        return group_norm(input.float(), self.num_groups, weight, bias, self.eps).to(input.dtype)
+
+
 @final
 class Resnet(nn.Module):
     """Two convolutions with a shortcut; a UNet's also take the noise level (He et al. 2016; Ho et al. 2020)."""
@@ -45,10 +62,10 @@ class Resnet(nn.Module):
     def __init__(self, before: int, width: int, *, groups: int, embedding: int = 0) -> None:
         super().__init__()
         eps = RESNET_EPS if embedding else NORM_EPS
-        self.norm1 = nn.GroupNorm(groups, before, eps=eps)
+        self.norm1 = GroupNorm(groups, before, eps=eps)
         self.conv1 = nn.Conv2d(before, width, 3, padding=1)
         self.time_emb_proj = nn.Linear(embedding, width) if embedding else None
-        self.norm2 = nn.GroupNorm(groups, width, eps=eps)
+        self.norm2 = GroupNorm(groups, width, eps=eps)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(before, width, 1) if before != width else None
 
@@ -127,7 +144,7 @@ class Transformer(nn.Module):
         self, width: int, *, text_width: int, heads: int, groups: int, depth: int = 1, linear_ends: bool
     ) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, width, eps=NORM_EPS)
+        self.norm = GroupNorm(groups, width, eps=NORM_EPS)
         self.proj_in = nn.Linear(width, width) if linear_ends else nn.Conv2d(width, width, 1)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(width, text_width=text_width, heads=heads) for _ in range(depth)

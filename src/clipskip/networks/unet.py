@@ -20,6 +20,7 @@ from clipskip.networks.blocks import (
     RESNET_EPS,
     Copies,
     Downsample,
+    GroupNorm,
     OtherMaps,
     Pictures,
     Resnet,
@@ -63,7 +64,7 @@ class UNet(nn.Module):
             block.downsamplers = nn.ModuleList([Downsample(width)])
         for block, width in list(zip(self.up_blocks, widths[::-1], strict=True))[:-1]:
             block.upsamplers = nn.ModuleList([Upsample(width)])
-        self.conv_norm_out = nn.GroupNorm(shape.norm_num_groups, first, eps=RESNET_EPS)
+        self.conv_norm_out = GroupNorm(shape.norm_num_groups, first, eps=RESNET_EPS)
         self.conv_out = nn.Conv2d(first, shape.out_channels, 3, padding=1)
 
     @property

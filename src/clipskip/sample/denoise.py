@@ -95,7 +95,7 @@ class UNetBatch:
     """The vector beside each text, where the family has one."""
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def sample(
     unet: UNet,
     pictures: Sequence[Picture],

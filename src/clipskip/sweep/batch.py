@@ -19,9 +19,9 @@ from clipskip.spec import Render
 from clipskip.sweep.drawn import Advance, Drawn
 from clipskip.sweep.second import Task
 
-CPU_CELLS, CPU_PICTURES = 32 * 64, 2
-"""Latent cells beyond which a CPU draws a picture alone, and how many smaller ones it draws at once: always the same
-number, because a matrix product of another size may add up in another order (decision 0012)."""
+CPU_BATCHES = ((16 * 24, 5), (32 * 64, 2))
+"""Up to how many latent cells a CPU draws how many pictures at once; larger ones it draws alone. The number depends on
+the size alone, because a matrix product of more rows may add up in another order (decision 0012)."""
 GPU_CELLS = 32 * 64 * 64
 """Latent cells beyond which larger batches gain too little on a GPU for the memory that they take."""
 SHARE = 0.8
@@ -41,7 +41,7 @@ def pictures_at_once(unet: UNet, render: Render, *, begins: Begin | None = None)
     """
     cells = render.width * render.height // 64 if begins is None else math.prod(begins.latent.shape[1:])
     if unet.device.type == "cpu":
-        return 1 if cells > CPU_CELLS else CPU_PICTURES
+        return next((pictures for most, pictures in CPU_BATCHES if cells <= most), 1)
     fitting = int(SHARE * free_bytes(unet.device)) // drawing_bytes(unet, cells)
     return max(1, min(fitting, GPU_CELLS // cells))
 
