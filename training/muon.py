@@ -26,6 +26,11 @@ class Block:
         """How many values."""
         return self.count * max(1, self.rows) * self.columns
 
+    @property
+    def cost(self) -> int:
+        """Roughly what a step of one matrix costs."""
+        return max(1, self.rows) * self.columns * max(50, min(self.rows, self.columns))
+
 
 class Flat:
     """One vector for each of: weights, their average, two moments, and every worker's gradients."""
@@ -43,8 +48,8 @@ class Flat:
         self.starts = dict(zip(self.names, torch.tensor([0, *sizes]).cumsum(0).tolist(), strict=False))
         self.blocks = [Block(0, 1, 0, sum(named[n].numel() for n in loose))]
         for (rows, columns), names in shapes.items():
-            self.blocks += [Block(self.starts[name], 1, rows, columns) for name in names]
-        self.weights = torch.cat([named[n].detach().reshape(-1) for n in self.names]).to(device)
+            self.blocks.append(Block(self.starts[names[0]], len(names), rows, columns))
+        self.weights = torch.cat([_flat(named[n].detach()) for n in self.names]).to(device)
         self.average, self.first, self.second = self.weights.clone(), *(torch.zeros_like(self.weights) for _ in "12")
         self.grads = [torch.zeros_like(self.weights) for _ in range(workers)]
         self.copy, self.copy_grads = (torch.empty(0, dtype=fast_dtype(device), device=device) for _ in "12")
@@ -63,9 +68,7 @@ class Flat:
         model.to(self.copy.dtype)
         for name, value in model.named_parameters():
             if value.requires_grad:
-                place = slice(self.starts[name], self.starts[name] + value.numel())
-                value.data = self.copy[place].view(value.shape)
-                value.grad = self.copy_grads[place].view(value.shape)
+                value.data, value.grad = self._view(self.copy, name), self._view(self.copy_grads, name)
 
     def begin(self, rank: int) -> None:
         """Casts the weights for a step and forgets the last one's gradients."""
@@ -77,7 +80,7 @@ class Flat:
         """Shortens the rows of queries' and keys' weights that have grown too long (docs/decisions/0015)."""
         for name in self.names:
             if name.endswith(LIMITED):
-                rows = self.weights[self.starts[name] :][: self.shapes[name].numel()].view(self.shapes[name])
+                rows = self._view(self.weights, name)
                 rows.mul_((LONGEST_ROW / rows.norm(dim=1, keepdim=True)).clamp(max=1))
 
     def collect(self, rank: int) -> None:
@@ -87,7 +90,13 @@ class Flat:
 
     def unpack(self, vector: Tensor) -> dict[str, Tensor]:
         """A state dict out of a flat vector."""
-        return {n: vector[self.starts[n] :][: s.numel()].view(s).clone() for n, s in self.shapes.items()}
+        return {name: self._view(vector, name).clone(memory_format=torch.contiguous_format) for name in self.names}
+
+    def _view(self, vector: Tensor, name: str) -> Tensor:
+        """One parameter of a flat vector, convolutions with channels last."""
+        shape = self.shapes[name]
+        part = vector[self.starts[name] :][: shape.numel()]
+        return part.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1) if len(shape) == 4 else part.view(shape)
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
@@ -99,28 +108,23 @@ class Flat:
             value.copy_(found[name])
 
 
+def _flat(value: Tensor) -> Tensor:
+    return (value.movedim(1, -1) if value.ndim == 4 else value).reshape(-1)
+
+
 def _shares(blocks: list[Block], workers: int) -> list[list[Block]]:
-    """Blocks dealt out by cost, matrices of one shape that lie together joined again."""
+    """Every shape's matrices dealt out in runs, which are multiplied at once; who has least to do takes the odd one."""
     dealt: list[list[Block]] = [[] for _ in range(workers)]
     spent = [0.0] * workers
-    for block in sorted(blocks, key=lambda b: -b.size * max(50, min(b.rows, b.columns))):
-        rank = spent.index(min(spent))
-        dealt[rank].append(block)
-        spent[rank] += block.size * max(50, min(block.rows, block.columns))
-    return [_joined(sorted(part, key=lambda b: b.start)) for part in dealt]
-
-
-def _joined(blocks: list[Block]) -> list[Block]:
-    found: list[Block] = []
-    for block in blocks:
-        last = found[-1] if found else None
-        if last and last.rows and (last.rows, last.columns) == (block.rows, block.columns) and (
-            last.start + last.size == block.start
-        ):  # fmt: skip
-            found[-1] = Block(last.start, last.count + block.count, block.rows, block.columns)
-        else:
-            found.append(block)
-    return found
+    for block in sorted(blocks, key=lambda b: -b.cost):
+        start = block.start
+        for turn, rank in enumerate(sorted(range(workers), key=spent.__getitem__)):
+            count = block.count // workers + (turn < block.count % workers)
+            if count:
+                dealt[rank].append(Block(start, count, block.rows, block.columns))
+                start += dealt[rank][-1].size
+                spent[rank] += count * block.cost
+    return dealt
 
 
 def orthogonal(x: Tensor) -> Tensor:
@@ -130,7 +134,7 @@ def orthogonal(x: Tensor) -> Tensor:
     x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(fast_dtype(x.device))
     for _ in range(5):
         gram = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
     return (x.mT if flip else x).float()
 
 

@@ -5,8 +5,8 @@
 
 v-prediction (Salimans and Ho 2022, section 4), SD's betas, a quarter of the timesteps uniform and the rest logit-normal
 (Esser et al. 2024, section 3.1) about 570, where objects take shape; one caption in ten empty. Weights are cast to
-bfloat16 once a step, norms and gates are fused (fused.py); attention is diffusers' plain one (on small heads twice as
-fast as torch's fused kernel).
+bfloat16 once a step, blocks are fused (fused.py). Without bfloat16, attention is diffusers' plain one (on small heads twice
+as fast as torch's fused kernel).
 """
 
 import argparse
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latents", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="a folder with the weights to begin with")
-    workers.add_options(parser, batch=96, micro=32, lr=0.02, adam_lr=8e-4)
+    workers.add_options(parser, batch=96, micro=48, lr=0.02, adam_lr=8e-4)
     options = parser.parse_args()
     task = Denoising(options.latents, options.micro, options.device, options.start)
     workers.train(task, options.out / "unet.pt", options)

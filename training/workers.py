@@ -16,6 +16,8 @@ from common import log, save
 from muon import Flat, orthogonal_step
 from torch import Tensor, nn
 
+from clipskip import heap
+
 COUNTERS = {"step": "q", "spent": "d", "seen": "q", "mean": "d"}
 PAUSE = 170
 
@@ -57,6 +59,7 @@ def add_options(parser: argparse.ArgumentParser, *, batch: int, micro: int, lr: 
     parser.add_argument("--adam-lr", type=float, default=adam_lr)
 
 
+@heap.kept()
 def work(rank: int, task: Task, path: Path, *, shared: dict[str, Any], options: argparse.Namespace) -> None:
     """One worker: takes parts until the step is full, then moves its share of the weights."""
     torch.set_num_threads(1)
@@ -130,6 +133,8 @@ def weights(path: Path, network: nn.Module, which: str = "ema") -> nn.Module:
 
 def train(task: Task, path: Path, options: argparse.Namespace) -> None:
     """Trains for the given minutes in all, going on from `path` where it exists."""
+    if options.batch % options.micro:
+        raise SystemExit(f"--batch {options.batch} is not a multiple of --micro {options.micro}; give both")
     options.out.mkdir(parents=True, exist_ok=True)
     context = mp.get_context("spawn")
     flat = Flat(task.network(), workers=options.workers, device=options.device)
