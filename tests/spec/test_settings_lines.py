@@ -77,6 +77,29 @@ def test_prose_around_the_guides_block_is_told_of() -> None:
     assert is_the_fox(asked) and asked.unused == (("text around the settings", "My tips.\nHave fun!"),)
 
 
+@pytest.mark.parametrize(
+    ("positive", "negative"),
+    [
+        ("Positive Prompt:", "Negative Prompt:"),
+        ("Positive:", "Negative:"),
+        ("Prompt:", "Negative:"),
+        ("Prompt:", "Negative Prompt:"),
+    ],
+)
+@pytest.mark.parametrize("settings", [
+    LINE, LINE.replace(", ", "\n"), LINE.replace(", ", "\n\n"), LINE.replace(", Seed", ",\nSeed"),
+    ", ".join(reversed(LINE.split(", "))),
+], ids=["one line", "a line each", "blank lines", "two lines", "steps last"])  # fmt: skip
+def test_a_block_with_labelled_prompts_is_read_whole(positive: str, negative: str, settings: str) -> None:
+    asked = request_from_text(f"{positive} a fox\n\n{negative} blurry\n{settings}\n\nHave fun!")
+    assert is_the_fox(asked) and (asked.prompt, asked.negative_prompt) == ("a fox", "blurry")
+    assert asked.unused == (("text around the settings", "Have fun!"),)
+
+
+def test_a_label_that_a1111_leaves_in_the_prompt_stays_there() -> None:
+    assert parse_infotext(f"Prompt: a fox\nNegative prompt: blurry\n{LINE}").prompt == "Prompt: a fox"
+
+
 def test_civitais_resources_in_a_text_are_loras_and_a_model() -> None:
     resources = [
         {"type": "checkpoint", "modelName": "Fox", "modelVersionName": "v1"},

@@ -23,8 +23,9 @@ LEAST_PAIRS = 3
 _KEY = re.compile(r"\w[\w \-/]*+")
 _VALUE = re.compile(r'\s*+("(?:\\.|[^\\"])++"(?=,|$)|[^,]*+)(?:,|$)')
 _SIZE = re.compile(r"(\d+)x(\d+)")
-_POSITIVE_LINE = re.compile(r"\s*Positive [Pp]rompt:")
-_NEGATIVE_LINE = re.compile(r"\s*negative prompt:", re.IGNORECASE)
+_POSITIVE_LINE = re.compile(r"\s*Positive(?: [Pp]rompt)?:")
+_PROMPT_LINE = re.compile(r"\s*Prompt:")
+_NEGATIVE_LINE = re.compile(r"\s*negative(?: prompt)?:", re.IGNORECASE)
 _JSON = re.compile(r"(?:^|,)\s*(Hashes|Civitai resources|Civitai metadata):\s*(?=[\[{])")
 """Fields whose value is JSON without quotes around it."""
 _PIPED = re.compile(r"\s*steps:[^|,]*\|", re.IGNORECASE)
@@ -37,7 +38,9 @@ _LOOKS = re.compile(
     re.IGNORECASE,
 )
 """What looks like a setting where it stands in a prompt: at the start of a line, and a Clip Skip anywhere."""
-_LABELS = re.compile(r"Negative prompt:|^[^\S\n]*(?:Steps:|Positive [Pp]rompt:)", re.MULTILINE)
+_LABELS = re.compile(
+    r"Negative prompt:|^[^\S\n]*(?:Steps:|Positive(?: [Pp]rompt)?:|Prompt:|Negative(?: Prompt)?:)", re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +65,14 @@ class Infotext:
 
 
 def parse_infotext(text: str) -> Infotext:
-    """Parse an infotext as A1111 does, or the guide's block, which starts with "Positive Prompt:".
+    """Parse an infotext as A1111 does, or a block with labelled prompts like the guide's ("Positive Prompt:").
 
     A1111 takes the last line with three or more pairs as the settings. Here an earlier line that starts with "Steps:"
     counts too; lines behind it continue the settings where they start with a known setting, and else are `rest`.
     """
     lines = text.strip(BLANKS).split("\n")
-    if any(_POSITIVE_LINE.match(line) for line in lines):
-        return _parse_guide(lines)
+    if _is_labelled(lines):
+        return _parse_labelled(lines)
     at = _settings_at(lines)
     settings, rest = _settings_from(lines[at:])
     prompt: list[str] = []
@@ -133,28 +136,41 @@ def _commas(line: str) -> str:
     return ", ".join(part.strip() for part in line.split("|")) if _PIPED.match(line) else line
 
 
-def _parse_guide(lines: list[str]) -> Infotext:
-    """Parse the guide's block: labelled prompts, blank lines between them, one line of settings, and prose around
-    it."""
+def _is_labelled(lines: list[str]) -> bool:
+    """Return whether the prompt has a label. "Prompt:" is one beside a label of the negative prompt that A1111 does not
+    write, and else part of the prompt, as in A1111."""
+    if any(_POSITIVE_LINE.match(line) for line in lines):
+        return True
+    other = any(_NEGATIVE_LINE.match(line) and not line.strip().startswith(NEGATIVE) for line in lines)
+    return other and bool(_PROMPT_LINE.match(next(filter(str.strip, lines), "")))
+
+
+def _parse_labelled(lines: list[str]) -> Infotext:
+    """Parse a block such as the guide's: labelled prompts, blank lines between them, settings, and prose around it."""
     prompt: list[str] = []
     negative: list[str] = []
-    settings = ""
+    settings: list[str] = []
     prose: list[str] = []
     into: list[str] = prose
     for at, line in enumerate(map(str.strip, lines)):
-        if match := _POSITIVE_LINE.match(line):
+        if match := _POSITIVE_LINE.match(line) or _PROMPT_LINE.match(line):
             if prompt:
                 prose += lines[at:]  # a second block
                 break
             into, line = prompt, line[match.end() :].strip()
         elif match := _NEGATIVE_LINE.match(line):
             into, line = negative, line[match.end() :].strip()
-        elif not settings and _STEPS_LINE.match(line):
-            settings, into, line = line, prose, ""
+        elif (
+            _goes_on(line)
+            if settings
+            else _STEPS_LINE.match(line) or (_goes_on(line) and _count([line]) >= LEAST_PAIRS)
+        ):
+            settings.append(line.rstrip(","))
+            into, line = prose, ""
         if line:
             into.append(line)
     rest = (("text around the settings", "\n".join(prose)),) if prose else ()
-    return _infotext(prompt, negative, settings, rest)
+    return _infotext(prompt, negative, ", ".join(settings), rest)
 
 
 def _infotext(prompt: list[str], negative: list[str], settings: str, rest: tuple[tuple[str, str], ...]) -> Infotext:
