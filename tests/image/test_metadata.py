@@ -308,6 +308,12 @@ def test_a_comfyui_graph_that_begins_with_a_picture_comes_with_the_size_of_its_o
     assert json.loads(text) == {"prompt": json.loads(graph), "size": "16x8"}
 
 
+def test_a_workflow_counts_where_no_graph_in_api_form_is_beside_it(tmp_path: Path) -> None:
+    workflow = '{"nodes": [], "links": []}'
+    assert read_infotext(png(tmp_path / "a.png", workflow=workflow)) == workflow
+    assert read_infotext(png(tmp_path / "a.png", workflow=workflow, prompt='{"3": {}}')) == '{"3": {}}'
+
+
 def test_comfyuis_webp_is_read(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0110] = 'prompt:{"3": {}}'

@@ -92,7 +92,8 @@ def test_a_second_pass_is_named_as_not_repeated() -> None:
         (changed("5", width=0), "Size|width"),
         ({"1": {"class_type": "SaveImage", "inputs": {}}}, "no KSampler"),
         ({"1": {"class_type": "SaveImage"}}, "no KSampler"),
-        ({"nodes": [], "links": []}, "API form"),
+        ({"nodes": [], "links": []}, "no KSampler"),
+        ({"nodes": [], "edges": []}, "not ComfyUI's"),
         ({"hello": "world"}, "not a record"),
     ],
 )

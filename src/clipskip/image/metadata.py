@@ -333,6 +333,8 @@ def _chunk_texts(texts: Mapping[str, str], size: tuple[int, int]) -> Iterator[st
     yield from (_with_graph(key, texts) for key in TEXT_KEYS if key in texts and key != "prompt")
     if "prompt" in texts:
         yield _with_size(texts["prompt"], size)
+    elif "workflow" in texts:  # a picture of a graph on ComfyUI's page, saved with the graph
+        yield texts["workflow"]
 
 
 def _xmp(packet: str, name: str) -> str:

@@ -25,6 +25,7 @@ from clipskip.spec.sampler_names import comfy_names, comfy_text_names
 from clipskip.spec.skip import ClipSkip
 from clipskip.spec.swarm import swarm
 from clipskip.spec.word_weights import invoke_words, novelai_words
+from clipskip.spec.workflow import as_graph, is_workflow
 
 Record = Mapping[str, Any]  # JSON
 
@@ -116,9 +117,11 @@ def _read_record(record: Record) -> Request:
         return answer
     if whole := _civitai_graph(record):
         return whole
+    if is_workflow(record):
+        return read_graph(as_graph(record))
     if isinstance(record.get("nodes"), list):
         raise SpecError(
-            "this is ComfyUI's drawing of a workflow; save it in API form, or give the picture itself", field="settings"
+            "this is a workflow of nodes that is not ComfyUI's; give the picture that it made instead", field="settings"
         )
     source = _source(record)
     record = _flat(record)

@@ -74,6 +74,7 @@ class Node:
         inputs = record.get("inputs")
         self.inputs: dict[str, Any] = dict(inputs) if isinstance(inputs, dict) else {}  # Any: JSON
         self.off = record.get("mode") in (MUTED, BYPASSED)
+        self.nameless = bool(record.get("nameless"))
         self.untaken = {key: value for key, value in self.inputs.items() if says_something(value)}
         self.more = {} if isinstance(inputs, dict) or not says_something(inputs) else {"inputs": inputs}
         self.seen = False
@@ -137,6 +138,10 @@ class Graph:
         if linked.off:
             raise broken(
                 f"goes through {linked.kind}, which is muted or bypassed; queue it again, and save what ComfyUI then saves"
+            )
+        if linked.nameless:
+            raise broken(
+                f"goes through {linked.kind}, whose values have no names in this workflow; save it in API form"
             )
         return linked, said.value[1]
 
