@@ -206,6 +206,15 @@ def test_names_of_widgets_in_the_file_are_taken() -> None:
     assert as_graph(record)["3"]["inputs"] == GRAPH["3"]["inputs"]
 
 
+def test_widgets_that_older_files_lack_are_no_fault() -> None:
+    record = page()
+    record["nodes"].append(node(20, "CLIPLoader", ["clip_l.safetensors", "stable_diffusion"], outputs="CLIP"))
+    record["nodes"].append(node(21, "LoadImage", ["fox.png", "image"], outputs="IMAGE MASK"))
+    graph = as_graph(record)
+    assert graph["20"]["inputs"] == {"clip_name": "clip_l.safetensors", "type": "stable_diffusion"}
+    assert graph["21"]["inputs"] == {"image": "fox.png"}
+
+
 def test_rgthrees_loras_have_numbers() -> None:
     record = page()
     lora = {"on": True, "lora": "ink.safetensors", "strength": 0.8, "strengthTwo": 0.5}
@@ -221,9 +230,21 @@ def circle() -> Json:
     return record
 
 
+def too_few() -> Json:
+    record = page()
+    at(record, 6)["widgets_values"].pop()
+    return record
+
+
 def nameless() -> Json:
     record = page()
     at(record, 2).update(type="CR Something", widgets_values=["ink.safetensors", 0.8])
+    return record
+
+
+def everywhere() -> Json:
+    record = page()
+    record["nodes"].append(node(20, "Anything Everywhere", anything=10))
     return record
 
 
@@ -248,6 +269,8 @@ def without(key: str) -> Json:
 @pytest.mark.parametrize(
     ("record", "told"),
     [
+        (too_few(), "EmptyLatentImage, whose values have no names"),
+        (everywhere(), "links that Anything Everywhere makes"),
         (circle(), "circle"), (nameless(), "CR Something, whose values have no names"), (group_node(), "'my group'"),
         (with_subgraph([1, 2, 3], "steps"), "'Sampling', whose values have no names"), (inside_itself(), "inside itself"),
         (without("type"), "damaged"), (page() | {"links": [[1]]}, "damaged"), (page() | {"links": []}, "damaged"),

@@ -38,13 +38,29 @@ WIDGETS: Mapping[str, tuple[str, ...]] = {
     "SamplerCustom": ("add_noise", "noise_seed", "cfg"), "CFGGuider": ("cfg",), "KSamplerSelect": ("sampler_name",),
     "BasicScheduler": ("scheduler", "steps", "denoise"), "RandomNoise": ("noise_seed",),
     "ModelSamplingDiscrete": ("sampling", "zsnr"), "RescaleCFG": ("multiplier",),
+    "Efficient Loader": (
+        "ckpt_name", "vae_name", "clip_skip", "lora_name", "lora_model_strength", "lora_clip_strength", "positive", "negative",
+        "token_normalization", "weight_interpretation", "empty_latent_width", "empty_latent_height", "batch_size",
+    ),
+    "KSampler (Efficient)": ("seed", "steps", "cfg", "sampler_name", "scheduler", "denoise", "preview_method", "vae_decode"),
+    "CR LoRA Stack": tuple(f"{name}_{n}" for n in (1, 2, 3) for name in ("switch", "lora_name", "model_weight", "clip_weight")),
     "FreeU": ("b1", "b2", "s1", "s2"), "FreeU_V2": ("b1", "b2", "s1", "s2"),
 }  # fmt: skip
-"""The widgets of core nodes, in order; files of 2025 and later name the widgets of every node themselves."""
+"""The widgets of core nodes and of Efficiency's and Comfyroll's, in order; some files name a node's widgets themselves."""
+LATER = ("device", "")
+"""Widgets that older files lack."""
 SEEDS = ("seed", "noise_seed")
 """Widgets with another behind them that says what becomes of the seed after a run."""
 CONTROL = "control_after_generate"
 ENTRY, EXIT = "inputNode", "outputNode"
+EVERYWHERE = (
+    "Anything Everywhere",
+    "Anything Everywhere?",
+    "Anything Everywhere3",
+    "Prompts Everywhere",
+    "Seed Everywhere",
+)
+"""cg-use-everywhere's nodes, whose links are not in the file."""
 VIRTUAL = ("Reroute", "PrimitiveNode", "Note", "MarkdownNote", "GetNode", "SetNode")
 """Nodes of the page alone; those that give something give it to whatever takes it from them."""
 MOST_HOPS = 200
@@ -157,6 +173,8 @@ class _Workflow:
         for name, node in sorted(sheet.nodes.items(), key=lambda one: one[1].get("order", 0)):
             if node.get("mode") in (MUTED, BYPASSED) or node["type"] in VIRTUAL:
                 continue
+            if node["type"] in EVERYWHERE:
+                raise broken(f"has links that {node['type']} makes, which are not in the file; save it in API form")
             if inner := self.sheets.get(f"{sheet.prefix}{name}"):
                 self._write(inner, found)
                 continue
@@ -239,9 +257,9 @@ def _values(node: Record) -> dict[str, Any] | None:
         return {f"lora_{n}": value for n, value in enumerate(loras, 1)}
     own = tuple(entry["widget"]["name"] for entry in node.get("inputs") or () if entry.get("widget"))
     named = _named(own, values)
-    core = WIDGETS.get(node["type"].strip())
-    if named is None and core:
-        named = _named(core, values) or (dict(zip(core, values, strict=False)) if len(values) < len(core) else None)
+    core = WIDGETS.get(node["type"].strip(), ())
+    for names in (core, tuple(name for name in core if name not in LATER)):
+        named = named or _named(names, values)
     if named is None and len(values) == 1 and not any(entry.get("link") for entry in node.get("inputs") or ()):
         return {"value": values[0]}  # a node that gives one value
     return named
