@@ -196,3 +196,8 @@ def test_every_list_of_a1111s_is_answered(client: TestClient, name: str) -> None
 @pytest.mark.parametrize("what", ["checkpoints", "vae", "loras", "embeddings"])
 def test_lists_are_refreshed_on_demand(client: TestClient, what: str) -> None:
     assert client.post(f"/sdapi/v1/refresh-{what}").status_code == 200
+
+
+def test_a_sign_of_life_is_a1111s(client: TestClient) -> None:
+    answer = client.get("/internal/ping")
+    assert (answer.status_code, answer.json()) == (200, {})

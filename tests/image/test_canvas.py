@@ -55,6 +55,12 @@ def test_latent_resize_leaves_the_picture_as_it_is() -> None:
     assert np.array_equal(prepare(start(3), noise(64, 32), None, size=(40, 40)).pixels, noise(64, 32))
 
 
+def test_latent_resize_refuses_what_makes_no_latent() -> None:
+    prepare(start(3), noise(8, 8), None, size=(40, 40))
+    with pytest.raises(SpecError, match="64 x 7; .* needs 8 pixels"):
+        prepare(start(3), noise(64, 7), None, size=(40, 40))
+
+
 def test_a_masks_blur_is_a_gaussian_over_its_kernels_reach() -> None:
     grey = np.zeros((41, 41), np.uint8)
     grey[20, 20] = 255

@@ -17,6 +17,8 @@ from clipskip.spec import MASKED_CONTENT, RESIZE_MODES, Mask, Start
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 LATENT_RESIZE = RESIZE_MODES[3]
+SMALLEST = 8
+"""The fewest pixels each way that become a latent."""
 KERNEL_SIGMAS = 2.5
 """How far a mask's blur reaches each way, in sigmas."""
 FILL_BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
@@ -68,6 +70,12 @@ def prepare(start: Start, pixels: Pixels, mask: Pixels | None, *, size: tuple[in
     """Return the canvas of a picture at a size (width, height). A mask of another size is stretched to the
     picture's."""
     picture = Image.fromarray(pixels)
+    if start.resize_mode == LATENT_RESIZE and min(picture.size) < SMALLEST:
+        raise SpecError(
+            f"the picture is {picture.width} x {picture.height}; {LATENT_RESIZE!r} needs {SMALLEST} pixels each way: "
+            "use another resize mode",
+            field="resize_mode",
+        )
     if start.mask is None or mask is None:
         return Canvas(pixels=np.array(resize(picture, size, start.resize_mode)))
     soft = _soft(start.mask, mask, picture.size)
