@@ -57,7 +57,7 @@ def test_latent_resize_leaves_the_picture_as_it_is() -> None:
 
 def test_latent_resize_refuses_what_makes_no_latent() -> None:
     prepare(start(3), noise(8, 8), None, size=(40, 40))
-    with pytest.raises(SpecError, match="64 x 7; .* needs 8 pixels"):
+    with pytest.raises(SpecError, match=r"64 x 7; .* needs 8 pixels"):
         prepare(start(3), noise(64, 7), None, size=(40, 40))
 
 
