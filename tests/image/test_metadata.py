@@ -314,6 +314,24 @@ def test_a_workflow_counts_where_no_graph_in_api_form_is_beside_it(tmp_path: Pat
     assert read_infotext(png(tmp_path / "a.png", workflow=workflow, prompt='{"3": {}}')) == '{"3": {}}'
 
 
+@pytest.mark.parametrize(
+    "comment", ["Screenshot", "Created with GIMP", "CREATOR: gd-jpeg v1.0 (using IJG JPEG v62), quality = 90"]
+)
+def test_what_other_programs_say_of_a_picture_is_no_prompt(tmp_path: Path, comment: str) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0" + comment.encode()
+    xmp = f"<x:xmpmeta><exif:UserComment><rdf:Alt><rdf:li>{comment}</rdf:li></rdf:Alt></exif:UserComment></x:xmpmeta>"
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("XML:com.adobe.xmp", xmp)
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif, pnginfo=chunks)
+    Image.fromarray(PIXELS).save(tmp_path / "a.jpg", exif=exif, comment=comment)
+    for name in ("a.png", "a.jpg"):
+        with pytest.raises(WrongKind, match="contains no settings"):
+            read_infotext(tmp_path / name)
+    settings_text = f"{comment}\nSteps: 20, Sampler: Euler a, Seed: 5"
+    assert read_infotext(png(tmp_path / "b.png", parameters=settings_text)) == settings_text
+
+
 def test_comfyuis_webp_is_read(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0110] = 'prompt:{"3": {}}'

@@ -248,9 +248,9 @@ def everywhere() -> Json:
     return record
 
 
-def group_node() -> Json:
+def group_node(mark: str) -> Json:
     record = page()
-    record["nodes"].append(node(20, "workflow/my group"))
+    record["nodes"].append(node(20, f"workflow{mark}my group"))
     return record
 
 
@@ -271,7 +271,8 @@ def without(key: str) -> Json:
     [
         (too_few(), "EmptyLatentImage, whose values have no names"),
         (everywhere(), "links that Anything Everywhere makes"),
-        (circle(), "circle"), (nameless(), "CR Something, whose values have no names"), (group_node(), "'my group'"),
+        (circle(), "circle"), (nameless(), "CR Something, whose values have no names"), (group_node("/"), "'my group'"),
+        (group_node(">"), "'my group'"),
         (with_subgraph([1, 2, 3], "steps"), "'Sampling', whose values have no names"), (inside_itself(), "inside itself"),
         (without("type"), "damaged"), (page() | {"links": [[1]]}, "damaged"), (page() | {"links": []}, "damaged"),
         (page() | {"nodes": [None]}, "damaged"),

@@ -6,6 +6,7 @@ import html
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -36,6 +37,11 @@ MOST_LETTERS = 2_000_000
 """The most characters of settings in a picture; ComfyUI's largest graphs take some hundred thousand."""
 TEXT_KEYS = ("parameters", "invokeai_metadata", "sd-metadata", "Dream", "generation_data", "prompt")
 """PNG text chunks by tool: A1111 and most others; InvokeAI, new and old; TensorArt, which adds ComfyUI's; ComfyUI."""
+_NO_SETTINGS = re.compile(
+    r"\s*(?:screenshot|(?:created with|creator:|file written by|lead technologies|lavc|optimized|compressed|software:|applemark)[^\n]*)\s*",
+    re.IGNORECASE,
+)
+"""Comments of screenshots, editors and encoders, in one line, which are no prompts."""
 EASY_DIFFUSION = ("use_stable_diffusion_model", "Stable Diffusion model")
 """Easy Diffusion writes a chunk for each setting, one of these among them."""
 
@@ -285,9 +291,10 @@ def _settings_of(picture: Image.Image) -> list[str]:
     """Return all settings in a picture. EXIF comes before PNG text, as in A1111 (modules/images.py
     read_info_from_image)."""
     chunks = {str(key): str(value) for key, value in picture.info.items() if isinstance(value, str)}
-    raw = [*_exif_texts(picture), *_chunk_texts(chunks, picture.size), picture.info.get("comment")]
-    decoded = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in raw]
-    texts = [text for text in decoded if isinstance(text, str) and text.strip("\0 \r\n\t")]
+    comment = picture.info.get("comment")
+    comment = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment or "")
+    raw = [*_exif_texts(picture), *_chunk_texts(chunks, picture.size), comment]
+    texts = [text for text in raw if text.strip("\0 \r\n\t") and not _NO_SETTINGS.fullmatch(text)]
     if not texts and (hidden := _hidden_text(picture)):
         texts = [hidden]
     return list(dict.fromkeys(texts))

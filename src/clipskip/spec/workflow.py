@@ -38,6 +38,19 @@ WIDGETS: Mapping[str, tuple[str, ...]] = {
     "SamplerCustom": ("add_noise", "noise_seed", "cfg"), "CFGGuider": ("cfg",), "KSamplerSelect": ("sampler_name",),
     "BasicScheduler": ("scheduler", "steps", "denoise"), "RandomNoise": ("noise_seed",),
     "ModelSamplingDiscrete": ("sampling", "zsnr"), "RescaleCFG": ("multiplier",),
+    "unCLIPCheckpointLoader": ("ckpt_name",), "HypernetworkLoader": ("hypernetwork_name", "strength"),
+    "CLIPVisionLoader": ("clip_name",), "unCLIPConditioning": ("strength", "noise_augmentation"),
+    "ConditioningSetArea": ("width", "height", "x", "y", "strength"),
+    "ConditioningSetAreaPercentage": ("width", "height", "x", "y", "strength"), "ConditioningSetMask": ("strength", "set_cond_area"),
+    "EmptySD3LatentImage": ("width", "height", "batch_size"), "RepeatLatentBatch": ("amount",),
+    "ImagePadForOutpaint": ("left", "top", "right", "bottom", "feathering"), "ModelMergeSimple": ("ratio",),
+    "PerturbedAttentionGuidance": ("scale",), "SelfAttentionGuidance": ("scale", "blur_sigma"),
+    "HyperTile": ("tile_size", "swap_size", "max_depth", "scale_depth"),
+    "KarrasScheduler": ("steps", "sigma_max", "sigma_min", "rho"), "ExponentialScheduler": ("steps", "sigma_max", "sigma_min"),
+    "PolyexponentialScheduler": ("steps", "sigma_max", "sigma_min", "rho"), "SDTurboScheduler": ("steps", "denoise"),
+    "AlignYourStepsScheduler": ("model_type", "steps", "denoise"),
+    "SamplerEulerAncestral": ("eta", "s_noise"), "SamplerDPMPP_2S_Ancestral": ("eta", "s_noise"), "SamplerLMS": ("order",),
+    "SamplerDPMPP_SDE": ("eta", "s_noise", "r", "noise_device"), "SamplerDPMPP_3M_SDE": ("eta", "s_noise", "noise_device"),
     "Efficient Loader": (
         "ckpt_name", "vae_name", "clip_skip", "lora_name", "lora_model_strength", "lora_clip_strength", "positive", "negative",
         "token_normalization", "weight_interpretation", "empty_latent_width", "empty_latent_height", "batch_size",
@@ -47,7 +60,7 @@ WIDGETS: Mapping[str, tuple[str, ...]] = {
     "FreeU": ("b1", "b2", "s1", "s2"), "FreeU_V2": ("b1", "b2", "s1", "s2"),
 }  # fmt: skip
 """The widgets of core nodes and of Efficiency's and Comfyroll's, in order; some files name a node's widgets themselves."""
-LATER = ("device", "")
+LATER = ("device", "denoise", "")
 """Widgets that older files lack."""
 SEEDS = ("seed", "noise_seed")
 """Widgets with another behind them that says what becomes of the seed after a run."""
@@ -61,6 +74,8 @@ EVERYWHERE = (
     "Seed Everywhere",
 )
 """cg-use-everywhere's nodes, whose links are not in the file."""
+GROUPS = ("workflow/", "workflow>")
+"""How the kinds of group nodes begin, which came before subgraphs."""
 VIRTUAL = ("Reroute", "PrimitiveNode", "Note", "MarkdownNote", "GetNode", "SetNode")
 """Nodes of the page alone; those that give something give it to whatever takes it from them."""
 MOST_HOPS = 200
@@ -152,7 +167,7 @@ class _Workflow:
         """Lay out the subgraphs that a sheet uses, each use as a sheet of its own."""
         for name, node in sheet.nodes.items():
             kind = node["type"]
-            if kind.startswith("workflow/"):
+            if kind.startswith(GROUPS):
                 raise broken(
                     f"has the group node {one_line(kind[9:])[:60]!r}; convert it to nodes, or save it in API form"
                 )
