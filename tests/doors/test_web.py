@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from playwright.sync_api import Page, expect
+from spec.test_workflows import page as saved_page
 from web_page import DRAWN_MS, PROMPT, check, clipboard, draw, fill, needs_browser, shown
 
 WEB = Path(__file__).parents[2] / "src" / "clipskip" / "doors" / "web"
@@ -232,6 +233,24 @@ def test_a_lora_that_is_dropped_is_added_and_one_that_no_folder_has_is_said(page
         expect(page.locator("#notice-text")).to_contain_text(name)
     expect(page.locator("#notice-text")).to_contain_text("is not in the model folders")
     expect(page.locator(".chosen strong")).to_have_text(["gnome"])
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_workflow_of_comfyui_that_is_dropped_fills_the_form(page: Page) -> None:
+    workflow = saved_page()
+    workflow["nodes"][1]["mode"] = 4  # without its LoRA, which is not here
+    page.evaluate(
+        """(text) => {
+            const dropped = new DataTransfer();
+            dropped.items.add(new File([text], "workflow.json", { type: "application/json" }));
+            document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true }));
+        }""",
+        json.dumps(workflow),
+    )
+    expect(page.locator("#prompt")).to_have_value("a fox")
+    expect(page.locator("#negative_prompt")).to_have_value("blurry")
+    expect(page.locator("#seed")).to_have_value("5")
 
 
 @needs_browser

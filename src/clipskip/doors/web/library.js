@@ -8,7 +8,8 @@ const AGAIN_MS = 700, MOST_CARDS = 60;
 
 /** The lists. `hear` has files(found), useModel(name), addLora(name), addWord(word). */
 export function openLibrary(hear) {
-  let files = { models: [], loras: [], embeddings: [], upscalers: [] }, progress = "Looking into the folders…", shown = MOST_CARDS, timer = 0;
+  let files = { models: [], loras: [], embeddings: [], upscalers: [] }, progress = "Looking into the folders…", shown = MOST_CARDS, timer = 0, whole = false;
+  const waiting = [];
 
   function show() {
     const text = at("search").value;
@@ -85,11 +86,14 @@ export function openLibrary(hear) {
       for (const file of [...found.models, ...found.loras, ...found.embeddings]) file.words = wordsOf(file);
       files = found;
       progress = found.reading ? `Reading model files${found.reading.total ? `: ${found.reading.done} of ${found.reading.total}` : "…"}` : null;
+      whole = !found.reading;
       if (found.reading) timer = setTimeout(load, AGAIN_MS);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       progress = error.message;
+      whole = true; // as far as it gets
     }
+    for (const go of waiting.splice(0)) go();
     hear.files(files, progress);
     if (!at("page-models").hidden) show();
   }
@@ -99,11 +103,16 @@ export function openLibrary(hear) {
   return {
     load,
     show,
-    /** The file whose name somebody dropped, with its kind; null when no folder has it. */
-    named(name) {
+    /** The file whose name somebody dropped, with its kind, as soon as the lists have it; null when they are whole without it. */
+    async named(name) {
       const same = (file) => file.file === name || file.file?.endsWith(`/${name}`) || file.name === name.replace(/\.[^.]+$/, "");
-      const model = files.models.find(same), lora = files.loras.find(same);
-      return model ? { kind: "model", name: model.name } : lora ? { kind: "lora", name: lora.name } : null;
+      for (;;) {
+        const model = files.models.find(same), lora = files.loras.find(same);
+        if (model) return { kind: "model", name: model.name };
+        if (lora) return { kind: "lora", name: lora.name };
+        if (whole) return null;
+        await new Promise((go) => waiting.push(go));
+      }
     },
   };
 }

@@ -8,7 +8,7 @@ import { drawLayers } from "./layers.js";
 import { openLibrary } from "./library.js";
 import { openSweeps } from "./sweep.js";
 
-const STATUS_MS = 5000;
+const STATUS_MS = 5000, LOOKING_MS = 300;
 const PAGES = ["sweep", "models", "history"];
 
 let gone = false;
@@ -138,15 +138,18 @@ function say(text, href) {
   at("status-text").textContent = href ? "" : text;
 }
 
-function dropped(file) {
+async function dropped(file) {
   if (/\.(safetensors|ckpt|pt)$/i.test(file.name)) {
-    const found = library.named(file.name);
+    const told = setTimeout(() => notice(`Looking for ${file.name} in the model folders…`), LOOKING_MS);
+    const found = await library.named(file.name);
+    clearTimeout(told);
+    closeNotice();
     if (!found) notice(`${file.name} is not in the model folders. Put it there, then: Models and LoRAs, Look again.`);
     else if (found.kind === "model") useModel(found.name);
     else addLora(found.name);
     return;
   }
-  if (/\.txt$/i.test(file.name) || file.type.startsWith("text/")) file.text().then(form.load);
+  if (/\.(txt|json)$/i.test(file.name) || file.type.startsWith("text/")) file.text().then(form.load);
   else form.load(file);
 }
 
