@@ -170,6 +170,13 @@ def test_other_options_of_the_first_invokeai_are_told_of() -> None:
     assert asked.unused == (("-G", "0.8"), ("--hires_fix", "on"), ("-I", "init.png")) and asked.seed == 5
 
 
+def test_the_options_of_the_first_invokeai_for_faces_and_outcrops_are_told_of() -> None:
+    asked = request_from_text(f"{DREAM} -G 0.8 -ft codeformer -cf 0.75 -c top 64 -U 4 0.75")
+    assert (asked.prompt, asked.negative_prompt, asked.counted_by) == ("a fox in snow", "blurry, dull", None)
+    options = {"-G": "0.8", "-ft": "codeformer", "-cf": "0.75", "-c": "top 64", "-U": "4 0.75"}
+    assert dict(asked.unused) == options and asked.sampler == "DPM2 a"
+
+
 def test_quoted_words_are_a_prompt() -> None:
     assert request_from_text('"a fox" in the snow').prompt == '"a fox" in the snow'
 

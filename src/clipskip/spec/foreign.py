@@ -73,7 +73,8 @@ _JSON_BEGINS = re.compile(r"""[\[{]\s*[\[{]?\s*(?:"[^"\n]{1,60}"|'[^'\n]{1,60}')
 """What no prompt begins with: an object in braces, perhaps in a list, whose first key is quoted."""
 _QUOTED_KEY = re.compile(r"""["']([\w -]{1,40})["']\s{0,9}:""")
 _DREAM = re.compile(r'\s*"((?:[^"\\]|\\.)*)"((?:\s+--?[A-Za-z][^\n]*)?)\s*', re.DOTALL)
-_OPTION = re.compile(r"-(-[A-Za-z]\w*|[A-Za-z])=?(.*)", re.DOTALL)
+_OPTION = re.compile(r"-(-[A-Za-z]\w*|cf|ft|tm|[A-Za-z])=?(.*)", re.DOTALL)
+"""One letter may stand at its value; InvokeAI has three short options of two (2.3 ldm/invoke/args.py)."""
 DREAM_OPTIONS = {
     "s": "steps", "S": "seed", "W": "width", "H": "height", "C": "cfg_scale", "A": "sampler",
     "-steps": "steps", "-seed": "seed", "-width": "width", "-height": "height", "-cfg_scale": "cfg_scale",
@@ -196,6 +197,8 @@ def _source(record: Record) -> Source:
     }
     if isinstance(record.get("baseModel"), dict):
         return TENSORART
+    if record.get("app_id") == APP:  # whose option -c is Draw Things' prompt
+        return OLD_INVOKEAI
     if record.get("software") == RUINED_FOOOCUS.label:
         return RUINED_FOOOCUS
     if isinstance(record.get("base_model"), str) and "guidance_scale" in record:
