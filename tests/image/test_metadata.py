@@ -167,6 +167,20 @@ def test_compressed_text_and_text_after_the_pixels_are_found(tmp_path: Path, kin
     assert read_infotext(path) == TEXT
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_utf_8_where_png_has_latin_1_is_read(tmp_path: Path, compressed: bool) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", f"狐 café, {TEXT}".encode(), zip=compressed)
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", pnginfo=info)
+    assert read_infotext(tmp_path / "a.png") == f"狐 café, {TEXT}"
+
+
+@pytest.mark.parametrize("text", ["café", "cafÃ©", "Ã© 狐"])
+def test_latin_1_that_would_pass_for_utf_8_comes_back(tmp_path: Path, text: str) -> None:
+    write_png(tmp_path / "a.png", PIXELS, text)
+    assert read_infotext(tmp_path / "a.png") == text
+
+
 @pytest.mark.parametrize("ending", ["jpg", "webp", "png"])
 @pytest.mark.parametrize(
     "comment",

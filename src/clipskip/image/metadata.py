@@ -71,12 +71,13 @@ def write_png(path: Path, pixels: NDArray[np.uint8], infotext: str) -> None:
 def png_bytes(pixels: NDArray[np.uint8], infotext: str) -> bytes:
     """Return pixels [height, width, 3] with their settings as a PNG.
 
-    As in A1111 the chunk is tEXt where the text is Latin-1, else iTXt.
+    As in A1111 the chunk is tEXt where the text is Latin-1, else iTXt, and where its Latin-1 would be read as UTF-8.
     """
     stored = io.BytesIO()
     info = PngImagePlugin.PngInfo()
+    add = info.add_text if _chunk_text(infotext) == infotext else info.add_itxt
     try:
-        info.add_text("parameters", infotext)
+        add("parameters", infotext)
     except UnicodeEncodeError as error:
         character = ascii(infotext[error.start : error.start + 1])
         raise SpecError(
@@ -290,7 +291,7 @@ def _too_large(path: Path, claimed: str) -> WrongKind:
 def _settings_of(picture: Image.Image) -> list[str]:
     """Return all settings in a picture. EXIF comes before PNG text, as in A1111 (modules/images.py
     read_info_from_image)."""
-    chunks = {str(key): str(value) for key, value in picture.info.items() if isinstance(value, str)}
+    chunks = {str(key): _chunk_text(value) for key, value in picture.info.items() if isinstance(value, str)}
     comment = picture.info.get("comment")
     comment = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment or "")
     raw = [*_exif_texts(picture), *_chunk_texts(chunks, picture.size), comment]
@@ -298,6 +299,14 @@ def _settings_of(picture: Image.Image) -> list[str]:
     if not texts and (hidden := _hidden_text(picture)):
         texts = [hidden]
     return list(dict.fromkeys(texts))
+
+
+def _chunk_text(chunk: str) -> str:
+    """Return the text of a PNG's chunk: TensorArt and StabilityMatrix write UTF-8 into tEXt, which PNG reads as Latin-1."""
+    try:
+        return str(chunk) if isinstance(chunk, PngImagePlugin.iTXt) else chunk.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return chunk
 
 
 def _hidden_text(picture: Image.Image) -> str | None:
