@@ -8,6 +8,7 @@ import pytest
 
 from clipskip.errors import SpecError
 from clipskip.spec import ClipSkip, Request, parse_infotext
+from clipskip.spec.infotext import hide_labels
 from clipskip.spec.settings import request_from_text
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cases"
@@ -91,13 +92,21 @@ def test_prose_around_the_guides_block_is_told_of() -> None:
     ", ".join(reversed(LINE.split(", "))),
 ], ids=["one line", "a line each", "blank lines", "two lines", "steps last"])  # fmt: skip
 def test_a_block_with_labelled_prompts_is_read_whole(positive: str, negative: str, settings: str) -> None:
-    asked = request_from_text(f"{positive} a fox\n\n{negative} blurry\n{settings}\n\nHave fun!")
+    asked = request_from_text(f"{positive} a fox\n\n{negative} blurry\n{settings}\n\nHave fun!\nSeed: 9")
     assert is_the_fox(asked) and (asked.prompt, asked.negative_prompt) == ("a fox", "blurry")
-    assert asked.unused == (("text around the settings", "Have fun!"),)
+    assert asked.unused == (("text around the settings", "Have fun!\nSeed: 9"),)
 
 
-def test_a_label_that_a1111_leaves_in_the_prompt_stays_there() -> None:
-    assert parse_infotext(f"Prompt: a fox\nNegative prompt: blurry\n{LINE}").prompt == "Prompt: a fox"
+def test_a_label_beside_a1111s_own_is_a_part_of_the_prompt_as_in_a1111_and_told_of() -> None:
+    asked = request_from_text(f"Prompt: {BLOCK}")
+    assert is_the_fox(asked) and asked.prompt == "Prompt: a fox"
+    assert asked.unused == (("left in the prompt", "Prompt: a fox"),)
+
+
+@pytest.mark.parametrize("label", ["Prompt:", "Positive:", "Positive prompt:"])
+def test_labels_in_a_picture_of_ours_stay_in_its_prompt(label: str) -> None:
+    prompt = hide_labels(f"{label} a fox\nNegative: blurry")
+    assert parse_infotext(f"{prompt}\n{LINE}").prompt == prompt != f"{label} a fox\nNegative: blurry"
 
 
 def test_civitais_resources_in_a_text_are_loras_and_a_model() -> None:

@@ -23,8 +23,9 @@ LEAST_PAIRS = 3
 _KEY = re.compile(r"\w[\w \-/]*+")
 _VALUE = re.compile(r'\s*+("(?:\\.|[^\\"])++"(?=,|$)|[^,]*+)(?:,|$)')
 _SIZE = re.compile(r"(\d+)x(\d+)")
-_POSITIVE_LINE = re.compile(r"\s*Positive(?: [Pp]rompt)?:")
-_PROMPT_LINE = re.compile(r"\s*Prompt:")
+_GUIDE_LINE = re.compile(r"\s*Positive [Pp]rompt:")
+_POSITIVE = r"(?:Positive(?: [Pp]rompt)?|Prompt):"
+_POSITIVE_LINE = re.compile(rf"\s*{_POSITIVE}")
 _NEGATIVE_LINE = re.compile(r"\s*negative(?: prompt)?:", re.IGNORECASE)
 _JSON = re.compile(r"(?:^|,)\s*(Hashes|Civitai resources|Civitai metadata):\s*(?=[\[{])")
 """Fields whose value is JSON without quotes around it."""
@@ -33,14 +34,13 @@ _PIPED = re.compile(r"\s*steps:[^|,]*\|", re.IGNORECASE)
 _SETTINGS_LINE = re.compile(r"\s*Steps:\s*[0-9]")
 _STEPS_LINE = re.compile(r"\s*steps:\s*\S", re.IGNORECASE)
 _LOOKS = re.compile(
-    r"^[\W_]{0,9}(?:clip[\s_-]?skip|steps|sampler|schedule type|seed|size|cfg[\s_-]?scale|model(?:[\s_-]?hash)?|vae)[\W_]{0,5}[:：=]\s*\S"
+    r"^[\W_]{0,9}(?:(?:positive )?prompt|clip[\s_-]?skip|steps|sampler|schedule type|seed|size|cfg[\s_-]?scale|"
+    r"model(?:[\s_-]?hash)?|vae)[\W_]{0,5}[:：=]\s*\S"
     r"|\bclip[\s_-]?skip\W{0,5}[0-9]",
     re.IGNORECASE,
 )
 """What looks like a setting where it stands in a prompt: at the start of a line, and a Clip Skip anywhere."""
-_LABELS = re.compile(
-    r"Negative prompt:|^[^\S\n]*(?:Steps:|Positive(?: [Pp]rompt)?:|Prompt:|Negative(?: Prompt)?:)", re.MULTILINE
-)
+_LABELS = re.compile(rf"Negative prompt:|^[^\S\n]*(?:Steps:|{_POSITIVE})", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +65,14 @@ class Infotext:
 
 
 def parse_infotext(text: str) -> Infotext:
-    """Parse an infotext as A1111 does, or a block with labelled prompts like the guide's ("Positive Prompt:").
+    """Parse an infotext as A1111 does, or a block whose prompts both have labels, as in the guide.
 
     A1111 takes the last line with three or more pairs as the settings. Here an earlier line that starts with "Steps:"
     counts too; lines behind it continue the settings where they start with a known setting, and else are `rest`.
     """
     lines = text.strip(BLANKS).split("\n")
     if _is_labelled(lines):
-        return _parse_labelled(lines)
+        return _parse_guide(lines)
     at = _settings_at(lines)
     settings, rest = _settings_from(lines[at:])
     prompt: list[str] = []
@@ -88,6 +88,14 @@ def parse_infotext(text: str) -> Infotext:
     return _infotext(prompt, negative, settings, (*inside, *rest))
 
 
+def _is_labelled(lines: list[str]) -> bool:
+    """Return whether the prompt has the guide's label, or another at its start with a negative one that A1111 never writes."""
+    if any(_GUIDE_LINE.match(line) for line in lines):
+        return True
+    below = any(_NEGATIVE_LINE.match(line) and not line.strip().startswith(NEGATIVE) for line in lines)
+    return below and bool(_POSITIVE_LINE.match(lines[0]))
+
+
 def _settings_at(lines: list[str]) -> int:
     """Return the index of the line where the settings start; without settings, that after the last line."""
     last = next((at for at in reversed(range(len(lines))) if _is_settings(lines[at])), None)
@@ -101,6 +109,11 @@ def _settings_at(lines: list[str]) -> int:
     ):
         return start
     return len(lines) - 1 if _count(lines[-1:]) >= LEAST_PAIRS else len(lines)
+
+
+def _begins(line: str) -> bool:
+    """Return whether a line begins the settings of a block with labels."""
+    return bool(_STEPS_LINE.match(line)) or (_goes_on(line) and _count([line]) >= LEAST_PAIRS)
 
 
 def _is_settings(line: str) -> bool:
@@ -136,41 +149,30 @@ def _commas(line: str) -> str:
     return ", ".join(part.strip() for part in line.split("|")) if _PIPED.match(line) else line
 
 
-def _is_labelled(lines: list[str]) -> bool:
-    """Return whether the prompt has a label. "Prompt:" is one beside a label of the negative prompt that A1111 does not
-    write, and else part of the prompt, as in A1111."""
-    if any(_POSITIVE_LINE.match(line) for line in lines):
-        return True
-    other = any(_NEGATIVE_LINE.match(line) and not line.strip().startswith(NEGATIVE) for line in lines)
-    return other and bool(_PROMPT_LINE.match(next(filter(str.strip, lines), "")))
-
-
-def _parse_labelled(lines: list[str]) -> Infotext:
-    """Parse a block such as the guide's: labelled prompts, blank lines between them, settings, and prose around it."""
+def _parse_guide(lines: list[str]) -> Infotext:
+    """Parse the guide's block: labelled prompts, blank lines between them, lines of settings, and prose around
+    it."""
     prompt: list[str] = []
     negative: list[str] = []
     settings: list[str] = []
     prose: list[str] = []
     into: list[str] = prose
     for at, line in enumerate(map(str.strip, lines)):
-        if match := _POSITIVE_LINE.match(line) or _PROMPT_LINE.match(line):
+        if match := _POSITIVE_LINE.match(line):
             if prompt:
                 prose += lines[at:]  # a second block
                 break
             into, line = prompt, line[match.end() :].strip()
         elif match := _NEGATIVE_LINE.match(line):
             into, line = negative, line[match.end() :].strip()
-        elif (
-            _goes_on(line)
-            if settings
-            else _STEPS_LINE.match(line) or (_goes_on(line) and _count([line]) >= LEAST_PAIRS)
-        ):
-            settings.append(line.rstrip(","))
-            into, line = prose, ""
+        elif _goes_on(line) if into is settings else not settings and _begins(line):
+            into = settings
+        elif into is settings and line:
+            into = prose
         if line:
             into.append(line)
     rest = (("text around the settings", "\n".join(prose)),) if prose else ()
-    return _infotext(prompt, negative, ", ".join(settings), rest)
+    return _infotext(prompt, negative, _settings_from(settings)[0], rest)
 
 
 def _infotext(prompt: list[str], negative: list[str], settings: str, rest: tuple[tuple[str, str], ...]) -> Infotext:
