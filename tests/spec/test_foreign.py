@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -190,6 +191,8 @@ def test_easy_diffusions_json_is_read() -> None:
     }  # fmt: skip
     asked = request_from_text(json.dumps(record))
     assert (asked.clip_skip, asked.steps, asked.loras[0].unet) == (ClipSkip(2), 25, 0.5)
+    copied = request_from_text(json.dumps({"numOutputsTotal": 6, "seed": 42, "reqBody": record}))
+    assert copied == replace(asked, unused=(("numOutputsTotal", "6"),))
 
 
 def test_novelai_is_clip_skip_2_with_its_seed_delta_as_in_a1111() -> None:

@@ -64,8 +64,9 @@ MARKS: tuple[tuple[Source, frozenset[str]], ...] = (
     (A1111, frozenset({"cfgscale", "resources", "civitairesources", "modelhash"})),
 )
 """Keys that only one tool's records have, as `plain` spells them; the first that fits counts."""
-UNWRAPPED = ("sui_image_params", "meta", "image", "override_settings", "extra_generation_params")
-"""Keys under which tools keep a record's settings: SwarmUI, Civitai's lists, InvokeAI 2, A1111's API."""
+UNWRAPPED = ("sui_image_params", "meta", "image", "reqBody", "override_settings", "extra_generation_params")
+"""Keys under which tools keep a record's settings: SwarmUI, Civitai's lists, InvokeAI 2, Easy Diffusion's button that copies them,
+A1111's API."""
 APP = "invoke-ai/InvokeAI"
 MOST_LINES = 2_000
 
