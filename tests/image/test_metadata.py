@@ -181,7 +181,7 @@ def test_latin_1_that_would_pass_for_utf_8_comes_back(tmp_path: Path, text: str)
     assert read_infotext(tmp_path / "a.png") == text
 
 
-@pytest.mark.parametrize("ending", ["jpg", "webp", "png"])
+@pytest.mark.parametrize("ending", ["jpg", "webp", "png", "avif"])
 @pytest.mark.parametrize(
     "comment",
     [

@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,8 +25,9 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from clipskip.errors import ClipskipError, DamagedFile, FileError, NotFound, OutputError, SpecError, WrongKind
 from clipskip.image.hidden import read_hidden
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
-NAMED_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+AVIF = ("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()  # Pillow has it from 11.3 on
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", *AVIF)
+NAMED_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif")
 EXIF_FOLDER, USER_COMMENT = 0x8769, 0x9286
 GRAPH_TAGS = (0x0110, 0x010F)
 """EXIF's model and make, where nodes of ComfyUI put their graph: prompt:{...}, or Prompt: {...}."""
@@ -144,7 +146,7 @@ def _cannot_write(path: Path, error: OSError, size: int) -> OutputError:
 
 
 def read_infotext(path: Path) -> str:
-    """Return the settings in a PNG, JPEG or WebP as its tool wrote them, or a text file's text.
+    """Return the settings in a PNG, JPEG, WebP or AVIF as its tool wrote them, or a text file's text.
 
     NovelAI's and Easy Diffusion's come in several pieces, which are joined into one JSON record. Raises NotFound,
     FileError or WrongKind for a file without settings.
@@ -224,7 +226,8 @@ def read_content(file: BinaryIO, name: str) -> bytes:
 
 def _is_picture(content: bytes) -> bool:
     start = content[:12]
-    return start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+    boxed = (start[:4] == b"RIFF" and start[8:] == b"WEBP") or start[4:] in (b"ftypavif", b"ftypavis")
+    return boxed or start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8"))
 
 
 def _read_text(path: Path, content: bytes) -> str:
@@ -266,7 +269,7 @@ def _read_picture(path: Path, content: bytes) -> tuple[str, ...]:
 def why_unreadable(error: Exception) -> str:
     """Return what a decoder said of a picture that it cannot read, in one line of at most 120 characters."""
     known = not isinstance(error, UnidentifiedImageError)  # whose own words show an address in memory
-    reason = " ".join(str(error).split()) if known else "not a PNG, JPEG or WebP"
+    reason = " ".join(str(error).split()) if known else "not a PNG, JPEG, WebP or AVIF"
     return (reason or type(error).__name__)[:120]
 
 
