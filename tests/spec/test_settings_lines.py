@@ -201,6 +201,16 @@ def test_what_a_record_leaves_out_is_said_with_what_is_used(record: str, left_ou
     assert not {"seed", "size", "model"} & {told.partition(" (")[0] for told in given.defaulted}
 
 
+@pytest.mark.parametrize("model", ["Checkpoint", "Stable Diffusion checkpoint"])
+def test_settings_copied_from_a1111s_page_have_its_labels(model: str) -> None:
+    line = LINE.replace("Steps", "Sampling steps").replace("Sampler", "Sampling method").replace("20", "31")
+    asked = request_from_text(
+        f"a fox\n{line.replace('Euler a', 'DPM++ 2M Karras')}, {model}: foxmix.safetensors [0123456789]"
+    )
+    assert (asked.steps, asked.sampler, asked.scheduler) == (31, "DPM++ 2M", "Karras")
+    assert (asked.model, asked.model_hash, asked.unused, asked.left_out) == ("foxmix", "0123456789", (), ())
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [

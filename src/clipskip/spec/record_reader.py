@@ -15,8 +15,10 @@ Record = Mapping[str, Any]  # JSON, or the pairs of a settings line
 OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "positiveprompt"),
     "negative_prompt": ("negativeprompt", "negative", "uc"),
-    "steps": ("numinferencesteps",),
-    "sampler": ("sampler", "samplername", "ksamplername", "samplerindex", "comfyuisampler", "autowebuisampler"),
+    "steps": ("numinferencesteps", "samplingsteps"),
+    "sampler": (
+        "sampler", "samplername", "ksamplername", "samplerindex", "comfyuisampler", "autowebuisampler", "samplingmethod",
+    ),
     "scheduler": ("noiseschedule", "schedulername", "comfyuischeduler", "samplersigma"),
     "cfg_scale": ("guidancescale", "cfg", "scale"),
     "size": ("size", "resolution"),
@@ -25,7 +27,7 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "eta": ("etaddim",),
     "model": (
         "model", "basemodel", "basemodelname", "sdmodelcheckpoint", "stablediffusionmodel", "usestablediffusionmodel",
-        "sdmodelname", "modelname",
+        "sdmodelname", "modelname", "checkpoint", "stablediffusioncheckpoint",
     ),
     "model_hash": ("modelhash", "basemodelhash", "sdmodelhash"),
     "vae": ("vae", "sdvae", "usevaemodel", "sdvaename"),
