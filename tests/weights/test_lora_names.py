@@ -198,6 +198,9 @@ def test_a_known_module_with_an_unknown_part_is_an_error(tmp_path: Path) -> None
         load_lora(file)
 
 
+TRANSFORMER = "a model other than Stable Diffusion 1, 2 and SDXL (its keys are a transformer's)"
+
+
 @pytest.mark.parametrize(
     ("key", "shape", "family"),
     [
@@ -211,6 +214,10 @@ def test_a_known_module_with_an_unknown_part_is_an_error(tmp_path: Path) -> None
         ("clip_h.text_model.encoder.layers.0.mlp.fc1.lora_up.weight", (4, 4), "SD 2.x"),
         ("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight", (4, 1536), "SD 3"),
         ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", (4, 3072), "Flux"),
+        ("diffusion_model.transformer_blocks.1.attn.add_k_proj.lora_A.weight", (4, 3072), TRANSFORMER),  # Qwen-Image
+        ("lora_unet_transformer_blocks_12_attn_to_q.lora_down.weight", (4, 3072), TRANSFORMER),  # the same by musubi
+        ("lycoris_transformer_blocks_1_attn_to_q.lokr_w1", (4, 4), TRANSFORMER),  # SimpleTuner
+        ("diffusion_model.transformer_blocks.1.attn2.to_k.lora_A.weight", (4, 2048), TRANSFORMER),  # LTX-Video
         ("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.hada_w1_b", (4, 2048), "SDXL"),
         ("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.diff", (1280, 768), "SD 1.x"),
         ("lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight", (4, 1024), "SD 2.x"),

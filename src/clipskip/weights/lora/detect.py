@@ -13,7 +13,8 @@ KEYS: tuple[tuple[str, Family | None, str], ...] = (
     (r"lora_te3_|text_encoder_3\.|.*joint_(transformer_)?blocks[._]\d", Family.SD3, ""),
     (r".*(double_blocks|single_blocks|single_transformer_blocks)[._]\d", Family.FLUX, ""),
     (
-        r"(lora_)?transformer[._](?!text_model)|(lora_unet_|diffusion_model\.)?(blocks|layers)[._]\d"
+        r"(lora_)?transformer[._](?!text_model)"
+        r"|(lora_unet_|lycoris_|(model\.)?diffusion_model\.|base_model\.model\.)?(transformer_blocks|blocks|layers)[._]\d"
         r"|lora_prior_|(text_encoders\.|lora_)?(t5|gemma|qwen|llama|umt5)",
         None,
         "a model other than Stable Diffusion 1, 2 and SDXL (its keys are a transformer's)",
