@@ -125,6 +125,13 @@ def test_a_text_from_before_hires_had_a_scale_names_the_first_pass(first: str, w
     assert asked.hires == Hires(width=768, height=1152, strength=0.6)
 
 
+def test_a_second_pass_with_the_first_ones_sampler_has_none_of_its_own() -> None:
+    text = "a fox\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 512x512, Denoising strength: 0.5, Hires upscale: 2"
+    same = f"{text}, Hires sampler: Use same sampler, Hires schedule type: Use same scheduler"
+    assert request_from_text(text).hires is not None
+    assert request_from_text(same) == request_from_text(text)
+
+
 def test_a_denoising_strength_without_a_second_pass_or_a_picture_is_not_used() -> None:
     text = "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 64x64, Denoising strength: 0.6"
     assert request_from_text(text).unused == (("Denoising strength", "0.6"),)

@@ -23,6 +23,8 @@ from clipskip.spec.table import HIRES, MASK, PICTURE, START
 Read = TypeVar("Read")
 SPECIAL = frozenset({"sampler", "scheduler", "width", "height"})
 """Rows of the table that records write in ways of their own."""
+SAME = frozenset({"usesamesampler", "usesamescheduler", "usesamecheckpoint"})
+"""A1111's words for what a second pass has from the first."""
 HIRES_SIGNS = ("hires_scale", "hires_upscaler", "hires_width")
 """A text with one of these and a denoising strength describes a picture with a second pass (A1111 1.10
 modules/ui.py)."""
@@ -183,6 +185,7 @@ def _read_hires(reader: Reader) -> Hires | None:
         return None
     unsaid = {} if switch is None else {"strength": API_STRENGTH}
     rows = unsaid | reader.rows(HIRES)
+    rows |= {name: None for name in ("sampler", "scheduler") if plain_key(rows.get(name, "")) in SAME}
     rows |= {"upscaler": stem(rows["upscaler"])} if "upscaler" in rows else {}
     digits = _checked_hash(reader, "Hires upscaler hash", reader.name("hires_upscaler_hash"), named=True)
     return Hires(**rows, upscaler_hash=digits or "")
@@ -202,7 +205,7 @@ def _read_start(reader: Reader) -> Start | None:
 def _check_hires_model(reader: Reader, model: str | None) -> None:
     """SpecError for a second pass that another checkpoint draws."""
     said = reader.take("hires_model")
-    if said is None or plain_key(said.name()) == "usesamecheckpoint":
+    if said is None or plain_key(said.name()) in SAME:
         return
     title = _TITLE.fullmatch(said.name().strip())
     if title is None or stem(title[1]) != model:
