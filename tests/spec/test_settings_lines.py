@@ -78,6 +78,12 @@ def test_prose_around_the_guides_block_is_told_of() -> None:
     assert is_the_fox(asked) and asked.unused == (("text around the settings", "My tips.\nHave fun!"),)
 
 
+@pytest.mark.parametrize("label", ["Settings: ", "Settings:\n\n", "Parameters:\nSampler: Euler a, "])
+def test_a_block_may_label_its_settings(label: str) -> None:
+    asked = request_from_text(f"Positive Prompt: a fox\n\nNegative Prompt: blurry\n\n{label}{LINE}\n\nSettings: mine")
+    assert is_the_fox(asked) and asked.unused == (("text around the settings", "Settings: mine"),)
+
+
 @pytest.mark.parametrize(
     ("positive", "negative"),
     [

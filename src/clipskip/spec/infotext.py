@@ -32,6 +32,7 @@ _JSON = re.compile(r"(?:^|,)\s*(Hashes|Civitai resources|Civitai metadata):\s*(?
 _PIPED = re.compile(r"\s*steps:[^|,]*\|", re.IGNORECASE)
 """Old versions of SD.Next put bars between pairs."""
 _SETTINGS_LINE = re.compile(r"\s*Steps:\s*[0-9]")
+_SETTINGS_LABEL = re.compile(r"\s*(?:settings|parameters):", re.IGNORECASE)
 _STEPS_LINE = re.compile(r"\s*steps:\s*\S", re.IGNORECASE)
 _LOOKS = re.compile(
     r"^[\W_]{0,9}(?:(?:positive )?prompt|clip[\s_-]?skip|steps|sampler|schedule type|seed|size|cfg[\s_-]?scale|"
@@ -158,6 +159,8 @@ def _parse_guide(lines: list[str]) -> Infotext:
     prose: list[str] = []
     into: list[str] = prose
     for at, line in enumerate(map(str.strip, lines)):
+        if not settings and (match := _SETTINGS_LABEL.match(line)):
+            into, line = settings, line[match.end() :].strip()
         if match := _POSITIVE_LINE.match(line):
             if prompt:
                 prose += lines[at:]  # a second block
