@@ -61,6 +61,8 @@ def test_an_a1111_api_body_is_read_with_its_overrides() -> None:
 def test_a_second_pass_that_an_api_body_switches_off_is_told_of() -> None:
     asked = read(A1111_BODY, enable_hr=False)
     assert asked.hires is None and unused(asked) == ["hr_scale", "enable_hr"]
+    asked = read(A1111_BODY, enable_hr=False, hr_checkpoint_name="other")
+    assert asked.hires is None and unused(asked) == ["hr_scale", "enable_hr", "hr_checkpoint_name"]
 
 
 def test_an_a1111_title_is_a_name_and_a_hash() -> None:

@@ -96,8 +96,8 @@ def read_request(reader: Reader, source: Source, *, prompt: str | None = None, n
     if model and files.model and stem(files.model) != model:
         reader.leave("resources model", files.model)
     vae = _named_vae(reader)
-    _check_hires_model(reader, model or files.model)
     hires = _read_checked(_read_hires, reader)
+    _check_hires_model(reader, model or files.model)
     leave_hashes(reader, files, f"{prompt} {(hires and hires.prompt) or ''}")
     refiner, refiner_hash = _refiner(reader)
     return Request(
@@ -179,7 +179,8 @@ def _read_hires(reader: Reader) -> Hires | None:
     if switch is not None and not isinstance(switch.value, bool):
         switch.nonsense("true or false")
     if switch is not None and not switch.value:
-        reader.leave(switch.key, False)
+        for said in (switch, *reader.all("hires_model")):
+            reader.leave(said.key, said.value)
         return None
     if switch is None and not noted:
         return None
