@@ -1,6 +1,7 @@
 """JSON of other tools: each setting that is understood is used, and every other key is told of."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,13 @@ def test_a_second_pass_that_an_api_body_switches_off_is_told_of() -> None:
     assert asked.hires is None and unused(asked) == ["hr_scale", "enable_hr"]
     asked = read(A1111_BODY, enable_hr=False, hr_checkpoint_name="other")
     assert asked.hires is None and unused(asked) == ["hr_scale", "enable_hr", "hr_checkpoint_name"]
+
+
+@pytest.mark.parametrize("key", ["info", "parameters", "infotext", "Parameters", "UserComment"])
+def test_json_that_holds_a_settings_text_is_read_as_that_text(key: str) -> None:
+    text = "a fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 512x768, Clip skip: 2"
+    asked = request_from_text(json.dumps([{"SourceFile": "a.png", key: text, "items": {}}]))
+    assert asked == replace(request_from_text(text), unused=(("SourceFile", "a.png"),))
 
 
 def test_an_a1111_title_is_a_name_and_a_hash() -> None:

@@ -67,6 +67,9 @@ MARKS: tuple[tuple[Source, frozenset[str]], ...] = (
 UNWRAPPED = ("sui_image_params", "meta", "image", "reqBody", "override_settings", "extra_generation_params")
 """Keys under which tools keep a record's settings: SwarmUI, Civitai's lists, InvokeAI 2, Easy Diffusion's button that copies them,
 A1111's API."""
+WRAPPING = frozenset({"infotext", "parameters", "info", "usercomment"})
+"""Keys of JSON that hold a whole settings text: A1111's API, and what other programs print of a picture's own."""
+PROMPTS = frozenset({"prompt", "positiveprompt"})
 APP = "invoke-ai/InvokeAI"
 MOST_LINES = 2_000
 
@@ -106,6 +109,18 @@ def read_record(text: str) -> Request | None:
     return replace(asked, unused=(*asked.unused, ("text after the record", one_line(rest)))) if rest else asked
 
 
+def wrapped_text(text: str) -> tuple[str, Reader] | None:
+    """Return the settings text that JSON without a prompt of its own holds, and what stands beside it; None for any other text."""
+    record = _json(text.strip(BLANKS))[0]
+    if record is None or {plain_key(key) for key in record} & PROMPTS:
+        return None
+    texts = [key for key in record if plain_key(key) in WRAPPING and isinstance(record[key], str)]
+    key = next((key for key in texts if record[key].strip() and not record[key].lstrip().startswith(("{", "["))), None)
+    return (
+        None if key is None else (record[key], Reader({name: value for name, value in record.items() if name != key}))
+    )
+
+
 def _read_record(record: Record) -> Request:
     if graph := _graph_in(record):
         beside = Reader({key: value for key, value in record.items() if key != graph})
@@ -129,7 +144,7 @@ def _read_record(record: Record) -> Request:
     record = _flat(record)
     if source in PREPARED:
         record = PREPARED[source](record)
-    if not {plain_key(key) for key in record} & {"prompt", "positiveprompt"}:
+    if not {plain_key(key) for key in record} & PROMPTS:
         raise SpecError(
             "this JSON is not a record of a known tool: it has no prompt; paste the settings text",
             field="settings",

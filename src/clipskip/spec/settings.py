@@ -10,7 +10,7 @@ from clipskip.errors import SpecError
 from clipskip.spec.asking import A1111, COMFY_TEXT, Source, read_request
 from clipskip.spec.encoder_skips import EncoderSkips
 from clipskip.spec.fooocus import fooocus, untagged
-from clipskip.spec.foreign import DRAW_THINGS, FOOOCUS_TEXT, mean_restored, read_record
+from clipskip.spec.foreign import DRAW_THINGS, FOOOCUS_TEXT, mean_restored, read_record, wrapped_text
 from clipskip.spec.infotext import Infotext, compose, hide_labels, parse_infotext, with_sizes
 from clipskip.spec.lora import LoraRef
 from clipskip.spec.mac_apps import draw_things_fields
@@ -50,6 +50,10 @@ def request_from_text(text: str) -> Request:
     """Read a Request from a settings text: A1111's, the guide's, or the record of another tool."""
     if not text.strip(BLANKS):
         raise SpecError("the settings are empty; paste the whole block, prompt first", field="settings")
+    if wrapped := wrapped_text(text):
+        inner, beside = wrapped
+        asked = request_from_text(inner)
+        return replace(asked, unused=(*asked.unused, *beside.left()))
     record = read_record(text)
     if record is not None:
         _check_numbers(record)
