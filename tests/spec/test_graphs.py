@@ -271,6 +271,15 @@ def test_a_control_net_is_named_and_its_prompt_is_the_texts() -> None:
     assert names(asked) == ["ControlNetApplyAdvanced", "ControlNetLoader"]
 
 
+def test_texts_that_go_on_beside_the_model_are_read_at_their_side() -> None:
+    given: Json = {"model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0]}
+    instant = node("ApplyInstantID", **given, instantid=["31", 0], control_net=["32", 0], weight=0.8)
+    brush = node("BrushNet", **given, vae=["4", 2], brushnet=["31", 0], scale=1.0)
+    for between in (instant, brush):
+        asked = read(with_nodes({"model": ["30", 0], "positive": ["30", 1], "negative": ["30", 2]}, n30=between))
+        assert (asked.prompt, asked.negative_prompt) == ("1girl, #1 fan, red dress", "dog")
+
+
 CUSTOM = {
     "add_noise": True, "noise_seed": 9, "cfg": 6.5, "model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0],
     "sampler": ["31", 0], "sigmas": ["32", 0], "latent_image": ["5", 0],

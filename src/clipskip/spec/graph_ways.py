@@ -164,7 +164,7 @@ def texts_of(graph: Graph, start: Node, side: str) -> Words:
         _check_hooks(node)
         if node.kind == "ConditioningSetTimestepRange" and not _whole_range(node):
             raise _refused(graph, f"makes its {name} with", node, "a text for some of the steps", field="prompt")
-        here = graph.onward(node, "CONDITIONING", side=side if output < 2 else "")
+        here = graph.onward(node, "CONDITIONING", side=side)
     raise broken(f"makes its {name} of no text; graphs with CLIPTextEncode can be repeated", field="prompt")
 
 
