@@ -110,6 +110,15 @@ def test_a_lora_is_found_by_its_trainers_name(tmp_path: Path) -> None:
     assert "no model called 'bogogre'" in refusal(library, "bogogre")
 
 
+def test_a_trainers_name_that_several_loras_have_must_be_written_as_a_file(tmp_path: Path) -> None:
+    epochs = [put(tmp_path / "a" / f"ogre-0000{n}.safetensors", LORA, ss_output_name="last") for n in (2, 4)]
+    put(tmp_path / "b" / "gnome.safetensors", LORA, ss_output_name="last")
+    library = Library((tmp_path / "a", tmp_path / "b"))
+    assert "'last' could be any of ogre-00002.safetensors, ogre-00004.safetensors" in refusal(library, "last", LORA)
+    assert library.find("ogre-00004", LORA) == epochs[1]
+    assert Library((tmp_path / "b", tmp_path / "a")).find("last", LORA).name == "gnome.safetensors"
+
+
 def test_a_hash_finds_its_file_and_the_smallest_are_hashed_first(tmp_path: Path) -> None:
     files = [put(tmp_path / f"{name}.safetensors") for name in "ab"]
     save_file(load_file(files[0]) | {"betas": torch.zeros(1000)}, files[0])

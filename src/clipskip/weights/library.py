@@ -165,12 +165,14 @@ class Library:
         return None
 
     def _by_alias(self, name: str, kind: FileKind) -> Path | None:
-        """Find a LoRA by the name that its trainer gave it."""
-        if kind is not FileKind.LORA:
-            return None
-        files = self.files(kind)
-        facts = self.facts(files)
-        return next((file.path for file in files if fold(facts[file.path].alias) == fold(name)), None)
+        """Find a LoRA by the name that its trainer gave it; NotFound where several have it."""
+        for folder in self.folders if kind is FileKind.LORA else ():
+            files = tuple(self._of_kind(folder, kind))
+            facts = self.facts(files)
+            chosen = self._choose([file for file in files if fold(facts[file.path].alias) == fold(name)], name, kind)
+            if chosen is not None:
+                return chosen
+        return None
 
     @property
     def left_alone(self) -> tuple[Path, ...]:
