@@ -238,9 +238,12 @@ def test_a_lora_for_another_family_is_named(tmp_path: Path) -> None:
 def test_bundled_embeddings_come_with_the_lora(models: dict[str, nn.Module], tmp_path: Path) -> None:
     vectors = torch.arange(64.0).reshape(2, 32)
     tensors = {"bundle_emb.swamp.v2.string_to_param.*": vectors, "bundle_emb.reed.emb_params": vectors[:1]}
+    tensors |= {"bundle_emb.moss.clip_l": vectors}  # OneTrainer since 2025, for SD 1.x and SD 2.x
     found = load_lora(write(tmp_path / "bundle.safetensors", tensors)).embeddings
-    assert set(found) == {"swamp.v2", "reed"}
+    assert set(found) == {"swamp.v2", "reed", "moss"}
     assert torch.equal(found["swamp.v2"][0], vectors)
+    assert len(found["moss"]) == 1
+    assert torch.equal(found["moss"][0], vectors)
 
 
 def test_a_bundled_embedding_of_sdxl_has_a_side_for_each_encoder(tmp_path: Path) -> None:

@@ -242,13 +242,14 @@ def _module(
 def _embedding_vectors(
     header: Header, name: str, keys: Mapping[str, str], tensors: Mapping[str, Tensor]
 ) -> tuple[Float[Tensor, "vectors _width"], ...]:
-    """Return a bundled embedding's vectors for each encoder: one set, or clip_l and clip_g."""
+    """Return a bundled embedding's vectors for each encoder: one set, which OneTrainer names clip_l, or clip_l and
+    clip_g."""
     file = header.path.name
-    if set(keys) not in ({""}, {*DOUBLE}):
+    if set(keys) not in ({""}, {DOUBLE[0]}, {*DOUBLE}):
         raise LoraError(
             f"{file}: the embedding {name[:60]!r} contains {few(keys.values())}, which do not belong together; get another copy"
         )
-    by_encoder = [tensors[keys[side]] for side in (DOUBLE if DOUBLE[0] in keys else ("",))]
+    by_encoder = [tensors[keys[side]] for side in ("", *DOUBLE) if side in keys]
     for key, side in zip(keys.values(), by_encoder, strict=True):
         if side.dim() not in (1, 2) or not side.is_floating_point():
             raise LoraError(
