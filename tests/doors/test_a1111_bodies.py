@@ -201,6 +201,13 @@ def test_what_is_no_such_value_is_refused_by_name(client: TestClient, name: str,
     assert list(reasons(post(client, **{name: value}))) == [name]
 
 
+@pytest.mark.parametrize("path", ["/sdapi/v1/txt2img", "/sdapi/v1/options", "/v1/prompt"])
+def test_a_body_may_begin_with_a_byte_order_mark(client: TestClient, path: str) -> None:
+    content = json.dumps({name: BODY[name] for name in BODY if path.endswith("img") or name == "prompt"})
+    answer = client.post(path, content=b"\xef\xbb\xbf" + content.encode(), headers={"content-type": "application/json"})
+    assert answer.status_code == 200, answer.text
+
+
 IDLE_PAGE = {
     "API payload": {"args": []}, "Comments": {"args": []}, "Extra options": {"args": []}, "Hypertile": {"args": []},
     "Refiner": {"args": [False, "", 0.8]}, "Sampler": {"args": [20, "DPM++ 2M", "Automatic"]},
