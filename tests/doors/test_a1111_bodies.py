@@ -208,6 +208,15 @@ def test_a_body_may_begin_with_a_byte_order_mark(client: TestClient, path: str) 
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.parametrize("path", ["txt2img", "options"])
+@pytest.mark.parametrize("kind", [None, "text/plain;charset=UTF-8", "application/x-www-form-urlencoded"])
+def test_a_body_is_json_whatever_its_type_is_called(client: TestClient, path: str, kind: str | None) -> None:
+    content = json.dumps(BODY if path == "txt2img" else {CLIP_SKIP: 2})
+    answer = client.post(f"/sdapi/v1/{path}", content=content, headers={"content-type": kind} if kind else {})
+    assert answer.status_code == 200, answer.text
+    assert client.get("/sdapi/v1/options").json()[CLIP_SKIP] == (1 if path == "txt2img" else 2)
+
+
 IDLE_PAGE = {
     "API payload": {"args": []}, "Comments": {"args": []}, "Extra options": {"args": []}, "Hypertile": {"args": []},
     "Refiner": {"args": [False, "", 0.8]}, "Sampler": {"args": [20, "DPM++ 2M", "Automatic"]},

@@ -284,7 +284,8 @@ def test_a_header_that_comes_twice_is_refused(client: TestClient) -> None:
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/xml", "application/x-www-form-urlencoded"])
 def test_a_body_of_another_type_is_refused(client: TestClient, kind: str) -> None:
-    shown(client.post("/v1/prompt", content='{"prompt": "frog"}', headers={"content-type": kind}))
+    found = shown(client.post("/v1/prompt", content='{"prompt": "frog"}', headers={"content-type": kind}))
+    assert found["detail"].endswith("send it with the header Content-Type: application/json")
 
 
 def test_another_pages_text_is_refused_before_it_is_read(client: TestClient) -> None:

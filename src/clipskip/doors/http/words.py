@@ -14,6 +14,8 @@ SHORT.maxlist = SHORT.maxdict = MOST_SENT // 3 + 1
 
 def in_words(error: Mapping[str, Any]) -> str:  # Any: pydantic's own
     """Describe one fault."""
+    if isinstance(error.get("input"), bytes):
+        return "it did not come as JSON; send it with the header Content-Type: application/json"
     limits, sent = error.get("ctx") or {}, SHORT.repr(error.get("input"))
     sent = sent if len(sent) <= MOST_SENT else f"{sent[: MOST_SENT - 1]}…"
     sentences = {

@@ -124,6 +124,12 @@ class PngInfoBody(LaxBody):
     image: Picture
 
 
+class OptionsBody(LaxBody):
+    """The body of options: any of them by name."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 def taking(kind: type[LaxBody]) -> dict[str, Any]:  # Any: OpenAPI's own
     """Return the OpenAPI description of a body that the route reads itself."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from clipskip.doors.http.a1111.answers import Json, answer, info_of, settings_text, writing_of
-from clipskip.doors.http.a1111.bodies import ImageBody, PictureBody, PngInfoBody, taking
+from clipskip.doors.http.a1111.bodies import ImageBody, OptionsBody, PictureBody, PngInfoBody, taking
 from clipskip.doors.http.a1111.extras import add_extras
 from clipskip.doors.http.a1111.kept_options import Options, told
 from clipskip.doors.http.a1111.lists import add_lists
@@ -141,10 +141,11 @@ def _add_options(routes: APIRouter, options: Options) -> None:
         """Return the options: A1111's whole list, with what has been set."""
         return dict(options.all)
 
-    @routes.post("/options")
-    def set_options(body: Json) -> Json | None:
+    @routes.post("/options", openapi_extra=taking(OptionsBody))
+    async def set_options(request: Request) -> Json | None:
         """Change options. Those that this server cannot honour are refused by name; the others are set all the same."""
-        changes = options.set(body)
+        body = await read_lax(request, OptionsBody)
+        changes = await asyncio.to_thread(options.set, body.model_extra or {})
         if changes.reasons:
             others = [Reason(field="", why=f"the other {len(changes.taken)} are set")] if changes.taken else []
             raise refusal([*changes.reasons, *others])
