@@ -22,10 +22,13 @@ SIGN_IN = Limits(size=8 * 2**10, tokens=32)
 """Limits of the one route that takes a body before the user is known."""
 BY_PATH = {"/v1/session": SIGN_IN} | dict.fromkeys(
     (
+        "/sdapi/v1/txt2img",  # scripts that are switched off carry theirs
         "/sdapi/v1/img2img",
         "/sdapi/v1/png-info",
         "/sdapi/v1/extra-single-image",
         "/sdapi/v1/extra-batch-images",
+        "/sdapi/v1/interrogate",
+        "/controlnet/detect",
         "/v1/images/edits",
         "/v1/settings",
     ),
