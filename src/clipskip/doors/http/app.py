@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from clipskip import __version__
-from clipskip.doors.http.a1111 import a1111_routes, extension_routes
+from clipskip.doors.http.a1111 import a1111_routes, outer_routes
 from clipskip.doors.http.access import COOKIE, Access
 from clipskip.doors.http.guard import Guard
 from clipskip.doors.http.openai import openai_routes
@@ -93,7 +93,7 @@ def build_app(
     for with_clip in (sweep_routes, scoring_routes):
         app.include_router(with_clip(studio, clip=clip))
     app.include_router(fetch_routes(studio, allowed=allow_fetch))
-    app.include_router(extension_routes())
+    app.include_router(outer_routes())
     return app
 
 
@@ -168,6 +168,7 @@ def _add_description(app: FastAPI) -> None:
 def _add_page(app: FastAPI) -> None:
     web, viewer = files("clipskip.doors") / "web", files("clipskip.image") / "viewer"
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     def page(request: Request) -> Response:
         text = (web / ("index.html" if request.state.signed_in else "signin.html")).read_text("utf-8")

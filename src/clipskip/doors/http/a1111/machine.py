@@ -44,20 +44,20 @@ def add_machine(routes: APIRouter, studio: Studio, options: Options) -> None:
         return []
 
 
-def extension_routes() -> APIRouter:
-    """Build A1111's sign of life, and routes that refuse requests to known extensions, by the extension's name."""
+def outer_routes() -> APIRouter:
+    """Build A1111's routes outside /sdapi/v1: the answer that it is up, and refusals of known extensions by name."""
     routes = APIRouter(tags=["A1111"])
-    routes.add_api_route("/internal/ping", _alive, methods=["GET"], include_in_schema=False)
+
+    @routes.get("/internal/ping")
+    def ping() -> Json:
+        """Return nothing: clients ask whether anybody is here."""
+        return {}
+
     for start, name in EXTENSIONS.items():
         for method in ("GET", "POST"):
             refusing = _refusing(f"{name} is not here; A1111 draws with it")
             routes.add_api_route(f"/{start}/{{path:path}}", refusing, methods=[method], include_in_schema=False)
     return routes
-
-
-def _alive() -> Json:
-    """Say that the server is there."""
-    return {}
 
 
 def _refreshed() -> None:
