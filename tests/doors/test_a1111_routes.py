@@ -180,6 +180,16 @@ def test_extensions_are_refused_by_name(client: TestClient, path: str) -> None:
         assert (answer.status_code, "is not here" in answer.json()["detail"]) == (501, True)
 
 
+def test_pictures_of_some_megabytes_are_no_reason_for_a_refusal(client: TestClient) -> None:
+    image = "A" * (3 * 2**20)
+    assert drawn(client, alwayson_scripts={"reactor": {"args": [image, False]}})["images"] == drawn(client)["images"]
+    unit = {"ControlNet": {"args": [{"enabled": True, "image": image}]}}
+    refused = client.post("/sdapi/v1/txt2img", json=BODY | {"alwayson_scripts": unit})
+    assert (refused.status_code, "'ControlNet' is not here" in refused.json()["detail"]) == (422, True)
+    for path, body in (("sdapi/v1/interrogate", {"image": image}), ("controlnet/detect", {"input_images": [image]})):
+        assert client.post(f"/{path}", json=body).status_code == 501
+
+
 def test_clients_learn_that_the_server_is_up_as_they_ask_a1111(client: TestClient) -> None:
     ping, head = client.get("/internal/ping"), client.head("/")
     assert (ping.status_code, ping.json()) == (200, {})
