@@ -57,6 +57,15 @@ def test_it_takes_the_sampler_of_its_pictures_graph(no_sampler: Json, tmp_path: 
     assert (asked.sampler, asked.scheduler, asked.model) == ("DPM++ 2M", "Karras", "foxmix")
 
 
+def test_it_takes_a_seed_that_was_drawn_from_its_pictures_graph(no_sampler: Json, tmp_path: Path) -> None:
+    record = no_sampler | {"seed": "-1", "ksamplerName": "euler_ancestral", "schedule": "karras"}
+    graph = {"1": node("KSampler", sampler_name="euler_ancestral", scheduler="karras", seed=3036459311)}
+    asked = request_from_texts(picture(tmp_path, generation_data=json.dumps(record), prompt=json.dumps(graph)))
+    assert (asked.sampler, asked.scheduler, asked.seed) == ("Euler a", "Karras", 3036459311)
+    graph["2"] = node("KSampler", sampler_name="euler_ancestral", scheduler="karras", seed=7)
+    assert read(record | {"graph": graph}).seed == -1
+
+
 def test_a_graph_of_two_samplers_leaves_it_open(no_sampler: Json) -> None:
     graph = {name: node("X", sampler_name=name) for name in ("euler", "heun")}
     with pytest.raises(SpecError, match="names no sampler"):

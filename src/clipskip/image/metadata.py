@@ -31,6 +31,7 @@ NAMED_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif")
 EXIF_FOLDER, USER_COMMENT = 0x8769, 0x9286
 GRAPH_TAGS = (0x0110, 0x010F)
 """EXIF's model and make, where nodes of ComfyUI put their graph: prompt:{...}, or Prompt: {...}."""
+_DRAWN_SEED = re.compile(r'"seed"\s*:\s*"?-1\b')
 XMP, MOCHI = "XML:com.adobe.xmp", "Include in Image: "
 MOST_BYTES, MOST_TEXT = 512 * 2**20, 10 * 2**20
 MOST_PIXELS = 100_000_000
@@ -365,10 +366,11 @@ def _xmp(packet: str, name: str) -> str:
 
 
 def _with_graph(key: str, texts: Mapping[str, str]) -> str:
-    """Return a chunk's text; TensorArt's is joined with the graph beside it where only the graph names a sampler."""
+    """Return a chunk's text; TensorArt's is joined with the graph beside it where only the graph has the sampler or the seed."""
     record, graph = texts[key].strip("\0 \r\n\t"), texts.get("prompt", "").strip("\0 \r\n\t")
     whole = all(text.startswith("{") and text.endswith("}") for text in (record, graph))
-    if key != "generation_data" or not whole or record == "{}" or "amplerName" in record:
+    told = "amplerName" in record and not _DRAWN_SEED.search(record)
+    if key != "generation_data" or not whole or record == "{}" or told:
         return texts[key]
     return f'{record[:-1]}, "graph": {graph}}}'
 

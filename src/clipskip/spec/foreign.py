@@ -369,12 +369,17 @@ def _a1111(record: Record) -> Record:
 
 
 def _tensorart(record: Record) -> Record:
-    """TensorArt's picture has the graph that drew it, which names the sampler where the record does not."""
+    """TensorArt's picture has the graph that drew it, which has the sampler and the seed where the record has none."""
     if not isinstance(record.get("graph"), dict):
         return record
     nodes = [node["inputs"] for node in record["graph"].values() if isinstance(node, dict) and "inputs" in node]
     named = [node for node in nodes if isinstance(node, dict) and isinstance(node.get("sampler_name"), str)]
     fields = {key: value for key, value in record.items() if key != "graph"}
+    seeds = {node["seed"] for node in named if isinstance(node.get("seed"), int)}
+    if str(record.get("seed")) == "-1" and len(seeds) == 1:
+        fields["seed"] = seeds.pop()
+    if {plain_key(key) for key in fields} & set(SPELLINGS["sampler"]):
+        return fields
     if len({node["sampler_name"] for node in named}) != 1:
         return record
     name, kind = comfy_names(named[0]["sampler_name"], str(named[0].get("scheduler") or "normal"))

@@ -19,7 +19,7 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "sampler": (
         "sampler", "samplername", "ksamplername", "samplerindex", "comfyuisampler", "autowebuisampler", "samplingmethod",
     ),
-    "scheduler": ("noiseschedule", "schedulername", "comfyuischeduler", "samplersigma"),
+    "scheduler": ("noiseschedule", "schedule", "schedulername", "comfyuischeduler", "samplersigma"),
     "cfg_scale": ("guidancescale", "cfg", "scale"),
     "size": ("size", "resolution"),
     "rng": ("randdevice",),
