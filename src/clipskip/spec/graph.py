@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from clipskip.errors import SpecError
 from clipskip.spec.graph_files import check_checkpoints, checkpoint_of, loader_config, loras_on, vae_of
 from clipskip.spec.graph_pipes import without_contexts
 from clipskip.spec.graph_refiner import refining
 from clipskip.spec.graph_ways import Words, texts_of, way
-from clipskip.spec.nodes import Graph, Node, back_from, broken, is_sampler, number_of, word_of
+from clipskip.spec.nodes import Graph, Node, back_from, broken, is_link, is_sampler, number_of, word_of
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.record_reader import Said, one_line
 from clipskip.spec.render import Request
@@ -49,7 +50,8 @@ NO_CHANGE: tuple[object, ...] = ("", "Off", "off", "None", "none", "custom", "Cu
 """Values of inputs that might change a size, and do not."""
 
 _CHANGES_SIZE = re.compile(
-    r"ratio|aspect|swap|scale|factor|preset|resolution|orient|dimension|proportion|megapixel|multipl|divisible|landscape|portrait",
+    r"ratio|aspect|swap|(?<!clip_)scale|factor|preset|resolution|orient|dimension|proportion|megapixel|multipl|divisible|landscape|"
+    r"portrait|override|invert",
     re.IGNORECASE,
 )
 """Inputs that change the width and height beside them, in some node or other."""
@@ -323,7 +325,7 @@ def _size_of(graph: Graph, source: Node, made: Size, *, scaled: bool) -> Size | 
     """Return the size that a node says; None for a node that says none. SpecError where something may change it, and the size of
     the picture is not known."""
     prefix = next((p for p in ("", "empty_latent_") if {f"{p}width", f"{p}height"} <= source.inputs.keys()), None)
-    if prefix is None:
+    if prefix is None and any(map(is_link, source.inputs.values())):
         return None
     _drop(source, "batch_size", PLAIN_TRUTHS["batch_size"])
     others = _changing_size(source)
@@ -331,6 +333,8 @@ def _size_of(graph: Graph, source: Node, made: Size, *, scaled: bool) -> Size | 
     if len(named) == len(others) == 1 and not scaled:
         source.take(next(iter(others)))
         return int(named[0][1]), int(named[0][2])
+    if prefix is None:
+        return None
     if (others or scaled) and None in made:
         what = f"{' and '.join(others)[:60]} of {source.kind}" if others else "a node between"
         raise broken(
@@ -340,6 +344,12 @@ def _size_of(graph: Graph, source: Node, made: Size, *, scaled: bool) -> Size | 
         )
     if others or scaled:
         return made
-    sides = [graph.value(source, f"{prefix}{side}") for side in ("width", "height")]
+    try:
+        sides = [graph.value(source, f"{prefix}{side}") for side in ("width", "height")]
+    except SpecError:
+        if None in made:
+            raise
+        source.take(f"{prefix}height")
+        return made
     width, height = (_needed(side, name, source).whole() for side, name in zip(sides, ("width", "height"), strict=True))
     return width, height
