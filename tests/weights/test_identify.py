@@ -274,6 +274,11 @@ def test_a_folder_that_asks_for_code_is_refused_and_nothing_runs(copy: Path, cha
         read_header(copy)
 
 
+def test_what_a_pipeline_has_of_no_library_is_no_component(copy: Path) -> None:
+    edit(copy / "model_index.json", safety_checker=[None, None], requires_safety_checker=[None, True])
+    check_loadable(identify(read_header(copy)))
+
+
 def test_variants_and_shards_are_found(copy: Path) -> None:
     unet = copy / "unet" / "diffusion_pytorch_model.safetensors"
     whole = read_header(copy)

@@ -69,7 +69,7 @@ def check_index(index: Mapping[str, object], path: Path) -> tuple[str, ...]:
         )
     components = []
     for name, entry in index.items():
-        if name.startswith("_") or not isinstance(entry, list) or entry == [None, None]:
+        if name.startswith("_") or not isinstance(entry, list) or entry[:1] == [None]:
             continue
         known = len(entry) == 2 and entry[0] in LIBRARIES and isinstance(entry[1], str) and CLASS.fullmatch(entry[1])
         if not known or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
