@@ -14,7 +14,7 @@ from clipskip.spec.graph_files import check_checkpoints, checkpoint_of, loader_c
 from clipskip.spec.graph_pipes import without_contexts
 from clipskip.spec.graph_refiner import refining
 from clipskip.spec.graph_ways import Words, texts_of, way
-from clipskip.spec.nodes import Graph, Node, back_from, broken, is_link, is_sampler, number_of, word_of
+from clipskip.spec.nodes import Graph, Node, back_from, broken, is_sampler, number_of, word_of
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.record_reader import Said, one_line
 from clipskip.spec.render import Request
@@ -46,6 +46,8 @@ PLAIN_TRUTHS: Mapping[str, tuple[object, ...]] = {
     "return_with_leftover_noise": ("disable", None), "batch_size": (1, None),
 }  # fmt: skip
 """Inputs that say nothing at these values."""
+NAME_SIZES = ("SDXLEmptyLatentSizePicker+", "SDXL Empty Latent Image (rgthree)", "EmptyLatentImagePresets")
+"""Empty latents of Essentials, rgthree and KJNodes that name their size in one choice."""
 NO_CHANGE: tuple[object, ...] = ("", "Off", "off", "None", "none", "custom", "Custom", "disabled", False, None, 1)
 """Values of inputs that might change a size, and do not."""
 
@@ -325,7 +327,7 @@ def _size_of(graph: Graph, source: Node, made: Size, *, scaled: bool) -> Size | 
     """Return the size that a node says; None for a node that says none. SpecError where something may change it, and the size of
     the picture is not known."""
     prefix = next((p for p in ("", "empty_latent_") if {f"{p}width", f"{p}height"} <= source.inputs.keys()), None)
-    if prefix is None and any(map(is_link, source.inputs.values())):
+    if prefix is None and source.kind not in NAME_SIZES:
         return None
     _drop(source, "batch_size", PLAIN_TRUTHS["batch_size"])
     others = _changing_size(source)
@@ -334,7 +336,7 @@ def _size_of(graph: Graph, source: Node, made: Size, *, scaled: bool) -> Size | 
         source.take(next(iter(others)))
         return int(named[0][1]), int(named[0][2])
     if prefix is None:
-        return None
+        return None  # one of its other inputs changes the size
     if (others or scaled) and None in made:
         what = f"{' and '.join(others)[:60]} of {source.kind}" if others else "a node between"
         raise broken(
