@@ -57,6 +57,7 @@ def test_every_layout_is_searched_by_kind(tmp_path: Path, checkpoints: str, lora
         "anything-v4.0-pruned.safetensors",
         "sub/anything-v4.0-pruned.safetensors",
         "sub/anything-v4.0-pruned",
+        "sub\\anything-v4.0-pruned.safetensors [69528490df]",
         "Anything-V4.0-Pruned",
         "anything-v4.0-pruned.safetensors [69528490df]",
     ):

@@ -155,7 +155,7 @@ class Library:
         return None
 
     def _by_name(self, name: str, kind: FileKind) -> Path | None:
-        """Find a file by name, trying exact spellings in all folders before other cases and Unicode forms."""
+        """Find a file by name, trying exact spellings in all folders before other cases, slashes and Unicode forms."""
         for plain in (str, fold):
             for folder in self.folders:
                 hits = [file for file in self._below(folder, kind) if plain(name) in map(plain, _file_names(file))]
@@ -252,8 +252,8 @@ def own_folder() -> Path:
 
 
 def fold(name: str) -> str:
-    """Normalise a name's case and Unicode form, on which keyboards and file systems disagree."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    """Normalise a name's case, Unicode form and slashes, on which keyboards and file systems disagree."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).replace("\\", "/")
 
 
 def _file_names(file: LibraryFile) -> tuple[str, ...]:
