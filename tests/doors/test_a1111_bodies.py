@@ -396,6 +396,20 @@ def test_all_of_a1111s_options_are_told_and_kept(client: TestClient) -> None:
     assert changes.items() <= client.get("/sdapi/v1/options").json().items()
 
 
+def test_the_model_of_the_options_goes_by_its_title_in_the_list(folder: Path, tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        (tmp_path / "models" / place).mkdir(parents=True)
+        (tmp_path / "models" / place / "tiny.safetensors").write_bytes((folder / "tiny.safetensors").read_bytes())
+    studio = Studio(tmp_path / "out", Library((tmp_path / "models",)))
+    client = TestClient(build_app(studio), base_url="http://127.0.0.1:7861")
+    client.post("/sdapi/v1/options", json={"sd_model_checkpoint": "two/tiny.safetensors"})
+    title = client.get("/sdapi/v1/options").json()["sd_model_checkpoint"]
+    assert title in [model["title"] for model in client.get("/sdapi/v1/sd-models").json()]
+    assert title.startswith("two/tiny.safetensors [")
+    assert client.post("/sdapi/v1/options", json={"sd_model_checkpoint": title}).status_code == 200
+    studio.close()
+
+
 def test_a_set_of_options_loses_nothing_to_those_that_are_refused(client: TestClient) -> None:
     changes = {
         "tiling": True,

@@ -100,13 +100,16 @@ class Options:
 
     @property
     def all(self) -> dict[str, Value]:
-        """Every option. The model goes by its title if its file is still there."""
+        """Every option. The model goes by its title, as it is listed, if its file is still there."""
         values = {**DEFAULTS, **self._set}
         try:
             facts = self._studio.models.facts(str(values[MODEL]) or None)
         except ClipskipError:
             return values
-        return values | {MODEL: f"{facts.source.path.name} [{facts.ref.hash}]", MODEL_HASH: facts.source.sha256}
+        path = facts.source.path
+        listed = self._studio.library.files(FileKind.CHECKPOINT)
+        name = next((file.name for file in listed if file.path == path), path.name)
+        return values | {MODEL: f"{name} [{facts.ref.hash}]", MODEL_HASH: facts.source.sha256}
 
     def set(self, sent: Mapping[str, Any]) -> Changes:  # Any: whatever the client sent
         """Change the options for all later requests, except those that are refused."""
