@@ -89,6 +89,16 @@ def test_only_exact_origins_can_be_allowed(origin: str) -> None:
     Place(host="127.0.0.1", port=0, origins=(CHAT, "http://localhost:3000", "http://[::1]:3000"))
 
 
+@pytest.mark.parametrize(
+    "origin", ["app://obsidian.md", "tauri://localhost", "capacitor://localhost", "chrome-extension://abcdefghijklmnop"]
+)
+def test_pages_of_apps_and_extensions_can_be_allowed(studio: Studio, origin: str) -> None:
+    Place(host="127.0.0.1", port=0, origins=(origin,))
+    answer = client_of(studio, origin).get("/v1/status", headers={"origin": origin, "sec-fetch-site": "cross-site"})
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
+    assert client_of(studio).get("/v1/status", headers={"origin": origin}).status_code == 403
+
+
 def test_the_api_is_shown_with_assets_of_our_own(studio: Studio) -> None:
     client = client_of(studio)
     page = client.get("/docs")

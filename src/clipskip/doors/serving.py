@@ -23,7 +23,8 @@ from clipskip.weights import Library
 GRACE_S = 3
 NAMED = 5
 """The number of links that a note names; others are counted."""
-ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+"""A page's origin: a site's, or that of a browser's extension or an app (app://obsidian.md)."""
 LEAST_TOKEN = 12
 """The fewest characters of a token or password when others on the network can guess at it."""
 
