@@ -250,7 +250,8 @@ def test_values_are_taken_from_nodes_that_hold_one() -> None:
         {"seed": ["50", 0], "steps": ["51", 0], "sampler_name": ["52", 0], "scheduler": ["53", 0], "cfg": ["54", 0]},
         n50=node("Seed (rgthree)", seed=9), n51=node("PrimitiveInt", value=12, control_after_generate="fixed"),
         n52=node("Sampler Selector", sampler_name="heun"), n53=node("Scheduler Selector", scheduler="karras"),
-        n54=node("Any Switch (rgthree)", any_01=["55", 0]), n55=node("PrimitiveFloat", value=4.5),
+        n54=node("Any Switch (rgthree)", any_01=["59", 0]), n55=node("PrimitiveFloat", value=4.5),
+        n59=node("ComfySwitchNode", switch=["60", 0], on_false=7.5, on_true=["55", 0]), n60=node("PrimitiveBoolean", value=True),
         n56=node("ShowText|pysssss", text=["57", 0], text_0="of the last run"), n57=node("Text Multiline", text="a frog"),
     )  # fmt: skip
     graph["4"]["inputs"]["ckpt_name"] = ["58", 0]

@@ -67,6 +67,11 @@ def test_a_switch_leads_to_the_clip_skip_that_it_chose() -> None:
     [
         node("Any Switch (rgthree)", any_01=["10", 0], any_02=["4", 1]),
         node("ImpactSwitch", select=2, input1=["4", 1], input2=["10", 0]),
+        node("ImpactSwitch", select=["42", 0], input1=["4", 1], input2=["10", 0]),
+        node("CR Clip Input Switch", Input=2, clip1=["4", 1], clip2=["10", 0]),
+        node("easy anythingIndexSwitch", index=1, value0=["4", 1], value1=["10", 0]),
+        node("ComfySwitchNode", switch=["41", 0], on_false=["10", 0], on_true=["4", 1]),
+        node("CLIP Input Switch", boolean=["41", 0], clip_a=["4", 1], clip_b=["10", 0]),
         node("Reroute", **{"": ["10", 0]}),
         node("SomebodysNode", clip=["10", 0], strength=0.5, model=["4", 0]),
         node("SomebodysNode", anything=["10", 0]),
@@ -74,7 +79,7 @@ def test_a_switch_leads_to_the_clip_skip_that_it_chose() -> None:
 )
 def test_nodes_between_are_gone_through(switch: Json) -> None:
     graph = case("bypassed_switch")
-    graph["40"] = switch
+    graph |= {"40": switch, "41": node("PrimitiveBoolean", value=False), "42": node("PrimitiveInt", value=2)}
     assert read(graph).clip_skip == ClipSkip(2)
 
 
@@ -83,6 +88,8 @@ def test_nodes_between_are_gone_through(switch: Json) -> None:
     [
         node("SomebodysSwitch", a=["10", 0], b=["4", 1]),
         node("SomebodysSwitch", clip1=["10", 0], clip2=["4", 1]),
+        node("SomebodysSwitch", Input="(", clip1=["10", 0], clip2=["4", 1]),
+        node("ComfySwitchNode", switch="on", on_false=["10", 0], on_true=["4", 1]),
         node("SomebodysLoader", name="clip.safetensors"),
         node("SomebodysSkip", clip=["4", 1], clip_skip=-2),
         node("SomebodysLoraStack", clip=["4", 1], model=["4", 0], lora_1="ogre.safetensors"),

@@ -1,5 +1,6 @@
 """ComfyUI's graph as nodes whose inputs are taken one by one; those that nobody takes are left over by name."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, final
 
@@ -49,6 +50,10 @@ TEXTS = frozenset(
 """Inputs that hold prompts."""
 WORDS = TEXTS | {"sampler_name", "scheduler", "ckpt_name", "vae_name", "lora_syntax"}
 """Inputs that hold texts and names; the values of others are numbers."""
+SIGNS = ("boolean", "switch")
+"""Inputs of switches that are true for the first of two inputs."""
+NUMBERS = ("select", "Input", "index")
+"""Inputs of switches with the number of the input that they choose (Impact Pack's, Comfyroll's, Easy-Use's)."""
 SHOWS_TEXT = "ShowText|pysssss"
 """It keeps the text of its last run beside the link to this one's."""
 MUTED, BYPASSED = 2, 4
@@ -150,8 +155,8 @@ class Graph:
 
         `side` is positive or negative, for nodes that have both.
         """
-        if chosen := self._switched(node):
-            return chosen
+        if (chosen := self._chosen(node)) and (source := self.link(node, chosen)):
+            return source
         links = [key for key, value in node.inputs.items() if is_link(value)]
         fit = [key for key in links if self._kind(node, key) == kind]
         if side and side in fit:
@@ -169,20 +174,26 @@ class Graph:
         assert source is not None
         return source
 
-    def _switched(self, node: Node) -> Link | None:
-        """Return the input that a switch has chosen."""
+    def _chosen(self, node: Node) -> str | None:
+        """Return the name of the input that a switch has chosen; None for a node that is no switch."""
         inputs = node.inputs
-        sign = next((key for key in ("boolean", "switch") if isinstance(inputs.get(key), bool)), None)
-        if {"on_true", "on_false"} <= inputs.keys() and sign:
-            chosen = self.link(node, "on_true" if inputs[sign] else "on_false")
-            for key in (sign, "on_true", "on_false"):
+        sign = next((key for key in SIGNS if key in inputs), None)
+        pair = ("on_true", "on_false") if "on_true" in inputs else _lettered(node)
+        if sign and pair and set(pair) <= inputs.keys():
+            self.settle(node, sign)
+            if not isinstance(inputs[sign], bool):
+                return None
+            for key in (sign, *pair):
                 node.take(key)
-            return chosen
-        if isinstance(inputs.get("select"), int) and f"input{inputs['select']}" in inputs:
-            return self.link(node, f"input{node.take('select').value}")  # type: ignore[union-attr]  # it is there
+            return pair[0] if inputs[sign] else pair[1]
+        number = next((key for key in NUMBERS if key in inputs), None)
+        if number and "switch" in node.kind.lower():
+            self.settle(node, number)
+            node.take(number)
+            fit = [key for key in inputs if re.fullmatch(f"[a-z_]+{re.escape(str(inputs[number]))}", key)]
+            return fit[0] if len(fit) == 1 else None
         if node.kind == "Any Switch (rgthree)":
-            first = min((key for key, value in inputs.items() if is_link(value)), default=None)
-            return self.link(node, first) if first else None
+            return min((key for key, value in inputs.items() if is_link(value)), default=None)
         return None
 
     def _kind(self, node: Node, key: str) -> str | None:
@@ -210,10 +221,8 @@ class Graph:
         while said is not None and is_link(said.value):
             source = self.link(node, said.key)
             assert source is not None
-            while chosen := self._switched(source[0]):
-                source = chosen
             node = source[0]
-            name = None if id(node) in passed else self._only(node, key)
+            name = None if id(node) in passed else self._chosen(node) or self._only(node, key)
             if name is None:
                 told = key if key not in TEXTS else "a prompt"
                 raise broken(f"makes {told} with {node.kind}; type it in", field="prompt" if key in TEXTS else key)
@@ -233,7 +242,7 @@ class Graph:
             return None
         if node.kind == SHOWS_TEXT:
             return "text"
-        kinds = (int, float) if key not in WORDS else (str,)
+        kinds: tuple[type, ...] = (bool,) if key in SIGNS else (int, float) if key not in WORDS else (str,)
         fits = [name for name, value in node.inputs.items() if _is_kind(value, kinds)]
         if "populated_text" in fits and key in TEXTS:
             return "populated_text"
@@ -244,7 +253,15 @@ class Graph:
 
 
 def _is_kind(value: object, kinds: tuple[type, ...]) -> bool:
-    return is_link(value) or (isinstance(value, kinds) and not isinstance(value, bool) and value not in CONTROLS)
+    return is_link(value) or (
+        isinstance(value, kinds) and isinstance(value, bool) == (bool in kinds) and value not in CONTROLS
+    )
+
+
+def _lettered(node: Node) -> tuple[str, str] | None:
+    """Return the inputs of WAS' switches, as model_a and model_b."""
+    first = next((key for key in node.inputs if key.endswith("_a") and node.kind.endswith("Input Switch")), None)
+    return (first, f"{first[:-1]}b") if first else None
 
 
 def is_sampler(node: Node) -> bool:
