@@ -108,6 +108,15 @@ def test_a_way_that_may_be_another_is_refused_by_the_nodes_name(switch: Json) ->
     assert switch["class_type"] in str(caught.value) or "node 41" in str(caught.value)
 
 
+@pytest.mark.parametrize("other", ["40", "41"])
+def test_switches_that_choose_by_each_other_are_refused(other: str) -> None:
+    graph = case("bypassed_switch")
+    for name, sign in (("40", other), ("41", "40")):
+        graph[name] = node("ComfySwitchNode", switch=[sign, 0], on_false=["10", 0], on_true=["4", 1])
+    with pytest.raises(SpecError, match="circle"):
+        read(graph)
+
+
 def test_ddim_is_eulers_on_the_schedule_that_is_named() -> None:
     asked = read(case("ddim_karras"))
     assert (asked.sampler, asked.scheduler) == ("Euler", "Karras")

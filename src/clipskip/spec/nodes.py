@@ -57,7 +57,8 @@ NUMBERS = ("select", "Input", "index")
 SHOWS_TEXT = "ShowText|pysssss"
 """It keeps the text of its last run beside the link to this one's."""
 MUTED, BYPASSED = 2, 4
-MOST_NODES = 2_000
+MOST_NODES, MOST_DECISIONS = 2_000, 50
+"""Of a graph, and of switches whose choice depends on another's."""
 
 
 def is_graph(record: Mapping[str, Any]) -> bool:
@@ -121,6 +122,7 @@ class Graph:
         if len(record) > MOST_NODES:
             raise broken(f"has {len(record):,} nodes; at most {MOST_NODES:,} are read")
         self.nodes = {name: Node(name, node) for name, node in record.items()}
+        self._deciding = 0
 
     def unused(self) -> Iterator[tuple[str, str]]:
         """Yield what nobody took of any node."""
@@ -180,7 +182,7 @@ class Graph:
         sign = next((key for key in SIGNS if key in inputs), None)
         pair = ("on_true", "on_false") if "on_true" in inputs else _lettered(node)
         if sign and pair and set(pair) <= inputs.keys():
-            self.settle(node, sign)
+            self._decide(node, sign)
             if not isinstance(inputs[sign], bool):
                 return None
             for key in (sign, *pair):
@@ -188,13 +190,21 @@ class Graph:
             return pair[0] if inputs[sign] else pair[1]
         number = next((key for key in NUMBERS if key in inputs), None)
         if number and "switch" in node.kind.lower():
-            self.settle(node, number)
+            self._decide(node, number)
             node.take(number)
             fit = [key for key in inputs if re.fullmatch(f"[a-z_]+{re.escape(str(inputs[number]))}", key)]
             return fit[0] if len(fit) == 1 else None
         if node.kind == "Any Switch (rgthree)":
             return min((key for key, value in inputs.items() if is_link(value)), default=None)
         return None
+
+    def _decide(self, node: Node, key: str) -> None:
+        """Settle what a switch chooses by; SpecError for switches that choose by each other."""
+        self._deciding += 1
+        if self._deciding > MOST_DECISIONS:
+            raise broken("runs in a circle")
+        self.settle(node, key)
+        self._deciding -= 1
 
     def _kind(self, node: Node, key: str) -> str | None:
         """Return the kind of an input, by its node's outputs or else its name; None where neither is known."""
