@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clipskip.errors import SkipOutOfRange, SpecError
-from clipskip.spec import ClipSkip, LoraRef, Request
+from clipskip.spec import ClipSkip, Family, LoraRef, Request, asked_skip
 from clipskip.spec.passes import Hires
 from clipskip.spec.settings import request_from_text
 
@@ -24,6 +24,8 @@ def unused(asked: Request) -> list[str]:
     return [name for name, _ in asked.unused]
 
 
+CLIP_STOP = "CLIP_stop_at_last_layers"
+CIVITAI_BARE: Json = {"prompt": "a", "cfgScale": 7, "sampler": "Euler a", "Size": "1024x1024"}
 CIVITAI: Json = json.loads((GOLDEN / "05_settings_civitai_api_meta.json").read_text("utf-8"))["input"]
 A1111_BODY: Json = json.loads((GOLDEN / "07_settings_a1111_api_payload.json").read_text("utf-8"))["input"]
 
@@ -57,6 +59,24 @@ def test_an_a1111_api_body_is_read_with_its_overrides() -> None:
     assert (asked.clip_skip, asked.model, asked.height, asked.seed) == (ClipSkip(2), "foxmix", 768, 9)
     assert (asked.sampler, asked.scheduler, asked.cfg_scale) == ("DPM++ 2M", "Karras", 6)
     assert asked.hires == Hires(scale=2, strength=0.75) and asked.unused == ()
+
+
+@pytest.mark.parametrize(
+    ("record", "sdxl"),
+    [
+        (CIVITAI_BARE, 2), (CIVITAI_BARE | {"clipSkip": 1, "Version": "v1.10.1"}, 2), (CIVITAI_BARE | {"clipSkip": 3}, 3),
+        ({"prompt": "a", "override_settings": {}}, 2), ({"prompt": "a", "override_settings": {CLIP_STOP: 3}}, 3),
+        ({"prompt": "a", "sampler_index": "Euler", "clip_skip": 1, "version": "f2.0.1v1.10.1"}, 2),
+        ({"prompt": "a", "use_stable_diffusion_model": "m", "clip_skip": False}, 2),
+        ({"prompt": "a", "baseModel": {"modelFileName": "m"}, "samplerName": "Euler a"}, 2),
+        ({"prompt": "a", "baseModel": {"modelFileName": "m"}, "samplerName": "Euler a", "clipSkip": 1}, 1),
+    ],
+)  # fmt: skip
+def test_a_clip_skip_that_a_record_leaves_out_is_the_familys_own(record: Json, sdxl: int) -> None:
+    asked = request_from_text(json.dumps(record))
+    told = asked_skip(asked, Family.SDXL)
+    assert told and told.skip == ClipSkip(sdxl)
+    assert asked.clip_skip == (asked_skip(asked, Family.SD1) or told).skip
 
 
 def test_a_second_pass_that_an_api_body_switches_off_is_told_of() -> None:
@@ -182,7 +202,7 @@ def test_other_options_of_the_first_invokeai_are_told_of() -> None:
 
 def test_the_options_of_the_first_invokeai_for_faces_and_outcrops_are_told_of() -> None:
     asked = request_from_text(f"{DREAM} -G 0.8 -ft codeformer -cf 0.75 -c top 64 -U 4 0.75")
-    assert (asked.prompt, asked.negative_prompt, asked.counted_by) == ("a fox in snow", "blurry, dull", None)
+    assert (asked.prompt, asked.negative_prompt) == ("a fox in snow", "blurry, dull")
     options = {"-G": "0.8", "-ft": "codeformer", "-cf": "0.75", "-c": "top 64", "-U": "4 0.75"}
     assert dict(asked.unused) == options and asked.sampler == "DPM2 a"
 

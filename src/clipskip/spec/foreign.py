@@ -21,7 +21,7 @@ from clipskip.spec.nodes import is_graph
 from clipskip.spec.numbering import Dialect
 from clipskip.spec.record_reader import BLANKS, SPELLINGS, Reader, Said, one_line, plain_key
 from clipskip.spec.render import Request
-from clipskip.spec.sampler_names import comfy_names, comfy_text_names
+from clipskip.spec.sampler_names import comfy_names, comfy_text_names, is_comfy
 from clipskip.spec.skip import ClipSkip
 from clipskip.spec.swarm import swarm
 from clipskip.spec.word_weights import invoke_words, novelai_words
@@ -152,9 +152,31 @@ def _read_record(record: Record) -> Request:
     asked = read_request(Reader(record), source)
     if source is FOOOCUS:
         return replace(asked, unused=(*asked.unused, *mean_restored(asked.prompt, asked.negative_prompt)))
+    if source.clip_skip == ClipSkip(1) and source.counted_by is None:
+        return replace(asked, counted_by=counted_by(record.get("Version", record.get("version", "")), record))
+    if source.switch:  # Easy Diffusion's, which on SDXL changes as little as A1111's number
+        return replace(asked, counted_by=Dialect.A1111)
     if source is SWARMUI and asked.clip_skip is None:
         return replace(asked, clip_skip=ClipSkip(1), counted_by=Dialect.COMFYUI)
     return asked
+
+
+def counted_by(version: object, fields: Record) -> Dialect | None:
+    """Return the tool whose numbers settings in A1111's form use; A1111's for a left-out default, ours for a typed value."""
+    text = str(version).lower()
+    if text.startswith(("clipskip", "comfyui")) or is_comfy(str(fields.get("Sampler", ""))):
+        return None
+    if "CLiP-skip" in fields or fields.get("App") == "SD.Next":
+        return Dialect.SDNEXT
+    if text.startswith("f1.") or ("v1.10.1rc" in text and "f2." not in text):
+        return Dialect.REFORGE
+    marks = {
+        "f": Dialect.FORGE, "neo": Dialect.FORGE_NEO, "classic": Dialect.FORGE_CLASSIC, "v": Dialect.A1111,
+        "1": Dialect.A1111,
+    }  # fmt: skip
+    tool = next((dialect for mark, dialect in marks.items() if text.startswith(mark)), None)
+    typed = any(plain_key(name) in SPELLINGS["clip_skip"] for name in fields)
+    return tool or (None if typed else Dialect.A1111)
 
 
 def mean_restored(*prompts: str) -> tuple[tuple[str, str], ...]:

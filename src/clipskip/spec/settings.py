@@ -10,11 +10,10 @@ from clipskip.errors import SpecError
 from clipskip.spec.asking import A1111, COMFY_TEXT, Source, read_request
 from clipskip.spec.encoder_skips import EncoderSkips
 from clipskip.spec.fooocus import fooocus, untagged
-from clipskip.spec.foreign import DRAW_THINGS, FOOOCUS_TEXT, mean_restored, read_record, wrapped_text
+from clipskip.spec.foreign import DRAW_THINGS, FOOOCUS_TEXT, counted_by, mean_restored, read_record, wrapped_text
 from clipskip.spec.infotext import Infotext, compose, hide_labels, parse_infotext, with_sizes
 from clipskip.spec.lora import LoraRef
 from clipskip.spec.mac_apps import draw_things_fields
-from clipskip.spec.numbering import Dialect
 from clipskip.spec.passes import Hires
 from clipskip.spec.plain import write_value, write_values
 from clipskip.spec.record_reader import BLANKS, NEVER_TWO, SPELLINGS, Reader, Said, disagree, one_line, plain_key
@@ -155,7 +154,7 @@ def request_from_infotext(infotext: Infotext) -> Request:
     version = reader.key("Version")
     asked = read_request(reader, source, prompt=prompt, negative=negative)
     version_note = [("Version", version.value)] if version and not version.value.startswith("clipskip") else []
-    counted = asked.counted_by or _counted_by(version.value if version else "", infotext.fields)
+    counted = asked.counted_by or counted_by(version.value if version else "", infotext.fields)
     mean = mean_restored(prompt, negative) if source is FOOOCUS_TEXT else ()
     told = (*version_note, *twice, *mean, *_inner_negative(infotext), *infotext.rest)
     request = replace(asked, counted_by=counted, unused=(*asked.unused, *told))
@@ -196,24 +195,6 @@ def _told_by(infotext: Infotext) -> tuple[Source, Mapping[str, object], str, str
         prompt, negative = tagged.pop("prompt"), tagged.pop("negative_prompt")
         return COMFY_TEXT, tagged, prompt, negative
     return A1111, record, prompt, negative
-
-
-def _counted_by(version: object, fields: Mapping[str, str]) -> Dialect | None:
-    """Return the tool whose numbers a settings text uses; A1111's for a left-out default, ours for a typed value."""
-    text = str(version).lower()
-    if text.startswith(("clipskip", "comfyui")) or is_comfy(fields.get("Sampler", "")):
-        return None
-    if "CLiP-skip" in fields or fields.get("App") == "SD.Next":
-        return Dialect.SDNEXT
-    if text.startswith("f1.") or ("v1.10.1rc" in text and "f2." not in text):
-        return Dialect.REFORGE
-    marks = {
-        "f": Dialect.FORGE, "neo": Dialect.FORGE_NEO, "classic": Dialect.FORGE_CLASSIC, "v": Dialect.A1111,
-        "1": Dialect.A1111,
-    }  # fmt: skip
-    tool = next((dialect for mark, dialect in marks.items() if text.startswith(mark)), None)
-    typed = any(plain_key(name) == "clipskip" for name in fields)
-    return tool or (None if typed else Dialect.A1111)
 
 
 def _check_numbers(request: Request) -> None:
