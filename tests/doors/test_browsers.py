@@ -58,6 +58,15 @@ def test_any_other_page_is_turned_away_as_before(studio: Studio, origins: Any, o
     ):
         assert answer.status_code == 403
         assert not [name for name in SHARED if name in answer.headers]
+        assert "start it with --cors-allow-origins" in answer.json()["detail"]
+
+
+def test_another_name_of_this_machine_is_told_what_lets_it_in(studio: Studio) -> None:
+    headers = {"host": "host.docker.internal:7861"}
+    refused = client_of(studio).get("/sdapi/v1/options", headers=headers)
+    assert (refused.status_code, "--auth or --token" in refused.json()["detail"]) == (403, True)
+    allowed = client_of(studio, token="secret").get("/sdapi/v1/options", headers=headers, auth=("me", "secret"))
+    assert allowed.status_code == 200
 
 
 def test_an_allowed_page_still_needs_the_token(studio: Studio) -> None:

@@ -35,6 +35,7 @@ PIECE = 2**20
 """Bytes of a body that are handed on at once, so that its parser lets others have a turn in between."""
 DRAIN_S = 2
 """Seconds for which the rest of a refused body is still read."""
+OWN_PAGE = "this server answers its own page only; start it with --cors-allow-origins to let others in"
 SINGLE = ("host", "origin", "authorization", "content-length", "content-type")
 
 
@@ -71,15 +72,16 @@ class Guard:
         host = headers.get("host", "")
         name = re.sub(r":\d{1,5}$", "", host).lower()
         if not self._access.asked and name not in LOOPBACK:
-            return 403, f"this server answers to 127.0.0.1 and localhost, not to {host[:80]!r}"
+            why = f"this server answers to 127.0.0.1 and localhost, not to {host[:80]!r}"
+            return 403, f"{why}; start it with --auth or --token to have it answer to other names"
         origin = headers.get("origin")
         if origin in self._origins:
             return self._stranger(scope, headers)
         if origin is not None and not _same_place(origin, host):
-            return 403, "this server answers its own page only"
+            return 403, OWN_PAGE
         moved = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate" and scope["path"] == "/"
         if headers.get("sec-fetch-site") == "cross-site" and not moved:
-            return 403, "this server answers its own page only"
+            return 403, OWN_PAGE
         return self._stranger(scope, headers)
 
     def _stranger(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
