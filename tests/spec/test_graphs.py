@@ -617,6 +617,25 @@ def test_smzs_parser_is_the_emphasis(parser: str, normed: bool, emphasis: str) -
         read(graph)
 
 
+@pytest.mark.parametrize(
+    ("sdxl", "texts", "prompt"), [(False, ("", ""), "a fox"), (True, ("an owl", "an owl"), "an owl")]
+)
+def test_smzs_encoder_has_a_text_of_its_own_or_one_for_each_encoder(
+    sdxl: bool, texts: tuple[str, str], prompt: str
+) -> None:
+    graph = with_nodes()
+    graph["6"] = node(
+        "smZ CLIPTextEncode",
+        text="a fox",
+        parser="comfy",
+        with_SDXL=sdxl,
+        text_g=texts[0],
+        text_l=texts[1],
+        clip=["4", 1],
+    )
+    assert read(graph).prompt == prompt
+
+
 def test_lcm_is_drawn_where_the_model_is_sampled_so() -> None:
     lcm = with_nodes(
         {"sampler_name": "lcm", "model": ["30", 0]}, n30=node("ModelSamplingDiscrete", sampling="lcm", model=["4", 0])

@@ -25,7 +25,7 @@ NOT_REPEATED: Mapping[str, str] = {
 
 
 ENCODED = (("text", "text_g", "text_l"), ("populated_text",), ("prompt",), ("prompt_g", "prompt_l"))
-"""Inputs that hold the texts of nodes which encode them."""
+"""Inputs that hold the texts of nodes which encode them. smZ's has the first three; with_SDXL says which of them count."""
 
 LOADERS_SIDES: Mapping[tuple[str, int], str] = {
     ("Efficient Loader", 1): "positive",
@@ -178,6 +178,8 @@ def _encoded(graph: Graph, node: Node, name: str) -> Words | None:
     keys = next((present for group in ENCODED if (present := [key for key in group if key in node.inputs])), None)
     if clip is None or keys is None:
         return None
+    if sdxl := node.take("with_SDXL"):
+        keys = [key for key in keys if (key == "text") != (sdxl.value is True)]
     texts = [said.text() if (said := graph.value(node, key)) else "" for key in keys]
     _check_skip(node)
     on = way(graph, node, clip, "CLIP")
