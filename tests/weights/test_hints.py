@@ -22,6 +22,11 @@ SPELLINGS = (("Clip skip", "2"), ("clipSkip", 2), ("clip_skip", 1.0))
         (".civitai.info", {"images": [None, {"meta": []}, {"meta": {"Clip skip": {}}}, {"meta": {"Clip skip": True}}]}, []),
         (".civitai.info", {"description": "<p>Use <b>CLIP</b>-Skip: 2</p>"}, [(2, 0)]),
         (".civitai.info", {"description": "works with Clip Skip -2 and others"}, [(2, 0)]),
+        (".civitai.info", {"description": "<p>Clip skip: 2</p><p>Sampler: Euler a</p>"}, [(2, 0)]),
+        (".civitai.info", {"description": "<li>Clip skip 1</li><li>2 LoRAs</li>"}, [(1, 0)]),
+        (".civitai.info", {"description": "Clip&nbsp;Skip：２"}, [(2, 0)]),
+        (".civitai.info", {"description": "Clip skip 1-2"}, []),
+        (".civitai.info", {"description": "Clip skip 1 or 2; I use clip skip 2."}, [(2, 0)]),
         (".civitai.info", {"description": "clip skip 99", "images": "x"}, []),
     ],
 )  # fmt: skip

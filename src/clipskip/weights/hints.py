@@ -1,6 +1,8 @@
 """Clip Skips that others recommend for a model file in the notes beside it, and its number on Civitai."""
 
+import html
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +11,8 @@ from pathlib import Path
 from clipskip.weights.beside import Note, read_note, read_tips
 
 DEEPEST = 12
-SAID = re.compile(r"clip[\s_-]*skip\s*(?:of|at|is|to|[:=])?\s*-?(\d{1,2})\b", re.IGNORECASE)
+SAID = re.compile(r"clip[\s_-]*skip\s*(?:of|at|is|to|[:=])?\s*-?(\d{1,2})\b(?![-–~/]\d|\s+or\s+\d)", re.IGNORECASE)
+"""One Clip Skip in words; a choice, as "1-2" or "1 or 2", recommends none."""
 LONGEST = 20_000
 """The number of characters of a description that are searched."""
 
@@ -58,11 +61,16 @@ def _card(note: Note) -> Iterator[SkipHint]:
     for number, count in sorted(Counter(skip for skip in skips if skip is not None).items()):
         yield SkipHint(clip_skip=number, source="its example pictures on Civitai", pictures=count)
     description = note.get("description")
-    text = re.sub(r"<[^<>]*>", "", description[:LONGEST]) if isinstance(description, str) else ""
+    text = _plain_text(description[:LONGEST]) if isinstance(description, str) else ""
     match = SAID.search(text)
     advised = _hinted_skip(match[1]) if match else None
     if advised is not None:
         yield SkipHint(clip_skip=advised, source="its description on Civitai")
+
+
+def _plain_text(markup: str) -> str:
+    """Return the text of HTML in usual signs: paragraphs and list items stand apart, `：` is a colon."""
+    return unicodedata.normalize("NFKC", html.unescape(re.sub(r"<[^<>]*>", " ", markup)))
 
 
 def _hinted_skip(value: object) -> int | None:
