@@ -73,6 +73,22 @@ def test_what_is_no_embedding_for_this_model_says_so(
     assert words in refusal(tmp_path / "x.safetensors", kind)
 
 
+@pytest.mark.parametrize(
+    ("content", "widths"),
+    [
+        ({"emb_params": torch.zeros(2, 1024)}, (768,)),
+        ({"clip_l": VECTORS, "clip_g": torch.zeros(3, 1280)}, (768,)),
+        ({"emb_params": VECTORS}, (768, 1280)),
+    ],
+)
+def test_an_embedding_of_another_family_says_what_to_do(
+    tmp_path: Path, content: dict[str, Tensor], widths: tuple[int, ...]
+) -> None:
+    save_file(content, tmp_path / "frog.safetensors")
+    with pytest.raises(WrongKind, match="use one made for this model, or take its name out of the prompt$"):
+        load_embedding(tmp_path / "frog.safetensors", widths=widths)
+
+
 @pytest.mark.parametrize("content", [{"string_to_param": {}}, {"string_to_param": None}, {"a": 1}, {}])
 def test_a_pickle_without_vectors_says_so(tmp_path: Path, content: dict[str, object]) -> None:
     torch.save(content, tmp_path / "x.pt")

@@ -19,6 +19,8 @@ CHUNK = 75
 """Tokens that the text encoder reads at a time, besides start and end."""
 WIDTHS = {768: "SD 1.x", 1024: "SD 2.x", 1280: "SDXL"}
 MOST_VECTORS = 10_000
+OTHERWISE = "use one made for this model, or take its name out of the prompt"
+"""What to do about an embedding of another family, which may share its name with an ordinary word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -106,7 +108,7 @@ def _read_vectors(
     if set(tensors) != {"clip_l", "clip_g"}:
         raise WrongKind(
             f"embedding {file.name} contains {', '.join(sorted(tensors))[:80] or 'nothing'}; this model is SDXL, whose "
-            "embeddings contain clip_l and clip_g: use one made for SDXL"
+            f"embeddings contain clip_l and clip_g: {OTHERWISE}"
         )
     by_encoder = tuple(
         _only({name: tensors[name]}, file, width=width)
@@ -124,7 +126,8 @@ def _only(tensors: Mapping[str, Tensor], file: Path, *, width: int) -> Float[Ten
     if {"clip_l", "clip_g"} <= set(tensors):
         of_family = f" ({WIDTHS[width]})" if width in WIDTHS else ""
         raise WrongKind(
-            f"embedding {file.name} is for SDXL (clip_l and clip_g); this model needs one with vectors {width} wide{of_family}"
+            f"embedding {file.name} is for SDXL (clip_l and clip_g); this model needs one with vectors {width} wide{of_family}: "
+            f"{OTHERWISE}"
         )
     _check_count(len(tensors), tensors, file)
     if len(tensors) != 1:
@@ -143,7 +146,7 @@ def _only(tensors: Mapping[str, Tensor], file: Path, *, width: int) -> Float[Ten
         family = WIDTHS.get(vectors.shape[1])
         raise WrongKind(
             f"embedding {file.name} has vectors {vectors.shape[1]} wide{f' ({family})' if family else ''}; "
-            f"this model's text encoder is {width} wide: use an embedding made for it"
+            f"this model's text encoder is {width} wide: {OTHERWISE}"
         )
     if vectors.untyped_storage().nbytes() < vectors.numel() * vectors.element_size():
         raise FileError(f"embedding {file.name} claims more numbers than it stores, so it is refused; get another copy")
