@@ -85,7 +85,7 @@ def test_an_embedding_of_another_family_says_what_to_do(
     tmp_path: Path, content: dict[str, Tensor], widths: tuple[int, ...]
 ) -> None:
     save_file(content, tmp_path / "frog.safetensors")
-    with pytest.raises(WrongKind, match="use one made for this model, or take its name out of the prompt$"):
+    with pytest.raises(WrongKind, match=r"use one made for this model, or take its name out of the prompt$"):
         load_embedding(tmp_path / "frog.safetensors", widths=widths)
 
 
