@@ -360,6 +360,12 @@ def test_civitais_generator_says_what_its_graph_was_made_of() -> None:
     assert {"extra", "graph's nodes"} <= unused(asked).keys()
 
 
+def test_an_older_graph_of_civitais_generator_has_only_a_list_of_its_files_beside_it() -> None:
+    asked = read(PLAIN | {"extra": CIVITAI["extra"]})
+    assert (asked.prompt, asked.clip_skip, asked.seed) == ("1girl, #1 fan, red dress", ClipSkip(2), 7)
+    assert unused(asked).keys() == {"extra"}
+
+
 def test_a_resource_of_civitai_without_a_type_is_an_error() -> None:
     with pytest.raises(SpecError, match="without a type"):
         read(CIVITAI, extra={}, **{"1": {"class_type": "X", "inputs": {}}})

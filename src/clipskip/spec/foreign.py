@@ -197,13 +197,19 @@ def _api_answer(record: Record) -> Request | None:
 
 def _civitai_graph(record: Record) -> Request | None:
     """Return a picture of Civitai's own generator: the nodes of a graph, and beside them the settings that it was made of, which
-    count: they alone have the Clip Skip and what a second pass over the picture began with."""
+    count: they alone have the Clip Skip and what a second pass over the picture began with. Older ones have the graph alone, with a list
+    of its files in `extra`."""
     extra = record.get("extraMetadata")
     nodes = {key: node for key, node in record.items() if isinstance(node, dict) and "class_type" in node}
     told = _json(extra)[0] if isinstance(extra, str) else None
-    if not nodes or told is None:
+    if not nodes or (told is None and not isinstance(record.get("extra"), dict)):
         return None
-    beside = {key: value for key, value in record.items() if key not in nodes and key != "extraMetadata"}
+    beside = {
+        key: value for key, value in record.items() if key not in nodes and (told is None or key != "extraMetadata")
+    }
+    if told is None:
+        asked = read_graph(nodes)
+        return replace(asked, unused=(*asked.unused, *Reader(beside).left()))
     kinds = ", ".join(dict.fromkeys(one_line(node["class_type"]) for node in nodes.values()))
     resources = told.get("resources", [])
     if isinstance(resources, list):
