@@ -346,6 +346,15 @@ def test_what_other_programs_say_of_a_picture_is_no_prompt(tmp_path: Path, comme
     assert read_infotext(png(tmp_path / "b.png", parameters=settings_text)) == settings_text
 
 
+@pytest.mark.parametrize(("width", "added"), [('["9", 0]', True), ("512", False)])
+def test_a_comfyui_graph_whose_size_comes_from_another_node_comes_with_the_size_of_its_own(
+    tmp_path: Path, width: str, added: bool
+) -> None:
+    graph = f'{{"5": {{"class_type": "EmptyLatentImage", "inputs": {{"width": {width}, "height": 512}}}}}}'
+    text = read_infotext(png(tmp_path / "a.png", prompt=graph))
+    assert json.loads(text) == ({"prompt": json.loads(graph), "size": "16x8"} if added else json.loads(graph))
+
+
 def test_comfyuis_webp_is_read(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0110] = 'prompt:{"3": {}}'

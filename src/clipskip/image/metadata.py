@@ -62,6 +62,8 @@ class PictureFormat(Enum):
         return f".{self.value}"
 
 
+_LINKED_SIZE = re.compile(r'"(?:empty_latent_)?(?:width|height)"\s*:\s*\[')
+"""A width or height in a graph that comes from another node."""
 _DECODING = threading.Lock()
 """Pictures are decoded one at a time: several of the largest at once would take several times the memory."""
 
@@ -378,7 +380,8 @@ def _with_graph(key: str, texts: Mapping[str, str]) -> str:
 def _with_size(text: str, size: tuple[int, int]) -> str:
     """Return ComfyUI's graph, with the picture's size added where the graph may not give it."""
     graph = text.strip("\0 \r\n\t")
-    has_size = '"class_type"' not in graph or ("VAEEncode" not in graph and '"EmptyLatentImage"' in graph)
+    says_size = '"EmptyLatentImage"' in graph and "VAEEncode" not in graph and not _LINKED_SIZE.search(graph)
+    has_size = '"class_type"' not in graph or says_size
     if has_size or not (graph.startswith("{") and graph.endswith("}")):
         return text
     return f'{{"prompt": {graph}, "size": "{size[0]}x{size[1]}"}}'
