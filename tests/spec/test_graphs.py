@@ -262,11 +262,14 @@ def test_a_batch_and_a_part_of_the_noise_are_named() -> None:
         ),
         node("ConditioningCombine", conditioning_1=["6", 0], conditioning_2=["7", 0]),
         node("ConditioningAverage", conditioning_to=["6", 0], conditioning_from=["7", 0], conditioning_to_strength=0.5),
+        node(
+            "ConditioningAverage ", conditioning_to=["6", 0], conditioning_from=["7", 0], conditioning_to_strength=0.5
+        ),
     ],
 )
 @pytest.mark.parametrize("side", ["positive", "negative"])
 def test_conditioning_that_is_no_text_is_refused_by_name(maker: Json, side: str) -> None:
-    with pytest.raises(SpecError, match=maker["class_type"]):
+    with pytest.raises(SpecError, match=rf"{maker['class_type']} \("):
         read(with_nodes({side: ["30", 0]}, n30=maker))
 
 
@@ -463,6 +466,14 @@ def test_a_graph_that_begins_with_a_picture_says_so() -> None:
     asked = read(with_nodes({"denoise": 0.6}) | IMG2IMG)
     assert (asked.width, asked.height) == (None, None)
     assert names(asked) == ["VAEEncode", "KSampler denoise", "LoadImage"]
+
+
+def test_a_graph_that_only_enlarges_a_picture_begins_with_it() -> None:
+    inputs = {key: value for key, value in PLAIN["3"]["inputs"].items() if key != "latent_image"}
+    enlarging = node("UltimateSDUpscale", **inputs | {"denoise": 0.2}, image=["51", 0], upscale_by=2.0)
+    asked = read(with_nodes(n3=enlarging, n51=node("LoadImage", image="fox.png")))
+    assert (asked.width, asked.height) == (None, None)
+    assert {"UltimateSDUpscale image", "UltimateSDUpscale denoise", "LoadImage"} <= set(names(asked))
 
 
 def test_it_has_the_size_that_its_picture_is_brought_to_or_the_size_of_the_picture_that_it_made() -> None:

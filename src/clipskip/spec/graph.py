@@ -287,7 +287,7 @@ def _graph_skip(way: tuple[Node, ...]) -> ClipSkip:
 def _latent_size(graph: Graph, node: Node, made: Size) -> Size:
     """Return the size of the empty latent, or of the picture that the graph begins with; SpecError where it is not known."""
     here = graph.link(node, "latent_image")
-    if here is None and None in made:
+    if here is None and None in made and "image" not in node.inputs:
         _needed(here, "latent_image", node)
     passed: set[int] = set()
     kind = "LATENT"

@@ -20,8 +20,9 @@ NOT_REPEATED: Mapping[str, str] = {
     "ConditioningSetArea": "a text for a part of the picture", "ConditioningSetMask": "a text for a part of the picture",
     "ConditioningSetAreaPercentage": "a text for a part of the picture", "GLIGENTextBoxApply": "texts at places (GLIGEN)",
     "ConditioningCombine": "two texts", "ConditioningConcat": "two texts", "ConditioningAverage": "two texts",
+    "ConditioningAverage ": "two texts",
 }  # fmt: skip
-"""Nodes that make another model or other words than are drawn with here."""
+"""Nodes that make another model or other words than are drawn with here. In older graphs the name of one ends with a space."""
 
 
 ENCODED = (("text", "text_g", "text_l"), ("populated_text",), ("prompt",), ("prompt_g", "prompt_l"))
