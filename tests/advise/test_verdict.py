@@ -64,5 +64,19 @@ def test_a_lora_that_agrees_with_the_model_needs_no_compromise() -> None:
     assert (verdict.skip, verdict.sure) == (2, 0.8)
 
 
+def test_only_what_is_known_is_said_to_be_trained_at_it() -> None:
+    found = measured(uptake=(1.0, 0.0, 0.0))
+    verdict = decide(sure_of(2), {"ogre": EVEN}, found, default=1)
+    assert (verdict.skip, verdict.sure) == (2, 0.9)
+    assert verdict.text == "The model was most probably trained at it; nothing tells what ogre was trained at"
+    verdict = decide(EVEN, {"ogre": sure_of(2, 0.8), "gnome": EVEN}, found, default=1)
+    assert (verdict.skip, verdict.sure) == (2, 0.8)
+    assert (
+        verdict.text == "ogre was most probably trained at it; nothing tells what the model and gnome were trained at"
+    )
+    both = decide(sure_of(2), {"ogre": sure_of(2)}, found, default=1)
+    assert both.text == "The model and ogre were most probably trained at it"
+
+
 def test_a_phrase_that_nothing_reacts_to_is_named() -> None:
     assert "'xyzzy'" in decide(sure_of(2), {}, measured(ignored=("xyzzy",)), default=1).text

@@ -25,6 +25,7 @@ MODEST = 0.6
 """Without pictures nothing is surer than this: what a LoRA adds is not yet what it was to learn."""
 SPECIFIC = 1.2
 """A LoRA of which no epoch adds so many times what it changes besides acts on every prompt alike, as a style does."""
+MODEL = "the model"
 FITS = "With it the model denoises the captioned pictures best"
 STANDS_OUT = "There what its prompt calls stands out most from what it changes besides"
 EVERYWHERE = (
@@ -75,28 +76,35 @@ def decide(model: Chances, loras: Mapping[str, Chances], prompted: Prompted | No
 
 
 def _with_loras(model: Chances, loras: Mapping[str, Chances], prompted: Prompted | None) -> Verdict:
-    """Return the Clip Skip that the model and LoRAs were trained at if it is one; else the one that loses the least of them."""
-    trained, sure = _most(model)
-    own = {name: _most(chances) for name, chances in loras.items()}
-    names = " and ".join(own)
-    known = [(name, *chance) for name, chance in own.items() if chance[1] >= KNOWN]
-    others = [f"{name} at {skip}" for name, skip, _ in known if skip != trained]
+    """Return the Clip Skip that what is known of the model and LoRAs was trained at if it is one; else the one that loses
+    the least of them."""
+    every = [(name, *_most(chances)) for name, chances in ((MODEL, model), *loras.items())]
+    known = [one for one in every if one[2] >= KNOWN]
+    best = known[0][1]
+    others = [f"{name} at {skip}" for name, skip, _ in known if skip != best]
     if not others or prompted is None or not prompted.loras:
-        best = trained if sure >= KNOWN else known[0][1]
-        least = min([sure if sure >= KNOWN else 1.0, *(lora[2] for lora in known if lora[1] == best)])
-        told = (
-            f"The model and {names} were most probably trained at it"
-            if not others
-            else (f"The model was most probably trained at it, {', '.join(others)}")
-        )
-        return Verdict(answer=Answer.VALUE, skip=best, sure=least, text=told + _ignored(prompted))
+        least = min(sure for _, skip, sure in known if skip == best)
+        text = ", ".join([_trained([name for name, skip, _ in known if skip == best], "it"), *others])
+        unknown = [name for name, _, sure in every if sure < KNOWN]
+        text += f"; nothing tells what {' and '.join(unknown)} {_was(unknown)} trained at" if unknown else ""
+        return Verdict(answer=Answer.VALUE, skip=best, sure=least, text=text + _ignored(prompted))
     worth = {skip: _kept(prompted, column) for column, skip in enumerate(prompted.skips)}
-    best = max(worth, key=lambda skip: worth[skip])
+    kept = max(worth, key=lambda skip: worth[skip])
     text = (
-        f"The model was most probably trained at {trained}, {', '.join(others)}; here the least of both is lost: "
-        f"{worth[best]:.0%} is left of the weaker"
+        f"{_trained([known[0][0]], str(best))}, {', '.join(others)}; here the least of both is lost: "
+        f"{worth[kept]:.0%} is left of the weaker"
     )
-    return Verdict(answer=Answer.VALUE, skip=best, sure=min([sure, *(lora[2] for lora in known)]), text=text)
+    return Verdict(answer=Answer.VALUE, skip=kept, sure=min(sure for _, _, sure in known), text=text)
+
+
+def _trained(names: Sequence[str], at: str) -> str:
+    """Return the start of a sentence that says what was trained at a Clip Skip."""
+    text = f"{' and '.join(names)} {_was(names)} most probably trained at {at}"
+    return f"The{text.removeprefix('the')}" if names[0] == MODEL else text
+
+
+def _was(names: Sequence[str]) -> str:
+    return "was" if len(names) == 1 else "were"
 
 
 def _kept(prompted: Prompted, column: int) -> float:
