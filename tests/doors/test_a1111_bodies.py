@@ -512,6 +512,27 @@ def test_what_a_hires_pass_leaves_to_the_first_is_the_firsts(client: TestClient)
 
 
 @pytest.mark.parametrize(
+    ("older", "newer"),
+    [({"hr_sampler_name": "LMS Karras"}, {"hr_sampler_name": "LMS", "hr_scheduler": "Karras"}),
+     ({"sampler_name": "Euler Exponential", "hr_sampler_name": "DPM++ 2M Karras"},
+      {"scheduler": "Exponential", "hr_sampler_name": "DPM++ 2M", "hr_scheduler": "Karras"}),
+     ({"scheduler": "Uniform", "hr_sampler_name": "DPM++ 2M Karras"},
+      {"scheduler": "Uniform", "hr_sampler_name": "DPM++ 2M", "hr_scheduler": "Karras"}),
+     ({"sampler_name": "Euler Karras", "hr_scheduler": "Exponential"},
+      {"scheduler": "Karras", "hr_scheduler": "Exponential"})],
+)  # fmt: skip
+def test_a_schedule_type_in_a_samplers_name_is_that_of_its_own_pass(
+    client: TestClient, older: dict[str, Any], newer: dict[str, Any]
+) -> None:
+    images, info = drawn(client, **HIRES, **older)
+    assert (images, info["infotexts"]) == (
+        drawn(client, **HIRES, **newer)[0],
+        drawn(client, **HIRES, **newer)[1]["infotexts"],
+    )
+    assert "Hires schedule type: " in info["infotexts"][0]
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [("hr_upscaler", "ESRGAN_4x"), ("hr_scale", 99), ("hr_second_pass_steps", 999), ("hr_sampler_name", "Eulr"),
      ("hr_scheduler", "Carras"), ("hr_checkpoint_name", "sdxl"), ("denoising_strength", 1.5), ("hr_resize_x", -8)],

@@ -30,6 +30,7 @@ from clipskip.doors.http.pictures import MOST_PICTURES
 from clipskip.doors.http.reasons import Reason, log_line, reasons_of, refusal
 from clipskip.doors.http.strict import read_body
 from clipskip.errors import ClipskipError, FileError, LoraError, PromptError, SpecError
+from clipskip.sample import AUTOMATIC as OWN_SCHEDULE
 from clipskip.sample import find_sampler
 from clipskip.spec import (
     LATENT,
@@ -261,15 +262,18 @@ def _validated(given: Mapping[str, Any], kind: type[PictureKind]) -> tuple[Pictu
 
 
 def _second_method(body: PictureBody) -> tuple[str | None, str | None]:
-    """Return sampling method and schedule type of a hires pass; None stands for the first pass' own."""
+    """Return sampling method and schedule type of a hires pass, the latter also from the method's name ("DPM++ 2M
+    Karras"); None stands for the first pass' own."""
     sampler = None if body.hr_sampler_name.casefold() in SAME else body.hr_sampler_name
     scheduler = None if body.hr_scheduler.casefold() in SAME else body.hr_scheduler
     if sampler or scheduler:
         try:
-            method = find_method(sampler or body.sampler, scheduler or body.scheduler, begun=True)
+            first, _, _ = find_method(body.sampler, body.scheduler, begun=True)
+            method, schedule, _ = find_method(sampler or first, scheduler or "", begun=True)
         except SpecError as error:
             raise SpecError(str(error), field=f"hr_{error.field}") from None
-        sampler = method[0] if sampler else None
+        if sampler:
+            sampler, scheduler = method, scheduler or (None if schedule == OWN_SCHEDULE else schedule)
     return sampler, scheduler
 
 
