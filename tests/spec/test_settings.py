@@ -125,6 +125,13 @@ def test_a_schedule_type_that_a1111_notes_and_does_not_use_is_not_used(sampler: 
     assert request_from_text(f"{BLOCK.replace('Euler a', sampler)}, Schedule type: Automatic").unused == ()
 
 
+def test_a1111s_noise_schedule_is_no_schedule_type() -> None:
+    asked = request_from_text(
+        "a fox\nSteps: 20, Sampler: Euler, Seed: 5, Size: 512x512, Noise Schedule: Zero Terminal SNR"
+    )
+    assert (asked.scheduler, asked.noise_schedule) == ("Automatic", "Zero Terminal SNR")
+
+
 def test_styles_are_in_a1111s_prompt_already_so_a_placeholder_is_text() -> None:
     assert request_from_text(BLOCK.replace("a cat", "{prompt}, oil painting")).prompt == "{prompt}, oil painting"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, final
 
 from clipskip.errors import SpecError
-from clipskip.spec.table import SETTINGS, Setting
+from clipskip.spec.table import SETTINGS, ZERO_TERMINAL_SNR, Setting
 
 Record = Mapping[str, Any]  # JSON, or the pairs of a settings line
 
@@ -164,6 +164,8 @@ class Reader:
     def all(self, field: str) -> list[Said]:
         """Take every key that spells the setting and has a value."""
         keys = [key for name in SPELLINGS[field] for key in self._keys.get(name, ()) if key in self._waiting]
+        if field == "scheduler":  # NovelAI's noise_schedule is one, A1111's Noise Schedule is a setting of its own
+            keys = [key for key in keys if self._record[key] != ZERO_TERMINAL_SNR]
         for key in keys:
             del self._waiting[key]
         return [Said(key, self._record[key]) for key in keys]
