@@ -91,6 +91,23 @@ def test_what_is_written_for_a_tool_is_read_as_what_was_drawn(tool: str, sampler
     assert again.unused == () or tool != "SwarmUI"
 
 
+def test_what_a_form_leaves_out_is_named() -> None:
+    text = TEXT.replace(" <lora:ogre:0.5:1>", "") + ", Prediction: v, ENSD: 31337, Noise Schedule: Zero Terminal SNR"
+    for tool in ("ComfyUI", "diffusers", "SwarmUI", "InvokeAI", "stable-diffusion.cpp"):
+        said = " ".join(form(tool, text).notes)
+        assert "ENSD 31337, Prediction v, Noise Schedule Zero Terminal SNR" in said, tool
+        assert "left out" not in " ".join(form(tool, TEXT).notes)
+        assert "refiner" in form(tool, f"{text}, Refiner: m2, Refiner switch at: 0.8").error
+
+
+def test_a_vae_is_named_as_a_file_like_the_model_or_as_left_out() -> None:
+    text = f"{TEXT.replace(' <lora:ogre:0.5:1>', '')}, VAE: kl-f8.safetensors"
+    assert '"vae_name": "kl-f8.safetensors"' in form("ComfyUI", text).text
+    assert "--vae kl-f8.safetensors" in form("stable-diffusion.cpp", text).text
+    for tool in ("diffusers", "InvokeAI"):
+        assert "VAE kl-f8" in " ".join(form(tool, text).notes)
+
+
 def test_the_command_line_has_each_setting_once() -> None:
     text = TEXT.replace(" <lora:ogre:0.5:1>", "")
     words = shlex.split(form("stable-diffusion.cpp", text, sampler="Euler a").text)

@@ -12,6 +12,7 @@ from clipskip.prompt import Emphasis, Rules, read_prompt
 from clipskip.sample import find_sampler
 from clipskip.spec import (
     COMFY_SAMPLERS,
+    PICTURE,
     SCHEDULES,
     ClipSkip,
     Dialect,
@@ -53,6 +54,11 @@ INVOKE = {
     "DDIM": "ddim", "UniPC": "unipc", "LCM": "lcm",
 }  # fmt: skip
 INVOKE_BASE = {Family.SD1: "sd-1", Family.SD2: "sd-2", Family.SDXL: "sdxl"}
+LEFT_OUT = frozenset(
+    {"prediction", "noise_schedule", "eta", "s_churn", "s_tmin", "s_tmax", "ensd", "crop_top", "crop_left"}
+)
+"""Settings that no form has; they are named where they are set."""
+UNSET = (None, 0, "Default")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +132,7 @@ def _refuse(picture: _Picture, tool: str) -> None:
     asked = picture.request
     unsaid = {
         "a Clip Skip of one phrase": asked.phrase_skips, "a picture to begin at": asked.start, "a hires pass": asked.hires,
-        "a variation seed": asked.variation_strength,
+        "a variation seed": asked.variation_strength, "a refiner": asked.refiner,
     }  # fmt: skip
     for what, there in unsaid.items():
         if there:
@@ -140,6 +146,11 @@ def _notes(picture: _Picture, tool: str) -> Iterator[str]:
         yield "diffusers reads weights, BREAK, AND and edits as plain words"
     if tool == "ComfyUI" and re.search(r"\[|\bBREAK\b|\bAND\b", text):
         yield "ComfyUI reads [..], BREAK and AND as plain words, and scales weights otherwise"
+    left = [(row.label, getattr(picture.request, row.name)) for row in PICTURE if row.name in LEFT_OUT]
+    told = [f"{label} {value}" for label, value in left if value not in UNSET]
+    told += [f"VAE {picture.request.vae}"] if picture.request.vae and tool in ("diffusers", "InvokeAI") else []
+    if told:
+        yield f"left out here: {', '.join(told)}; set that in {tool} yourself, where it has it"
     if picture.request.rng != "CPU":
         yield f"the noise here was {picture.request.rng}'s; {tool} draws its own, so the picture differs"
 
@@ -177,7 +188,7 @@ def _comfy(picture: _Picture) -> str:
         )  # fmt: skip
         model, clip = [node, 0], [node, 1]
     if asked.vae:
-        vae = [add("VAELoader", vae_name=asked.vae), 0]
+        vae = [add("VAELoader", vae_name=f"{asked.vae}.safetensors"), 0]
     skips = list(dict.fromkeys((picture.skip, picture.negative)))
     numbers = [_tool_number(skip, picture, Dialect.COMFYUI) for skip in skips]
     set_at = [[add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=number), 0] for number in numbers]
@@ -307,7 +318,7 @@ def _sdcpp(picture: _Picture) -> str:
     if tags:
         words = {**words, "--lora-model-dir": "loras"}
     if asked.vae:
-        words = {**words, "--vae": asked.vae}
+        words = {**words, "--vae": f"{asked.vae}.safetensors"}
     return "sd-cli " + " ".join(f"{name} {shlex.quote(str(value))}" for name, value in words.items())
 
 
