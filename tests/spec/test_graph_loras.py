@@ -263,6 +263,20 @@ def test_values_are_taken_from_nodes_that_hold_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("holder", "outputs"),
+    [
+        (node("KSampler Config (rgthree)", steps_total=12, refiner_step=9, cfg=4.5, sampler_name="heun", scheduler="karras"),
+         {"steps": 0, "cfg": 2, "sampler_name": 3, "scheduler": 4}),
+        (node("Input Parameters (Image Saver)", seed=7, steps=12, cfg=4.5, sampler="heun", scheduler="karras", denoise=1.0),
+         {"seed": 0, "steps": 1, "cfg": 2, "sampler_name": 3, "scheduler": 5}),
+    ],
+)  # fmt: skip
+def test_values_are_taken_from_nodes_that_hold_several_settings(holder: Json, outputs: dict[str, int]) -> None:
+    asked = read(with_nodes({key: ["50", output] for key, output in outputs.items()}, n50=holder))
+    assert (asked.seed, asked.steps, asked.cfg_scale, asked.sampler, asked.scheduler) == (7, 12, 4.5, "Heun", "Karras")
+
+
+@pytest.mark.parametrize(
     ("place", "key", "maker"),
     [
         ("3", "steps", node("MathExpression|pysssss", expression="a/2", a=["51", 0])),

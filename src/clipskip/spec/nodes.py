@@ -54,6 +54,15 @@ SIGNS = ("boolean", "switch")
 """Inputs of switches that are true for the first of two inputs."""
 NUMBERS = ("select", "Input", "index")
 """Inputs of switches with the number of the input that they choose (Impact Pack's, Comfyroll's, Easy-Use's)."""
+SEVERAL: Mapping[str, Mapping[str, str]] = {
+    "KSampler Config (rgthree)": {
+        "steps": "steps_total", "cfg": "cfg", "sampler_name": "sampler_name", "scheduler": "scheduler",
+    },
+    "Input Parameters (Image Saver)": {
+        "seed": "seed", "noise_seed": "seed", "steps": "steps", "cfg": "cfg", "sampler_name": "sampler", "scheduler": "scheduler",
+    },
+}  # fmt: skip
+"""Nodes that hold several settings of a sampler, and the input that each is."""
 SHOWS_TEXT = "ShowText|pysssss"
 """It keeps the text of its last run beside the link to this one's."""
 MUTED, BYPASSED = 2, 4
@@ -252,6 +261,8 @@ class Graph:
             return None
         if node.kind == SHOWS_TEXT:
             return "text"
+        if (named := SEVERAL.get(node.kind, {}).get(key)) in node.inputs:
+            return named
         kinds: tuple[type, ...] = (bool,) if key in SIGNS else (int, float) if key not in WORDS else (str,)
         fits = [name for name, value in node.inputs.items() if _is_kind(value, kinds)]
         if "populated_text" in fits and key in TEXTS:
