@@ -307,6 +307,8 @@ RATIO = {
     [
         (node("CR Aspect Ratio", **RATIO), (896, 1152)),
         (node("CR Aspect Ratio", **RATIO | {"aspect_ratio": "custom"}), (1024, 1024)),
+        (node("easy emptyLatent", resolution="width x height (custom)", width=640, height=960), (640, 960)),
+        (node("easy emptyLatent", resolution="自定义 x 自定义", width=640, height=960), (640, 960)),
         (node("CR Aspect Ratio", **RATIO | {"swap_dimensions": "On"}), None),
         (node("CR Aspect Ratio", **RATIO | {"prescale_factor": 1.5}), None),
         (node("SDXLEmptyLatentSizePicker+", resolution="832x1216 (0.68)", width_override=0, height_override=0, batch_size=1), (832, 1216)),

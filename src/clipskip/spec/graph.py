@@ -48,7 +48,9 @@ PLAIN_TRUTHS: Mapping[str, tuple[object, ...]] = {
 """Inputs that say nothing at these values."""
 NAME_SIZES = ("SDXLEmptyLatentSizePicker+", "SDXL Empty Latent Image (rgthree)", "EmptyLatentImagePresets")
 """Empty latents of Essentials, rgthree and KJNodes that name their size in one choice."""
-NO_CHANGE: tuple[object, ...] = ("", "Off", "off", "None", "none", "custom", "Custom", "disabled", False, None, 1)
+NO_CHANGE: tuple[object, ...] = (
+    "", "Off", "off", "None", "none", "custom", "Custom", "disabled", "width x height (custom)", "自定义 x 自定义", False, None, 1,
+)  # fmt: skip
 """Values of inputs that might change a size, and do not."""
 
 _CHANGES_SIZE = re.compile(
