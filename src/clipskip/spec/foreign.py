@@ -130,6 +130,8 @@ def _read_record(record: Record) -> Request:
         return replace(asked, unused=(*asked.unused, *told, *beside.left()))
     if is_graph(record):
         return read_graph(record)
+    if isinstance(body := record.get("input"), dict) and _graph_in(body):
+        return _read_record({key: value for key, value in record.items() if key != "input"} | body)
     if answer := _api_answer(record):
         return answer
     if whole := _civitai_graph(record):
@@ -224,8 +226,9 @@ def _civitai_graph(record: Record) -> Request | None:
 
 
 def _graph_in(record: Record) -> str:
-    """Return the key that holds a graph: `prompt` in ComfyUI's API, `comfy` (JSON as text) in Civitai's lists."""
-    for key in ("prompt", "comfy"):
+    """Return the key that holds a graph: `prompt` in ComfyUI's API, `comfy` (JSON as text) in Civitai's lists, `workflow` in bodies
+    of hosts of ComfyUI (under their `input`), `output` in what its page makes of a drawing."""
+    for key in ("prompt", "comfy", "workflow", "output"):
         if isinstance(record.get(key), dict) and is_graph(record[key]):
             return key
     return ""
