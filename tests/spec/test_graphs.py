@@ -195,6 +195,7 @@ def test_what_the_model_predicts_is_said_by_the_graph(sampling: object, expected
         node("ModelMergeBlocks", model1=["4", 0], model2=["4", 0]),
         node("HypernetworkLoader", model=["4", 0], hypernetwork_name="h.pt", strength=1),
         node("UnetLoaderGGUF", unet_name="m.gguf"),
+        node("unCLIPCheckpointLoader", ckpt_name="m.safetensors"),
         node("SomebodysLoraNode", model=["4", 0]),
         node("SomebodysNode"),
         node("SomebodysNode", model_a=["4", 0], model_b=["4", 0]),

@@ -65,7 +65,7 @@ def way(graph: Graph, start: Node, key: str, kind: str) -> tuple[Node, ...]:
             graph.settle(node, key)
         if "ckpt_name" in node.inputs:
             graph.settle(node, "ckpt_name")
-            _check_loader(node)
+            _check_loader(graph, node)
             for between in gone[:-1] if kind == "CLIP" else ():
                 _check_skip(between)
             return tuple(gone)
@@ -78,8 +78,10 @@ def way(graph: Graph, start: Node, key: str, kind: str) -> tuple[Node, ...]:
     )
 
 
-def _check_loader(node: Node) -> None:
-    """SpecError for a loader of checkpoints that draws with another model than the one it names."""
+def _check_loader(graph: Graph, node: Node) -> None:
+    """SpecError for a loader of checkpoints that draws with another model than the one it names, or with pictures."""
+    if what := NOT_REPEATED.get(node.kind):
+        raise _refused(graph, "draws with", node, what, field="model")
     for key in ("model_override", "clip_override"):
         if is_link(node.inputs.get(key)):
             raise broken(
