@@ -491,11 +491,6 @@ def test_a_graph_is_found_in_the_bodies_that_hosts_of_comfyui_take(around: str) 
     assert (asked.prompt, asked.clip_skip) == ("1girl, #1 fan, red dress", ClipSkip(2))
 
 
-def test_comfyuis_drawing_is_refused_by_what_it_is() -> None:
-    with pytest.raises(SpecError, match=r"ComfyUI's drawing of a workflow; save it in API form"):
-        request_from_text('{"nodes": [{"id": 3, "type": "KSampler"}], "links": []}')
-
-
 def test_what_stands_beside_a_graph_is_told_of() -> None:
     asked = request_from_text(json.dumps({"prompt": PLAIN, "client_id": "x"}))
     assert asked.unused == (("client_id", "x"),)
