@@ -38,7 +38,7 @@ WIDGETS: Mapping[str, tuple[str, ...]] = {
     "SamplerCustom": ("add_noise", "noise_seed", "cfg"), "CFGGuider": ("cfg",), "KSamplerSelect": ("sampler_name",),
     "BasicScheduler": ("scheduler", "steps", "denoise"), "RandomNoise": ("noise_seed",),
     "ModelSamplingDiscrete": ("sampling", "zsnr"), "RescaleCFG": ("multiplier",),
-    "unCLIPCheckpointLoader": ("ckpt_name",), "HypernetworkLoader": ("hypernetwork_name", "strength"),
+    "unCLIPCheckpointLoader": ("ckpt_name",), "ImageOnlyCheckpointLoader": ("ckpt_name",), "HypernetworkLoader": ("hypernetwork_name", "strength"),
     "CLIPVisionLoader": ("clip_name",), "unCLIPConditioning": ("strength", "noise_augmentation"),
     "ConditioningSetArea": ("width", "height", "x", "y", "strength"),
     "ConditioningSetAreaPercentage": ("width", "height", "x", "y", "strength"), "ConditioningSetMask": ("strength", "set_cond_area"),
