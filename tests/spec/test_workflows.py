@@ -260,6 +260,23 @@ def inside_itself() -> Json:
     return record
 
 
+def nested(levels: int, each: int) -> Json:
+    """Subgraphs of which each holds the next, so many times."""
+    ends = {"inputNode": {"id": -10}, "outputNode": {"id": -20}, "inputs": [], "outputs": [], "links": []}
+    subgraphs = [
+        ends
+        | {
+            "id": f"s{n}",
+            "name": f"s{n}",
+            "nodes": [node(k, f"s{n + 1}") for k in range(each if n + 1 < levels else 0)],
+        }
+        for n in range(levels)
+    ]
+    record = page()
+    record["nodes"].append(node(20, "s0"))
+    return record | {"definitions": {"subgraphs": subgraphs}}
+
+
 def without(key: str) -> Json:
     record = page()
     del at(record, 7)[key]
@@ -274,6 +291,8 @@ def without(key: str) -> Json:
         (circle(), "circle"), (nameless(), "CR Something, whose values have no names"), (group_node("/"), "'my group'"),
         (group_node(">"), "'my group'"),
         (with_subgraph([1, 2, 3], "steps"), "'Sampling', whose values have no names"), (inside_itself(), "inside itself"),
+        (nested(30, 2), "more than 2,000 nodes"),
+        (nested(1000, 1), "50 subgraphs inside each other"),
         (without("type"), "damaged"), (page() | {"links": [[1]]}, "damaged"), (page() | {"links": []}, "damaged"),
         (page() | {"nodes": [None]}, "damaged"),
     ],

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from clipskip.spec.nodes import BYPASSED, CONTROLS, MUTED, broken
+from clipskip.spec.nodes import BYPASSED, CONTROLS, MOST_NODES, MUTED, broken
 from clipskip.spec.record_reader import one_line
 
 Record = Mapping[str, Any]  # JSON
@@ -79,7 +79,7 @@ GROUPS = ("workflow/", "workflow>")
 """How the kinds of group nodes begin, which came before subgraphs."""
 VIRTUAL = ("Reroute", "PrimitiveNode", "Note", "MarkdownNote", "GetNode", "SetNode")
 """Nodes of the page alone; those that give something give it to whatever takes it from them."""
-MOST_HOPS = 200
+MOST_HOPS, MOST_INSIDE = 200, 50
 NAMELESS = "nameless"
 """A node whose widgets' names are not known, so that its values cannot be told apart."""
 
@@ -162,10 +162,14 @@ class _Workflow:
         definitions = record.get("definitions") or {}
         self.subgraphs: dict[str, Record] = {one["id"]: one for one in definitions.get("subgraphs") or ()}
         self.sheets: dict[str, Sheet] = {}
+        self.count = 0
         self.top = self._opened(Sheet(record), ())
 
     def _opened(self, sheet: Sheet, inside: tuple[str, ...]) -> Sheet:
         """Lay out the subgraphs that a sheet uses, each use as a sheet of its own."""
+        self.count += len(sheet.nodes)
+        if self.count > MOST_NODES or len(inside) > MOST_INSIDE:
+            raise broken(f"has more than {MOST_NODES:,} nodes, or {MOST_INSIDE} subgraphs inside each other")
         for name, node in sheet.nodes.items():
             kind = node["type"]
             if kind.startswith(GROUPS):
