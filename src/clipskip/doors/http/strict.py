@@ -56,9 +56,7 @@ def read_json(content: bytes, limits: Limits = USUAL) -> Any:  # Any: as above
     _count(content, limits)
     try:
         value = json.loads(
-            content.decode(
-                "utf-8-sig"
-            ),  # .NET and Windows' editors begin with a mark, which RFC 8259 lets readers skip
+            content.decode("utf-8-sig"),  # .NET begins with a mark, which RFC 8259 lets readers skip
             object_pairs_hook=_once,
             parse_constant=lambda text: _refuse(f"{text} is not a JSON number; send a finite one"),
             parse_float=_finite,
